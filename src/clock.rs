@@ -1,0 +1,75 @@
+//! The only wall clock and the only randomness of the house.
+//!
+//! Everything that needs the time, a pause or a random number is handed a [`Clock`], so that the simulation can
+//! skew, freeze and repeat it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::event::EventTime;
+
+/// A boxed future on one thread, as every asynchronous trait of the house returns it.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Time and randomness, as one process sees them.
+pub trait Clock {
+    /// Wall time in microseconds. May be wrong, may jump; nothing may rely on it for safety.
+    fn now(&self) -> EventTime;
+
+    /// Time since some fixed moment, never going back, suspend included (`CLOCK_BOOTTIME`).
+    fn elapsed(&self) -> Duration;
+
+    /// Completes once [`Clock::elapsed`] has reached `until`.
+    fn sleep_until(&self, until: Duration) -> Fut<'_, ()>;
+
+    /// 64 random bits.
+    fn random(&self) -> u64;
+}
+
+/// The machine's clock and the kernel's randomness.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    fn now(&self) -> EventTime {
+        let since_epoch = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        EventTime::from_micros(since_epoch.tv_sec.saturating_mul(1_000_000).saturating_add(since_epoch.tv_nsec / 1_000))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    fn elapsed(&self) -> Duration {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(boot.tv_sec.unsigned_abs(), u32::try_from(boot.tv_nsec).unwrap_or(0))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    fn sleep_until(&self, until: Duration) -> Fut<'_, ()> {
+        Box::pin(async move {
+            // tokio's timer stands still while the machine sleeps, so look again after waking.
+            loop {
+                let left = until.saturating_sub(self.elapsed());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left).await;
+            }
+        })
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    fn random(&self) -> u64 {
+        let mut bytes = [0u8; 8];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                // Linux has had getrandom since 3.17; without it no name would be unique.
+                Err(error) => panic!("the kernel gives no randomness: {error}"),
+            }
+        }
+        u64::from_ne_bytes(bytes)
+    }
+}

@@ -1,0 +1,274 @@
+//! The directory store: a key is a file's path below the bus.
+//!
+//! - Objects are written in `staging/`, flushed, renamed into place without replacing, and their folder is flushed.
+//! - Registers need no locks: version *n* of `frontier` is the file `frontier.<n>`, see [`register`].
+//! - Hints come from one inotify watch on `staging/`, because every publish is a rename out of it.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{ErrorKind, Hints, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap, Version};
+use crate::clock::{Clock, Fut};
+
+mod folders;
+mod hints;
+mod list;
+mod put;
+mod read;
+mod register;
+
+pub use hints::InotifyHints;
+use folders::Folders;
+use put::Staging;
+
+/// Where files are written before they are published.
+pub const STAGING: &str = "staging";
+
+/// How sure a write is before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// On the disk: survives a power cut.
+    #[default]
+    Full,
+    /// In the page cache: survives the process, not a power cut.
+    None,
+}
+
+/// Whether operations run on the caller's thread or on the runtime's blocking threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Execution {
+    /// At once, on the caller's thread: nothing is started that a single emit does not need.
+    Inline,
+    /// What may wait for the disk goes to another thread, so that a worker goes on meanwhile.
+    Threaded,
+}
+
+/// How to open a directory store.
+#[derive(Debug, Clone, Copy)]
+pub struct DirOptions {
+    /// See [`Durability`].
+    pub durability: Durability,
+    /// See [`Execution`].
+    pub execution: Execution,
+    /// Files and folders that the group may write, whatever the umask.
+    pub group_writable: bool,
+}
+
+impl Default for DirOptions {
+    fn default() -> Self {
+        Self { durability: Durability::Full, execution: Execution::Inline, group_writable: false }
+    }
+}
+
+/// The directory store. Cheap to clone.
+#[derive(Clone)]
+pub struct DirStore {
+    shared: Arc<Shared>,
+    execution: Execution,
+}
+
+/// What all operations of one process on one bus share.
+struct Shared {
+    path: PathBuf,
+    root: OwnedFd,
+    folders: Folders,
+    staging: Staging,
+    durability: Durability,
+    clock_ahead_micros: AtomicI64,
+}
+
+impl DirStore {
+    /// Opens the folder of an existing bus.
+    pub fn open(path: &Path, options: DirOptions, clock: &dyn Clock) -> StoreResult<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => StoreError::new(ErrorKind::NoBus, format!("no bus at {} (is it mounted?)", path.display()))
+                .with_help(format!("evbus init {}", path.display())),
+            errno => StoreError::system("cannot open", path.display(), errno),
+        })?;
+        let shared = Shared {
+            path: path.to_owned(),
+            root,
+            folders: Folders::new(options.group_writable),
+            staging: Staging::new(clock.random(), options.group_writable),
+            durability: options.durability,
+            clock_ahead_micros: AtomicI64::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared), execution: options.execution })
+    }
+
+    /// Makes the folder of a new bus, and those above it, and opens it.
+    pub fn create(path: &Path, options: DirOptions, clock: &dyn Clock) -> StoreResult<Self> {
+        std::fs::create_dir_all(path).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            StoreError::system("cannot create", path.display(), errno)
+        })?;
+        let store = Self::open(path, options, clock)?;
+        if options.group_writable {
+            rustix::fs::fchmod(&store.shared.root, folders::SHARED_MODE)
+                .map_err(|errno| StoreError::system("cannot share", path.display(), errno))?;
+        }
+        if options.durability == Durability::Full {
+            store.shared.persist_parents_of_root()?;
+        }
+        store.shared.folders.open(&store.shared.root, STAGING)?;
+        Ok(store)
+    }
+
+    /// The bus's folder.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Runs `work` where [`Execution`] says.
+    fn run<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> StoreResult<T> + Send + 'static,
+    ) -> Fut<'a, StoreResult<T>> {
+        let shared = Arc::clone(&self.shared);
+        match self.execution {
+            Execution::Inline => {
+                let answer = work(&shared);
+                Box::pin(std::future::ready(answer))
+            }
+            Execution::Threaded => Box::pin(async move {
+                let task = tokio::task::spawn_blocking(move || work(&shared));
+                task.await.unwrap_or_else(|_| {
+                    Err(StoreError::new(ErrorKind::Unavailable, "the thread that writes to the bus has ended"))
+                })
+            }),
+        }
+    }
+}
+
+impl Shared {
+    /// Flushes the folders above a new bus, as far as this user may.
+    fn persist_parents_of_root(&self) -> StoreResult<()> {
+        for folder in self.path.ancestors() {
+            let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            match std::fs::File::open(name).and_then(|file| file.sync_all()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+                Err(error) => {
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    return Err(StoreError::system("cannot flush", name.display(), errno));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A key as a path for messages.
+    fn shown(&self, key: &str) -> String {
+        self.path.join(key).display().to_string()
+    }
+
+    /// Removes an object, or all versions of a register.
+    fn delete(&self, key: &str) -> StoreResult<()> {
+        match rustix::fs::unlinkat(&self.root, key, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOENT) => self.delete_register(key),
+            Err(errno) => Err(StoreError::system("cannot delete", self.shown(key), errno)),
+        }
+    }
+
+    /// Removes many objects, then every folder that this emptied.
+    fn delete_many(&self, keys: &[String]) -> StoreResult<()> {
+        let mut folders = std::collections::BTreeSet::new();
+        for key in keys {
+            match rustix::fs::unlinkat(&self.root, key.as_str(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(StoreError::system("cannot delete", self.shown(key), errno)),
+            }
+            let mut folder = key.as_str();
+            while let Some((parent, _)) = folder.rsplit_once('/') {
+                folders.insert(parent);
+                folder = parent;
+            }
+        }
+        // The deepest first. A folder that is not empty, or that somebody writes to just now, stays.
+        for folder in folders.into_iter().rev().filter(|folder| folder.contains('/')) {
+            self.folders.remove(&self.root, folder);
+        }
+        Ok(())
+    }
+}
+
+impl Store for DirStore {
+    fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>> {
+        match self.execution {
+            Execution::Inline => Box::pin(std::future::ready(self.shared.put_new(key, bytes))),
+            Execution::Threaded => {
+                let (key, bytes) = (key.to_owned(), bytes.to_owned());
+                self.run(move |shared| shared.put_new(&key, &bytes))
+            }
+        }
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
+        // A cached read is quicker than a change of threads.
+        Box::pin(std::future::ready(self.shared.get(key)))
+    }
+
+    fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
+        self.run(move |shared| shared.list_after(&list))
+    }
+
+    fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
+        let (key, version, bytes) = (key.to_owned(), version.cloned(), bytes.to_owned());
+        self.run(move |shared| shared.cas(&key, version.as_ref(), &bytes))
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
+        let key = key.to_owned();
+        self.run(move |shared| shared.delete(&key))
+    }
+
+    fn hints(&self) -> Result<Box<dyn Hints>, String> {
+        super::mount::inotify_serves(&self.shared.path)?;
+        Ok(Box::new(InotifyHints::watch(&self.shared.path.join(STAGING))?))
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            lag: Duration::from_secs(2),
+            commit_gap: Duration::ZERO,
+            poll: (Duration::from_millis(200), Duration::from_secs(5)),
+            scans_folders: true,
+        }
+    }
+
+    fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
+        match self.execution {
+            Execution::Inline => Box::pin(std::future::ready(self.shared.put_many(items))),
+            Execution::Threaded => {
+                let items = items.to_vec();
+                self.run(move |shared| shared.put_many(&items))
+            }
+        }
+    }
+
+    fn delete_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
+        let keys = keys.to_vec();
+        self.run(move |shared| shared.delete_many(&keys))
+    }
+
+    fn persist<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
+        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        self.run(move |shared| shared.folders.persist(&shared.root, &folder, shared.durability))
+    }
+
+    fn clock_ahead_micros(&self) -> i64 {
+        self.shared.clock_ahead_micros.load(Ordering::Relaxed)
+    }
+
+    fn local_path(&self, key: &str) -> Option<PathBuf> {
+        Some(self.shared.path.join(key))
+    }
+}

@@ -1,0 +1,142 @@
+//! Listing: folders in byte order, and of each folder only what the caller can use, in bounded memory.
+
+use std::collections::{BTreeSet, BinaryHeap};
+use std::mem::MaybeUninit;
+
+use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::{STAGING, Shared, register};
+use crate::store::{List, Page, StoreError, StoreResult};
+
+/// Names are read from the kernel so many bytes at a time.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// One folder's share of a page: the `limit` smallest keys, never more in memory.
+struct Smallest {
+    limit: usize,
+    keys: BinaryHeap<String>,
+    cut: bool,
+}
+
+impl Smallest {
+    fn push(&mut self, key: &str) {
+        if self.keys.len() < self.limit {
+            self.keys.push(key.to_owned());
+            return;
+        }
+        self.cut = true;
+        if let Some(mut largest) = self.keys.peek_mut()
+            && key < largest.as_str()
+        {
+            largest.clear();
+            largest.push_str(key);
+        }
+    }
+}
+
+impl Shared {
+    /// See [`crate::store::Store::list_after`].
+    pub(super) fn list_after(&self, list: &List) -> StoreResult<Page> {
+        let folder = list.prefix.trim_end_matches('/');
+        let mut page = Page::default();
+        self.list_folder(folder, list, &mut page)?;
+        Ok(page)
+    }
+
+    fn list_folder(&self, folder: &str, list: &List, page: &mut Page) -> StoreResult<()> {
+        let mut folders = BTreeSet::new();
+        let mut files = Smallest { limit: list.limit - page.keys.len(), keys: BinaryHeap::new(), cut: false };
+        let mut registers = BTreeSet::new();
+        let mut key = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let stem = key.len();
+        self.each_entry(folder, |name, kind| {
+            key.truncate(stem);
+            if kind == FileType::Directory {
+                key.push_str(name);
+                key.push('/');
+                if !(stem == 0 && name == STAGING) && may_hold_after(&key, &list.after) {
+                    folders.insert(key.clone());
+                }
+                return;
+            }
+            match register::version_of(name) {
+                // A register is listed once, however many versions lie about.
+                Some((register, _)) => {
+                    key.push_str(register);
+                    if !registers.insert(register.to_owned()) {
+                        return;
+                    }
+                }
+                None => key.push_str(name),
+            }
+            if key.as_str() > list.after.as_str() && (list.keep)(&key) {
+                files.push(&key);
+            }
+        })?;
+        page.cut |= files.cut;
+        let mut files = files.keys.into_sorted_vec().into_iter().peekable();
+        for below in folders {
+            while let Some(key) = files.next_if(|key| *key < below) {
+                page.keys.push(key);
+            }
+            if page.keys.len() >= list.limit {
+                page.cut = true;
+                return Ok(());
+            }
+            self.list_folder(below.trim_end_matches('/'), list, page)?;
+        }
+        for key in files {
+            if page.keys.len() >= list.limit {
+                page.cut = true;
+                return Ok(());
+            }
+            page.keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// Calls `see` with each entry of a folder, in no order; a folder that is not there has none.
+    pub(super) fn each_entry(&self, folder: &str, mut see: impl FnMut(&str, FileType)) -> StoreResult<()> {
+        let failed = |errno| StoreError::system("cannot list", self.shown(folder), errno);
+        let at = if folder.is_empty() { "." } else { folder };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&self.root, at, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut entries = RawDir::new(&fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // The folder was removed while it was read: it was empty.
+                Err(Errno::NOENT) => return Ok(()),
+                Err(errno) => return Err(failed(errno)),
+            };
+            // What is not UTF-8 was not put there by evbus.
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => self.kind_of(&fd, name),
+                kind => kind,
+            };
+            see(name, kind);
+        }
+        Ok(())
+    }
+
+    /// Some file systems do not tell the kind in a listing.
+    fn kind_of(&self, folder: &std::os::fd::OwnedFd, name: &str) -> FileType {
+        rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+    }
+}
+
+/// Whether a folder (with its `/`) can hold a key greater than `after`.
+fn may_hold_after(folder: &str, after: &str) -> bool {
+    folder > after || after.starts_with(folder)
+}

@@ -1,0 +1,170 @@
+//! Creating an object: write in `staging/`, flush, rename without replacing, flush the folder.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{Durability, STAGING, Shared};
+use crate::store::{ErrorKind, Put, StoreError, StoreResult};
+
+/// From so many files on, one `syncfs` is quicker than a flush of each.
+const SYNCFS_FROM: usize = 4;
+
+/// Names of files being written, unique among all processes and hosts of a bus.
+pub(super) struct Staging {
+    process: u64,
+    count: AtomicU64,
+    mode: Mode,
+}
+
+impl Staging {
+    pub(super) fn new(random: u64, group_writable: bool) -> Self {
+        let mode = if group_writable { 0o664 } else { 0o666 };
+        Self { process: random, count: AtomicU64::new(0), mode: Mode::from_raw_mode(mode) }
+    }
+
+    fn next(&self) -> String {
+        format!("{STAGING}/{:016x}-{}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A file in `staging/`; removed when dropped, unless it was published.
+struct Draft<'a> {
+    shared: &'a Shared,
+    name: String,
+    published: bool,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            // Left behind, it would only be cleared away later.
+            let _ = rustix::fs::unlinkat(&self.shared.root, self.name.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+/// A key's folder and its last part.
+pub(super) fn split(key: &str) -> (&str, &str) {
+    key.rsplit_once('/').unwrap_or(("", key))
+}
+
+impl Shared {
+    /// See [`crate::store::Store::put_new`].
+    pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> StoreResult<Put> {
+        let (draft, file) = self.write(bytes)?;
+        self.flush_file(&file, &draft.name)?;
+        drop(file);
+        let put = self.publish(draft, key)?;
+        if put == Put::Created && self.durability == Durability::Full {
+            self.flush_folder_of(key)?;
+        }
+        Ok(put)
+    }
+
+    /// See [`crate::store::Store::put_many`]. All are written before the first is published, so that a full disk
+    /// leaves none of them.
+    pub(super) fn put_many(&self, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+        let one_by_one = items.len() < SYNCFS_FROM;
+        let mut drafts = Vec::with_capacity(items.len());
+        for (_, bytes) in items {
+            let (draft, file) = self.write(bytes)?;
+            if one_by_one {
+                self.flush_file(&file, &draft.name)?;
+            }
+            drafts.push(draft);
+        }
+        if !one_by_one && self.durability == Durability::Full {
+            rustix::fs::syncfs(&self.root).map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
+        }
+        let mut answers = Vec::with_capacity(items.len());
+        for (draft, (key, _)) in drafts.into_iter().zip(items) {
+            answers.push(self.publish(draft, key)?);
+        }
+        if self.durability == Durability::Full {
+            let mut folders: Vec<&str> = items.iter().map(|(key, _)| split(key).0).collect();
+            folders.dedup();
+            for folder in folders {
+                self.flush_folder(folder)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    fn write(&self, bytes: &[u8]) -> StoreResult<(Draft<'_>, OwnedFd)> {
+        let name = self.staging.next();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.root, name.as_str(), flags, self.staging.mode) {
+            Err(Errno::NOENT) => {
+                self.folders.forget(STAGING);
+                self.folders.open(&self.root, STAGING)?;
+                rustix::fs::openat(&self.root, name.as_str(), flags, self.staging.mode)
+            }
+            answer => answer,
+        };
+        let file = file.map_err(|errno| StoreError::system("cannot write", self.shown(&name), errno))?;
+        let draft = Draft { shared: self, name, published: false };
+        write_all(&file, bytes).map_err(|errno| StoreError::system("cannot write", self.shown(&draft.name), errno))?;
+        Ok((draft, file))
+    }
+
+    /// After a failed flush the pages are marked clean: the file is given up, never flushed again.
+    fn flush_file(&self, file: &OwnedFd, name: &str) -> StoreResult<()> {
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        rustix::fs::fdatasync(file).map_err(|errno| StoreError::system("cannot flush", self.shown(name), errno))
+    }
+
+    fn publish(&self, mut draft: Draft<'_>, key: &str) -> StoreResult<Put> {
+        let (folder, name) = split(key);
+        // Retention may remove an empty folder between its opening and the rename.
+        for _ in 0..100 {
+            let fd = self.folders.open(&self.root, folder)?;
+            match rename_new(&self.root, &draft.name, &fd, name) {
+                Ok(()) => {
+                    draft.published = true;
+                    return Ok(Put::Created);
+                }
+                Err(Errno::EXIST) => return Ok(Put::Exists),
+                Err(Errno::NOENT) => self.folders.forget(folder),
+                Err(errno) => return Err(StoreError::system("cannot publish", self.shown(key), errno)),
+            }
+        }
+        Err(StoreError::new(ErrorKind::Unavailable, format!("cannot publish {}: its folder vanishes", self.shown(key))))
+    }
+
+    fn flush_folder_of(&self, key: &str) -> StoreResult<()> {
+        self.flush_folder(split(key).0)
+    }
+
+    fn flush_folder(&self, folder: &str) -> StoreResult<()> {
+        let fd = self.folders.open(&self.root, folder)?;
+        self.folders.flush(&self.root, folder, &fd)
+    }
+}
+
+/// Renames without replacing; where the file system cannot (NFS), links under the new name first.
+fn rename_new(root: &OwnedFd, from: &str, folder: &OwnedFd, to: &str) -> rustix::io::Result<()> {
+    match rustix::fs::renameat_with(root, from, folder, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            rustix::fs::linkat(root, from, folder, to, AtFlags::empty())?;
+            rustix::fs::unlinkat(root, from, AtFlags::empty())
+        }
+        answer => answer,
+    }
+}
+
+fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

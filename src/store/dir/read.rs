@@ -1,0 +1,50 @@
+//! Reading an object or a register.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Shared;
+use crate::store::{ErrorKind, Object, StoreError, StoreResult, Version};
+
+/// Nothing that evbus writes is larger; a foreign file must not fill the memory.
+const LARGEST_BYTES: u64 = 1 << 30;
+
+impl Shared {
+    /// See [`crate::store::Store::get`]. A plain file of that name is an object; else the highest version counts.
+    pub(super) fn get(&self, key: &str) -> StoreResult<Option<Object>> {
+        match self.read(key)? {
+            Some(bytes) => Ok(Some(Object { bytes, version: Version(String::new()) })),
+            None => self.get_register(key),
+        }
+    }
+
+    /// The content of one file; none if it is not there.
+    pub(super) fn read(&self, path: &str) -> StoreResult<Option<Vec<u8>>> {
+        let failed = |errno| StoreError::system("cannot read", self.shown(path), errno);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match rustix::fs::openat(&self.root, path, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+            return Err(StoreError::new(ErrorKind::Damaged, format!("{} is not a file", self.shown(path))));
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size > LARGEST_BYTES {
+            return Err(StoreError::new(ErrorKind::Damaged, format!("{} is {size} bytes", self.shown(path))));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        loop {
+            if bytes.len() == bytes.capacity() {
+                bytes.reserve(4_096);
+            }
+            match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
+                Ok(0) => return Ok(Some(bytes)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What can go wrong on a store, grouped by what the caller does next.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No answer, or not in time: the operation may or may not have taken effect. Try again.
+    Unavailable,
+    /// No permission, or a read-only store: somebody must change that.
+    Denied,
+    /// No room: somebody must make some.
+    Full,
+    /// There is no bus here.
+    NoBus,
+    /// The store holds something that evbus did not put there, or not so.
+    Damaged,
+    /// This kind of store cannot carry a bus as it is set up.
+    Unfit,
+    /// Anything else that the system reports.
+    Other,
+}
+
+/// An operation on a store failed. Displays as a fragment that fits after "cannot emit: ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct StoreError {
+    kind: ErrorKind,
+    what: String,
+    help: Option<String>,
+}
+
+impl StoreError {
+    /// An error of a kind, told in one line.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), help: None }
+    }
+
+    /// The same error with the next command to type.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// A system call failed on `path`.
+    pub fn system(doing: &str, path: impl std::fmt::Display, errno: Errno) -> Self {
+        let kind = match errno {
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::Denied,
+            Errno::NOSPC | Errno::DQUOT => ErrorKind::Full,
+            Errno::NOTDIR | Errno::ISDIR | Errno::LOOP => ErrorKind::Damaged,
+            Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+                ErrorKind::Unavailable
+            }
+            _ => ErrorKind::Other,
+        };
+        let error = Self::new(kind, format!("{doing} {path}: {}", describe(errno)));
+        match errno {
+            Errno::NOTDIR => error.with_help(format!("a file stands where a folder should be: ls -la {path}")),
+            Errno::ROFS => error.with_help("the file system is read-only: remount it, or name another bus"),
+            Errno::NOSPC | Errno::DQUOT => error.with_help("make room on the disk, or: evbus prune --keep 7d"),
+            Errno::MFILE => error.with_help("raise the limit of open files: ulimit -n"),
+            _ => error,
+        }
+    }
+
+    /// What to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The next command to type, where there is one.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+}
+
+/// The system's own words, without Rust's "(os error 2)".
+fn describe(errno: Errno) -> String {
+    let text = io::Error::from(errno).to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}

@@ -1,0 +1,275 @@
+//! The memory store: the same six operations over a network that may delay, lose and reorder.
+//!
+//! What the network does is a [`Network`]'s decision, so that the simulation can seed it. A request that was sent
+//! takes effect when it arrives, whether or not its sender still lives or still waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{ErrorKind, Hints, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap, Version};
+use crate::clock::Fut;
+
+/// The kind of one request, for the network's decision and for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// `put_new`
+    Put,
+    /// `get`
+    Get,
+    /// one page of `list_after`
+    List,
+    /// `cas`
+    Cas,
+    /// `delete`
+    Delete,
+}
+
+/// What becomes of one request. All times count from its sending.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// When it takes effect, if it ever arrives.
+    pub arrives: Option<Duration>,
+    /// When its sender hears the answer, later than `arrives`; else it gives up after `patience`.
+    pub answered: Option<Duration>,
+    /// How long a sender waits for a lost answer.
+    pub patience: Duration,
+    /// A create is refused although nobody has won (as some servers answer 409 to a race).
+    pub nobody_won: bool,
+}
+
+/// What lies between a process and the store.
+pub trait Network {
+    /// Decides what becomes of a request.
+    fn route(&self, operation: Operation, key: &str) -> Route;
+    /// Runs `action` after a time, whatever becomes of the sender.
+    fn later(&self, after: Duration, action: Box<dyn FnOnce()>);
+    /// Waits, on the sender's side.
+    fn pause(&self, time: Duration) -> Fut<'static, ()>;
+    /// How many keys one page of a listing has; pages are read one after the other.
+    fn page_len(&self) -> usize;
+    /// Hints of changes, if this network carries any.
+    fn hints(&self) -> Option<Box<dyn Hints>>;
+    /// See [`Store::clock_ahead_micros`].
+    fn clock_ahead_micros(&self) -> i64;
+}
+
+/// A network that answers at once and loses nothing.
+pub struct Calm;
+
+impl Network for Calm {
+    fn route(&self, _: Operation, _: &str) -> Route {
+        let now = Some(Duration::ZERO);
+        Route { arrives: now, answered: now, patience: Duration::ZERO, nobody_won: false }
+    }
+    fn later(&self, _: Duration, action: Box<dyn FnOnce()>) {
+        action();
+    }
+    fn pause(&self, _: Duration) -> Fut<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    fn page_len(&self) -> usize {
+        3
+    }
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        None
+    }
+    fn clock_ahead_micros(&self) -> i64 {
+        0
+    }
+}
+
+/// Something has changed: the key, what was there, what is there now.
+pub type Observer = Box<dyn Fn(&str, Option<&[u8]>, Option<&[u8]>)>;
+
+/// What the store holds. Many [`MemoryStore`]s, one for each process, share one.
+#[derive(Default)]
+pub struct Contents {
+    entries: RefCell<BTreeMap<String, (Rc<[u8]>, u64)>>,
+    versions: Cell<u64>,
+    observer: RefCell<Option<Observer>>,
+}
+
+impl Contents {
+    /// Calls `observer` after every change.
+    pub fn observe(&self, observer: Observer) {
+        *self.observer.borrow_mut() = Some(observer);
+    }
+
+    /// What is there now, without any network.
+    pub fn read(&self, key: &str) -> Option<Rc<[u8]>> {
+        self.entries.borrow().get(key).map(|(bytes, _)| Rc::clone(bytes))
+    }
+
+    /// The keys under a prefix, without any network.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let entries = self.entries.borrow();
+        entries.range(prefix.to_owned()..).map(|(key, _)| key).take_while(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    fn set(&self, key: &str, bytes: Option<&[u8]>) -> u64 {
+        let version = self.versions.get() + 1;
+        self.versions.set(version);
+        let old = match bytes {
+            Some(bytes) => self.entries.borrow_mut().insert(key.to_owned(), (Rc::from(bytes), version)),
+            None => self.entries.borrow_mut().remove(key),
+        };
+        if let Some(observer) = &*self.observer.borrow() {
+            observer(key, old.as_ref().map(|(bytes, _)| &**bytes), bytes);
+        }
+        version
+    }
+
+    fn version(&self, key: &str) -> Option<u64> {
+        self.entries.borrow().get(key).map(|(_, version)| *version)
+    }
+
+    fn put_new(&self, key: &str, bytes: &[u8]) -> Put {
+        if self.version(key).is_some() {
+            return Put::Exists;
+        }
+        self.set(key, Some(bytes));
+        Put::Created
+    }
+
+    fn get(&self, key: &str) -> Option<Object> {
+        let entries = self.entries.borrow();
+        entries.get(key).map(|(bytes, version)| Object { bytes: bytes.to_vec(), version: Version(version.to_string()) })
+    }
+
+    fn cas(&self, key: &str, version: Option<&Version>, bytes: &[u8]) -> Swap {
+        if self.version(key).map(|version| version.to_string()) != version.map(|version| version.0.clone()) {
+            return Swap::Conflict;
+        }
+        Swap::Swapped(Version(self.set(key, Some(bytes)).to_string()))
+    }
+
+    /// The next keys under `prefix` after `after`, kept or not.
+    fn page(&self, prefix: &str, after: &str, len: usize) -> Vec<String> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let entries = self.entries.borrow();
+        let from = if after >= prefix { Excluded(after.to_owned()) } else { Included(prefix.to_owned()) };
+        let range = entries.range((from, Unbounded)).map(|(key, _)| key);
+        range.take_while(|key| key.starts_with(prefix)).take(len).cloned().collect()
+    }
+}
+
+/// One process's view of a [`Contents`] over its [`Network`].
+pub struct MemoryStore {
+    contents: Rc<Contents>,
+    network: Rc<dyn Network>,
+    profile: Profile,
+}
+
+impl MemoryStore {
+    /// A view of `contents` over `network`.
+    pub fn new(contents: Rc<Contents>, network: Rc<dyn Network>, profile: Profile) -> Self {
+        Self { contents, network, profile }
+    }
+
+    /// Sends one request and waits for its answer.
+    async fn call<T: 'static>(
+        &self,
+        route: Route,
+        operation: Operation,
+        key: &str,
+        apply: impl FnOnce(&Contents) -> T + 'static,
+    ) -> StoreResult<T> {
+        let answer = Rc::new(RefCell::new(None));
+        if let Some(arrives) = route.arrives {
+            let (contents, slot) = (Rc::clone(&self.contents), Rc::clone(&answer));
+            let action = move || *slot.borrow_mut() = Some(apply(&contents));
+            self.network.later(arrives, Box::new(action));
+        }
+        self.network.pause(route.answered.unwrap_or(route.patience)).await;
+        let answer = answer.borrow_mut().take();
+        answer.filter(|_| route.answered.is_some()).ok_or_else(|| {
+            StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer"))
+        })
+    }
+
+    fn route(&self, operation: Operation, key: &str) -> Route {
+        self.network.route(operation, key)
+    }
+}
+
+impl Store for MemoryStore {
+    fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>> {
+        Box::pin(async move {
+            let route = self.route(Operation::Put, key);
+            let (owned, bytes) = (key.to_owned(), bytes.to_vec());
+            self.call(route, Operation::Put, key, move |contents| {
+                if route.nobody_won { Put::Exists } else { contents.put_new(&owned, &bytes) }
+            })
+            .await
+        })
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
+        Box::pin(async move {
+            let owned = key.to_owned();
+            self.call(self.route(Operation::Get, key), Operation::Get, key, move |contents| contents.get(&owned)).await
+        })
+    }
+
+    fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
+        Box::pin(async move {
+            let mut page = Page::default();
+            let mut after = list.after.clone();
+            loop {
+                let (prefix, from, len) = (list.prefix.clone(), after.clone(), self.network.page_len());
+                let route = self.route(Operation::List, &list.prefix);
+                let keys = self
+                    .call(route, Operation::List, &list.prefix, move |contents| contents.page(&prefix, &from, len))
+                    .await?;
+                let last = keys.len() < len;
+                for key in keys {
+                    after.clone_from(&key);
+                    if (list.keep)(&key) {
+                        if page.keys.len() == list.limit {
+                            page.cut = true;
+                            return Ok(page);
+                        }
+                        page.keys.push(key);
+                    }
+                }
+                if last {
+                    return Ok(page);
+                }
+            }
+        })
+    }
+
+    fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
+        Box::pin(async move {
+            let (owned, version, bytes) = (key.to_owned(), version.cloned(), bytes.to_vec());
+            let apply = move |contents: &Contents| contents.cas(&owned, version.as_ref(), &bytes);
+            self.call(self.route(Operation::Cas, key), Operation::Cas, key, apply).await
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
+        Box::pin(async move {
+            let owned = key.to_owned();
+            let apply = move |contents: &Contents| {
+                if contents.version(&owned).is_some() {
+                    contents.set(&owned, None);
+                }
+            };
+            self.call(self.route(Operation::Delete, key), Operation::Delete, key, apply).await
+        })
+    }
+
+    fn hints(&self) -> Result<Box<dyn Hints>, String> {
+        self.network.hints().ok_or_else(|| "this network carries no hints".to_owned())
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    fn clock_ahead_micros(&self) -> i64 {
+        self.network.clock_ahead_micros()
+    }
+}

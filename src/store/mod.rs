@@ -1,0 +1,190 @@
+//! The six operations that everything else is built on, and the stores behind them.
+//!
+//! A store holds two kinds of things under `/`-separated keys: **objects**, written once by
+//! [`Store::put_new`] and never changed, and **registers**, replaced by [`Store::cas`]. The only property that the
+//! protocol relies on: *a completed write is visible to every later read and listing*.
+//!
+//! A new kind of store is one more file here, proved by `tests/conformance`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Fut;
+
+pub mod dir;
+mod error;
+pub mod memory;
+pub mod mount;
+
+pub use error::{ErrorKind, StoreError};
+
+/// What every operation returns.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// A register's version, as its store names it. Only good for [`Store::cas`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+/// What [`Store::get`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The whole content.
+    pub bytes: Vec<u8>,
+    /// For [`Store::cas`]; meaningless for objects written by [`Store::put_new`].
+    pub version: Version,
+}
+
+/// The answer to [`Store::put_new`].
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is there, durably, and it is mine.
+    Created,
+    /// The key was taken. Whose it is, only a `get` can tell.
+    Exists,
+}
+
+/// The answer to [`Store::cas`].
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Swap {
+    /// Mine is the newest version, durably.
+    Swapped(Version),
+    /// The register had another version.
+    Conflict,
+}
+
+/// Which of the listed keys are wanted; sees every key of the range once, in any order.
+pub type Keep = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// What to list: keys that begin with `prefix`, are greater than `after`, and are kept, the first `limit` of them.
+#[derive(Clone)]
+pub struct List {
+    /// Whole keys begin with this; ends in `/`.
+    pub prefix: String,
+    /// Only keys greater than this, in byte order; empty for all.
+    pub after: String,
+    /// At most so many kept keys.
+    pub limit: usize,
+    /// Which keys count.
+    pub keep: Keep,
+}
+
+impl List {
+    /// Every key under `prefix`.
+    pub fn all(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), after: String::new(), limit: usize::MAX, keep: Arc::new(|_| true) }
+    }
+
+    /// The same list, cut off after `limit` kept keys.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The same list, only what is greater than `after`.
+    #[must_use]
+    pub fn after(mut self, after: impl Into<String>) -> Self {
+        self.after = after.into();
+        self
+    }
+
+    /// The same list, only what `keep` wants.
+    #[must_use]
+    pub fn keep(mut self, keep: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.keep = Arc::new(keep);
+        self
+    }
+}
+
+/// The answer to [`Store::list_after`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Kept keys, whole, in byte order.
+    pub keys: Vec<String>,
+    /// Whether the list stopped at its limit, so that more kept keys may follow the last one.
+    pub cut: bool,
+}
+
+/// How a kind of store is best used. All durations are measured, none is relied on for safety.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Profile {
+    /// How far the frontier stays behind the clock.
+    pub lag: Duration,
+    /// The least time between two commits of one marker.
+    pub commit_gap: Duration,
+    /// The hot poll starts at the first and grows to the second.
+    pub poll: (Duration, Duration),
+    /// Whether a listing costs what its last folder holds, and not only what it returns.
+    pub scans_folders: bool,
+}
+
+/// A stream of "look now". It may lie, be late, or never come.
+pub trait Hints {
+    /// Completes when something may have changed since the last call.
+    fn next(&mut self) -> Fut<'_, ()>;
+}
+
+/// The six operations, and what can be built better below than above them.
+///
+/// An error of kind [`ErrorKind::Unavailable`] leaves open whether the operation took effect, now or later.
+pub trait Store {
+    /// Creates `key` atomically; durable before it returns.
+    fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>>;
+
+    /// Reads an object or a register.
+    fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>>;
+
+    /// Lists keys in byte order; complete for every `put_new` that had returned before the call.
+    fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>>;
+
+    /// Replaces a register if it still has `version` (`None`: if it does not exist); durable before it returns.
+    fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>>;
+
+    /// Removes an object or a register; one that was never there is fine.
+    fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>>;
+
+    /// Hints of changes, or why there are none.
+    fn hints(&self) -> Result<Box<dyn Hints>, String>;
+
+    /// How this kind of store is best used.
+    fn profile(&self) -> Profile;
+
+    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. On an error any part of
+    /// them may be there.
+    fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(items.len());
+            for (key, bytes) in items {
+                answers.push(self.put_new(key, bytes).await?);
+            }
+            Ok(answers)
+        })
+    }
+
+    /// [`Store::delete`] of many objects; also removes the folders that this empties, where there are folders.
+    fn delete_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
+        Box::pin(async move {
+            for key in keys {
+                self.delete(key).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes what `get` showed of a register durable, whoever wrote it, before something relies on it.
+    fn persist<'a>(&'a self, _key: &'a str) -> Fut<'a, StoreResult<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// How far this machine's clock was ahead of the store's own when it last wrote, in microseconds; 0 if unknown.
+    fn clock_ahead_micros(&self) -> i64 {
+        0
+    }
+
+    /// Where a key can be read as a plain file by other programs of this machine.
+    fn local_path(&self, _key: &str) -> Option<std::path::PathBuf> {
+        None
+    }
+}
