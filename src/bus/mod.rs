@@ -1,1 +1,25 @@
-//! bus
+//! The bus itself: where things lie, emit, the frontier, reading, prune.
+
+pub mod emit;
+pub mod frontier;
+pub mod keys;
+pub mod prune;
+pub mod read;
+mod settings;
+
+use std::rc::Rc;
+
+pub(crate) use settings::to_json;
+pub use settings::{Bus, FORMAT, MAX_EVENT_BYTES, Settings, Sharing};
+
+use crate::clock::Clock;
+use crate::store::Store;
+
+/// A store and a clock, as everything that works on a bus needs them.
+#[derive(Clone)]
+pub struct Place {
+    /// Where the bus is kept.
+    pub store: Rc<dyn Store>,
+    /// This process's time and randomness.
+    pub clock: Rc<dyn Clock>,
+}

@@ -1,1 +1,27 @@
-//! group
+//! Consumer groups: who processes what, once, whatever fails.
+//!
+//! [`Marker`], [`lease`], [`retry`], [`Survey`] and the owned shard decide and do no I/O; [`worker`] does what they
+//! decide and [`facts`] says what happened.
+
+pub mod definition;
+pub mod facts;
+pub mod lease;
+pub mod letter;
+pub mod marker;
+pub mod name;
+mod ops;
+mod position;
+pub mod request;
+pub mod retry;
+mod run;
+mod shard;
+mod survey;
+pub mod worker;
+
+pub use definition::Definition;
+pub use marker::Marker;
+pub use name::GroupName;
+pub use ops::read_marker;
+pub use position::Position;
+pub use shard::Bounds;
+pub use survey::Survey;

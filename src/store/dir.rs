@@ -80,7 +80,8 @@ struct Shared {
     folders: Folders,
     staging: Staging,
     durability: Durability,
-    clock_ahead_micros: AtomicI64,
+    /// The newest file's own time; 0 before the first.
+    last_write_micros: AtomicI64,
 }
 
 impl DirStore {
@@ -98,7 +99,7 @@ impl DirStore {
             folders: Folders::new(options.group_writable),
             staging: Staging::new(clock.random(), options.group_writable),
             durability: options.durability,
-            clock_ahead_micros: AtomicI64::new(0),
+            last_write_micros: AtomicI64::new(0),
         };
         Ok(Self { shared: Arc::new(shared), execution: options.execution })
     }
@@ -264,8 +265,8 @@ impl Store for DirStore {
         self.run(move |shared| shared.folders.persist(&shared.root, &folder, shared.durability))
     }
 
-    fn clock_ahead_micros(&self) -> i64 {
-        self.shared.clock_ahead_micros.load(Ordering::Relaxed)
+    fn last_write_micros(&self) -> Option<i64> {
+        Some(self.shared.last_write_micros.load(Ordering::Relaxed)).filter(|micros| *micros != 0)
     }
 
     fn local_path(&self, key: &str) -> Option<PathBuf> {

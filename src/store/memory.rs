@@ -51,8 +51,8 @@ pub trait Network {
     fn page_len(&self) -> usize;
     /// Hints of changes, if this network carries any.
     fn hints(&self) -> Option<Box<dyn Hints>>;
-    /// See [`Store::clock_ahead_micros`].
-    fn clock_ahead_micros(&self) -> i64;
+    /// See [`Store::last_write_micros`].
+    fn last_write_micros(&self) -> Option<i64>;
 }
 
 /// A network that answers at once and loses nothing.
@@ -75,8 +75,8 @@ impl Network for Calm {
     fn hints(&self) -> Option<Box<dyn Hints>> {
         None
     }
-    fn clock_ahead_micros(&self) -> i64 {
-        0
+    fn last_write_micros(&self) -> Option<i64> {
+        None
     }
 }
 
@@ -269,7 +269,7 @@ impl Store for MemoryStore {
         self.profile
     }
 
-    fn clock_ahead_micros(&self) -> i64 {
-        self.network.clock_ahead_micros()
+    fn last_write_micros(&self) -> Option<i64> {
+        self.network.last_write_micros()
     }
 }

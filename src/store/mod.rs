@@ -178,9 +178,9 @@ pub trait Store {
         Box::pin(async { Ok(()) })
     }
 
-    /// How far this machine's clock was ahead of the store's own when it last wrote, in microseconds; 0 if unknown.
-    fn clock_ahead_micros(&self) -> i64 {
-        0
+    /// The store's own time of this process's newest write, in microseconds since the Unix epoch, where it tells.
+    fn last_write_micros(&self) -> Option<i64> {
+        None
     }
 
     /// Where a key can be read as a plain file by other programs of this machine.

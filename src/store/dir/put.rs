@@ -107,6 +107,10 @@ impl Shared {
         let file = file.map_err(|errno| StoreError::system("cannot write", self.shown(&name), errno))?;
         let draft = Draft { shared: self, name, published: false };
         write_all(&file, bytes).map_err(|errno| StoreError::system("cannot write", self.shown(&draft.name), errno))?;
+        if let Ok(stat) = rustix::fs::fstat(&file) {
+            let micros = stat.st_mtime.saturating_mul(1_000_000).saturating_add_unsigned(stat.st_mtime_nsec as u64 / 1_000);
+            self.last_write_micros.store(micros, Ordering::Relaxed);
+        }
         Ok((draft, file))
     }
 

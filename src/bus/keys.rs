@@ -1,0 +1,68 @@
+//! Where everything lies on the bus, the same on every store.
+
+use crate::group::GroupName;
+
+/// The bus's format version and the settings fixed at its creation.
+pub const BUS: &str = "bus.json";
+
+/// The register that holds W.
+pub const FRONTIER: &str = "frontier";
+
+/// The registry of groups.
+pub const GROUPS: &str = "groups/";
+
+/// The definition of a group, a register.
+pub fn group(group: &GroupName) -> String {
+    format!("{GROUPS}{group}.json")
+}
+
+/// The group that a registry key defines.
+pub fn group_of(key: &str) -> Option<GroupName> {
+    GroupName::parse(key.strip_prefix(GROUPS)?.strip_suffix(".json")?).ok()
+}
+
+/// Everything that is kept about a group's progress.
+pub fn state(group: &GroupName) -> String {
+    format!("state/{group}/")
+}
+
+/// The processed marker of one shard, a register.
+pub fn marker(group: &GroupName, shard: u16) -> String {
+    format!("state/{group}/marker-{shard:03}")
+}
+
+/// The dead letters of a group.
+pub fn letters(group: &GroupName) -> String {
+    format!("state/{group}/dead/")
+}
+
+/// One dead letter, by its name.
+pub fn letter(group: &GroupName, name: &str) -> String {
+    format!("state/{group}/dead/{name}.json")
+}
+
+/// The name of the dead letter that lies at a key.
+pub fn letter_of<'a>(group: &GroupName, key: &'a str) -> Option<&'a str> {
+    key.strip_prefix(&letters(group))?.strip_suffix(".json")
+}
+
+/// What operators have asked of a group.
+pub fn requests(group: &GroupName) -> String {
+    format!("state/{group}/requests/")
+}
+
+/// One request to the owner of one shard.
+pub fn request(group: &GroupName, shard: u16, id: &str) -> String {
+    format!("state/{group}/requests/{shard:03}-{id}.json")
+}
+
+/// The shard and the id of the request at a key.
+pub fn request_of<'a>(group: &GroupName, key: &'a str) -> Option<(u16, &'a str)> {
+    let (shard, id) = key.strip_prefix(&requests(group))?.strip_suffix(".json")?.split_once('-')?;
+    Some((shard.parse().ok()?, id))
+}
+
+/// What tells that an event with an id of its emitter's was acknowledged.
+pub fn dedup(hash: &str) -> String {
+    format!("dedup/{hash}.json")
+}

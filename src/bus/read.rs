@@ -1,0 +1,126 @@
+//! Reading the bus without belonging to a group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::event::{EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_parts};
+use crate::store::{List, Store, StoreResult};
+
+/// The file name at the end of an event's key.
+pub fn name_in(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, name)| name)
+}
+
+/// The key to list after for everything at or after `time`.
+pub fn list_from(time: EventTime) -> String {
+    // '-' follows the time in every name, and nothing sorts between a time and the same time with '-'.
+    format!("{}{time}", minute_folder(time))
+}
+
+/// The time of the newest event after `after` and not after `until`.
+pub async fn newest_between(store: &dyn Store, after: EventTime, until: EventTime) -> StoreResult<Option<EventTime>> {
+    let newest = Arc::new(AtomicI64::new(i64::MIN));
+    let seen = Arc::clone(&newest);
+    let list = List::all(EVENTS).after(list_from(after.next())).keep(move |key| {
+        if let Some(parts) = parse_parts(name_in(key))
+            && parts.time <= until
+        {
+            seen.fetch_max(parts.time.as_micros(), Ordering::Relaxed);
+        }
+        false
+    });
+    store.list_after(list).await?;
+    let micros = newest.load(Ordering::Relaxed);
+    Ok((micros != i64::MIN).then(|| EventTime::from_micros(micros)))
+}
+
+/// A span of events.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// From this time on.
+    pub since: EventTime,
+    /// Up to and with this time.
+    pub until: EventTime,
+    /// Whose types match; a type that the name does not tell whole is included.
+    pub filter: TypeFilter,
+}
+
+/// The names in a range, ascending, the first `limit` of those greater than `after` (a key, or empty).
+pub async fn names(store: &dyn Store, range: &Range, after: &str, limit: usize) -> StoreResult<(Vec<EventName>, bool)> {
+    let (filter, until) = (range.filter.clone(), range.until);
+    let from = list_from(range.since);
+    let after = if after > from.as_str() { after.to_owned() } else { from };
+    let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
+        parse_parts(name_in(key))
+            .is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No)
+    });
+    let page = store.list_after(list).await?;
+    Ok((page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), page.cut))
+}
+
+/// How many events the bus holds, and the time of the oldest.
+pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option<EventTime>)> {
+    let tally = Arc::new((std::sync::atomic::AtomicU64::new(0), AtomicI64::new(i64::MAX)));
+    let (seen, filter, until) = (Arc::clone(&tally), range.filter.clone(), range.until);
+    let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
+        if let Some(parts) = parse_parts(name_in(key))
+            && parts.time <= until
+            && filter.matches_slug(parts.slug) != Wanted::No
+        {
+            seen.0.fetch_add(1, Ordering::Relaxed);
+            seen.1.fetch_min(parts.time.as_micros(), Ordering::Relaxed);
+        }
+        false
+    });
+    store.list_after(list).await?;
+    let oldest = tally.1.load(Ordering::Relaxed);
+    Ok((tally.0.load(Ordering::Relaxed), (oldest != i64::MAX).then(|| EventTime::from_micros(oldest))))
+}
+
+/// The events whose id begins with `prefix`: by the time that an id of evbus's making begins with, else by the
+/// identity that an emitter's own id leads to, for any source that `sources` names.
+pub async fn find(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
+    let Some((from, until)) = id_span(prefix) else { return Ok(Vec::new()) };
+    let identity = parse_event_id(prefix).map(|(_, identity)| identity);
+    let typed = prefix.get(16..).unwrap_or("").to_owned();
+    let found = matching(store, from, Some(until), typed.clone(), limit).await?;
+    if !found.is_empty() || identity.is_none() {
+        return Ok(found);
+    }
+    // Put again under a later time after it came too late: the id kept its first time.
+    matching(store, from, None, typed, limit).await
+}
+
+async fn matching(
+    store: &dyn Store,
+    from: EventTime,
+    until: Option<EventTime>,
+    identity_prefix: String,
+    limit: usize,
+) -> StoreResult<Vec<EventName>> {
+    let list = List::all(EVENTS).after(list_from(from)).limit(limit).keep(move |key| {
+        parse_parts(name_in(key)).is_some_and(|parts| {
+            until.is_none_or(|until| parts.time <= until) && parts.identity.starts_with(&identity_prefix)
+        })
+    });
+    let page = store.list_after(list).await?;
+    Ok(page.keys.iter().filter_map(|key| EventName::from_key(key)).collect())
+}
+
+/// The events with an identity, wherever they lie.
+pub async fn with_identity(store: &dyn Store, identity: &Identity) -> StoreResult<Vec<EventName>> {
+    matching(store, EventTime::MIN, None, identity.to_string(), usize::MAX).await
+}
+
+/// The span of times that a prefix of an id allows: `20261123T0215` means that minute.
+fn id_span(prefix: &str) -> Option<(EventTime, EventTime)> {
+    let digits: String = prefix.chars().take(15).collect();
+    let well_formed = digits.char_indices().all(|(at, c)| if at == 8 { c == 'T' } else { c.is_ascii_digit() });
+    if digits.len() < 8 || !well_formed || prefix.chars().nth(15).is_some_and(|c| c != '-') {
+        return None;
+    }
+    let fill = |rest: &str| EventTime::parse_seconds(&format!("{digits}{}", &rest[digits.len()..]));
+    let first = fill("00000000T000000")?;
+    let last = fill("00000000T235959").or_else(|| fill("00000000T195959")).or_else(|| fill("00000000T095959"))?;
+    Some((first, EventTime::from_micros(last.as_micros() + 999_999)))
+}

@@ -1,0 +1,98 @@
+//! `bus.json`: the format version and what is fixed when a bus is made.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Place, keys};
+use crate::event::EventTime;
+use crate::store::{ErrorKind, Put, StoreError, StoreResult};
+
+/// The format that this evbus writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// How large an event may be where `init` was not told otherwise, in bytes.
+pub const MAX_EVENT_BYTES: u64 = 1 << 20;
+
+/// Who may write to a directory bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// As the umask says.
+    #[default]
+    Umask,
+    /// The folder's Unix group, whatever the umask.
+    Group,
+}
+
+/// What `bus.json` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// When the bus was made.
+    pub created: EventTime,
+    /// No event may be larger, in bytes.
+    pub max_event_bytes: u64,
+    /// See [`Sharing`].
+    #[serde(default)]
+    pub sharing: Sharing,
+}
+
+/// A format's number alone, readable in every format to come.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// A bus that is there and readable.
+#[derive(Clone)]
+pub struct Bus {
+    /// Where it is kept.
+    pub place: Place,
+    /// What it was made with.
+    pub settings: Settings,
+}
+
+impl Bus {
+    /// Opens the bus at `place`; `shown` is its address, for messages.
+    pub async fn open(place: Place, shown: &str) -> StoreResult<Self> {
+        match place.store.get(keys::BUS).await? {
+            Some(object) => Ok(Self { settings: parse(&object.bytes, shown)?, place }),
+            None => Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {shown} (there is no bus.json)"))
+                .with_help(format!("evbus init {shown}"))),
+        }
+    }
+
+    /// Makes a bus at `place`, or opens the one that is there; whether it was made now.
+    pub async fn create(place: Place, max_event_bytes: u64, sharing: Sharing, shown: &str) -> StoreResult<(Self, bool)> {
+        let settings = Settings { format: FORMAT, created: place.clock.now(), max_event_bytes, sharing };
+        let mut bytes = to_json(&settings);
+        bytes.push(b'\n');
+        match place.store.put_new(keys::BUS, &bytes).await? {
+            Put::Created => Ok((Self { place, settings }, true)),
+            Put::Exists => Ok((Self::open(place, shown).await?, false)),
+        }
+    }
+
+    /// How large an event may be, in bytes.
+    pub fn max_event_bytes(&self) -> usize {
+        usize::try_from(self.settings.max_event_bytes).unwrap_or(usize::MAX)
+    }
+}
+
+fn parse(bytes: &[u8], shown: &str) -> StoreResult<Settings> {
+    let damaged = |error: serde_json::Error| {
+        StoreError::new(ErrorKind::Damaged, format!("{shown}/bus.json cannot be read: {error}"))
+            .with_help("restore bus.json, for example {\"format\":1,\"created\":\"20260101T000000.000000Z\",\"max_event_bytes\":1048576}")
+    };
+    let format: Format = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format.format > FORMAT {
+        let what = format!("the bus at {shown} has format {}, newer than this evbus reads ({FORMAT})", format.format);
+        return Err(StoreError::new(ErrorKind::Unfit, what).with_help("upgrade evbus on this machine"));
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
+/// Serialises what cannot fail: plain structs with string keys.
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}

@@ -1,0 +1,222 @@
+//! Where the bus is, and who said so.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::nearest::nearest;
+use super::{Config, ConfigError, World};
+
+/// What was wrong with an address, and what to type instead.
+type Problem = (String, Option<String>);
+
+/// An address as it was written, its form recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A directory, absolute.
+    Dir(PathBuf),
+    /// A bucket, as a URL.
+    S3(String),
+    /// A name to look up in `[buses.NAME]`.
+    Named(String),
+}
+
+/// Where the bus is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A directory, absolute.
+    Dir(PathBuf),
+}
+
+/// Who said where the bus is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `--bus`.
+    Flag,
+    /// `EVBUS_URL`.
+    EnvVar,
+    /// `[bus] url` of this config file.
+    Config(PathBuf),
+    /// `[buses.NAME]` of this config file, whoever gave the name.
+    Named(String, PathBuf),
+    /// Nobody: the user's own bus, which makes itself.
+    Default,
+}
+
+/// The bus to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusAddress {
+    /// Where it is.
+    pub location: Location,
+    /// Who said so.
+    pub origin: Origin,
+    /// For people. A handler's `EVBUS_URL` is better made from `location`, which need not be UTF-8.
+    pub display: String,
+}
+
+impl BusAddress {
+    /// Decides where the bus is: `flag` (`--bus`), `EVBUS_URL`, `[bus] url`, `$XDG_DATA_HOME/evbus`.
+    ///
+    /// # Errors
+    /// An address that cannot be understood, a name that the config does not have, a kind of store that this version
+    /// does not know. Whether there is a bus at that place is not looked at.
+    pub fn resolve(world: &World, config: &Config, flag: Option<&OsStr>) -> Result<Self, ConfigError> {
+        let said = flag.map(|text| (text, Origin::Flag)).or(world.var("EVBUS_URL").map(|text| (text, Origin::EnvVar)));
+        let (address, origin) = match (said, &config.bus, &config.path) {
+            (Some((text, origin)), ..) => {
+                let address = Address::parse(text, world, &world.cwd);
+                (address.map_err(|problem| problem_at(&origin, problem))?, origin)
+            }
+            (None, Some(address), Some(path)) => (address.clone(), Origin::Config(path.clone())),
+            _ => (default_address(world)?, Origin::Default),
+        };
+        match address {
+            Address::Named(name) => Self::named(config, &name, origin),
+            address => Self::at(&address, origin),
+        }
+    }
+
+    fn named(config: &Config, name: &str, asked_by: Origin) -> Result<Self, ConfigError> {
+        match (config.buses.get(name), &config.path) {
+            (Some(address), Some(path)) => Self::at(address, Origin::Named(name.to_owned(), path.clone())),
+            _ => Err(problem_at(&asked_by, unknown_name(config, name))),
+        }
+    }
+
+    fn at(address: &Address, origin: Origin) -> Result<Self, ConfigError> {
+        match address {
+            Address::Dir(path) => {
+                let display = path.display().to_string();
+                Ok(Self { location: Location::Dir(path.clone()), origin, display })
+            }
+            Address::S3(_) => Err(problem_at(&origin, ("s3:// comes with a later release".to_owned(), None))),
+            Address::Named(name) => Err(problem_at(&origin, (format!("'{name}' is a name of a name"), None))),
+        }
+    }
+}
+
+impl fmt::Display for BusAddress {
+    /// `/mnt/bus (EVBUS_URL)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.display, self.origin)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("--bus"),
+            Self::EnvVar => f.write_str("EVBUS_URL"),
+            Self::Config(path) => write!(f, "{}", path.display()),
+            Self::Named(name, path) => write!(f, "{} in {}", name.escape_debug(), path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+impl Address {
+    /// Recognises the form: a path has a `/` or is `.`, `..` or `~`; a URL has a scheme; all else is a name.
+    /// Relative paths start from `base`.
+    pub(super) fn parse(text: &OsStr, world: &World, base: &Path) -> Result<Self, Problem> {
+        let bytes = text.as_bytes();
+        if bytes.is_empty() || bytes.contains(&0) {
+            return Err(("the address of the bus is empty or holds a NUL".to_owned(), Some(path_help("evbus"))));
+        }
+        if let Some((scheme, rest)) = scheme(text) {
+            return match scheme.as_str() {
+                "file" => file_url(rest).map(|path| Self::Dir(world.expand(&path, Path::new("/")))),
+                "s3" => s3_url(text, rest),
+                _ => Err((format!("'{scheme}://' is no store (known are a path, file:///path and s3://bucket)"), None)),
+            };
+        }
+        if bytes.contains(&b'/') || [".", "..", "~"].iter().any(|word| text == *word) {
+            return Ok(Self::Dir(world.expand(Path::new(text), base)));
+        }
+        Ok(Self::Named(text.to_string_lossy().into_owned()))
+    }
+
+    /// Whether an address that reads `text` would be taken as a name.
+    pub(super) fn is_name(text: &str) -> bool {
+        !text.is_empty() && !text.contains(['/', '\0']) && ![".", "..", "~"].contains(&text)
+    }
+}
+
+/// `s3` and `bucket/prefix` of `s3://bucket/prefix` (RFC 3986, 3.1).
+fn scheme(text: &OsStr) -> Option<(String, &str)> {
+    let (scheme, rest) = text.to_str()?.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_scheme.then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+/// The path of `file:///path` or `file://localhost/path` (RFC 8089).
+fn file_url(rest: &str) -> Result<PathBuf, Problem> {
+    let path = rest.strip_prefix("localhost").unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Err(("a file:// URL names a path of this machine: file:///path".to_owned(), None));
+    }
+    if path.contains(['?', '#']) {
+        return Err(("a file:// URL ends with its path (write ? as %3F and # as %23)".to_owned(), None));
+    }
+    let bytes = percent_decoded(path)
+        .ok_or(("the file:// URL has a % that no two hex digits follow, or %00".to_owned(), None))?;
+    Ok(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+/// The bytes that `%41%42` stands for; none for a broken escape or a NUL.
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        let byte = u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?;
+        bytes.push(byte);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    Some(bytes)
+}
+
+/// `bucket/prefix?endpoint=…&region=…`: checked, though no store of this version takes it.
+fn s3_url(text: &OsStr, rest: &str) -> Result<Address, Problem> {
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if place.is_empty() || place.starts_with('/') {
+        return Err(("the s3:// URL has no bucket (write s3://bucket/prefix)".to_owned(), None));
+    }
+    let known = ["endpoint", "region"];
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or(parameter);
+        if !known.contains(&name) {
+            let near = super::nearest::did_you_mean(name, known);
+            return Err((format!("the s3:// URL has an unknown parameter '{}'{near}", name.escape_debug()), None));
+        }
+    }
+    Ok(Address::S3(text.to_string_lossy().into_owned()))
+}
+
+fn default_address(world: &World) -> Result<Address, ConfigError> {
+    let folder = world.xdg("XDG_DATA_HOME", ".local/share").map(|data| data.join("evbus"));
+    folder.map(Address::Dir).ok_or_else(|| {
+        let what = "no bus was named, and without HOME there is no default one".to_owned();
+        problem_at(&Origin::Default, (what, Some("name one with --bus /path or EVBUS_URL".to_owned())))
+    })
+}
+
+fn unknown_name(config: &Config, name: &str) -> Problem {
+    let known = || config.buses.keys().map(String::as_str);
+    let hint = match (nearest(name, known()), &config.path) {
+        (Some(near), _) => format!(" (did you mean '{}'?)", near.escape_debug()),
+        (None, None) => " (there is no config file)".to_owned(),
+        (None, Some(path)) if config.buses.is_empty() => format!(" ({} has no [buses.NAME])", path.display()),
+        (None, Some(_)) => format!(" (known are {})", known().collect::<Vec<_>>().join(", ").escape_debug()),
+    };
+    (format!("no bus is named '{}'{hint}", name.escape_debug()), Some(path_help(name)))
+}
+
+fn path_help(name: &str) -> String {
+    format!("a path needs a '/': ./{}", name.escape_debug())
+}
+
+fn problem_at(origin: &Origin, (what, help): Problem) -> ConfigError {
+    ConfigError::Address { origin: origin.to_string(), what, help }
+}

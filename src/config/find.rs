@@ -1,0 +1,146 @@
+//! Which config file counts: the one that was named, else the first that exists.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{ConfigError, World};
+
+/// The file's name, in the working directory and in the user's and the system's settings.
+const FILE_NAME: &str = "evbus.toml";
+
+/// A config file that has been read, but not understood yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// How errors name it: as the user did.
+    pub shown: String,
+    /// What it holds.
+    pub text: Vec<u8>,
+}
+
+/// The outcome of the search.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The file that counts, if there is one.
+    pub file: Option<ConfigFile>,
+    /// Files that were passed over, and why. One line each.
+    pub warnings: Vec<String>,
+}
+
+/// What lies at `./evbus.toml`, where anybody may have put it.
+enum Local {
+    Absent,
+    Refused(String),
+    Read(Vec<u8>),
+}
+
+/// Looks for the config file.
+pub(super) fn find(world: &World, explicit: Option<&Path>) -> Result<Found, ConfigError> {
+    let from_environment = world.var("EVBUS_CONFIG").map(Path::new);
+    let named = explicit.map(|path| (path, "--config")).or(from_environment.map(|path| (path, "EVBUS_CONFIG")));
+    match named {
+        Some((path, named_by)) => Ok(Found { file: Some(read_named(world, path, named_by)?), warnings: Vec::new() }),
+        None => search(world),
+    }
+}
+
+fn read_named(world: &World, path: &Path, named_by: &'static str) -> Result<ConfigFile, ConfigError> {
+    let full = world.cwd.join(path);
+    match fs::read(&full) {
+        Ok(text) => Ok(ConfigFile { path: full, shown: path.display().to_string(), text }),
+        Err(error) if is_absent(&error) => Err(ConfigError::Missing { path: path.to_owned(), named_by }),
+        Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+    }
+}
+
+fn search(world: &World) -> Result<Found, ConfigError> {
+    let mut found = Found::default();
+    let local = world.cwd.join(FILE_NAME);
+    match read_local(&local, world.uid) {
+        Ok(Local::Read(text)) => {
+            found.file = Some(ConfigFile { path: local, shown: FILE_NAME.to_owned(), text });
+            return Ok(found);
+        }
+        Ok(Local::Refused(why)) => found.warnings.push(format!("ignoring ./{FILE_NAME}: {why}")),
+        Ok(Local::Absent) => {}
+        Err(source) => return Err(ConfigError::Unreadable { path: FILE_NAME.into(), source }),
+    }
+    let user = world.xdg("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("evbus").join(FILE_NAME));
+    for path in user.into_iter().chain([world.etc.join("evbus").join(FILE_NAME)]) {
+        match fs::read(&path) {
+            Ok(text) => {
+                found.file = Some(ConfigFile { shown: path.display().to_string(), path, text });
+                break;
+            }
+            Err(error) if is_absent(&error) => {}
+            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+        }
+    }
+    Ok(found)
+}
+
+/// Reads the file only if nobody but this user or root wrote it: its commands will be run.
+fn read_local(path: &Path, uid: u32) -> io::Result<Local> {
+    let mut file = match open_without_waiting(path) {
+        Ok(file) => file,
+        Err(error) if is_absent(&error) => return Ok(Local::Absent),
+        Err(error) => match fs::metadata(path) {
+            Ok(metadata) if !is_trusted(metadata.uid(), uid) => return Ok(Local::Refused(foreign(metadata.uid()))),
+            _ => return Err(error),
+        },
+    };
+    // Asked of the open file: the name may lead to another one by now.
+    let metadata = file.metadata()?;
+    if !is_trusted(metadata.uid(), uid) {
+        return Ok(Local::Refused(foreign(metadata.uid())));
+    }
+    if !metadata.is_file() {
+        return Ok(Local::Refused("it is not a file".to_owned()));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(Local::Read(text))
+}
+
+/// A named pipe must not hold up everyone who comes by.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn is_trusted(owner: u32, me: u32) -> bool {
+    owner == me || owner == 0
+}
+
+fn foreign(owner: u32) -> String {
+    format!("it belongs to user {owner}, not to you or root (name it with --config to use it)")
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+impl ConfigFile {
+    /// The folder that relative paths in it start from.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new(OsStr::new("/")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mine_and_roots_are_trusted() {
+        for (owner, me, trusted) in
+            [(1000, 1000, true), (0, 1000, true), (1001, 1000, false), (0, 0, true), (1000, 0, false)]
+        {
+            assert_eq!(is_trusted(owner, me), trusted, "{owner} {me}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The config file, understood and checked as a whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::address::Address;
+use super::find::{self, ConfigFile, Found};
+use super::nearest::did_you_mean;
+use super::section::{Field, Section, Source};
+use super::watcher::Watcher;
+use super::{ConfigError, World};
+use crate::event::TypeFilter;
+
+/// The settings of a config file; all empty where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The file, absolute.
+    pub path: Option<PathBuf>,
+    /// Files that were passed over, and why. One line each.
+    pub warnings: Vec<String>,
+    /// `[bus] url`.
+    pub bus: Option<Address>,
+    /// `[buses.NAME] url`.
+    pub buses: BTreeMap<String, Address>,
+    /// `[watchers.NAME]`, in the order of the file.
+    pub watchers: Vec<Watcher>,
+}
+
+impl Config {
+    /// Looks for the config file: `explicit` (`--config`), `EVBUS_CONFIG`, `./evbus.toml` if it belongs to this user
+    /// or root, `$XDG_CONFIG_HOME/evbus/evbus.toml`, `/etc/evbus/evbus.toml`; the first that exists.
+    ///
+    /// # Errors
+    /// A named file that is not there; a file that cannot be read.
+    pub fn find(world: &World, explicit: Option<&Path>) -> Result<Found, ConfigError> {
+        find::find(world, explicit)
+    }
+
+    /// Finds the config file and understands it.
+    ///
+    /// # Errors
+    /// As [`Config::find`] and [`Config::parse`].
+    pub fn load(world: &World, explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let found = Self::find(world, explicit)?;
+        let config = found.file.as_ref().map(|file| Self::parse(world, file)).transpose()?.unwrap_or_default();
+        Ok(Self { warnings: found.warnings, ..config })
+    }
+
+    /// Understands a config file.
+    ///
+    /// # Errors
+    /// The first thing in it that is wrong, with its line.
+    pub fn parse(world: &World, file: &ConfigFile) -> Result<Self, ConfigError> {
+        let text = str::from_utf8(&file.text).map_err(|error| not_text(file, error.valid_up_to()))?;
+        let source = Source { shown: &file.shown, text };
+        let document = DeTable::parse(text).map_err(|error| {
+            let offset = error.span().map_or(text.len(), |span| span.start);
+            source.error(offset, error.message().replace('\n', "; "))
+        })?;
+        let root = Section::root(source, document.get_ref());
+        root.refuse_unknown(&["bus", "buses", "watchers"])?;
+        let reader = Reader { world, folder: file.folder() };
+        Ok(Self {
+            path: Some(file.path.clone()),
+            warnings: Vec::new(),
+            buses: reader.buses(&root)?,
+            bus: reader.bus(&root)?,
+            watchers: reader.watchers(&root)?,
+        })
+    }
+
+    /// The watcher of that name.
+    ///
+    /// # Errors
+    /// There is none; names the nearest, or all.
+    pub fn watcher(&self, name: &str) -> Result<&Watcher, ConfigError> {
+        self.watchers.iter().find(|watcher| watcher.name == name).ok_or_else(|| {
+            let near = did_you_mean(name, self.watchers.iter().map(|watcher| watcher.name.as_str()));
+            let place = self.path.as_ref().map_or(String::new(), |path| format!(" in {}", path.display()));
+            let known: Vec<_> = self.watchers.iter().map(|watcher| watcher.name.escape_debug().to_string()).collect();
+            let help = match (&self.path, known.is_empty()) {
+                (None, _) => "there is no config file; run evbus watch -g GROUP -t PATTERN -- CMD".to_owned(),
+                (Some(_), true) => "the config file has no [watchers.NAME]".to_owned(),
+                (Some(_), false) => format!("the watchers are {}", known.join(", ")),
+            };
+            ConfigError::NoWatcher {
+                what: format!("no watcher '{}'{place}{near}", name.escape_debug()),
+                help: Some(help),
+            }
+        })
+    }
+}
+
+fn not_text(file: &ConfigFile, offset: usize) -> ConfigError {
+    let line = 1 + file.text.iter().take(offset).filter(|byte| **byte == b'\n').count();
+    ConfigError::InFile { file: file.shown.clone(), line, what: "this is not UTF-8 text".to_owned(), help: None }
+}
+
+/// Reads the tables of one file.
+struct Reader<'a> {
+    world: &'a World,
+    folder: &'a Path,
+}
+
+impl Reader<'_> {
+    fn bus(&self, root: &Section<'_>) -> Result<Option<Address>, ConfigError> {
+        root.field("bus").map(|field| self.url(&field)).transpose()
+    }
+
+    fn buses(&self, root: &Section<'_>) -> Result<BTreeMap<String, Address>, ConfigError> {
+        let mut buses = BTreeMap::new();
+        for field in root.field("buses").map(|field| field.section()).transpose()?.iter().flat_map(Section::fields) {
+            if !Address::is_name(field.name) {
+                return Err(
+                    field.error("is not a name: it would be read as a path or a URL (leave out '/', '.' and ':')")
+                );
+            }
+            let address = self.url(&field)?;
+            if let Address::Named(other) = &address {
+                let other = other.escape_debug();
+                return Err(
+                    field.error(format_args!("its url '{other}' is a name again (a path needs a '/': ./{other})"))
+                );
+            }
+            buses.insert(field.name.to_owned(), address);
+        }
+        Ok(buses)
+    }
+
+    /// The `url` of a `[bus]` or `[buses.NAME]`.
+    fn url(&self, field: &Field<'_>) -> Result<Address, ConfigError> {
+        let section = field.section()?;
+        section.refuse_unknown(&["url"])?;
+        let url = section.field("url").ok_or_else(|| field.error("has no url (add url = \"/path/of/the/bus\")"))?;
+        Address::parse(url.text()?.as_ref(), self.world, self.folder).map_err(|(what, _)| url.error(what))
+    }
+
+    fn watchers(&self, root: &Section<'_>) -> Result<Vec<Watcher>, ConfigError> {
+        let mut read: Vec<(Watcher, Field<'_>)> = Vec::new();
+        for field in root.field("watchers").map(|field| field.section()).transpose()?.iter().flat_map(Section::fields) {
+            let watcher = Watcher::read(&field, self.world, self.folder)?;
+            for (earlier, place) in &read {
+                refuse_conflict(&watcher, &field, earlier, place)?;
+            }
+            read.push((watcher, field));
+        }
+        Ok(read.into_iter().map(|(watcher, _)| watcher).collect())
+    }
+}
+
+/// A group has one filter: two watchers of it that disagree would pass over each other's events.
+fn refuse_conflict(mine: &Watcher, field: &Field<'_>, other: &Watcher, place: &Field<'_>) -> Result<(), ConfigError> {
+    // Compared as patterns: `a,b` is `a` and `b`. Both have been read once already, so neither fails.
+    let filter = |watcher: &Watcher| TypeFilter::new(&watcher.types, &watcher.not).ok();
+    let starts_differ = mine.from.zip(other.from).is_some_and(|(mine, other)| mine != other);
+    let conflict = match () {
+        _ if mine.group != other.group => None,
+        _ if filter(mine) != filter(other) && mine.not == other.not => Some("types"),
+        _ if filter(mine) != filter(other) && mine.types == other.types => Some("not"),
+        _ if filter(mine) != filter(other) => Some("types and not"),
+        _ if mine.shards != other.shards => Some("shards"),
+        _ if starts_differ => Some("from"),
+        _ => None,
+    };
+    let Some(key) = conflict else { return Ok(()) };
+    Err(field.plain_error(format_args!(
+        "[watchers.{}] and [watchers.{}] (line {}) name one group '{}' with different {key} (make them equal, or give one another group)",
+        mine.name.escape_debug(),
+        other.name.escape_debug(),
+        place.line(),
+        mine.group,
+    )))
+}

@@ -1,0 +1,85 @@
+//! An event in the making.
+
+use serde_json::{Map, Value};
+
+use super::{Data, Event, EventError, rules};
+
+/// The parts of an event, not yet checked: [`EventBuilder::build`] does that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventBuilder {
+    pub(super) id: String,
+    pub(super) source: String,
+    pub(super) type_: String,
+    pub(super) subject: Option<String>,
+    pub(super) time: Option<String>,
+    pub(super) datacontenttype: Option<String>,
+    pub(super) dataschema: Option<String>,
+    pub(super) extensions: Map<String, Value>,
+    pub(super) data: Data,
+}
+
+impl EventBuilder {
+    /// What every event must have.
+    pub fn new(id: impl Into<String>, source: impl Into<String>, type_: impl Into<String>) -> Self {
+        Self { id: id.into(), source: source.into(), type_: type_.into(), ..Self::default() }
+    }
+
+    /// Names the event within its source.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// When it happened, in RFC 3339; see [`super::EventTime::to_rfc3339`].
+    #[must_use]
+    pub fn time(mut self, time: impl Into<String>) -> Self {
+        self.time = Some(time.into());
+        self
+    }
+
+    /// The media type of the data.
+    #[must_use]
+    pub fn datacontenttype(mut self, media_type: impl Into<String>) -> Self {
+        self.datacontenttype = Some(media_type.into());
+        self
+    }
+
+    /// The URI of the schema of the data.
+    #[must_use]
+    pub fn dataschema(mut self, uri: impl Into<String>) -> Self {
+        self.dataschema = Some(uri.into());
+        self
+    }
+
+    /// An extension attribute: a string, a boolean or an integer of 32 bits. `null` takes it away.
+    #[must_use]
+    pub fn extension(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.extensions.insert(name.into(), value.into());
+        self
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn data(mut self, data: Data) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// The event.
+    ///
+    /// # Errors
+    /// The first attribute that is not as the specification wants it.
+    pub fn build(mut self) -> Result<Event, EventError> {
+        rules::check(&self)?;
+        self.extensions.retain(|_, value| !value.is_null());
+        Ok(Event { parts: self })
+    }
+}

@@ -1,0 +1,150 @@
+//! The registry of groups: what each wants, its shards, where it started, whether it is paused.
+
+use serde::{Deserialize, Serialize};
+
+use super::{GroupName, Position};
+use crate::bus::{frontier, keys, read};
+use crate::clock::Clock;
+use crate::event::{EventTime, TypeFilter};
+use crate::store::{ErrorKind, List, Store, StoreError, StoreResult, Swap, Version};
+
+/// A group is never split finer.
+pub const MOST_SHARDS: u16 = 256;
+
+/// Why and since when a group is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paused {
+    /// Since when.
+    pub since: EventTime,
+    /// What the operator said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What `groups/<name>.json` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// When the group was made.
+    pub created: EventTime,
+    /// Wanted type patterns; none: every type.
+    pub types: Vec<String>,
+    /// Unwanted type patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not: Vec<String>,
+    /// Into how many shards its events are split, for good.
+    pub shards: u16,
+    /// Where it started, resolved when it was made.
+    pub start: Position,
+    /// Set while its workers start nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+}
+
+impl Definition {
+    /// The filter, parsed.
+    pub fn filter(&self, group: &GroupName) -> StoreResult<TypeFilter> {
+        TypeFilter::new(&self.types, &self.not).map_err(|error| {
+            StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
+                .with_help(format!("evbus group set {group} -t PATTERN"))
+        })
+    }
+}
+
+/// A definition as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// What it says.
+    pub definition: Definition,
+    /// For [`replace`].
+    pub version: Version,
+}
+
+/// Where a new group is to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Before every event.
+    Earliest,
+    /// Behind every event that is there.
+    Now,
+    /// Behind every event before this time.
+    At(EventTime),
+}
+
+/// Reads a group's definition.
+pub async fn find(store: &dyn Store, group: &GroupName) -> StoreResult<Option<Registered>> {
+    let key = keys::group(group);
+    let Some(object) = store.get(&key).await? else { return Ok(None) };
+    let definition: Definition = serde_json::from_slice(&object.bytes).map_err(|error| {
+        StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
+            .with_help(format!("mend the newest {key} file; `evbus group ls` shows how the others look"))
+    })?;
+    if definition.shards == 0 || definition.shards > MOST_SHARDS {
+        let what = format!("{key}: shards is {}, not 1 to {MOST_SHARDS}", definition.shards);
+        return Err(StoreError::new(ErrorKind::Damaged, what));
+    }
+    Ok(Some(Registered { definition, version: object.version }))
+}
+
+/// The names of all groups, in order.
+pub async fn names(store: &dyn Store) -> StoreResult<Vec<GroupName>> {
+    let page = store.list_after(List::all(keys::GROUPS)).await?;
+    Ok(page.keys.iter().filter_map(|key| keys::group_of(key)).collect())
+}
+
+/// Makes a group; `None` if one of this name was there first.
+pub async fn create(store: &dyn Store, group: &GroupName, definition: Definition) -> StoreResult<Option<Registered>> {
+    swap(store, group, None, definition).await
+}
+
+/// Changes a group's definition; `None` if it was changed meanwhile.
+pub async fn replace(
+    store: &dyn Store,
+    group: &GroupName,
+    version: &Version,
+    definition: Definition,
+) -> StoreResult<Option<Registered>> {
+    swap(store, group, Some(version), definition).await
+}
+
+async fn swap(
+    store: &dyn Store,
+    group: &GroupName,
+    version: Option<&Version>,
+    definition: Definition,
+) -> StoreResult<Option<Registered>> {
+    let mut bytes = crate::bus::to_json(&definition);
+    bytes.push(b'\n');
+    let key = keys::group(group);
+    match store.cas(&key, version, &bytes).await {
+        Ok(Swap::Swapped(version)) => Ok(Some(Registered { definition, version })),
+        Ok(Swap::Conflict) => Ok(find(store, group).await?.filter(|found| found.definition == definition)),
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            match find(store, group).await?.filter(|found| found.definition == definition) {
+                Some(found) => Ok(Some(found)),
+                None => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Resolves a start once. W is raised to the newest event before the place asked for, so that whatever is
+/// acknowledged later lies behind it. No position is ever above W.
+pub async fn resolve(store: &dyn Store, clock: &dyn Clock, start: Start) -> StoreResult<Position> {
+    let until = match start {
+        Start::Earliest => return Ok(Position::START),
+        Start::At(time) => EventTime::from_micros(time.as_micros().saturating_sub(1)).min(clock.now()),
+        Start::Now => clock.now(),
+    };
+    let w = frontier::read_durable(store).await?;
+    let w = match read::newest_between(store, w, until).await? {
+        Some(newest) => frontier::raise(store, newest).await?,
+        None => w,
+    };
+    Ok(Position::Time(match start {
+        Start::At(_) => w.min(until),
+        _ => w,
+    }))
+}

@@ -1,0 +1,95 @@
+//! What a worker reports. It prints nothing itself: one reporter does, for people, machines or metrics.
+
+use std::time::Duration;
+
+use super::GroupName;
+use crate::event::{EventName, EventTime};
+use crate::store::StoreError;
+
+/// Something that happened in a worker.
+#[derive(Debug, Clone)]
+pub enum Fact<'a> {
+    /// The worker owns a shard now; `unclean`: its last owner had not given it back.
+    Took {
+        /// Which.
+        shard: u16,
+        /// Whether the last owner had not given it back.
+        unclean: bool,
+    },
+    /// Somebody else owns the shard now; what ran for it has been ended and will run again there.
+    Fenced {
+        /// Which.
+        shard: u16,
+    },
+    /// A handler starts.
+    Started {
+        /// For which event.
+        name: &'a EventName,
+        /// From 1.
+        attempt: u32,
+    },
+    /// The event is processed.
+    Done {
+        /// Which.
+        name: &'a EventName,
+        /// How long its handler ran.
+        took: Duration,
+    },
+    /// The event will be tried again.
+    Retrying {
+        /// Which.
+        name: &'a EventName,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// When again.
+        next: EventTime,
+        /// How it ended.
+        why: &'a str,
+    },
+    /// The event is given up and becomes a dead letter.
+    Dead {
+        /// Which.
+        name: &'a EventName,
+        /// Counted attempts.
+        attempt: u32,
+        /// How the last one ended.
+        why: &'a str,
+    },
+    /// Nothing can start, although something waits; said once until it ends.
+    Stalled {
+        /// What is in the way.
+        why: &'a str,
+    },
+    /// The store did not answer; said once until it does.
+    Unreachable {
+        /// The answer that was missed.
+        error: &'a StoreError,
+    },
+    /// It goes on again after [`Fact::Stalled`] or [`Fact::Unreachable`].
+    GoesOn,
+    /// Something lies among the events that is not one; said once for each worker.
+    Foreign {
+        /// Its key.
+        key: &'a str,
+    },
+    /// From now on handlers run alone, because one of them seems to kill its worker.
+    Careful,
+    /// The group was paused or resumed.
+    Paused {
+        /// Whether it is now.
+        paused: bool,
+    },
+}
+
+/// Takes in what workers report.
+pub trait Reporter {
+    /// Something happened in a worker of `group`.
+    fn report(&self, group: &GroupName, fact: Fact<'_>);
+}
+
+/// Reports nothing.
+pub struct Silent;
+
+impl Reporter for Silent {
+    fn report(&self, _: &GroupName, _: Fact<'_>) {}
+}

@@ -1,0 +1,126 @@
+//! Dead letters: what a group gave up on, kept whole until an operator decides.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::GroupName;
+use super::marker::Open;
+use crate::bus::{Place, keys};
+use crate::event::{EventName, EventTime};
+use crate::store::{ErrorKind, List, StoreError, StoreResult};
+
+/// The event inside a letter.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enclosed {
+    /// As it stood on the bus.
+    Event(Box<RawValue>),
+    /// What stood there was not JSON: its bytes, and invalid UTF-8 replaced.
+    Text(String),
+    /// It was gone.
+    Nothing,
+}
+
+/// What `dead/<name>.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Letter {
+    /// The event's name on the bus.
+    pub name: EventName,
+    /// When it was given up, by the worker's clock.
+    pub died: EventTime,
+    /// Counted attempts.
+    pub attempts: u32,
+    /// How the last one ended, in a few words.
+    pub why: String,
+    /// Its exit code, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The end of its stderr.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// The event itself.
+    pub content: Enclosed,
+}
+
+impl Letter {
+    /// The event's bytes, to run it again when the bus no longer has it.
+    pub fn event_bytes(&self) -> Option<Vec<u8>> {
+        match &self.content {
+            Enclosed::Event(raw) => Some(raw.get().as_bytes().to_vec()),
+            Enclosed::Text(text) => Some(text.clone().into_bytes()),
+            Enclosed::Nothing => None,
+        }
+    }
+}
+
+/// The name of a fresh letter for an event. Never the name of an older one: that one may just be redriven.
+pub fn fresh_name(event: &EventName, random: u64) -> String {
+    let stem = event.as_str().strip_suffix(".json").unwrap_or(event.as_str());
+    format!("{stem}-{random:016x}")
+}
+
+/// Reads a letter.
+pub async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
+    let key = keys::letter(group, name);
+    let Some(object) = place.store.get(&key).await? else { return Ok(None) };
+    let letter = serde_json::from_slice(&object.bytes).map_err(|error| {
+        StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
+            .with_help(format!("look at it; to give it up: evbus dead rm {group} {name}"))
+    })?;
+    Ok(Some(letter))
+}
+
+/// The names of a group's letters, oldest event first.
+pub async fn names(place: &Place, group: &GroupName) -> StoreResult<Vec<String>> {
+    let page = place.store.list_after(List::all(&keys::letters(group))).await?;
+    Ok(page.keys.iter().filter_map(|key| keys::letter_of(group, key)).map(str::to_owned).collect())
+}
+
+/// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it.
+pub async fn write(place: &Place, group: &GroupName, name: &EventName, open: &Open) -> StoreResult<()> {
+    let Some(letter_name) = &open.dead else { return Ok(()) };
+    let content = match event_bytes(place, group, name, open.letter.as_deref()).await? {
+        None => Enclosed::Nothing,
+        Some(bytes) => match serde_json::from_slice::<Box<RawValue>>(&bytes) {
+            Ok(raw) => Enclosed::Event(raw),
+            Err(_) => Enclosed::Text(String::from_utf8_lossy(&bytes).into_owned()),
+        },
+    };
+    let letter = Letter {
+        name: name.clone(),
+        died: place.clock.now(),
+        attempts: open.attempts,
+        why: open.why.clone().unwrap_or_default(),
+        exit: open.exit,
+        stderr: open.stderr.clone().unwrap_or_default(),
+        content,
+    };
+    let mut bytes = crate::bus::to_json(&letter);
+    bytes.push(b'\n');
+    let key = keys::letter(group, letter_name);
+    match place.store.put_new(&key, &bytes).await? {
+        crate::store::Put::Created => Ok(()),
+        // "Exists" may also mean that nobody won a race: only what can be read is there.
+        crate::store::Put::Exists => match place.store.get(&key).await? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
+        },
+    }
+}
+
+/// An event as the bus has it, else as its redriven letter has it.
+pub async fn event_bytes(
+    place: &Place,
+    group: &GroupName,
+    name: &EventName,
+    redriven: Option<&str>,
+) -> StoreResult<Option<Vec<u8>>> {
+    if let Some(object) = place.store.get(&name.key()).await? {
+        return Ok(Some(object.bytes));
+    }
+    match redriven {
+        Some(letter) => Ok(read(place, group, letter).await?.and_then(|letter| letter.event_bytes())),
+        None => Ok(None),
+    }
+}

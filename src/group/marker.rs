@@ -1,0 +1,264 @@
+//! The processed marker of one shard: owner, what is done, what is still open. Pure: no I/O and no clock.
+//!
+//! - `through` is how far everything is settled; `done` lists what is processed above it.
+//! - `open` lists what is at or below `through`, or was tried, and is not done. An event leaves it only into done, or
+//!   into a dead letter that exists.
+//! - `epoch` grows with each owner, `nonce` with each commit, so that a writer whose answer was lost can tell its own
+//!   commit from another's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Position;
+use crate::event::{EventName, EventTime};
+
+/// An event's name without its type, as `done` lists it: the first 40 characters tell it from all others.
+pub type Stem = Box<str>;
+
+/// Who owns a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// Made up at random by each worker.
+    pub worker: String,
+    /// Its host's name, for people.
+    pub host: String,
+    /// Its process id on that host.
+    pub pid: u32,
+    /// The boot of that host, and the process namespace in which `pid` counts.
+    pub boot: String,
+    /// Since when, by its own clock.
+    pub since: EventTime,
+}
+
+/// An event that is not done although `through` may be past it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// Runs that counted so far.
+    pub attempts: u32,
+    /// Not to be run before; none: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<EventTime>,
+    /// How the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The dead letter that is to be written next, or has been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<String>,
+    /// The end of the last attempt's stderr, until the dead letter is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<String>,
+    /// The exit code of the last attempt, until the dead letter is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The dead letter that was redriven; it goes when the event has left `open`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter: Option<String>,
+    /// Its attempt was counted before its run, in careful mode, and the run has not ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub started: bool,
+    /// A run alone ended with its worker: it may have killed it, so it always runs alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspect: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// The marker, readable as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marker {
+    /// Counts the owners.
+    pub epoch: u64,
+    /// Fresh in each commit.
+    pub nonce: String,
+    /// Nobody, after an orderly end.
+    pub owner: Option<Owner>,
+    /// Takeovers in a row from an owner that had not given back, with no good commit in between.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unclean: u32,
+    /// See [`Position`].
+    pub through: Position,
+    /// Processed, above `through`.
+    pub done: BTreeSet<Stem>,
+    /// Not processed, at or below `through`, or tried.
+    pub open: BTreeMap<EventName, Open>,
+    /// Requests that were folded in and may still lie on the bus.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub folded: BTreeSet<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// What a run of a handler said about its event.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Processed, or not to be processed by this group.
+    Done,
+    /// To be run again, not before `next`.
+    Retry {
+        /// When.
+        next: EventTime,
+        /// How it ended, in a few words.
+        why: String,
+    },
+    /// Never to be run again, unless an operator says so.
+    Dead {
+        /// The name of the letter to write: fresh, so that no older letter is mistaken for it.
+        letter: String,
+        /// How it ended, in a few words.
+        why: String,
+        /// The end of its stderr.
+        stderr: String,
+        /// Its exit code, if it had one.
+        exit: Option<i32>,
+    },
+    /// The attempt was cut short and does not count.
+    Again,
+}
+
+impl Marker {
+    /// The marker of a shard on which nobody has worked yet.
+    pub fn new(start: Position) -> Self {
+        Self {
+            epoch: 0,
+            nonce: String::new(),
+            owner: None,
+            unclean: 0,
+            through: start,
+            done: BTreeSet::new(),
+            open: BTreeMap::new(),
+            folded: BTreeSet::new(),
+        }
+    }
+
+    /// Makes `owner` the owner. From an owner that had not given back, this is an unclean takeover: whatever ran
+    /// alone then may be what killed it.
+    pub fn take(&mut self, owner: Owner) {
+        self.epoch += 1;
+        if self.owner.is_some() {
+            self.unclean = self.unclean.saturating_add(1);
+            for open in self.open.values_mut().filter(|open| open.started) {
+                open.started = false;
+                open.suspect = true;
+            }
+        }
+        self.owner = Some(owner);
+    }
+
+    /// Gives the shard back in order.
+    pub fn give_back(&mut self) {
+        self.owner = None;
+        self.unclean = 0;
+    }
+
+    /// Whether an event that the group wants is still to be processed.
+    pub fn lacks(&self, name: &EventName) -> bool {
+        self.open.contains_key(name) || !(self.through.covers(name) || self.done.contains(name.stem()))
+    }
+
+    /// Records how a run ended. `counted` says that careful mode had counted the attempt before the run.
+    pub fn settle(&mut self, name: &EventName, verdict: Verdict) {
+        let counted = self.open.get(name).is_some_and(|open| open.started);
+        match verdict {
+            Verdict::Done => {
+                self.open.remove(name);
+                self.done_above_through(name);
+            }
+            Verdict::Retry { next, why } => {
+                let open = self.open.entry(name.clone()).or_default();
+                *open = Open {
+                    attempts: open.attempts + u32::from(!counted),
+                    next: Some(next),
+                    why: Some(why),
+                    letter: open.letter.take(),
+                    ..Open::default()
+                };
+            }
+            Verdict::Dead { letter, why, stderr, exit } => {
+                let open = self.open.entry(name.clone()).or_default();
+                *open = Open {
+                    attempts: open.attempts + u32::from(!counted),
+                    why: Some(why),
+                    dead: Some(letter),
+                    stderr: Some(stderr),
+                    exit,
+                    letter: open.letter.take(),
+                    ..Open::default()
+                };
+            }
+            Verdict::Again => {
+                if let Some(open) = self.open.get_mut(name) {
+                    open.attempts -= u32::from(counted);
+                    open.started = false;
+                }
+            }
+        }
+    }
+
+    /// The event's dead letter exists: it may leave `open`. The letter that was redriven, now to be removed.
+    pub fn buried(&mut self, name: &EventName) -> Option<String> {
+        let open = self.open.remove(name)?;
+        self.done_above_through(name);
+        open.letter
+    }
+
+    /// How often the event has been tried, this attempt included; from 1.
+    pub fn attempt(&self, name: &EventName) -> u32 {
+        self.open.get(name).map_or(1, |open| open.attempts + u32::from(!open.started))
+    }
+
+    /// Counts the attempt before the run.
+    pub fn count_before_run(&mut self, name: &EventName) {
+        let open = self.open.entry(name.clone()).or_default();
+        open.attempts += 1;
+        open.next = None;
+        open.started = true;
+    }
+
+    /// Moves `through` and drops from `done` what it passes. What still runs below it stays known in `open`.
+    pub fn advance(&mut self, through: Position, running: impl Iterator<Item = EventName>) {
+        debug_assert!(through >= self.through, "through never moves back but by a reset");
+        for name in running.filter(|name| through.covers(name) && !self.through.covers(name)) {
+            self.open.entry(name).or_default();
+        }
+        self.done = self.done.split_off(edge(&through).as_str());
+        self.through = through;
+    }
+
+    /// An operator puts an event back to work, with its dead letter.
+    pub fn redrive(&mut self, name: EventName, letter: String) {
+        self.done.remove(name.stem());
+        self.open.entry(name).or_insert_with(|| Open { letter: Some(letter), ..Open::default() });
+    }
+
+    /// An operator sends the shard to another place: everything after it is to be processed again.
+    pub fn reset(&mut self, through: Position) {
+        self.through = through;
+        self.done.clear();
+        self.open.clear();
+    }
+
+    fn done_above_through(&mut self, name: &EventName) {
+        if !self.through.covers(name) {
+            self.done.insert(name.stem().into());
+        }
+    }
+}
+
+/// What sorts behind every stem that `through` covers, and before every other.
+fn edge(through: &Position) -> String {
+    match through {
+        Position::Time(time) => format!("{time}~"),
+        Position::Name(name) => format!("{}~", name.stem()),
+    }
+}

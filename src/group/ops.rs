@@ -1,0 +1,228 @@
+//! What a worker does on the store: each a future of its own, that ends in what the worker must know.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::definition::{self, Registered};
+use super::shard::Commit;
+use super::{GroupName, Marker, Position, Survey, request};
+use crate::bus::{Place, frontier, keys, read};
+use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
+use crate::store::{ErrorKind, List, StoreError, StoreResult, Swap, Version};
+
+/// What every operation of one worker needs.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub place: Place,
+    pub group: GroupName,
+    pub filter: Rc<TypeFilter>,
+    pub shards: u16,
+}
+
+/// What else a listing showed, besides the wanted names.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sights {
+    /// The newest event's time that my clock has reached.
+    pub newest: Option<EventTime>,
+    /// The newest event's time that W may be raised to: my clock less the lag.
+    pub passable: Option<EventTime>,
+    /// How many events lie at or before `passable`.
+    pub passable_len: u64,
+    /// Something that is no event.
+    pub foreign: Option<String>,
+    /// How long the listing took.
+    pub took: Duration,
+}
+
+/// A shard as a listing shows it.
+pub(super) struct Looked {
+    pub survey: Survey,
+    pub sights: Sights,
+}
+
+/// How a commit ended.
+pub(super) enum Committed {
+    /// It is the newest version; sent at this time.
+    Yes { version: Version, sent: Duration },
+    /// Another owner's is.
+    Fenced,
+    /// It could not be written, for a reason that somebody must mend.
+    Failed(StoreError),
+}
+
+/// Collects [`Sights`] while a listing runs, perhaps on another thread.
+struct Watcher {
+    now: EventTime,
+    limit: EventTime,
+    newest: AtomicI64,
+    passable: AtomicI64,
+    passable_len: AtomicU64,
+    foreign: Mutex<Option<String>>,
+}
+
+impl Watcher {
+    fn new(place: &Place) -> Arc<Self> {
+        let now = place.clock.now();
+        Arc::new(Self {
+            now,
+            limit: now.minus(place.store.profile().lag),
+            newest: AtomicI64::new(i64::MIN),
+            passable: AtomicI64::new(i64::MIN),
+            passable_len: AtomicU64::new(0),
+            foreign: Mutex::default(),
+        })
+    }
+
+    fn see(&self, time: EventTime) {
+        if time <= self.now {
+            self.newest.fetch_max(time.as_micros(), Ordering::Relaxed);
+        }
+        if time <= self.limit {
+            self.passable.fetch_max(time.as_micros(), Ordering::Relaxed);
+            self.passable_len.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn see_foreign(&self, key: &str) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.get_or_insert_with(|| key.to_owned());
+    }
+
+    fn sights(&self, took: Duration) -> Sights {
+        let time = |micros: &AtomicI64| {
+            Some(micros.load(Ordering::Relaxed)).filter(|micros| *micros != i64::MIN).map(EventTime::from_micros)
+        };
+        Sights {
+            newest: time(&self.newest),
+            passable: time(&self.passable),
+            passable_len: self.passable_len.load(Ordering::Relaxed),
+            foreign: self.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            took,
+        }
+    }
+}
+
+impl Desk {
+    /// Lists after `after` what the group wants, of one shard or of all.
+    async fn list(&self, after: String, shard: Option<u16>, limit: usize) -> StoreResult<(Vec<EventName>, bool, Sights)> {
+        let (watcher, filter, shards) = (Watcher::new(&self.place), (*self.filter).clone(), self.shards);
+        let seen = Arc::clone(&watcher);
+        let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
+            let Some(parts) = parse_parts(read::name_in(key)) else {
+                seen.see_foreign(key);
+                return false;
+            };
+            seen.see(parts.time);
+            shard.is_none_or(|shard| parts.lane.shard(shards) == shard) && filter.matches_slug(parts.slug) != Wanted::No
+        });
+        let begun = self.place.clock.elapsed();
+        let page = self.place.store.list_after(list).await?;
+        let took = self.place.clock.elapsed().saturating_sub(begun);
+        let names = page.keys.iter().filter_map(|key| EventName::from_key(key)).collect();
+        Ok((names, page.cut, watcher.sights(took)))
+    }
+
+    /// Reads W, raising it first where that is asked, and then lists a shard's window.
+    pub async fn look(
+        &self,
+        shard: u16,
+        through: &Position,
+        raise_to: Option<EventTime>,
+        window: usize,
+    ) -> StoreResult<Looked> {
+        let store = &*self.place.store;
+        let w = match raise_to {
+            Some(time) => frontier::raise(store, time).await?,
+            None => frontier::read_durable(store).await?,
+        };
+        let (names, cut, sights) = self.list(through.list_after(), Some(shard), window).await?;
+        Ok(Looked { survey: Survey::new(w, names, cut), sights })
+    }
+
+    /// Lists what is new after `cursor`, in all shards.
+    pub async fn hot(&self, cursor: String, limit: usize) -> StoreResult<(Vec<EventName>, bool, Sights)> {
+        self.list(cursor, None, limit).await
+    }
+
+    /// Reads a shard's marker.
+    pub async fn marker(&self, shard: u16, start: &Position) -> StoreResult<(Marker, Option<Version>)> {
+        read_marker(&self.place, &self.group, shard, start).await
+    }
+
+    /// What operators ask just now.
+    pub async fn requests(&self) -> StoreResult<Vec<request::Pending>> {
+        request::pending(&self.place, &self.group).await
+    }
+
+    /// The group as it is registered now.
+    pub async fn definition(&self) -> StoreResult<Option<Registered>> {
+        definition::find(&*self.place.store, &self.group).await
+    }
+
+    /// Writes a commit and makes sure of the answer: after a lost one, or a conflict that may be with itself, it
+    /// reads back and compares epoch and nonce before it believes either.
+    pub async fn commit(&self, shard: u16, commit: &Commit) -> Committed {
+        let key = keys::marker(&self.group, shard);
+        let store = &*self.place.store;
+        let clock = &self.place.clock;
+        let sent = clock.elapsed();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match store.cas(&key, commit.version.as_ref(), &commit.bytes).await {
+                Ok(Swap::Swapped(version)) => return Committed::Yes { version, sent },
+                Ok(Swap::Conflict) => {}
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Committed::Failed(error),
+            }
+            match store.get(&key).await {
+                Ok(found) => match self.whose(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
+                    Whose::Mine(version) => return Committed::Yes { version, sent },
+                    Whose::Theirs => return Committed::Fenced,
+                    Whose::NotYet => {}
+                },
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Committed::Failed(error),
+            }
+            clock.sleep_until(clock.elapsed() + pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Whose commit the marker shows: only epoch and nonce together tell.
+    fn whose(&self, commit: &Commit, found: Option<(&[u8], &Version)>) -> Whose {
+        let Some((bytes, version)) = found else {
+            return if commit.version.is_none() { Whose::NotYet } else { Whose::Theirs };
+        };
+        match serde_json::from_slice::<Marker>(bytes) {
+            Ok(marker) if marker.epoch == commit.epoch && marker.nonce == commit.nonce => Whose::Mine(version.clone()),
+            _ if commit.version.as_ref() == Some(version) => Whose::NotYet,
+            _ => Whose::Theirs,
+        }
+    }
+}
+
+enum Whose {
+    Mine(Version),
+    Theirs,
+    /// The marker still stands as it was: the commit may be sent again, with the same nonce.
+    NotYet,
+}
+
+/// Reads a shard's marker; one that was never written stands at the group's start.
+pub async fn read_marker(
+    place: &Place,
+    group: &GroupName,
+    shard: u16,
+    start: &Position,
+) -> StoreResult<(Marker, Option<Version>)> {
+    let key = keys::marker(group, shard);
+    let Some(object) = place.store.get(&key).await? else { return Ok((Marker::new(start.clone()), None)) };
+    let marker = serde_json::from_slice(&object.bytes).map_err(|error| {
+        StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
+            .with_help(format!("mend its newest file, or start over: evbus group reset {group} --to earliest"))
+    })?;
+    Ok((marker, Some(object.version)))
+}

@@ -1,0 +1,89 @@
+//! `through`: how far a shard has come. A whole event name, or a time, which means every name of that time.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::event::{EventName, EventTime, minute_folder};
+
+/// A place in the order of all event names, after which work begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// Behind every name of this time and of all earlier ones.
+    Time(EventTime),
+    /// Behind this very name.
+    Name(EventName),
+}
+
+impl Position {
+    /// Before every event.
+    pub const START: Self = Self::Time(EventTime::MIN);
+
+    /// Its time: no later event is passed.
+    pub fn time(&self) -> EventTime {
+        match self {
+            Self::Time(time) => *time,
+            Self::Name(name) => name.time(),
+        }
+    }
+
+    /// Whether an event lies at or before this position.
+    pub fn covers(&self, name: &EventName) -> bool {
+        match self {
+            Self::Time(time) => name.time() <= *time,
+            Self::Name(own) => name <= own,
+        }
+    }
+
+    /// The key to list after, so that the first key listed is the first event not covered.
+    pub fn list_after(&self) -> String {
+        match self {
+            // '~' sorts behind the '-' that follows the time in every name.
+            Self::Time(time) => format!("{}{time}~", minute_folder(*time)),
+            Self::Name(name) => name.key(),
+        }
+    }
+}
+
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Position {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Name(mine), Self::Name(theirs)) => mine.cmp(theirs),
+            (Self::Time(mine), Self::Time(theirs)) => mine.cmp(theirs),
+            // A time is behind every name of it.
+            (Self::Time(mine), Self::Name(theirs)) => mine.cmp(&theirs.time()).then(Ordering::Greater),
+            (Self::Name(mine), Self::Time(theirs)) => mine.time().cmp(theirs).then(Ordering::Less),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(time) => time.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = EventTime::parse(&text).map(Self::Time);
+        time.or_else(|| EventName::parse(&text).map(Self::Name))
+            .ok_or_else(|| de::Error::custom(format!("'{text}' is neither an event name nor a time")))
+    }
+}

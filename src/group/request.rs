@@ -1,0 +1,99 @@
+//! What an operator asks of a running group: redrive a dead letter, reset a shard. Each is one object; the shard's
+//! owner folds it into the marker and removes it after the commit.
+
+use serde::{Deserialize, Serialize};
+
+use super::{GroupName, Marker, Position};
+use crate::bus::{Place, keys};
+use crate::event::EventName;
+use crate::store::{ErrorKind, List, Put, StoreError, StoreResult};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Run an event again that became a dead letter.
+    Redrive {
+        /// The event.
+        event: EventName,
+        /// Its letter's name.
+        letter: String,
+    },
+    /// Process everything after a position again, and nothing before it.
+    Reset {
+        /// Resolved when it was asked; never above W.
+        to: Position,
+    },
+}
+
+/// A request as it lies on the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// Its key.
+    pub key: String,
+    /// The shard it is for.
+    pub shard: u16,
+    /// Its id, which the marker keeps once it is folded in.
+    pub id: String,
+    /// What is asked; `None` if it cannot be read.
+    pub request: Option<Request>,
+}
+
+/// Asks. The id is random, so a lost answer at worst asks twice, which is harmless: a letter is redriven once.
+pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request) -> StoreResult<()> {
+    let id = format!("{:016x}", place.clock.random());
+    let mut bytes = crate::bus::to_json(request);
+    bytes.push(b'\n');
+    let key = keys::request(group, shard, &id);
+    match place.store.put_new(&key, &bytes).await? {
+        Put::Created => Ok(()),
+        Put::Exists => match place.store.get(&key).await? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
+        },
+    }
+}
+
+/// The requests that lie on the bus, oldest id first within a shard.
+pub async fn pending(place: &Place, group: &GroupName) -> StoreResult<Vec<Pending>> {
+    let page = place.store.list_after(List::all(&keys::requests(group))).await?;
+    let mut pending = Vec::new();
+    for key in page.keys {
+        let Some((shard, id)) = keys::request_of(group, &key) else { continue };
+        let Some(object) = place.store.get(&key).await? else { continue };
+        let request = serde_json::from_slice(&object.bytes).ok();
+        pending.push(Pending { shard, id: id.to_owned(), request, key: key.clone() });
+    }
+    Ok(pending)
+}
+
+/// What folding a request in did.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folded {
+    /// The marker has changed; the request may go after the next commit.
+    Changed,
+    /// It was folded in before; the request may go.
+    Before,
+    /// Not now: the event's letter is still being written, or `open` is full.
+    NotYet,
+}
+
+/// Folds one request into the marker.
+pub fn fold(marker: &mut Marker, id: &str, request: &Request, open_limit: usize) -> Folded {
+    if marker.folded.contains(id) {
+        return Folded::Before;
+    }
+    match request {
+        Request::Redrive { event, letter } => {
+            let burying = marker.open.get(event).is_some_and(|open| open.dead.is_some());
+            if burying || (marker.open.len() >= open_limit && !marker.open.contains_key(event)) {
+                return Folded::NotYet;
+            }
+            marker.redrive(event.clone(), letter.clone());
+        }
+        Request::Reset { to } => marker.reset(to.clone()),
+    }
+    marker.folded.insert(id.to_owned());
+    Folded::Changed
+}

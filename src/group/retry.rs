@@ -1,0 +1,47 @@
+//! When a failed event is tried again. Pure: time and chance are handed in.
+
+use std::time::Duration;
+
+use crate::event::EventTime;
+
+/// How often and how soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// After so many counted attempts an event is dead.
+    pub max_attempts: u32,
+    /// The pause after the first failure.
+    pub min: Duration,
+    /// The longest pause.
+    pub max: Duration,
+    /// Whether pauses vary by half, so that what failed together does not come back together.
+    pub jitter: bool,
+    /// Exit codes that mean dead at once.
+    pub dead_on: Vec<i32>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        let (min, max) = (Duration::from_secs(1), Duration::from_mins(10));
+        Self { max_attempts: 15, min, max, jitter: true, dead_on: vec![65] }
+    }
+}
+
+impl Retry {
+    /// The pause after the `attempts`-th failure: doubled each time, varied by ±50 %, never above the longest.
+    pub fn pause(&self, attempts: u32, random: u64) -> Duration {
+        let doubled = self.min.saturating_mul(1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
+        let pause = doubled.min(self.max);
+        if !self.jitter {
+            return pause;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "chance needs no more than 32 bits")]
+        let share = (random >> 32) as f64 / f64::from(u32::MAX);
+        pause.mul_f64(0.5 + share).min(self.max)
+    }
+
+    /// When an entry with this `next` is due. Further off than the longest pause means that somebody's clock was
+    /// wrong: due now.
+    pub fn due(&self, next: Option<EventTime>, now: EventTime) -> bool {
+        next.is_none_or(|next| next <= now || next.since(now) > self.max.mul_f64(1.5))
+    }
+}

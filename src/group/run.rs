@@ -1,0 +1,157 @@
+//! One event through its handler: read it, run the command, and what the outcome means.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::marker::Verdict;
+use super::retry::Retry;
+use super::shard::Launch;
+use super::{GroupName, letter};
+use crate::bus::Place;
+use crate::event::{Event, EventName, EventTime, TypeFilter};
+use crate::handler::{EventFile, Handler, Job, Outcome, Report};
+use crate::store::{StoreError, StoreResult};
+
+/// What a run needs besides its event.
+pub(super) struct Task {
+    pub place: Place,
+    pub group: GroupName,
+    pub filter: Rc<TypeFilter>,
+    pub handler: Rc<dyn Handler>,
+    pub epoch: u64,
+    pub max_attempts: u32,
+    pub max_event_bytes: usize,
+    pub url: String,
+}
+
+/// What became of an event that was started.
+#[derive(Debug)]
+pub(super) enum Ran {
+    /// Its emitter has moved or retention has removed it, or its type is not wanted after all.
+    NotMine,
+    /// Its content cannot be parsed.
+    Unparseable(String),
+    /// Its content cannot be read now.
+    Unreadable(StoreError),
+    /// Its handler ran.
+    Reported(Report),
+}
+
+impl Ran {
+    /// Whether the handler ran to success, and how long it took.
+    pub fn success(&self) -> (bool, Duration) {
+        match self {
+            Self::Reported(report) => (report.outcome == Outcome::Exit(0), report.took),
+            _ => (false, Duration::ZERO),
+        }
+    }
+}
+
+/// Runs one event.
+pub(super) async fn run(task: Task, launch: Launch) -> Ran {
+    let bytes = match letter::event_bytes(&task.place, &task.group, &launch.name, launch.letter.as_deref()).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ran::NotMine,
+        Err(error) => return Ran::Unreadable(error),
+    };
+    let event = match Event::parse(&bytes, task.max_event_bytes) {
+        Ok(event) => event,
+        Err(error) => return Ran::Unparseable(error.to_string()),
+    };
+    if !task.filter.matches(event.type_()) {
+        return Ran::NotMine;
+    }
+    let key = launch.name.key();
+    // A redriven event may be in its letter only.
+    let there = task.place.store.local_path(&key).filter(|path| launch.letter.is_none() || path.exists());
+    let file = match there {
+        Some(path) => EventFile::At(path),
+        None => EventFile::Make(launch.name.to_string()),
+    };
+    let vars = vars(&task, &event, &launch);
+    Ran::Reported(task.handler.run(Job { event: Arc::from(bytes), file, vars }).await)
+}
+
+fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
+    let time = event.time().map_or_else(|| launch.name.time().to_rfc3339(), str::to_owned);
+    vec![
+        ("EVBUS_ID", event.id().to_owned()),
+        ("EVBUS_TYPE", event.type_().to_owned()),
+        ("EVBUS_SOURCE", event.source().to_owned()),
+        ("EVBUS_SUBJECT", event.subject().unwrap_or_default().to_owned()),
+        ("EVBUS_TIME", time),
+        ("EVBUS_KEY", event.ordering_key().unwrap_or_default().to_owned()),
+        ("EVBUS_GROUP", task.group.to_string()),
+        ("EVBUS_ATTEMPT", launch.attempt.to_string()),
+        ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
+        ("EVBUS_EPOCH", task.epoch.to_string()),
+        ("EVBUS_URL", task.url.clone()),
+        ("EVBUS_CORRELATIONID", event.attribute("correlationid").unwrap_or(event.id().into()).into_owned()),
+    ]
+}
+
+/// What a run means.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// Its event has a verdict.
+    Verdict(Verdict),
+    /// It could not be run, which costs no attempt; why.
+    Stalled(String),
+}
+
+/// Judges a run. Pure: time and chance are handed in.
+pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
+    let report = match ran {
+        Ran::NotMine => return Judged::Verdict(Verdict::Done),
+        Ran::Unreadable(error) => return Judged::Stalled(error.to_string()),
+        Ran::Unparseable(why) => {
+            let dead = dead(name, format!("the event {why}"), String::new(), None, random);
+            return Judged::Verdict(dead);
+        }
+        Ran::Reported(report) => report,
+    };
+    let (why, exit) = match report.outcome {
+        Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
+        Outcome::Stopped => return Judged::Verdict(Verdict::Again),
+        Outcome::NotStarted(why) => return Judged::Stalled(why),
+        Outcome::Exit(code) => (format!("exit {code}"), Some(code)),
+        Outcome::Signal(signal) => (format!("signal {signal}"), None),
+        Outcome::TimedOut => ("time limit".to_owned(), None),
+    };
+    let last_words = report.stderr_tail.lines().rev().find(|line| !line.trim().is_empty());
+    let why = match last_words {
+        Some(line) => format!("{why} \"{}\"", line.trim().chars().take(120).collect::<String>()),
+        None => why,
+    };
+    let dead_at_once = exit.is_some_and(|code| retry.dead_on.contains(&code));
+    Judged::Verdict(if dead_at_once || attempt >= retry.max_attempts {
+        dead(name, why, report.stderr_tail, exit, random)
+    } else {
+        Verdict::Retry { next: now.plus(retry.pause(attempt, random)), why }
+    })
+}
+
+fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random: u64) -> Verdict {
+    Verdict::Dead { letter: letter::fresh_name(name, random), why, stderr, exit }
+}
+
+/// A hash of an event's ordering key; of its identity, which no other event has, if it has none. An event that is
+/// gone or cannot be parsed holds up nobody.
+pub(super) async fn ordering_key(
+    place: &Place,
+    group: &GroupName,
+    name: &EventName,
+    letter: Option<&str>,
+    max_event_bytes: usize,
+) -> StoreResult<u64> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let bytes = letter::event_bytes(place, group, name, letter).await?;
+    let event = bytes.and_then(|bytes| Event::parse(&bytes, max_event_bytes).ok());
+    let mut hasher = DefaultHasher::new();
+    match event.as_ref().and_then(Event::ordering_key) {
+        Some(key) => (0u8, key).hash(&mut hasher),
+        None => (1u8, name.identity()).hash(&mut hasher),
+    }
+    Ok(hasher.finish())
+}
