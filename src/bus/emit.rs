@@ -81,6 +81,11 @@ struct Acknowledged {
     event: EventName,
 }
 
+/// The event that a `dedup/` object tells of.
+pub(super) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
+    serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
+}
+
 /// Emits from one process; its times strictly grow.
 pub struct Emitter {
     place: Place,

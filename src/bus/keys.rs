@@ -62,7 +62,10 @@ pub fn request_of<'a>(group: &GroupName, key: &'a str) -> Option<(u16, &'a str)>
     Some((shard.parse().ok()?, id))
 }
 
+/// Ids of emitters' own that were acknowledged.
+pub const DEDUP: &str = "dedup/";
+
 /// What tells that an event with an id of its emitter's was acknowledged.
 pub fn dedup(hash: &str) -> String {
-    format!("dedup/{hash}.json")
+    format!("{DEDUP}{hash}.json")
 }

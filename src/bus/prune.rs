@@ -1,1 +1,171 @@
-//! prune
+//! Retention: deletes what is older than asked and what every group is done with, and nothing else.
+//!
+//! An event may go when it is at or before `through` of every shard of every group and in none of their `open`
+//! lists. A marker that was never written counts as the group's start, a pending reset as its target.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Place, keys, read};
+use crate::event::{EVENTS, EventName, EventTime, parse_parts};
+use crate::group::{GroupName, Position, definition, read_marker, request};
+use crate::store::{ErrorKind, List, StoreError, StoreResult};
+
+/// Events are looked at so many at a time.
+const PAGE: usize = 1_000;
+
+/// What a file in `staging/` that is older than this was left behind by.
+const ABANDONED: Duration = Duration::from_hours(24);
+
+/// What to delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// Only events before this time.
+    pub before: EventTime,
+    /// Only say what would be deleted.
+    pub dry_run: bool,
+}
+
+/// Who still needs events that are old enough to go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// The group.
+    pub group: GroupName,
+    /// How far its slowest shard has come.
+    pub through: String,
+    /// How many events it holds open.
+    pub open: usize,
+}
+
+/// What was deleted, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Events deleted.
+    pub deleted: u64,
+    /// Events old enough that somebody still needs.
+    pub held: u64,
+    /// Who, slowest first.
+    pub holders: Vec<Holder>,
+    /// Remembered ids that went with their events.
+    pub ids: u64,
+    /// Files that died while they were written.
+    pub abandoned: u64,
+}
+
+/// What all groups together still need.
+struct Needs {
+    /// Everything after this.
+    bar: Position,
+    /// And these.
+    open: BTreeSet<EventName>,
+    holders: Vec<Holder>,
+}
+
+impl Needs {
+    fn allow(&self, name: &EventName) -> bool {
+        self.bar.covers(name) && !self.open.contains(name)
+    }
+}
+
+/// Prunes; calls `progress` with the number of events looked at so far.
+pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64)) -> StoreResult<Report> {
+    let mut report = Report::default();
+    let mut after = String::new();
+    let mut seen = 0;
+    loop {
+        let before = asked.before;
+        let list = List::all(EVENTS).after(after.clone()).limit(PAGE).keep(move |key| {
+            parse_parts(read::name_in(key)).is_some_and(|parts| parts.time < before)
+        });
+        let page = place.store.list_after(list).await?;
+        // The groups last, just before the deletes: one that was made meanwhile is heard.
+        let needs = needs(place).await?;
+        let names = page.keys.iter().filter_map(|key| EventName::from_key(key));
+        let (go, stay): (Vec<EventName>, Vec<EventName>) = names.partition(|name| needs.allow(name));
+        if !asked.dry_run {
+            let keys: Vec<String> = go.iter().map(EventName::key).collect();
+            place.store.delete_many(&keys).await?;
+        }
+        report.deleted += count(go.len());
+        report.held += count(stay.len());
+        report.holders = needs.holders;
+        seen += count(page.keys.len());
+        progress(seen);
+        match page.keys.last() {
+            Some(last) if page.cut => after.clone_from(last),
+            _ => break,
+        }
+    }
+    if report.held == 0 {
+        report.holders.clear();
+    }
+    if !asked.dry_run {
+        report.ids = forget_ids(place, asked.before).await?;
+        report.abandoned = place.store.tidy(ABANDONED).await?;
+    }
+    Ok(report)
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+async fn needs(place: &Place) -> StoreResult<Needs> {
+    let groups = definition::names(&*place.store).await?;
+    if groups.is_empty() {
+        let what = "this bus has no groups, so nobody has processed anything";
+        return Err(StoreError::new(ErrorKind::Unfit, what).with_help("evbus group create NAME, or delete the folder"));
+    }
+    let mut needs = Needs { bar: Position::Time(EventTime::MAX), open: BTreeSet::new(), holders: Vec::new() };
+    for group in groups {
+        let Some(registered) = definition::find(&*place.store, &group).await? else { continue };
+        // A reset may be folded into its marker between the two reads, or come between them: so read it twice.
+        let mut asked = request::pending(place, &group).await?;
+        let (mut slowest, mut open) = (Position::Time(EventTime::MAX), 0);
+        for shard in 0..registered.definition.shards {
+            let (marker, _) = read_marker(place, &group, shard, &registered.definition.start).await?;
+            open += marker.open.len();
+            needs.open.extend(marker.open.into_keys());
+            slowest = slowest.min(marker.through);
+        }
+        asked.extend(request::pending(place, &group).await?);
+        for asked in asked {
+            match asked.request {
+                Some(request::Request::Reset { to }) => slowest = slowest.min(to),
+                Some(request::Request::Redrive { event, .. }) => {
+                    needs.open.insert(event);
+                }
+                None => {}
+            }
+        }
+        needs.bar = needs.bar.min(slowest.clone());
+        needs.holders.push(Holder { group, through: slowest.to_string(), open });
+    }
+    needs.holders.sort_by(|a, b| a.through.cmp(&b.through));
+    Ok(needs)
+}
+
+/// An id of an emitter's own is remembered as long as its event would be kept.
+async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
+    let mut after = String::new();
+    let mut forgotten = 0;
+    loop {
+        let page = place.store.list_after(List::all(keys::DEDUP).after(after.clone()).limit(PAGE)).await?;
+        let mut old = Vec::new();
+        for key in &page.keys {
+            let Some(object) = place.store.get(key).await? else { continue };
+            let name = super::emit::acknowledged_name(&object.bytes);
+            if let Some(name) = name.filter(|name| name.time() < before)
+                && place.store.get(&name.key()).await?.is_none()
+            {
+                old.push(key.clone());
+            }
+        }
+        place.store.delete_many(&old).await?;
+        forgotten += count(old.len());
+        match page.keys.last() {
+            Some(last) if page.cut => after.clone_from(last),
+            _ => return Ok(forgotten),
+        }
+    }
+}

@@ -265,6 +265,10 @@ impl Store for DirStore {
         self.run(move |shared| shared.folders.persist(&shared.root, &folder, shared.durability))
     }
 
+    fn tidy<'a>(&'a self, age: Duration) -> Fut<'a, StoreResult<u64>> {
+        self.run(move |shared| shared.tidy(age))
+    }
+
     fn last_write_micros(&self) -> Option<i64> {
         Some(self.shared.last_write_micros.load(Ordering::Relaxed)).filter(|micros| *micros != 0)
     }

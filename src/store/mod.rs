@@ -178,6 +178,11 @@ pub trait Store {
         Box::pin(async { Ok(()) })
     }
 
+    /// Removes what died while it was written, longer than `age` ago; how many.
+    fn tidy<'a>(&'a self, _age: Duration) -> Fut<'a, StoreResult<u64>> {
+        Box::pin(async { Ok(0) })
+    }
+
     /// The store's own time of this process's newest write, in microseconds since the Unix epoch, where it tells.
     fn last_write_micros(&self) -> Option<i64> {
         None

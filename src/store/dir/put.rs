@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -91,6 +92,23 @@ impl Shared {
             }
         }
         Ok(answers)
+    }
+
+    /// See [`crate::store::Store::tidy`]. Ages are counted from a file written just now: no clock but the store's.
+    pub(super) fn tidy(&self, age: Duration) -> StoreResult<u64> {
+        let (draft, file) = self.write(b"")?;
+        let stat = |path: &str| rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW);
+        let now = stat(&draft.name).map_or(0, |stat| stat.st_mtime);
+        drop((draft, file));
+        let mut old = Vec::new();
+        self.each_entry(STAGING, |name, _| old.push(format!("{STAGING}/{name}")))?;
+        let limit = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        old.retain(|path| stat(path).is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > limit));
+        let mut removed = 0;
+        for path in old {
+            removed += u64::from(rustix::fs::unlinkat(&self.root, path.as_str(), AtFlags::empty()).is_ok());
+        }
+        Ok(removed)
     }
 
     fn write(&self, bytes: &[u8]) -> StoreResult<(Draft<'_>, OwnedFd)> {
