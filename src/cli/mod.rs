@@ -1,4 +1,117 @@
-//! cli
-/// main
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
-pub mod style; pub mod times;
+//! What a user types and sees: one file per verb, its arguments and its function together.
+//!
+//! Arguments are parsed first; the world (environment, config, bus) is resolved once, in [`session`]; everything
+//! printed goes through [`output`]; every failure becomes an exit code in [`failure`].
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+mod check;
+mod completions;
+mod dead;
+mod doctor;
+mod drain;
+mod emit;
+pub mod exit;
+mod failure;
+mod get;
+mod group;
+mod init;
+mod ls;
+pub mod manual;
+mod output;
+mod progress;
+mod prune;
+mod reporter;
+mod session;
+mod status;
+pub mod style;
+mod tail;
+pub mod times;
+mod watch;
+mod watchers;
+
+use failure::Failure;
+use session::{BusArgs, Session};
+
+/// The hidden argument with which a worker starts the process that outlives it: see [`crate::handler`].
+const GUARD: &str = "__guard";
+
+/// An event bus without a broker: events are files in a directory.
+#[derive(Debug, Parser)]
+#[command(name = "evbus", version, disable_help_subcommand = true, propagate_version = false)]
+#[command(after_help = "\
+Examples:
+  evbus init /srv/bus
+  evbus emit backup.done -F rc=0 -f host=db1
+  evbus watch -g mail -t 'order.*' -- ./send-mail
+  evbus status
+
+The bus is --bus, else EVBUS_URL, else the config's [bus] url, else ~/.local/share/evbus.")]
+pub struct Cli {
+    #[command(flatten)]
+    bus: BusArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::Args),
+    Emit(Box<emit::Args>),
+    Watch(Box<watch::Args>),
+    Drain(Box<drain::Args>),
+    Tail(tail::Args),
+    Ls(ls::Args),
+    Get(get::Args),
+    Status(status::Args),
+    Group(group::Args),
+    #[command(alias = "dlq")]
+    Dead(dead::Args),
+    Prune(prune::Args),
+    Doctor(doctor::Args),
+    Check(check::Args),
+    Completions(completions::Args),
+}
+
+/// The definition of the command line, for completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs evbus with the process's arguments.
+pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == GUARD) {
+        return crate::handler::guard_main();
+    }
+    let answer = parse().and_then(|cli| run(cli.verb, Session::new(cli.bus)));
+    match answer {
+        Ok(code) => code.into(),
+        Err(failure) => failure.tell().into(),
+    }
+}
+
+fn parse() -> Result<Cli, Failure> {
+    let matches = Cli::command().try_get_matches().map_err(Failure::from_clap)?;
+    Cli::from_arg_matches(&matches).map_err(Failure::from_clap)
+}
+
+fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
+    match verb {
+        Verb::Init(args) => init::run(args, session),
+        Verb::Emit(args) => emit::run(*args, session),
+        Verb::Watch(args) => watch::run(*args, session),
+        Verb::Drain(args) => drain::run(*args, session),
+        Verb::Tail(args) => tail::run(args, session),
+        Verb::Ls(args) => ls::run(args, session),
+        Verb::Get(args) => get::run(args, session),
+        Verb::Status(args) => status::run(args, session),
+        Verb::Group(args) => group::run(args, session),
+        Verb::Dead(args) => dead::run(args, session),
+        Verb::Prune(args) => prune::run(args, session),
+        Verb::Doctor(args) => doctor::run(args, session),
+        Verb::Check(args) => check::run(args, session),
+        Verb::Completions(args) => completions::run(args),
+    }
+}

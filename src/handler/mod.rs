@@ -1,30 +1,79 @@
-//! handler stub
-use std::{path::PathBuf, sync::Arc, time::Duration};
-/// x
-pub enum EventFile { /// x
- At(PathBuf), /// x
- Make(String) }
-/// x
-pub struct Job { /// x
-pub event: Arc<[u8]>, /// x
-pub file: EventFile, /// x
-pub vars: Vec<(&'static str, String)> }
-/// x
-#[derive(Debug,Clone,PartialEq,Eq)]
-pub enum Outcome { /// x
-Exit(i32), /// x
-Signal(i32), /// x
-TimedOut, /// x
-Stopped, /// x
-NotStarted(String) }
-/// x
-#[derive(Debug,Clone)]
-pub struct Report { /// x
-pub outcome: Outcome, /// x
-pub stderr_tail: String, /// x
-pub took: Duration }
-/// x
-pub trait Handler { /// x
-fn run(&self, job: Job) -> crate::clock::Fut<'_, Report>; /// x
-fn stop(&self); /// x
-fn check(&self) -> Result<(), String>; }
+//! Run one handler for one event.
+//!
+//! [`Handler`] is all the worker knows of any handler; [`CommandHandler`] runs a command of the user's. The rooms:
+//! [`CommandHandler`] puts one run together, `program` finds the executable, `input` makes stdin and the event's file,
+//! `output` passes lines on and keeps the end of stderr, `process` owns the running child until it is reaped, and
+//! [`Guard`] ends what would be left behind by a worker that was killed.
+
+mod command;
+mod guard;
+mod input;
+mod output;
+mod process;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use command::{Command, CommandHandler};
+pub use guard::{Guard, guard_main};
+pub use input::EventFile;
+pub use output::{Discard, Output, Stream};
+
+use crate::clock::Fut;
+
+/// One run: an event and what the handler is told about it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The event's document, which the handler finds on stdin.
+    pub event: Arc<[u8]>,
+    /// The file that `EVBUS_FILE` names.
+    pub file: EventFile,
+    /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not among them.
+    pub vars: Vec<(&'static str, String)>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The handler ended itself with this exit code.
+    Exit(i32),
+    /// A signal ended the handler, one that this house did not send.
+    Signal(i32),
+    /// The time limit passed, and the handler was ended.
+    TimedOut,
+    /// [`Handler::stop`] cut the run short; it does not count as an attempt.
+    Stopped,
+    /// The handler never began, with the reason in one line; it does not count as an attempt.
+    NotStarted(String),
+}
+
+/// What one run left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The last 4 KiB of stderr, as UTF-8 with replacement characters. Control characters are still in it: whoever
+    /// prints this escapes them.
+    pub stderr_tail: String,
+    /// From before the start until the handler was reaped and its output read.
+    pub took: Duration,
+}
+
+/// What the worker needs of any handler.
+pub trait Handler {
+    /// Runs the handler for one event. Dropping the future kills the handler at once.
+    fn run(&self, job: Job) -> Fut<'_, Report>;
+
+    /// Asks every run under way to end now: TERM, and KILL after the grace. Their outcome is [`Outcome::Stopped`].
+    /// Later runs are not touched.
+    fn stop(&self);
+
+    /// Tells before the first event whether the handler could be started at all.
+    ///
+    /// # Errors
+    /// One line that names the command and, where there is one, the cure.
+    fn check(&self) -> Result<(), String>;
+}

@@ -122,6 +122,17 @@ impl DirStore {
         Ok(store)
     }
 
+    /// Gives the bus's folder, and what will be made in it, to a Unix group.
+    pub fn give_to_group(&self, group: u32) -> StoreResult<()> {
+        let group = Some(rustix::fs::Gid::from_raw(group));
+        for folder in [".", STAGING] {
+            let done = rustix::fs::chownat(&self.shared.root, folder, None, group, AtFlags::empty())
+                .and_then(|()| rustix::fs::chmodat(&self.shared.root, folder, folders::SHARED_MODE, AtFlags::empty()));
+            done.map_err(|errno| StoreError::system("cannot share", self.shared.shown(folder), errno))?;
+        }
+        Ok(())
+    }
+
     /// The bus's folder.
     pub fn path(&self) -> &Path {
         &self.shared.path

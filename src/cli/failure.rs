@@ -1,0 +1,128 @@
+//! How a failure reaches the user: one line that says what failed, on what, and why; where there is one, a line
+//! `help: …` with the next command to type; and the exit code that the error's kind asks for.
+
+use std::io;
+
+use super::exit::Code;
+use super::{output, style};
+use super::times::{TimeError, UnitError};
+use crate::config::ConfigError;
+use crate::event::{EventError, PatternError};
+use crate::group::name::GroupNameError;
+use crate::store::{ErrorKind, StoreError};
+
+/// Why evbus ends otherwise than done.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: Code,
+    message: String,
+    help: Option<String>,
+    /// Text that is shown as it is: `--help`, `--version`.
+    verbatim: bool,
+}
+
+impl Failure {
+    /// The user asked for something that cannot be.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { code: Code::Usage, message: message.into(), help: None, verbatim: false }
+    }
+
+    /// It did not work.
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self { code: Code::Failed, message: message.into(), help: None, verbatim: false }
+    }
+
+    /// The same with the next command to type.
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same with what went before it.
+    pub(super) fn after(mut self, before: &str) -> Self {
+        self.message = format!("{before}: {}", self.message);
+        self
+    }
+
+    /// clap's many lines as one, and its tip as the help.
+    pub(super) fn from_clap(error: clap::Error) -> Self {
+        use clap::error::ErrorKind as Kind;
+        let text = error.render().to_string();
+        match error.kind() {
+            Kind::DisplayHelp | Kind::DisplayVersion => {
+                return Self { code: Code::Done, message: text, help: None, verbatim: true };
+            }
+            Kind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                return Self { code: Code::Usage, message: text, help: None, verbatim: true };
+            }
+            _ => {}
+        }
+        let paragraphs: Vec<&str> = text.split("\n\n").collect();
+        let first = paragraphs.first().copied().unwrap_or_default();
+        let message = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
+        let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
+        let help = tip.or_else(|| usage.map(|usage| format!("usage: {usage}")));
+        Self { code: Code::Usage, message, help, verbatim: false }
+    }
+
+    /// Prints it and gives the exit code.
+    pub(super) fn tell(self) -> Code {
+        if self.verbatim {
+            if self.code == Code::Done {
+                // A closed pipe is no failure of --help either.
+                let _ = output::Out::new().text(&self.message);
+            } else {
+                output::note_verbatim(&self.message);
+            }
+            return self.code;
+        }
+        if !self.message.is_empty() {
+            output::note(&format!("error: {}", style::escape(&self.message)));
+        }
+        if let Some(help) = &self.help {
+            output::note(&format!("help: {}", style::escape(help)));
+        }
+        self.code
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match error.kind() {
+            ErrorKind::Unavailable => Code::TryAgain,
+            ErrorKind::NoBus => Code::Usage,
+            ErrorKind::Denied | ErrorKind::Full | ErrorKind::Damaged | ErrorKind::Unfit | ErrorKind::Other => Code::Failed,
+        };
+        Self { code, message: error.to_string(), help: error.help().map(str::to_owned), verbatim: false }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let help = error.help();
+        Self { help, ..Self::usage(error.to_string()) }
+    }
+}
+
+/// A write to stdout failed. A pipe that its reader has closed is success.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self { code: Code::Done, message: String::new(), help: None, verbatim: false };
+        }
+        Self::failed(format!("cannot write the output: {error}"))
+    }
+}
+
+macro_rules! usage_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::usage(error.to_string())
+            }
+        })*
+    };
+}
+
+usage_errors!(PatternError, GroupNameError, TimeError, UnitError, EventError);

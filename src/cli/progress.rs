@@ -1,0 +1,42 @@
+//! A progress bar, only on a terminal and only for long work.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+
+/// A bar of bytes or a count; nothing where stderr is no terminal.
+pub(super) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// A bar towards `total`, a spinner where that is not known.
+    pub(super) fn new(doing: &'static str, total: Option<u64>) -> Self {
+        let quiet = !output::notes_on_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if quiet {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        let template = if total.is_some() { "{msg} {wide_bar} {percent}% {eta}" } else { "{msg} {spinner} {elapsed}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        // Work that is over at once shows no bar.
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_message(doing);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Self { bar }
+    }
+
+    /// So much more is done.
+    pub(super) fn advance(&mut self, by: u64) {
+        self.bar.inc(by);
+    }
+
+    /// The work is over: the bar goes.
+    pub(super) fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,139 @@
+//! The world, resolved once: environment, config, address, bus.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::failure::Failure;
+use super::output;
+use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{BusAddress, Config, Location, Origin, World};
+use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
+use crate::store::{ErrorKind, StoreResult, mount};
+
+/// Flags that every verb has.
+#[derive(Debug, clap::Args)]
+pub(super) struct BusArgs {
+    /// The bus: a path with a '/', file:///path, or a name from [buses.NAME] in the config
+    #[arg(long, global = true, value_name = "BUS")]
+    pub(super) bus: Option<OsString>,
+    /// The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// What a verb works in.
+pub(super) struct Session {
+    pub(super) args: BusArgs,
+    pub(super) world: World,
+    pub(super) clock: Rc<dyn Clock>,
+}
+
+/// A bus that is open, and how it was named.
+pub(super) struct Opened {
+    pub(super) bus: Bus,
+    pub(super) address: BusAddress,
+}
+
+impl Opened {
+    pub(super) fn place(&self) -> &Place {
+        &self.bus.place
+    }
+
+    /// What `EVBUS_URL` is to be for handlers.
+    pub(super) fn url(&self) -> String {
+        let Location::Dir(path) = &self.address.location;
+        path.display().to_string()
+    }
+}
+
+impl Session {
+    pub(super) fn new(args: BusArgs) -> Self {
+        Self { args, world: World::from_process(), clock: Rc::new(SystemClock) }
+    }
+
+    /// The config, with its warnings told.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        let config = Config::load(&self.world, self.args.config.as_deref())?;
+        for warning in &config.warnings {
+            output::warn(warning);
+        }
+        Ok(config)
+    }
+
+    /// Where the bus is. The config is read only where it may say: a broken one does not stop an `emit --bus`.
+    pub(super) fn address(&self) -> Result<BusAddress, Failure> {
+        let named = self.args.bus.as_deref().or_else(|| self.world.var("EVBUS_URL"));
+        let is_path = named.is_some_and(|named| named.as_encoded_bytes().contains(&b'/'));
+        let config = if is_path { Config::default() } else { self.config()? };
+        Ok(BusAddress::resolve(&self.world, &config, self.args.bus.as_deref())?)
+    }
+
+    /// Opens the bus.
+    pub(super) async fn open(&self, execution: Execution) -> Result<Opened, Failure> {
+        self.open_at(self.address()?, execution, Durability::Full).await
+    }
+
+    /// Opens the bus at an address. Only the per-user default makes itself.
+    pub(super) async fn open_at(
+        &self,
+        address: BusAddress,
+        execution: Execution,
+        durability: Durability,
+    ) -> Result<Opened, Failure> {
+        let Location::Dir(path) = &address.location;
+        let options = DirOptions { execution, durability, group_writable: false };
+        let bus = match self.open_dir(path, options, &address.display).await {
+            Err(error) if error.kind() == ErrorKind::NoBus && address.origin == Origin::Default => {
+                let store = DirStore::create(path, options, &*self.clock)?;
+                let place = self.place(store);
+                Bus::create(place, MAX_EVENT_BYTES, Sharing::Umask, &address.display).await?.0
+            }
+            answer => answer?,
+        };
+        Ok(Opened { bus, address })
+    }
+
+    async fn open_dir(&self, path: &Path, options: DirOptions, shown: &str) -> StoreResult<Bus> {
+        let store = DirStore::open(path, options, &*self.clock)?;
+        let bus = Bus::open(self.place(store), shown).await?;
+        if options.execution == Execution::Threaded {
+            // Workers rely on listings; a mount that hides other hosts' events would lose some.
+            mount::refuse_caching(path)?;
+        }
+        match bus.settings {
+            Settings { sharing: Sharing::Group, .. } => {
+                let store = DirStore::open(path, DirOptions { group_writable: true, ..options }, &*self.clock)?;
+                Ok(Bus { place: self.place(store), ..bus })
+            }
+            _ => Ok(bus),
+        }
+    }
+
+    /// A store with this session's clock.
+    pub(super) fn place(&self, store: DirStore) -> Place {
+        Place { store: Rc::new(store), clock: Rc::clone(&self.clock) }
+    }
+}
+
+/// What a runtime is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing but waiting: an emit starts no more than this.
+    Time,
+    /// Processes, signals, hints.
+    Everything,
+}
+
+/// Runs a verb's future on this thread.
+pub(super) fn block_on<T>(needs: Needs, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    match needs {
+        Needs::Time => builder.enable_time(),
+        Needs::Everything => builder.enable_all().max_blocking_threads(4),
+    };
+    let runtime = builder.build().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    runtime.block_on(future)
+}

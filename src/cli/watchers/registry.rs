@@ -1,0 +1,156 @@
+//! The group of a watcher: found, made, or refused.
+
+use crate::bus::read;
+use crate::cli::failure::Failure;
+use crate::cli::session::Opened;
+use crate::cli::style;
+use crate::config::{StartFrom, Watcher};
+use crate::event::{EventTime, TypeFilter};
+use crate::group::definition::{self, Definition, Registered, Start};
+use crate::group::{GroupName, read_marker};
+use crate::store::StoreResult;
+
+/// A watcher whose group is there and agrees with it.
+pub(in crate::cli) struct Ready {
+    pub(in crate::cli) watcher: Watcher,
+    pub(in crate::cli) registered: Registered,
+}
+
+/// Finds or makes a watcher's group. `dry`: makes nothing.
+pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
+    let store = &*opened.place().store;
+    let filter = TypeFilter::new(&watcher.types, &watcher.not)?;
+    let registered = match definition::find(store, &watcher.group).await? {
+        Some(registered) => registered,
+        None => make(&watcher, &filter, opened, dry).await?,
+    };
+    agree(&watcher, &filter, &registered.definition)?;
+    Ok(Ready { watcher, registered })
+}
+
+async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {
+    let (store, clock) = (&*opened.place().store, &*opened.place().clock);
+    let start = match &watcher.from {
+        Some(StartFrom::Earliest) => Start::Earliest,
+        Some(StartFrom::Now) => Start::Now,
+        Some(StartFrom::Time(time)) => Start::At(*time),
+        None => {
+            refuse_silent_start(&watcher.group, filter, opened).await?;
+            Start::Earliest
+        }
+    };
+    let definition = Definition {
+        created: clock.now(),
+        types: filter.types_text(),
+        not: filter.not_text(),
+        shards: watcher.shards.unwrap_or(1),
+        start: if dry { crate::group::Position::START } else { definition::resolve(store, clock, start).await? },
+        paused: None,
+    };
+    if dry {
+        return Ok(Registered { definition, version: crate::store::Version(String::new()) });
+    }
+    if let Some(made) = definition::create(store, &watcher.group, definition).await? {
+        return Ok(made);
+    }
+    // Another worker made it just now.
+    let found = definition::find(store, &watcher.group).await?;
+    found.ok_or_else(|| Failure::failed(format!("group '{}' was made and removed meanwhile", watcher.group)))
+}
+
+/// A new group that finds events which match must say where to start.
+async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Opened) -> Result<(), Failure> {
+    let store = &*opened.place().store;
+    let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
+    let (matching, _) = read::count(store, &range).await?;
+    if matching == 0 {
+        return Ok(());
+    }
+    let groups = definition::names(store).await?;
+    let near = style::nearest(group.as_str(), groups.iter().map(GroupName::as_str));
+    let near = near.map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
+    let (count, verb) = (style::thousands(matching), if matching == 1 { "event matches" } else { "events match" });
+    Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}")).help("add --from now or --from earliest"))
+}
+
+/// A group owns its filter: two workers with different ones would pass over each other's events.
+fn agree(watcher: &Watcher, filter: &TypeFilter, definition: &Definition) -> Result<(), Failure> {
+    let group = &watcher.group;
+    let theirs = definition.filter(group)?;
+    let given = !(watcher.types.is_empty() && watcher.not.is_empty());
+    if given && theirs != *filter {
+        let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(filter));
+        let flags: Vec<String> = filter.types_text().iter().map(|text| format!("-t '{text}'")).collect();
+        let not: Vec<String> = filter.not_text().iter().map(|text| format!("--not '{text}'")).collect();
+        return Err(Failure::usage(what).help(format!("evbus group set {group} {}", [flags, not].concat().join(" "))));
+    }
+    if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
+        let what = format!("group '{group}' has {}, not {shards}; that is fixed when it is made", shards_text(definition.shards));
+        return Err(Failure::usage(what).help(format!("leave shards out, or give another group: evbus group create {group}-{shards} --shards {shards}")));
+    }
+    Ok(())
+}
+
+fn shards_text(shards: u16) -> String {
+    style::plural(u64::from(shards), "shard")
+}
+
+/// A filter in words.
+pub(in crate::cli) fn wanted(filter: &TypeFilter) -> String {
+    let types = filter.types_text();
+    let mut text = if types.is_empty() { "every type".to_owned() } else { format!("'{}'", types.join(",")) };
+    if !filter.not_text().is_empty() {
+        text = format!("{text} but not '{}'", filter.not_text().join(","));
+    }
+    text
+}
+
+/// How many wanted events wait, and where its slowest shard has come to.
+pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResult<(u64, EventTime)> {
+    let definition = &ready.registered.definition;
+    let filter = definition.filter(&ready.watcher.group)?;
+    let (mut waiting, mut slowest) = (0, EventTime::MAX);
+    for shard in 0..definition.shards {
+        let (marker, _) = read_marker(opened.place(), &ready.watcher.group, shard, &definition.start).await?;
+        let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
+        let shards = definition.shards;
+        let lacks = |name: &crate::event::EventName| name.lane().shard(shards) == shard && marker.lacks(name);
+        let mut after = String::new();
+        loop {
+            let (names, cut) = read::names(&*opened.place().store, &range, &after, 10_000).await?;
+            waiting += u64::try_from(names.iter().filter(|name| lacks(name)).count()).unwrap_or(0);
+            match names.last() {
+                Some(last) if cut => after = last.key(),
+                _ => break,
+            }
+        }
+        waiting += u64::try_from(marker.open.keys().filter(|name| name.time() < range.since).count()).unwrap_or(0);
+        slowest = slowest.min(marker.through.time());
+    }
+    Ok((waiting, slowest))
+}
+
+/// Events that the patterns miss by a hair: `7 more match 'backup.**'`.
+pub(in crate::cli) async fn near_misses(ready: &Ready, since: EventTime, opened: &Opened) -> Result<Option<String>, Failure> {
+    let filter = ready.registered.definition.filter(&ready.watcher.group)?;
+    for pattern in filter.types_text() {
+        let wider = match pattern.strip_suffix(".*") {
+            Some(stem) => format!("{stem}.**"),
+            None if pattern.ends_with("**") => continue,
+            None => format!("{pattern}.**"),
+        };
+        let wide = TypeFilter::new(std::slice::from_ref(&wider), &[])?;
+        let count = |filter| read::Range { since, until: EventTime::MAX, filter };
+        let (more, _) = read::count(&*opened.place().store, &count(wide)).await?;
+        let (own, _) = if pattern.ends_with(".*") {
+            let own = TypeFilter::new(std::slice::from_ref(&pattern), &[])?;
+            read::count(&*opened.place().store, &count(own)).await?
+        } else {
+            (0, None)
+        };
+        if more > own {
+            return Ok(Some(format!("{} more match '{wider}'", style::thousands(more - own))));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,197 @@
+//! A command of the user's as a handler.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::guard::Guard;
+use super::input::{self, PlacedFile};
+use super::output::{self, Listener, Output, Stream, Tail, Tap};
+use super::process::{self, Cut, Leader, Strays, Taps, see_through};
+use super::{Handler, Job, Outcome, Report, program};
+use crate::clock::{Clock, Fut};
+
+/// How to run a group's handler.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The program and its arguments; a shell form is `["sh", "-c", text]`. The event is never among them.
+    pub argv: Vec<String>,
+    /// Where it runs; the worker's own folder without it. A relative program path is looked up from there.
+    pub cwd: Option<PathBuf>,
+    /// The names of the worker's variables that it may see; all of them without it.
+    pub env: Option<Vec<String>>,
+    /// How long a run may take.
+    pub timeout: Option<Duration>,
+    /// How long a handler has between TERM and KILL.
+    pub grace: Duration,
+    /// What its lines of output are marked with.
+    pub label: String,
+}
+
+/// Runs a [`Command`] for each event, each in a process group of its own.
+pub struct CommandHandler {
+    command: Command,
+    clock: Rc<dyn Clock>,
+    listener: Listener,
+    guard: Rc<Guard>,
+    stop: Notify,
+    strays: Strays,
+    /// Made at the first run and used for all of them, so that a run need not put the environment together anew.
+    template: RefCell<Option<std::process::Command>>,
+}
+
+impl CommandHandler {
+    /// A handler with a guard of its own.
+    pub fn new(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>) -> Self {
+        Self::with_guard(command, clock, output, Rc::new(Guard::new()))
+    }
+
+    /// A handler that shares a guard with others of the same worker.
+    pub fn with_guard(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>, guard: Rc<Guard>) -> Self {
+        let listener = Listener { output, label: command.label.as_str().into() };
+        let (stop, strays) = (Notify::new(), Strays::default());
+        Self { command, clock, listener, guard, stop, strays, template: RefCell::default() }
+    }
+
+    async fn outcome(&self, job: Job) -> (Outcome, Tail) {
+        // From here on a stop reaches this run.
+        let stop = self.stop.notified();
+        let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
+        let file = match PlacedFile::place(job.file, &job.event, || self.clock.random()) {
+            Ok(file) => file,
+            Err(error) => return not_started(format!("cannot write the event's file: {error}")),
+        };
+        // Before the start, so that no end is missed.
+        let children = match signal(SignalKind::child()) {
+            Ok(children) => children,
+            Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}")),
+        };
+        let (leader, taps) = match self.start(&job.event, &job.vars, &file) {
+            Ok(started) => started,
+            Err(reason) => return not_started(reason),
+        };
+        match see_through(leader, children, taps, self.cut(stop, limit), self.command.grace, &*self.clock).await {
+            Ok(end) => end,
+            Err(error) => not_started(format!("cannot wait for handler '{}': {error}", self.name())),
+        }
+    }
+
+    async fn cut(&self, stop: impl Future<Output = ()>, limit: Option<Duration>) -> Cut {
+        let Some(limit) = limit else {
+            stop.await;
+            return Cut::Stop;
+        };
+        tokio::select! { biased;
+            () = stop => Cut::Stop,
+            () = self.clock.sleep_until(limit) => Cut::Limit,
+        }
+    }
+
+    fn start(
+        &self,
+        event: &[u8],
+        vars: &[(&'static str, String)],
+        file: &PlacedFile,
+    ) -> Result<(Leader<'_>, Taps), String> {
+        process::reap(&self.strays);
+        self.guard.ensure();
+        let plumbing = |error: io::Error| format!("cannot make pipes for handler '{}': {error}", self.name());
+        let stdin = input::stdin(event).map_err(plumbing)?;
+        let (stdout, out) = self.stdout().map_err(plumbing)?;
+        let (err, stderr) = output::pipe().map_err(plumbing)?;
+        let taps = Taps { out, err: Tap::new(err, &stderr, Stream::Err, &self.listener).map_err(plumbing)? };
+        let child = self.spawn([stdin, stdout, stderr], vars, file)?;
+        let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
+            return Err(format!("handler '{}' has no process number", self.name()));
+        };
+        Ok((Leader::new(child, group, self.guard.list(group), &self.strays), taps))
+    }
+
+    /// What becomes the handler's stdout, and our end of it if somebody wants to read it.
+    fn stdout(&self) -> io::Result<(OwnedFd, Option<Tap>)> {
+        if !self.listener.output.wants(Stream::Out) {
+            return Ok((std::fs::OpenOptions::new().write(true).open("/dev/null")?.into(), None));
+        }
+        let (read, write) = output::pipe()?;
+        let tap = Tap::new(read, &write, Stream::Out, &self.listener)?;
+        Ok((write, Some(tap)))
+    }
+
+    fn spawn(&self, stdio: [OwnedFd; 3], vars: &[(&'static str, String)], file: &PlacedFile) -> Result<Child, String> {
+        let mut template = self.template.borrow_mut();
+        let command = match &mut *template {
+            Some(command) => command,
+            None => template.insert(self.template()?),
+        };
+        let [stdin, stdout, stderr] = stdio;
+        command.stdin(stdin).stdout(stdout).stderr(stderr).env("EVBUS_FILE", file.path());
+        command.envs(vars.iter().map(|(name, value)| (name, value)));
+        let spawned = command.spawn();
+        // Ours must go at once: a pipe ends when its last holder lets go. And no run sees another's variables.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        for (name, _) in vars {
+            command.env_remove(name);
+        }
+        spawned.map_err(|error| {
+            // It may have moved: look for it again next time.
+            *template = None;
+            program::refusal(self.name(), self.command.cwd.as_deref(), &error)
+        })
+    }
+
+    /// All of the command that does not change from run to run. The program is given by its path, and no closure runs
+    /// between fork and exec, so that the library can use posix_spawn, which does not copy the worker's page tables.
+    fn template(&self) -> Result<std::process::Command, String> {
+        let program = program::find(self.name(), self.command.cwd.as_deref())?;
+        let mut command = std::process::Command::new(program);
+        command.arg0(self.name()).args(self.command.argv.iter().skip(1)).process_group(0);
+        command.env_clear().envs(self.environment());
+        if let Some(cwd) = &self.command.cwd {
+            command.current_dir(cwd);
+        }
+        Ok(command)
+    }
+
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let allowed = self.command.env.as_ref().map(|names| names.iter().map(OsString::from).collect::<BTreeSet<_>>());
+        std::env::vars_os().filter(|(name, _)| allowed.as_ref().is_none_or(|names| names.contains(name))).collect()
+    }
+
+    fn name(&self) -> &str {
+        self.command.argv.first().map_or("", String::as_str)
+    }
+}
+
+fn not_started(reason: String) -> (Outcome, Tail) {
+    (Outcome::NotStarted(reason), Tail::default())
+}
+
+impl Handler for CommandHandler {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        Box::pin(async move {
+            let start = self.clock.elapsed();
+            let (outcome, tail) = self.outcome(job).await;
+            Report { outcome, stderr_tail: tail.text(), took: self.clock.elapsed().saturating_sub(start) }
+        })
+    }
+
+    fn stop(&self) {
+        self.stop.notify_waiters();
+    }
+
+    fn check(&self) -> Result<(), String> {
+        program::find(self.name(), self.command.cwd.as_deref()).map(|_| ())
+    }
+}

@@ -1,0 +1,280 @@
+//! Ends what a worker leaves running when it is killed with a signal that it cannot catch.
+//!
+//! A small child of the worker, in a process group of its own, waits for the end of a pipe that only the worker holds
+//! open. The worker keeps the process groups of its running handlers in a memory file, the *ledger*, which the guard
+//! reads only when the pipe has ended: so a handler's start and end cost one small write each, and wake nobody. Of
+//! every group that is still listed the guard kills all, the handler's own children too.
+//!
+//! What it cannot reach: a handler that the worker had begun to start, and not yet listed, in the moment it was killed.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use rustix::fs::MemfdFlags;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Signal};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// One line of the ledger: a process group, or 0, and a line feed.
+const LINE_BYTES: usize = 11;
+/// A guard that has died this often is not started again.
+const MOST_STARTS: u32 = 5;
+
+/// The hidden argument by which the program runs [`guard_main`].
+const GUARD_ARGUMENT: &str = "__guard";
+
+/// Keeps a guard process, and the ledger of what it has to end. One is enough for all handlers of a worker.
+#[derive(Debug)]
+pub struct Guard {
+    argv: Vec<String>,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ledger: Option<OwnedFd>,
+    process: Option<Process>,
+    starts: u32,
+    free: Vec<u32>,
+    lines: u32,
+}
+
+/// The guard process. It ends when `lifeline`, which nobody else holds, is closed.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    _lifeline: OwnedFd,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guard {
+    /// A guard that is this same program, run with the hidden argument `__guard`; nothing is started yet.
+    #[must_use]
+    pub fn new() -> Self {
+        // This very file, even where an upgrade has since put another in its place.
+        Self::with_program(vec!["/proc/self/exe".to_owned(), GUARD_ARGUMENT.to_owned()])
+    }
+
+    /// A guard that is another program, which must do what [`guard_main`] does.
+    #[must_use]
+    pub fn with_program(argv: Vec<String>) -> Self {
+        Self { argv, state: RefCell::default() }
+    }
+
+    /// Starts the guard unless it runs already. A guard that cannot be had does not keep a worker from its work.
+    pub(super) fn ensure(&self) {
+        let mut state = self.state.borrow_mut();
+        let runs = state.process.as_mut().is_some_and(|process| matches!(process.child.try_wait(), Ok(None)));
+        if !runs && state.starts < MOST_STARTS {
+            state.starts += 1;
+            state.process = self.start(&mut state.ledger).ok();
+        }
+    }
+
+    fn start(&self, ledger: &mut Option<OwnedFd>) -> io::Result<Process> {
+        let ledger = match ledger {
+            Some(ledger) => ledger,
+            None => ledger.insert(rustix::fs::memfd_create("evbus-ledger", MemfdFlags::CLOEXEC)?),
+        };
+        let (read, lifeline) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(read)
+            .stdout(ledger.try_clone()?)
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Process { child, _lifeline: lifeline })
+    }
+
+    /// Lists a process group until the entry is dropped, which must be before its leader is reaped: after that, its
+    /// number may be someone else's.
+    pub(super) fn list(&self, group: Pid) -> Entry<'_> {
+        let line = {
+            let mut state = self.state.borrow_mut();
+            state.free.pop().unwrap_or_else(|| {
+                state.lines += 1;
+                state.lines - 1
+            })
+        };
+        self.write(line, group.as_raw_nonzero().get());
+        Entry { guard: self, line }
+    }
+
+    fn write(&self, line: u32, group: i32) {
+        let mut text = String::with_capacity(LINE_BYTES);
+        // Writing to a String cannot fail; a ledger that cannot be written protects nobody, and stops nobody.
+        let _ = writeln!(text, "{group:>width$}", width = LINE_BYTES - 1);
+        if let Some(ledger) = &self.state.borrow().ledger {
+            let _ = rustix::io::pwrite(ledger, text.as_bytes(), u64::from(line) * LINE_BYTES as u64);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.state.get_mut().process.take() {
+            // In order, nothing is left to guard. Killed rather than asked, so that the wait is short.
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+}
+
+/// A process group that the guard ends if the worker dies now.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    guard: &'a Guard,
+    line: u32,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.guard.write(self.line, 0);
+        self.guard.state.borrow_mut().free.push(self.line);
+    }
+}
+
+/// The guard's own program: stdin is the pipe whose end means that the worker is gone, stdout the ledger.
+#[must_use]
+pub fn guard_main() -> ExitCode {
+    // Whoever stops the worker in order often signals all its processes; the guard must outlive it. Without this it
+    // would still do for a kill -9, so a failure is no reason to give up.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let _deaf = runtime.as_ref().map(|runtime| {
+        let _inside = runtime.enter();
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(|kind| signal(kind).ok())
+    });
+    match outlive(&mut io::stdin().lock(), io::stdout().as_fd()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Waits for the end of `lifeline`, then kills every process group in `ledger`.
+fn outlive(lifeline: &mut impl Read, ledger: impl AsFd) -> io::Result<()> {
+    io::copy(lifeline, &mut io::sink())?;
+    let mut line = [0; LINE_BYTES];
+    let mut offset = 0;
+    while rustix::io::pread(&ledger, &mut line, offset)? == LINE_BYTES {
+        offset += LINE_BYTES as u64;
+        if let Some(group) = listed_group(&line) {
+            // It may have ended since.
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+    Ok(())
+}
+
+/// The group of one line. Never 1, which would mean every process there is.
+fn listed_group(line: &[u8]) -> Option<Pid> {
+    let number = std::str::from_utf8(line).ok()?.trim().parse().ok()?;
+    if number > 1 { Pid::from_raw(number) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// What [`guard_main`] does, in shell: to test the keeping of the guard apart from its program.
+    const SHELL_GUARD: &str = "cat >/dev/null; while read g; do test $g -lt 2 || kill -9 -$g; done </dev/stdout";
+
+    fn sleeper() -> (Child, Pid) {
+        let child = Command::new("sleep").arg("1000").stdout(Stdio::null()).process_group(0).spawn().unwrap();
+        let group = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        (child, group)
+    }
+
+    fn shell_guard() -> Guard {
+        Guard::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
+    }
+
+    fn process_number(guard: &Guard) -> u32 {
+        guard.state.borrow().process.as_ref().unwrap().child.id()
+    }
+
+    #[test]
+    fn at_the_end_of_the_lifeline_the_listed_are_killed_and_no_others() {
+        let guard = Guard::with_program(vec!["cat".to_owned()]);
+        guard.ensure();
+        let ((mut listed, one), (mut struck, two)) = (sleeper(), sleeper());
+        let gone = guard.list(two);
+        let _entry = guard.list(one);
+        drop(gone);
+        let ledger = guard.state.borrow().ledger.as_ref().unwrap().try_clone().unwrap();
+        outlive(&mut io::empty(), ledger).unwrap();
+        assert_eq!(listed.wait().unwrap().signal(), Some(9));
+        // Had the guard sent its KILL, this TERM would come too late.
+        rustix::process::kill_process(two, Signal::TERM).unwrap();
+        assert_eq!(struck.wait().unwrap().signal(), Some(15));
+    }
+
+    #[test]
+    fn a_guard_kills_what_is_listed_when_the_worker_is_gone() {
+        let guard = shell_guard();
+        guard.ensure();
+        let (mut child, group) = sleeper();
+        let _entry = guard.list(group);
+        let process = guard.state.borrow_mut().process.take().unwrap();
+        drop(process._lifeline);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        let mut guard_child = process.child;
+        guard_child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_dead_guard_is_replaced_and_knows_what_runs() {
+        let guard = shell_guard();
+        guard.ensure();
+        let (mut child, group) = sleeper();
+        let _entry = guard.list(group);
+        let first = process_number(&guard);
+        {
+            let mut state = guard.state.borrow_mut();
+            let process = state.process.as_mut().unwrap();
+            process.child.kill().unwrap();
+            process.child.wait().unwrap();
+        }
+        guard.ensure();
+        assert_ne!(process_number(&guard), first);
+        let process = guard.state.borrow_mut().process.take().unwrap();
+        drop(process._lifeline);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        let mut guard_child = process.child;
+        guard_child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_guard_that_cannot_be_had_stops_nobody() {
+        let guard = Guard::with_program(vec!["/no/such/guard".to_owned()]);
+        for _ in 0..10 {
+            guard.ensure();
+        }
+        assert_eq!(guard.state.borrow().starts, MOST_STARTS);
+        let (mut child, group) = sleeper();
+        drop(guard.list(group));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn no_line_means_every_process() {
+        assert_eq!(listed_group(b"         1\n"), None);
+        assert_eq!(listed_group(b"         0\n"), None);
+        assert_eq!(listed_group(b"        -5\n"), None);
+        assert_eq!(listed_group(b"garbage...\n"), None);
+        assert_eq!(listed_group(b"      4711\n"), Pid::from_raw(4711));
+    }
+}

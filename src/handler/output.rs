@@ -1,0 +1,281 @@
+//! What a handler says: passed on line by line as it comes, and the end of stderr kept.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::pipe::PipeFlags;
+use tokio::net::unix::pipe::Receiver;
+
+/// A longer line is passed on in pieces of at most this many bytes.
+const LINE_BYTES: usize = 8 * 1024;
+/// How much of the end of stderr is kept.
+const TAIL_BYTES: usize = 4 * 1024;
+/// How much is read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// Reads that empty a pipe of the usual 64 KiB, and see its end.
+const RELEASE_READS: usize = 5;
+
+/// Which of a handler's outputs a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Its stdout.
+    Out,
+    /// Its stderr.
+    Err,
+}
+
+/// Where the lines of handlers go.
+pub trait Output {
+    /// Takes one line without its line feed, raw: whoever prints it escapes control characters. A line over 8 KiB
+    /// comes in pieces.
+    fn line(&self, label: &str, stream: Stream, line: &[u8]);
+
+    /// Whether anybody wants the lines of this stream. A stdout that nobody wants goes to `/dev/null`.
+    fn wants(&self, stream: Stream) -> bool {
+        let _ = stream;
+        true
+    }
+}
+
+/// Drops every line. The end of stderr is kept for the report all the same.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Discard;
+
+impl Output for Discard {
+    fn line(&self, _label: &str, _stream: Stream, _line: &[u8]) {}
+
+    fn wants(&self, _stream: Stream) -> bool {
+        false
+    }
+}
+
+/// A pipe for a child: our end, which never blocks, and the child's, which does, as programs expect.
+///
+/// # Errors
+/// No descriptor to be had.
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((read, write))
+}
+
+/// Cuts a stream of bytes into lines, in bounded memory.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The beginning of a line whose end has not come yet, at most [`LINE_BYTES`].
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
+        while !bytes.is_empty() {
+            let room = LINE_BYTES - self.begun.len();
+            // One byte more than there is room for: a line of exactly the limit is not cut before its end.
+            let ahead = &bytes[..bytes.len().min(room + 1)];
+            let (taken, skipped) = match ahead.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end, 1),
+                None if ahead.len() > room => (room, 0),
+                None => {
+                    self.begun.extend_from_slice(bytes);
+                    return;
+                }
+            };
+            self.pass(&bytes[..taken], &mut each);
+            bytes = &bytes[taken + skipped..];
+        }
+    }
+
+    fn pass(&mut self, end: &[u8], each: &mut impl FnMut(&[u8])) {
+        if self.begun.is_empty() {
+            return each(end);
+        }
+        self.begun.extend_from_slice(end);
+        each(&self.begun);
+        self.begun.clear();
+    }
+
+    /// A last line without a line feed is a line, too.
+    fn finish(&mut self, mut each: impl FnMut(&[u8])) {
+        if !self.begun.is_empty() {
+            each(&self.begun);
+            self.begun.clear();
+        }
+    }
+}
+
+/// The last [`TAIL_BYTES`] of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Tail(Vec<u8>);
+
+impl Tail {
+    fn feed(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        let surplus = (self.0.len() + bytes.len()).saturating_sub(TAIL_BYTES);
+        self.0.drain(..surplus);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// As text, with replacement characters, not beginning inside a character.
+    pub(super) fn text(&self) -> String {
+        let cut = if self.0.len() < TAIL_BYTES {
+            0
+        } else {
+            self.0.iter().take(3).take_while(|b| **b & 0xc0 == 0x80).count()
+        };
+        String::from_utf8_lossy(&self.0[cut..]).into_owned()
+    }
+}
+
+/// Whose output a [`Tap`] passes on, and to whom.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) output: Rc<dyn Output>,
+    pub(super) label: Rc<str>,
+}
+
+/// One output of a running handler.
+pub(super) struct Tap {
+    /// None once it has ended.
+    pipe: Option<Receiver>,
+    /// The handler's end, held by us too while the handler runs: so its end wakes the worker once, for its exit, and
+    /// not for each pipe as well.
+    held: Option<OwnedFd>,
+    stream: Stream,
+    listener: Option<Listener>,
+    lines: Lines,
+    tail: Tail,
+}
+
+impl Tap {
+    /// Taps our end of a [`pipe`].
+    ///
+    /// # Errors
+    /// The runtime cannot watch one descriptor more.
+    pub(super) fn new(pipe: OwnedFd, other_end: &OwnedFd, stream: Stream, listener: &Listener) -> io::Result<Self> {
+        // Unchecked, because [`pipe`] has made it what it has to be.
+        let pipe = Some(Receiver::from_owned_fd_unchecked(pipe)?);
+        let held = Some(other_end.try_clone()?);
+        let listener = listener.output.wants(stream).then(|| listener.clone());
+        Ok(Self { pipe, held, stream, listener, lines: Lines::default(), tail: Tail::default() })
+    }
+
+    /// Lets go of the handler's end, so that the pipe ends with its last other holder, and passes on what is there.
+    pub(super) fn release(&mut self) {
+        self.held = None;
+        // As often as a full pipe needs, and not for as long as somebody writes.
+        for _ in 0..RELEASE_READS {
+            let Some(pipe) = &self.pipe else { return };
+            let mut buffer = [0; READ_BYTES];
+            // Past the runtime, which need not have heard of what came last.
+            match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) => self.finish(),
+                Ok(count) => self.feed(&buffer[..count]),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether every holder of the other end has closed it.
+    pub(super) fn ended(&self) -> bool {
+        self.pipe.is_none()
+    }
+
+    /// Passes on what comes until the pipe ends. May be dropped and called again at any point.
+    pub(super) async fn drain(&mut self) {
+        while let Some(pipe) = &self.pipe {
+            // The runtime makes this yield now and then, so that an endless writer does not hold up the time limit.
+            if pipe.readable().await.is_err() {
+                return self.finish();
+            }
+            let mut buffer = [0; READ_BYTES];
+            match pipe.try_read(&mut buffer) {
+                Ok(0) => self.finish(),
+                Ok(count) => self.feed(&buffer[..count]),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(_) => self.finish(),
+            }
+        }
+    }
+
+    /// What was last said; what has come of an unfinished line is passed on.
+    pub(super) fn close(mut self) -> Tail {
+        self.finish();
+        self.tail
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        if self.stream == Stream::Err {
+            self.tail.feed(bytes);
+        }
+        if let Some(listener) = &self.listener {
+            self.lines.feed(bytes, |line| listener.output.line(&listener.label, self.stream, line));
+        }
+    }
+
+    fn finish(&mut self) {
+        self.pipe = None;
+        if let Some(listener) = &self.listener {
+            self.lines.finish(|line| listener.output.line(&listener.label, self.stream, line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines_of(chunks: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        for chunk in chunks {
+            lines.feed(chunk, |line| seen.push(line.to_vec()));
+            assert!(lines.begun.len() <= LINE_BYTES);
+        }
+        lines.finish(|line| seen.push(line.to_vec()));
+        seen
+    }
+
+    #[test]
+    fn a_long_line_comes_in_pieces_and_one_of_the_limit_whole() {
+        let long = [vec![b'x'; 2 * LINE_BYTES + 5], b"\ny".to_vec()].concat();
+        let lengths: Vec<usize> = lines_of(&[long]).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [LINE_BYTES, LINE_BYTES, 5, 1]);
+        let exact = [vec![b'x'; LINE_BYTES], b"\n\n".to_vec()].concat();
+        let lengths: Vec<usize> = lines_of(&[exact]).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [LINE_BYTES, 0]);
+    }
+
+    #[test]
+    fn a_tail_begins_with_a_whole_character() {
+        let mut tail = Tail::default();
+        tail.feed("é".repeat(TAIL_BYTES).as_bytes());
+        tail.feed(b"!");
+        assert_eq!(tail.text(), format!("{}!", "é".repeat(TAIL_BYTES / 2 - 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_do_not_depend_on_how_they_arrive(text in "[ab\n]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<Vec<u8>> = cuts.windows(2).map(|w| text.as_bytes()[w[0]..w[1]].to_vec()).collect();
+            let mut expected: Vec<Vec<u8>> = text.split('\n').map(|line| line.as_bytes().to_vec()).collect();
+            if expected.last().is_some_and(Vec::is_empty) {
+                expected.pop();
+            }
+            prop_assert_eq!(lines_of(&chunks), expected);
+        }
+
+        #[test]
+        fn a_tail_is_the_end_of_all(chunks in prop::collection::vec(prop::collection::vec(0u8..128, 0..3000), 0..6)) {
+            let mut tail = Tail::default();
+            chunks.iter().for_each(|chunk| tail.feed(chunk));
+            let all = chunks.concat();
+            let text = tail.text();
+            prop_assert_eq!(text.as_bytes(), &all[all.len().saturating_sub(TAIL_BYTES)..]);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Find the executable of a command, as execvp(3) would, and say well why it cannot be run.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+/// Where execvp(3) looks when there is no `PATH`.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The file that `name` means: itself below `cwd` if it has a slash, else the first executable of that name in `PATH`.
+///
+/// # Errors
+/// One line that names the command, and the cure where there is one.
+pub(super) fn find(name: &str, cwd: Option<&Path>) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH");
+    find_in(name, cwd, path.as_deref().unwrap_or(OsStr::new(DEFAULT_PATH)))
+}
+
+fn find_in(name: &str, cwd: Option<&Path>, search: &OsStr) -> Result<PathBuf, String> {
+    let base = std::path::absolute(cwd.unwrap_or(Path::new("."))).map_err(|error| error.to_string())?;
+    if let Some(cwd) = cwd
+        && !cwd.is_dir()
+    {
+        return Err(format!("cannot run handler '{name}' in '{}': no such directory", cwd.display()));
+    }
+    if name.is_empty() {
+        return Err("the handler's command is empty".to_owned());
+    }
+    if name.contains('/') {
+        let file = base.join(name);
+        return executable(&file).map(|()| file).map_err(|flaw| flaw.sentence(name, Path::new(name)));
+    }
+    search_path(name, &base, search)
+}
+
+fn search_path(name: &str, base: &Path, search: &OsStr) -> Result<PathBuf, String> {
+    let mut denied = None;
+    for folder in std::env::split_paths(search) {
+        let file = base.join(folder).join(name);
+        match executable(&file) {
+            Ok(()) => return Ok(file),
+            Err(Flaw::Missing) => {}
+            // As execvp does: remember it, and look on.
+            Err(flaw) => denied = denied.or_else(|| Some(flaw.sentence(name, &file))),
+        }
+    }
+    Err(denied.unwrap_or_else(|| format!("handler '{name}' not found in PATH")))
+}
+
+/// What keeps a file from being run.
+enum Flaw {
+    Missing,
+    Folder,
+    NoPermission,
+    Other(io::Error),
+}
+
+impl Flaw {
+    fn sentence(&self, name: &str, file: &Path) -> String {
+        let file = file.display();
+        match self {
+            Self::Missing => format!("handler '{name}' not found"),
+            Self::Folder => format!("handler '{file}' is a directory"),
+            Self::NoPermission => format!("handler '{file}' is not executable (help: chmod +x {file})"),
+            Self::Other(error) => format!("cannot look at handler '{file}': {error}"),
+        }
+    }
+}
+
+fn executable(file: &Path) -> Result<(), Flaw> {
+    let about = match std::fs::metadata(file) {
+        Ok(about) => about,
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {
+            return Err(Flaw::Missing);
+        }
+        Err(error) => return Err(Flaw::Other(error)),
+    };
+    if about.is_dir() {
+        return Err(Flaw::Folder);
+    }
+    if !about.is_file() || rustix::fs::access(file, Access::EXEC_OK).is_err() {
+        return Err(Flaw::NoPermission);
+    }
+    Ok(())
+}
+
+/// Why the system did not start `name`, in one line.
+pub(super) fn refusal(name: &str, cwd: Option<&Path>, error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        // Found, and yet not there: what its first line names is missing. Or it has just gone.
+        Some(Errno::NOENT) => match find(name, cwd) {
+            Ok(file) => {
+                format!("cannot start handler '{name}': the interpreter that {} needs is missing", file.display())
+            }
+            Err(reason) => reason,
+        },
+        Some(Errno::ACCESS) => match find(name, cwd) {
+            Ok(file) => format!("may not run handler '{}', or its interpreter: {error}", file.display()),
+            Err(reason) => reason,
+        },
+        Some(Errno::NOEXEC) => {
+            format!("handler '{name}' is neither a program nor a script (help: begin it with '#!/bin/sh')")
+        }
+        Some(Errno::AGAIN | Errno::NOMEM) => {
+            format!("the system has no process to spare for handler '{name}': {error}")
+        }
+        Some(Errno::TOOBIG) => format!("the environment is too large for handler '{name}': {error}"),
+        _ => format!("cannot start handler '{name}': {error}"),
+    }
+}

@@ -1,0 +1,65 @@
+//! Chance, from one seed (xorshift after splitmix).
+
+use std::cell::Cell;
+
+/// A seeded source of chance.
+pub struct Dice(Cell<u64>);
+
+impl Dice {
+    /// The same seed gives the same throws.
+    pub fn new(seed: u64) -> Self {
+        Self(Cell::new(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) | 1))
+    }
+
+    /// 64 random bits.
+    pub fn next(&self) -> u64 {
+        let mut x = self.0.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.0.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 0..1.
+    pub fn share(&self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Whether something of this probability happens.
+    pub fn chance(&self, probability: f64) -> bool {
+        self.share() < probability
+    }
+
+    /// 0..bound.
+    pub fn below(&self, bound: usize) -> usize {
+        (self.share() * bound as f64) as usize
+    }
+
+    /// One of several.
+    pub fn one<T: Copy>(&self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    /// Between two, evenly.
+    pub fn between(&self, least: f64, most: f64) -> f64 {
+        least + (most - least) * self.share()
+    }
+
+    /// Exponentially distributed around a mean.
+    pub fn around(&self, mean: f64) -> f64 {
+        -mean * (1.0 - self.share()).ln()
+    }
+}
+
+/// A hash of a number.
+pub fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// A hash of a text.
+pub fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}

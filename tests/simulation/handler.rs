@@ -1,0 +1,186 @@
+//! Simulated handlers: each event of each group has its fate.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use evbus::clock::Fut;
+use evbus::event::EventName;
+use evbus::handler::{EventFile, Handler, Job, Outcome, Report};
+
+use crate::dice::{self, Dice};
+use crate::executor::{Micros, Process, SECOND};
+use crate::world::{Running, World};
+
+/// What a handler does with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Succeed,
+    /// Fails so often first.
+    Fail(u32),
+    Never,
+    DeadAtOnce,
+    /// Until the time limit.
+    Hang,
+    /// Longer than a lease.
+    Slow,
+    /// Takes its worker with it.
+    Kill,
+    /// The command cannot be started the first time.
+    NotStarted,
+}
+
+/// The fate of an event in a group.
+pub fn fate(world: &World, group: usize, id: &str) -> Fate {
+    let dice = Dice::new(dice::hash(id) ^ dice::mix(world.seed ^ group as u64));
+    let plan = &world.plan;
+    let share = dice.share();
+    let kinds = [
+        (plan.killers, Fate::Kill),
+        (plan.failing, Fate::Fail(1 + dice.below(2) as u32)),
+        (0.03, Fate::Never),
+        (0.02, Fate::DeadAtOnce),
+        (0.01, Fate::Hang),
+        (plan.slow_handlers, Fate::Slow),
+        (0.02, Fate::NotStarted),
+    ];
+    let mut sum = 0.0;
+    for (part, fate) in kinds {
+        sum += part;
+        if share < sum {
+            return fate;
+        }
+    }
+    Fate::Succeed
+}
+
+/// The handlers of one worker.
+pub struct SimHandler {
+    pub world: Rc<World>,
+    pub process: Rc<Process>,
+    pub group: usize,
+    pub stopped: Rc<Cell<bool>>,
+    pub waiting: Rc<RefCell<Vec<Waker>>>,
+}
+
+/// A handler's process: ends by itself, or with the future that waits for it.
+struct Child {
+    world: Rc<World>,
+    number: u64,
+    outcome: Rc<Cell<Option<bool>>>,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.outcome.get().is_none() {
+            // Its worker gave it up or died: killed.
+            self.outcome.set(Some(false));
+            self.world.running.borrow_mut().remove(&self.number);
+        }
+    }
+}
+
+impl SimHandler {
+    fn begin(&self, job: &Job) -> (Child, Fate, u32) {
+        let var = |name: &str| {
+            job.vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let (id, epoch) = (var("EVBUS_ID"), var("EVBUS_EPOCH").parse().unwrap());
+        let EventFile::Make(name) = &job.file else { panic!("the memory store has no files") };
+        let shards = self.world.groups.borrow()[self.group].shards();
+        let shard = EventName::parse(name).unwrap().lane().shard(shards);
+        let fate = fate(&self.world, self.group, &id);
+        let run = Running {
+            group: self.group,
+            id: id.clone(),
+            shard,
+            epoch,
+            pid: self.process.pid,
+            process: Rc::clone(&self.process),
+        };
+        let number = self.world.run_starts(run, name);
+        let started = self.world.groups.borrow()[self.group].runs[&id].started;
+        let fate = match fate {
+            Fate::Fail(times) if started > times => Fate::Succeed,
+            Fate::NotStarted if started > 1 => Fate::Succeed,
+            _ if self.world.cured.borrow().contains(&id) => Fate::Succeed,
+            fate => fate,
+        };
+        (Child { world: Rc::clone(&self.world), number, outcome: Rc::default() }, fate, started)
+    }
+
+    fn time(&self, fate: Fate) -> Micros {
+        let dice = &self.world.simulation.dice;
+        match fate {
+            Fate::Hang => 25 * SECOND,
+            Fate::Slow => (dice.between(16.0, 40.0) * 1e6) as Micros,
+            _ => (dice.around(0.3) * 1e6) as Micros,
+        }
+    }
+}
+
+impl Handler for SimHandler {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        Box::pin(async move {
+            let (child, fate, _) = self.begin(&job);
+            let took = self.time(fate);
+            let success = matches!(fate, Fate::Succeed | Fate::Slow);
+            if fate == Fate::Kill {
+                let (world, process) = (Rc::clone(&self.world), Rc::clone(&self.process));
+                self.world.simulation.later(50_000, move || {
+                    world.tell(|| format!("p{} is killed by its handler", process.pid));
+                    world.simulation.kill(&process);
+                });
+            }
+            let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
+            {
+                // The child ends by itself, even while its worker is frozen.
+                let (world, outcome, number, waker) =
+                    (Rc::clone(&self.world), Rc::clone(&child.outcome), child.number, Rc::clone(&waker));
+                self.world.simulation.later(took, move || {
+                    if outcome.get().is_none() {
+                        outcome.set(Some(success));
+                        world.run_ends(number, success);
+                        if let Some(waker) = waker.borrow_mut().take() {
+                            waker.wake();
+                        }
+                    }
+                });
+            }
+            let stopped = std::future::poll_fn(|context| {
+                if child.outcome.get().is_some() {
+                    return Poll::Ready(false);
+                }
+                if self.stopped.get() {
+                    return Poll::Ready(true);
+                }
+                *waker.borrow_mut() = Some(context.waker().clone());
+                self.waiting.borrow_mut().push(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            let outcome = match fate {
+                _ if stopped => Outcome::Stopped,
+                Fate::Succeed | Fate::Slow => Outcome::Exit(0),
+                Fate::DeadAtOnce => Outcome::Exit(65),
+                Fate::Hang => Outcome::TimedOut,
+                Fate::NotStarted => Outcome::NotStarted("no such file".to_owned()),
+                Fate::Kill => Outcome::Signal(9),
+                Fate::Fail(_) | Fate::Never => Outcome::Exit(1),
+            };
+            Report { outcome, stderr_tail: "it failed\n".to_owned(), took: Duration::from_micros(took) }
+        })
+    }
+
+    fn stop(&self) {
+        self.stopped.set(true);
+        for waker in self.waiting.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! What lies between one process and the store, and the clock that the process has.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use evbus::clock::{Clock, Fut};
+use evbus::event::EventTime;
+use evbus::store::memory::{Network, Operation, Route};
+use evbus::store::Hints;
+
+use crate::executor::{Micros, Process, SECOND, Simulation};
+use crate::world::World;
+
+/// The virtual beginning, in microseconds since the Unix epoch: 2026-11-23T02:15:30Z.
+pub const BEGIN: i64 = 1_795_400_130_000_000;
+
+/// One process's clock.
+pub struct SkewedClock {
+    pub simulation: Rc<Simulation>,
+    /// How wrong its wall clock is, in microseconds.
+    pub skew: i64,
+    /// How much faster its wall clock runs than time.
+    pub drift: f64,
+    /// Its wall clock jumps so far at this time.
+    pub jump: (Micros, i64),
+    /// What its elapsed time was when the simulation began.
+    pub uptime: Micros,
+}
+
+impl Clock for SkewedClock {
+    fn now(&self) -> EventTime {
+        let now = self.simulation.now();
+        let jumped = if now >= self.jump.0 { self.jump.1 } else { 0 };
+        let drifted = (now as f64 * self.drift) as i64;
+        EventTime::from_micros(BEGIN + now as i64 + drifted + self.skew + jumped)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.uptime + self.simulation.now())
+    }
+
+    fn sleep_until(&self, until: Duration) -> Fut<'_, ()> {
+        let until = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
+        Box::pin(self.simulation.sleep_until(until.saturating_sub(self.uptime)))
+    }
+
+    fn random(&self) -> u64 {
+        self.simulation.dice.next()
+    }
+}
+
+/// Who sends: only prune deletes what somebody might still need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Emitter,
+    Worker,
+    Pruner,
+    Operator,
+}
+
+/// One process's way to the store.
+pub struct Line {
+    pub world: Rc<World>,
+    pub process: Rc<Process>,
+    pub role: Role,
+    /// When it last listed the groups.
+    pub groups_read: Cell<Micros>,
+}
+
+impl Line {
+    fn slow(&self, operation: Operation, key: &str) -> Micros {
+        let dice = &self.world.simulation.dice;
+        let slow = operation == Operation::Put && key.starts_with("events/") && dice.chance(self.world.plan.slow_puts);
+        if slow { dice.one(&[1, 5, 40, 150, 400]) * SECOND } else { 0 }
+    }
+}
+
+impl Network for Line {
+    fn route(&self, operation: Operation, key: &str) -> Route {
+        let (world, dice) = (&self.world, &self.world.simulation.dice);
+        world.sent(self, operation, key);
+        let patience = Duration::from_secs(8);
+        let mut there = dice.around(world.plan.latency) as Micros + 1;
+        let back = dice.around(world.plan.latency) as Micros + 1;
+        if !world.faults() {
+            let answered = there.min(2 * SECOND) + back.min(2 * SECOND);
+            let (arrives, answered) = (Duration::from_micros(there.min(2 * SECOND)), Duration::from_micros(answered));
+            return Route { arrives: Some(arrives), answered: Some(answered), patience, nobody_won: false };
+        }
+        if operation == Operation::Put && dice.chance(world.plan.nobody_won) {
+            let (arrives, answered) = (Duration::from_millis(40), Duration::from_millis(50));
+            return Route { arrives: Some(arrives), answered: Some(answered), patience, nobody_won: true };
+        }
+        there += self.slow(operation, key);
+        let lost = dice.chance(world.plan.lost);
+        let arrives = match lost {
+            true if dice.chance(0.4) => None,
+            true => Some(there + dice.one(&[0, 0, 30, 200]) * SECOND),
+            false => Some(there),
+        };
+        let answered = Some(there + back).filter(|answered| !lost && *answered < 8 * SECOND);
+        Route {
+            arrives: arrives.map(Duration::from_micros),
+            answered: answered.map(Duration::from_micros),
+            patience,
+            nobody_won: false,
+        }
+    }
+
+    fn later(&self, after: Duration, action: Box<dyn FnOnce()>) {
+        self.world.simulation.later(u64::try_from(after.as_micros()).unwrap(), action);
+    }
+
+    fn pause(&self, time: Duration) -> Fut<'static, ()> {
+        Box::pin(self.world.simulation.sleep(u64::try_from(time.as_micros()).unwrap()))
+    }
+
+    fn page_len(&self) -> usize {
+        self.world.plan.page_len
+    }
+
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        if !self.world.plan.hints {
+            return None;
+        }
+        let bell = Rc::new(Bell::default());
+        self.world.bells.borrow_mut().push((Rc::clone(&self.process), Rc::clone(&bell)));
+        Some(Box::new(Ears(bell)))
+    }
+
+    fn last_write_micros(&self) -> Option<i64> {
+        Some(BEGIN + self.world.simulation.now() as i64)
+    }
+}
+
+/// Rings when something may have changed.
+#[derive(Default)]
+pub struct Bell {
+    rung: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        self.rung.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+struct Ears(Rc<Bell>);
+
+impl Hints for Ears {
+    fn next(&mut self) -> Fut<'_, ()> {
+        Box::pin(std::future::poll_fn(|context| {
+            if self.0.rung.replace(false) {
+                return Poll::Ready(());
+            }
+            *self.0.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        }))
+    }
+}

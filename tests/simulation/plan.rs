@@ -1,0 +1,155 @@
+//! What a seed's world is like.
+
+use std::time::Duration;
+
+use evbus::group::Bounds;
+use evbus::group::retry::Retry;
+use evbus::store::Profile;
+
+use crate::dice::Dice;
+use crate::executor::{Micros, SECOND};
+
+/// What one group is like.
+#[derive(Debug, Clone)]
+pub struct GroupPlan {
+    pub name: String,
+    pub types: Vec<String>,
+    pub shards: u16,
+    pub ordered: bool,
+    pub concurrency: usize,
+    pub bounds: Bounds,
+    /// Workers that watch.
+    pub watchers: usize,
+    /// Cron jobs that drain.
+    pub drains: usize,
+    /// None: there from the beginning.
+    pub born: Option<(Micros, Birth)>,
+}
+
+/// Where a late group starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Birth {
+    Now,
+    Earliest,
+    At(Micros),
+}
+
+/// Everything about a seed that is decided before it begins.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub faults_until: Micros,
+    pub groups: Vec<GroupPlan>,
+    pub emitters: usize,
+    pub events_each: usize,
+    /// Mean pause between two emits, in microseconds.
+    pub emit_pause: f64,
+    /// All emitters begin with so many events at once.
+    pub backlog: usize,
+    pub keys: usize,
+    pub latency: f64,
+    pub slow_puts: f64,
+    pub nobody_won: f64,
+    pub lost: f64,
+    pub page_len: usize,
+    pub hints: bool,
+    pub hints_lost: f64,
+    pub profile: Profile,
+    pub retry: Retry,
+    /// Mean time between two crashes, freezes or stops of something, in seconds.
+    pub chaos: f64,
+    pub killers: f64,
+    pub failing: f64,
+    pub slow_handlers: f64,
+    pub hosts: u32,
+    pub prune: Option<Micros>,
+    pub operator: bool,
+    pub resets: bool,
+    pub pauses: bool,
+    pub wild_clocks: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(dice: &Dice) -> Self {
+        let bucket = dice.chance(0.6);
+        let groups = dice.one(&[1, 1, 1, 2, 2, 3]);
+        let faults_until = dice.one(&[60, 120, 120, 200, 300]) * SECOND;
+        let profile = Profile {
+            lag: if bucket { Duration::from_secs(30) } else { Duration::from_secs(2) },
+            commit_gap: if bucket { Duration::from_secs(1) } else { Duration::ZERO },
+            poll: (Duration::from_millis(200), Duration::from_secs(30)),
+            scans_folders: !bucket && dice.chance(0.5),
+        };
+        let retry = Retry {
+            max_attempts: dice.one(&[3, 4, 5]),
+            min: Duration::from_millis(500),
+            max: Duration::from_secs(10),
+            jitter: true,
+            dead_on: vec![65],
+        };
+        let calm = dice.chance(0.1);
+        let groups = (0..groups).map(|at| GroupPlan::new(dice, at, groups, faults_until)).collect();
+        Self {
+            faults_until,
+            groups,
+            emitters: dice.one(&[1, 2, 3]),
+            events_each: dice.one(&[4, 8, 12, 16]),
+            emit_pause: dice.one(&[0.3, 2.0, 2.0, 8.0]) * 1e6,
+            backlog: dice.one(&[0, 0, 5, 15]),
+            keys: dice.one(&[2, 4, 16]),
+            latency: if bucket { 25_000.0 } else { dice.one(&[300.0, 3_000.0]) },
+            slow_puts: if calm { 0.0 } else { 0.03 },
+            nobody_won: if calm { 0.0 } else { 0.01 },
+            lost: if calm { 0.0 } else { dice.one(&[0.002, 0.01, 0.02]) },
+            page_len: dice.one(&[3, 7, 1000]),
+            hints: dice.chance(0.5),
+            hints_lost: dice.one(&[0.0, 0.3, 1.0]),
+            profile,
+            retry,
+            chaos: if calm { 1e9 } else { dice.one(&[8.0, 20.0, 60.0]) },
+            killers: if dice.chance(0.25) { 0.04 } else { 0.0 },
+            failing: 0.1,
+            slow_handlers: 0.04,
+            hosts: dice.one(&[1, 2, 3]),
+            prune: dice.chance(0.6).then(|| dice.one(&[15, 40]) * SECOND),
+            operator: dice.chance(0.6),
+            resets: dice.chance(0.15),
+            pauses: dice.chance(0.2),
+            wild_clocks: dice.chance(0.3),
+        }
+    }
+}
+
+impl GroupPlan {
+    fn new(dice: &Dice, at: usize, of: usize, faults_until: Micros) -> Self {
+        let shards = dice.one(&[1, 1, 1, 2, 2, 3, 4, 8]);
+        let small = of == 1 && shards <= 3;
+        let (watchers, drains) = match dice.below(6) {
+            0 | 1 => (1, 0),
+            2 => (2, 0),
+            3 => (if small { dice.one(&[3, 5]) } else { 2 }, 0),
+            4 => (0, dice.one(&[1, 2])),
+            _ => (1, 1),
+        };
+        let bounds = match dice.below(3) {
+            0 => Bounds { window: 8, open: 3 },
+            1 => Bounds { window: 12, open: 5 },
+            _ => Bounds { window: 40, open: 10 },
+        };
+        let born = (at > 0 && dice.chance(0.5)).then(|| {
+            let when = (dice.share() * faults_until as f64) as Micros;
+            (when, dice.one(&[Birth::Now, Birth::Earliest, Birth::At(when / 2)]))
+        });
+        Self {
+            name: ["mail", "thumbs", "index"][at].to_owned(),
+            types: if dice.chance(0.3) { vec!["order.*".to_owned()] } else { Vec::new() },
+            shards,
+            ordered: dice.chance(0.35),
+            concurrency: dice.one(&[1, 2, 3, 8]),
+            bounds,
+            watchers,
+            drains,
+            born,
+        }
+    }
+}

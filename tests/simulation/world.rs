@@ -1,0 +1,316 @@
+//! Everything the actors share: the store's contents, the plan, and the ledger of what has happened.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use evbus::event::{EventName, EventTime, TypeFilter};
+use evbus::group::marker::Marker;
+use evbus::group::request::Request;
+use evbus::group::{Definition, GroupName, Position};
+use evbus::store::memory::{Contents, Operation};
+
+use crate::dice;
+use crate::executor::{Micros, Process, SECOND, Simulation};
+use crate::network::{Bell, Line, Role};
+use crate::plan::Plan;
+
+/// An event that an emitter has made.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub id: String,
+    pub type_: String,
+    pub key: Option<String>,
+    /// Which emitting process, and its how-manieth event; only where the order is promised.
+    pub order: Option<(u32, u32)>,
+    /// When its first emit began.
+    pub began: Micros,
+    /// When it was acknowledged, and under which name.
+    pub acked: Option<(Micros, EventName)>,
+}
+
+/// What a group's handler has done with one event.
+#[derive(Debug, Default, Clone)]
+pub struct Runs {
+    pub started: u32,
+    pub first_start: Option<Micros>,
+    pub successes: Vec<Micros>,
+    /// When its first dead letter was written, or its first success was.
+    pub first_settled: Option<Micros>,
+    pub letters: u32,
+    /// An operator's reset or a late birth lets it be skipped.
+    pub excused: bool,
+}
+
+/// One group as the ledger knows it.
+pub struct GroupState {
+    pub name: GroupName,
+    pub filter: TypeFilter,
+    /// None: not made yet.
+    pub definition: Option<Definition>,
+    pub created: Micros,
+    pub markers: BTreeMap<u16, Marker>,
+    pub runs: HashMap<String, Runs>,
+    /// Redrives that lie on the bus, by event; resets by shard: where to and since when.
+    pub redrives: BTreeMap<String, EventName>,
+    pub resets: BTreeMap<String, (u16, Position, Micros)>,
+    /// When the last handler of each shard started or ended.
+    pub active: BTreeMap<u16, Micros>,
+    pub paused: bool,
+    pub resumed: Micros,
+}
+
+impl GroupState {
+    /// A shard's `through`, as a reader of the store sees it.
+    pub fn through(&self, shard: u16) -> Position {
+        let start = || self.definition.as_ref().map_or(Position::START, |definition| definition.start.clone());
+        self.markers.get(&shard).map_or_else(start, |marker| marker.through.clone())
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.definition.as_ref().map_or(1, |definition| definition.shards)
+    }
+
+    pub fn handled(&self, id: &str) -> bool {
+        self.runs.get(id).is_some_and(|runs| !runs.successes.is_empty() || runs.letters > 0)
+    }
+}
+
+/// A handler that runs now.
+pub struct Running {
+    pub group: usize,
+    pub id: String,
+    pub shard: u16,
+    pub epoch: u64,
+    pub pid: u32,
+    pub process: Rc<Process>,
+}
+
+/// The world.
+pub struct World {
+    pub seed: u64,
+    pub simulation: Rc<Simulation>,
+    pub contents: Rc<Contents>,
+    pub plan: Plan,
+    pub bells: RefCell<Vec<(Rc<Process>, Rc<Bell>)>>,
+    pub groups: RefCell<Vec<GroupState>>,
+    pub events: RefCell<HashMap<String, Known>>,
+    pub by_identity: RefCell<HashMap<String, String>>,
+    pub present: RefCell<BTreeSet<EventName>>,
+    pub deleted: RefCell<BTreeSet<EventName>>,
+    pub frontier: Cell<EventTime>,
+    pub running: RefCell<BTreeMap<u64, Running>>,
+    pub run_number: Cell<u64>,
+    pub cured: RefCell<BTreeSet<String>>,
+    pub killed_by: RefCell<HashMap<String, u32>>,
+    /// Requests sent by workers, and writes by anybody.
+    pub asked: Cell<u64>,
+    pub written: Cell<u64>,
+    pub prunes: Cell<bool>,
+    /// Actors that may still emit.
+    pub emitting: Cell<u32>,
+    pub workers_end: Cell<bool>,
+    pub verbose: bool,
+    pub log: RefCell<Vec<String>>,
+}
+
+impl World {
+    pub fn faults(&self) -> bool {
+        self.simulation.now() < self.plan.faults_until
+    }
+
+    /// Adds to the trace of this seed.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            let at = self.simulation.now();
+            self.log.borrow_mut().push(format!("{:>4}.{:06} {}", at / SECOND, at % SECOND, what()));
+        }
+    }
+
+    pub fn complain(&self, what: String) {
+        self.tell(|| format!("VIOLATED {what}"));
+        self.simulation.complain(what);
+    }
+
+    /// The id of the event of a name or stem.
+    pub fn id_of(&self, name: &str) -> Option<String> {
+        self.by_identity.borrow().get(name.get(26..40)?).cloned()
+    }
+
+    /// A request leaves a process.
+    pub fn sent(&self, line: &Line, operation: Operation, key: &str) {
+        self.simulation.note(dice::hash(key) ^ operation as u64);
+        if line.role == Role::Worker {
+            self.asked.set(self.asked.get() + 1);
+        }
+        if matches!(operation, Operation::Put | Operation::Cas | Operation::Delete) {
+            self.written.set(self.written.get() + 1);
+        }
+        if line.role == Role::Pruner && key == "groups/" {
+            line.groups_read.set(self.simulation.now());
+        }
+        if operation == Operation::Delete {
+            match line.role {
+                Role::Pruner => self.check_prune(line, key),
+                Role::Worker => self.check_worker_delete(key),
+                _ => {}
+            }
+        }
+        if self.verbose && line.role == Role::Worker && matches!(operation, Operation::Cas | Operation::Put | Operation::Delete) {
+            self.tell(|| format!("p{} {operation:?} {key}", line.process.pid));
+        }
+    }
+
+    /// Nothing that a group still needs may be deleted.
+    fn check_prune(&self, line: &Line, key: &str) {
+        let Some(name) = EventName::from_key(key) else { return };
+        let Some(id) = self.id_of(name.as_str()) else { return };
+        let mut groups = self.groups.borrow_mut();
+        for group in groups.iter_mut() {
+            if group.definition.is_none() {
+                continue;
+            }
+            if group.created >= line.groups_read.get() {
+                // Made after prune had asked for the groups: what it deletes now is gone for this one.
+                group.runs.entry(id.clone()).or_default().excused = true;
+                continue;
+            }
+            let shard = name.lane().shard(group.shards());
+            let open = group.markers.get(&shard).and_then(|marker| marker.open.get(&name));
+            let needed = !group.through(shard).covers(&name)
+                || open.is_some_and(|open| {
+                    // A redriven event is in its letter, too.
+                    open.letter.is_none()
+                });
+            let reset = group.resets.values().any(|(of, _, since)| *of == shard && *since >= line.groups_read.get());
+            if needed && !reset {
+                self.complain(format!("prune deletes {name}, which {} still needs", group.name));
+            }
+            let redriven = group.redrives.values().any(|event| *event == name);
+            if redriven {
+                self.tell(|| format!("prune deletes {name} although a redrive of it is pending"));
+            }
+        }
+    }
+
+    /// A letter and a request go only when the marker no longer needs them.
+    fn check_worker_delete(&self, key: &str) {
+        let groups = self.groups.borrow();
+        for group in groups.iter() {
+            if let Some(letter) = evbus::bus::keys::letter_of(&group.name, key) {
+                let needed = group.markers.values().flat_map(|marker| marker.open.values());
+                let mut needed = needed.filter(|open| open.letter.as_deref() == Some(letter));
+                if needed.next().is_some() {
+                    self.complain(format!("{key} is deleted although its event is still open"));
+                }
+            }
+            if let Some((shard, id)) = evbus::bus::keys::request_of(&group.name, key) {
+                let known = self.contents.read(key).is_some();
+                let folded = group.markers.get(&shard).is_some_and(|marker| marker.folded.contains(id));
+                if known && !folded {
+                    self.complain(format!("{key} is deleted before it is folded in"));
+                }
+            }
+        }
+    }
+
+    /// Notes a request that an operator has put.
+    pub fn requested(&self, group: &mut GroupState, key: &str, bytes: &[u8]) {
+        let Ok(request) = serde_json::from_slice::<Request>(bytes) else { return };
+        let Some((shard, id)) = evbus::bus::keys::request_of(&group.name, key) else { return };
+        match request {
+            Request::Redrive { event, .. } => {
+                group.redrives.insert(id.to_owned(), event);
+            }
+            Request::Reset { to } => {
+                group.resets.insert(id.to_owned(), (shard, to, self.simulation.now()));
+            }
+        }
+    }
+
+    /// A handler starts; its number.
+    pub fn run_starts(&self, run: Running, name: &str) -> u64 {
+        let number = self.run_number.get() + 1;
+        self.run_number.set(number);
+        let now = self.simulation.now();
+        self.simulation.note(number ^ dice::hash(&run.id));
+        {
+            let mut groups = self.groups.borrow_mut();
+            let group = &mut groups[run.group];
+            self.tell(|| format!("p{} {}/{} epoch {} runs {} {name}", run.pid, group.name, run.shard, run.epoch, run.id));
+            let marker = group.markers.get(&run.shard);
+            if marker.is_none_or(|marker| marker.epoch != run.epoch || marker.owner.is_none()) {
+                self.complain(format!(
+                    "p{} starts {} of {}/{} in epoch {}, but the marker says {:?}",
+                    run.pid,
+                    run.id,
+                    group.name,
+                    run.shard,
+                    run.epoch,
+                    marker.map(|marker| (marker.epoch, marker.owner.as_ref().map(|owner| owner.pid)))
+                ));
+            }
+            let runs = group.runs.entry(run.id.clone()).or_default();
+            runs.started += 1;
+            runs.first_start.get_or_insert(now);
+            group.active.insert(run.shard, now);
+            if group.paused && now > group.resumed + 120 * SECOND {
+                self.complain(format!("{} runs in {} although that is paused", run.id, group.name));
+            }
+        }
+        self.check_neighbours(&run);
+        self.running.borrow_mut().insert(number, run);
+        number
+    }
+
+    /// No event twice at once by one owner, no more than were allowed, and one at a time for each key.
+    fn check_neighbours(&self, run: &Running) {
+        let plan = &self.plan.groups[run.group];
+        let key = |id: &str| self.events.borrow().get(id).and_then(|known| known.key.clone());
+        let mine = key(&run.id);
+        let mut beside = 0;
+        for other in self.running.borrow().values().filter(|other| other.group == run.group && other.pid == run.pid) {
+            beside += 1;
+            let same_owner = other.shard == run.shard && other.epoch == run.epoch;
+            if same_owner && other.id == run.id {
+                self.complain(format!("{} runs twice at once", run.id));
+            }
+            if same_owner && plan.ordered && mine.is_some() && key(&other.id) == mine {
+                self.complain(format!("{} runs beside {} of the same key", run.id, other.id));
+            }
+        }
+        if beside >= plan.concurrency {
+            self.complain(format!("p{} runs more than {} handlers", run.pid, plan.concurrency));
+        }
+    }
+
+    /// A handler has ended by itself.
+    pub fn run_ends(&self, number: u64, success: bool) {
+        let Some(run) = self.running.borrow_mut().remove(&number) else { return };
+        self.tell(|| format!("p{} {} {}", run.pid, run.id, if success { "succeeds" } else { "fails" }));
+        let now = self.simulation.now();
+        let mut groups = self.groups.borrow_mut();
+        let group = &mut groups[run.group];
+        group.active.insert(run.shard, now);
+        if success {
+            let runs = group.runs.entry(run.id).or_default();
+            runs.successes.push(now);
+            runs.first_settled.get_or_insert(now);
+        }
+    }
+
+    /// Whether a group must handle an acknowledged event.
+    pub fn expected(&self, at: usize, group: &GroupState, known: &Known) -> bool {
+        let Some((_, name)) = &known.acked else { return false };
+        let Some(definition) = &group.definition else { return false };
+        if !group.filter.matches(&known.type_) || group.runs.get(&known.id).is_some_and(|runs| runs.excused) {
+            return false;
+        }
+        match self.plan.groups[at].born {
+            None => true,
+            // What was there before may have been there or pruned; what came after must be processed.
+            Some((_, crate::plan::Birth::Now)) => known.began >= group.created,
+            Some(_) => known.began >= group.created || !definition.start.covers(name),
+        }
+    }
+}
