@@ -1,6 +1,152 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// Run drain
+//! `evbus drain`: run what is due now, then end. For cron.
+
+use std::time::Duration;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output::{self, Out};
+use super::reporter::id_of;
+use super::session::{Needs, Opened, Session, block_on};
+use super::watchers::{self, Ended, Ready, RunArgs};
+use super::{style, times};
+use crate::bus::read;
+use crate::config::{Watcher, World};
+use crate::event::EventTime;
+use crate::group::read_marker;
+use crate::group::worker::{Mode, Stop, Summary};
+use crate::store::dir::Execution;
+
+/// Run what is due now, then end
+///
+/// The same as watch, once: for cron and for scripts. Overlapping runs are harmless; it waits neither for another
+/// worker nor for a later retry.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args { }
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  * * * * *  evbus drain -q                          # crontab: all watchers of evbus.toml
+  evbus drain -g mail -t 'order.*' -- ./send-mail
+  evbus drain --strict --for 50s mail                # 3 unless everything it took ended done")]
+pub(super) struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Also wait for later retries and for other workers
+    #[arg(long)]
+    wait: bool,
+    /// Start at most so many handlers
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Start no handler after so long
+    #[arg(long = "for", value_name = "DURATION")]
+    span: Option<String>,
+    /// Exit 3 unless everything that was taken ended done
+    #[arg(long)]
+    strict: bool,
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let watchers = args.run.watchers(&session, "drain")?;
+    let span = args.span.as_deref().map(times::parse_duration).transpose()?;
+    let mode = Mode::Drain { wait: args.wait, most: args.max, span };
+    watchers::check_commands(&watchers, &session)?;
+    block_on(Needs::Everything, async {
+        let opened = session.open(Execution::Threaded).await?;
+        if args.run.dry_run {
+            return dry_run(watchers, &opened).await;
+        }
+        let mut ready = Vec::new();
+        for watcher in watchers {
+            ready.push(watchers::prepare(watcher, &opened, false).await?);
+        }
+        let begun = session.clock.elapsed();
+        let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
+        let printer = args.run.printer(&session, false);
+        let ended = tokio::select! {
+            biased;
+            ended = watchers::run_all(ready, &opened, &mode, &printer, &stopped) => ended,
+            failure = watchers::on_signals(stop) => {
+                failure?;
+                return Ok(Code::Done);
+            }
+        };
+        let took = session.clock.elapsed().saturating_sub(begun);
+        Ok(tell(ended, &args, took, &session.world))
+    })
+}
+
+/// One line for each watcher that did something, and the exit code of them all.
+fn tell(ended: Vec<Ended>, args: &Args, took: Duration, world: &World) -> Code {
+    let mut code = Code::Done;
+    for Ended { watcher, outcome } in ended {
+        match outcome {
+            Err(error) => code = Failure::from(error).after(&format!("watcher '{}' ended", watcher.name)).tell(),
+            Ok(summary) => {
+                let failed = summary.retries + summary.dead > 0;
+                let worth_telling = summary.done > 0 || failed || output::notes_on_terminal() || summary.paused;
+                if worth_telling && (!args.run.quiet || failed) {
+                    let took = times::format_duration(took);
+                    output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, world)));
+                    if summary.dead > 0 {
+                        output::note(&format!("help: evbus dead show {}", watcher.group));
+                    }
+                }
+                if args.strict && failed && code == Code::Done {
+                    code = Code::Threshold;
+                }
+            }
+        }
+    }
+    code
+}
+
+fn in_words(summary: &Summary, world: &World) -> String {
+    let mut parts = vec![format!("{} done", style::thousands(summary.done))];
+    if summary.retries > 0 || summary.next_retry.is_some() {
+        let at = summary.next_retry.map(|next| format!(" at {}", times::clock_text(next, world.now, &world.zone())));
+        parts.push(format!("{} retries{}", style::thousands(summary.retries), at.unwrap_or_default()));
+    }
+    if summary.dead > 0 {
+        parts.push(format!("{} dead", style::thousands(summary.dead)));
+    }
+    parts.push(format!("{} left", style::thousands(summary.left)));
+    if summary.held_elsewhere {
+        parts.push("more with another worker".to_owned());
+    }
+    if summary.paused {
+        parts.push("paused".to_owned());
+    }
+    parts.join(", ")
+}
+
+/// Shows what would run, and changes nothing.
+pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened) -> Result<Code, Failure> {
+    let mut out = Out::new();
+    for watcher in watchers {
+        let ready = watchers::prepare(watcher, opened, true).await?;
+        for line in would_run(&ready, opened).await? {
+            out.line(&line)?;
+        }
+    }
+    out.flush()?;
+    Ok(Code::Done)
+}
+
+async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failure> {
+    let (definition, group) = (&ready.registered.definition, &ready.watcher.group);
+    let filter = definition.filter(group)?;
+    let command = ready.watcher.argv.join(" ");
+    let mut lines = Vec::new();
+    for shard in 0..definition.shards {
+        let (marker, _) = read_marker(opened.place(), group, shard, &definition.start).await?;
+        let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
+        let (names, cut) = read::names(&*opened.place().store, &range, "", 10_000).await?;
+        let open = marker.open.keys().filter(|name| !names.contains(name));
+        let fresh = names.iter().filter(|name| name.lane().shard(definition.shards) == shard && marker.lacks(name));
+        for name in open.chain(fresh) {
+            lines.push(format!("{group}: would run {command} for {} {}", id_of(name), name.slug()));
+        }
+        if cut {
+            lines.push(format!("{group}: and more"));
+        }
+    }
+    Ok(lines)
+}

@@ -1,6 +1,85 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// Run watch
+//! `evbus watch`: run handlers until told to stop.
+
+use tokio::sync::watch as signal;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output;
+use super::session::{Needs, Opened, Session, block_on};
+use super::style;
+use super::watchers::{self, Ready, RunArgs};
+use crate::group::worker::{Mode, Stop};
+use crate::store::dir::Execution;
+
+/// Run a command for each event, until told to stop
+///
+/// Runs the watchers of the config, or ad hoc the one that the flags describe. Events that came while nobody
+/// watched are run first.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args { }
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus watch                                        # all watchers of evbus.toml
+  evbus watch -g mail -t 'order.*' -- ./send-mail
+  evbus watch -g thumbs -t 'image.uploaded' -j 4 --timeout 2m -- make-thumb --size 256
+  evbus watch -g audit -t 'backup.**' --shell 'cat >> audit.log'
+
+The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
+65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).")]
+pub(super) struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let watchers = args.run.watchers(&session, "watch")?;
+    watchers::check_commands(&watchers, &session)?;
+    block_on(Needs::Everything, async {
+        let opened = session.open(Execution::Threaded).await?;
+        if args.run.dry_run {
+            return super::drain::dry_run(watchers, &opened).await;
+        }
+        let mut ready = Vec::new();
+        for watcher in watchers {
+            let next = watchers::prepare(watcher, &opened, false).await?;
+            if !args.run.quiet {
+                announce(&next, &opened).await?;
+            }
+            ready.push(next);
+        }
+        let (stop, stopped) = signal::channel(Stop::No);
+        let printer = args.run.printer(&session, true);
+        let ended = tokio::select! {
+            biased;
+            ended = watchers::run_all(ready, &opened, &Mode::Watch, &printer, &stopped) => ended,
+            failure = watchers::on_signals(stop) => {
+                failure?;
+                return Ok(Code::Done);
+            }
+        };
+        let mut code = Code::Done;
+        for watcher in ended {
+            if let Err(error) = watcher.outcome {
+                code = Failure::from(error).after(&format!("watcher '{}' ended", watcher.watcher.name)).tell();
+            }
+        }
+        Ok(code)
+    })
+}
+
+/// The first line: what is watched, how much waits, and what the patterns miss by a hair.
+async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
+    let definition = &ready.registered.definition;
+    let filter = definition.filter(&ready.watcher.group)?;
+    let (waiting, through) = watchers::backlog(ready, opened).await?;
+    let near = watchers::near_misses(ready, through, opened).await?;
+    let near = near.map_or_else(String::new, |near| format!(" ({near})"));
+    let paused = if definition.paused.is_some() { ", paused" } else { "" };
+    output::note(&format!(
+        "watching {}: group '{}', {}, {} waiting{near}{paused}",
+        opened.address,
+        ready.watcher.group,
+        watchers::wanted(&filter),
+        style::thousands(waiting),
+    ));
+    Ok(())
+}

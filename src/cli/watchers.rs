@@ -1,4 +1,126 @@
-//! stub
-use crate::group::lease::Process;
-use crate::group::marker::Owner;
-pub(super) fn process_of(owner: &Owner) -> Process { if std::path::Path::new(&format!("/proc/{}", owner.pid)).exists() { Process::MayLive } else { Process::Gone } }
+//! What `watch` and `drain` share: which watchers to run, their groups, and running them side by side.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::failure::Failure;
+use super::reporter::{LogFormat, Printer};
+use super::session::{Opened, Session};
+use crate::config::Watcher;
+use crate::group::Bounds;
+use crate::group::facts::Reporter;
+use crate::group::lease::Lease;
+use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
+use crate::handler::{Command, CommandHandler, Guard, Handler};
+use crate::store::StoreError;
+
+mod args;
+mod process;
+mod registry;
+mod stop;
+
+pub(super) use args::RunArgs;
+pub(super) use process::process_of;
+pub(super) use registry::{Ready, backlog, near_misses, prepare, wanted};
+pub(super) use stop::on_signals;
+
+/// Between TERM and KILL at a handler's time limit.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How one watcher ended.
+pub(super) struct Ended {
+    pub(super) watcher: Watcher,
+    pub(super) outcome: Result<Summary, StoreError>,
+}
+
+/// Checks every command before anything starts.
+pub(super) fn check_commands(watchers: &[Watcher], session: &Session) -> Result<(), Failure> {
+    for watcher in watchers {
+        let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world));
+        let handler = CommandHandler::new(command(watcher), Rc::clone(&session.clock), printer);
+        handler.check().map_err(|why| {
+            let (why, help) = split_help(&why);
+            let failure = Failure::usage(format!("watcher '{}': {why}", watcher.name));
+            match help {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// A one-line reason and the cure that it ends with.
+fn split_help(why: &str) -> (&str, Option<&str>) {
+    match why.split_once(" (help: ") {
+        Some((why, help)) => (why, Some(help.trim_end_matches(')'))),
+        None => (why, None),
+    }
+}
+
+fn command(watcher: &Watcher) -> Command {
+    Command {
+        argv: watcher.argv.clone(),
+        cwd: watcher.cwd.clone(),
+        env: watcher.env.clone(),
+        timeout: Some(watcher.timeout),
+        grace: GRACE,
+        label: watcher.group.to_string(),
+    }
+}
+
+/// Runs watchers whose groups are ready, side by side, until each has ended.
+pub(super) async fn run_all(
+    ready: Vec<Ready>,
+    opened: &Opened,
+    mode: &Mode,
+    printer: &Rc<Printer>,
+    stop: &watch::Receiver<Stop>,
+) -> Vec<Ended> {
+    let guard = Rc::new(Guard::new());
+    let me = process::this(opened.place());
+    let runs = ready.into_iter().map(|ready| {
+        let (guard, me, stop) = (Rc::clone(&guard), me.clone(), stop.clone());
+        async move {
+            let place = opened.place().clone();
+            let output: Rc<dyn crate::handler::Output> = Rc::clone(printer) as _;
+            let handler: Rc<dyn Handler> =
+                Rc::new(CommandHandler::with_guard(command(&ready.watcher), Rc::clone(&place.clock), output, guard));
+            let workplace = Workplace {
+                place,
+                group: ready.watcher.group.clone(),
+                registered: ready.registered,
+                handler,
+                reporter: Rc::clone(printer) as Rc<dyn Reporter>,
+                me,
+                alive: Rc::new(process_of),
+                stop,
+            };
+            let outcome = match Worker::new(workplace, settings(&ready.watcher, mode.clone(), opened)) {
+                Ok(worker) => worker.run().await,
+                Err(error) => Err(error),
+            };
+            Ended { watcher: ready.watcher, outcome }
+        }
+    });
+    join_all(runs).await
+}
+
+fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {
+    Settings {
+        mode,
+        concurrency: watcher.concurrency,
+        ordered: watcher.ordered,
+        retry: watcher.retry.clone(),
+        stop_timeout: watcher.stop_timeout,
+        lease: Lease::default(),
+        bounds: Bounds::default(),
+        poll: watcher.poll,
+        hints: watcher.hints,
+        url: opened.url(),
+        max_event_bytes: opened.bus.max_event_bytes(),
+    }
+}

@@ -114,6 +114,7 @@ impl SimHandler {
         let dice = &self.world.simulation.dice;
         match fate {
             Fate::Hang => 25 * SECOND,
+            Fate::Kill => SECOND,
             Fate::Slow => (dice.between(16.0, 40.0) * 1e6) as Micros,
             _ => (dice.around(0.3) * 1e6) as Micros,
         }

@@ -1,0 +1,171 @@
+//! The flags of `watch` and `drain`, and the watchers that they mean.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::cli::failure::Failure;
+use crate::cli::reporter::{LogFormat, Printer};
+use crate::cli::session::Session;
+use crate::cli::times;
+use crate::config::{MAX_CONCURRENCY, StartFrom, Watcher};
+use crate::group::GroupName;
+
+/// Flags of `watch` and `drain`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RunArgs {
+    /// Watchers of the config; none: all of them
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Run ad hoc, as this group; the command follows '--'
+    #[arg(short, long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Wanted types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
+    #[arg(short = 't', long = "type", value_name = "PATTERN", requires = "group")]
+    types: Vec<String>,
+    /// Unwanted types
+    #[arg(long, value_name = "PATTERN", requires = "group")]
+    not: Vec<String>,
+    /// Where a new group starts: earliest, now, or a time
+    #[arg(long, value_name = "START", requires = "group")]
+    from: Option<String>,
+    /// Into how many shards a new group is split, for good: so many workers can share it
+    #[arg(long, value_name = "N", requires = "group")]
+    shards: Option<u16>,
+    /// Handlers at a time
+    #[arg(short = 'j', long, value_name = "N", requires = "group")]
+    concurrency: Option<usize>,
+    /// One at a time for each ordering key, in the order of emission
+    #[arg(long, requires = "group")]
+    ordered: bool,
+    /// A handler's time limit
+    #[arg(long, value_name = "DURATION", requires = "group")]
+    timeout: Option<String>,
+    /// After so many failed attempts an event is a dead letter
+    #[arg(long, value_name = "N", requires = "group")]
+    max_attempts: Option<u32>,
+    /// The shortest and the longest pause between attempts
+    #[arg(long, value_name = "MIN..MAX", requires = "group")]
+    backoff: Option<String>,
+    /// Exit codes that mean dead at once
+    #[arg(long, value_name = "CODE", value_delimiter = ',', requires = "group")]
+    dead_on: Vec<i32>,
+    /// The command as one line for the shell, in place of '-- CMD'
+    #[arg(long, value_name = "CMD", requires = "group", conflicts_with = "command")]
+    shell: Option<String>,
+    /// Run the command in this folder
+    #[arg(long, value_name = "DIR", requires = "group")]
+    cwd: Option<PathBuf>,
+    /// Look this often where the file system gives no hints
+    #[arg(long, value_name = "DURATION")]
+    poll: Option<String>,
+    /// Do not use inotify
+    #[arg(long)]
+    no_hints: bool,
+    /// How long running handlers may go on after a stop
+    #[arg(long, value_name = "DURATION")]
+    stop_timeout: Option<String>,
+    /// Show what would run, and change nothing
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+    /// Print only failures
+    #[arg(short, long)]
+    pub(in crate::cli) quiet: bool,
+    /// How to log to stderr
+    #[arg(long, value_enum, default_value = "human", value_name = "FORMAT")]
+    log: LogFormat,
+    /// The handler: the event comes on its stdin
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl RunArgs {
+    /// The watchers to run: the ad hoc one, or those of the config.
+    pub(in crate::cli) fn watchers(&self, session: &Session, verb: &str) -> Result<Vec<Watcher>, Failure> {
+        let mut watchers = match &self.group {
+            Some(group) => vec![self.ad_hoc(group, session, verb)?],
+            None => self.configured(session, verb)?,
+        };
+        for watcher in &mut watchers {
+            if let Some(poll) = &self.poll {
+                watcher.poll = Some(times::parse_duration(poll)?);
+            }
+            if let Some(stop_timeout) = &self.stop_timeout {
+                watcher.stop_timeout = times::parse_duration(stop_timeout)?;
+            }
+            watcher.hints &= !self.no_hints;
+        }
+        Ok(watchers)
+    }
+
+    fn ad_hoc(&self, group: &str, session: &Session, verb: &str) -> Result<Watcher, Failure> {
+        let group = GroupName::parse(group)?;
+        if let Some(name) = self.names.first() {
+            let what = format!("'{name}' is no option: a command comes after '--'");
+            return Err(Failure::usage(what).help(format!("evbus {verb} -g {group} … -- {}", self.names.join(" "))));
+        }
+        let argv = match &self.shell {
+            Some(line) => Watcher::shell_argv(line),
+            None if self.command.is_empty() => {
+                let what = format!("no command to run for the events of group '{group}'");
+                return Err(Failure::usage(what).help(format!("evbus {verb} -g {group} -t 'TYPE' -- CMD ARG…")));
+            }
+            None => self.command.clone(),
+        };
+        let mut watcher = Watcher::new(group.to_string(), group, argv);
+        watcher.shell = self.shell.is_some();
+        watcher.types.clone_from(&self.types);
+        watcher.not.clone_from(&self.not);
+        watcher.from = self.from.as_deref().map(|text| StartFrom::parse(text, &session.world)).transpose()?;
+        watcher.shards = self.shards;
+        watcher.cwd.clone_from(&self.cwd);
+        watcher.ordered = self.ordered;
+        self.limits(&mut watcher)?;
+        Ok(watcher)
+    }
+
+    fn limits(&self, watcher: &mut Watcher) -> Result<(), Failure> {
+        if let Some(concurrency) = self.concurrency {
+            if !(1..=MAX_CONCURRENCY).contains(&concurrency) {
+                return Err(Failure::usage(format!("-j {concurrency} is not between 1 and {MAX_CONCURRENCY}")));
+            }
+            watcher.concurrency = concurrency;
+        }
+        if let Some(timeout) = &self.timeout {
+            watcher.timeout = times::parse_duration(timeout)?;
+        }
+        if let Some(backoff) = &self.backoff {
+            (watcher.retry.min, watcher.retry.max) = times::parse_range(backoff)?;
+        }
+        if let Some(max_attempts) = self.max_attempts {
+            if max_attempts == 0 {
+                return Err(Failure::usage("--max-attempts 0 would run nothing").help("--max-attempts 1: no retry"));
+            }
+            watcher.retry.max_attempts = max_attempts;
+        }
+        if !self.dead_on.is_empty() {
+            watcher.retry.dead_on.clone_from(&self.dead_on);
+        }
+        Ok(())
+    }
+
+    fn configured(&self, session: &Session, verb: &str) -> Result<Vec<Watcher>, Failure> {
+        if !self.command.is_empty() {
+            let what = "a command needs a group, which remembers what it has processed";
+            return Err(Failure::usage(what).help(format!("evbus {verb} -g GROUP -- {}", self.command.join(" "))));
+        }
+        let config = session.config()?;
+        if !self.names.is_empty() {
+            return self.names.iter().map(|name| Ok(config.watcher(name)?.clone())).collect();
+        }
+        if config.watchers.is_empty() {
+            let what = "no watchers: there is no config, or it has no [watchers.NAME]";
+            return Err(Failure::usage(what).help(format!("evbus {verb} -g GROUP -t 'TYPE' -- CMD ARG…")));
+        }
+        Ok(config.watchers)
+    }
+
+    /// Who prints what the workers report.
+    pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Rc<Printer> {
+        Rc::new(Printer::new(self.log, self.quiet, watching, &session.world))
+    }
+}

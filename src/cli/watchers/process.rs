@@ -1,0 +1,41 @@
+//! This process as other workers know it, and what can be known of theirs.
+
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+use crate::bus::Place;
+use crate::group::lease::Process;
+use crate::group::marker::Owner;
+
+/// This process, as other workers are to know it.
+pub(super) fn this(place: &Place) -> Owner {
+    Owner {
+        worker: format!("{:016x}", place.clock.random()),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        boot: boot(),
+        since: place.clock.now(),
+    }
+}
+
+/// This boot of this machine, and the process namespace: where both are the same, process ids mean the same.
+fn boot() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+/// What can be known of an owner's process.
+pub(in crate::cli) fn process_of(owner: &Owner) -> Process {
+    let here = boot();
+    // Where /proc tells nothing, two machines would look alike.
+    let known = here.len() > 40;
+    if owner.boot != here || !known {
+        return Process::MayLive;
+    }
+    let Some(pid) = i32::try_from(owner.pid).ok().and_then(Pid::from_raw) else { return Process::MayLive };
+    match test_kill_process(pid) {
+        Err(Errno::SRCH) => Process::Gone,
+        _ => Process::MayLive,
+    }
+}

@@ -1,0 +1,519 @@
+//! Who works in the simulation: emitters, workers, prune, an operator, and bad luck.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use evbus::bus::emit::{Draft, Emitter};
+use evbus::bus::{Place, prune};
+use evbus::clock::Clock;
+use evbus::event::{Event, EventTime, Identity, event_id};
+use evbus::group::definition::{self, Definition, Start};
+use evbus::group::facts::Silent;
+use evbus::group::lease::{Lease, Process as Alive};
+use evbus::group::marker::Owner;
+use evbus::group::request::{self, Request};
+use evbus::group::worker::{Mode, Settings, Stop, Worker, Workplace};
+use evbus::group::{Position, letter};
+use evbus::store::memory::MemoryStore;
+use evbus::store::{ErrorKind, StoreResult};
+use tokio::sync::watch;
+
+use crate::executor::{Micros, Process, SECOND};
+use crate::handler::SimHandler;
+use crate::network::{BEGIN, Line, Role, SkewedClock};
+use crate::plan::Birth;
+use crate::world::{Known, World};
+
+/// A running worker that something may happen to.
+struct Victim {
+    process: Rc<Process>,
+    stop: Option<watch::Sender<Stop>>,
+}
+
+/// Everything that lives in one seed.
+pub struct Cast {
+    world: Rc<World>,
+    god: Rc<Process>,
+    victims: RefCell<Vec<Victim>>,
+    hosts: RefCell<Vec<(u32, u32, Rc<Process>)>>,
+}
+
+impl Cast {
+    pub fn new(world: &Rc<World>) -> Rc<Self> {
+        let god = world.simulation.process();
+        Rc::new(Self { world: Rc::clone(world), god, victims: RefCell::default(), hosts: RefCell::default() })
+    }
+
+    /// Lets everybody begin.
+    pub fn begin(self: &Rc<Self>) {
+        let world = &self.world;
+        let plan = &world.plan;
+        for at in 0..plan.groups.len() {
+            let me = Rc::clone(self);
+            self.as_god(async move { me.group(at).await });
+        }
+        for at in 0..plan.emitters {
+            world.emitting.set(world.emitting.get() + 1);
+            let me = Rc::clone(self);
+            self.as_god(async move { me.emitter(at).await });
+        }
+        if let Some(every) = plan.prune {
+            let me = Rc::clone(self);
+            self.as_god(async move { me.pruner(every).await });
+        }
+        if plan.operator {
+            let me = Rc::clone(self);
+            self.as_god(async move { me.operator().await });
+        }
+        let me = Rc::clone(self);
+        self.as_god(async move { me.bad_luck().await });
+    }
+
+    fn as_god(&self, future: impl Future<Output = ()> + 'static) {
+        self.world.simulation.spawn(&self.god, future);
+    }
+
+    fn clock(&self) -> SkewedClock {
+        let simulation = Rc::clone(&self.world.simulation);
+        let dice = &simulation.dice;
+        let years = if self.world.plan.wild_clocks && dice.chance(0.15) { dice.one(&[3, -3, 40]) } else { 0 };
+        let millis: i64 = dice.one(&[0, 0, 0, 400, -7_000, 3_000, 3_600_000, -3_600_000]);
+        let jump = if dice.chance(0.1) { dice.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
+        SkewedClock {
+            skew: years * 365 * 86_400 * 1_000_000 + millis * 1_000,
+            drift: if dice.chance(0.2) { dice.between(-0.01, 0.01) } else { 0.0 },
+            jump: ((dice.share() * self.world.plan.faults_until as f64) as Micros, jump),
+            uptime: (dice.around(300.0) * 1e6) as Micros,
+            simulation,
+        }
+    }
+
+    fn place(&self, process: &Rc<Process>, role: Role, clock: SkewedClock) -> Place {
+        let line = Line {
+            world: Rc::clone(&self.world),
+            process: Rc::clone(process),
+            role,
+            groups_read: Cell::new(0),
+        };
+        let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(line), self.world.plan.profile);
+        Place { store: Rc::new(store), clock: Rc::new(clock) }
+    }
+
+    async fn pause(&self, seconds: f64) {
+        self.world.simulation.sleep((seconds * 1e6) as Micros).await;
+    }
+
+    // ---- groups and their workers
+
+    async fn group(self: Rc<Self>, at: usize) {
+        let plan = self.world.plan.groups[at].clone();
+        let start = match plan.born {
+            None => Start::Earliest,
+            Some((when, birth)) => {
+                self.world.simulation.sleep_until(when).await;
+                match birth {
+                    Birth::Now => Start::Now,
+                    Birth::Earliest => Start::Earliest,
+                    Birth::At(at) => Start::At(EventTime::from_micros(BEGIN + at as i64)),
+                }
+            }
+        };
+        loop {
+            let process = self.world.simulation.process();
+            let place = self.place(&process, Role::Operator, self.clock());
+            if self.create(&place, at, start).await.is_ok() {
+                break;
+            }
+            self.pause(1.0).await;
+        }
+        for watcher in 0..plan.watchers {
+            let me = Rc::clone(&self);
+            self.as_god(async move { me.watcher(at, watcher).await });
+        }
+        for drain in 0..plan.drains {
+            let me = Rc::clone(&self);
+            self.as_god(async move { me.cron(at, drain).await });
+        }
+        let me = Rc::clone(&self);
+        if self.world.plan.pauses && at == 0 {
+            self.as_god(async move { me.pauser(at).await });
+        }
+    }
+
+    async fn create(&self, place: &Place, at: usize, start: Start) -> StoreResult<()> {
+        let plan = &self.world.plan.groups[at];
+        let name = self.world.groups.borrow()[at].name.clone();
+        if definition::find(&*place.store, &name).await?.is_some() {
+            return Ok(());
+        }
+        let start = definition::resolve(&*place.store, &*place.clock, start).await?;
+        let made = Definition {
+            created: place.clock.now(),
+            types: plan.types.clone(),
+            not: Vec::new(),
+            shards: plan.shards,
+            start,
+            paused: None,
+        };
+        definition::create(&*place.store, &name, made).await.map(|_| ())
+    }
+
+    /// Pauses a group for a while, and resumes it.
+    async fn pauser(&self, at: usize) {
+        let name = self.world.groups.borrow()[at].name.clone();
+        let world = &self.world;
+        loop {
+            self.pause(world.simulation.dice.around(40.0)).await;
+            let over = !world.faults();
+            let process = world.simulation.process();
+            let place = self.place(&process, Role::Operator, self.clock());
+            loop {
+                let Ok(Some(found)) = definition::find(&*place.store, &name).await else { continue };
+                let mut definition = found.definition.clone();
+                let since = place.clock.now();
+                let paused = definition::Paused { since, why: None };
+                definition.paused = if over || definition.paused.is_some() { None } else { Some(paused) };
+                if definition.paused == found.definition.paused
+                    || matches!(definition::replace(&*place.store, &name, &found.version, definition).await, Ok(Some(_)))
+                {
+                    break;
+                }
+            }
+            if over {
+                return;
+            }
+        }
+    }
+
+    async fn watcher(&self, at: usize, _number: usize) {
+        let dice = &self.world.simulation.dice;
+        self.pause(dice.around(3.0)).await;
+        while !self.world.workers_end.get() {
+            self.work(at, Mode::Watch).await;
+            self.pause(dice.one(&[0.5, 2.0, 5.0, 30.0])).await;
+        }
+    }
+
+    /// A cron job: one drain after the other, overlapping where one takes long.
+    async fn cron(self: Rc<Self>, at: usize, _number: usize) {
+        let dice = &self.world.simulation.dice;
+        let every = dice.one(&[5.0, 10.0, 20.0]);
+        let wait = dice.chance(0.3);
+        let most = dice.chance(0.2).then_some(3);
+        while !self.world.workers_end.get() {
+            let me = Rc::clone(&self);
+            let span = dice.chance(0.2).then(|| Duration::from_secs(10));
+            self.as_god(async move { me.work(at, Mode::Drain { wait, most, span }).await });
+            self.pause(every).await;
+        }
+    }
+
+    /// One worker's life.
+    async fn work(&self, at: usize, mode: Mode) {
+        let world = &self.world;
+        let process = world.simulation.process();
+        let host = world.simulation.dice.below(world.plan.hosts as usize) as u32;
+        let (sender, receiver) = watch::channel(Stop::No);
+        self.hosts.borrow_mut().push((host, process.pid, Rc::clone(&process)));
+        self.victims.borrow_mut().push(Victim { process: Rc::clone(&process), stop: Some(sender) });
+        let place = self.place(&process, Role::Worker, self.clock());
+        world.tell(|| format!("p{} begins on host {host}: {mode:?} {}", process.pid, world.plan.groups[at].name));
+        let body = self.worker(at, mode, place, Rc::clone(&process), host, receiver);
+        let (simulation, mine, world) = (Rc::clone(&world.simulation), Rc::clone(&process), Rc::clone(world));
+        self.world.simulation.spawn(&process, async move {
+            if let Err(error) = body.await
+                && error.kind() != ErrorKind::Unavailable
+            {
+                world.complain(format!("p{}: {error}", mine.pid));
+            }
+            world.tell(|| format!("p{} ends", mine.pid));
+            simulation.kill(&mine);
+        });
+        process.ended().await;
+        self.victims.borrow_mut().retain(|victim| !victim.process.dead());
+    }
+
+    fn worker(
+        &self,
+        at: usize,
+        mode: Mode,
+        place: Place,
+        process: Rc<Process>,
+        host: u32,
+        stop: watch::Receiver<Stop>,
+    ) -> impl Future<Output = StoreResult<()>> + 'static {
+        let world = Rc::clone(&self.world);
+        let plan = world.plan.groups[at].clone();
+        let name = world.groups.borrow()[at].name.clone();
+        let me = Owner {
+            worker: format!("{:016x}", place.clock.random()),
+            host: format!("host{host}"),
+            pid: process.pid,
+            boot: format!("boot{host}"),
+            since: place.clock.now(),
+        };
+        let neighbours: Vec<(u32, u32, Rc<Process>)> = self.hosts.borrow().clone();
+        let simulated = Rc::clone(&world);
+        let alive = move |owner: &Owner| {
+            let there = neighbours.iter().find(|(on, pid, _)| *on == host && *pid == owner.pid);
+            match there {
+                Some((_, _, process)) if process.dead() => Alive::Gone,
+                _ => Alive::MayLive,
+            }
+        };
+        let handler = SimHandler {
+            world: Rc::clone(&world),
+            process,
+            group: at,
+            stopped: Rc::default(),
+            waiting: Rc::default(),
+        };
+        let settings = Settings {
+            mode,
+            concurrency: plan.concurrency,
+            ordered: plan.ordered,
+            retry: world.plan.retry.clone(),
+            stop_timeout: Duration::from_secs(5),
+            lease: Lease::default(),
+            bounds: plan.bounds,
+            poll: None,
+            hints: world.plan.hints,
+            url: "memory:".to_owned(),
+            max_event_bytes: 1 << 20,
+        };
+        async move {
+            let registered = loop {
+                match definition::find(&*place.store, &name).await {
+                    Ok(Some(found)) => break found,
+                    Ok(None) => simulated.complain(format!("group {name} is not there")),
+                    Err(_) => {}
+                }
+                place.clock.sleep_until(place.clock.elapsed() + Duration::from_secs(1)).await;
+            };
+            let workplace = Workplace {
+                place,
+                group: name,
+                registered,
+                handler: Rc::new(handler),
+                reporter: Rc::new(Silent),
+                me,
+                alive: Rc::new(alive),
+                stop,
+            };
+            Worker::new(workplace, settings)?.run().await.map(|_| ())
+        }
+    }
+
+    // ---- emitters
+
+    async fn emitter(&self, at: usize) {
+        let world = &self.world;
+        let dice = &world.simulation.dice;
+        let next = Rc::new(Cell::new(0));
+        self.pause(dice.around(2.0)).await;
+        while next.get() < world.plan.events_each {
+            let process = world.simulation.process();
+            let place = self.place(&process, Role::Emitter, self.clock());
+            self.victims.borrow_mut().push(Victim { process: Rc::clone(&process), stop: None });
+            let body = emit_all(Rc::clone(world), Rc::clone(&process), place, at, Rc::clone(&next));
+            let (simulation, mine) = (Rc::clone(&world.simulation), Rc::clone(&process));
+            world.simulation.spawn(&process, async move {
+                body.await;
+                simulation.kill(&mine);
+            });
+            process.ended().await;
+            self.victims.borrow_mut().retain(|victim| !victim.process.dead());
+            self.pause(1.0).await;
+        }
+        world.emitting.set(world.emitting.get() - 1);
+    }
+
+    // ---- prune, operator, bad luck
+
+    async fn pruner(&self, every: Micros) {
+        let world = &self.world;
+        loop {
+            self.world.simulation.sleep(every).await;
+            if !world.prunes.get() {
+                return;
+            }
+            let process = world.simulation.process();
+            let place = self.place(&process, Role::Pruner, self.clock());
+            let before = place.clock.now().minus(Duration::from_secs(world.simulation.dice.one(&[5, 60])));
+            let _ = prune::prune(&place, prune::Request { before, dry_run: false }, |_| {}).await;
+        }
+    }
+
+    async fn operator(&self) {
+        let world = &self.world;
+        let dice = &world.simulation.dice;
+        let until = world.plan.faults_until + 20 * SECOND;
+        while world.simulation.now() < until {
+            self.pause(dice.between(10.0, 60.0)).await;
+            let process = world.simulation.process();
+            let place = self.place(&process, Role::Operator, self.clock());
+            for at in 0..world.plan.groups.len() {
+                let _ = self.redrive(&place, at).await;
+                if world.plan.resets && dice.chance(0.2) {
+                    let _ = self.reset(&place, at).await;
+                }
+            }
+        }
+    }
+
+    async fn redrive(&self, place: &Place, at: usize) -> StoreResult<()> {
+        let dice = &self.world.simulation.dice;
+        let (name, shards) = {
+            let groups = self.world.groups.borrow();
+            (groups[at].name.clone(), groups[at].shards())
+        };
+        for letter_name in letter::names(place, &name).await? {
+            if dice.chance(0.5) {
+                let Some(letter) = letter::read(place, &name, &letter_name).await? else { continue };
+                if let Some(id) = self.world.id_of(letter.name.as_str()).filter(|_| dice.chance(0.6)) {
+                    self.world.cured.borrow_mut().insert(id);
+                }
+                let shard = letter.name.lane().shard(shards);
+                let asked = Request::Redrive { event: letter.name, letter: letter_name };
+                request::ask(place, &name, shard, &asked).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reset(&self, place: &Place, at: usize) -> StoreResult<()> {
+        let dice = &self.world.simulation.dice;
+        let (name, shards) = {
+            let groups = self.world.groups.borrow();
+            (groups[at].name.clone(), groups[at].shards())
+        };
+        let shard = dice.below(usize::from(shards)) as u16;
+        let to = match dice.chance(0.5) {
+            true => Position::START,
+            false => self.world.groups.borrow()[at].through(shard),
+        };
+        request::ask(place, &name, shard, &Request::Reset { to }).await
+    }
+
+    /// Kills, freezes and stops, while there are faults.
+    async fn bad_luck(&self) {
+        let world = &self.world;
+        let dice = &world.simulation.dice;
+        loop {
+            self.pause(dice.around(world.plan.chaos)).await;
+            if !world.faults() {
+                return;
+            }
+            let victims = self.victims.borrow();
+            if victims.is_empty() {
+                continue;
+            }
+            let victim = &victims[dice.below(victims.len())];
+            let process = Rc::clone(&victim.process);
+            match (dice.below(10), &victim.stop) {
+                (0..4, _) => {
+                    world.tell(|| format!("p{} is killed", process.pid));
+                    drop(victims);
+                    world.simulation.kill(&process);
+                }
+                (4..8, _) => {
+                    let time = dice.one(&[1, 5, 10, 20, 40, 150]);
+                    world.tell(|| format!("p{} freezes for {time} s", process.pid));
+                    world.simulation.freeze(&process, world.simulation.now() + time * SECOND);
+                }
+                (_, Some(stop)) => {
+                    world.tell(|| format!("p{} is told to stop", process.pid));
+                    let _ = stop.send(dice.one(&[Stop::Starts, Stop::Starts, Stop::Handlers]));
+                }
+                (_, None) => {}
+            }
+        }
+    }
+}
+
+/// One emitting process: goes on where the one before it died.
+async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usize, next: Rc<Cell<usize>>) {
+    let plan = &world.plan;
+    let clock = Rc::clone(&place.clock);
+    let pid = process.pid;
+    let mut emitter = Emitter::new(place, Duration::from_secs(60));
+    let mut order = 0;
+    while next.get() < plan.events_each {
+        let dice = &world.simulation.dice;
+        if next.get() >= plan.backlog {
+            world.simulation.sleep(dice.around(plan.emit_pause) as Micros).await;
+        }
+        let batch = dice.one(&[1, 1, 1, 2, 4]);
+        let named = dice.chance(0.3);
+        let drafts: Vec<(String, Draft)> = (0..batch)
+            .map(|part| {
+                order += 1;
+                draft(&world, &*clock, named.then(|| (at, next.get() + part)), (pid, order))
+            })
+            .collect();
+        let (ids, drafts): (Vec<String>, Vec<Draft>) = drafts.into_iter().unzip();
+        if !named {
+            next.set(next.get() + batch);
+        }
+        match emitter.emit(&drafts).await {
+            Ok(receipts) => {
+                for (id, receipt) in ids.iter().zip(receipts) {
+                    let mut events = world.events.borrow_mut();
+                    let known = events.get_mut(id).expect("it was made");
+                    if known.acked.is_none() {
+                        world.tell(|| format!("p{pid} {id} acknowledged as {}", receipt.name));
+                        known.acked = Some((world.simulation.now(), receipt.name));
+                    }
+                }
+                if named {
+                    next.set(next.get() + batch);
+                }
+            }
+            Err(error) => {
+                world.tell(|| format!("p{pid} cannot emit {ids:?}: {error}"));
+                if error.kind() == ErrorKind::Unfit {
+                    // Its clock is wrong: another machine goes on.
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order: (u32, u32)) -> (String, Draft) {
+    let dice = &world.simulation.dice;
+    let type_ = dice.one(&["order.created", "order.paid", "user.seen", "Ünlisted Type"]);
+    let key = dice.chance(0.7).then(|| format!("key{}", dice.below(world.plan.keys)));
+    let identity = Identity::random(dice.next(), dice.next());
+    let id = match named {
+        Some((emitter, number)) => format!("named-{emitter}-{number}"),
+        None => event_id(clock.now(), &identity),
+    };
+    let mut event = Event::new(&*id, "/simulation", type_);
+    // What is emitted again must be the same.
+    let (type_, key) = match world.events.borrow().get(&id) {
+        Some(known) => (known.type_.clone(), known.key.clone()),
+        None => (type_.to_owned(), key),
+    };
+    if type_ != "" {
+        event = Event::new(&*id, "/simulation", &*type_);
+    }
+    if let Some(key) = &key {
+        event = event.subject(key);
+    }
+    let event = event.build().expect("a valid event");
+    let identity = if named.is_some() { Identity::named("/simulation", &id) } else { identity };
+    world.by_identity.borrow_mut().insert(identity.to_string(), id.clone());
+    let known = Known {
+        id: id.clone(),
+        type_,
+        key,
+        order: named.is_none().then_some(order),
+        began: world.simulation.now(),
+        acked: None,
+    };
+    world.events.borrow_mut().entry(id.clone()).or_insert(known);
+    let draft = if named.is_some() { Draft::named(event) } else { Draft::fresh(event, identity) };
+    (id, draft)
+}

@@ -1,0 +1,250 @@
+//! What must hold after every change of the store.
+
+use std::rc::Rc;
+
+use evbus::event::{EventName, EventTime};
+use evbus::group::{Marker, Position};
+
+use crate::dice;
+use crate::world::{GroupState, World};
+
+/// Watches the store.
+pub fn observe(world: &Rc<World>) {
+    let watching = Rc::downgrade(world);
+    world.contents.observe(Box::new(move |key, old, new| {
+        let Some(world) = watching.upgrade() else { return };
+        world.simulation.note(dice::hash(key).rotate_left(7) ^ u64::from(new.is_some()));
+        changed(&world, key, old, new);
+        ring(&world);
+    }));
+}
+
+/// Hints: "look now", perhaps, and sometimes for nothing.
+fn ring(world: &Rc<World>) {
+    if !world.plan.hints {
+        return;
+    }
+    let dice = &world.simulation.dice;
+    world.bells.borrow_mut().retain(|(process, _)| !process.dead());
+    for (_, bell) in world.bells.borrow().iter() {
+        if !dice.chance(world.plan.hints_lost) {
+            let bell = Rc::clone(bell);
+            world.simulation.later(dice.around(20_000.0) as u64, move || bell.ring());
+        }
+    }
+}
+
+fn changed(world: &World, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
+    if key == "frontier" {
+        return frontier(world, new);
+    }
+    if let Some(name) = EventName::from_key(key) {
+        return event(world, name, new.is_some());
+    }
+    let mut groups = world.groups.borrow_mut();
+    for (at, group) in groups.iter_mut().enumerate() {
+        if key == evbus::bus::keys::group(&group.name) {
+            return definition(world, group, new);
+        }
+        let Some(rest) = key.strip_prefix(&evbus::bus::keys::state(&group.name)) else { continue };
+        if let Some(shard) = rest.strip_prefix("marker-") {
+            let new = serde_json::from_slice(new.expect("a marker is never deleted")).expect("a marker parses");
+            return marker(world, at, group, shard.parse().unwrap(), new);
+        }
+        if rest.starts_with("requests/") {
+            match new {
+                Some(bytes) => world.requested(group, key, bytes),
+                None => forgotten(group, key),
+            }
+        }
+        if let Some(letter) = rest.strip_prefix("dead/") {
+            self::letter(world, group, letter, old.is_some(), new.is_some());
+        }
+    }
+}
+
+fn frontier(world: &World, new: Option<&[u8]>) {
+    let text: serde_json::Value = serde_json::from_slice(new.expect("the frontier stays")).unwrap();
+    let w: EventTime = text["w"].as_str().unwrap().parse().unwrap();
+    if w <= world.frontier.get() {
+        world.complain(format!("the frontier falls from {} to {w}", world.frontier.get()));
+    }
+    world.tell(|| format!("W is {w}"));
+    world.frontier.set(w);
+}
+
+fn event(world: &World, name: EventName, there: bool) {
+    world.tell(|| format!("{} {name} {}", if there { "put" } else { "gone" }, world.id_of(name.as_str()).unwrap_or_default()));
+    if there {
+        world.present.borrow_mut().insert(name);
+    } else {
+        world.present.borrow_mut().remove(&name);
+        world.deleted.borrow_mut().insert(name);
+    }
+}
+
+fn definition(world: &World, group: &mut GroupState, new: Option<&[u8]>) {
+    let definition: evbus::group::Definition = serde_json::from_slice(new.expect("nobody removes groups")).unwrap();
+    if group.definition.is_none() {
+        group.created = world.simulation.now();
+        if definition.start.time() > world.frontier.get() {
+            world.complain(format!("{} starts at {}, above W {}", group.name, definition.start, world.frontier.get()));
+        }
+    }
+    let paused = definition.paused.is_some();
+    if paused != group.paused {
+        group.resumed = world.simulation.now();
+    }
+    world.tell(|| format!("{} starts at {}, paused: {paused}", group.name, definition.start));
+    group.paused = paused;
+    group.definition = Some(definition);
+}
+
+fn forgotten(group: &mut GroupState, key: &str) {
+    if let Some((_, id)) = evbus::bus::keys::request_of(&group.name, key) {
+        group.redrives.remove(id);
+    }
+}
+
+fn letter(world: &World, group: &mut GroupState, letter: &str, was: bool, is: bool) {
+    let Some(id) = world.id_of(letter) else { return };
+    world.tell(|| format!("letter {letter} of {id}: {is}"));
+    let now = world.simulation.now();
+    let runs = group.runs.entry(id).or_default();
+    match (was, is) {
+        (false, true) => {
+            runs.letters += 1;
+            runs.first_settled.get_or_insert(now);
+        }
+        (true, false) => runs.letters -= 1,
+        _ => {}
+    }
+}
+
+/// A shard's marker was written.
+fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Marker) {
+    let start = || group.definition.as_ref().map_or(Position::START, |definition| definition.start.clone());
+    let old = group.markers.remove(&shard).unwrap_or_else(|| Marker::new(start()));
+    world.tell(|| {
+        let owner = new.owner.as_ref().map(|owner| owner.pid);
+        format!(
+            "{}/{shard} epoch {} owner {owner:?} through {} done {:?} open {:?} unclean {}",
+            group.name,
+            new.epoch,
+            new.through,
+            new.done.iter().filter_map(|stem| world.id_of(stem)).collect::<Vec<_>>(),
+            new.open.iter().map(|(name, open)| (world.id_of(name.as_str()), open.attempts, open.next.map(|n| n.to_string()), open.dead.is_some())).collect::<Vec<_>>(),
+            new.unclean
+        )
+    });
+    owner(world, group, shard, &old, &new);
+    let reset = new.folded.difference(&old.folded).find_map(|id| group.resets.get(id).cloned());
+    match &reset {
+        Some((_, to, _)) => excuse(world, group, shard, to),
+        None => {
+            if new.through < old.through {
+                world.complain(format!("{}/{shard}: through falls to {}", group.name, new.through));
+            }
+            left_open(world, group, shard, &old, &new);
+        }
+    }
+    let from = reset.map_or_else(|| old.through.clone(), |(_, to, _)| to);
+    passed(world, group, shard, &from, &old, &new);
+    done(world, group, shard, &old, &new);
+    limits(world, at, group, shard, &new);
+    group.markers.insert(shard, new);
+}
+
+/// One owner after the other, each in its own epoch.
+fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+    let owner = |marker: &Marker| marker.owner.as_ref().map(|owner| owner.worker.clone());
+    let fine = match new.epoch.checked_sub(old.epoch) {
+        Some(0) => old.owner.is_some() && (owner(new).is_none() || owner(new) == owner(old)),
+        Some(1) => new.owner.is_some(),
+        _ => false,
+    };
+    if !fine || new.nonce == old.nonce {
+        let (was, is) = (old.owner.as_ref().map(|o| o.pid), new.owner.as_ref().map(|o| o.pid));
+        world.complain(format!("{}/{shard}: epoch {} of {was:?} is followed by {} of {is:?}", group.name, old.epoch, new.epoch));
+    }
+}
+
+/// An operator's reset: what lies before it need not be processed any more.
+fn excuse(world: &World, group: &mut GroupState, shard: u16, to: &Position) {
+    let shards = group.shards();
+    for known in world.events.borrow().values() {
+        if let Some((_, name)) = &known.acked
+            && name.lane().shard(shards) == shard
+            && to.covers(name)
+        {
+            group.runs.entry(known.id.clone()).or_default().excused = true;
+        }
+    }
+}
+
+/// Whether an event has been processed, or need not be.
+fn settled(world: &World, group: &GroupState, id: Option<&String>, deleted: bool) -> bool {
+    let Some(id) = id else { return true };
+    let wanted = world.events.borrow().get(id).is_none_or(|known| group.filter.matches(&known.type_));
+    deleted || !wanted || group.handled(id)
+}
+
+/// What left `open` was processed, or its letter is there.
+fn left_open(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+    for (name, open) in old.open.iter().filter(|(name, _)| !new.open.contains_key(*name)) {
+        let id = world.id_of(name.as_str());
+        let deleted = world.deleted.borrow().contains(name) && open.letter.is_none();
+        let buried = open.dead.as_ref().is_some_and(|letter| {
+            world.contents.read(&evbus::bus::keys::letter(&group.name, letter)).is_some()
+        });
+        let succeeded = id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| !runs.successes.is_empty());
+        let unwanted = id.is_none();
+        if !(deleted || buried || unwanted || (succeeded && open.dead.is_none())) {
+            world.complain(format!("{}/{shard}: {id:?} {name} leaves open, neither done nor dead", group.name));
+        }
+    }
+}
+
+/// `through` is at most W and passes only what is settled, open or not acknowledged.
+fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &Marker, new: &Marker) {
+    if new.through.time() > world.frontier.get() {
+        world.complain(format!("{}/{shard}: through {} above W {}", group.name, new.through, world.frontier.get()));
+    }
+    let shards = group.shards();
+    let present = world.present.borrow();
+    let edge = EventName::parse(&format!("{}-000000000000000a-a.json", from.time())).unwrap();
+    for name in present.range(edge..).take_while(|name| name.time() <= new.through.time()) {
+        if name.lane().shard(shards) != shard || from.covers(name) || !new.through.covers(name) {
+            continue;
+        }
+        let known = new.open.contains_key(name) || old.done.contains(name.stem());
+        let id = world.id_of(name.as_str());
+        let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).and_then(|known| known.acked.clone()));
+        let acked = acked.is_some_and(|(_, acked)| acked == *name);
+        if acked && !known && !settled(world, group, id.as_ref(), world.deleted.borrow().contains(name)) {
+            world.complain(format!("{}/{shard}: through {} passes {id:?} {name}", group.name, new.through));
+        }
+    }
+}
+
+/// `done` lists only what was processed.
+fn done(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+    for stem in new.done.difference(&old.done) {
+        let id = world.id_of(stem);
+        let deleted = world.deleted.borrow().iter().any(|name| name.stem() == &**stem);
+        if !settled(world, group, id.as_ref(), deleted) {
+            world.complain(format!("{}/{shard}: {id:?} is said to be done and is not", group.name));
+        }
+    }
+}
+
+/// Markers stay small.
+fn limits(world: &World, at: usize, group: &GroupState, shard: u16, new: &Marker) {
+    let bounds = world.plan.groups[at].bounds;
+    if new.open.len() > bounds.open {
+        world.complain(format!("{}/{shard}: open holds {} of {}", group.name, new.open.len(), bounds.open));
+    }
+    if new.done.len() > bounds.window + world.plan.groups[at].concurrency {
+        world.complain(format!("{}/{shard}: done holds {} of {}", group.name, new.done.len(), bounds.window));
+    }
+}
