@@ -1,0 +1,88 @@
+//! Workers that are killed: nothing is lost, and nothing of theirs goes on running.
+
+use super::support::{Home, signal, unique, until};
+
+#[test]
+fn nothing_is_lost_when_workers_are_killed() {
+    let home = Home::new();
+    let ids = home.emit_many("t", 300);
+    home.run(&["group", "create", "g", "--from", "earliest", "--shards", "2"]).exits(0);
+    let handler = "echo $EVBUS_ID >> seen";
+    let mut kills = 0;
+    while unique(home.lines("seen")).len() < 300 {
+        let before = home.lines("seen").len();
+        let mut watch = home.spawn(&["watch", "-q", "-g", "g", "-j", "2", "--shell", handler]);
+        until("it makes some progress", || home.lines("seen").len() >= (before + 40).min(300));
+        signal(&watch, "KILL");
+        watch.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills >= 3, "{kills}");
+    home.run(&["drain", "-g", "g", "--shell", handler]).exits(0);
+    assert_eq!(unique(home.lines("seen")), super::support::sorted(ids));
+    // At least once: what ran when its worker was killed may run again, and no more than that.
+    assert!(home.lines("seen").len() <= 300 + kills * 60, "{}", home.lines("seen").len());
+}
+
+#[test]
+fn a_handler_does_not_outlive_its_killed_worker() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let hang = "sleep 1000 & echo $$ $! > pids.new; mv pids.new pids; wait";
+    let mut watch = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", hang]);
+    until("the handler runs", || !home.lines("pids").is_empty());
+    signal(&watch, "KILL");
+    watch.wait().unwrap();
+    for pid in home.lines("pids").remove(0).split(' ') {
+        until("the handler is gone", || !runs(pid));
+    }
+}
+
+/// Whether a process is there and no zombie.
+fn runs(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn a_handler_that_kills_its_worker_becomes_a_dead_letter() {
+    let home = Home::new();
+    home.emit_many("good", 3);
+    home.emit_many("killer", 1);
+    home.emit_many("good", 3);
+    let handler = "test $EVBUS_TYPE = good || kill -9 $PPID; echo $EVBUS_ID >> seen";
+    let drain = [
+        "drain", "-g", "g", "--from", "earliest", "-j", "2", "--max-attempts", "3", "--backoff", "1ms..2ms", "--wait",
+        "--shell", handler,
+    ];
+    let letters = || std::fs::read_dir(home.bus().join("state/g/dead")).map_or(0, Iterator::count);
+    until("the killer is a dead letter", || {
+        home.run(&drain);
+        letters() == 1 && unique(home.lines("seen")).len() == 6
+    });
+    home.run(&drain).exits(0);
+}
+
+#[test]
+fn an_emit_that_is_killed_loses_nothing_it_has_acknowledged() {
+    let home = Home::new();
+    let document = |n: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\"}}");
+    let lines: Vec<String> = (0..3_000).map(document).collect();
+    home.file("lines", &format!("{}\n", lines.join("\n")));
+    let mut emit = home.command("sh").args(["-c", "exec $EVBUS emit --ndjson @lines > acked"]).spawn().unwrap();
+    until("some are acknowledged", || !home.lines("acked").is_empty());
+    signal(&emit, "KILL");
+    emit.wait().unwrap();
+    let acknowledged = home.lines("acked");
+    let on_bus = home.events().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>();
+    for id in &acknowledged {
+        assert!(on_bus.contains(&format!("\"id\":\"{id}\"")), "{id} was acknowledged and is not there");
+    }
+    // Again, with the same ids: what was acknowledged is not added a second time.
+    assert_eq!(home.run(&["emit", "--ndjson", "@lines"]).exits(0).lines().len(), 3_000);
+    home.run(&["drain", "-g", "g", "--from", "earliest", "-j", "2", "--shell", "echo $EVBUS_ID >> seen"]).exits(0);
+    let seen = home.lines("seen");
+    assert_eq!(unique(seen.clone()).len(), 3_000);
+    for id in &acknowledged {
+        assert_eq!(seen.iter().filter(|other| *other == id).count(), 1, "{id}");
+    }
+}

@@ -1,0 +1,116 @@
+//! emit: what is written, what is printed, what is refused.
+
+use super::support::{Home, unique};
+
+#[test]
+fn one_event_is_one_readable_file_and_its_id_is_printed() {
+    let home = Home::new();
+    let id = home.run(&["emit", "backup.done", "-F", "rc=0", "-f", "host=db1"]).exits(0).out;
+    let events = home.events();
+    assert_eq!(events.len(), 1);
+    let text = std::fs::read_to_string(&events[0]).unwrap();
+    assert!(text.contains(&format!("\"id\":\"{}\"", id.trim())), "{text}");
+    assert!(text.contains("\"rc\":0") && text.contains("\"host\":\"db1\""), "{text}");
+    assert!(std::fs::read_dir(home.bus().join("staging")).unwrap().next().is_none());
+}
+
+#[test]
+fn data_is_kept_byte_for_byte() {
+    let home = Home::new();
+    let data = r#"{"b":1.50, "a":[1,  2],"u":"é"}"#;
+    home.run(&["emit", "x", data]).exits(0);
+    home.feed(&["emit", "x", "-"], data).exits(0);
+    home.file("d.json", data);
+    home.run(&["emit", "x", "@d.json"]).exits(0);
+    for event in home.events() {
+        assert!(std::fs::read_to_string(event).unwrap().contains(data));
+    }
+}
+
+#[test]
+fn stdin_is_left_alone_unless_asked_for() {
+    let home = Home::new();
+    let line = "printf 'a\\nb\\n' | while read x; do $EVBUS emit t -q; echo $x; done";
+    assert_eq!(home.shell(line).exits(0).lines(), ["a", "b"]);
+}
+
+#[test]
+fn data_that_is_not_json_is_refused_with_the_cure() {
+    let home = Home::new();
+    home.run(&["emit", "note", "hello"]).exits(2).says("not JSON", "--text");
+    home.run(&["emit", "note", "hello", "--text"]).exits(0);
+    assert_eq!(home.events().len(), 1);
+}
+
+#[test]
+fn a_bad_line_is_named_and_what_came_before_it_is_kept() {
+    let home = Home::new();
+    let ran = home.feed(&["emit", "t", "--ndjson"], "{\"n\":1}\n\n{\"n\":2}\n{n:3}\n{\"n\":4}\n").exits(2);
+    assert_eq!(ran.lines().len(), 2);
+    assert!(ran.err.contains("2 events acknowledged") && ran.err.contains("line 4"), "{}", ran.err);
+    assert_eq!(home.events().len(), 2);
+}
+
+#[test]
+fn a_document_without_a_required_attribute_is_refused_by_its_name() {
+    let home = Home::new();
+    home.feed(&["emit", "--ndjson"], "{\"specversion\":\"1.0\",\"id\":\"1\",\"type\":\"t\"}\n")
+        .exits(2)
+        .says("line 1: attribute 'source' is missing", "");
+}
+
+#[test]
+fn a_repeated_id_is_there_once() {
+    let home = Home::new();
+    for _ in 0..3 {
+        assert_eq!(home.run(&["emit", "t", "--id", "nightly-1"]).exits(0).out, "nightly-1\n");
+    }
+    assert_eq!(home.events().len(), 1);
+    home.run(&["emit", "t", "--id", "nightly-1", "--source", "//other"]).exits(0);
+    assert_eq!(home.events().len(), 2);
+}
+
+#[test]
+fn a_bulk_emit_with_ids_adds_nothing_twice() {
+    let home = Home::new();
+    let document = |n: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\"}}\n");
+    let lines: String = (0..40).chain(0..3).map(document).collect();
+    assert_eq!(home.feed(&["emit", "--ndjson"], &lines).exits(0).lines().len(), 43);
+    let more: String = (0..50).map(document).collect();
+    let ids = home.feed(&["emit", "--ndjson"], &more).exits(0).lines();
+    assert_eq!((unique(ids).len(), home.events().len()), (50, 50));
+}
+
+#[test]
+fn an_event_over_the_limit_is_refused() {
+    let home = Home::new();
+    home.file("big.json", &format!("\"{}\"", "x".repeat(1 << 20)));
+    home.run(&["emit", "t", "@big.json"]).exits(2).says("limit", "--max-event");
+    assert!(home.events().is_empty());
+}
+
+#[test]
+fn what_happens_in_the_future_is_refused() {
+    let home = Home::new();
+    home.run(&["emit", "t", "--time", "2999-01-01T00:00:00Z"]).exits(2).says("future", "--at");
+}
+
+#[test]
+fn an_event_from_a_handler_says_what_caused_it() {
+    let home = Home::new();
+    let id = home.run(&["emit", "first"]).exits(0).out;
+    home.run(&["drain", "-g", "chain", "-t", "first", "--from", "earliest", "--shell", "$EVBUS emit second"]).exits(0);
+    let second = std::fs::read_to_string(&home.events()[1]).unwrap();
+    assert!(second.contains(&format!("\"causationid\":\"{}\"", id.trim())), "{second}");
+    assert!(second.contains(&format!("\"correlationid\":\"{}\"", id.trim())), "{second}");
+}
+
+#[test]
+fn the_default_bus_makes_itself_and_a_named_one_does_not() {
+    let home = Home::new();
+    let mut command = home.evbus(&["emit", "t"]);
+    assert!(command.env_remove("EVBUS_URL").output().unwrap().status.success());
+    assert!(home.path().join(".local/share/evbus/bus.json").exists());
+    home.run(&["--bus", "./nowhere", "emit", "t"]).exits(2).says("no bus at", "evbus init");
+    assert!(!home.path().join("nowhere").exists());
+}

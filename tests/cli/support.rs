@@ -1,0 +1,184 @@
+//! A temporary home and bus, and evbus run in them with nothing else in its environment.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program under test.
+pub const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
+
+/// A home with a bus in it.
+pub struct Home {
+    dir: TempDir,
+}
+
+/// What a run of evbus came to.
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Asserts the exit code; what was printed is shown otherwise.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+
+    /// Asserts that stderr is one line that holds `error`, and perhaps a `help:` line that holds `help`.
+    #[track_caller]
+    pub fn says(self, error: &str, help: &str) -> Self {
+        let lines: Vec<&str> = self.err.lines().collect();
+        assert!(lines.first().is_some_and(|line| line.starts_with("error: ") && line.contains(error)), "{}", self.err);
+        assert!(lines.len() <= 2, "{}", self.err);
+        if !help.is_empty() {
+            assert!(lines.get(1).is_some_and(|line| line.starts_with("help: ") && line.contains(help)), "{}", self.err);
+        }
+        self
+    }
+
+    /// What was printed, as lines.
+    pub fn lines(&self) -> Vec<String> {
+        self.out.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Home {
+    /// A home with an empty bus.
+    pub fn new() -> Self {
+        let home = Self { dir: tempfile::tempdir().unwrap() };
+        home.run(&["init", home.bus().to_str().unwrap()]).exits(0);
+        home
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn bus(&self) -> PathBuf {
+        self.path().join("bus")
+    }
+
+    /// A command in this home, with the bus in EVBUS_URL and a plain PATH, and nothing else.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(self.path());
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.path()).env("EVBUS_URL", self.bus());
+        command.env("EVBUS", EVBUS).env("TZ", "UTC");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn evbus(&self, args: &[&str]) -> Command {
+        let mut command = self.command(EVBUS);
+        command.args(args);
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.evbus(args).output().unwrap())
+    }
+
+    /// Runs evbus with something on stdin.
+    pub fn feed(&self, args: &[&str], input: &str) -> Ran {
+        let mut child = self.evbus(args).stdin(Stdio::piped()).spawn().unwrap();
+        // It may have refused its arguments and be gone already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        Ran::of(child.wait_with_output().unwrap())
+    }
+
+    /// Runs a shell line; `$EVBUS` is the program.
+    pub fn shell(&self, line: &str) -> Ran {
+        Ran::of(self.command("sh").args(["-c", line]).output().unwrap())
+    }
+
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.evbus(args).spawn().unwrap()
+    }
+
+    /// Writes a file of the home.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Writes an executable script.
+    pub fn script(&self, name: &str, body: &str) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file(name, &format!("#!/bin/sh\n{body}\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The lines of a file of the home; none if it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path().join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The events' files on the bus, in order.
+    pub fn events(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files_below(&self.bus().join("events"), &mut found);
+        found.sort();
+        found
+    }
+
+    /// Emits events of a type numbered from 1, and returns their ids.
+    pub fn emit_many(&self, type_: &str, count: usize) -> Vec<String> {
+        let lines: String = (1..=count).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+        self.feed(&["emit", type_, "--ndjson"], &lines).exits(0).lines()
+    }
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+}
+
+/// Waits until something is true that must become so; gives up after a minute.
+#[track_caller]
+#[allow(clippy::disallowed_methods, reason = "another process's doing is waited for; how long it takes decides nothing")]
+pub fn until(what: &str, mut true_now: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if true_now() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("never came true: {what}");
+}
+
+/// Sends a signal to a process of ours.
+pub fn signal(child: &Child, name: &str) {
+    let done = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    assert!(done.success());
+}
+
+/// Sorted, with repeats removed.
+pub fn unique(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// Sorted.
+pub fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}

@@ -1,0 +1,254 @@
+//! watch and drain: the main job.
+
+use std::process::Stdio;
+
+use super::support::{Home, signal, sorted, unique, until};
+
+/// Appends the event's id to `seen`.
+const NOTE: &str = "echo $EVBUS_ID >> seen";
+
+#[test]
+fn a_drain_runs_what_is_due_once() {
+    let home = Home::new();
+    let ids = home.emit_many("order.created", 20);
+    home.emit_many("other", 3);
+    let drain = ["drain", "-g", "mail", "-t", "order.*", "--from", "earliest", "-j", "3", "--shell", NOTE];
+    let ran = home.run(&drain).exits(0);
+    assert!(ran.err.contains("mail: 20 done, 0 left"), "{}", ran.err);
+    assert_eq!(sorted(home.lines("seen")), sorted(ids));
+    let again = home.run(&drain).exits(0);
+    assert_eq!((again.err.as_str(), home.lines("seen").len()), ("", 20));
+}
+
+#[test]
+fn the_event_comes_on_stdin_and_as_a_file_and_in_variables() {
+    let home = Home::new();
+    home.run(&["emit", "t", "{\"a\":1}", "--subject", "s/1", "--key", "k"]).exits(0);
+    let show = "cat > in; cat \"$EVBUS_FILE\" > file; \
+        echo $EVBUS_TYPE $EVBUS_SUBJECT $EVBUS_KEY $EVBUS_GROUP $EVBUS_ATTEMPT/$EVBUS_MAX_ATTEMPTS $EVBUS_URL > vars";
+    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", show]).exits(0);
+    let event = std::fs::read_to_string(&home.events()[0]).unwrap();
+    assert_eq!(std::fs::read_to_string(home.path().join("in")).unwrap(), event);
+    assert_eq!(std::fs::read_to_string(home.path().join("file")).unwrap(), event);
+    assert_eq!(home.lines("vars"), [format!("t s/1 k g 1/15 {}", home.bus().display())]);
+}
+
+#[test]
+fn a_failing_event_is_retried_then_dead_then_redriven() {
+    let home = Home::new();
+    let id = home.emit_many("t", 1).remove(0);
+    let drain = [
+        "drain", "-g", "g", "--from", "earliest", "--max-attempts", "2", "--backoff", "1ms..2ms", "--wait",
+        "--shell", "echo run >> runs; test -e cured || { echo no database >&2; exit 7; }",
+    ];
+    let ran = home.run(&drain).exits(0);
+    assert!(ran.err.contains("1 dead, 0 left"), "{}", ran.err);
+    assert_eq!(home.lines("runs").len(), 2);
+    let shown = home.run(&["dead", "show", "g"]).exits(0).out;
+    assert!(shown.contains("exit 7") && shown.contains("no database"), "{shown}");
+    home.file("cured", "");
+    home.run(&["dead", "redrive", "g", &id]).exits(0);
+    home.run(&drain).exits(0);
+    assert_eq!(home.lines("runs").len(), 3);
+    assert_eq!(home.run(&["dead", "ls", "g", "--json"]).exits(0).out.matches(&id).count(), 0);
+}
+
+#[test]
+fn exit_65_is_dead_at_once_and_strict_says_so() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    home.run(&["drain", "--strict", "-g", "g", "--from", "earliest", "--shell", "exit 65"]).exits(3);
+    assert_eq!(std::fs::read_dir(home.bus().join("state/g/dead")).unwrap().count(), 1);
+}
+
+#[test]
+fn overlapping_drains_run_each_event_once() {
+    let home = Home::new();
+    let ids = home.emit_many("t", 60);
+    home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
+    let mut drains: Vec<_> = (0..6).map(|_| home.spawn(&["drain", "-g", "g", "-j", "2", "--shell", NOTE])).collect();
+    for drain in &mut drains {
+        assert!(drain.wait().unwrap().success());
+    }
+    home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
+    assert_eq!(sorted(home.lines("seen")), sorted(ids));
+}
+
+#[test]
+fn events_of_one_key_run_in_order_and_one_at_a_time() {
+    let home = Home::new();
+    let lines: String = (0..60)
+        .map(|n| {
+            format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\",\"subject\":\"k{}\"}}\n", n % 3)
+        })
+        .collect();
+    home.feed(&["emit", "--ndjson"], &lines).exits(0);
+    let note = "echo start $EVBUS_ID >> $EVBUS_KEY; echo end $EVBUS_ID >> $EVBUS_KEY";
+    home.run(&["drain", "-g", "g", "--from", "earliest", "-j", "8", "--ordered", "--shell", note]).exits(0);
+    for key in 0..3 {
+        let expected: Vec<String> =
+            (0..20).map(|n| n * 3 + key).flat_map(|n| [format!("start {n}"), format!("end {n}")]).collect();
+        assert_eq!(home.lines(&format!("k{key}")), expected);
+    }
+}
+
+#[test]
+fn a_watch_sees_events_as_they_come_and_ends_in_order() {
+    let home = Home::new();
+    let mut watch = home.spawn(&["watch", "-g", "g", "-t", "t", "--shell", NOTE]);
+    for n in 1..=5 {
+        home.run(&["emit", "t"]).exits(0);
+        until("the event is handled", || home.lines("seen").len() == n);
+    }
+    signal(&watch, "TERM");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    // Given back: nobody has to wait for the lease.
+    home.emit_many("t", 1);
+    home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
+    assert_eq!(home.lines("seen").len(), 6);
+}
+
+#[test]
+fn a_watch_without_hints_ends_in_the_same_state() {
+    let home = Home::new();
+    let mut watch = home.spawn(&["watch", "-g", "g", "-t", "t", "--no-hints", "--poll", "50ms", "--shell", NOTE]);
+    until("the group is there", || home.bus().join("groups").exists());
+    let ids = home.emit_many("t", 10);
+    until("all are handled", || home.lines("seen").len() == 10);
+    signal(&watch, "INT");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    assert_eq!(sorted(home.lines("seen")), sorted(ids));
+}
+
+#[test]
+fn a_term_lets_the_running_handler_end() {
+    let home = Home::new();
+    home.emit_many("t", 2);
+    let slow = "echo $EVBUS_ID >> begun; while ! test -e go; do sleep 0.05; done; echo $EVBUS_ID >> ended";
+    let mut watch = home.spawn(&["watch", "-g", "g", "--from", "earliest", "--shell", slow]);
+    until("the first handler runs", || !home.lines("begun").is_empty());
+    signal(&watch, "TERM");
+    home.file("go", "");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    assert_eq!((home.lines("begun").len(), home.lines("ended").len()), (1, 1));
+    home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
+    assert_eq!(home.lines("seen").len(), 1);
+}
+
+#[test]
+fn a_second_term_ends_the_handler_and_costs_no_attempt() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let hang = "echo run >> begun; exec sleep 1000";
+    let mut watch = home.spawn(&["watch", "-g", "g", "--from", "earliest", "--shell", hang]);
+    until("the handler runs", || !home.lines("begun").is_empty());
+    signal(&watch, "TERM");
+    until("the second signal ends it", || {
+        signal(&watch, "TERM");
+        watch.try_wait().unwrap().is_some()
+    });
+    home.run(&["drain", "-g", "g", "--shell", "echo $EVBUS_ATTEMPT > attempt"]).exits(0);
+    assert_eq!(home.lines("attempt"), ["1"]);
+}
+
+#[test]
+fn at_the_time_limit_a_handler_is_ended_with_its_children() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let hang = "sleep 1000 & echo $! > child; wait";
+    let drain = ["drain", "-g", "g", "--from", "earliest", "--timeout", "1s", "--max-attempts", "1", "--shell", hang];
+    let ran = home.run(&drain).exits(0);
+    assert!(ran.err.contains("time limit"), "{}", ran.err);
+    let child = home.lines("child").remove(0);
+    until("the child is gone", || !std::path::Path::new(&format!("/proc/{child}")).exists());
+}
+
+#[test]
+fn watchers_of_the_config_run_side_by_side() {
+    let home = Home::new();
+    home.file(
+        "evbus.toml",
+        "[watchers.a]\ntypes = ['a.*']\ncommand = ['sh', '-c', 'echo $EVBUS_TYPE >> seen-a']\n\
+         [watchers.b]\ntypes = ['b.*']\nshell = 'echo $EVBUS_TYPE >> seen-b; exit 1'\n",
+    );
+    home.run(&["drain"]).exits(0);
+    home.run(&["emit", "a.x"]).exits(0);
+    home.run(&["emit", "b.x"]).exits(0);
+    home.run(&["drain"]).exits(0);
+    assert_eq!((home.lines("seen-a"), home.lines("seen-b")), (vec!["a.x".to_owned()], vec!["b.x".to_owned()]));
+    home.run(&["drain", "c"]).exits(2).says("no watcher 'c'", "");
+}
+
+#[test]
+fn output_is_passed_on_with_its_group() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", "echo out; echo err >&2"]).exits(0);
+    assert_eq!(ran.out, "g| out\n");
+    assert!(ran.err.starts_with("g| err\n"), "{}", ran.err);
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let home = Home::new();
+    home.emit_many("t", 500);
+    let mut ls = home.evbus(&["ls", "--limit", "500"]).spawn().unwrap();
+    drop(ls.stdout.take());
+    assert_eq!(ls.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_paused_group_waits() {
+    let home = Home::new();
+    home.emit_many("t", 2);
+    home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
+    home.run(&["group", "pause", "g", "--why", "db restore"]).exits(0);
+    let ran = home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
+    assert!(ran.err.contains("paused"), "{}", ran.err);
+    home.run(&["group", "resume", "g"]).exits(0);
+    home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
+    assert_eq!(home.lines("seen").len(), 2);
+}
+
+#[test]
+fn a_reset_replays() {
+    let home = Home::new();
+    let ids = home.emit_many("t", 5);
+    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", NOTE]).exits(0);
+    home.run(&["group", "reset", "g", "--to", "earliest"]).exits(2).says("", "--yes");
+    home.run(&["group", "reset", "g", "--to", "earliest", "--yes"]).exits(0);
+    home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
+    assert_eq!((home.lines("seen").len(), unique(home.lines("seen"))), (10, sorted(ids)));
+}
+
+#[test]
+fn prune_deletes_only_what_every_group_is_done_with() {
+    let home = Home::new();
+    home.run(&["prune", "--keep", "0s"]).exits(1).says("no groups", "");
+    home.emit_many("t", 4);
+    home.run(&["group", "create", "late", "--from", "earliest"]).exits(0);
+    home.run(&["prune", "--keep", "0s"]).exits(0);
+    assert_eq!(home.events().len(), 4);
+    home.run(&["drain", "-g", "late", "--shell", "true"]).exits(0);
+    // The frontier stays behind the clock: what is younger than its lag waits for the next drain.
+    until("the drain may pass them", || {
+        home.run(&["drain", "-g", "late", "--shell", "true"]).exits(0);
+        home.run(&["prune", "--keep", "0s"]).exits(0);
+        home.events().is_empty()
+    });
+}
+
+#[test]
+fn tail_prints_what_is_there_and_what_comes() {
+    let home = Home::new();
+    let ids = home.emit_many("t", 3);
+    let mut tail = home.evbus(&["tail", "-n", "2", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(tail.stdout.take().unwrap()));
+    let mut next = || lines.next().unwrap().unwrap();
+    assert!(next().contains(&ids[1]));
+    assert!(next().contains(&ids[2]));
+    let more = home.emit_many("t", 1).remove(0);
+    assert!(next().contains(&more));
+    signal(&tail, "TERM");
+    tail.wait().unwrap();
+}
