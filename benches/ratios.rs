@@ -1,0 +1,285 @@
+//! Speed, as ratios to what the machine can do at best, measured in the same run.
+//!
+//! `cargo bench` runs everything and prints a table; `cargo bench -- emit drain` only what is named. The floor is
+//! `benches/floor.c`, built here with the system's C compiler. Rounds are interleaved and medians taken, because
+//! machines are shared and noisy. `EVBUS_BENCH_DIR` names the folder to work in (a journalled disk, say).
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
+const ROUNDS: usize = 5;
+
+/// Where things are measured.
+struct Bench {
+    dir: TempDir,
+    floor: PathBuf,
+    count: std::cell::Cell<usize>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let base = std::env::var_os("EVBUS_BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+        let dir = tempfile::tempdir_in(base).unwrap();
+        let floor = dir.path().join("floor");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c");
+        let built = Command::new("cc").args(["-O2", "-static", "-pthread", "-w"]).arg(source).arg("-o").arg(&floor).status();
+        assert!(built.unwrap().success());
+        Self { dir, floor, count: std::cell::Cell::new(0) }
+    }
+
+    /// A folder that nobody has written to: creating where thousands were deleted is slow on some file systems.
+    fn fresh(&self, what: &str) -> PathBuf {
+        self.count.set(self.count.get() + 1);
+        let path = self.dir.path().join(format!("{what}-{}", self.count.get()));
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn bus(&self) -> PathBuf {
+        let bus = self.fresh("bus");
+        run(Command::new(EVBUS).arg("init").arg(&bus));
+        bus
+    }
+
+    fn floor(&self, args: &[&str]) -> String {
+        let output = Command::new(&self.floor).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A bus with events whose data is like the floor's payload of 300 bytes.
+    fn filled(&self, count: usize) -> PathBuf {
+        let bus = self.bus();
+        emit(&bus, count);
+        bus
+    }
+
+    /// An executable that does next to nothing, the floor's own.
+    fn nothing(&self) -> [&str; 2] {
+        [self.floor.to_str().unwrap(), "true"]
+    }
+}
+
+fn evbus(bus: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(EVBUS);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("EVBUS_URL", bus).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) {
+    assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{command:?}");
+}
+
+fn emit(bus: &Path, count: usize) {
+    let mut child = evbus(bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = std::io::BufWriter::new(child.stdin.take().unwrap());
+    for n in 0..count {
+        writeln!(stdin, "{{\"order\":{n},\"total\":99.5,\"note\":\"{:0>80}\"}}", n).unwrap();
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    begun.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The number after `label=` in the floor's line.
+fn figure(line: &str, label: &str) -> f64 {
+    let rest = &line[line.find(label).unwrap_or_else(|| panic!("{label} in {line}")) + label.len()..];
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn row(what: &str, floor: String, ours: String, ratio: String, goal: &str) {
+    println!("{what:<42} {floor:>14} {ours:>14} {ratio:>8}   {goal}");
+}
+
+fn single_emit(bench: &Bench) {
+    const EACH: usize = 200;
+    let data = format!("{{\"order\":12345,\"total\":99.5,\"note\":\"{:0>80}\"}}", 1);
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (folder, bus) = (bench.fresh("once"), bench.bus());
+        // A shell loop of the same shape for both, so that its own cost is in both.
+        let shell = |line: String| run(Command::new("sh").args(["-c", &line]));
+        let floor = format!("i=0; while [ $i -lt {EACH} ]; do {} once {} 0; i=$((i+1)); done", bench.floor.display(), folder.display());
+        let own = format!("i=0; while [ $i -lt {EACH} ]; do {EVBUS} --bus {} emit order.created '{data}' -q; i=$((i+1)); done", bus.display());
+        floors.push(timed(|| shell(floor)) / EACH as f64 * 1e3);
+        ours.push(timed(|| shell(own)) / EACH as f64 * 1e3);
+    }
+    let (floor, ours) = (median(floors), median(ours));
+    row("emit, one process each", format!("{floor:.2} ms"), format!("{ours:.2} ms"), format!("{:.2}", ours / floor), "<= 1.25");
+}
+
+fn bulk_emit(bench: &Bench) {
+    const COUNT: usize = 20_000;
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let best = ["256", "512", "1024"].iter().map(|chunk| {
+            let folder = bench.fresh("a3b");
+            figure(&bench.floor(&["a3b", folder.to_str().unwrap(), "0", &COUNT.to_string(), chunk]), "events/s=")
+        });
+        floors.push(best.fold(0.0, f64::max));
+        let bus = bench.bus();
+        ours.push(COUNT as f64 / timed(|| emit(&bus, COUNT)));
+    }
+    let (floor, ours) = (median(floors), median(ours));
+    row("emit --ndjson, 20,000", format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), ">= 0.75");
+}
+
+fn handlers(bench: &Bench) {
+    const COUNT: usize = 5_000;
+    for j in ["1", "2", "4"] {
+        let (mut floors, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let [program, argument] = bench.nothing();
+            let count = COUNT.to_string();
+            floors.push(figure(&bench.floor(&["a6", j, &count, "1", program, argument]), "spawns/s="));
+            let bus = bench.filled(COUNT);
+            let args = ["drain", "-q", "-g", "g", "--from", "earliest", "-j", j, "--", program, argument];
+            ours.push(COUNT as f64 / timed(|| run(&mut evbus(&bus, &args))));
+        }
+        let (floor, ours) = (median(floors), median(ours));
+        row(&format!("drain of 5,000, -j {j}"), format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), ">= 0.9");
+    }
+}
+
+/// Ends a worker of ours.
+fn stop(mut child: Child) {
+    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    child.wait().unwrap();
+}
+
+fn latency(bench: &Bench) {
+    const COUNT: usize = 200;
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let (folder, stamps) = (bench.fresh("a5"), bench.fresh("stamps").join("s"));
+        let line = bench.floor(&["a5", folder.to_str().unwrap(), &COUNT.to_string(), "20000", stamps.to_str().unwrap()]);
+        floors.push((figure(&line, "p50_us="), figure(&line, "p99_us=")));
+        ours.push(live(bench, COUNT));
+    }
+    for (at, label, goal) in [(0, "p50", "<= 1.3"), (1, "p99", "<= 2")] {
+        let pick = |pairs: &[(f64, f64)]| median(pairs.iter().map(|pair| if at == 0 { pair.0 } else { pair.1 }).collect());
+        let (floor, ours) = (pick(&floors), pick(&ours));
+        row(&format!("emit to handler's first line, {label}"), format!("{floor:.0} µs"), format!("{ours:.0} µs"), format!("{:.2}", ours / floor), goal);
+    }
+}
+
+/// Microseconds from the rename that publishes an event to its handler's first line, p50 and p99. The floor's
+/// `burst` writes events of its own shape; here evbus's writer is measured without its flushes: `--durability none`.
+fn live(bench: &Bench, count: usize) -> (f64, f64) {
+    let (bus, stamps) = (bench.bus(), bench.fresh("stamps").join("s"));
+    let handler = format!("{} hstdin {}", bench.floor.display(), stamps.display());
+    let mut words = vec!["watch", "-q", "-g", "g", "--"];
+    words.extend(handler.split(' '));
+    let watch = evbus(&bus, &words).spawn().unwrap();
+    while !bus.join("groups").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The first event wakes the worker and makes it own its shard.
+    run(&mut evbus(&bus, &["emit", "t", "{\"seq\":0}", "-q"]));
+    let lines = || std::fs::read_to_string(&stamps).unwrap_or_default().lines().count();
+    while lines() < 1 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut emit = evbus(&bus, &["emit", "t", "--ndjson", "-q", "--durability", "none"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = emit.stdin.take().unwrap();
+    let mut sent = Vec::new();
+    for seq in 1..=count {
+        std::thread::sleep(Duration::from_millis(20));
+        sent.push(monotonic_ns(bench));
+        writeln!(stdin, "{{\"seq\":{seq},\"note\":\"{:0>200}\"}}", 1).unwrap();
+    }
+    drop(stdin);
+    emit.wait().unwrap();
+    while lines() < count + 1 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    stop(watch);
+    let text = std::fs::read_to_string(&stamps).unwrap();
+    let mut taken: Vec<f64> = text
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .filter(|(seq, _)| *seq != "0")
+        .map(|(seq, at)| (at.parse::<f64>().unwrap() - sent[seq.parse::<usize>().unwrap() - 1]) / 1e3)
+        .collect();
+    taken.sort_by(f64::total_cmp);
+    (taken[taken.len() / 2], taken[taken.len() * 99 / 100])
+}
+
+/// The clock that the floor stamps with.
+fn monotonic_ns(_: &Bench) -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
+}
+
+fn empty_drain(bench: &Bench) {
+    let mut figures = Vec::new();
+    for count in [10_000, 1_000_000] {
+        let bus = bench.filled(count);
+        // All processed: a group that starts now has passed every one of them.
+        run(&mut evbus(&bus, &["group", "create", "g", "--from", "now"]));
+        // Once the minute of the last event is over, the first drain puts its folder behind it.
+        std::thread::sleep(Duration::from_secs(63));
+        let drain = || evbus(&bus, &["drain", "-q", "-g", "g", "--", "true"]);
+        run(&mut drain());
+        figures.push(median((0..50).map(|_| timed(|| run(&mut drain())) * 1e3).collect()));
+    }
+    let (small, large) = (figures[0], figures[1]);
+    row("drain with nothing new, 10,000 events", "5 ms".to_owned(), format!("{small:.2} ms"), String::new(), "<= 5 ms");
+    row("drain with nothing new, 1,000,000 events", format!("{small:.2} ms"), format!("{large:.2} ms"), format!("{:.2}", large / small), "<= 1.2");
+}
+
+/// The most memory a process has held, in MB.
+fn peak_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+fn memory(bench: &Bench) {
+    let [program, argument] = bench.nothing();
+    for (what, count, goal) in [("idle", 0, "<= 10 MB"), ("over a backlog of 1,000,000", 1_000_000, "<= 24 MB")] {
+        let bus = bench.bus();
+        emit(&bus, count);
+        let watch = evbus(&bus, &["watch", "-q", "-g", "g", "--from", "earliest", "-j", "2", "--", program, argument]).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(if count == 0 { 5 } else { 60 }));
+        let peak = peak_mb(watch.id());
+        stop(watch);
+        row(&format!("memory of watch, {what}"), String::new(), format!("{peak:.1} MB"), String::new(), goal);
+    }
+}
+
+fn main() {
+    let all: [(&str, fn(&Bench)); 6] = [
+        ("emit", single_emit),
+        ("bulk", bulk_emit),
+        ("handlers", handlers),
+        ("latency", latency),
+        ("drain", empty_drain),
+        ("memory", memory),
+    ];
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let bench = Bench::new();
+    row("work", "floor".to_owned(), "evbus".to_owned(), "ratio".to_owned(), "to reach");
+    for (name, measure) in all {
+        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
+            measure(&bench);
+        }
+    }
+}
