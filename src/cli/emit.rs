@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(value_name = "TYPE")]
     type_: Option<String>,
     /// The data: JSON, '-' for stdin, or @FILE
-    #[arg(value_name = "DATA", allow_hyphen_values = true)]
+    #[arg(value_name = "DATA", allow_negative_numbers = true)]
     data: Option<String>,
     /// Add a string field to the data
     #[arg(short = 'f', value_name = "KEY=VALUE")]
