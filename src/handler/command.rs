@@ -16,7 +16,7 @@ use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::guard::Guard;
+use super::guard::{Guard, RUN_VARIABLE};
 use super::input::{self, PlacedFile};
 use super::output::{self, Listener, Output, Stream, Tail, Tap};
 use super::process::{self, Cut, Leader, Strays, Taps, see_through};
@@ -112,11 +112,13 @@ impl CommandHandler {
         let (stdout, out) = self.stdout().map_err(plumbing)?;
         let (err, stderr) = output::pipe().map_err(plumbing)?;
         let taps = Taps { out, err: Tap::new(err, &stderr, Stream::Err, &self.listener).map_err(plumbing)? };
-        let child = self.spawn([stdin, stdout, stderr], vars, file)?;
+        let entry = self.guard.begin();
+        let child = self.spawn([stdin, stdout, stderr], vars, file, entry.token())?;
         let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
             return Err(format!("handler '{}' has no process number", self.name()));
         };
-        Ok((Leader::new(child, group, self.guard.list(group), &self.strays), taps))
+        entry.started(group);
+        Ok((Leader::new(child, group, entry, &self.strays), taps))
     }
 
     /// What becomes the handler's stdout, and our end of it if somebody wants to read it.
@@ -129,7 +131,13 @@ impl CommandHandler {
         Ok((write, Some(tap)))
     }
 
-    fn spawn(&self, stdio: [OwnedFd; 3], vars: &[(&'static str, String)], file: &PlacedFile) -> Result<Child, String> {
+    fn spawn(
+        &self,
+        stdio: [OwnedFd; 3],
+        vars: &[(&'static str, String)],
+        file: &PlacedFile,
+        token: &str,
+    ) -> Result<Child, String> {
         let mut template = self.template.borrow_mut();
         let command = match &mut *template {
             Some(command) => command,
@@ -137,6 +145,7 @@ impl CommandHandler {
         };
         let [stdin, stdout, stderr] = stdio;
         command.stdin(stdin).stdout(stdout).stderr(stderr).env("EVBUS_FILE", file.path());
+        command.env(RUN_VARIABLE, token);
         command.envs(vars.iter().map(|(name, value)| (name, value)));
         let spawned = command.spawn();
         // Ours must go at once: a pipe ends when its last holder lets go. And no run sees another's variables.

@@ -2,10 +2,11 @@
 //!
 //! A small child of the worker, in a process group of its own, waits for the end of a pipe that only the worker holds
 //! open. The worker keeps the process groups of its running handlers in a memory file, the *ledger*, which the guard
-//! reads only when the pipe has ended: so a handler's start and end cost one small write each, and wake nobody. Of
+//! reads only when the pipe has ended: so a handler's start and end cost a small write or two, and wake nobody. Of
 //! every group that is still listed the guard kills all, the handler's own children too.
 //!
-//! What it cannot reach: a handler that the worker had begun to start, and not yet listed, in the moment it was killed.
+//! Before a handler has a process group its line holds the run's token, which is also in its environment: a handler
+//! that was just being started when the worker was killed is found by that.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -19,8 +20,12 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// One line of the ledger: a process group, or 0, and a line feed.
-const LINE_BYTES: usize = 11;
+/// One line of the ledger: a process group, a run's token, or 0, and a line feed.
+const LINE_BYTES: usize = 28;
+/// The variable that holds a run's token.
+pub(super) const RUN_VARIABLE: &str = "EVBUS_RUN";
+/// A process that is just being started becomes visible by its token within this many looks of 20 ms.
+const LOOKS: u32 = 50;
 /// A guard that has died this often is not started again.
 const MOST_STARTS: u32 = 5;
 
@@ -41,6 +46,7 @@ struct State {
     starts: u32,
     free: Vec<u32>,
     lines: u32,
+    runs: u64,
 }
 
 /// The guard process. It ends when `lifeline`, which nobody else holds, is closed.
@@ -97,24 +103,26 @@ impl Guard {
         Ok(Process { child, _lifeline: lifeline })
     }
 
-    /// Lists a process group until the entry is dropped, which must be before its leader is reaped: after that, its
-    /// number may be someone else's.
-    pub(super) fn list(&self, group: Pid) -> Entry<'_> {
-        let line = {
+    /// Lists a run that is about to be started, until the entry is dropped.
+    pub(super) fn begin(&self) -> Entry<'_> {
+        let (line, run) = {
             let mut state = self.state.borrow_mut();
-            state.free.pop().unwrap_or_else(|| {
+            state.runs += 1;
+            let line = state.free.pop().unwrap_or_else(|| {
                 state.lines += 1;
                 state.lines - 1
-            })
+            });
+            (line, state.runs)
         };
-        self.write(line, group.as_raw_nonzero().get());
-        Entry { guard: self, line }
+        let token = format!("{:x}-{run:x}", std::process::id());
+        self.write(line, &token);
+        Entry { guard: self, line, token }
     }
 
-    fn write(&self, line: u32, group: i32) {
+    fn write(&self, line: u32, entry: &str) {
         let mut text = String::with_capacity(LINE_BYTES);
         // Writing to a String cannot fail; a ledger that cannot be written protects nobody, and stops nobody.
-        let _ = writeln!(text, "{group:>width$}", width = LINE_BYTES - 1);
+        let _ = writeln!(text, "{entry:>width$}", width = LINE_BYTES - 1);
         if let Some(ledger) = &self.state.borrow().ledger {
             let _ = rustix::io::pwrite(ledger, text.as_bytes(), u64::from(line) * LINE_BYTES as u64);
         }
@@ -131,16 +139,30 @@ impl Drop for Guard {
     }
 }
 
-/// A process group that the guard ends if the worker dies now.
+/// A run that the guard ends if the worker dies now.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     guard: &'a Guard,
     line: u32,
+    token: String,
+}
+
+impl Entry<'_> {
+    /// What the run's environment must hold as [`RUN_VARIABLE`].
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The run has a process group now. The entry must be dropped before its leader is reaped: after that, the number
+    /// may be someone else's.
+    pub(super) fn started(&self, group: Pid) {
+        self.guard.write(self.line, &group.as_raw_nonzero().to_string());
+    }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.guard.write(self.line, 0);
+        self.guard.write(self.line, "0");
         self.guard.state.borrow_mut().free.push(self.line);
     }
 }
@@ -161,19 +183,55 @@ pub fn guard_main() -> ExitCode {
     }
 }
 
-/// Waits for the end of `lifeline`, then kills every process group in `ledger`.
+/// Waits for the end of `lifeline`, then kills every process group in `ledger`, and what was just being started.
 fn outlive(lifeline: &mut impl Read, ledger: impl AsFd) -> io::Result<()> {
     io::copy(lifeline, &mut io::sink())?;
     let mut line = [0; LINE_BYTES];
     let mut offset = 0;
+    let mut tokens = Vec::new();
     while rustix::io::pread(&ledger, &mut line, offset)? == LINE_BYTES {
         offset += LINE_BYTES as u64;
-        if let Some(group) = listed_group(&line) {
+        match (listed_group(&line), listed_token(&line)) {
             // It may have ended since.
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            (Some(group), _) => _ = rustix::process::kill_process_group(group, Signal::KILL),
+            (None, Some(token)) => tokens.push(format!("{RUN_VARIABLE}={token}")),
+            (None, None) => {}
         }
     }
+    for _ in 0..LOOKS {
+        tokens.retain(|token| !kill_by_token(token));
+        if tokens.is_empty() {
+            break;
+        }
+        let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let _ = rustix::event::poll(&mut [], Some(&pause));
+    }
     Ok(())
+}
+
+/// Kills the process groups of everybody who has this token in the environment; whether there was one.
+fn kill_by_token(token: &str) -> bool {
+    let mut found = false;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|variable| variable == token.as_bytes()) {
+            found = true;
+            let group = rustix::process::getpgid(Some(pid)).ok().filter(|group| group.as_raw_nonzero().get() > 1);
+            if let Some(group) = group {
+                let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            }
+        }
+    }
+    found
+}
+
+/// The token of one line.
+fn listed_token(line: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(line).ok()?.trim();
+    (text.contains('-') && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')).then_some(text)
 }
 
 /// The group of one line. Never 1, which would mean every process there is.
@@ -201,6 +259,25 @@ mod tests {
         Guard::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
     }
 
+    fn enlist(guard: &Guard, group: Pid) -> Entry<'_> {
+        let entry = guard.begin();
+        entry.started(group);
+        entry
+    }
+
+    #[test]
+    fn what_was_just_being_started_is_found_by_its_token() {
+        let guard = Guard::with_program(vec!["cat".to_owned()]);
+        guard.ensure();
+        let entry = guard.begin();
+        let mut child = Command::new("sleep");
+        child.arg("1000").env(RUN_VARIABLE, entry.token()).stdout(Stdio::null()).process_group(0);
+        let mut child = child.spawn().unwrap();
+        let ledger = guard.state.borrow().ledger.as_ref().unwrap().try_clone().unwrap();
+        outlive(&mut io::empty(), ledger).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+
     fn process_number(guard: &Guard) -> u32 {
         guard.state.borrow().process.as_ref().unwrap().child.id()
     }
@@ -210,8 +287,8 @@ mod tests {
         let guard = Guard::with_program(vec!["cat".to_owned()]);
         guard.ensure();
         let ((mut listed, one), (mut struck, two)) = (sleeper(), sleeper());
-        let gone = guard.list(two);
-        let _entry = guard.list(one);
+        let gone = enlist(&guard, two);
+        let _entry = enlist(&guard, one);
         drop(gone);
         let ledger = guard.state.borrow().ledger.as_ref().unwrap().try_clone().unwrap();
         outlive(&mut io::empty(), ledger).unwrap();
@@ -226,7 +303,7 @@ mod tests {
         let guard = shell_guard();
         guard.ensure();
         let (mut child, group) = sleeper();
-        let _entry = guard.list(group);
+        let _entry = enlist(&guard, group);
         let process = guard.state.borrow_mut().process.take().unwrap();
         drop(process._lifeline);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
@@ -239,7 +316,7 @@ mod tests {
         let guard = shell_guard();
         guard.ensure();
         let (mut child, group) = sleeper();
-        let _entry = guard.list(group);
+        let _entry = enlist(&guard, group);
         let first = process_number(&guard);
         {
             let mut state = guard.state.borrow_mut();
@@ -264,7 +341,7 @@ mod tests {
         }
         assert_eq!(guard.state.borrow().starts, MOST_STARTS);
         let (mut child, group) = sleeper();
-        drop(guard.list(group));
+        drop(enlist(&guard, group));
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -275,6 +352,9 @@ mod tests {
         assert_eq!(listed_group(b"         0\n"), None);
         assert_eq!(listed_group(b"        -5\n"), None);
         assert_eq!(listed_group(b"garbage...\n"), None);
+        assert_eq!(listed_group(b"    12-ab\n"), None);
         assert_eq!(listed_group(b"      4711\n"), Pid::from_raw(4711));
+        assert_eq!(listed_token(b"      4711\n"), None);
+        assert_eq!(listed_token(b"   12f-ab\n"), Some("12f-ab"));
     }
 }
