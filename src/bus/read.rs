@@ -1,7 +1,9 @@
 //! Reading the bus without belonging to a group.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::event::{EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_parts};
 use crate::store::{List, Store, StoreResult};
@@ -102,6 +104,52 @@ async fn matching(
         parse_parts(name_in(key)).is_some_and(|parts| {
             until.is_none_or(|until| parts.time <= until) && parts.identity.starts_with(&identity_prefix)
         })
+    });
+    let page = store.list_after(list).await?;
+    Ok(page.keys.iter().filter_map(|key| EventName::from_key(key)).collect())
+}
+
+/// The newest `limit` names of a range, ascending, and whether there are more before them. Looks at the last minute
+/// before `now` first, then further and further back.
+pub async fn newest(store: &dyn Store, range: &Range, limit: usize, now: EventTime) -> StoreResult<(Vec<EventName>, bool)> {
+    let spans = [60, 3_600, 86_400, 30 * 86_400].map(|seconds| now.minus(Duration::from_secs(seconds)));
+    for since in spans.into_iter().filter(|since| *since > range.since).chain([range.since]) {
+        let names = largest(store, &Range { since, ..range.clone() }, limit.saturating_add(1)).await?;
+        if names.len() > limit || since == range.since {
+            let more = names.len() > limit;
+            return Ok((names.into_iter().skip(usize::from(more)).collect(), more));
+        }
+    }
+    Ok((Vec::new(), false))
+}
+
+/// The `limit` greatest names of a range, ascending; never more in memory.
+async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<Vec<EventName>> {
+    let kept: Arc<Mutex<BTreeSet<EventName>>> = Arc::default();
+    let (seen, filter, until) = (Arc::clone(&kept), range.filter.clone(), range.until);
+    let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
+        let wanted = parse_parts(name_in(key))
+            .is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No);
+        if let Some(name) = wanted.then(|| EventName::from_key(key)).flatten() {
+            let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(name);
+            if kept.len() > limit {
+                kept.pop_first();
+            }
+        }
+        false
+    });
+    store.list_after(list).await?;
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::take(&mut *kept).into_iter().collect())
+}
+
+/// The first `limit` events whose id, as evbus makes it, begins with `prefix`, however short that is.
+pub async fn with_id_prefix(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
+    let wanted = prefix.to_owned();
+    let list = List::all(EVENTS).limit(limit).keep(move |key| {
+        parse_parts(name_in(key))
+            .is_some_and(|parts| format!("{}-{}", parts.time.seconds_text(), parts.identity).starts_with(&wanted))
     });
     let page = store.list_after(list).await?;
     Ok(page.keys.iter().filter_map(|key| EventName::from_key(key)).collect())

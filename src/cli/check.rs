@@ -1,6 +1,234 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// stub
+//! `evbus check`: what the config means, and whether a pattern matches an event.
+
+use std::io::Read;
+
+use serde_json::{Value, json};
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::ls::FilterArgs;
+use super::output::Out;
+use super::session::{Needs, Opened, Session, block_on};
+use super::watchers::wanted;
+use super::{style, times};
+use crate::bus::read::{self, Range};
+use crate::config::Watcher;
+use crate::event::{Event, EventTime, TypeFilter};
+use crate::group::definition;
+use crate::store::dir::Execution;
+
+/// Check the config, or whether a pattern matches an event
+///
+/// Without --event, says what each watcher of the config would do, and whether its group agrees; exits 2 if the
+/// config cannot be used. With --event, exits 0 if the filter matches the event and 1 if not.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus check
+  evbus check --config ./evbus.toml --json
+  evbus check -t 'order.*' --event f.json
+  evbus get 20261123T021530-7kq3f9x2m7qa5w | evbus check -t 'order.*' --event -")]
+pub(super) struct Args {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Test the filter with this event: a file, or '-' for stdin
+    #[arg(long, value_name = "FILE")]
+    event: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let given = !(args.filter.types.is_empty() && args.filter.not.is_empty());
+    match &args.event {
+        Some(file) => matches(&args, file, &session),
+        None if given => {
+            Err(Failure::usage("-t and --not need an event to test").help("evbus check -t 'order.*' --event f.json"))
+        }
+        None => watchers(&args, &session),
+    }
+}
+
+fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> {
+    let filter = args.filter.filter()?;
+    let cannot = |error: std::io::Error| Failure::usage(format!("cannot read the event {file}: {error}"));
+    let mut bytes = Vec::new();
+    match file.strip_prefix('@').unwrap_or(file) {
+        "-" => std::io::stdin().lock().read_to_end(&mut bytes).map_err(cannot)?,
+        path => std::fs::File::open(session.world.cwd.join(path)).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(cannot)?,
+    };
+    let event = Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
+    let is_match = filter.matches(event.type_());
+    let mut out = Out::new();
+    if args.json {
+        out.json(&json!({"type": event.type_(), "match": is_match, "why": why(&filter, event.type_())}))?;
+    } else {
+        let verdict = if is_match { "match" } else { "no match" };
+        out.line(&style::escape(&format!("{verdict}: {}", why(&filter, event.type_()))))?;
+    }
+    out.flush()?;
+    Ok(if is_match { Code::Done } else { Code::Failed })
+}
+
+/// Which pattern decides about a type.
+fn why(filter: &TypeFilter, type_: &str) -> String {
+    let by = |texts: &[String]| {
+        let alone = |text: &&String| TypeFilter::new(&[(*text).clone()], &[]).is_ok_and(|filter| filter.matches(type_));
+        texts.iter().find(alone).cloned()
+    };
+    let types = filter.types_text();
+    match (by(&filter.not_text()), by(&types)) {
+        (Some(not), _) => format!("'{type_}' is excluded by --not '{not}'"),
+        (None, Some(pattern)) => format!("'{type_}' is wanted by '{pattern}'"),
+        (None, None) if types.is_empty() => format!("'{type_}' is wanted, as every type is"),
+        (None, None) => format!("'{type_}' is wanted by none of '{}'", types.join(",")),
+    }
+}
+
+/// What one watcher would do.
+struct Plan<'a> {
+    watcher: &'a Watcher,
+    filter: TypeFilter,
+    group: GroupState,
+}
+
+/// The watcher's group on the bus.
+enum GroupState {
+    /// There is no bus to look at, or it does not answer.
+    Unknown,
+    /// The group is not there; so many stored events match.
+    New(u64),
+    /// The group is there and agrees; so many stored events match.
+    Agrees(u64),
+    /// The group is there and wants something else, or has other shards.
+    Differs(String),
+}
+
+fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
+    let config = session.config()?;
+    let Some(path) = &config.path else {
+        return Err(Failure::usage("there is no config file to check")
+            .help("write ./evbus.toml, or name one with --config; see evbus.toml(5)"));
+    };
+    block_on(Needs::Time, async {
+        let opened = session.open(Execution::Inline).await;
+        let mut plans = Vec::new();
+        for watcher in &config.watchers {
+            let filter = TypeFilter::new(&watcher.types, &watcher.not)?;
+            let group = match &opened {
+                Ok(opened) => group_state(opened, watcher, &filter).await?,
+                Err(_) => GroupState::Unknown,
+            };
+            plans.push(Plan { watcher, filter, group });
+        }
+        let mut out = Out::new();
+        if args.json {
+            let watchers: Vec<Value> = plans.iter().map(document).collect();
+            out.json(&json!({"config": path, "watchers": watchers}))?;
+        } else {
+            let bus = opened.as_ref().map_or_else(|_| "no bus".to_owned(), |opened| opened.address.to_string());
+            out.line(&style::escape(&format!("{}: {} · bus {bus}", path.display(), style::plural(plans.len() as u64, "watcher"))))?;
+            for plan in &plans {
+                out.text(&text(plan))?;
+            }
+        }
+        out.flush()?;
+        super::watchers::check_commands(&config.watchers, session)?;
+        opened?;
+        let differs = plans.iter().any(|plan| matches!(plan.group, GroupState::Differs(_)));
+        Ok(if differs { Code::Usage } else { Code::Done })
+    })
+}
+
+async fn group_state(opened: &Opened, watcher: &Watcher, filter: &TypeFilter) -> Result<GroupState, Failure> {
+    let store = &*opened.place().store;
+    let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
+    let (matching, _) = read::count(store, &range).await?;
+    let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupState::New(matching)) };
+    let theirs = found.definition.filter(&watcher.group)?;
+    let shards = found.definition.shards;
+    Ok(match watcher.shards {
+        _ if theirs != *filter => GroupState::Differs(format!("wants {}", wanted(&theirs))),
+        Some(own) if own != shards => GroupState::Differs(format!("has {}", style::plural(u64::from(shards), "shard"))),
+        _ => GroupState::Agrees(matching),
+    })
+}
+
+/// One watcher for people.
+fn text(plan: &Plan<'_>) -> String {
+    let watcher = plan.watcher;
+    let group = &watcher.group;
+    let events = |n: &u64| {
+        let (count, verb) = (style::plural(*n, "stored event"), if *n == 1 { "matches" } else { "match" });
+        format!("{count} {verb}")
+    };
+    let state = match &plan.group {
+        GroupState::Unknown => "not looked at: the bus cannot be opened".to_owned(),
+        GroupState::New(0) => "new".to_owned(),
+        GroupState::New(n) if watcher.from.is_none() => {
+            format!("new, and {}: it needs from = \"earliest\" or from = \"now\"", events(n))
+        }
+        GroupState::New(n) => format!("new; {}", events(n)),
+        GroupState::Agrees(n) => format!("there; {}", events(n)),
+        GroupState::Differs(how) => format!("there, but it {how}   evbus group set {group} …"),
+    };
+    let command = if watcher.shell { watcher.argv.last().cloned().unwrap_or_default() } else { watcher.argv.join(" ") };
+    let retry = &watcher.retry;
+    let span = |duration| times::format_duration(duration);
+    let order = if watcher.ordered { ", in order" } else { "" };
+    let lines = [
+        watcher.name.clone(),
+        format!("  group    {group}, {state}"),
+        format!("  wants    {}", wanted(&plan.filter)),
+        format!("  runs     {command}"),
+        format!("  at once  {}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
+        format!(
+            "  retries  {} after {}..{}; dead at once on exit {}",
+            style::plural(u64::from(retry.max_attempts.saturating_sub(1)), "time"),
+            span(retry.min),
+            span(retry.max),
+            retry.dead_on.iter().map(i32::to_string).collect::<Vec<_>>().join(", "),
+        ),
+    ];
+    lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
+}
+
+fn document(plan: &Plan<'_>) -> Value {
+    let watcher = plan.watcher;
+    let (state, matching, why) = match &plan.group {
+        GroupState::Unknown => ("unknown", None, None),
+        GroupState::New(n) => ("new", Some(n), None),
+        GroupState::Agrees(n) => ("there", Some(n), None),
+        GroupState::Differs(how) => ("differs", None, Some(how)),
+    };
+    json!({
+        "watcher": watcher.name,
+        "group": watcher.group,
+        "types": plan.filter.types_text(),
+        "not": plan.filter.not_text(),
+        "command": watcher.argv,
+        "concurrency": watcher.concurrency,
+        "ordered": watcher.ordered,
+        "timeout": times::format_duration(watcher.timeout),
+        "max_attempts": watcher.retry.max_attempts,
+        "state": state,
+        "match": matching,
+        "why": why,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deciding_pattern_is_named() {
+        let list = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let said = |types: &[&str], not: &[&str], type_| why(&TypeFilter::new(&list(types), &list(not)).unwrap(), type_);
+        assert_eq!(said(&["a.*", "order.*"], &[], "order.x"), "'order.x' is wanted by 'order.*'");
+        assert_eq!(said(&["order.*"], &["order.x"], "order.x"), "'order.x' is excluded by --not 'order.x'");
+        assert_eq!(said(&[], &[], "order.x"), "'order.x' is wanted, as every type is");
+        assert_eq!(said(&["order.*"], &[], "order.x.y"), "'order.x.y' is wanted by none of 'order.*'");
+    }
+}

@@ -1,6 +1,32 @@
-//! stub
-use super::{exit::Code, failure::Failure};
-/// stub
+//! `evbus completions`: what a shell needs to complete evbus's verbs and options.
+
+use clap_complete::Shell;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output::Out;
+
+/// Print what a shell needs to complete evbus's verbs and options
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus completions bash > ~/.local/share/bash-completion/completions/evbus
+  evbus completions zsh > \"${fpath[1]}/_evbus\"
+  evbus completions fish > ~/.config/fish/completions/evbus.fish")]
+pub(super) struct Args {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+    shell: String,
+}
+
+pub(super) fn run(args: Args) -> Result<Code, Failure> {
+    let shell = match args.shell.as_str() {
+        "zsh" => Shell::Zsh,
+        "fish" => Shell::Fish,
+        _ => Shell::Bash,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut super::command(), "evbus", &mut script);
+    Out::new().bytes(&script)?;
+    Ok(Code::Done)
+}

@@ -1,6 +1,124 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// stub
+//! `evbus ls`: list events.
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output::{self, Out};
+use super::session::{Needs, Session, block_on};
+use super::{style, times};
+use crate::bus::read::{self, Range};
+use crate::config::World;
+use crate::event::{EventName, EventTime, TypeFilter};
+use crate::store::dir::Execution;
+
+pub(super) mod line;
+
+use line::{Format, Found, Line};
+
+/// Events are read and printed so many at a time.
+const PAGE: usize = 1_000;
+
+/// List events, oldest first
+///
+/// Prints time, type, id and subject of the newest events in the range, one a line.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus ls --since 1h
+  evbus ls -t 'order.**' --not 'order.test.*' --since 2026-11-20 --until 09:30
+  evbus ls --json --limit 0 | jq -r .type | sort | uniq -c
+
+Times: 10m, 7d (ago), 09:30, 2026-11-20, RFC 3339; local unless they name a zone. They are compared with the time
+at which an event came to the bus.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// From this time on
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the newest; 0: all
+    #[arg(short = 'n', long, value_name = "N", default_value_t = PAGE)]
+    limit: usize,
+    /// Print each event's JSON document, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which types, as `ls`, `tail` and the group verbs take them.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FilterArgs {
+    /// Only these types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
+    #[arg(short = 't', long = "type", value_name = "PATTERN")]
+    pub(super) types: Vec<String>,
+    /// Not these types
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) not: Vec<String>,
+}
+
+impl FilterArgs {
+    /// The filter, checked.
+    pub(super) fn filter(&self) -> Result<TypeFilter, Failure> {
+        Ok(TypeFilter::new(&self.types, &self.not)?)
+    }
+}
+
+/// A time that an option names.
+pub(super) fn time_of(option: &str, text: &str, world: &World) -> Result<EventTime, Failure> {
+    let time = times::parse_time_any(text, world.now, &world.zone());
+    time.map_err(|error| Failure::from(error).after(option))
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let time = |option, text: &Option<String>| text.as_deref().map(|text| time_of(option, text, &session.world)).transpose();
+    let since = time("--since", &args.since)?.unwrap_or(EventTime::MIN);
+    let until = time("--until", &args.until)?.unwrap_or(EventTime::MAX);
+    if since > until {
+        return Err(Failure::usage("--since is later than --until, so nothing lies between them"));
+    }
+    let range = Range { since, until, filter: args.filter.filter()? };
+    block_on(Needs::Time, async {
+        let opened = session.open(Execution::Inline).await?;
+        let format = if args.json { Format::Json } else { Format::Day };
+        let line = Line { format, filter: range.filter.clone(), now: session.world.now, zone: session.world.zone() };
+        let store = &*opened.place().store;
+        let mut out = Out::new();
+        if args.limit > 0 {
+            let (names, more) = read::newest(store, &range, args.limit, session.clock.now()).await?;
+            print(store, &line, &names, &mut out).await?;
+            if more {
+                let count = style::thousands(u64::try_from(args.limit).unwrap_or(u64::MAX));
+                output::note(&format!("the newest {count}; there are more before them (--limit 0 for all)"));
+            }
+            return Ok(Code::Done);
+        }
+        let mut after = String::new();
+        loop {
+            let (names, cut) = read::names(store, &range, &after, PAGE).await?;
+            print(store, &line, &names, &mut out).await?;
+            match names.last() {
+                Some(last) if cut => after = last.key(),
+                _ => return Ok(Code::Done),
+            }
+        }
+    })
+}
+
+/// Reads a page of events and prints it, its columns lined up.
+async fn print(
+    store: &dyn crate::store::Store,
+    line: &Line,
+    names: &[EventName],
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let width = names.iter().map(|name| name.slug().len()).max().unwrap_or(0).min(40);
+    for name in names {
+        let Some(object) = store.get(&name.key()).await? else { continue };
+        let found = Found::new(name, &object.bytes);
+        if let Some(text) = line.text(&found, width) {
+            out.line(&text)?;
+        }
+    }
+    Ok(out.flush()?)
+}

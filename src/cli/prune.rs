@@ -1,6 +1,144 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// stub
+//! `evbus prune`: delete what is old and what every group is done with.
+
+use serde_json::json;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::group;
+use super::output::{self, Out};
+use super::progress::Progress;
+use super::session::{Needs, Session, block_on};
+use super::{style, times};
+use crate::bus::prune::{self, Report, Request};
+use crate::store::dir::Execution;
+
+/// Delete old events that every group is done with
+///
+/// An event goes only when it is older than --keep and every group has processed it. A bus without groups is refused.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus prune --keep 7d --dry-run
+  evbus prune --keep 30d
+  17 4 * * *  evbus prune --keep 7d             # crontab")]
+pub(super) struct Args {
+    /// Keep everything that is younger: 7d, 24h, 2w
+    #[arg(long, value_name = "DURATION")]
+    keep: Option<String>,
+    /// Only say what would be deleted, and who holds back the rest
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let Some(keep) = &args.keep else {
+        return Err(Failure::usage("how long are events to be kept?").help("evbus prune --keep 7d"));
+    };
+    let keep = times::parse_duration(keep)?;
+    block_on(Needs::Time, async {
+        let opened = session.open(Execution::Inline).await?;
+        let before = session.clock.now().minus(keep);
+        // Only a terminal is asked: cron jobs prune unasked.
+        if !args.dry_run && !args.yes && output::can_ask() {
+            let dry = prune::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
+            if dry.deleted == 0 {
+                return told(&args, &dry, true);
+            }
+            let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
+            if !group::agreed(&what, false, "evbus prune")? {
+                return Ok(Code::Done);
+            }
+        }
+        let mut progress = Progress::new("pruning", None);
+        let mut last = 0;
+        let request = Request { before, dry_run: args.dry_run };
+        let report = prune::prune(opened.place(), request, |seen| {
+            progress.advance(seen - last);
+            last = seen;
+        })
+        .await;
+        progress.end();
+        told(&args, &report?, args.dry_run)
+    })
+}
+
+fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
+    let mut out = Out::new();
+    if args.json {
+        let holders = report.holders.iter().map(|holder| {
+            json!({"group": holder.group, "through": holder.through, "open": holder.open})
+        });
+        out.json(&json!({
+            "dry_run": dry_run,
+            "deleted": report.deleted,
+            "held": report.held,
+            "holders": holders.collect::<Vec<_>>(),
+            "ids": report.ids,
+            "abandoned": report.abandoned,
+        }))?;
+    } else {
+        for line in lines(report, dry_run) {
+            out.line(&line)?;
+        }
+    }
+    Ok(out.flush().map(|()| Code::Done)?)
+}
+
+/// What was done, and who holds back the rest.
+fn lines(report: &Report, dry_run: bool) -> Vec<String> {
+    let verb = if dry_run { "would delete" } else { "deleted" };
+    let mut first = format!("{verb} {}", style::plural(report.deleted, "event"));
+    for (n, noun) in [(report.ids, "remembered id"), (report.abandoned, "unfinished file")] {
+        if n > 0 {
+            first.push_str(&format!(", {}", style::plural(n, noun)));
+        }
+    }
+    let mut lines = vec![first];
+    if report.held > 0 {
+        lines.push(format!("{} old enough, but still needed:", style::plural(report.held, "event")));
+        lines.extend(report.holders.iter().map(|holder| {
+            let open = if holder.open == 0 { String::new() } else { format!(", {} open", holder.open) };
+            let through = &holder.through.get(..15).unwrap_or(&holder.through);
+            let through = if through.starts_with("0000") { "nothing yet" } else { through };
+            let group = &holder.group;
+            format!("  {group}: done up to {through}{open}   evbus status {group}")
+        }));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::prune::Holder;
+    use crate::group::GroupName;
+
+    #[test]
+    fn those_who_hold_it_back_are_named() {
+        let holder = |name: &str, through: &str, open| Holder {
+            group: GroupName::parse(name).unwrap(),
+            through: through.to_owned(),
+            open,
+        };
+        let holders = vec![
+            holder("loader", "00000101T000000.000000Z", 0),
+            holder("mail", "20261123T021530.123456Z-7kq3f9x2m7qa5w0c-a.json", 3),
+        ];
+        let report = Report { deleted: 1, held: 2, holders, ids: 0, abandoned: 1 };
+        assert_eq!(
+            lines(&report, true),
+            [
+                "would delete 1 event, 1 unfinished file",
+                "2 events old enough, but still needed:",
+                "  loader: done up to nothing yet   evbus status loader",
+                "  mail: done up to 20261123T021530, 3 open   evbus status mail",
+            ]
+        );
+    }
+}

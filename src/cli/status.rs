@@ -1,6 +1,187 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// stub
+//! `evbus status`: how every group stands, what holds it up, and what to do about it.
+
+use std::time::Duration;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::group;
+use super::output::{self, Out};
+use super::session::{Needs, Opened, Session, block_on};
+use super::times;
+use super::watchers::process_of;
+use crate::bus::Place;
+use crate::event::EventTime;
+use crate::group::status::{self, Lag, Standing, State};
+use crate::store::dir::Execution;
+
+mod document;
+mod prometheus;
+mod text;
+
+/// Show how each group stands: state, lag, retries, dead letters, owner
+///
+/// LAG counts wanted events that are not done, OLDEST is the age of the first of them. RATE is events processed per
+/// second; it is measured, over the time that --rate says, and '-' without.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus status
+  evbus status mail --rate=5s
+  evbus status --max-lag 10m --max-dead 0 || echo 'look after the bus'
+  evbus status --prom > /var/lib/node_exporter/evbus.prom
+
+States: ok, working, waiting (nobody works on it), failing, stalled, paused, damaged.")]
+pub(super) struct Args {
+    /// Only this group
+    #[arg(value_name = "GROUP")]
+    group: Option<String>,
+    /// Measure RATE, over this long
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1s")]
+    rate: Option<String>,
+    /// Exit 3 if the oldest event that a group has not done is older
+    #[arg(long, value_name = "DURATION")]
+    max_lag: Option<String>,
+    /// Exit 3 if a group has more dead letters
+    #[arg(long, value_name = "N")]
+    max_dead: Option<u64>,
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "prom")]
+    json: bool,
+    /// Print metrics in the Prometheus text format
+    #[arg(long)]
+    prom: bool,
+}
+
+/// Everything that is shown.
+struct Report {
+    /// Address and origin.
+    bus: String,
+    events: u64,
+    oldest: Option<EventTime>,
+    now: EventTime,
+    groups: Vec<Row>,
+}
+
+/// One group.
+struct Row {
+    standing: Standing,
+    lag: Lag,
+    state: State,
+    /// Events a second, where it was measured.
+    rate: Option<f64>,
+}
+
+impl Row {
+    /// How long the oldest event that is not done has waited.
+    fn age(&self, now: EventTime) -> Option<Duration> {
+        self.lag.oldest.map(|oldest| now.since(oldest))
+    }
+
+    fn dead(&self) -> u64 {
+        u64::try_from(self.standing.letters.len()).unwrap_or(u64::MAX)
+    }
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let max_lag = args.max_lag.as_deref().map(times::parse_duration).transpose()?;
+    let span = args.rate.as_deref().map(times::parse_duration).transpose()?;
+    block_on(Needs::Time, async {
+        let opened = session.open(Execution::Inline).await?;
+        let report = report(&opened, args.group.as_deref(), span).await?;
+        let mut out = Out::new();
+        if args.json {
+            out.json(&document::document(&report))?;
+            out.flush()?;
+        } else if args.prom {
+            out.text(&prometheus::text(&report))?;
+        } else {
+            out.text(&text::text(&report, &session.world.zone()))?;
+        }
+        let crossed = crossed(&report, max_lag, args.max_dead);
+        for line in &crossed {
+            output::note(line);
+        }
+        Ok(if crossed.is_empty() { Code::Done } else { Code::Threshold })
+    })
+}
+
+async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<Report, Failure> {
+    let place = opened.place();
+    let first = standings(place, name).await?;
+    let after: Vec<EventTime> = first.iter().map(|standing| standing.floor().time()).collect();
+    let earlier = match span {
+        None => None,
+        Some(span) => {
+            let begun = place.clock.elapsed();
+            let tally = status::tally(&*place.store, &first, &after).await?;
+            place.clock.sleep_until(begun + span).await;
+            Some((tally, begun))
+        }
+    };
+    let standings = if earlier.is_some() { standings(place, name).await? } else { first };
+    let tally = status::tally(&*place.store, &standings, &after).await?;
+    let took = earlier.as_ref().map(|(_, begun)| place.clock.elapsed().saturating_sub(*begun));
+    // A group that was made or removed between the two looks leaves nothing to compare.
+    let mut before = earlier.iter().flat_map(|(tally, _)| tally.lags()).collect::<Vec<_>>().into_iter();
+    let comparable = before.len() == standings.len();
+    let groups = standings.into_iter().zip(tally.lags()).map(|(standing, lag)| {
+        let rate = before.next().zip(took).filter(|_| comparable).map(|(before, took)| rate(&before, &lag, took));
+        let state = standing.state(&lag, process_of);
+        Row { standing, lag, state, rate }
+    });
+    let groups = groups.collect();
+    let now = place.clock.now();
+    Ok(Report { bus: opened.address.to_string(), events: tally.events, oldest: tally.oldest, now, groups })
+}
+
+async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<Standing>, Failure> {
+    match name {
+        Some(name) => Ok(vec![group::standing(place, name).await?]),
+        None => group::all(place).await,
+    }
+}
+
+/// Events a second that left the backlog: what it has lost, and what came in meanwhile and is not in it.
+#[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+fn rate(before: &Lag, now: &Lag, took: Duration) -> f64 {
+    let came = now.wanted.saturating_sub(before.wanted);
+    let done = (before.events + came).saturating_sub(now.events);
+    done as f64 / took.as_secs_f64().max(0.001)
+}
+
+/// The thresholds that are crossed, one line each.
+fn crossed(report: &Report, max_lag: Option<Duration>, max_dead: Option<u64>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in &report.groups {
+        let group = &row.standing.group;
+        if let (Some(age), Some(max)) = (row.age(report.now), max_lag)
+            && age > max
+        {
+            let age = times::format_duration(age);
+            lines.push(format!("{group}: the oldest event that is not done is {age} old, over {}", times::format_duration(max)));
+        }
+        if let Some(max) = max_dead.filter(|max| row.dead() > *max) {
+            lines.push(format!("{group}: {}, over {max}", super::style::plural(row.dead(), "dead letter")));
+        }
+        // What cannot be counted is not within any bound.
+        if let Some(error) = row.standing.damage.as_ref().filter(|_| max_lag.is_some() || max_dead.is_some()) {
+            lines.push(format!("{group}: {}", super::style::escape(&error.to_string())));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_counts_what_came_and_went() {
+        let lag = |events, wanted| Lag { events, wanted, oldest: None };
+        let second = Duration::from_secs(2);
+        assert!((rate(&lag(10, 10), &lag(4, 10), second) - 3.0).abs() < 1e-9);
+        assert!((rate(&lag(10, 10), &lag(10, 18), second) - 4.0).abs() < 1e-9, "as many came as went");
+        assert!(rate(&lag(0, 0), &lag(5, 5), second).abs() < 1e-9);
+        assert!(rate(&lag(0, 9), &lag(5, 2), second).abs() < 1e-9, "a prune in between is no work");
+    }
+}

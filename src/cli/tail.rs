@@ -1,6 +1,219 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// stub
+//! `evbus tail`: print events as they come.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::ls::line::{Format, Found, Line};
+use super::ls::{FilterArgs, time_of};
+use super::output::{self, Out};
+use super::session::{Needs, Session, block_on};
+use super::times;
+use crate::bus::read::{self, Range};
+use crate::bus::{Place, frontier};
+use crate::event::{EventName, EventTime};
+use crate::store::dir::Execution;
+use crate::store::{ErrorKind, Hints, StoreResult};
+
+mod seen;
+
+use seen::Seen;
+
+/// A look after a hint goes back so far behind the clock.
+const NEAR: Duration = Duration::from_secs(60);
+
+/// And every so often one goes back so far: somebody's clock may be slow.
+const FAR: Duration = Duration::from_hours(1);
+const FAR_EVERY: Duration = Duration::from_secs(10);
+
+/// Names are listed so many at a time.
+const PAGE: usize = 1_000;
+
+/// Print events as they come
+///
+/// Belongs to no group and changes nothing. Begins with the last ten events.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus tail
+  evbus tail -t 'order.**' --since 1h
+  evbus tail -n 0 --json | jq -r '.data.total'")]
+pub(super) struct Args {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Begin with the last N events [default: 10, or all with --since]
+    #[arg(short = 'n', long, value_name = "N")]
+    lines: Option<usize>,
+    /// Begin with the events from this time on: 1h, 09:30, 2026-11-20, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Print each event's JSON document, one a line
+    #[arg(long)]
+    json: bool,
+    /// Look this often where the store gives no hints
+    #[arg(long, value_name = "DURATION")]
+    poll: Option<String>,
+    /// Do not use hints
+    #[arg(long)]
+    no_hints: bool,
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let since = args.since.as_deref().map(|text| time_of("--since", text, &session.world)).transpose()?;
+    let filter = args.filter.filter()?;
+    let every = args.poll.as_deref().map(times::parse_duration).transpose()?;
+    block_on(Needs::Everything, async {
+        let opened = session.open(Execution::Threaded).await?;
+        let place = opened.place().clone();
+        let hints = if args.no_hints { None } else { place.store.hints().ok() };
+        let poll = every.unwrap_or(place.store.profile().poll.1).max(Duration::from_millis(10));
+        let format = if args.json { Format::Json } else { Format::Whole };
+        let line = Line { format, filter, now: session.world.now, zone: session.world.zone() };
+        let mut tail = Tail { place, line, seen: Seen::default(), w: EventTime::MIN, hints, poll, out: Out::new() };
+        let lines = args.lines.unwrap_or(if since.is_some() { usize::MAX } else { 10 });
+        tokio::select! {
+            biased;
+            stopped = stopped() => stopped,
+            answer = tail.follow(since.unwrap_or(EventTime::MIN), lines) => answer,
+        }
+    })
+}
+
+/// Completes when the user has had enough.
+async fn stopped() -> Result<Code, Failure> {
+    let cannot = |error: io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(Code::Done)
+}
+
+/// A tail under way.
+struct Tail {
+    place: Place,
+    line: Line,
+    seen: Seen,
+    /// The frontier as it was before the last far look: nothing can have come in at or before it since.
+    w: EventTime,
+    hints: Option<Box<dyn Hints>>,
+    poll: Duration,
+    out: Out,
+}
+
+impl Tail {
+    async fn follow(&mut self, since: EventTime, lines: usize) -> Result<Code, Failure> {
+        self.begin(since, lines).await?;
+        let clock = self.place.clock.clone();
+        let mut far_at = clock.elapsed() + FAR_EVERY;
+        loop {
+            self.wait().await;
+            if reader_is_gone() {
+                return Ok(Code::Done);
+            }
+            let far = clock.elapsed() >= far_at;
+            match self.look(if far { FAR } else { NEAR }).await {
+                Ok(names) => self.print(&names).await?,
+                // A store that does not answer now may answer later: that is what tail waits for.
+                Err(error) if error.kind() == ErrorKind::Unavailable => output::warn(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            if far {
+                far_at = clock.elapsed() + FAR_EVERY;
+            }
+        }
+    }
+
+    /// Prints what was there, and remembers it.
+    async fn begin(&mut self, since: EventTime, lines: usize) -> Result<(), Failure> {
+        self.w = frontier::read(&*self.place.store).await?.time;
+        let now = self.place.clock.now();
+        let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
+        if lines < usize::MAX {
+            self.look(FAR).await?;
+            let (names, _) = read::newest(&*self.place.store, &range, lines, now).await?;
+            for name in &names {
+                self.seen.add(name);
+            }
+            return self.print(&names).await;
+        }
+        let mut after = String::new();
+        loop {
+            let (names, cut) = read::names(&*self.place.store, &range, &after, PAGE).await?;
+            let new: Vec<EventName> = names.iter().filter(|name| self.seen.add(name)).cloned().collect();
+            self.print(&new).await?;
+            match names.last() {
+                Some(last) if cut => after = last.key(),
+                _ => break,
+            }
+        }
+        // What lies before the range is not new, even where a later look comes upon it.
+        self.seen.raise_floor(since);
+        Ok(())
+    }
+
+    /// Lists from `back` behind the clock, or from the frontier where that is nearer; what is new, oldest first.
+    ///
+    /// What a listing lacks is acknowledged above the W that was read before it. So the next far look need not go
+    /// back behind that W, and a near look, which leaves something out, does not move it.
+    async fn look(&mut self, back: Duration) -> StoreResult<Vec<EventName>> {
+        let store = &*self.place.store;
+        let w = frontier::read(store).await?.time;
+        let since = self.place.clock.now().minus(back).max(self.w.next());
+        let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
+        let mut new = Vec::new();
+        let mut after = String::new();
+        loop {
+            let (names, cut) = read::names(store, &range, &after, PAGE).await?;
+            new.extend(names.iter().filter(|name| self.seen.add(name)).cloned());
+            match names.last() {
+                Some(last) if cut => after = last.key(),
+                _ => break,
+            }
+        }
+        if back == FAR {
+            self.w = w;
+        }
+        Ok(new)
+    }
+
+    async fn print(&mut self, names: &[EventName]) -> Result<(), Failure> {
+        self.line.now = self.place.clock.now();
+        for name in names {
+            let Some(object) = self.place.store.get(&name.key()).await? else { continue };
+            if let Some(text) = self.line.text(&Found::new(name, &object.bytes), 0) {
+                self.out.line(&text)?;
+            }
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// Until a hint, or the time to look anyway.
+    async fn wait(&mut self) {
+        let clock = self.place.clock.clone();
+        let tick = clock.sleep_until(clock.elapsed() + self.poll);
+        match &mut self.hints {
+            Some(hints) => {
+                tokio::select! {
+                    () = hints.next() => {}
+                    () = tick => {}
+                }
+            }
+            None => tick.await,
+        }
+    }
+}
+
+/// Whether stdout is a pipe that nobody reads any more: without events to write, only this tells.
+fn reader_is_gone() -> bool {
+    let out = io::stdout();
+    let mut fds = [PollFd::new(&out, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0) && fds[0].revents().contains(PollFlags::ERR)
+}

@@ -15,6 +15,7 @@ pub mod request;
 pub mod retry;
 mod run;
 mod shard;
+pub mod status;
 mod survey;
 pub mod worker;
 

@@ -1,9 +1,11 @@
 //! One event through its handler: read it, run the command, and what the outcome means.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lease::Lease;
 use super::marker::Verdict;
 use super::retry::Retry;
 use super::shard::Launch;
@@ -23,6 +25,14 @@ pub(super) struct Task {
     pub max_attempts: u32,
     pub max_event_bytes: usize,
     pub url: String,
+    pub tenure: Tenure,
+}
+
+/// How long the owner may still start handlers; follows its commits.
+pub(super) struct Tenure {
+    pub lease: Lease,
+    /// When the last successful commit was sent.
+    pub commit_sent: Rc<Cell<Duration>>,
 }
 
 /// What became of an event that was started.
@@ -61,6 +71,10 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     };
     if !task.filter.matches(event.type_()) {
         return Ran::NotMine;
+    }
+    // Reading may have taken long: by now the shard may be somebody else's.
+    if !task.tenure.lease.may_start(task.tenure.commit_sent.get(), task.place.clock.elapsed()) {
+        return Ran::Reported(Report { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO });
     }
     let key = launch.name.key();
     // A redriven event may be in its letter only.

@@ -1,6 +1,8 @@
 //! What the owner of a shard knows of it, and what it decides on that. No I/O; time is handed in.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::AbortHandle;
@@ -120,6 +122,8 @@ pub(super) struct Shard {
     pub version: Option<Version>,
     /// When the last successful commit was sent.
     pub commit_sent: Duration,
+    /// The same, for the runs that are on their way.
+    pub tenure: Rc<Cell<Duration>>,
     pub commit_ended: Duration,
     pub committing: bool,
     pub dirty: bool,
@@ -138,6 +142,9 @@ pub(super) struct Shard {
     pub last_active: Duration,
     pub bounds: Bounds,
     pub giving_back: bool,
+    /// [`Marker::unclean`] as it stands on the store: a good verdict ends careful mode once it is durable.
+    durable_unclean: u32,
+    sent_unclean: u32,
 }
 
 impl Shard {
@@ -146,9 +153,12 @@ impl Shard {
         Self {
             group,
             number,
+            durable_unclean: taken.marker.unclean,
+            sent_unclean: taken.marker.unclean,
             marker: taken.marker,
             version: Some(taken.version),
             commit_sent: taken.sent,
+            tenure: Rc::new(Cell::new(taken.sent)),
             commit_ended: now,
             committing: false,
             dirty: false,
@@ -203,7 +213,7 @@ impl Shard {
 
     /// Whether every handler of the worker must run alone.
     pub fn careful(&self) -> bool {
-        self.marker.unclean >= CAREFUL_FROM
+        self.durable_unclean >= CAREFUL_FROM
     }
 
     /// How many of the window's names wait.
@@ -264,7 +274,8 @@ impl Shard {
             let mut candidates = due.chain(fresh);
             return candidates.find(|name| !self.copy_runs(name)).map_or(Next::Nothing, |name| Next::Start(name.clone()));
         }
-        for name in due.chain(fresh.take(1_000)) {
+        // A copy that runs may be gone from the bus by now, and then nobody can read its key.
+        for name in due.chain(fresh.take(1_000)).filter(|name| !self.copy_runs(name)) {
             match self.turn(name) {
                 Turn::Free => return Next::Start(name.clone()),
                 Turn::Unknown(name) => return Next::ReadKey(name),
@@ -344,9 +355,28 @@ impl Shard {
         self.marker.open.get(name).is_some_and(|open| open.suspect)
     }
 
+    /// Whether all attempts of an event are used up although none has come back with a verdict.
+    pub fn spent(&self, name: &EventName, max_attempts: u32) -> bool {
+        self.marker.open.get(name).is_some_and(|open| open.suspect && open.attempts >= max_attempts)
+    }
+
+    /// Gives up an event that is [`Shard::spent`]; its attempts, which stay what they were.
+    pub fn settle_spent(&mut self, name: &EventName, verdict: Verdict, now: Duration) -> u32 {
+        // Nor is this a sign that handlers come back.
+        let unclean = self.marker.unclean;
+        self.settle(name, verdict, false, now);
+        self.marker.unclean = unclean;
+        let Some(open) = self.marker.open.get_mut(name) else { return 0 };
+        // No run ended here, so none is to be counted.
+        open.attempts -= 1;
+        open.attempts
+    }
+
     /// Records a verdict. `ran`: its handler ran to success here.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict, ran: bool, now: Duration) {
         self.running.remove(name);
+        // A copy of an event that has succeeded is settled without having been started.
+        self.waiting.remove(name);
         if ran {
             self.succeeded.insert(name.identity(), self.bounds.window);
         }
@@ -399,7 +429,10 @@ impl Shard {
         let number = self.number;
         for asked in pending.iter().filter(|asked| asked.shard == number) {
             let Some(request) = &asked.request else { continue };
-            match request::fold(&mut self.marker, &asked.id, request, self.bounds.open) {
+            // What runs has its place in `open` already.
+            let reserved = self.open_len() - self.marker.open.len();
+            let room = self.bounds.open.saturating_sub(reserved);
+            match request::fold(&mut self.marker, &asked.id, request, room) {
                 Folded::Changed => {
                     if matches!(request, request::Request::Reset { .. }) {
                         self.forget_everything();
@@ -442,6 +475,7 @@ impl Shard {
     pub fn commit(&mut self, nonce: String) -> Commit {
         self.marker.nonce.clone_from(&nonce);
         self.committing = true;
+        self.sent_unclean = self.marker.unclean;
         self.dirty = false;
         let launches = self.running.iter().filter(|(_, run)| run.alone && run.abort.is_none());
         let launches = launches.map(|(name, _)| name.clone()).collect();
@@ -458,8 +492,10 @@ impl Shard {
     pub fn committed(&mut self, version: Version, sent: Duration, now: Duration, then: &Followup) {
         self.version = Some(version);
         self.commit_sent = sent;
+        self.tenure.set(sent);
         self.commit_ended = now;
         self.committing = false;
+        self.durable_unclean = self.sent_unclean;
         self.burying.extend(then.letters.iter().map(|(name, _)| name.clone()));
     }
 

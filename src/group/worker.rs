@@ -127,6 +127,8 @@ struct Watched {
     /// Another worker owns it, and it has work.
     held: bool,
     looking: bool,
+    /// Something turned up while a look was on its way, which may have missed it.
+    again: bool,
     look_at: Duration,
     sights: Sights,
     last_look_through: Option<super::Position>,
@@ -150,9 +152,13 @@ pub struct Worker {
     told_handlers: bool,
     begun: Duration,
     started: u64,
+    /// Whose turn it is to start something.
+    turn: usize,
     summary: Summary,
     reading_keys: HashSet<EventName>,
     hot_cursor: EventTime,
+    /// What the last hot listing showed; no more than a window.
+    sighted: HashSet<EventName>,
     hot_at: Duration,
     hot_pause: Duration,
     hot_running: bool,
@@ -209,9 +215,11 @@ impl Worker {
             told_handlers: false,
             begun: now,
             started: 0,
+            turn: 0,
             summary: Summary::default(),
             reading_keys: HashSet::new(),
             hot_cursor: EventTime::MIN,
+            sighted: HashSet::new(),
             hot_at: now,
             hot_pause: settings.poll.unwrap_or(poll.0),
             hot_running: false,
@@ -416,18 +424,17 @@ impl Worker {
             self.report(Fact::Careful);
         }
         self.careful_told = careful;
-        let mut blocked = vec![false; self.shards.len()];
-        while let Some(at) = (0..self.shards.len()).find(|at| !blocked[*at]) {
-            // The shards in turn, so that none starves the others.
-            let mut any = false;
-            for at in at..self.shards.len() {
+        let shards = self.shards.len();
+        let mut blocked = vec![false; shards];
+        while blocked.contains(&false) {
+            // The shards in turn, from where the last start was: a single free place must not always go to the first.
+            for at in (0..shards).map(|step| (self.turn + step) % shards).collect::<Vec<_>>() {
                 if !blocked[at] {
                     blocked[at] = !self.start_one(at, careful);
-                    any |= !blocked[at];
+                    if !blocked[at] {
+                        self.turn = (at + 1) % shards;
+                    }
                 }
-            }
-            if !any {
-                return;
             }
         }
     }
@@ -460,6 +467,15 @@ impl Worker {
                     shard.settle(&name, Verdict::Done, false, now);
                     return true;
                 }
+                // It has killed its worker each time: nobody is left who could say so after another run.
+                if shard.spent(&name, self.settings.retry.max_attempts) {
+                    let why = "its worker died with it each time".to_owned();
+                    let letter = letter::fresh_name(&name, self.desk.place.clock.random());
+                    let verdict = Verdict::Dead { letter, why, stderr: String::new(), exit: None };
+                    let attempt = shard.settle_spent(&name, verdict.clone(), now);
+                    self.report_verdict(&name, attempt, &verdict, Duration::ZERO);
+                    return true;
+                }
                 self.started += 1;
                 if let Some(launch) = shard.start(&name, alone, now) {
                     self.launch(at, launch);
@@ -486,6 +502,7 @@ impl Worker {
             max_attempts: self.settings.retry.max_attempts,
             max_event_bytes: self.settings.max_event_bytes,
             url: self.settings.url.clone(),
+            tenure: run::Tenure { lease: self.settings.lease, commit_sent: Rc::clone(&shard.tenure) },
         };
         let (name, attempt) = (launch.name.clone(), launch.attempt);
         let running = Abortable::new(async move { run::run(task, launch).await }, registration);
@@ -577,7 +594,8 @@ impl Worker {
             return None;
         }
         let end = shard.through().time().minute_end();
-        let idle = shard.survey.as_ref().is_some_and(|survey| survey.names.is_empty() && !survey.cut);
+        // What is listed may lie in my future: it is no reason to keep this folder.
+        let idle = shard.survey.as_ref().is_some_and(|survey| survey.names.front().is_none_or(|name| name.time() > end));
         (idle && end <= limit && shard.through().time() < end).then_some(end)
     }
 
@@ -658,6 +676,8 @@ impl Worker {
             return;
         }
         self.hot_running = true;
+        // A clock that was set back takes the cursor along: it never passes my clock.
+        self.hot_cursor = self.hot_cursor.min(self.wall());
         let cursor = self.hot_cursor.max(self.least_through());
         let (desk, limit) = (self.desk.clone(), self.settings.bounds.window);
         let after = super::Position::Time(cursor).list_after();
@@ -786,9 +806,7 @@ impl Worker {
             self.report(Fact::Foreign { key });
             self.foreign_told = true;
         }
-        if let Some(newest) = sights.newest {
-            self.hot_cursor = self.hot_cursor.max(newest);
-        }
+        // Only a hot listing moves its cursor: what one shard's listing shows the others have not been told of.
         self.shards[at].sights = sights;
     }
 
@@ -806,6 +824,13 @@ impl Worker {
         let watched = &mut self.shards[at];
         watched.look_at = now + warm;
         if owned {
+            // A reset may have come in between: then the listing began too far behind, and says nothing.
+            let from = watched.last_look_through.clone();
+            let stale = |shard: &Shard| from.as_ref().is_none_or(|from| from > shard.through());
+            if watched.owned.as_deref().is_some_and(stale) {
+                watched.look_at = now;
+                return;
+            }
             if let Some(shard) = watched.owned.as_deref_mut() {
                 shard.surveyed(looked.survey, confirm);
                 if shard.has_unconfirmed() {
@@ -828,7 +853,7 @@ impl Worker {
         let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
         let can_pass = passable.is_some() && settled;
         let sealable = self.sealable(&marker, limit);
-        let work = (wanted && !self.paused()) || asked || can_pass || sealable;
+        let paused = self.paused();
         let over = self.told_to_end();
         let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| (self.alive)(owner));
         let watched = &mut self.shards[at];
@@ -836,7 +861,16 @@ impl Worker {
         let sighting = Sighting::see(watched.sighting.take(), version.as_ref(), now);
         let may = lease::may_take(marker.owner.as_ref(), process, &sighting, self.settings.lease, now);
         watched.sighting = Some(sighting);
-        watched.quiet = marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable;
+        // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
+        let abandoned = marker.owner.is_some() && may;
+        let work = (wanted && !paused) || asked || can_pass || sealable || abandoned;
+        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
+        let behind = marker.through.time() < self.hot_cursor;
+        let again = std::mem::take(&mut watched.again);
+        if again {
+            watched.look_at = now;
+        }
+        watched.quiet = marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
         watched.held = wanted && marker.owner.is_some() && !may;
         if work && may && !over {
             self.take(at, marker, version, looked);
@@ -965,7 +999,8 @@ impl Worker {
         if then.given_back {
             self.shards[at].owned = None;
             self.shards[at].sighting = None;
-            self.shards[at].quiet = !self.ending() && self.shards[at].sights.newest.is_none();
+            // Whether it is quiet its next look tells.
+            self.shards[at].quiet = false;
         }
     }
 
@@ -1002,14 +1037,20 @@ impl Worker {
                 // Wanted or not, `through` must pass it before the shard is quiet again.
                 watched.sights.newest = watched.sights.newest.max(Some(newest));
                 watched.closed = false;
+                watched.again |= watched.looking;
                 if std::mem::take(&mut watched.quiet) {
                     watched.look_at = now + Duration::from_secs(4);
                 }
             }
         }
         let confirm = self.settings.ordered;
+        // What lies in my future is listed each time: only its first sight is news.
+        let known = std::mem::replace(&mut self.sighted, names.iter().cloned().collect());
         for name in names {
             let watched = &mut self.shards[usize::from(name.lane().shard(self.desk.shards))];
+            if watched.owned.is_none() && known.contains(&name) {
+                continue;
+            }
             match watched.owned.as_deref_mut() {
                 Some(shard) => {
                     if shard.found(name, confirm) && confirm {
@@ -1018,6 +1059,7 @@ impl Worker {
                 }
                 None => {
                     watched.quiet = false;
+                    watched.again |= watched.looking;
                     watched.look_at = now;
                 }
             }
@@ -1072,6 +1114,7 @@ impl Worker {
         let now = self.now();
         for watched in &mut self.shards {
             watched.quiet = false;
+            watched.again |= watched.looking;
             watched.look_at = now;
         }
     }

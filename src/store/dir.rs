@@ -96,7 +96,7 @@ impl DirStore {
         let shared = Shared {
             path: path.to_owned(),
             root,
-            folders: Folders::new(options.group_writable),
+            folders: Folders::new(path.to_owned(), options.group_writable),
             staging: Staging::new(clock.random(), options.group_writable),
             durability: options.durability,
             last_write_micros: AtomicI64::new(0),
@@ -166,11 +166,12 @@ impl Shared {
             let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             match std::fs::File::open(name).and_then(|file| file.sync_all()) {
                 Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
-                Err(error) => {
-                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                    return Err(StoreError::system("cannot flush", name.display(), errno));
-                }
+                Err(error) => match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+                    Errno::ACCESS | Errno::PERM => break,
+                    // A read-only root (squashfs) or FUSE cannot flush a folder and needs none.
+                    Errno::INVAL | Errno::NOTSUP => {}
+                    errno => return Err(StoreError::system("cannot flush", name.display(), errno)),
+                },
             }
         }
         Ok(())
@@ -181,12 +182,34 @@ impl Shared {
         self.path.join(key).display().to_string()
     }
 
+    /// A system call failed on what lies at `key`.
+    fn failed(&self, doing: &str, key: &str, errno: Errno) -> StoreError {
+        let error = StoreError::system(doing, self.shown(key), errno);
+        match errno {
+            Errno::ISDIR => error.with_help(self.out_of_the_way("a folder stands where a file should be", key)),
+            Errno::LOOP => error.with_help(self.out_of_the_way("a symbolic link leads nowhere", key)),
+            Errno::XDEV => error.with_help("all of a bus must lie on one file system: move the folder back"),
+            _ => error,
+        }
+    }
+
+    /// What stands at `key` instead of a file of ours.
+    fn not_a_file(&self, key: &str) -> StoreError {
+        StoreError::new(ErrorKind::Damaged, format!("{} is not a file", self.shown(key)))
+            .with_help(self.out_of_the_way("something else stands where a file should be", key))
+    }
+
+    fn out_of_the_way(&self, what: &str, key: &str) -> String {
+        let path = self.shown(key);
+        format!("{what}: look at it, then mv {path} out of the bus")
+    }
+
     /// Removes an object, or all versions of a register.
     fn delete(&self, key: &str) -> StoreResult<()> {
         match rustix::fs::unlinkat(&self.root, key, AtFlags::empty()) {
             Ok(()) => Ok(()),
             Err(Errno::NOENT) => self.delete_register(key),
-            Err(errno) => Err(StoreError::system("cannot delete", self.shown(key), errno)),
+            Err(errno) => Err(self.failed("cannot delete", key, errno)),
         }
     }
 
@@ -196,7 +219,7 @@ impl Shared {
         for key in keys {
             match rustix::fs::unlinkat(&self.root, key.as_str(), AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(StoreError::system("cannot delete", self.shown(key), errno)),
+                Err(errno) => return Err(self.failed("cannot delete", key, errno)),
             }
             let mut folder = key.as_str();
             while let Some((parent, _)) = folder.rsplit_once('/') {
@@ -244,7 +267,7 @@ impl Store for DirStore {
 
     fn hints(&self) -> Result<Box<dyn Hints>, String> {
         super::mount::inotify_serves(&self.shared.path)?;
-        Ok(Box::new(InotifyHints::watch(&self.shared.path.join(STAGING))?))
+        Ok(Box::new(InotifyHints::of(&self.shared.path)?))
     }
 
     fn profile(&self) -> Profile {

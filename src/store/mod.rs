@@ -15,6 +15,7 @@ pub mod dir;
 mod error;
 pub mod memory;
 pub mod mount;
+pub mod probe;
 
 pub use error::{ErrorKind, StoreError};
 

@@ -199,7 +199,8 @@ impl Cast {
     async fn cron(self: Rc<Self>, at: usize, _number: usize) {
         let dice = &self.world.simulation.dice;
         let every = dice.one(&[5.0, 10.0, 20.0]);
-        let wait = dice.chance(0.3);
+        // A drain that waits for nobody leaves a shard to its last owner unless it knows that to be gone.
+        let wait = dice.chance(0.3) || self.world.plan.groups[at].watchers == 0;
         let most = dice.chance(0.2).then_some(3);
         while !self.world.workers_end.get() {
             let me = Rc::clone(&self);
@@ -490,15 +491,12 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         Some((emitter, number)) => format!("named-{emitter}-{number}"),
         None => event_id(clock.now(), &identity),
     };
-    let mut event = Event::new(&*id, "/simulation", type_);
     // What is emitted again must be the same.
     let (type_, key) = match world.events.borrow().get(&id) {
         Some(known) => (known.type_.clone(), known.key.clone()),
         None => (type_.to_owned(), key),
     };
-    if type_ != "" {
-        event = Event::new(&*id, "/simulation", &*type_);
-    }
+    let mut event = Event::new(&*id, "/simulation", &*type_);
     if let Some(key) = &key {
         event = event.subject(key);
     }

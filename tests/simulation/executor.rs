@@ -21,10 +21,10 @@ pub type Micros = u64;
 pub const SECOND: Micros = 1_000_000;
 
 /// More polls than this without time passing: somebody spins.
-const MOST_POLLS_AT_ONCE: u64 = 100_000;
+const MOST_POLLS_AT_ONCE: u64 = 20_000;
 
 /// More polls than this in one seed: somebody nearly spins.
-const MOST_POLLS: u64 = 5_000_000;
+const MOST_POLLS: u64 = 600_000;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 

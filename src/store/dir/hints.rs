@@ -18,6 +18,12 @@ pub struct InotifyHints {
 }
 
 impl InotifyHints {
+    /// Hints of what this machine publishes on the bus at `bus`, whatever kind of mount it lies on; needs a runtime
+    /// with I/O. The error says why there can be no watch.
+    pub fn of(bus: &Path) -> Result<Self, String> {
+        Self::watch(&bus.join(super::STAGING))
+    }
+
     /// Watches `staging`; needs a runtime with I/O. The error says why there can be no watch.
     pub(super) fn watch(staging: &Path) -> Result<Self, String> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
@@ -26,8 +32,8 @@ impl InotifyHints {
         let events = WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         inotify::add_watch(&queue, staging, events)
             .map_err(|errno| format!("cannot watch {}: {errno}", staging.display()))?;
-        let queue = Receiver::from_owned_fd_unchecked(queue)
-            .map_err(|error| format!("cannot wait for inotify: {error}"))?;
+        let queue =
+            Receiver::from_owned_fd_unchecked(queue).map_err(|error| format!("cannot wait for inotify: {error}"))?;
         Ok(Self { queue })
     }
 

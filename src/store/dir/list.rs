@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::{STAGING, Shared, register};
-use crate::store::{List, Page, StoreError, StoreResult};
+use crate::store::{List, Page, StoreResult};
 
 /// Names are read from the kernel so many bytes at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -31,6 +31,16 @@ impl Smallest {
         {
             largest.clear();
             largest.push_str(key);
+        }
+    }
+}
+
+impl Page {
+    fn push(&mut self, key: String, limit: usize) {
+        if self.keys.len() < limit {
+            self.keys.push(key);
+        } else {
+            self.cut = true;
         }
     }
 }
@@ -74,31 +84,32 @@ impl Shared {
                 files.push(&key);
             }
         })?;
-        page.cut |= files.cut;
-        let mut files = files.keys.into_sorted_vec().into_iter().peekable();
+        let cut = files.cut;
+        let mut files = files.keys.into_sorted_vec();
+        // A plain file may stand beside a register of its name.
+        files.dedup();
+        let mut files = files.into_iter().peekable();
         for below in folders {
             while let Some(key) = files.next_if(|key| *key < below) {
-                page.keys.push(key);
+                page.push(key, list.limit);
             }
-            if page.keys.len() >= list.limit {
-                page.cut = true;
+            // A full page goes on to the next kept key, so that it knows whether there is one.
+            page.cut |= cut && page.keys.len() == list.limit;
+            if page.cut {
                 return Ok(());
             }
             self.list_folder(below.trim_end_matches('/'), list, page)?;
         }
         for key in files {
-            if page.keys.len() >= list.limit {
-                page.cut = true;
-                return Ok(());
-            }
-            page.keys.push(key);
+            page.push(key, list.limit);
         }
+        page.cut |= cut;
         Ok(())
     }
 
     /// Calls `see` with each entry of a folder, in no order; a folder that is not there has none.
     pub(super) fn each_entry(&self, folder: &str, mut see: impl FnMut(&str, FileType)) -> StoreResult<()> {
-        let failed = |errno| StoreError::system("cannot list", self.shown(folder), errno);
+        let failed = |errno| self.failed("cannot list", folder, errno);
         let at = if folder.is_empty() { "." } else { folder };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(&self.root, at, flags, Mode::empty()) {
@@ -121,19 +132,20 @@ impl Shared {
                 continue;
             }
             let kind = match entry.file_type() {
-                FileType::Unknown => self.kind_of(&fd, name),
+                // A day that was moved to a roomier place; what is written through the link must be listed.
+                FileType::Unknown | FileType::Symlink => kind_of(&fd, name),
                 kind => kind,
             };
             see(name, kind);
         }
         Ok(())
     }
+}
 
-    /// Some file systems do not tell the kind in a listing.
-    fn kind_of(&self, folder: &std::os::fd::OwnedFd, name: &str) -> FileType {
-        rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-            .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
-    }
+/// Some file systems do not tell the kind in a listing, and none where a link leads.
+fn kind_of(folder: &std::os::fd::OwnedFd, name: &str) -> FileType {
+    rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty())
+        .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
 }
 
 /// Whether a folder (with its `/`) can hold a key greater than `after`.

@@ -13,22 +13,39 @@ use crate::store::{ErrorKind, Put, StoreError, StoreResult};
 /// From so many files on, one `syncfs` is quicker than a flush of each.
 const SYNCFS_FROM: usize = 4;
 
+/// How often a folder may vanish under a write.
+pub(super) const TRIES: usize = 100;
+
+/// File systems whose `syncfs` is known to reach the disk: ext2/3/4, XFS, Btrfs, F2FS, tmpfs (statfs(2)). Elsewhere
+/// (FUSE, CIFS, 9p) it may end at this machine's page cache while `fdatasync` goes on to the server.
+const SYNCFS_REACHES_DISK: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
+
+/// File mode of a bus shared by a Unix group.
+const SHARED_FILE_MODE: Mode = Mode::from_raw_mode(0o664);
+
 /// Names of files being written, unique among all processes and hosts of a bus.
 pub(super) struct Staging {
     process: u64,
     count: AtomicU64,
-    mode: Mode,
+    group_writable: bool,
 }
 
 impl Staging {
     pub(super) fn new(random: u64, group_writable: bool) -> Self {
-        let mode = if group_writable { 0o664 } else { 0o666 };
-        Self { process: random, count: AtomicU64::new(0), mode: Mode::from_raw_mode(mode) }
+        Self { process: random, count: AtomicU64::new(0), group_writable }
     }
 
     fn next(&self) -> String {
         format!("{STAGING}/{:016x}-{}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// Whether evbus gave this name to a file in `staging/`.
+fn is_draft(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(process, count)| {
+        let digits = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+        digits && process.len() == 16 && process.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// A file in `staging/`; removed when dropped, unless it was published.
@@ -53,14 +70,24 @@ pub(super) fn split(key: &str) -> (&str, &str) {
 }
 
 impl Shared {
-    /// See [`crate::store::Store::put_new`].
+    /// See [`crate::store::Store::put_new`]. What exists already is made durable too: its maker may have died before
+    /// the flush, and whoever finds it to be his own will rely on it.
     pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> StoreResult<Put> {
+        let put = self.create(key, bytes)?;
+        if put == Put::Exists {
+            self.flush_folder(split(key).0)?;
+        }
+        Ok(put)
+    }
+
+    /// Creates a file; it is durable if it is mine.
+    pub(super) fn create(&self, key: &str, bytes: &[u8]) -> StoreResult<Put> {
         let (draft, file) = self.write(bytes)?;
         self.flush_file(&file, &draft.name)?;
         drop(file);
         let put = self.publish(draft, key)?;
-        if put == Put::Created && self.durability == Durability::Full {
-            self.flush_folder_of(key)?;
+        if put == Put::Created {
+            self.flush_folder(split(key).0)?;
         }
         Ok(put)
     }
@@ -68,7 +95,7 @@ impl Shared {
     /// See [`crate::store::Store::put_many`]. All are written before the first is published, so that a full disk
     /// leaves none of them.
     pub(super) fn put_many(&self, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
-        let one_by_one = items.len() < SYNCFS_FROM;
+        let one_by_one = items.len() < SYNCFS_FROM || !self.syncfs_reaches_disk();
         let mut drafts = Vec::with_capacity(items.len());
         for (_, bytes) in items {
             let (draft, file) = self.write(bytes)?;
@@ -78,20 +105,23 @@ impl Shared {
             drafts.push(draft);
         }
         if !one_by_one && self.durability == Durability::Full {
-            rustix::fs::syncfs(&self.root).map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
+            rustix::fs::syncfs(&self.root)
+                .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
         }
-        let mut answers = Vec::with_capacity(items.len());
-        for (draft, (key, _)) in drafts.into_iter().zip(items) {
-            answers.push(self.publish(draft, key)?);
+        let answers: StoreResult<Vec<Put>> =
+            drafts.into_iter().zip(items).map(|(draft, (key, _))| self.publish(draft, key)).collect();
+        // Also after an error: the caller will look for what was published before it, and rely on that.
+        let mut folders: Vec<&str> = items.iter().map(|(key, _)| split(key).0).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        for folder in folders {
+            self.flush_folder(folder)?;
         }
-        if self.durability == Durability::Full {
-            let mut folders: Vec<&str> = items.iter().map(|(key, _)| split(key).0).collect();
-            folders.dedup();
-            for folder in folders {
-                self.flush_folder(folder)?;
-            }
-        }
-        Ok(answers)
+        answers
+    }
+
+    fn syncfs_reaches_disk(&self) -> bool {
+        rustix::fs::fstatfs(&self.root).is_ok_and(|stat| SYNCFS_REACHES_DISK.contains(&(stat.f_type as i64)))
     }
 
     /// See [`crate::store::Store::tidy`]. Ages are counted from a file written just now: no clock but the store's.
@@ -101,7 +131,11 @@ impl Shared {
         let now = stat(&draft.name).map_or(0, |stat| stat.st_mtime);
         drop((draft, file));
         let mut old = Vec::new();
-        self.each_entry(STAGING, |name, _| old.push(format!("{STAGING}/{name}")))?;
+        self.each_entry(STAGING, |name, _| {
+            if is_draft(name) {
+                old.push(format!("{STAGING}/{name}"));
+            }
+        })?;
         let limit = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         old.retain(|path| stat(path).is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > limit));
         let mut removed = 0;
@@ -114,19 +148,25 @@ impl Shared {
     fn write(&self, bytes: &[u8]) -> StoreResult<(Draft<'_>, OwnedFd)> {
         let name = self.staging.next();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&self.root, name.as_str(), flags, self.staging.mode) {
+        let mode = Mode::from_raw_mode(0o666);
+        let file = match rustix::fs::openat(&self.root, name.as_str(), flags, mode) {
             Err(Errno::NOENT) => {
                 self.folders.forget(STAGING);
                 self.folders.open(&self.root, STAGING)?;
-                rustix::fs::openat(&self.root, name.as_str(), flags, self.staging.mode)
+                rustix::fs::openat(&self.root, name.as_str(), flags, mode)
             }
             answer => answer,
         };
-        let file = file.map_err(|errno| StoreError::system("cannot write", self.shown(&name), errno))?;
+        let file = file.map_err(|errno| self.failed("cannot write", &name, errno))?;
         let draft = Draft { shared: self, name, published: false };
-        write_all(&file, bytes).map_err(|errno| StoreError::system("cannot write", self.shown(&draft.name), errno))?;
+        if self.staging.group_writable {
+            rustix::fs::fchmod(&file, SHARED_FILE_MODE)
+                .map_err(|errno| self.failed("cannot share", &draft.name, errno))?;
+        }
+        write_all(&file, bytes).map_err(|errno| self.failed("cannot write", &draft.name, errno))?;
         if let Ok(stat) = rustix::fs::fstat(&file) {
-            let micros = stat.st_mtime.saturating_mul(1_000_000).saturating_add_unsigned(stat.st_mtime_nsec as u64 / 1_000);
+            let micros =
+                stat.st_mtime.saturating_mul(1_000_000).saturating_add_unsigned(stat.st_mtime_nsec as u64 / 1_000);
             self.last_write_micros.store(micros, Ordering::Relaxed);
         }
         Ok((draft, file))
@@ -137,13 +177,13 @@ impl Shared {
         if self.durability == Durability::None {
             return Ok(());
         }
-        rustix::fs::fdatasync(file).map_err(|errno| StoreError::system("cannot flush", self.shown(name), errno))
+        rustix::fs::fdatasync(file).map_err(|errno| self.failed("cannot flush", name, errno))
     }
 
     fn publish(&self, mut draft: Draft<'_>, key: &str) -> StoreResult<Put> {
         let (folder, name) = split(key);
         // Retention may remove an empty folder between its opening and the rename.
-        for _ in 0..100 {
+        for _ in 0..TRIES {
             let fd = self.folders.open(&self.root, folder)?;
             match rename_new(&self.root, &draft.name, &fd, name) {
                 Ok(()) => {
@@ -152,31 +192,49 @@ impl Shared {
                 }
                 Err(Errno::EXIST) => return Ok(Put::Exists),
                 Err(Errno::NOENT) => self.folders.forget(folder),
-                Err(errno) => return Err(StoreError::system("cannot publish", self.shown(key), errno)),
+                Err(errno) => return Err(self.failed("cannot publish", key, errno)),
             }
         }
-        Err(StoreError::new(ErrorKind::Unavailable, format!("cannot publish {}: its folder vanishes", self.shown(key))))
+        let what = format!("cannot publish {}: its folder vanishes, or {}", self.shown(key), self.shown(&draft.name));
+        Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
-    fn flush_folder_of(&self, key: &str) -> StoreResult<()> {
-        self.flush_folder(split(key).0)
-    }
-
+    /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: who came again would find
+    /// what he published, and believe in it.
     fn flush_folder(&self, folder: &str) -> StoreResult<()> {
-        let fd = self.folders.open(&self.root, folder)?;
-        self.folders.flush(&self.root, folder, &fd)
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        let flushed = self.folders.open(&self.root, folder).and_then(|fd| self.folders.flush(&self.root, folder, &fd));
+        flushed.map_err(|error| match error.kind() {
+            ErrorKind::Unavailable => StoreError::new(ErrorKind::Other, error.to_string()).with_help(
+                "what was just written may not survive a power cut: look at the disk (dmesg), then try again",
+            ),
+            _ => error,
+        })
     }
 }
 
 /// Renames without replacing; where the file system cannot (NFS), links under the new name first.
 fn rename_new(root: &OwnedFd, from: &str, folder: &OwnedFd, to: &str) -> rustix::io::Result<()> {
     match rustix::fs::renameat_with(root, from, folder, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            rustix::fs::linkat(root, from, folder, to, AtFlags::empty())?;
-            rustix::fs::unlinkat(root, from, AtFlags::empty())
-        }
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_new(root, from, folder, to),
         answer => answer,
     }
+}
+
+/// Publishes by a second name. On NFS a repeated request hears that its first try "exists": the link count tells.
+fn link_new(root: &OwnedFd, from: &str, folder: &OwnedFd, to: &str) -> rustix::io::Result<()> {
+    match rustix::fs::linkat(root, from, folder, to, AtFlags::empty()) {
+        Err(Errno::EXIST) if rustix::fs::statat(root, from, AtFlags::SYMLINK_NOFOLLOW)?.st_nlink < 2 => {
+            return Err(Errno::EXIST);
+        }
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Published, whatever becomes of the first name: `tidy` removes it.
+    let _ = rustix::fs::unlinkat(root, from, AtFlags::empty());
+    Ok(())
 }
 
 fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {

@@ -20,7 +20,7 @@ impl Shared {
 
     /// The content of one file; none if it is not there.
     pub(super) fn read(&self, path: &str) -> StoreResult<Option<Vec<u8>>> {
-        let failed = |errno| StoreError::system("cannot read", self.shown(path), errno);
+        let failed = |errno| self.failed("cannot read", path, errno);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&self.root, path, flags, Mode::empty()) {
             Ok(file) => file,
@@ -29,11 +29,12 @@ impl Shared {
         };
         let stat = rustix::fs::fstat(&file).map_err(failed)?;
         if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-            return Err(StoreError::new(ErrorKind::Damaged, format!("{} is not a file", self.shown(path))));
+            return Err(self.not_a_file(path));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         if size > LARGEST_BYTES {
-            return Err(StoreError::new(ErrorKind::Damaged, format!("{} is {size} bytes", self.shown(path))));
+            return Err(StoreError::new(ErrorKind::Damaged, format!("{} is {size} bytes", self.shown(path)))
+                .with_help(self.out_of_the_way("nothing that evbus writes is as large", path)));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
         loop {

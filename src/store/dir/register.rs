@@ -1,40 +1,72 @@
 //! Registers without locks, so that a frozen process holds up nobody and NFS will do.
 //!
-//! Version *n* of `frontier` is the file `frontier.<n>`. A swap from *n* creates *n* + 1, **then lists**: a higher
-//! version there means that this number had been won before and cleared away, so mine is deleted and the answer is
-//! Conflict. The winner deletes all but the newest four, because a listing that is not atomic may miss the newest
-//! one, but not four in a row (`shared/model/chain.py` shows two winners without the one, and without the other).
+//! Version *n* of `frontier` is the file `frontier.<n>`. A swap from *n* creates *n* + 1, **then lists**. The winner
+//! deletes all but the newest four, the oldest first. So if there is a version above *n* + 4 by then, or mine is gone,
+//! this number may have been won before and cleared away: mine is deleted, and whether it ever counted is unknown.
+//! Otherwise nobody can have cleared it away, so I have won, even if somebody has built on it meanwhile.
+//!
+//! Oldest first matters to listings that are not atomic: one may miss the newest version of its time only if that was
+//! deleted while it ran, and then all older ones were deleted before, and cannot be read.
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::Shared;
 use super::put::split;
-use crate::store::{Object, Put, StoreError, StoreResult, Swap, Version};
+use crate::store::{ErrorKind, Object, Put, StoreError, StoreResult, Swap, Version};
 
 /// How many versions stay.
 const KEPT: usize = 4;
 
+/// Digits of the largest version. A file with more is somebody else's.
+const DIGITS: usize = 15;
+
+/// Where there are only objects, so many that no version is looked for among them (DESIGN §3).
+const OBJECTS_ONLY: [&str; 2] = ["events/", "dedup/"];
+
+/// How often the newest version may be there in a listing, and not for a read.
+const TRIES: u32 = 8;
+
 /// The register and the version that a file name stands for.
 pub(super) fn version_of(name: &str) -> Option<(&str, u64)> {
     let (register, digits) = name.rsplit_once('.')?;
-    let canonical = !digits.is_empty() && digits.len() <= 18 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let canonical = !digits.is_empty() && digits.len() <= DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit());
     (canonical && !digits.starts_with('0') && !register.is_empty())
         .then(|| digits.parse().ok())
         .flatten()
         .map(|version| (register, version))
 }
 
+fn holds_no_register(key: &str) -> bool {
+    OBJECTS_ONLY.iter().any(|folder| key.starts_with(folder))
+}
+
 impl Shared {
     /// The newest version of a register.
     pub(super) fn get_register(&self, key: &str) -> StoreResult<Option<Object>> {
+        if holds_no_register(key) {
+            return Ok(None);
+        }
+        let (mut before, mut again) = (None, 0);
         loop {
-            let Some(newest) = self.versions(key)?.pop() else {
-                return Ok(None);
+            let newest = self.versions(key)?.pop();
+            // All that a listing has begun with may be cleared away while it runs: only a second one proves absence.
+            let Some(version) = newest else {
+                if again > 0 && before.is_none() {
+                    return Ok(None);
+                }
+                (before, again) = (None, 1);
+                continue;
             };
-            // The one who has just written four newer ones may have cleared it away: list again.
-            if let Some(bytes) = self.read(&format!("{key}.{newest}"))? {
-                return Ok(Some(Object { bytes, version: Version(newest.to_string()) }));
+            let path = format!("{key}.{version}");
+            if let Some(bytes) = self.read(&path)? {
+                return Ok(Some(Object { bytes, version: Version(version.to_string()) }));
+            }
+            // Cleared away by who has written four newer ones; then it is not listed again.
+            again = if before == newest { again + 1 } else { 1 };
+            before = newest;
+            if again == TRIES {
+                return Err(self.not_a_file(&path));
             }
         }
     }
@@ -50,24 +82,51 @@ impl Shared {
         }
         let next = base + 1;
         let path = format!("{key}.{next}");
-        if self.put_new(&path, bytes)? == Put::Exists {
+        if version_of(split(&path).1).is_none() {
+            return Err(self.not_a_file(&format!("{key}.{base}")));
+        }
+        if self.create(&path, bytes)? == Put::Exists {
             return Ok(Swap::Conflict);
         }
+        self.judge(key, next)
+    }
+
+    /// Whether the version that I have just created is mine alone.
+    fn judge(&self, key: &str, mine: u64) -> StoreResult<Swap> {
         let versions = self.versions(key)?;
-        if versions.last().is_some_and(|newest| *newest > next) {
-            self.unlink(&path)?;
-            return Ok(Swap::Conflict);
+        let newest = versions.last().copied().unwrap_or(0);
+        let path = format!("{key}.{mine}");
+        if newest >= mine + KEPT as u64 || !self.is_there(&path) {
+            if newest > mine {
+                self.unlink(&path)?;
+            }
+            // A conflict is a promise that nothing has happened. Here nobody knows: he must read it back.
+            let what = format!("cannot tell whether {} counted: overtaken while it was written", self.shown(&path));
+            return Err(StoreError::new(ErrorKind::Unavailable, what));
         }
-        for old in versions.iter().rev().skip(KEPT) {
-            self.unlink(&format!("{key}.{old}"))?;
+        // What cannot be cleared away now is cleared away by the next one; the swap has taken place.
+        for old in &versions[..versions.len().saturating_sub(KEPT)] {
+            if self.unlink(&format!("{key}.{old}")).is_err() {
+                break;
+            }
         }
-        Ok(Swap::Swapped(Version(next.to_string())))
+        Ok(Swap::Swapped(Version(mine.to_string())))
+    }
+
+    fn is_there(&self, path: &str) -> bool {
+        rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Removes every version of a register, the newest last: a crash leaves the register, not an older state of it.
     pub(super) fn delete_register(&self, key: &str) -> StoreResult<()> {
-        for version in self.versions(key)? {
-            self.unlink(&format!("{key}.{version}"))?;
+        while !holds_no_register(key) {
+            let versions = self.versions(key)?;
+            if versions.is_empty() {
+                break;
+            }
+            for version in versions {
+                self.unlink(&format!("{key}.{version}"))?;
+            }
         }
         Ok(())
     }
@@ -90,7 +149,7 @@ impl Shared {
     fn unlink(&self, path: &str) -> StoreResult<()> {
         match rustix::fs::unlinkat(&self.root, path, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(StoreError::system("cannot delete", self.shown(path), errno)),
+            Err(errno) => Err(self.failed("cannot delete", path, errno)),
         }
     }
 }

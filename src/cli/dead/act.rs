@@ -1,0 +1,150 @@
+//! `evbus dead redrive` and `evbus dead rm`.
+
+use std::collections::BTreeSet;
+
+use super::pick;
+use crate::bus::{Place, keys};
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::group;
+use crate::cli::output;
+use crate::cli::session::Opened;
+use crate::cli::style;
+use crate::cli::watchers::process_of;
+use crate::event::TypeFilter;
+use crate::group::lease::Process;
+use crate::group::request::{self, Request};
+use crate::group::status::Standing;
+
+/// Put dead letters back to work
+///
+/// The group's worker runs their events again, with fresh attempts; a letter goes once its event is done.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus dead redrive mail 20261123T021530-7kq3f9x2m7qa5w
+  evbus dead redrive mail -t 'order.*'
+  evbus dead redrive mail --all --yes")]
+pub(super) struct RedriveArgs {
+    /// The group
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Event ids or letter names, or beginnings of them
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// All of the group's
+    #[arg(long, conflicts_with_all = ["ids", "types"])]
+    all: bool,
+    /// Those of these types
+    #[arg(short = 't', long = "type", value_name = "PATTERN", conflicts_with = "ids")]
+    types: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Throw dead letters away
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus dead rm mail 20261123T021530-7kq3f9x2m7qa5w
+  evbus dead rm mail --all --yes")]
+pub(super) struct RmArgs {
+    /// The group
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Event ids or letter names, or beginnings of them
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// All of the group's
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code, Failure> {
+    let place = opened.place();
+    let standing = group::standing(place, &args.group).await?;
+    let letters = match (&args.ids[..], &args.types[..], args.all) {
+        ([], [], false) => return Err(nothing_named("redrive", &args.group)),
+        ([], [], true) => standing.letters.clone(),
+        ([], types, _) => pick::by_type(place, &standing, &TypeFilter::new(types, &[])?).await?,
+        (ids, ..) => pick::by_ids(place, &standing, ids).await?,
+    };
+    if letters.is_empty() {
+        output::note(&format!("group '{}' has no such dead letters", standing.group));
+        return Ok(Code::Done);
+    }
+    let what = format!("puts {} of '{}' back to work", counted(&letters), standing.group);
+    if args.all && !group::agreed(&what, args.yes, &format!("evbus dead redrive {} --all", standing.group))? {
+        return Ok(Code::Done);
+    }
+    let redriven = ask(place, &standing, &letters).await?;
+    let works = standing.owners.iter().any(|owned| process_of(&owned.owner) == Process::MayLive);
+    let when = if works { "" } else { " as soon as a worker of the group runs" };
+    output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
+    Ok(Code::Done)
+}
+
+/// Asks for each letter whose event can be told, once for each event.
+async fn ask(place: &Place, standing: &Standing, letters: &[String]) -> Result<Vec<String>, Failure> {
+    let shards = standing.definition.as_ref().map(|definition| definition.shards);
+    let Some(shards) = shards else { return Err(damaged(standing)) };
+    let mut asked = BTreeSet::new();
+    let mut redriven = Vec::new();
+    for name in letters {
+        // What the letter says counts; its name says the same where it cannot be read.
+        let letter = pick::read(place, &standing.group, name).await?;
+        let Some(event) = letter.map(|letter| letter.name) else {
+            output::warn(&format!("letter {name} cannot be read; it stays as it is"));
+            continue;
+        };
+        if asked.insert(event.clone()) {
+            let shard = event.lane().shard(shards);
+            let request = Request::Redrive { event, letter: name.clone() };
+            request::ask(place, &standing.group, shard, &request).await?;
+        }
+        redriven.push(name.clone());
+    }
+    Ok(redriven)
+}
+
+fn damaged(standing: &Standing) -> Failure {
+    match &standing.damage {
+        Some(error) => Failure::from(error.clone()),
+        None => Failure::failed(format!("group '{}' has no definition", standing.group)),
+    }
+}
+
+pub(super) async fn remove(args: &RmArgs, opened: &Opened) -> Result<Code, Failure> {
+    let place = opened.place();
+    let standing = group::standing(place, &args.group).await?;
+    let letters = match (&args.ids[..], args.all) {
+        ([], false) => return Err(nothing_named("rm", &args.group)),
+        ([], true) => standing.letters.clone(),
+        (ids, _) => pick::by_ids(place, &standing, ids).await?,
+    };
+    if letters.is_empty() {
+        output::note(&format!("group '{}' has no dead letters", standing.group));
+        return Ok(Code::Done);
+    }
+    let which = if args.all { "--all".to_owned() } else { args.ids.join(" ") };
+    let what = format!("throws {} of '{}' away, for good", counted(&letters), standing.group);
+    if !group::agreed(&what, args.yes, &format!("evbus dead rm {} {which}", standing.group))? {
+        return Ok(Code::Done);
+    }
+    let keys: Vec<String> = letters.iter().map(|name| keys::letter(&standing.group, name)).collect();
+    place.store.delete_many(&keys).await?;
+    output::note(&format!("{}: {} thrown away", standing.group, counted(&letters)));
+    Ok(Code::Done)
+}
+
+fn counted(letters: &[String]) -> String {
+    style::plural(u64::try_from(letters.len()).unwrap_or(u64::MAX), "dead letter")
+}
+
+fn nothing_named(verb: &str, group: &str) -> Failure {
+    Failure::usage("which dead letters?").help(format!("evbus dead {verb} {group} ID, or --all; evbus dead ls {group}"))
+}

@@ -1,0 +1,153 @@
+//! Which letters are meant.
+
+use crate::bus::Place;
+use crate::cli::failure::Failure;
+use crate::cli::reporter::id_of;
+use crate::cli::style;
+use crate::event::{Event, EventName, TypeFilter, Wanted};
+use crate::group::GroupName;
+use crate::group::letter::{self, Letter};
+use crate::group::status::Standing;
+use crate::store::StoreResult;
+
+/// The length of what `letter::fresh_name` adds to an event's name: '-' and 16 digits.
+const NONCE: usize = 17;
+
+/// So many matches of a short prefix are named.
+const NAMED: usize = 5;
+
+/// The event that a letter's name tells of.
+pub(super) fn event_of(letter: &str) -> Option<EventName> {
+    let stem = letter.get(..letter.len().checked_sub(NONCE)?)?;
+    EventName::parse(&format!("{stem}.json"))
+}
+
+/// The id by which a letter is shown: its event's own, else as evbus makes it, else the letter's name.
+pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
+    let own = letter.and_then(Letter::event_bytes).and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
+    match (own, event_of(name)) {
+        (Some(event), _) => event.id().to_owned(),
+        (None, Some(event)) => id_of(&event),
+        (None, None) => name.to_owned(),
+    }
+}
+
+/// A letter as read; none if it is gone, or cannot be read.
+pub(super) async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
+    match letter::read(place, group, name).await {
+        Err(error) if error.kind() == crate::store::ErrorKind::Damaged => Ok(None),
+        answer => answer,
+    }
+}
+
+/// The letters that the ids name, each once.
+pub(super) async fn by_ids(place: &Place, standing: &Standing, ids: &[String]) -> Result<Vec<String>, Failure> {
+    let mut picked: Vec<String> = Vec::new();
+    for id in ids {
+        let mut found = by_name(&standing.letters, id);
+        if found.is_empty() {
+            found = by_document(place, standing, id).await?;
+        }
+        match found.as_slice() {
+            [] => return Err(none(standing, id)),
+            _ if one_event(&found) => {}
+            several => return Err(ambiguous(id, several)),
+        }
+        picked.extend(found.into_iter().filter(|name| !picked.contains(name)).collect::<Vec<_>>());
+    }
+    Ok(picked)
+}
+
+/// An event that died, was redriven and died again may have two letters: both are meant.
+fn one_event(letters: &[String]) -> bool {
+    let mut events = letters.iter().map(|letter| event_of(letter));
+    let first = events.next().flatten();
+    first.is_none() && letters.len() == 1 || first.is_some() && events.all(|event| event == first)
+}
+
+/// By the letter's name, or by the id that evbus made; whole or the beginning of it.
+fn by_name(letters: &[String], id: &str) -> Vec<String> {
+    let matches = |letter: &&String| {
+        letter.starts_with(id) || event_of(letter).is_some_and(|event| id_of(&event).starts_with(id))
+    };
+    letters.iter().filter(matches).cloned().collect()
+}
+
+/// By the id that the emitter made up, whole or the beginning of it.
+async fn by_document(place: &Place, standing: &Standing, id: &str) -> Result<Vec<String>, Failure> {
+    let (mut whole, mut begun) = (Vec::new(), Vec::new());
+    for name in &standing.letters {
+        let letter = read(place, &standing.group, name).await?;
+        let own = shown_id(name, letter.as_ref());
+        if own == id {
+            whole.push(name.clone());
+        } else if own.starts_with(id) {
+            begun.push(name.clone());
+        }
+    }
+    Ok(if whole.is_empty() { begun } else { whole })
+}
+
+/// The letters whose event's type matches.
+pub(super) async fn by_type(place: &Place, standing: &Standing, filter: &TypeFilter) -> Result<Vec<String>, Failure> {
+    let mut picked = Vec::new();
+    for name in &standing.letters {
+        let wanted = match event_of(name).map(|event| filter.matches_slug(event.slug())) {
+            Some(Wanted::Yes) => true,
+            Some(Wanted::No) => false,
+            Some(Wanted::Unsure) | None => {
+                let bytes = read(place, &standing.group, name).await?.and_then(|letter| letter.event_bytes());
+                let event = bytes.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
+                event.is_some_and(|event| filter.matches(event.type_()))
+            }
+        };
+        if wanted {
+            picked.push(name.clone());
+        }
+    }
+    Ok(picked)
+}
+
+fn none(standing: &Standing, id: &str) -> Failure {
+    let group = &standing.group;
+    let what = format!("group '{group}' has no dead letter '{id}'");
+    Failure::failed(what).help(match standing.letters.len() {
+        0 => format!("it has none at all: evbus status {group}"),
+        n => format!("evbus dead ls {group} lists the {}", style::plural(n as u64, "letter")),
+    })
+}
+
+fn ambiguous(id: &str, letters: &[String]) -> Failure {
+    let ids: Vec<String> = letters.iter().take(NAMED).map(|letter| shown_id(letter, None)).collect();
+    let more = if letters.len() > NAMED { ", …" } else { "" };
+    Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).help("give more of it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventTime, Identity, Lane};
+
+    fn name(micros: i64, id: &str) -> EventName {
+        EventName::new(EventTime::from_micros(micros), Lane::of(""), &Identity::named("s", id), "order.a-b")
+    }
+
+    #[test]
+    fn a_letter_tells_its_event() {
+        let event = name(1, "x");
+        assert_eq!(event_of(&letter::fresh_name(&event, 77)), Some(event));
+        assert_eq!(event_of("short"), None);
+        assert_eq!(event_of("é-0123456789abcdef"), None);
+    }
+
+    #[test]
+    fn letters_are_found_by_any_beginning() {
+        let (one, two) = (name(1, "x"), name(2_000_000, "y"));
+        let letters = [letter::fresh_name(&one, 1), letter::fresh_name(&one, 2), letter::fresh_name(&two, 3)];
+        assert_eq!(by_name(&letters, &id_of(&two)), &letters[2..]);
+        assert_eq!(by_name(&letters, &letters[1]), &letters[1..2]);
+        assert_eq!(by_name(&letters, "1970").len(), 3);
+        assert!(one_event(&letters[..2]) && !one_event(&letters));
+        assert!(by_name(&letters, "2").is_empty());
+    }
+}

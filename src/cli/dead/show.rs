@@ -1,0 +1,182 @@
+//! `evbus dead ls` and `evbus dead show`.
+
+use serde_json::{Value, json};
+
+use super::pick;
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::group;
+use crate::cli::output::{self, Out};
+use crate::cli::session::{Opened, Session};
+use crate::cli::style::{self, Column, Table};
+use crate::cli::times;
+use crate::group::GroupName;
+use crate::group::letter::{Enclosed, Letter};
+use crate::group::status::Standing;
+
+/// List dead letters, oldest event first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus dead ls
+  evbus dead ls mail --json | jq -r .id")]
+pub(super) struct LsArgs {
+    /// Only this group's
+    #[arg(value_name = "GROUP")]
+    group: Option<String>,
+    /// Print one JSON document a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show what the handler said about a dead letter, and the event
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus dead show mail                          # all of them
+  evbus dead show mail 20261123T021530-7kq3f9x2m7qa5w
+  evbus dead show mail --json | jq .event.data")]
+pub(super) struct ShowArgs {
+    /// The group
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// Event ids or letter names, or beginnings of them; none: all
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Print one JSON document a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn list(args: &LsArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+    let standings = match &args.group {
+        Some(name) => vec![group::standing(opened.place(), name).await?],
+        None => group::all(opened.place()).await?,
+    };
+    let mut out = Out::new();
+    let columns = ["GROUP", "DIED", "ID", "TYPE"].map(Column::left);
+    let columns = columns.into_iter().chain([Column::right("ATTEMPTS")]).chain([Column::left("WHY")]);
+    let mut table = Table::new(columns);
+    for standing in &standings {
+        for name in &standing.letters {
+            let letter = pick::read(opened.place(), &standing.group, name).await?;
+            if args.json {
+                out.json(&document(&standing.group, name, letter.as_ref(), false))?;
+            } else {
+                table.row(row(&standing.group, name, letter.as_ref(), session));
+            }
+        }
+    }
+    if args.json {
+        out.flush()?;
+    } else if table.is_empty() {
+        output::note("no dead letters");
+    } else {
+        out.text(&table.to_string())?;
+        advise(&standings);
+    }
+    Ok(Code::Done)
+}
+
+/// The next commands, for people only.
+fn advise(standings: &[Standing]) {
+    if let Some(standing) = standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal()) {
+        let group = &standing.group;
+        output::note(&format!("help: evbus dead show {group}; evbus dead redrive {group} ID"));
+    }
+}
+
+fn row(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session) -> Vec<String> {
+    let event = pick::event_of(name);
+    let type_ = event.map_or_else(|| "?".to_owned(), |event| event.slug().to_owned());
+    let id = pick::shown_id(name, letter);
+    match letter {
+        Some(letter) => vec![
+            group.to_string(),
+            times::clock_text(letter.died, session.world.now, &session.world.zone()),
+            id,
+            type_,
+            letter.attempts.to_string(),
+            letter.why.clone(),
+        ],
+        None => [group.as_str(), "?", &id, &type_, "?", "the letter cannot be read"].map(str::to_owned).to_vec(),
+    }
+}
+
+/// The letter with the field names of all verbs; with its event where that is asked for.
+fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool) -> Value {
+    let event = pick::event_of(name);
+    let mut document = json!({
+        "group": group,
+        "id": pick::shown_id(name, letter),
+        "type": event.as_ref().map(crate::event::EventName::slug),
+        "letter": name,
+        "name": event,
+        "died": letter.map(|letter| letter.died.to_rfc3339()),
+        "attempts": letter.map(|letter| letter.attempts),
+        "why": letter.map_or("the letter cannot be read", |letter| &letter.why),
+        "exit": letter.and_then(|letter| letter.exit),
+    });
+    if whole {
+        document["stderr"] = json!(letter.map(|letter| &letter.stderr));
+        document["event"] = match letter.map(|letter| &letter.content) {
+            Some(Enclosed::Event(raw)) => serde_json::from_str(raw.get()).unwrap_or(Value::Null),
+            Some(Enclosed::Text(text)) => Value::from(text.as_str()),
+            Some(Enclosed::Nothing) | None => Value::Null,
+        };
+    }
+    document
+}
+
+pub(super) async fn show(args: &ShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+    let standing = group::standing(opened.place(), &args.group).await?;
+    let letters = match args.ids.as_slice() {
+        [] => standing.letters.clone(),
+        ids => pick::by_ids(opened.place(), &standing, ids).await?,
+    };
+    if letters.is_empty() {
+        output::note(&format!("group '{}' has no dead letters", standing.group));
+    }
+    let mut out = Out::new();
+    for (place, name) in letters.iter().enumerate() {
+        let letter = pick::read(opened.place(), &standing.group, name).await?;
+        if args.json {
+            out.json(&document(&standing.group, name, letter.as_ref(), true))?;
+            continue;
+        }
+        if place > 0 {
+            out.line("")?;
+        }
+        out.text(&sheet(&standing.group, name, letter.as_ref(), session))?;
+    }
+    Ok(out.flush().map(|()| Code::Done)?)
+}
+
+/// One letter for people.
+fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session) -> String {
+    let id = style::escape(&pick::shown_id(name, letter)).into_owned();
+    let Some(letter) = letter else {
+        return format!("{id}\n  the letter cannot be read   evbus dead rm {group} {name}\n");
+    };
+    let died = times::clock_text(letter.died, session.world.now, &session.world.zone());
+    let mut text = format!("{id}  {}\n", style::escape(letter.name.slug()));
+    let attempts = style::plural(u64::from(letter.attempts), "attempt");
+    text.push_str(&format!("  died {died} after {attempts}: {}\n", style::escape(&letter.why)));
+    if !letter.stderr.trim().is_empty() {
+        text.push_str("  stderr\n");
+        for line in letter.stderr.lines() {
+            text.push_str(&format!("    {}\n", style::escape(line)));
+        }
+    }
+    let content = match &letter.content {
+        Enclosed::Event(raw) => Some(raw.get()),
+        Enclosed::Text(text) => Some(text.as_str()),
+        Enclosed::Nothing => None,
+    };
+    match content {
+        Some(content) => text.push_str(&format!("  event\n    {}\n", style::escape(content.trim()))),
+        None => text.push_str("  the event was gone when it died\n"),
+    }
+    text.push_str(&format!("  evbus dead redrive {group} {id}\n"));
+    text
+}

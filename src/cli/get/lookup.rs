@@ -1,0 +1,131 @@
+//! From an id, or the beginning of one, to the events it means.
+
+use crate::bus::{Place, keys, read};
+use crate::cli::failure::Failure;
+use crate::cli::progress::Progress;
+use crate::cli::reporter::id_of;
+use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
+use crate::store::StoreResult;
+
+/// More matches than this are not needed to know that an id is too short.
+const ENOUGH: usize = 6;
+
+/// Events are listed so many at a time.
+const PAGE: usize = 1_000;
+
+/// What a `dedup/` object tells.
+#[derive(serde::Deserialize)]
+struct Acknowledged {
+    event: EventName,
+}
+
+/// The events that `id` may mean: none, the one, or several.
+pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
+    if id.is_empty() {
+        return Err(Failure::usage("an empty id means every event").help("evbus ls"));
+    }
+    let store = &*place.store;
+    if let Some(source) = source {
+        let found = remembered(place, source, id).await?;
+        return Ok(if found.is_empty() { read::with_identity(store, &Identity::named(source, id)).await? } else { found });
+    }
+    if id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b'-' | b'a'..=b'z')) && begins_with_digits(id) {
+        let found = match id.len() {
+            ..8 => read::with_id_prefix(store, id, ENOUGH).await?,
+            _ => read::find(store, id, ENOUGH).await?,
+        };
+        if !found.is_empty() {
+            return Ok(once_each(found));
+        }
+    }
+    if parse_event_id(id).is_some() {
+        return Ok(Vec::new());
+    }
+    let found = remembered(place, &default_source(), id).await?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    in_documents(place, id).await
+}
+
+fn begins_with_digits(id: &str) -> bool {
+    id.bytes().take(8).all(|byte| byte.is_ascii_digit())
+}
+
+/// The source that `emit` gives events on this host.
+fn default_source() -> String {
+    let name = rustix::system::uname();
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let host: String = name.nodename().to_string_lossy().chars().filter(plain).collect();
+    if host.is_empty() { "//localhost".to_owned() } else { format!("//{host}") }
+}
+
+/// The one that evbus remembers an emitter's own id for.
+async fn remembered(place: &Place, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
+    let Some(object) = place.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
+    let name = serde_json::from_slice::<Acknowledged>(&object.bytes).ok().map(|content| content.event);
+    let Some(name) = name else { return Ok(Vec::new()) };
+    Ok(if place.store.get(&name.key()).await?.is_some() { vec![name] } else { Vec::new() })
+}
+
+/// The last resort: an id of an unknown source stands in its document only. One that is equal ends the search.
+async fn in_documents(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
+    let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
+    let mut progress = Progress::new("reading every event", None);
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let (names, cut) = read::names(&*place.store, &range, &after, PAGE).await?;
+        for name in &names {
+            let own = document_id(place, name).await?;
+            match own.filter(|own| own.starts_with(id)) {
+                Some(own) if own == id => {
+                    progress.end();
+                    return Ok(vec![name.clone()]);
+                }
+                Some(_) if found.len() < ENOUGH => found.push(name.clone()),
+                _ => {}
+            }
+        }
+        progress.advance(u64::try_from(names.len()).unwrap_or(0));
+        match names.last() {
+            Some(last) if cut => after = last.key(),
+            _ => break,
+        }
+    }
+    progress.end();
+    Ok(found)
+}
+
+async fn document_id(place: &Place, name: &EventName) -> StoreResult<Option<String>> {
+    let object = place.store.get(&name.key()).await?;
+    Ok(object.and_then(|object| Event::parse(&object.bytes, usize::MAX).ok()).map(|event| event.id().to_owned()))
+}
+
+/// The id of the event at `name`: as its document says, else as evbus would make it.
+pub(super) async fn id_at(place: &Place, name: &EventName) -> StoreResult<String> {
+    Ok(document_id(place, name).await?.unwrap_or_else(|| id_of(name)))
+}
+
+/// Two names of one event, while its emitter moves it, are one: the later stays.
+fn once_each(names: Vec<EventName>) -> Vec<EventName> {
+    let mut once: Vec<EventName> = Vec::new();
+    for name in names {
+        once.retain(|earlier| earlier.identity() != name.identity());
+        once.push(name);
+    }
+    once
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Lane;
+
+    #[test]
+    fn two_names_of_one_event_are_one() {
+        let name = |micros, id| {
+            EventName::new(EventTime::from_micros(micros), Lane::of(""), &Identity::named("s", id), "a")
+        };
+        assert_eq!(once_each(vec![name(1, "x"), name(2, "x"), name(3, "y")]), [name(2, "x"), name(3, "y")]);
+    }
+}

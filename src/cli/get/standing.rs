@@ -1,0 +1,62 @@
+//! What became of one event in every group.
+
+use crate::bus::Place;
+use crate::cli::failure::Failure;
+use crate::cli::session::Session;
+use crate::cli::{style, times};
+use crate::event::{EventName, Wanted};
+use crate::group::marker::Open;
+use crate::group::status::{self, Standing};
+use crate::group::{definition, letter};
+
+/// One line for each group.
+pub(super) async fn lines(place: &Place, name: &EventName, session: &Session) -> Result<Vec<String>, Failure> {
+    let groups = definition::names(&*place.store).await?;
+    let width = groups.iter().map(|group| group.as_str().len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for group in groups {
+        let Some(standing) = status::read(place, &group).await? else { continue };
+        let state = match letter_of(&standing, name) {
+            Some(letter) => {
+                let letter = letter::read(place, &group, letter).await?;
+                let why = letter.map_or_else(String::new, |letter| format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why));
+                format!("dead{why}   evbus dead show {group}")
+            }
+            None => {
+                let next = |open: &Open| open.next.map(|next| times::clock_text(next, session.world.now, &session.world.zone()));
+                said(&standing, name, next)
+            }
+        };
+        lines.push(format!("{group:<width$}  {}", style::escape(&state)));
+    }
+    Ok(lines)
+}
+
+/// The event's dead letter, if it has one that nobody has put back to work.
+fn letter_of<'a>(standing: &'a Standing, name: &EventName) -> Option<&'a String> {
+    standing.letters.iter().rev().find(|letter| letter.starts_with(name.stem()))
+}
+
+/// What became of an event that is not dead.
+fn said(standing: &Standing, name: &EventName, next: impl Fn(&Open) -> Option<String>) -> String {
+    let open = standing.markers.iter().find_map(|marker| marker.open.get(name));
+    let started_behind = standing.definition.as_ref().is_some_and(|definition| definition.start.covers(name));
+    let paused = standing.definition.as_ref().is_some_and(|definition| definition.paused.is_some());
+    if let Some(error) = &standing.damage {
+        return error.to_string();
+    }
+    match open {
+        _ if standing.wants(name.slug()) == Wanted::No => "not wanted".to_owned(),
+        Some(Open { dead: Some(_), .. }) => "dying: its letter is being written".to_owned(),
+        Some(open @ Open { why: Some(why), .. }) => {
+            let next = next(open).map_or_else(String::new, |next| format!("; next {next}"));
+            format!("retrying after {}: {why}{next}", style::plural(u64::from(open.attempts), "attempt"))
+        }
+        Some(Open { letter: Some(_), .. }) => "waiting: redriven".to_owned(),
+        Some(_) => "running, or about to".to_owned(),
+        None if standing.lacks(name) && paused => "waiting: the group is paused".to_owned(),
+        None if standing.lacks(name) => "waiting".to_owned(),
+        None if started_behind => "not reached: the group started behind it".to_owned(),
+        None => "done".to_owned(),
+    }
+}

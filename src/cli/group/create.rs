@@ -1,0 +1,89 @@
+//! `evbus group create`.
+
+use crate::bus::read::{self, Range};
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::ls::FilterArgs;
+use crate::cli::output;
+use crate::cli::session::{Opened, Session};
+use crate::cli::style;
+use crate::cli::watchers::wanted;
+use crate::config::StartFrom;
+use crate::event::EventTime;
+use crate::group::GroupName;
+use crate::group::definition::{self, Definition, MOST_SHARDS, Start};
+
+/// Make a group
+///
+/// Its filter, its shards and its start belong to it, whoever works for it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group create mail -t 'order.*'
+  evbus group create audit --from now
+  evbus group create thumbs -t 'image.uploaded' --shards 4 --from 7d")]
+pub(super) struct Args {
+    /// The group's name: lower-case letters, digits, '.', '_', '-'
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Into how many shards its events are split, for good: so many workers can share it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SHARDS)))]
+    shards: u16,
+    /// Where it starts: earliest, now, or a time (needed if stored events match)
+    #[arg(long, value_name = "START")]
+    from: Option<String>,
+}
+
+/// A start as the command line names it.
+pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<Start, Failure> {
+    let from = StartFrom::parse(text, &session.world).map_err(|error| Failure::from(error).after(option))?;
+    Ok(match from {
+        StartFrom::Earliest => Start::Earliest,
+        StartFrom::Now => Start::Now,
+        StartFrom::Time(time) => Start::At(time),
+    })
+}
+
+pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+    let group = GroupName::parse(&args.name)?;
+    let filter = args.filter.filter()?;
+    let start = args.from.as_deref().map(|text| start_of("--from", text, session)).transpose()?;
+    let (store, clock) = (&*opened.place().store, &*opened.place().clock);
+    if definition::find(store, &group).await?.is_some() {
+        return Err(exists(&group));
+    }
+    let start = match start {
+        Some(start) => start,
+        None => {
+            let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
+            let (matching, _) = read::count(store, &range).await?;
+            if matching > 0 {
+                let count = style::plural(matching, "stored event");
+                let verb = if matching == 1 { "matches" } else { "match" };
+                return Err(Failure::usage(format!("{count} {verb} {}: where is '{group}' to start?", wanted(&filter)))
+                    .help("add --from now or --from earliest"));
+            }
+            Start::Earliest
+        }
+    };
+    let definition = Definition {
+        created: clock.now(),
+        types: filter.types_text(),
+        not: filter.not_text(),
+        shards: args.shards,
+        start: definition::resolve(store, clock, start).await?,
+        paused: None,
+    };
+    match definition::create(store, &group, definition).await? {
+        Some(_) => output::note(&format!("made group '{group}': {}", wanted(&filter))),
+        None => return Err(exists(&group)),
+    }
+    Ok(Code::Done)
+}
+
+fn exists(group: &GroupName) -> Failure {
+    Failure::failed(format!("there is a group '{group}' already"))
+        .help(format!("evbus group set {group} changes its filter; evbus group reset {group} its place"))
+}

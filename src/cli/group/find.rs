@@ -1,0 +1,41 @@
+//! From a group's name as it was typed to the group.
+
+use crate::bus::Place;
+use crate::cli::failure::Failure;
+use crate::cli::style;
+use crate::group::definition::{self, Registered};
+use crate::group::status::{self, Standing};
+use crate::group::GroupName;
+
+/// The group's definition.
+pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(GroupName, Registered), Failure> {
+    let group = GroupName::parse(name)?;
+    match definition::find(&*place.store, &group).await? {
+        Some(registered) => Ok((group, registered)),
+        None => Err(unknown(place, name).await?),
+    }
+}
+
+/// How the group stands.
+pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<Standing, Failure> {
+    match status::read(place, &GroupName::parse(name)?).await? {
+        Some(standing) => Ok(standing),
+        None => Err(unknown(place, name).await?),
+    }
+}
+
+/// How all groups stand.
+pub(in crate::cli) async fn all(place: &Place) -> Result<Vec<Standing>, Failure> {
+    let mut standings = Vec::new();
+    for group in definition::names(&*place.store).await? {
+        standings.extend(status::read(place, &group).await?);
+    }
+    Ok(standings)
+}
+
+async fn unknown(place: &Place, name: &str) -> Result<Failure, Failure> {
+    let groups = definition::names(&*place.store).await?;
+    let near = style::did_you_mean(name, groups.iter().map(GroupName::as_str));
+    let help = if groups.is_empty() { format!("evbus group create {name}") } else { "evbus group ls".to_owned() };
+    Ok(Failure::usage(format!("no group '{name}'{near}")).help(help))
+}

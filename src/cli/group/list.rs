@@ -1,0 +1,97 @@
+//! `evbus group ls`.
+
+use serde_json::{Value, json};
+
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::output::{self, Out};
+use crate::cli::session::{Opened, Session};
+use crate::cli::style::{Column, Table};
+use crate::cli::times;
+use crate::event::EventTime;
+use crate::group::Position;
+use crate::group::status::Standing;
+
+/// List the groups: what each wants, its shards, where it started
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group ls
+  evbus group ls --json | jq -r '.groups[].group'")]
+pub(super) struct Args {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+    let standings = super::all(opened.place()).await?;
+    let mut out = Out::new();
+    if args.json {
+        out.json(&json!({"groups": standings.iter().map(document).collect::<Vec<_>>()}))?;
+        out.flush()?;
+        return Ok(Code::Done);
+    }
+    if standings.is_empty() {
+        output::note("no groups; help: evbus group create NAME -t 'PATTERN'");
+        return Ok(Code::Done);
+    }
+    let columns = ["GROUP", "TYPES", "NOT"].map(Column::left);
+    let columns = columns.into_iter().chain([Column::right("SHARDS")]).chain(["START", "NOTE"].map(Column::left));
+    let mut table = Table::new(columns);
+    for standing in &standings {
+        table.row(row(standing, session));
+    }
+    out.text(&table.to_string())?;
+    Ok(Code::Done)
+}
+
+fn row(standing: &Standing, session: &Session) -> Vec<String> {
+    let Some(definition) = &standing.definition else {
+        let damage = standing.damage.as_ref().map_or_else(String::new, ToString::to_string);
+        let unknown = std::iter::repeat_n("?".to_owned(), 4);
+        return std::iter::once(standing.group.to_string()).chain(unknown).chain([damage]).collect();
+    };
+    let list = |patterns: &[String], none: &str| if patterns.is_empty() { none.to_owned() } else { patterns.join(",") };
+    let note = match (&definition.paused, &standing.damage) {
+        (_, Some(error)) => error.to_string(),
+        (Some(paused), None) => {
+            let why = paused.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            format!("paused {}{why}", times::clock_text(paused.since, session.world.now, &session.world.zone()))
+        }
+        (None, None) => String::new(),
+    };
+    vec![
+        standing.group.to_string(),
+        list(&definition.types, "**"),
+        list(&definition.not, "-"),
+        definition.shards.to_string(),
+        start_text(&definition.start, session),
+        note,
+    ]
+}
+
+/// A start for people.
+fn start_text(start: &Position, session: &Session) -> String {
+    match start.time() {
+        EventTime::MIN => "earliest".to_owned(),
+        time => times::clock_text(time, session.world.now, &session.world.zone()),
+    }
+}
+
+fn document(standing: &Standing) -> Value {
+    let definition = standing.definition.as_ref();
+    json!({
+        "group": standing.group,
+        "types": definition.map(|definition| &definition.types),
+        "not": definition.map(|definition| &definition.not),
+        "shards": definition.map(|definition| definition.shards),
+        "start": definition.map(|definition| &definition.start),
+        "created": definition.map(|definition| definition.created.to_rfc3339()),
+        "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({
+            "since": paused.since.to_rfc3339(),
+            "why": paused.why,
+        })),
+        "damage": standing.damage.as_ref().map(ToString::to_string),
+    })
+}

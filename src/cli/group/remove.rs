@@ -1,0 +1,87 @@
+//! `evbus group rm`: forget a group.
+
+use std::time::Duration;
+
+use super::agreed;
+use crate::bus::{Place, keys};
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::session::Opened;
+use crate::cli::style;
+use crate::cli::watchers::process_of;
+use crate::group::GroupName;
+use crate::group::lease::{Lease, Process};
+use crate::group::status::{Owned, Standing};
+use crate::store::List;
+
+/// Remove a group, its progress and its dead letters
+///
+/// Events stay. A group that a worker is working for is not removed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group rm mail
+  evbus group rm old-report --yes")]
+pub(super) struct Args {
+    /// The group
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
+    let place = opened.place();
+    let standing = super::standing(place, &args.name).await?;
+    let group = &standing.group;
+    refuse_live_owner(place, &standing).await?;
+    let letters = u64::try_from(standing.letters.len()).unwrap_or(u64::MAX);
+    let what = format!("removes group '{group}' with its progress and {}", style::plural(letters, "dead letter"));
+    if !agreed(&what, args.yes, &format!("evbus group rm {group}"))? {
+        return Ok(Code::Done);
+    }
+    let state = place.store.list_after(List::all(&keys::state(group))).await?.keys;
+    for marker in state.iter().filter(|key| !key.ends_with(".json")) {
+        place.store.delete(marker).await?;
+    }
+    // The letters and requests; with the last of them go the folders.
+    place.store.delete_many(&state).await?;
+    place.store.delete(&keys::group(group)).await?;
+    output::note(&format!("removed group '{group}'"));
+    Ok(Code::Done)
+}
+
+/// An owner whose process may live is watched for a lease: one that works has committed by then.
+async fn refuse_live_owner(place: &Place, standing: &Standing) -> Result<(), Failure> {
+    let suspects: Vec<&Owned> =
+        standing.owners.iter().filter(|owned| process_of(&owned.owner) == Process::MayLive).collect();
+    let Some(first) = suspects.first() else { return Ok(()) };
+    let lease = Lease::default().length;
+    let (host, pid) = (&first.owner.host, first.owner.pid);
+    output::note(&format!("looking whether {}:{pid} still works (up to {}s)", style::escape(host), lease.as_secs()));
+    let before = versions(place, &standing.group, &suspects).await?;
+    let until = place.clock.elapsed() + lease;
+    while place.clock.elapsed() < until {
+        place.clock.sleep_until(place.clock.elapsed() + Duration::from_millis(500)).await;
+        if versions(place, &standing.group, &suspects).await? != before {
+            let what = format!("{host}:{pid} works for group '{}' just now", standing.group);
+            return Err(Failure::failed(what).help(format!("stop it first (on {host}: kill {pid})")));
+        }
+    }
+    Ok(())
+}
+
+async fn versions(
+    place: &Place,
+    group: &GroupName,
+    owned: &[&Owned],
+) -> Result<Vec<Option<crate::store::Version>>, Failure> {
+    let mut versions = Vec::new();
+    for owned in owned {
+        let object = place.store.get(&keys::marker(group, owned.shard)).await?;
+        versions.push(object.map(|object| object.version));
+    }
+    Ok(versions)
+}

@@ -1,0 +1,119 @@
+//! `evbus group reset`: process again from another place.
+
+use super::agreed;
+use super::create::start_of;
+use crate::bus::read::{self, Range};
+use crate::bus::{Place, keys, to_json};
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::session::{Opened, Session};
+use crate::cli::{style, times};
+use crate::event::EventTime;
+use crate::group::definition::{self, Definition};
+use crate::group::request::{self, Request};
+use crate::group::{GroupName, Marker, Position, read_marker};
+use crate::store::{ErrorKind, Swap};
+
+/// Process again everything after a time, and nothing before it
+///
+/// Running handlers are not stopped. Dead letters stay. A marker that cannot be read is written anew.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group reset mail --to 2026-11-20        # replay since then
+  evbus group reset mail --to earliest --yes
+  evbus group reset audit --to now              # skip the backlog")]
+pub(super) struct Args {
+    /// The group
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Where to go on: earliest, now, or a time
+    #[arg(long, value_name = "START")]
+    to: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+    let start = start_of("--to", &args.to, session)?;
+    let (group, found) = super::registered(opened.place(), &args.name).await?;
+    let what = consequence(args, &group, &found.definition, start, session, opened).await?;
+    if !agreed(&what, args.yes, &format!("evbus group reset {group} --to '{}'", args.to))? {
+        return Ok(Code::Done);
+    }
+    let place = opened.place();
+    let to = definition::resolve(&*place.store, &*place.clock, start).await?;
+    for shard in 0..found.definition.shards {
+        match read_marker(place, &group, shard, &found.definition.start).await {
+            Ok(_) => request::ask(place, &group, shard, &Request::Reset { to: to.clone() }).await?,
+            Err(error) if error.kind() == ErrorKind::Damaged => rewrite(place, &group, shard, &to).await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    output::note(&format!("{what}; a worker of '{group}' takes it up"));
+    Ok(Code::Done)
+}
+
+/// What the reset would do, in words that follow "this".
+async fn consequence(
+    args: &Args,
+    group: &GroupName,
+    definition: &Definition,
+    start: definition::Start,
+    session: &Session,
+    opened: &Opened,
+) -> Result<String, Failure> {
+    let since = match start {
+        definition::Start::Earliest => EventTime::MIN,
+        definition::Start::At(time) => time,
+        definition::Start::Now => return Ok(format!("lets '{group}' skip everything stored so far")),
+    };
+    // Where the filter is what cannot be read, the count is left out.
+    let filter = definition.filter(group)?;
+    let (count, _) = read::count(&*opened.place().store, &Range { since, until: EventTime::MAX, filter }).await?;
+    let from = match since {
+        EventTime::MIN => args.to.clone(),
+        time => times::clock_text(time, session.world.now, &session.world.zone()),
+    };
+    Ok(format!("lets '{group}' process {} from {from} on, done or not", style::plural(count, "stored event")))
+}
+
+/// Writes a marker that cannot be read anew. Its owner, if there is one, is fenced by that.
+async fn rewrite(place: &Place, group: &GroupName, shard: u16, to: &Position) -> Result<(), Failure> {
+    let key = keys::marker(group, shard);
+    let Some(object) = place.store.get(&key).await? else { return Ok(()) };
+    let marker = Marker {
+        epoch: epoch_in(&object.bytes) + 1,
+        nonce: format!("{:016x}", place.clock.random()),
+        ..Marker::new(to.clone())
+    };
+    let mut bytes = to_json(&marker);
+    bytes.push(b'\n');
+    match place.store.cas(&key, Some(&object.version), &bytes).await? {
+        Swap::Swapped(_) => Ok(()),
+        Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).help("try again")),
+    }
+}
+
+/// The epoch that stands in what is left of a marker.
+fn epoch_in(bytes: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(bytes);
+    let after = text.split_once("\"epoch\"").map_or("", |(_, after)| after.trim_start_matches([' ', ':']));
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_is_found_in_what_is_left() {
+        assert_eq!(epoch_in(br#"{"epoch": 17, "nonce": "#), 17);
+        assert_eq!(epoch_in(br#"{"epoch":3}"#), 3);
+        assert_eq!(epoch_in(b"\xff\0garbage"), 0);
+        assert_eq!(epoch_in(b""), 0);
+    }
+}

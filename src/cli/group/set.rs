@@ -1,0 +1,161 @@
+//! `evbus group set`, `pause` and `resume`: change a definition.
+
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::ls::FilterArgs;
+use crate::cli::output;
+use crate::cli::session::Opened;
+use crate::cli::watchers::wanted;
+use crate::event::TypeFilter;
+use crate::group::definition::{self, Definition, Paused};
+
+/// Change what a group wants
+///
+/// What is not given stays: -t replaces the wanted types, --not the unwanted ones (--not '' none at all). Events
+/// that were passed over stay passed over: see evbus group reset.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group set mail -t 'order.*' -t 'invoice.*'
+  evbus group set mail --not 'order.test'
+  evbus group set mail -t '**' --not ''")]
+pub(super) struct Args {
+    /// The group
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+/// Let a group's workers start nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group pause mail
+  evbus group pause loader --why 'db restore'")]
+pub(super) struct PauseArgs {
+    /// The group
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What status is to say about it
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+}
+
+/// Let a paused group go on
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus group resume mail
+  evbus group resume loader && evbus status loader")]
+pub(super) struct ResumeArgs {
+    /// The group
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// Changes a definition until nobody else has changed it meanwhile; false: there was nothing to change.
+async fn change(opened: &Opened, name: &str, mut to: impl FnMut(&mut Definition) -> Result<(), Failure>) -> Result<bool, Failure> {
+    loop {
+        let (group, found) = super::registered(opened.place(), name).await?;
+        let mut definition = found.definition.clone();
+        to(&mut definition)?;
+        if definition == found.definition {
+            return Ok(false);
+        }
+        if definition::replace(&*opened.place().store, &group, &found.version, definition).await?.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
+    let given = &args.filter;
+    if given.types.is_empty() && given.not.is_empty() {
+        return Err(Failure::usage("nothing to change").help(format!("evbus group set {} -t 'PATTERN'", args.name)));
+    }
+    let mut now = TypeFilter::default();
+    let changed = change(opened, &args.name, |definition| {
+        now = changed_filter(definition, given)?;
+        definition.types = now.types_text();
+        definition.not = now.not_text();
+        Ok(())
+    })
+    .await?;
+    let name = &args.name;
+    output::note(&match changed {
+        true => format!("'{name}' wants {} from where it stands; evbus group reset {name} --to TIME goes back", wanted(&now)),
+        false => format!("'{name}' wants {} already", wanted(&now)),
+    });
+    Ok(Code::Done)
+}
+
+/// The definition's filter with what was given in its place.
+fn changed_filter(definition: &Definition, given: &FilterArgs) -> Result<TypeFilter, Failure> {
+    let types = if given.types.is_empty() { &definition.types } else { &given.types };
+    let not: Vec<String> = match given.not.as_slice() {
+        [] if given.types.iter().any(|types| types.contains('!')) => Vec::new(),
+        [] => definition.not.clone(),
+        not => not.iter().filter(|pattern| !pattern.is_empty()).cloned().collect(),
+    };
+    Ok(TypeFilter::new(types, &not)?)
+}
+
+pub(super) async fn pause(args: &PauseArgs, opened: &Opened) -> Result<Code, Failure> {
+    let since = opened.place().clock.now();
+    change(opened, &args.name, |definition| {
+        let since = definition.paused.as_ref().map_or(since, |paused| paused.since);
+        definition.paused = Some(Paused { since, why: args.why.clone() });
+        Ok(())
+    })
+    .await?;
+    output::note(&format!("'{}' is paused: its workers start nothing; evbus group resume {}", args.name, args.name));
+    Ok(Code::Done)
+}
+
+pub(super) async fn resume(args: &ResumeArgs, opened: &Opened) -> Result<Code, Failure> {
+    let changed = change(opened, &args.name, |definition| {
+        definition.paused = None;
+        Ok(())
+    })
+    .await?;
+    output::note(&match changed {
+        true => format!("'{}' goes on", args.name),
+        false => format!("'{}' was not paused", args.name),
+    });
+    Ok(Code::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventTime;
+    use crate::group::Position;
+
+    fn changed(types: &[&str], not: &[&str]) -> (Vec<String>, Vec<String>) {
+        let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let definition = Definition {
+            created: EventTime::MIN,
+            types: owned(&["order.*"]),
+            not: owned(&["order.test"]),
+            shards: 1,
+            start: Position::START,
+            paused: None,
+        };
+        let filter = changed_filter(&definition, &FilterArgs { types: owned(types), not: owned(not) }).unwrap();
+        (filter.types_text(), filter.not_text())
+    }
+
+    #[test]
+    fn what_is_not_given_stays() {
+        let lists = |types: &[&str], not: &[&str]| {
+            let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+            (owned(types), owned(not))
+        };
+        assert_eq!(changed(&["mail.*"], &[]), lists(&["mail.*"], &["order.test"]));
+        assert_eq!(changed(&[], &["order.x"]), lists(&["order.*"], &["order.x"]));
+        assert_eq!(changed(&[], &[""]), lists(&["order.*"], &[]));
+        assert_eq!(changed(&["**"], &[""]), lists(&[], &[]));
+        assert_eq!(changed(&["a.*,!a.b"], &[]), lists(&["a.*"], &["a.b"]));
+    }
+}

@@ -1,0 +1,132 @@
+//! One event on one line, as `ls` and `tail` print it.
+
+use jiff::tz::TimeZone;
+
+use crate::cli::reporter::id_of;
+use crate::cli::{style, times};
+use crate::event::{Data, Event, EventName, EventTime, TypeFilter, Wanted, one_line};
+
+/// So much of the data is shown, in characters.
+const DATA_WIDTH: usize = 60;
+
+/// How an event is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Format {
+    /// Its document.
+    Json,
+    /// Date and time, type, id, subject.
+    Day,
+    /// The same, with the data.
+    Whole,
+}
+
+/// An event as it was found; it may be no event.
+pub(in crate::cli) struct Found<'a> {
+    name: &'a EventName,
+    bytes: &'a [u8],
+    event: Option<Event>,
+}
+
+impl<'a> Found<'a> {
+    pub(in crate::cli) fn new(name: &'a EventName, bytes: &'a [u8]) -> Self {
+        Self { name, bytes, event: Event::parse(bytes, usize::MAX).ok() }
+    }
+}
+
+/// Prints events.
+pub(in crate::cli) struct Line {
+    pub(in crate::cli) format: Format,
+    /// The name was matched already; the document decides where it does not hold the type.
+    pub(in crate::cli) filter: TypeFilter,
+    pub(in crate::cli) now: EventTime,
+    pub(in crate::cli) zone: TimeZone,
+}
+
+impl Line {
+    /// The line; none for a type that is not wanted after all. Types are padded to `width`.
+    pub(in crate::cli) fn text(&self, found: &Found<'_>, width: usize) -> Option<String> {
+        let unsure = self.filter.matches_slug(found.name.slug()) == Wanted::Unsure;
+        if unsure && found.event.as_ref().is_some_and(|event| !self.filter.matches(event.type_())) {
+            return None;
+        }
+        let time = times::clock_text(found.name.time(), self.now, &self.zone);
+        Some(match (&found.event, self.format) {
+            // What is not JSON at all would break the reader of the stream.
+            (None, Format::Json) if serde_json::from_slice::<serde::de::IgnoredAny>(found.bytes).is_err() => return None,
+            (_, Format::Json) => String::from_utf8_lossy(&one_line(found.bytes)).into_owned(),
+            (None, _) => format!("{time}  {:<width$}  {}  (cannot be read as an event)", found.name.slug(), id_of(found.name)),
+            (Some(event), format) => human(&time, event, width, format),
+        })
+    }
+}
+
+fn human(time: &str, event: &Event, width: usize, format: Format) -> String {
+    let mut parts = vec![time.to_owned(), format!("{:<width$}", style::escape(event.type_())), style::escape(event.id()).into_owned()];
+    parts.extend(event.subject().map(|subject| style::escape(subject).into_owned()));
+    if format == Format::Whole {
+        parts.extend(shown_data(event.data()));
+    }
+    parts.join("  ").trim_end().to_owned()
+}
+
+/// The beginning of the data.
+fn shown_data(data: &Data) -> Option<String> {
+    match data {
+        Data::Absent => None,
+        Data::Json(value) => Some(shorten(&String::from_utf8_lossy(&one_line(value.get().as_bytes())))),
+        Data::Base64(text) => Some(format!("({} of binary data)", style::plural(text.len() as u64 / 4 * 3, "byte"))),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(DATA_WIDTH).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    style::escape(&short).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Identity, Lane};
+
+    fn text(type_: &str, data: Data, format: Format, patterns: &[&str]) -> Option<String> {
+        let event = Event::new("a\x1b[1m", "//host", type_).subject("order/42").data(data).build().unwrap();
+        let time = EventTime::from_rfc3339("2026-11-23T02:16:34Z").unwrap();
+        let name = EventName::new(time, Lane::of(""), &Identity::named("//host", "a"), type_);
+        let types: Vec<String> = patterns.iter().map(|&text| text.to_owned()).collect();
+        let filter = TypeFilter::new(&types, &[]).unwrap();
+        let line = Line { format, filter, now: time, zone: TimeZone::UTC };
+        line.text(&Found::new(&name, &event.to_json()), 16)
+    }
+
+    #[test]
+    fn a_line_shows_what_matters_and_nothing_raw() {
+        let data = || Data::json("{\"n\":\n1}").unwrap();
+        assert_eq!(
+            text("order.created", data(), Format::Whole, &[]).unwrap(),
+            "02:16:34  order.created     a\\x1b[1m  order/42  {\"n\": 1}"
+        );
+        assert_eq!(
+            text("order.created", data(), Format::Day, &[]).unwrap(),
+            "02:16:34  order.created     a\\x1b[1m  order/42"
+        );
+        let json = text("order.created", data(), Format::Json, &[]).unwrap();
+        assert!(json.starts_with('{') && json.ends_with('}') && !json.contains('\n'), "{json}");
+    }
+
+    #[test]
+    fn long_data_is_cut_and_binary_only_counted() {
+        let long = text("a", Data::text(&"x".repeat(200)), Format::Whole, &[]).unwrap();
+        assert!(long.ends_with("x…") && long.chars().count() < 110, "{long}");
+        let binary = text("a", Data::binary(&[0; 30]), Format::Whole, &[]).unwrap();
+        assert!(binary.ends_with("(30 bytes of binary data)"), "{binary}");
+    }
+
+    #[test]
+    fn the_document_decides_where_the_name_cannot() {
+        assert!(text("Order.Created", Data::Absent, Format::Day, &["Order.*"]).is_some());
+        assert!(text("Order.Created", Data::Absent, Format::Day, &["order.*", "_rder.*"]).is_none());
+    }
+}

@@ -1,0 +1,63 @@
+//! Status as one JSON document.
+
+use serde_json::{Value, json};
+
+use super::{Report, Row};
+use crate::cli::reporter::id_of;
+use crate::cli::watchers::process_of;
+use crate::event::EventTime;
+use crate::group::lease::Process;
+
+pub(super) fn document(report: &Report) -> Value {
+    json!({
+        "bus": report.bus,
+        "time": report.now.to_rfc3339(),
+        "events": report.events,
+        "oldest": report.oldest.map(EventTime::to_rfc3339),
+        "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),
+    })
+}
+
+fn group(row: &Row, report: &Report) -> Value {
+    let standing = &row.standing;
+    let definition = standing.definition.as_ref();
+    let retrying = standing.retrying();
+    let retry = |(name, open): &(&crate::event::EventName, &crate::group::marker::Open)| {
+        json!({
+            "id": id_of(name),
+            "type": name.slug(),
+            "attempts": open.attempts,
+            "next": open.next.map(EventTime::to_rfc3339),
+            "why": open.why,
+        })
+    };
+    let owner = |owned: &crate::group::status::Owned| {
+        json!({
+            "shard": owned.shard,
+            "host": owned.owner.host,
+            "pid": owned.owner.pid,
+            "since": owned.owner.since.to_rfc3339(),
+            "gone": process_of(&owned.owner) == Process::Gone,
+        })
+    };
+    json!({
+        "group": standing.group,
+        "state": row.state.as_str(),
+        "lag": row.lag.events,
+        "oldest": row.lag.oldest.map(EventTime::to_rfc3339),
+        "lag_seconds": row.age(report.now).map(|age| age.as_secs_f64()),
+        "retrying": retrying.len(),
+        // The next due; a group that fails at everything has a thousand of them.
+        "retries": retrying.iter().take(10).map(retry).collect::<Vec<_>>(),
+        "dead": row.dead(),
+        "rate": row.rate,
+        "shards": definition.map(|definition| definition.shards),
+        "requests": standing.requests,
+        "owners": standing.owners.iter().map(owner).collect::<Vec<_>>(),
+        "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({
+            "since": paused.since.to_rfc3339(),
+            "why": paused.why,
+        })),
+        "damage": standing.damage.as_ref().map(ToString::to_string),
+    })
+}

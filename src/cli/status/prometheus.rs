@@ -1,0 +1,80 @@
+//! Status in the Prometheus text format, version 0.0.4.
+
+use std::fmt::Write;
+
+use super::{Report, Row};
+use crate::group::status::State;
+
+#[allow(clippy::cast_precision_loss, reason = "a metric is a 64-bit float")]
+pub(super) fn text(report: &Report) -> String {
+    let mut text = String::new();
+    let mut bus = |name: &str, help: &str, value: f64| {
+        head(&mut text, name, help);
+        let _ = writeln!(text, "{name} {value}");
+    };
+    bus("evbus_events", "Events on the bus.", report.events as f64);
+    let age = report.oldest.map_or(0.0, |oldest| report.now.since(oldest).as_secs_f64());
+    bus("evbus_oldest_event_age_seconds", "Age of the oldest event on the bus.", age);
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&Row) -> Option<f64>| {
+        head(&mut text, name, help);
+        for row in &report.groups {
+            if let Some(value) = value(row) {
+                let _ = writeln!(text, "{name}{{group=\"{}\"}} {value}", row.standing.group);
+            }
+        }
+    };
+    each("evbus_group_lag_events", "Wanted events that are not done.", &|row| Some(row.lag.events as f64));
+    each("evbus_group_lag_seconds", "Age of the oldest event that is not done.", &|row| {
+        Some(row.age(report.now).map_or(0.0, |age| age.as_secs_f64()))
+    });
+    each("evbus_group_retrying_events", "Events that failed and will be tried again.", &|row| {
+        Some(row.standing.retrying().len() as f64)
+    });
+    each("evbus_group_dead_letters", "Dead letters.", &|row| Some(row.dead() as f64));
+    each("evbus_group_owned_shards", "Shards that a worker owns.", &|row| Some(row.standing.owners.len() as f64));
+    each("evbus_group_shards", "Shards.", &|row| {
+        row.standing.definition.as_ref().map(|definition| f64::from(definition.shards))
+    });
+    if report.groups.iter().any(|row| row.rate.is_some()) {
+        each("evbus_group_rate_events", "Events processed per second.", &|row| row.rate);
+    }
+    states(&mut text, report);
+    text
+}
+
+/// One line for each state, as Prometheus has its enumerations.
+fn states(text: &mut String, report: &Report) {
+    head(text, "evbus_group_state", "1 for the state that the group is in.");
+    for row in &report.groups {
+        for state in State::ALL {
+            let (group, is) = (&row.standing.group, u8::from(row.state == state));
+            let _ = writeln!(text, "evbus_group_state{{group=\"{group}\",state=\"{state}\"}} {is}");
+        }
+    }
+}
+
+fn head(text: &mut String, name: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventTime;
+
+    #[test]
+    fn an_empty_bus_has_metrics_too() {
+        let report = Report {
+            bus: "/b".to_owned(),
+            events: 0,
+            oldest: None,
+            now: EventTime::from_micros(0),
+            groups: Vec::new(),
+        };
+        let text = text(&report);
+        assert!(text.contains("# TYPE evbus_events gauge\nevbus_events 0\n"), "{text}");
+        let sample = |line: &&str| !line.starts_with('#');
+        assert_eq!(text.lines().filter(sample).count(), 2, "no group, no sample: {text}");
+        assert!(text.ends_with('\n'));
+    }
+}

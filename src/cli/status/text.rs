@@ -1,0 +1,97 @@
+//! Status for people: a header, a table, and for each group what holds it up.
+
+use jiff::tz::TimeZone;
+
+use super::{Report, Row};
+use crate::cli::style::{self, Column, Table};
+use crate::cli::times;
+use crate::cli::watchers::process_of;
+use crate::group::lease::Process;
+use crate::group::status::State;
+
+pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
+    let oldest = report.oldest.map_or_else(String::new, |oldest| {
+        format!(" · oldest {}", times::format_duration(report.now.since(oldest)))
+    });
+    let mut text = format!("bus {} · {}{oldest}\n", style::escape(&report.bus), style::plural(report.events, "event"));
+    if report.groups.is_empty() {
+        text.push_str("no groups yet   evbus group create NAME -t 'PATTERN'\n");
+        return text;
+    }
+    let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
+    let columns = [Column::left("GROUP"), Column::left("STATE")].into_iter().chain(numbers);
+    let mut table = Table::new(columns.chain([Column::left("OWNER")]));
+    for row in &report.groups {
+        table.row(cells(row, report));
+    }
+    text.push_str(&table.to_string());
+    for row in &report.groups {
+        if let Some(line) = trouble(row, report, zone) {
+            text.push_str(&format!("{}: {}\n", row.standing.group, style::escape(&line)));
+        }
+    }
+    text
+}
+
+fn cells(row: &Row, report: &Report) -> Vec<String> {
+    vec![
+        row.standing.group.to_string(),
+        row.state.to_string(),
+        style::thousands(row.lag.events),
+        row.age(report.now).map_or_else(|| "-".to_owned(), times::format_duration),
+        style::thousands(row.standing.retrying().len() as u64),
+        style::thousands(row.dead()),
+        row.rate.map_or_else(|| "-".to_owned(), rate_text),
+        owner_text(row),
+    ]
+}
+
+fn rate_text(rate: f64) -> String {
+    if rate >= 100.0 { format!("{rate:.0}/s") } else { format!("{rate:.1}/s") }
+}
+
+/// The first owner, how many more there are, and why the group is paused.
+fn owner_text(row: &Row) -> String {
+    let owners = &row.standing.owners;
+    let first = owners.first().map(|first| {
+        let gone = if process_of(&first.owner) == Process::Gone { " (gone)" } else { "" };
+        format!("{}:{}{gone}", first.owner.host, first.owner.pid)
+    });
+    let mut others: Vec<_> = owners.iter().map(|owned| (&owned.owner.host, owned.owner.pid)).collect();
+    others.sort();
+    others.dedup();
+    let more = if others.len() > 1 { format!(" +{}", others.len() - 1) } else { String::new() };
+    let paused = row.standing.definition.as_ref().and_then(|definition| definition.paused.as_ref());
+    let why = paused.and_then(|paused| paused.why.as_ref()).map_or_else(String::new, |why| format!(" ({why})"));
+    format!("{}{more}{why}", first.unwrap_or_else(|| "-".to_owned()))
+}
+
+/// What holds a group up, and the next command.
+fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
+    let group = &row.standing.group;
+    let retrying = row.standing.retrying();
+    let last = retrying.iter().find_map(|(name, open)| Some((*name, open.why.as_ref()?, open.next)));
+    let failing = last.map(|(name, why, next)| {
+        let next = next.map_or_else(String::new, |next| format!("; next {}", times::clock_text(next, report.now, zone)));
+        (name, format!("{why}{next}"))
+    });
+    Some(match row.state {
+        State::Ok | State::Working => return None,
+        State::Waiting => format!("nobody works on it   evbus drain -g {group} -- CMD, or evbus watch"),
+        State::Paused => format!("paused   evbus group resume {group}"),
+        State::Damaged => {
+            let error = row.standing.damage.as_ref()?;
+            let help = error.help().map_or_else(String::new, |help| format!("   {help}"));
+            format!("{error}{help}")
+        }
+        State::Stalled => {
+            let why = failing.map_or_else(String::new, |(_, why)| format!(", such as {why}"));
+            format!("all {} open events have failed, nothing new is started{why}", style::thousands(retrying.len() as u64))
+        }
+        State::Failing => match failing {
+            Some((_, why)) if row.dead() > 0 => format!("{why}   evbus dead ls {group}"),
+            Some((name, why)) => format!("{why}   evbus get {}", crate::cli::reporter::id_of(name)),
+            None => format!("{}   evbus dead ls {group}", style::plural(row.dead(), "dead letter")),
+        },
+    })
+}

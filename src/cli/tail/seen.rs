@@ -1,0 +1,92 @@
+//! Which events a tail has printed, in bounded memory.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::event::{EventName, EventTime};
+
+/// So many names are remembered.
+const BOUND: usize = 50_000;
+
+/// The newest names that were seen; everything at or before the floor counts as seen.
+#[derive(Debug)]
+pub(super) struct Seen {
+    names: BTreeSet<EventName>,
+    /// An event that is put again under another time stays the same.
+    identities: HashSet<Box<str>>,
+    floor: Option<EventName>,
+    floor_time: EventTime,
+    bound: usize,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { names: BTreeSet::new(), identities: HashSet::new(), floor: None, floor_time: EventTime::MIN, bound: BOUND }
+    }
+}
+
+impl Seen {
+    /// Remembers a name; whether it is new.
+    pub(super) fn add(&mut self, name: &EventName) -> bool {
+        let below = name.time() < self.floor_time || self.floor.as_ref().is_some_and(|floor| name <= floor);
+        if below || !self.names.insert(name.clone()) {
+            return false;
+        }
+        let new = self.identities.insert(name.identity().into());
+        if self.names.len() > self.bound
+            && let Some(oldest) = self.names.pop_first()
+        {
+            self.identities.remove(oldest.identity());
+            self.floor = Some(oldest);
+        }
+        new
+    }
+
+    /// Everything before `time` counts as seen.
+    pub(super) fn raise_floor(&mut self, time: EventTime) {
+        self.floor_time = self.floor_time.max(time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Identity, Lane};
+    use std::time::Duration;
+
+    fn name(second: u64, id: &str) -> EventName {
+        let time = EventTime::from_micros(1_800_000_000_000_000).plus(Duration::from_secs(second));
+        EventName::new(time, Lane::of(""), &Identity::named("test", id), "a")
+    }
+
+    #[test]
+    fn nothing_is_new_twice() {
+        let mut seen = Seen::default();
+        assert!(seen.add(&name(5, "a")));
+        assert!(!seen.add(&name(5, "a")));
+        assert!(seen.add(&name(3, "b")), "one that came in behind is new");
+        assert!(!seen.add(&name(9, "a")), "one that was put again is not");
+    }
+
+    #[test]
+    fn what_was_forgotten_does_not_come_back() {
+        let mut seen = Seen { bound: 3, ..Seen::default() };
+        for second in 1..=5 {
+            assert!(seen.add(&name(second, &second.to_string())));
+        }
+        assert_eq!(seen.names.len(), 3);
+        assert_eq!(seen.identities.len(), 3);
+        for second in 1..=5 {
+            assert!(!seen.add(&name(second, &second.to_string())));
+        }
+        assert!(!seen.add(&name(1, "late")), "below the floor nothing is known any more");
+        assert!(seen.add(&name(6, "next")));
+    }
+
+    #[test]
+    fn the_floor_is_a_time_too() {
+        let mut seen = Seen::default();
+        seen.raise_floor(name(4, "x").time());
+        assert!(!seen.add(&name(3, "a")));
+        assert!(seen.add(&name(4, "b")));
+    }
+}

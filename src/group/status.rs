@@ -1,0 +1,402 @@
+//! How groups stand: what they have still to do, what is in their way, and who works for them.
+//!
+//! [`read`] looks at a group's files; a [`Tally`] then counts, in one pass over the names on the bus, what each
+//! group still lacks. Requests that nobody has folded in yet count as if they were: a reset shows at once.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::definition::{self, Definition};
+use super::lease::Process;
+use super::marker::{Marker, Open, Owner};
+use super::{Bounds, GroupName, Position, letter, read_marker, request};
+use crate::bus::{Place, read};
+use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
+use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
+
+/// What is to be said of a group in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Everything is done.
+    Ok,
+    /// Somebody works on what is left.
+    Working,
+    /// Something is left and nobody works on it.
+    Waiting,
+    /// Events are being retried, or have died.
+    Failing,
+    /// As many events as may be are open, and all failed: nothing new is started.
+    Stalled,
+    /// An operator has paused it.
+    Paused,
+    /// One of its files cannot be read.
+    Damaged,
+}
+
+impl State {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Working => "working",
+            Self::Waiting => "waiting",
+            Self::Failing => "failing",
+            Self::Stalled => "stalled",
+            Self::Paused => "paused",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Ok, Self::Working, Self::Waiting, Self::Failing, Self::Stalled, Self::Paused, Self::Damaged];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One shard's owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// Which shard.
+    pub shard: u16,
+    /// By whom.
+    pub owner: Owner,
+}
+
+/// A group's files as they were read.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Which group.
+    pub group: GroupName,
+    /// What it is; none if that cannot be read.
+    pub definition: Option<Definition>,
+    /// One for each shard, requests folded in.
+    pub markers: Vec<Marker>,
+    /// Who owned which shard, in the order of the shards.
+    pub owners: Vec<Owned>,
+    /// Letters that nobody has put back to work.
+    pub letters: Vec<String>,
+    /// Requests that lie on the bus.
+    pub requests: usize,
+    /// What cannot be read.
+    pub damage: Option<StoreError>,
+    filter: TypeFilter,
+}
+
+/// What a group has still to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Wanted events that are not done.
+    pub events: u64,
+    /// The oldest of them.
+    pub oldest: Option<EventTime>,
+    /// Wanted events behind the time that was asked for, done or not.
+    pub wanted: u64,
+}
+
+impl Standing {
+    /// Events that failed and will be tried again, the next due first.
+    pub fn retrying(&self) -> Vec<(&EventName, &Open)> {
+        let tried = |open: &Open| open.dead.is_none() && (open.why.is_some() || open.attempts > 0);
+        let open = self.markers.iter().flat_map(|marker| &marker.open);
+        let mut retrying: Vec<_> = open.filter(|(_, open)| tried(open)).collect();
+        retrying.sort_by_key(|(name, open)| (open.next, *name));
+        retrying
+    }
+
+    /// The lowest position of its shards: nothing at or before its time is unknown.
+    pub fn floor(&self) -> Position {
+        let lowest = self.markers.iter().map(|marker| &marker.through).min();
+        lowest.cloned().unwrap_or(Position::Time(EventTime::MAX))
+    }
+
+    /// The state in one word; `process` tells of an owner whether it is known to be gone.
+    pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> State {
+        let full = |marker: &Marker| marker.open.len() >= Bounds::default().open;
+        let works = self.owners.iter().any(|owned| process(&owned.owner) == Process::MayLive);
+        match &self.definition {
+            _ if self.damage.is_some() => State::Damaged,
+            Some(Definition { paused: Some(_), .. }) => State::Paused,
+            _ if self.markers.iter().any(full) => State::Stalled,
+            _ if !(self.letters.is_empty() && self.retrying().is_empty()) => State::Failing,
+            _ if lag.events == 0 => State::Ok,
+            _ if works => State::Working,
+            _ => State::Waiting,
+        }
+    }
+
+    /// Whether the group has still to do with an event, and why not else.
+    pub fn lacks(&self, name: &EventName) -> bool {
+        let shard = usize::from(name.lane().shard(u16::try_from(self.markers.len()).unwrap_or(1)));
+        self.markers.get(shard).is_some_and(|marker| marker.lacks(name))
+    }
+
+    /// Whether the group's filter wants an event of this slug, as far as that tells.
+    pub fn wants(&self, slug: &str) -> Wanted {
+        self.filter.matches_slug(slug)
+    }
+}
+
+/// Reads how a group stands; what cannot be read is told in [`Standing::damage`]. None: there is no such group.
+///
+/// # Errors
+/// Only of a store that cannot be read at all.
+pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<Standing>> {
+    let mut standing = Standing {
+        group: group.clone(),
+        definition: None,
+        markers: Vec::new(),
+        owners: Vec::new(),
+        letters: letter::names(place, group).await?,
+        requests: 0,
+        damage: None,
+        filter: TypeFilter::default(),
+    };
+    match definition::find(&*place.store, group).await {
+        Ok(None) => return Ok(None),
+        Ok(Some(found)) => standing.definition = Some(found.definition),
+        Err(error) => {
+            standing.note(error)?;
+            return Ok(Some(standing));
+        }
+    }
+    standing.read_shards(place).await?;
+    standing.fold_requests(place).await?;
+    let redriven = |letter: &String| {
+        let mut open = standing.markers.iter().flat_map(|marker| marker.open.values());
+        open.any(|open| open.letter.as_ref() == Some(letter))
+    };
+    standing.letters = standing.letters.iter().filter(|letter| !redriven(letter)).cloned().collect();
+    Ok(Some(standing))
+}
+
+impl Standing {
+    async fn read_shards(&mut self, place: &Place) -> StoreResult<()> {
+        let Some(definition) = self.definition.clone() else { return Ok(()) };
+        match definition.filter(&self.group) {
+            Ok(filter) => self.filter = filter,
+            Err(error) => self.note(error)?,
+        }
+        for shard in 0..definition.shards {
+            let marker = match read_marker(place, &self.group, shard, &definition.start).await {
+                Ok((marker, _)) => marker,
+                Err(error) => {
+                    self.note(error)?;
+                    Marker::new(definition.start.clone())
+                }
+            };
+            self.owners.extend(marker.owner.clone().map(|owner| Owned { shard, owner }));
+            self.markers.push(marker);
+        }
+        Ok(())
+    }
+
+    async fn fold_requests(&mut self, place: &Place) -> StoreResult<()> {
+        let pending = request::pending(place, &self.group).await?;
+        self.requests = pending.len();
+        for asked in &pending {
+            if let (Some(marker), Some(request)) = (self.markers.get_mut(usize::from(asked.shard)), &asked.request) {
+                let _ = request::fold(marker, &asked.id, request, usize::MAX);
+            }
+        }
+        Ok(())
+    }
+
+    /// Damage is told; anything else ends the look.
+    fn note(&mut self, error: StoreError) -> StoreResult<()> {
+        if error.kind() != ErrorKind::Damaged {
+            return Err(error);
+        }
+        self.damage.get_or_insert(error);
+        Ok(())
+    }
+}
+
+/// Counts for several groups at once.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    groups: Vec<Count>,
+    /// Events on the bus.
+    pub events: u64,
+    /// The oldest of them.
+    pub oldest: Option<EventTime>,
+}
+
+#[derive(Debug, Clone)]
+struct Count {
+    standing: Standing,
+    floor: EventTime,
+    wanted_after: EventTime,
+    lag: Lag,
+}
+
+impl Tally {
+    /// Before the first name. `wanted_after` is, for each group, the time behind which [`Lag::wanted`] counts.
+    pub fn new(standings: &[Standing], wanted_after: &[EventTime]) -> Self {
+        let after = wanted_after.iter().copied().chain(std::iter::repeat(EventTime::MAX));
+        let count = |(standing, wanted_after): (&Standing, EventTime)| {
+            let open = || standing.markers.iter().flat_map(|marker| &marker.open);
+            let open = || open().filter(|(_, open)| open.dead.is_none()).map(|(name, _)| name);
+            let lag = Lag {
+                events: u64::try_from(open().count()).unwrap_or(u64::MAX),
+                oldest: open().map(EventName::time).min(),
+                wanted: 0,
+            };
+            Count { floor: standing.floor().time(), standing: standing.clone(), wanted_after, lag }
+        };
+        Self { groups: standings.iter().zip(after).map(count).collect(), events: 0, oldest: None }
+    }
+
+    /// Takes one name in; what is no event's name is passed over.
+    pub fn see(&mut self, name: &str) {
+        let Some(parts) = parse_parts(name) else { return };
+        self.events += 1;
+        self.oldest = Some(self.oldest.map_or(parts.time, |oldest| oldest.min(parts.time)));
+        let mut whole = None;
+        for count in &mut self.groups {
+            let behind = parts.time >= count.floor || parts.time > count.wanted_after;
+            if !behind || count.standing.wants(parts.slug) == Wanted::No {
+                continue;
+            }
+            count.lag.wanted += u64::from(parts.time > count.wanted_after);
+            let Some(name) = whole.get_or_insert_with(|| EventName::parse(name)) else { return };
+            count.take(name);
+        }
+    }
+
+    /// What each group still has to do, in the order of the standings.
+    pub fn lags(&self) -> impl Iterator<Item = Lag> {
+        self.groups.iter().map(|count| count.lag)
+    }
+}
+
+impl Count {
+    /// What is in `open` was counted at the start.
+    fn take(&mut self, name: &EventName) {
+        let open = self.standing.markers.iter().any(|marker| marker.open.contains_key(name));
+        if !open && self.standing.lacks(name) {
+            self.lag.events += 1;
+            self.lag.oldest = Some(self.lag.oldest.map_or(name.time(), |oldest| oldest.min(name.time())));
+        }
+    }
+}
+
+/// Counts over everything on the bus.
+///
+/// # Errors
+/// Of the store.
+pub async fn tally(store: &dyn Store, standings: &[Standing], wanted_after: &[EventTime]) -> StoreResult<Tally> {
+    let tally = Arc::new(Mutex::new(Tally::new(standings, wanted_after)));
+    let seen = Arc::clone(&tally);
+    let list = List::all(EVENTS).keep(move |key| {
+        seen.lock().unwrap_or_else(PoisonError::into_inner).see(read::name_in(key));
+        false
+    });
+    store.list_after(list).await?;
+    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(tally.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Identity, Lane};
+
+    fn name(second: u64, type_: &str) -> EventName {
+        let identity = Identity::named("test", &second.to_string());
+        let time = EventTime::from_micros(1_800_000_000_000_000).plus(std::time::Duration::from_secs(second));
+        EventName::new(time, Lane::of("key"), &identity, type_)
+    }
+
+    fn standing(markers: Vec<Marker>) -> Standing {
+        Standing {
+            group: GroupName::parse("mail").unwrap(),
+            definition: None,
+            markers,
+            owners: Vec::new(),
+            letters: Vec::new(),
+            requests: 0,
+            damage: None,
+            filter: TypeFilter::new(&["order.*".to_owned()], &[]).unwrap(),
+        }
+    }
+
+    fn lag_of(standing: &Standing, names: &[EventName]) -> Lag {
+        let mut tally = Tally::new(std::slice::from_ref(standing), &[EventTime::MIN]);
+        names.iter().for_each(|name| tally.see(name.as_str()));
+        tally.lags().next().unwrap()
+    }
+
+    #[test]
+    fn lag_is_what_is_wanted_and_not_done() {
+        let names: Vec<EventName> = (0..6).map(|n| name(n, if n == 4 { "other" } else { "order.created" })).collect();
+        let mut marker = Marker::new(Position::Name(names[1].clone()));
+        marker.done.insert(names[3].stem().into());
+        marker.open.insert(names[0].clone(), Open { attempts: 1, ..Open::default() });
+        let lag = lag_of(&standing(vec![marker]), &names);
+        // 0 is open, 1 passed, 2 waits, 3 done, 4 not wanted, 5 waits.
+        assert_eq!((lag.events, lag.oldest, lag.wanted), (3, Some(names[0].time()), 5));
+    }
+
+    #[test]
+    fn an_open_event_above_through_counts_once() {
+        let only = name(3, "order.created");
+        let mut marker = Marker::new(Position::START);
+        marker.open.insert(only.clone(), Open { attempts: 2, ..Open::default() });
+        assert_eq!(lag_of(&standing(vec![marker]), &[only]).events, 1);
+    }
+
+    #[test]
+    fn a_shard_counts_only_its_own() {
+        let only = name(3, "order.created");
+        let mut markers = vec![Marker::new(Position::Time(EventTime::MAX)), Marker::new(Position::Time(EventTime::MAX))];
+        assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 0);
+        markers[usize::from(only.lane().shard(2))].through = Position::START;
+        assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 1);
+        markers.swap(0, 1);
+        assert_eq!(lag_of(&standing(markers), &[only]).events, 0);
+    }
+
+    #[test]
+    fn the_state_says_what_matters_most() {
+        let gone = |_: &Owner| Process::Gone;
+        let lives = |_: &Owner| Process::MayLive;
+        let lag = Lag { events: 1, ..Lag::default() };
+        let mut group = standing(vec![Marker::new(Position::START)]);
+        assert_eq!(group.state(&Lag::default(), lives), State::Ok);
+        assert_eq!(group.state(&lag, lives), State::Waiting);
+        let owner = Owner {
+            worker: "w".to_owned(),
+            host: "db1".to_owned(),
+            pid: 7,
+            boot: String::new(),
+            since: EventTime::MIN,
+        };
+        group.owners.push(Owned { shard: 0, owner });
+        assert_eq!(group.state(&lag, lives), State::Working);
+        assert_eq!(group.state(&lag, gone), State::Waiting);
+        group.letters.push("letter".to_owned());
+        assert_eq!(group.state(&lag, lives), State::Failing);
+        for n in 0..1_000 {
+            group.markers[0].open.insert(name(n, "order.created"), Open::default());
+        }
+        assert_eq!(group.state(&lag, lives), State::Stalled);
+        group.damage = Some(StoreError::new(ErrorKind::Damaged, "x"));
+        assert_eq!(group.state(&lag, lives), State::Damaged);
+    }
+
+    #[test]
+    fn what_was_never_tried_is_not_retried() {
+        let mut marker = Marker::new(Position::START);
+        marker.open.insert(name(1, "order.created"), Open::default());
+        marker.open.insert(name(2, "order.created"), Open { attempts: 1, ..Open::default() });
+        marker.open.insert(name(3, "order.created"), Open { dead: Some("l".to_owned()), ..Open::default() });
+        let group = standing(vec![marker]);
+        let names: Vec<_> = group.retrying().into_iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(names, [name(2, "order.created")]);
+    }
+}

@@ -1,0 +1,347 @@
+//! What is special to the directory: foreign files, what stands in the way, versions as files, staging, modes.
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evbus::clock::SystemClock;
+use evbus::store::dir::{DirOptions, DirStore};
+use evbus::store::{ErrorKind, List, Put, Store, StoreError, Swap, Version};
+use tempfile::TempDir;
+
+use crate::block_on;
+
+const MINUTE: &str = "events/20261123/0215";
+
+struct Bus {
+    folder: TempDir,
+    store: DirStore,
+}
+
+impl Bus {
+    fn new() -> Self {
+        Self::with(DirOptions::default())
+    }
+
+    fn with(options: DirOptions) -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = DirStore::create(&folder.path().join("bus"), options, &SystemClock).unwrap();
+        Self { folder, store }
+    }
+
+    fn at(&self, key: &str) -> PathBuf {
+        self.store.path().join(key)
+    }
+
+    fn put(&self, key: &str) -> Result<Put, StoreError> {
+        block_on(self.store.put_new(key, key.as_bytes()))
+    }
+
+    fn read(&self, key: &str) -> Result<Option<String>, StoreError> {
+        block_on(self.store.get(key)).map(|object| object.map(|object| String::from_utf8(object.bytes).unwrap()))
+    }
+
+    fn swap(&self, key: &str, version: Option<&Version>, content: &str) -> Result<Swap, StoreError> {
+        block_on(self.store.cas(key, version, content.as_bytes()))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        block_on(self.store.list_after(List::all(prefix))).map(|page| page.keys)
+    }
+
+    /// Writes a file behind the store's back.
+    fn plant(&self, key: &str, content: &str) {
+        fs::create_dir_all(self.at(key).parent().unwrap()).unwrap();
+        fs::write(self.at(key), content).unwrap();
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.at(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+#[track_caller]
+fn assert_damaged<T: std::fmt::Debug>(answer: Result<T, StoreError>, path: &Path) {
+    let error = answer.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    let (what, cure) = (error.to_string(), error.help().expect("a cure").to_owned());
+    assert!(!what.contains('\n') && !cure.contains('\n'), "{what} {cure}");
+    assert!(what.contains(path.to_str().unwrap()), "{what}");
+    assert!(cure.contains(path.to_str().unwrap()), "{cure}");
+}
+
+#[test]
+fn foreign_files_among_the_events_are_listed_and_harm_nobody() {
+    let bus = Bus::new();
+    assert_eq!(bus.put(&format!("{MINUTE}/b.json")), Ok(Put::Created));
+    for foreign in ["README", ".swp", "b.json~", "c"] {
+        bus.plant(&format!("{MINUTE}/{foreign}"), "foreign");
+    }
+    bus.plant("events/lost+found/deep/x", "foreign");
+    let below = [".swp", "README", "b.json", "b.json~", "c"].map(|name| format!("{MINUTE}/{name}"));
+    let expected: Vec<String> = below.into_iter().chain(["events/lost+found/deep/x".to_owned()]).collect();
+    assert_eq!(bus.list("events/").unwrap(), expected);
+    assert_eq!(bus.put(&format!("{MINUTE}/c")), Ok(Put::Exists));
+}
+
+#[test]
+fn names_that_are_not_utf8_are_passed_over() {
+    let bus = Bus::new();
+    assert_eq!(bus.put(&format!("{MINUTE}/b.json")), Ok(Put::Created));
+    fs::write(bus.at(MINUTE).join(OsStr::from_bytes(b"bad\xff.json")), "x").unwrap();
+    fs::create_dir(bus.at("events").join(OsStr::from_bytes(b"\xfe"))).unwrap();
+    assert_eq!(bus.list("events/").unwrap(), [format!("{MINUTE}/b.json")]);
+}
+
+#[test]
+fn a_file_where_a_folder_should_be_is_told_with_a_cure() {
+    let bus = Bus::new();
+    bus.plant("events/20261123", "a file");
+    let folder = bus.at(MINUTE);
+    assert_damaged(bus.put(&format!("{MINUTE}/a.json")), &folder);
+    assert_damaged(bus.read(&format!("{MINUTE}/a.json")), &folder);
+    assert_damaged(bus.list(&format!("{MINUTE}/")), &folder);
+    let items: Vec<_> = (0..5).map(|n| (format!("{MINUTE}/{n}.json"), Vec::new())).collect();
+    assert_damaged(block_on(bus.store.put_many(&items)), &folder);
+    assert_eq!(bus.names("staging"), Vec::<String>::new());
+    // The rest of the bus goes on.
+    assert_eq!(bus.put("events/20261124/0000/a.json"), Ok(Put::Created));
+    assert_eq!(bus.list("events/").unwrap(), ["events/20261123", "events/20261124/0000/a.json"]);
+    fs::remove_dir_all(bus.at("events")).unwrap();
+    bus.plant("events", "a file");
+    assert_damaged(bus.list("events/"), &bus.at("events"));
+    fs::remove_dir_all(bus.at("staging")).unwrap();
+    bus.plant("staging", "a file");
+    assert_damaged(bus.put("dedup/a.json"), &bus.at("staging"));
+}
+
+#[test]
+fn a_folder_where_a_file_should_be_is_told_with_a_cure() {
+    let bus = Bus::new();
+    let key = format!("{MINUTE}/a.json");
+    fs::create_dir_all(bus.at(&key)).unwrap();
+    assert_eq!(bus.put(&key), Ok(Put::Exists));
+    assert_damaged(bus.read(&key), &bus.at(&key));
+    assert_damaged(block_on(bus.store.delete(&key)), &bus.at(&key));
+    assert!(matches!(bus.swap("frontier", None, "1"), Ok(Swap::Swapped(_))));
+    fs::create_dir(bus.at("frontier.2")).unwrap();
+    assert_damaged(bus.read("frontier"), &bus.at("frontier.2"));
+    symlink("nowhere", bus.at("frontier.3")).unwrap();
+    assert_damaged(bus.read("frontier"), &bus.at("frontier.3"));
+    symlink("loop.json", bus.at("loop.json")).unwrap();
+    assert_damaged(bus.read("loop.json"), &bus.at("loop.json"));
+}
+
+#[test]
+fn a_pipe_among_the_events_holds_up_nobody() {
+    let bus = Bus::new();
+    let key = format!("{MINUTE}/pipe.json");
+    fs::create_dir_all(bus.at(MINUTE)).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(bus.at(&key)).status().unwrap().success());
+    assert_damaged(bus.read(&key), &bus.at(&key));
+}
+
+#[test]
+fn a_day_behind_a_symbolic_link_is_listed() {
+    let bus = Bus::new();
+    let roomy = bus.folder.path().join("roomy");
+    fs::create_dir_all(&roomy).unwrap();
+    fs::create_dir(bus.at("events")).unwrap();
+    symlink(&roomy, bus.at("events/20261123")).unwrap();
+    let key = format!("{MINUTE}/a.json");
+    assert_eq!(bus.put(&key), Ok(Put::Created));
+    assert_eq!(bus.list("events/").unwrap(), [key]);
+}
+
+#[test]
+fn what_cannot_hold_a_bus_is_refused_with_the_reason() {
+    let open = |path: &str| DirStore::open(Path::new(path), DirOptions::default(), &SystemClock).map(drop).unwrap_err();
+    let error = open("/nonexistent/bus");
+    assert_eq!((error.kind(), error.help()), (ErrorKind::NoBus, Some("evbus init /nonexistent/bus")));
+    assert_eq!(open("/dev/null").kind(), ErrorKind::Damaged);
+    // Not even root can make folders or files here.
+    for unwritable in ["/proc/self", "/sys"] {
+        let create = DirStore::create(&Path::new(unwritable).join("evbus-test"), DirOptions::default(), &SystemClock);
+        let error = create.map(drop).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Denied | ErrorKind::Other | ErrorKind::NoBus), "{error:?}");
+        assert!(error.to_string().starts_with("cannot create /"), "{error}");
+        let store = DirStore::open(Path::new(unwritable), DirOptions::default(), &SystemClock).unwrap();
+        assert!(block_on(store.put_new("events/a/x.json", b"x")).is_err());
+        assert!(block_on(store.put_many(&[("events/a/x.json".to_owned(), Vec::new())])).is_err());
+        assert!(block_on(store.cas("frontier", None, b"x")).is_err());
+    }
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_one_are_told_apart() {
+    let error = |errno| StoreError::system("cannot write", "/bus/staging/x", errno);
+    assert_eq!(error(rustix::io::Errno::NOSPC).kind(), ErrorKind::Full);
+    assert_eq!(error(rustix::io::Errno::DQUOT).kind(), ErrorKind::Full);
+    assert_eq!(error(rustix::io::Errno::ROFS).kind(), ErrorKind::Denied);
+    assert!(error(rustix::io::Errno::ROFS).help().is_some() && error(rustix::io::Errno::NOSPC).help().is_some());
+}
+
+/// Staging behind a link to another file system, which is the one way to an EXDEV.
+#[test]
+fn a_bus_across_two_file_systems_is_told_with_a_cure() {
+    let bus = Bus::new();
+    let Ok(other) = TempDir::new_in("/dev/shm") else { panic!("needs /dev/shm") };
+    fs::remove_dir(bus.at("staging")).unwrap();
+    symlink(other.path(), bus.at("staging")).unwrap();
+    match bus.put("events/a/x.json") {
+        // The temporary folder lies in /dev/shm itself.
+        Ok(put) => assert_eq!(put, Put::Created),
+        Err(error) => assert!(error.help().unwrap().contains("one file system"), "{error:?}"),
+    }
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn at_most_four_versions_stay() {
+    let bus = Bus::new();
+    let mut version = None;
+    for turn in 1..=12usize {
+        match bus.swap("state/g/marker-000", version.as_ref(), "m").unwrap() {
+            Swap::Swapped(next) => version = Some(next),
+            Swap::Conflict => panic!("conflict"),
+        }
+        let newest: Vec<String> = (turn.saturating_sub(3).max(1)..=turn).map(|n| format!("marker-000.{n}")).collect();
+        let mut names = bus.names("state/g");
+        names.sort_by_key(|name| name.len());
+        assert_eq!(names, newest);
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_version_is_ignored() {
+    let bus = Bus::new();
+    let Swap::Swapped(first) = bus.swap("frontier", None, "1").unwrap() else { panic!("conflict") };
+    let looks = [
+        "frontier.01",
+        "frontier.0",
+        "frontier.9999999999999999",
+        "frontier.99999999999999999999999",
+        "frontier.-3",
+        "frontier.2 ",
+        "frontier.2.bak",
+        "frontier.x",
+        "frontier.",
+    ];
+    for name in looks {
+        bus.plant(name, "foreign");
+    }
+    bus.plant(".7", "foreign");
+    assert_eq!(bus.read("frontier").unwrap().unwrap(), "1");
+    assert!(matches!(bus.swap("frontier", Some(&first), "2"), Ok(Swap::Swapped(_))));
+    assert_eq!(bus.read("frontier").unwrap().unwrap(), "2");
+    block_on(bus.store.delete("frontier")).unwrap();
+    assert!(looks.iter().all(|name| bus.at(name).exists()));
+}
+
+#[test]
+fn a_version_that_cannot_be_followed_is_damage() {
+    let bus = Bus::new();
+    bus.plant("frontier.999999999999999", "foreign");
+    let found = block_on(bus.store.get("frontier")).unwrap().unwrap();
+    assert_damaged(bus.swap("frontier", Some(&found.version), "next"), &bus.at("frontier.999999999999999"));
+    assert_eq!(bus.names(""), ["frontier.999999999999999", "staging"]);
+}
+
+#[test]
+fn a_number_that_was_won_and_cleared_away_is_not_won_again() {
+    let bus = Bus::new();
+    for n in 10..14 {
+        bus.plant(&format!("frontier.{n}"), "newer");
+    }
+    // A writer who is frozen after he has found version 13, while four more are written.
+    let found = block_on(bus.store.get("frontier")).unwrap().unwrap();
+    for n in 15..19 {
+        bus.plant(&format!("frontier.{n}"), "newer");
+    }
+    assert_eq!(bus.swap("frontier", Some(&found.version), "stale"), Ok(Swap::Conflict));
+    assert!(!bus.at("frontier.14").exists());
+    assert_eq!(bus.read("frontier").unwrap().unwrap(), "newer");
+}
+
+#[test]
+fn leftovers_in_staging_are_not_listed_and_removed_only_when_old() {
+    let bus = Bus::new();
+    let hour = Duration::from_secs(3_600);
+    let now = || fs::metadata(bus.at("staging")).unwrap().modified().unwrap();
+    let age = |name: &str, age: Duration| {
+        bus.plant(name, "");
+        let file = fs::File::options().write(true).open(bus.at(name)).unwrap();
+        file.set_modified(now() - age).unwrap();
+    };
+    age("staging/0123456789abcdef-0", hour * 2);
+    age("staging/0123456789abcdef-12", hour / 2);
+    age("staging/0123456789abcdef-13", Duration::ZERO);
+    age("staging/notes.txt", hour * 2);
+    assert_eq!(bus.list("").unwrap(), Vec::<String>::new());
+    assert_eq!(block_on(bus.store.tidy(hour)), Ok(1));
+    assert_eq!(bus.names("staging"), ["0123456789abcdef-12", "0123456789abcdef-13", "notes.txt"]);
+    assert_eq!(block_on(bus.store.tidy(hour)), Ok(0));
+}
+
+#[test]
+fn a_folder_removed_after_it_was_opened_is_made_again() {
+    let bus = Bus::new();
+    let other = DirStore::open(bus.store.path(), DirOptions::default(), &SystemClock).unwrap();
+    let keys: Vec<String> = (0..6).map(|n| format!("{MINUTE}/{n}.json")).collect();
+    for key in &keys {
+        assert_eq!(bus.put(key), Ok(Put::Created));
+        // Somebody else's prune: day and minute are gone while this store holds the minute open.
+        block_on(other.delete_many(std::slice::from_ref(key))).unwrap();
+        assert!(!bus.at("events/20261123").exists());
+    }
+    let items: Vec<_> = keys.iter().map(|key| (key.clone(), Vec::new())).collect();
+    assert_eq!(block_on(bus.store.put_many(&items)), Ok(vec![Put::Created; 6]));
+    assert_eq!(bus.list("events/").unwrap(), keys);
+}
+
+#[test]
+fn staging_removed_while_running_is_made_again() {
+    let bus = Bus::new();
+    for n in 0..3 {
+        fs::remove_dir(bus.at("staging")).unwrap();
+        assert_eq!(bus.put(&format!("{MINUTE}/{n}.json")), Ok(Put::Created));
+    }
+    fs::remove_dir(bus.at("staging")).unwrap();
+    assert!(matches!(bus.swap("frontier", None, "1"), Ok(Swap::Swapped(_))));
+    assert_eq!(bus.list("events/").unwrap().len(), 3);
+}
+
+#[test]
+fn a_shared_bus_is_writable_for_the_group_whatever_the_umask() {
+    let bus = Bus::with(DirOptions { group_writable: true, ..DirOptions::default() });
+    let key = format!("{MINUTE}/a.json");
+    assert_eq!(bus.put(&key), Ok(Put::Created));
+    assert!(matches!(bus.swap("state/g/marker-000", None, "1"), Ok(Swap::Swapped(_))));
+    let mode = |key: &str| fs::metadata(bus.at(key)).unwrap().permissions().mode() & 0o7777;
+    for folder in ["", "staging", "events", "events/20261123", MINUTE, "state", "state/g"] {
+        assert_eq!(mode(folder), 0o2775, "{folder}");
+    }
+    // The usual umask, 022, would have taken the group's right away.
+    assert_eq!((mode(&key), mode("state/g/marker-000.1")), (0o664, 0o664));
+    fs::set_permissions(bus.at(&key), Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(bus.put(&key), Ok(Put::Exists));
+    assert_eq!(mode(&key), 0o600);
+}
+
+#[test]
+fn an_absent_object_is_not_looked_for_among_the_events() {
+    let bus = Bus::new();
+    // Were there a search for versions, it would find this.
+    bus.plant("dedup/abc.json.1", "x");
+    assert_eq!(bus.read("dedup/abc.json").unwrap(), None);
+    block_on(bus.store.delete("dedup/abc.json")).unwrap();
+    assert!(bus.at("dedup/abc.json.1").exists());
+}

@@ -1,0 +1,82 @@
+//! One suite for every store, and what is special to the directory.
+//!
+//! A new store is proved by one more `conformance!` line.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evbus::clock::SystemClock;
+use evbus::store::dir::{DirOptions, DirStore, Durability, Execution};
+use evbus::store::memory::{Calm, Contents, MemoryStore};
+use evbus::store::{Profile, Store};
+use tempfile::TempDir;
+
+mod directory;
+mod hints;
+mod listing;
+mod race;
+mod suite;
+
+/// A store to test, and the folder that it lies in, if any.
+struct Bench {
+    store: Rc<dyn Store>,
+    _folder: Option<TempDir>,
+}
+
+fn memory() -> Bench {
+    let profile = Profile {
+        lag: Duration::ZERO,
+        commit_gap: Duration::ZERO,
+        poll: (Duration::ZERO, Duration::ZERO),
+        scans_folders: false,
+    };
+    let store = MemoryStore::new(Rc::new(Contents::default()), Rc::new(Calm), profile);
+    Bench { store: Rc::new(store), _folder: None }
+}
+
+fn dir(execution: Execution, durability: Durability) -> Bench {
+    let folder = TempDir::new().unwrap();
+    let options = DirOptions { durability, execution, ..DirOptions::default() };
+    let store = DirStore::create(&folder.path().join("bus"), options, &SystemClock).unwrap();
+    Bench { store: Rc::new(store), _folder: Some(folder) }
+}
+
+/// Runs a future as the program does: one thread, with I/O and time.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+macro_rules! conformance {
+    ($name:ident, $make:expr) => {
+        mod $name {
+            use super::*;
+            conformance!(@ $make;
+                suite: an_object_is_created_once, what_is_absent_is_none, a_register_is_swapped_from_its_version_only,
+                swaps_make_a_chain, stale_and_future_versions_conflict, deleting_is_final_and_idempotent,
+                odd_characters_are_kept, many_futures_at_once, one_winner_among_futures, large_objects,
+                many_objects_in_one_go, many_deletions_in_one_go, what_is_persisted_can_be_read,
+                a_local_path_shows_the_content;
+                listing: byte_order_over_nested_folders, after_is_exclusive, limit_and_cut_are_exact, keep_filters,
+                a_register_is_listed_once, complete_after_every_put, pages_make_the_whole_of_10_000_keys,
+                random_listings_match_a_sorted_set;
+            );
+        }
+    };
+    (@ $make:expr; $($module:ident: $($check:ident),*;)*) => {
+        $($(
+            #[test]
+            fn $check() {
+                let make = || $make;
+                block_on($module::$check(&make));
+            }
+        )*)*
+    };
+}
+
+conformance!(memory_calm, memory());
+conformance!(dir_inline_full, dir(Execution::Inline, Durability::Full));
+conformance!(dir_inline_none, dir(Execution::Inline, Durability::None));
+conformance!(dir_threaded_full, dir(Execution::Threaded, Durability::Full));
+conformance!(dir_threaded_none, dir(Execution::Threaded, Durability::None));

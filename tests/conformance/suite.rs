@@ -1,0 +1,227 @@
+//! What every store owes: creating, reading, swapping, deleting.
+
+use evbus::store::{Put, Store, Swap, Version};
+use futures_util::future::join_all;
+
+use crate::Bench;
+
+async fn bytes(store: &dyn Store, key: &str) -> Option<Vec<u8>> {
+    store.get(key).await.unwrap().map(|object| object.bytes)
+}
+
+async fn swapped(store: &dyn Store, key: &str, from: Option<&Version>, content: &[u8]) -> Version {
+    match store.cas(key, from, content).await.unwrap() {
+        Swap::Swapped(version) => version,
+        Swap::Conflict => panic!("conflict on {key} from {from:?}"),
+    }
+}
+
+pub async fn an_object_is_created_once(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    assert_eq!(bench.store.put_new("events/a/b/one.json", b"first").await.unwrap(), Put::Created);
+    assert_eq!(bench.store.put_new("events/a/b/one.json", b"second").await.unwrap(), Put::Exists);
+    assert_eq!(bytes(&*bench.store, "events/a/b/one.json").await.unwrap(), b"first");
+    assert_eq!(bench.store.put_new("top.json", b"").await.unwrap(), Put::Created);
+    assert_eq!(bytes(&*bench.store, "top.json").await.unwrap(), b"");
+}
+
+pub async fn what_is_absent_is_none(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    for key in ["absent", "events/absent/absent.json", "state/g/marker-000"] {
+        assert_eq!(bytes(&*bench.store, key).await, None, "{key}");
+    }
+    assert_eq!(bench.store.put_new("events/here.json", b"x").await.unwrap(), Put::Created);
+    assert_eq!(bytes(&*bench.store, "events/her.json").await, None);
+    assert_eq!(bytes(&*bench.store, "events/here.jso").await, None);
+}
+
+pub async fn a_register_is_swapped_from_its_version_only(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let store = &*bench.store;
+    let key = "state/g/marker-000";
+    let first = swapped(store, key, None, b"1").await;
+    let object = store.get(key).await.unwrap().unwrap();
+    assert_eq!((object.bytes.as_slice(), &object.version), (b"1".as_slice(), &first));
+    assert_eq!(store.cas(key, None, b"other").await.unwrap(), Swap::Conflict);
+    let second = swapped(store, key, Some(&first), b"2").await;
+    assert_ne!(first, second);
+    assert_eq!(store.cas(key, Some(&first), b"other").await.unwrap(), Swap::Conflict);
+    assert_eq!(bytes(store, key).await.unwrap(), b"2");
+    // Its neighbours, whose names begin or end alike, know nothing of it.
+    for other in ["state/g/marker-00", "state/g/marker-0000", "state/g/arker-000", "marker-000"] {
+        assert_eq!(bytes(store, other).await, None, "{other}");
+    }
+}
+
+pub async fn swaps_make_a_chain(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let mut version = None;
+    for turn in 0..25 {
+        let content = format!("{turn}");
+        version = Some(swapped(&*bench.store, "frontier", version.as_ref(), content.as_bytes()).await);
+        let object = bench.store.get("frontier").await.unwrap().unwrap();
+        assert_eq!((object.bytes, Some(object.version)), (content.into_bytes(), version.clone()));
+    }
+}
+
+pub async fn stale_and_future_versions_conflict(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let store = &*bench.store;
+    let mut versions = vec![swapped(store, "frontier", None, b"0").await];
+    for _ in 0..8 {
+        versions.push(swapped(store, "frontier", versions.last(), b"x").await);
+    }
+    let newest = versions.pop().unwrap();
+    for stale in &versions {
+        assert_eq!(store.cas("frontier", Some(stale), b"stale").await.unwrap(), Swap::Conflict, "{stale:?}");
+    }
+    for odd in ["99", "999999999999999", "99999999999999999999999", "-1", "0", "", "x", "1 "] {
+        let swap = store.cas("frontier", Some(&Version(odd.to_owned())), b"odd").await.unwrap();
+        assert_eq!(swap, Swap::Conflict, "{odd:?}");
+    }
+    assert_eq!(store.cas("frontier", None, b"new").await.unwrap(), Swap::Conflict);
+    assert_eq!(store.cas("absent", Some(&newest), b"from nothing").await.unwrap(), Swap::Conflict);
+    let object = store.get("frontier").await.unwrap().unwrap();
+    assert_eq!((object.bytes.as_slice(), object.version), (b"x".as_slice(), newest));
+}
+
+pub async fn deleting_is_final_and_idempotent(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let store = &*bench.store;
+    assert_eq!(store.put_new("events/a/x.json", b"1").await.unwrap(), Put::Created);
+    let mut version = None;
+    for _ in 0..6 {
+        version = Some(swapped(store, "state/g/marker-001", version.as_ref(), b"m").await);
+    }
+    swapped(store, "state/g/marker-002", None, b"stays").await;
+    for key in ["events/a/x.json", "state/g/marker-001", "never/there", "never"] {
+        for _ in 0..2 {
+            store.delete(key).await.unwrap();
+            assert_eq!(bytes(store, key).await, None, "{key}");
+        }
+    }
+    assert_eq!(bytes(store, "state/g/marker-002").await.unwrap(), b"stays");
+    assert_eq!(store.put_new("events/a/x.json", b"2").await.unwrap(), Put::Created);
+    swapped(store, "state/g/marker-001", None, b"anew").await;
+    assert_eq!(bytes(store, "state/g/marker-001").await.unwrap(), b"anew");
+}
+
+pub async fn odd_characters_are_kept(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let keys = [
+        "a b.json",
+        "~.json",
+        "-rf.json",
+        "%2F.json",
+        "ä€😀.json",
+        "a\\b.json",
+        "*?.json",
+        "'\".json",
+        "..json",
+        "x..json",
+        ".h.json",
+    ];
+    let mut keys: Vec<String> = keys.iter().map(|name| format!("state/g/odd/{name}")).collect();
+    for key in &keys {
+        assert_eq!(bench.store.put_new(key, key.as_bytes()).await.unwrap(), Put::Created, "{key}");
+        assert_eq!(bytes(&*bench.store, key).await.unwrap(), key.as_bytes(), "{key}");
+    }
+    keys.sort();
+    let listed = bench.store.list_after(evbus::store::List::all("state/g/odd/")).await.unwrap();
+    assert_eq!(listed.keys, keys);
+}
+
+pub async fn many_futures_at_once(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let keys: Vec<String> = (0..64).map(|n| format!("events/{}/{n:03}.json", n % 5)).collect();
+    let puts = join_all(keys.iter().map(|key| bench.store.put_new(key, key.as_bytes()))).await;
+    assert!(puts.into_iter().all(|put| put.unwrap() == Put::Created));
+    for (key, object) in keys.iter().zip(join_all(keys.iter().map(|key| bench.store.get(key))).await) {
+        assert_eq!(object.unwrap().unwrap().bytes, key.as_bytes());
+    }
+}
+
+pub async fn one_winner_among_futures(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let names: Vec<String> = (0..16).map(|n| format!("writer {n}")).collect();
+    let puts = join_all(names.iter().map(|name| bench.store.put_new("events/one.json", name.as_bytes()))).await;
+    let won: Vec<&String> =
+        names.iter().zip(puts).filter(|(_, put)| *put == Ok(Put::Created)).map(|(name, _)| name).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(bytes(&*bench.store, "events/one.json").await.unwrap(), won[0].as_bytes());
+    let base = swapped(&*bench.store, "frontier", None, b"base").await;
+    let swaps = join_all(names.iter().map(|name| bench.store.cas("frontier", Some(&base), name.as_bytes()))).await;
+    let won: Vec<&String> =
+        names.iter().zip(swaps).filter(|(_, swap)| swap != &Ok(Swap::Conflict)).map(|(name, _)| name).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(bytes(&*bench.store, "frontier").await.unwrap(), won[0].as_bytes());
+}
+
+pub async fn large_objects(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let large: Vec<u8> = (0..5_000_003u32).map(|n| (n % 251) as u8).collect();
+    assert_eq!(bench.store.put_new("events/large.json", &large).await.unwrap(), Put::Created);
+    assert!(bytes(&*bench.store, "events/large.json").await.unwrap() == large);
+    swapped(&*bench.store, "state/g/marker-000", None, &large).await;
+    assert!(bytes(&*bench.store, "state/g/marker-000").await.unwrap() == large);
+}
+
+pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    assert_eq!(bench.store.put_many(&[]).await.unwrap(), []);
+    for count in [1, 3, 4, 50] {
+        let mut items: Vec<(String, Vec<u8>)> =
+            (0..count).map(|n| (format!("events/{count}/{}/{n:03}.json", n % 3), vec![n as u8])).collect();
+        assert_eq!(bench.store.put_new(&items[0].0, b"mine").await.unwrap(), Put::Created);
+        // The same key twice in one go: the first one wins.
+        let (last, twice) = (items.last().unwrap().0.clone(), count > 1);
+        items.push((last.clone(), b"twice".to_vec()));
+        let answers = bench.store.put_many(&items).await.unwrap();
+        let expected: Vec<Put> =
+            (0..=count).map(|at| if at == 0 || at == count { Put::Exists } else { Put::Created }).collect();
+        assert_eq!(answers, expected);
+        assert_eq!(bytes(&*bench.store, &items[0].0).await.unwrap(), b"mine");
+        if twice {
+            assert_eq!(bytes(&*bench.store, &last).await.unwrap(), [count as u8 - 1]);
+        }
+    }
+}
+
+pub async fn many_deletions_in_one_go(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    let keys: Vec<String> = (0..30).map(|n| format!("events/day{}/{}/{n}.json", n % 2, n % 3)).collect();
+    for key in &keys {
+        assert_eq!(bench.store.put_new(key, b"x").await.unwrap(), Put::Created);
+    }
+    let (stay, go) = keys.split_at(4);
+    let go: Vec<String> = go.iter().cloned().chain(["events/day0/absent/x.json".to_owned()]).collect();
+    bench.store.delete_many(&go).await.unwrap();
+    bench.store.delete_many(&go).await.unwrap();
+    let mut stay = stay.to_vec();
+    stay.sort();
+    assert_eq!(bench.store.list_after(evbus::store::List::all("events/")).await.unwrap().keys, stay);
+    // The folders that this emptied can be written to again.
+    for key in &go {
+        assert_eq!(bench.store.put_new(key, b"again").await.unwrap(), Put::Created);
+    }
+}
+
+pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    bench.store.persist("frontier").await.unwrap();
+    swapped(&*bench.store, "frontier", None, b"w").await;
+    bench.store.persist("frontier").await.unwrap();
+    swapped(&*bench.store, "state/g/marker-000", None, b"m").await;
+    bench.store.persist("state/g/marker-000").await.unwrap();
+    assert_eq!(bytes(&*bench.store, "frontier").await.unwrap(), b"w");
+}
+
+pub async fn a_local_path_shows_the_content(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    assert_eq!(bench.store.put_new("events/a/x.json", b"content").await.unwrap(), Put::Created);
+    // A store without files says so; one with files must show the bytes.
+    let shown = bench.store.local_path("events/a/x.json").map(|path| std::fs::read(path).unwrap());
+    assert_eq!(shown.unwrap_or_else(|| b"content".to_vec()), b"content");
+    let writes = bench.store.last_write_micros();
+    assert!(writes.is_none_or(|micros| micros > 1_500_000_000_000_000), "{writes:?}");
+}

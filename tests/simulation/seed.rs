@@ -1,0 +1,113 @@
+//! One seed, from its plan to its end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use evbus::event::{EventTime, TypeFilter};
+use evbus::group::GroupName;
+use evbus::store::memory::Contents;
+
+use crate::actors::Cast;
+use crate::executor::{SECOND, Simulation};
+use crate::plan::Plan;
+use crate::world::{GroupState, World};
+use crate::{checks, verdict};
+
+/// How a seed is run, beside what it decides itself.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Options {
+    /// Tell its story.
+    pub verbose: bool,
+    /// With hints or without, whatever the seed says.
+    pub hints: Option<bool>,
+}
+
+/// How a seed has ended.
+pub struct Ended {
+    pub seed: u64,
+    pub trouble: Option<String>,
+    pub log: Vec<String>,
+    pub trace: u64,
+    pub acknowledged: u64,
+    pub runs: u64,
+    pub letters: u64,
+    pub seconds: u64,
+    pub polls: u64,
+    pub takeovers: u64,
+}
+
+fn world(seed: u64, options: Options) -> Rc<World> {
+    let simulation = Simulation::new(seed);
+    let mut plan = Plan::new(&simulation.dice);
+    if let Some(hints) = options.hints {
+        plan.hints = hints;
+    }
+    let groups = plan.groups.iter().map(|group| GroupState {
+        name: GroupName::parse(&group.name).expect("a valid name"),
+        filter: TypeFilter::new(&group.types, &[]).expect("valid patterns"),
+        definition: None,
+        created: 0,
+        markers: Default::default(),
+        runs: Default::default(),
+        redrives: Default::default(),
+        resets: Default::default(),
+        active: Default::default(),
+        paused: false,
+        resumed: 0,
+    });
+    let groups = RefCell::new(groups.collect());
+    Rc::new(World {
+        seed,
+        simulation,
+        contents: Rc::new(Contents::default()),
+        bells: RefCell::default(),
+        groups,
+        plan,
+        events: RefCell::default(),
+        by_identity: RefCell::default(),
+        present: RefCell::default(),
+        deleted: RefCell::default(),
+        frontier: Cell::new(EventTime::MIN),
+        running: RefCell::default(),
+        run_number: Cell::new(0),
+        cured: RefCell::default(),
+        killed_by: RefCell::default(),
+        asked: Cell::new(0),
+        written: Cell::new(0),
+        prunes: Cell::new(true),
+        emitting: Cell::new(0),
+        workers_end: Cell::new(false),
+        verbose: options.verbose,
+        log: RefCell::default(),
+    })
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, options: Options) -> Ended {
+    let world = world(seed, options);
+    world.tell(|| format!("{:#?}", world.plan));
+    checks::observe(&world);
+    let cast = Cast::new(&world);
+    cast.begin();
+    let simulation = Rc::clone(&world.simulation);
+    simulation.run_until(world.plan.faults_until);
+    verdict::settle(&world);
+    let groups = world.groups.borrow();
+    let sum = |of: fn(&crate::world::Runs) -> u64| groups.iter().flat_map(|group| group.runs.values()).map(of).sum();
+    let ended = Ended {
+        seed,
+        trouble: simulation.trouble(),
+        log: world.log.take(),
+        trace: simulation.trace(),
+        acknowledged: world.events.borrow().values().filter(|known| known.acked.is_some()).count() as u64,
+        runs: sum(|runs| u64::from(runs.started)),
+        letters: sum(|runs| u64::from(runs.letters)),
+        seconds: simulation.now() / SECOND,
+        polls: simulation.polls(),
+        takeovers: groups.iter().flat_map(|group| group.markers.values()).map(|marker| marker.epoch).sum(),
+    };
+    drop(groups);
+    // Everybody dies here, and nobody's death is judged.
+    simulation.clear();
+    ended
+}

@@ -1,0 +1,164 @@
+//! What must hold once the faults have stopped, and at the end.
+
+use std::rc::Rc;
+
+use crate::executor::{Micros, SECOND};
+use crate::world::{GroupState, Known, World};
+
+/// A delayed put may still arrive so long after the faults.
+const LAST_PUT: Micros = 450 * SECOND;
+
+/// Whoever froze under the last fault has thawed by then.
+const LAST_THAW: Micros = 160 * SECOND;
+
+/// Nobody stands still longer than this: a lease, a poll, the longest pause of a retry, a drain's pause, and a slow
+/// handler's answer.
+const IDLE: Micros = (15 + 30 + 10 + 20 + 45) * SECOND;
+
+/// Everything must be settled so long after the last acknowledgement.
+const PATIENCE: Micros = 1_500 * SECOND;
+
+/// Runs on without faults until everything is handled, then judges the rest.
+pub fn settle(world: &Rc<World>) {
+    let simulation = &world.simulation;
+    let begun = simulation.now();
+    let mut settled_at = None;
+    while simulation.trouble().is_none() {
+        simulation.run_until(simulation.now() + 5 * SECOND);
+        let open = missing(world);
+        idle(world, begun, &open);
+        if !open.is_empty() || world.emitting.get() > 0 {
+            settled_at = None;
+            if simulation.now() > begun + LAST_PUT + PATIENCE {
+                world.complain(format!("the backlog is never done: {:?} {:?}", world.emitting.get(), open.first()));
+            }
+            continue;
+        }
+        let settled_at = *settled_at.get_or_insert(simulation.now());
+        if simulation.now() >= settled_at + 30 * SECOND && simulation.now() >= begun + LAST_THAW {
+            break;
+        }
+    }
+    order(world);
+    quiet(world);
+}
+
+/// A group, a shard, an event.
+type Missing = (usize, u16, String, Micros);
+
+fn missing(world: &World) -> Vec<Missing> {
+    let groups = world.groups.borrow();
+    let events = world.events.borrow();
+    let mut missing = Vec::new();
+    for (at, group) in groups.iter().enumerate() {
+        for known in events.values() {
+            let Some((acked, name)) = &known.acked else { continue };
+            if world.expected(at, group, known) && !group.handled(&known.id) {
+                let since = (*acked).max(group.created);
+                missing.push((at, name.lane().shard(group.shards()), known.id.clone(), since));
+            }
+        }
+        for event in group.redrives.values() {
+            let id = world.id_of(event.as_str()).unwrap_or_default();
+            missing.push((at, event.lane().shard(group.shards()), id, 0));
+        }
+        for marker in group.markers.values() {
+            for name in marker.open.keys() {
+                let id = world.id_of(name.as_str()).unwrap_or_default();
+                missing.push((at, name.lane().shard(group.shards()), id, 0));
+            }
+        }
+    }
+    missing.sort();
+    missing
+}
+
+/// No shard with work stays idle longer than a lease and a poll.
+fn idle(world: &World, begun: Micros, missing: &[Missing]) {
+    let now = world.simulation.now();
+    let groups = world.groups.borrow();
+    let running = world.running.borrow();
+    for (at, shard, id, since) in missing {
+        let group = &groups[*at];
+        if group.paused || running.values().any(|run| run.group == *at && run.shard == *shard) {
+            continue;
+        }
+        let active = group.active.get(shard).copied().unwrap_or(0);
+        // In careful mode one handler runs at a time in all shards of a worker.
+        let active = match world.plan.killers > 0.0 {
+            true => active.max(group.active.values().copied().max().unwrap_or(0)),
+            false => active,
+        };
+        let from = active.max(*since).max(begun + LAST_THAW).max(group.resumed);
+        if now > from + IDLE {
+            world.complain(format!("{}/{shard} has {id} to do and does nothing for {} s", group.name, (now - from) / SECOND));
+            return;
+        }
+    }
+}
+
+/// Events of one emitter and key are first settled in the order of their emission.
+fn order(world: &World) {
+    let groups = world.groups.borrow();
+    let events = world.events.borrow();
+    for (at, group) in groups.iter().enumerate().filter(|(at, _)| world.plan.groups[*at].ordered) {
+        let mut rows: Vec<&Known> =
+            events.values().filter(|known| known.order.is_some() && known.key.is_some() && world.expected(at, group, known)).collect();
+        rows.sort_by_key(|known| (known.key.clone(), known.order));
+        for pair in rows.windows(2) {
+            if pair[0].key == pair[1].key && pair[0].order.map(|o| o.0) == pair[1].order.map(|o| o.0) {
+                in_order(world, group, pair[0], pair[1]);
+            }
+        }
+    }
+}
+
+fn in_order(world: &World, group: &GroupState, earlier: &Known, later: &Known) {
+    let (Some(first), Some(second)) = (group.runs.get(&earlier.id), group.runs.get(&later.id)) else { return };
+    if let (Some(settled), Some(started)) = (first.first_settled, second.first_start)
+        && started < settled
+    {
+        world.complain(format!(
+            "{}: {} was started at {started} before {} of the same key and emitter was settled at {settled}",
+            group.name, later.id, earlier.id
+        ));
+    }
+}
+
+/// An idle bus writes nothing and asks no more than its polls; what a clock reaches meanwhile may still move.
+fn quiet(world: &Rc<World>) {
+    world.prunes.set(false);
+    // Owners give idle shards back after a minute.
+    world.simulation.run_until(world.simulation.now() + 130 * SECOND);
+    let mut noise = None;
+    for _ in 0..4 {
+        noise = noise_of(world, 2);
+        if noise.is_none() || world.simulation.trouble().is_some() {
+            return;
+        }
+    }
+    world.complain(noise.unwrap_or_default());
+}
+
+/// What an idle bus does too much in some minutes.
+fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
+    let (asked, written) = (world.asked.get(), world.written.get());
+    world.simulation.run_until(world.simulation.now() + minutes * 60 * SECOND);
+    let (asked, written) = (world.asked.get() - asked, world.written.get() - written);
+    world.tell(|| format!("idle for {minutes} minutes: {asked} requests, {written} writes"));
+    if written > 0 {
+        return Some(format!("an idle bus wrote {written} times in {minutes} minutes"));
+    }
+    // A listing is read in pages, and what lies in a worker's future is listed again each time.
+    let pages = (world.present.borrow().len() / world.plan.page_len) as u64 + 2;
+    let groups = world.plan.groups.iter();
+    let most: u64 = groups
+        .map(|group| {
+            // Each half minute, each watcher: events, requests, the definition.
+            let watching = group.watchers as u64 * (minutes * 2 + 1) * (pages + 2);
+            // Every few seconds, each drain: the definition, requests, and each shard's marker, W and events.
+            watching + group.drains as u64 * minutes * 12 * (2 + u64::from(group.shards) * (pages + 2))
+        })
+        .sum();
+    (asked > most).then(|| format!("an idle bus was asked {asked} times in {minutes} minutes, more than {most}"))
+}
