@@ -123,7 +123,7 @@ async fn needs(place: &Place) -> StoreResult<Needs> {
         let mut asked = request::pending(place, &group).await?;
         let (mut slowest, mut open) = (Position::Time(EventTime::MAX), 0);
         for shard in 0..registered.definition.shards {
-            let (marker, _) = read_marker(place, &group, shard, &registered.definition.start).await?;
+            let (marker, _) = read_marker(place, &group, shard, &registered.definition).await?;
             open += marker.open.len();
             needs.open.extend(marker.open.into_keys());
             slowest = slowest.min(marker.through);

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::event::{EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_parts};
+use crate::event::{
+    EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_parts,
+};
 use crate::store::{List, Store, StoreResult};
 
 /// The file name at the end of an event's key.
@@ -111,7 +113,12 @@ async fn matching(
 
 /// The newest `limit` names of a range, ascending, and whether there are more before them. Looks at the last minute
 /// before `now` first, then further and further back.
-pub async fn newest(store: &dyn Store, range: &Range, limit: usize, now: EventTime) -> StoreResult<(Vec<EventName>, bool)> {
+pub async fn newest(
+    store: &dyn Store,
+    range: &Range,
+    limit: usize,
+    now: EventTime,
+) -> StoreResult<(Vec<EventName>, bool)> {
     let spans = [60, 3_600, 86_400, 30 * 86_400].map(|seconds| now.minus(Duration::from_secs(seconds)));
     for since in spans.into_iter().filter(|since| *since > range.since).chain([range.since]) {
         let names = largest(store, &Range { since, ..range.clone() }, limit.saturating_add(1)).await?;

@@ -52,13 +52,21 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 
 fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> {
     let filter = args.filter.filter()?;
-    let cannot = |error: std::io::Error| Failure::usage(format!("cannot read the event {file}: {error}"));
+    let cannot = |error: std::io::Error| {
+        let why = error.to_string();
+        // The system's words without Rust's "(os error 2)".
+        let why = why.split(" (os error").next().unwrap_or(&why).to_lowercase();
+        Failure::usage(format!("cannot read the event {file}: {why}"))
+    };
     let mut bytes = Vec::new();
     match file.strip_prefix('@').unwrap_or(file) {
         "-" => std::io::stdin().lock().read_to_end(&mut bytes).map_err(cannot)?,
-        path => std::fs::File::open(session.world.cwd.join(path)).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(cannot)?,
+        path => std::fs::File::open(session.world.cwd.join(path))
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(cannot)?,
     };
-    let event = Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
+    let event =
+        Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
     let is_match = filter.matches(event.type_());
     let mut out = Out::new();
     if args.json {
@@ -128,7 +136,11 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
             out.json(&json!({"config": path, "watchers": watchers}))?;
         } else {
             let bus = opened.as_ref().map_or_else(|_| "no bus".to_owned(), |opened| opened.address.to_string());
-            out.line(&style::escape(&format!("{}: {} · bus {bus}", path.display(), style::plural(plans.len() as u64, "watcher"))))?;
+            out.line(&style::escape(&format!(
+                "{}: {} · bus {bus}",
+                path.display(),
+                style::plural(plans.len() as u64, "watcher")
+            )))?;
             for plan in &plans {
                 out.text(&text(plan))?;
             }
@@ -171,7 +183,7 @@ fn text(plan: &Plan<'_>) -> String {
         }
         GroupState::New(n) => format!("new; {}", events(n)),
         GroupState::Agrees(n) => format!("there; {}", events(n)),
-        GroupState::Differs(how) => format!("there, but it {how}   evbus group set {group} …"),
+        GroupState::Differs(how) => format!("there, but it {how}{}", set_command(plan)),
     };
     let command = if watcher.shell { watcher.argv.last().cloned().unwrap_or_default() } else { watcher.argv.join(" ") };
     let retry = &watcher.retry;
@@ -192,6 +204,17 @@ fn text(plan: &Plan<'_>) -> String {
         ),
     ];
     lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
+}
+
+/// The command that makes the group agree; nothing where only its shards differ, which are fixed.
+fn set_command(plan: &Plan<'_>) -> String {
+    let differs = matches!(&plan.group, GroupState::Differs(how) if how.starts_with("wants"));
+    if !differs {
+        return String::new();
+    }
+    let types = plan.filter.types_text();
+    let types = if types.is_empty() { "**".to_owned() } else { types.join(",") };
+    format!("   evbus group set {} -t '{types}' --not '{}'", plan.watcher.group, plan.filter.not_text().join(","))
 }
 
 fn document(plan: &Plan<'_>) -> Value {
@@ -225,7 +248,8 @@ mod tests {
     #[test]
     fn the_deciding_pattern_is_named() {
         let list = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let said = |types: &[&str], not: &[&str], type_| why(&TypeFilter::new(&list(types), &list(not)).unwrap(), type_);
+        let said =
+            |types: &[&str], not: &[&str], type_| why(&TypeFilter::new(&list(types), &list(not)).unwrap(), type_);
         assert_eq!(said(&["a.*", "order.*"], &[], "order.x"), "'order.x' is wanted by 'order.*'");
         assert_eq!(said(&["order.*"], &["order.x"], "order.x"), "'order.x' is excluded by --not 'order.x'");
         assert_eq!(said(&[], &[], "order.x"), "'order.x' is wanted, as every type is");

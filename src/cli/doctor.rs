@@ -1,6 +1,190 @@
-//! stub
-use super::{exit::Code, failure::Failure, session::Session};
-/// stub
+//! `evbus doctor`: whether the store, the machine and the files on the bus are as the promise needs them.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output::Out;
+use super::session::{Needs, Session, block_on};
+use super::style;
+use crate::bus::{Bus, Place};
+use crate::config::Location;
+use crate::store::StoreError;
+use crate::store::dir::{DirOptions, DirStore, Execution};
+use crate::store::probe;
+
+mod content;
+mod machine;
+mod mounted;
+
+/// Check store, mount, clock, limits, permissions and the files on the bus
+///
+/// Each line is ok, warn or FAIL, with the cure. Exits 1 if anything fails. What it writes to try the store out it
+/// removes again.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: Args, _: Session) -> Result<Code, Failure> { Ok(Code::Done) }
+#[command(after_help = "\
+Examples:
+  evbus doctor
+  evbus doctor --bus /mnt/bus
+  evbus doctor --json | jq '.findings[] | select(.level != \"ok\")'")]
+pub(super) struct Args {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    level: Level,
+    what: String,
+    detail: String,
+    cure: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { level: Level::Ok, what: what.into(), detail: detail.into(), cure: None }
+    }
+
+    fn warn(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { level: Level::Warn, ..Self::ok(what, detail) }
+    }
+
+    fn fail(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { level: Level::Fail, ..Self::ok(what, detail) }
+    }
+
+    fn error(what: &str, error: &StoreError) -> Self {
+        Self { cure: error.help().map(str::to_owned), ..Self::fail(what, error.to_string()) }
+    }
+
+    fn cure(self, cure: impl Into<String>) -> Self {
+        Self { cure: Some(cure.into()), ..self }
+    }
+
+    /// `warn hints       nfs4: polling every 5s`, and under it the cure.
+    fn text(&self) -> String {
+        let line = format!("{:<4} {:<10}  {}", self.level.as_str(), self.what, style::escape(&self.detail));
+        match &self.cure {
+            Some(cure) => format!("{}\n     cure: {}\n", line.trim_end(), style::escape(cure)),
+            None => format!("{}\n", line.trim_end()),
+        }
+    }
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let address = session.address()?;
+    let Location::Dir(path) = &address.location;
+    block_on(Needs::Everything, async {
+        // As an emit opens it: a mount on which no worker would start is what doctor is for.
+        let store = DirStore::open(path, DirOptions::default(), &*session.clock)?;
+        let place = session.place(store);
+        let findings = look(path, &place, &session).await;
+        let mut out = Out::new();
+        if args.json {
+            let finding = |finding: &Finding| {
+                json!({
+                    "level": finding.level.as_str().to_lowercase(),
+                    "what": finding.what,
+                    "why": finding.detail,
+                    "cure": finding.cure,
+                })
+            };
+            let findings: Vec<_> = findings.iter().map(finding).collect();
+            out.json(&json!({"bus": address.to_string(), "user": machine::user(), "findings": findings}))?;
+        } else {
+            out.line(&style::escape(&format!("bus  {address}   user {}", machine::user())))?;
+            for finding in &findings {
+                out.text(&finding.text())?;
+            }
+        }
+        out.flush()?;
+        let failed = findings.iter().any(|finding| finding.level == Level::Fail);
+        Ok(if failed { Code::Failed } else { Code::Done })
+    })
+}
+
+async fn look(path: &Path, place: &Place, session: &Session) -> Vec<Finding> {
+    let bus = Bus::open(place.clone(), &path.display().to_string()).await;
+    let settings = bus.as_ref().ok().map(|bus| bus.settings.clone());
+    let mut findings = vec![match &bus {
+        Ok(bus) => {
+            let size = style::thousands(bus.settings.max_event_bytes);
+            Finding::ok("bus.json", format!("format {}, events up to {size} bytes", bus.settings.format))
+        }
+        Err(error) => Finding::error("bus.json", error),
+    }];
+    findings.extend(machine::permissions(path, settings.as_ref()));
+    findings.extend(mounted::mount(path));
+    findings.extend(tried(path, place, session, settings.as_ref()).await);
+    findings.push(mounted::flush(path));
+    findings.push(mounted::hints(place));
+    findings.extend(mounted::room(path));
+    findings.push(machine::open_files());
+    findings.extend(machine::inotify());
+    findings.extend(content::findings(path, place).await);
+    findings
+}
+
+/// The store itself, tried out with several threads, and then its clock.
+async fn tried(path: &Path, place: &Place, session: &Session, settings: Option<&crate::bus::Settings>) -> Vec<Finding> {
+    let group_writable = settings.is_some_and(|settings| settings.sharing == crate::bus::Sharing::Group);
+    let options = DirOptions { execution: Execution::Threaded, group_writable, ..DirOptions::default() };
+    let store = match DirStore::open(path, options, &*session.clock) {
+        Ok(store) => Rc::new(store),
+        Err(error) => return vec![Finding::error("store", &error)],
+    };
+    let found = probe::probe(&*store, &*place.clock).await;
+    let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(|finding| finding.outcome.is_ok());
+    let mut findings = Vec::new();
+    if !good.is_empty() {
+        let names: Vec<String> = good.iter().map(|finding| finding.property.to_string()).collect();
+        findings.push(Finding::ok(names.join(", "), ""));
+    }
+    for finding in bad {
+        let what = finding.property.to_string();
+        findings.extend(finding.outcome.err().map(|why| Finding::fail(what, why)));
+    }
+    findings.extend(machine::clock(&*store, &*place.clock));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_reads_as_the_manual_shows_it() {
+        assert_eq!(Finding::ok("create, swap, list", "").text(), "ok   create, swap, list\n");
+        assert_eq!(
+            Finding::warn("hints", "nfs4: polling every 5s").text(),
+            "warn hints       nfs4: polling every 5s\n"
+        );
+        assert_eq!(
+            Finding::fail("caching", "lookupcache=all hides events").cure("remount").text(),
+            "FAIL caching     lookupcache=all hides events\n     cure: remount\n"
+        );
+    }
+}

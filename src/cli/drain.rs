@@ -80,7 +80,7 @@ fn tell(ended: Vec<Ended>, args: &Args, took: Duration, world: &World) -> Code {
         match outcome {
             Err(error) => code = Failure::from(error).after(&format!("watcher '{}' ended", watcher.name)).tell(),
             Ok(summary) => {
-                let failed = summary.retries + summary.dead > 0;
+                let failed = summary.retries + summary.dead > 0 || summary.stalled.is_some();
                 let worth_telling = summary.done > 0 || failed || output::notes_on_terminal() || summary.paused;
                 if worth_telling && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
@@ -89,8 +89,10 @@ fn tell(ended: Vec<Ended>, args: &Args, took: Duration, world: &World) -> Code {
                         output::note(&format!("help: evbus dead show {}", watcher.group));
                     }
                 }
-                if args.strict && failed && code == Code::Done {
-                    code = Code::Threshold;
+                match code {
+                    Code::Done if summary.stalled.is_some() => code = Code::Failed,
+                    Code::Done if args.strict && failed => code = Code::Threshold,
+                    _ => {}
                 }
             }
         }
@@ -99,6 +101,9 @@ fn tell(ended: Vec<Ended>, args: &Args, took: Duration, world: &World) -> Code {
 }
 
 fn in_words(summary: &Summary, world: &World) -> String {
+    if summary.paused && summary.done == 0 {
+        return "paused: nothing was run (help: evbus group resume)".to_owned();
+    }
     let mut parts = vec![format!("{} done", style::thousands(summary.done))];
     if summary.retries > 0 || summary.next_retry.is_some() {
         let at = summary.next_retry.map(|next| format!(" at {}", times::clock_text(next, world.now, &world.zone())));
@@ -136,7 +141,7 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
     let command = ready.watcher.argv.join(" ");
     let mut lines = Vec::new();
     for shard in 0..definition.shards {
-        let (marker, _) = read_marker(opened.place(), group, shard, &definition.start).await?;
+        let (marker, _) = read_marker(opened.place(), group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
         let (names, cut) = read::names(&*opened.place().store, &range, "", 10_000).await?;
         let open = marker.open.keys().filter(|name| !names.contains(name));

@@ -37,10 +37,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let place = opened.place();
         let names = lookup::find(place, &args.id, args.source.as_deref()).await?;
         let Some((name, rest)) = names.split_first() else {
-            return Err(Failure::failed(format!("no event '{}' on {}", args.id, opened.address)).help(match args.source {
-                Some(_) => "evbus ls lists what there is",
-                None => "evbus ls lists what there is; an id that its emitter made up may need its --source",
-            }));
+            return Err(Failure::failed(format!("no event '{}' on {}", args.id, opened.address)).help(
+                match args.source {
+                    Some(_) => "evbus ls lists what there is",
+                    None => "evbus ls lists what there is; an id that its emitter made up may need its --source",
+                },
+            ));
         };
         if !rest.is_empty() {
             return Err(ambiguous(place, &args.id, &names).await?);

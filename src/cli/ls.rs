@@ -71,7 +71,8 @@ pub(super) fn time_of(option: &str, text: &str, world: &World) -> Result<EventTi
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    let time = |option, text: &Option<String>| text.as_deref().map(|text| time_of(option, text, &session.world)).transpose();
+    let time =
+        |option, text: &Option<String>| text.as_deref().map(|text| time_of(option, text, &session.world)).transpose();
     let since = time("--since", &args.since)?.unwrap_or(EventTime::MIN);
     let until = time("--until", &args.until)?.unwrap_or(EventTime::MAX);
     if since > until {

@@ -35,7 +35,8 @@ pub fn pages() -> Vec<(String, String)> {
 
 fn page(command: &Command, name: &str, verbs: &[Command]) -> String {
     let mut page = String::from(".\\\" Made from the definitions of the command line; see src/cli/manual.rs.\n");
-    let _ = writeln!(page, ".TH {} 1 \"\" \"evbus {}\" \"evbus manual\"", name.to_uppercase(), env!("CARGO_PKG_VERSION"));
+    let _ =
+        writeln!(page, ".TH {} 1 \"\" \"evbus {}\" \"evbus manual\"", name.to_uppercase(), env!("CARGO_PKG_VERSION"));
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(page, ".SH NAME\n{name} \\- {}", text(&about));
     page.push_str(".SH SYNOPSIS\n");

@@ -47,11 +47,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         // Only a terminal is asked: cron jobs prune unasked.
         if !args.dry_run && !args.yes && output::can_ask() {
             let dry = prune::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
-            if dry.deleted == 0 {
-                return told(&args, &dry, true);
-            }
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
-            if !group::agreed(&what, false, "evbus prune")? {
+            if dry.deleted > 0 && !group::agreed(&what, false, "evbus prune")? {
                 return Ok(Code::Done);
             }
         }
@@ -71,9 +68,10 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
     let mut out = Out::new();
     if args.json {
-        let holders = report.holders.iter().map(|holder| {
-            json!({"group": holder.group, "through": holder.through, "open": holder.open})
-        });
+        let holders = report
+            .holders
+            .iter()
+            .map(|holder| json!({"group": holder.group, "through": holder.through, "open": holder.open}));
         out.json(&json!({
             "dry_run": dry_run,
             "deleted": report.deleted,

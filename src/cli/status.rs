@@ -158,7 +158,10 @@ fn crossed(report: &Report, max_lag: Option<Duration>, max_dead: Option<u64>) ->
             && age > max
         {
             let age = times::format_duration(age);
-            lines.push(format!("{group}: the oldest event that is not done is {age} old, over {}", times::format_duration(max)));
+            lines.push(format!(
+                "{group}: the oldest event that is not done is {age} old, over {}",
+                times::format_duration(max)
+            ));
         }
         if let Some(max) = max_dead.filter(|max| row.dead() > *max) {
             lines.push(format!("{group}: {}, over {max}", super::style::plural(row.dead(), "dead letter")));

@@ -73,6 +73,8 @@ fn is_false(value: &bool) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Marker {
+    /// When its group was made: a group of the same name that was removed and made anew is another group.
+    pub made: EventTime,
     /// Counts the owners.
     pub epoch: u64,
     /// Fresh in each commit.
@@ -130,6 +132,7 @@ impl Marker {
     /// The marker of a shard on which nobody has worked yet.
     pub fn new(start: Position) -> Self {
         Self {
+            made: EventTime::MIN,
             epoch: 0,
             nonce: String::new(),
             owner: None,

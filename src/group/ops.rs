@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::definition::{self, Registered};
 use super::shard::Commit;
-use super::{GroupName, Marker, Position, Survey, request};
+use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
 use crate::store::{ErrorKind, List, StoreError, StoreResult, Swap, Version};
@@ -148,8 +148,8 @@ impl Desk {
     }
 
     /// Reads a shard's marker.
-    pub async fn marker(&self, shard: u16, start: &Position) -> StoreResult<(Marker, Option<Version>)> {
-        read_marker(&self.place, &self.group, shard, start).await
+    pub async fn marker(&self, shard: u16, definition: &Definition) -> StoreResult<(Marker, Option<Version>)> {
+        read_marker(&self.place, &self.group, shard, definition).await
     }
 
     /// What operators ask just now.
@@ -211,18 +211,21 @@ enum Whose {
     NotYet,
 }
 
-/// Reads a shard's marker; one that was never written stands at the group's start.
+/// Reads a shard's marker; one that was never written stands at the group's start, and so does one that was written
+/// for an earlier group of the same name, by a worker that had not yet heard of its end.
 pub async fn read_marker(
     place: &Place,
     group: &GroupName,
     shard: u16,
-    start: &Position,
+    definition: &Definition,
 ) -> StoreResult<(Marker, Option<Version>)> {
     let key = keys::marker(group, shard);
-    let Some(object) = place.store.get(&key).await? else { return Ok((Marker::new(start.clone()), None)) };
-    let marker = serde_json::from_slice(&object.bytes).map_err(|error| {
+    let fresh = || Marker { made: definition.created, ..Marker::new(definition.start.clone()) };
+    let Some(object) = place.store.get(&key).await? else { return Ok((fresh(), None)) };
+    let marker: Marker = serde_json::from_slice(&object.bytes).map_err(|error| {
         StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
             .with_help(format!("mend its newest file, or start over: evbus group reset {group} --to earliest"))
     })?;
+    let marker = if marker.made == definition.created { marker } else { fresh() };
     Ok((marker, Some(object.version)))
 }

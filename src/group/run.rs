@@ -110,15 +110,17 @@ fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, Strin
 pub(super) enum Judged {
     /// Its event has a verdict.
     Verdict(Verdict),
-    /// It could not be run, which costs no attempt; why.
-    Stalled(String),
+    /// It could not be read, which costs no attempt; why.
+    Unread(String),
+    /// The handler could not be started, for this event or any other, which costs no attempt; why.
+    NotStarted(String),
 }
 
 /// Judges a run. Pure: time and chance are handed in.
 pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
     let report = match ran {
         Ran::NotMine => return Judged::Verdict(Verdict::Done),
-        Ran::Unreadable(error) => return Judged::Stalled(error.to_string()),
+        Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
         Ran::Unparseable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);
             return Judged::Verdict(dead);
@@ -128,7 +130,7 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
     let (why, exit) = match report.outcome {
         Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
         Outcome::Stopped => return Judged::Verdict(Verdict::Again),
-        Outcome::NotStarted(why) => return Judged::Stalled(why),
+        Outcome::NotStarted(why) => return Judged::NotStarted(why),
         Outcome::Exit(code) => (format!("exit {code}"), Some(code)),
         Outcome::Signal(signal) => (format!("signal {signal}"), None),
         Outcome::TimedOut => ("time limit".to_owned(), None),

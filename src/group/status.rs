@@ -353,7 +353,8 @@ mod tests {
     #[test]
     fn a_shard_counts_only_its_own() {
         let only = name(3, "order.created");
-        let mut markers = vec![Marker::new(Position::Time(EventTime::MAX)), Marker::new(Position::Time(EventTime::MAX))];
+        let mut markers =
+            vec![Marker::new(Position::Time(EventTime::MAX)), Marker::new(Position::Time(EventTime::MAX))];
         assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 0);
         markers[usize::from(only.lane().shard(2))].through = Position::START;
         assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 1);

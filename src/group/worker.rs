@@ -55,6 +55,9 @@ pub enum Mode {
     },
 }
 
+/// What could not be run is tried again after this.
+const STALL: Duration = Duration::from_secs(5);
+
 /// How a worker works.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -83,7 +86,7 @@ pub struct Settings {
 }
 
 /// What a worker did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Events processed.
     pub done: u64,
@@ -99,6 +102,8 @@ pub struct Summary {
     pub held_elsewhere: bool,
     /// Whether the group is paused.
     pub paused: bool,
+    /// Why the handler cannot be started, if it could not.
+    pub stalled: Option<String>,
 }
 
 /// How an operation ended.
@@ -157,8 +162,12 @@ pub struct Worker {
     summary: Summary,
     reading_keys: HashSet<EventName>,
     hot_cursor: EventTime,
-    /// What the last hot listing showed; no more than a window.
+    /// Where the next hot listing goes on, if the last one was cut off.
+    hot_after: Option<String>,
+    /// What the last hot listings showed, from cursor to end; bounded.
     sighted: HashSet<EventName>,
+    /// The same, of the listings that are not at the end yet.
+    sighting: HashSet<EventName>,
     hot_at: Duration,
     hot_pause: Duration,
     hot_running: bool,
@@ -169,6 +178,8 @@ pub struct Worker {
     defined_at: Duration,
     defining: bool,
     trouble: Option<String>,
+    /// The handler could not be started; not tried again before this.
+    stalled_until: Option<Duration>,
     foreign_told: bool,
     careful_told: bool,
     failure: Option<StoreError>,
@@ -219,7 +230,9 @@ impl Worker {
             summary: Summary::default(),
             reading_keys: HashSet::new(),
             hot_cursor: EventTime::MIN,
+            hot_after: None,
             sighted: HashSet::new(),
+            sighting: HashSet::new(),
             hot_at: now,
             hot_pause: settings.poll.unwrap_or(poll.0),
             hot_running: false,
@@ -230,6 +243,7 @@ impl Worker {
             defined_at: now,
             defining: false,
             trouble: None,
+            stalled_until: None,
             foreign_told: false,
             careful_told: false,
             failure: None,
@@ -307,7 +321,8 @@ impl Worker {
         match self.settings.mode {
             Mode::Watch => false,
             Mode::Drain { most, span, .. } => {
-                most.is_some_and(|most| self.started >= most)
+                self.summary.stalled.is_some()
+                    || most.is_some_and(|most| self.started >= most)
                     || span.is_some_and(|span| self.now().saturating_sub(self.begun) >= span)
             }
         }
@@ -445,6 +460,9 @@ impl Worker {
             return false;
         }
         let now = self.now();
+        if self.stalled_until.is_some_and(|until| now < until) {
+            return false;
+        }
         let idle = self.running() == 0;
         let Some(shard) = self.shards[at].owned.as_deref() else { return false };
         if shard.giving_back || !self.settings.lease.may_start(shard.commit_sent, now) {
@@ -554,14 +572,14 @@ impl Worker {
         let through = watched.owned.as_deref().map(|shard| shard.through().clone());
         watched.last_look_through.clone_from(&through);
         let (desk, window) = (self.desk.clone(), self.settings.bounds.window);
-        let start = self.registered.definition.start.clone();
+        let definition = self.registered.definition.clone();
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.ops.push(Box::pin(async move {
             if let Some(through) = through {
                 let looked = desk.look(shard, &through, raise_to, window).await;
                 return Ended::Looked { shard, owned: true, marker: None, looked };
             }
-            match desk.marker(shard, &start).await {
+            match desk.marker(shard, &definition).await {
                 Err(error) => Ended::Looked { shard, owned: false, marker: None, looked: Err(error) },
                 Ok((marker, version)) => {
                     let looked = desk.look(shard, &marker.through, None, window).await;
@@ -680,7 +698,8 @@ impl Worker {
         self.hot_cursor = self.hot_cursor.min(self.wall());
         let cursor = self.hot_cursor.max(self.least_through());
         let (desk, limit) = (self.desk.clone(), self.settings.bounds.window);
-        let after = super::Position::Time(cursor).list_after();
+        // A listing that was cut off is gone on with: a clock that is behind leaves the cursor where it is.
+        let after = self.hot_after.take().unwrap_or_else(|| super::Position::Time(cursor).list_after());
         self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit).await) }));
     }
 
@@ -731,6 +750,9 @@ impl Worker {
         }
         if let Mode::Drain { span: Some(span), .. } = self.settings.mode {
             at(self.begun + span);
+        }
+        if let Some(stalled) = self.stalled_until {
+            at(stalled);
         }
         let gap = self.desk.place.store.profile().commit_gap;
         for watched in &self.shards {
@@ -849,6 +871,8 @@ impl Worker {
         let limit = wall.minus(self.desk.place.store.profile().lag).max(looked.survey.w);
         let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let wanted = looked.survey.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
+        // A window of which all is done hides what lies behind it.
+        let wanted = wanted || looked.survey.cut;
         let passable = looked.sights.passable.filter(|time| *time <= limit);
         let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
         let can_pass = passable.is_some() && settled;
@@ -917,7 +941,7 @@ impl Worker {
         match committed {
             Committed::Yes { version, sent } => {
                 let (group, bounds) = (self.desk.group.clone(), self.settings.bounds);
-                let has_work = !marker.open.is_empty() || looked.survey.names.iter().any(|name| marker.lacks(name));
+                let has_work = looked.survey.cut || !marker.open.is_empty() || looked.survey.names.iter().any(|name| marker.lacks(name));
                 let mut shard = Shard::taken(group, number, Taken { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Taken only to let `through` pass: given back as soon as it has.
@@ -1030,7 +1054,7 @@ impl Worker {
         let news = answer.as_ref().is_some_and(|(_, _, sights)| sights.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
         self.hot_at = now + self.hot_pause;
-        let Some((names, _, sights)) = answer else { return };
+        let Some((names, cut, sights)) = answer else { return };
         if let Some(newest) = sights.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
             for watched in &mut self.shards {
@@ -1045,7 +1069,17 @@ impl Worker {
         }
         let confirm = self.settings.ordered;
         // What lies in my future is listed each time: only its first sight is news.
-        let known = std::mem::replace(&mut self.sighted, names.iter().cloned().collect());
+        let known: HashSet<EventName> = names.iter().filter(|name| self.sighted.contains(*name)).cloned().collect();
+        if self.sighting.len() < 2 * self.settings.bounds.window {
+            self.sighting.extend(names.iter().cloned());
+        }
+        match names.last().filter(|_| cut) {
+            Some(last) => {
+                self.hot_after = Some(last.key());
+                self.hot_at = now + least;
+            }
+            None => self.sighted = std::mem::take(&mut self.sighting),
+        }
         for name in names {
             let watched = &mut self.shards[usize::from(name.lane().shard(self.desk.shards))];
             if watched.owned.is_none() && known.contains(&name) {
@@ -1099,6 +1133,11 @@ impl Worker {
         if registered == self.registered {
             return;
         }
+        if registered.definition.created != self.registered.definition.created {
+            let what = format!("group '{}' was removed and made anew", self.desk.group);
+            self.failure.get_or_insert(StoreError::new(crate::store::ErrorKind::Unfit, what));
+            return;
+        }
         let was = self.paused();
         match registered.definition.filter(&self.desk.group) {
             Ok(filter) => self.desk.filter = Rc::new(filter),
@@ -1138,13 +1177,33 @@ impl Worker {
         let (succeeded, took) = ran.success();
         let judged = run::judge(ran, name, attempt, &self.settings.retry, wall, self.desk.place.clock.random());
         match &judged {
-            run::Judged::Verdict(verdict) => self.report_verdict(name, attempt, verdict, took),
-            run::Judged::Stalled(why) => self.report(Fact::Stalled { why }),
+            run::Judged::Verdict(verdict) => {
+                self.unstall();
+                self.report_verdict(name, attempt, verdict, took);
+            }
+            run::Judged::Unread(why) => self.report(Fact::Stalled { why }),
+            run::Judged::NotStarted(why) => self.stall(why),
         }
         let Some(shard) = self.owned(number, epoch) else { return };
         match judged {
             run::Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
-            run::Judged::Stalled(why) => shard.unread(name, wall.plus(Duration::from_secs(5)), why),
+            run::Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
+            run::Judged::NotStarted(_) => shard.settle(name, Verdict::Again, false, now),
+        }
+    }
+
+    /// The handler cannot be started, whatever the event: said once, and tried again after a while.
+    fn stall(&mut self, why: &str) {
+        self.stalled_until = Some(self.now() + STALL);
+        if self.summary.stalled.replace(why.to_owned()).is_none() {
+            self.report(Fact::Stalled { why });
+        }
+    }
+
+    fn unstall(&mut self) {
+        self.stalled_until = None;
+        if self.summary.stalled.take().is_some() {
+            self.report(Fact::GoesOn);
         }
     }
 

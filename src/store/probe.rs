@@ -69,7 +69,8 @@ pub async fn probe(store: &dyn Store, clock: &dyn Clock) -> Vec<Finding> {
         };
         findings.push(Finding { property, outcome });
     }
-    if let (Err(error), Some(last)) = (trial.clean_up().await, findings.last_mut().filter(|last| last.outcome.is_ok())) {
+    if let (Err(error), Some(last)) = (trial.clean_up().await, findings.last_mut().filter(|last| last.outcome.is_ok()))
+    {
         last.outcome = Err(format!("{} could not be removed: {error}", trial.prefix));
     }
     findings
@@ -147,11 +148,7 @@ impl Trial<'_> {
     }
 
     async fn racing_swaps(&self, key: &str, from: &Version) -> Outcome {
-        let (one, other) = join(
-            self.store.cas(key, Some(from), b"3"),
-            self.store.cas(key, Some(from), b"4"),
-        )
-        .await;
+        let (one, other) = join(self.store.cas(key, Some(from), b"3"), self.store.cas(key, Some(from), b"4")).await;
         let winner: &[u8] = match (one?, other?) {
             (Swap::Swapped(_), Swap::Conflict) => b"3",
             (Swap::Conflict, Swap::Swapped(_)) => b"4",
@@ -165,7 +162,14 @@ impl Trial<'_> {
 
     async fn order(&self) -> Outcome {
         // Folders of different length, and names that only byte order sorts so.
-        let sorted = ["order/1/b.json", "order/10/a.json", "order/2/B.json", "order/2/a-.json", "order/2/a.json", "order/2/a_.json"];
+        let sorted = [
+            "order/1/b.json",
+            "order/10/a.json",
+            "order/2/B.json",
+            "order/2/a-.json",
+            "order/2/a.json",
+            "order/2/a_.json",
+        ];
         for rest in sorted.iter().rev() {
             let _ = self.put(rest).await?;
         }
@@ -289,7 +293,12 @@ mod tests {
             })
         }
 
-        fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
+        fn cas<'a>(
+            &'a self,
+            key: &'a str,
+            version: Option<&'a Version>,
+            bytes: &'a [u8],
+        ) -> Fut<'a, StoreResult<Swap>> {
             Box::pin(async move {
                 if self.fault == Fault::IgnoresVersions {
                     let newest = self.store.get(key).await?.map(|object| object.version);

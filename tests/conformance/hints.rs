@@ -1,5 +1,7 @@
 //! Hints of the directory store come for whatever anybody publishes.
 
+use std::time::Duration;
+
 use evbus::clock::SystemClock;
 use evbus::store::dir::{DirOptions, DirStore, InotifyHints};
 use evbus::store::mount::inotify_serves;
@@ -23,6 +25,11 @@ fn hints_of(store: &DirStore) -> Box<dyn Hints> {
     }
 }
 
+/// Fails instead of waiting for ever.
+async fn hinted(hints: &mut dyn Hints) {
+    tokio::time::timeout(Duration::from_secs(60), hints.next()).await.expect("a hint");
+}
+
 #[test]
 fn a_put_by_another_thread_is_hinted() {
     let folder = TempDir::new().unwrap();
@@ -37,7 +44,7 @@ fn a_put_by_another_thread_is_hinted() {
                     assert_eq!(put, Ok(Put::Created));
                 });
             });
-            hints.next().await;
+            hinted(&mut *hints).await;
             thread.join().unwrap();
         }
     });
@@ -50,7 +57,7 @@ fn a_swap_is_hinted_too() {
     block_on(async {
         let mut hints = hints_of(&store);
         assert!(matches!(writer.cas("frontier", None, b"w").await, Ok(Swap::Swapped(_))));
-        hints.next().await;
+        hinted(&mut *hints).await;
     });
 }
 

@@ -97,7 +97,6 @@ impl SimHandler {
             shard,
             epoch,
             pid: self.process.pid,
-            process: Rc::clone(&self.process),
         };
         let number = self.world.run_starts(run, name);
         let started = self.world.groups.borrow()[self.group].runs[&id].started;

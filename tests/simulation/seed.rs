@@ -71,7 +71,6 @@ fn world(seed: u64, options: Options) -> Rc<World> {
         running: RefCell::default(),
         run_number: Cell::new(0),
         cured: RefCell::default(),
-        killed_by: RefCell::default(),
         asked: Cell::new(0),
         written: Cell::new(0),
         prunes: Cell::new(true),

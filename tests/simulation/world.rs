@@ -33,7 +33,8 @@ pub struct Known {
 #[derive(Debug, Default, Clone)]
 pub struct Runs {
     pub started: u32,
-    pub first_start: Option<Micros>,
+    /// When it first ran, and which copy of it.
+    pub first_start: Option<(Micros, String)>,
     pub successes: Vec<Micros>,
     /// When its first dead letter was written, or its first success was.
     pub first_settled: Option<Micros>,
@@ -83,7 +84,6 @@ pub struct Running {
     pub shard: u16,
     pub epoch: u64,
     pub pid: u32,
-    pub process: Rc<Process>,
 }
 
 /// The world.
@@ -102,7 +102,6 @@ pub struct World {
     pub running: RefCell<BTreeMap<u64, Running>>,
     pub run_number: Cell<u64>,
     pub cured: RefCell<BTreeSet<String>>,
-    pub killed_by: RefCell<HashMap<String, u32>>,
     /// Requests sent by workers, and writes by anybody.
     pub asked: Cell<u64>,
     pub written: Cell<u64>,
@@ -198,7 +197,8 @@ impl World {
                 let needed = group.markers.values().flat_map(|marker| marker.open.values());
                 let mut needed = needed.filter(|open| open.letter.as_deref() == Some(letter));
                 // Redriven twice and dead again: its newer letter has all that this one has.
-                let newer = self.id_of(letter).and_then(|id| group.runs.get(&id)).is_some_and(|runs| runs.letters > 1);
+                let newer = self.id_of(letter).and_then(|id| group.runs.get(&id));
+                let newer = newer.is_some_and(|runs| runs.letters > 1 || !runs.successes.is_empty());
                 if needed.next().is_some() && !newer {
                     self.complain(format!("{key} is deleted although its event is still open"));
                 }
@@ -251,7 +251,7 @@ impl World {
             }
             let runs = group.runs.entry(run.id.clone()).or_default();
             runs.started += 1;
-            runs.first_start.get_or_insert(now);
+            runs.first_start.get_or_insert_with(|| (now, name.to_owned()));
             group.active.insert(run.shard, now);
             if group.paused && now > group.resumed + 120 * SECOND {
                 self.complain(format!("{} runs in {} although that is paused", run.id, group.name));

@@ -80,7 +80,9 @@ pub(super) async fn list(args: &LsArgs, session: &Session, opened: &Opened) -> R
 
 /// The next commands, for people only.
 fn advise(standings: &[Standing]) {
-    if let Some(standing) = standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal()) {
+    if let Some(standing) =
+        standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal())
+    {
         let group = &standing.group;
         output::note(&format!("help: evbus dead show {group}; evbus dead redrive {group} ID"));
     }

@@ -27,9 +27,15 @@ pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Resul
     let store = &*place.store;
     if let Some(source) = source {
         let found = remembered(place, source, id).await?;
-        return Ok(if found.is_empty() { read::with_identity(store, &Identity::named(source, id)).await? } else { found });
+        return Ok(if found.is_empty() {
+            read::with_identity(store, &Identity::named(source, id)).await?
+        } else {
+            found
+        });
     }
-    if id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b'-' | b'a'..=b'z')) && begins_with_digits(id) {
+    if id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b'-' | b'a'..=b'z'))
+        && begins_with_digits(id)
+    {
         let found = match id.len() {
             ..8 => read::with_id_prefix(store, id, ENOUGH).await?,
             _ => read::find(store, id, ENOUGH).await?,
@@ -123,9 +129,8 @@ mod tests {
 
     #[test]
     fn two_names_of_one_event_are_one() {
-        let name = |micros, id| {
-            EventName::new(EventTime::from_micros(micros), Lane::of(""), &Identity::named("s", id), "a")
-        };
+        let name =
+            |micros, id| EventName::new(EventTime::from_micros(micros), Lane::of(""), &Identity::named("s", id), "a");
         assert_eq!(once_each(vec![name(1, "x"), name(2, "x"), name(3, "y")]), [name(2, "x"), name(3, "y")]);
     }
 }

@@ -19,11 +19,15 @@ pub(super) async fn lines(place: &Place, name: &EventName, session: &Session) ->
         let state = match letter_of(&standing, name) {
             Some(letter) => {
                 let letter = letter::read(place, &group, letter).await?;
-                let why = letter.map_or_else(String::new, |letter| format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why));
+                let why = letter.map_or_else(String::new, |letter| {
+                    format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why)
+                });
                 format!("dead{why}   evbus dead show {group}")
             }
             None => {
-                let next = |open: &Open| open.next.map(|next| times::clock_text(next, session.world.now, &session.world.zone()));
+                let next = |open: &Open| {
+                    open.next.map(|next| times::clock_text(next, session.world.now, &session.world.zone()))
+                };
                 said(&standing, name, next)
             }
         };

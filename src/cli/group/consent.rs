@@ -11,11 +11,13 @@ pub(in crate::cli) fn agreed(what: &str, yes: bool, command: &str) -> Result<boo
         return Ok(true);
     }
     if !output::can_ask() {
-        return Err(Failure::usage(format!("this {what}; nobody is at a terminal to agree"))
-            .help(format!("{command} --yes")));
+        return Err(
+            Failure::usage(format!("this {what}; nobody is at a terminal to agree")).help(format!("{command} --yes"))
+        );
     }
     output::note(&format!("this {what}"));
-    let answer = output::confirm("go on?").map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
+    let answer =
+        output::confirm("go on?").map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
     if !answer {
         output::note("nothing was changed");
     }

@@ -62,8 +62,11 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
             if matching > 0 {
                 let count = style::plural(matching, "stored event");
                 let verb = if matching == 1 { "matches" } else { "match" };
-                return Err(Failure::usage(format!("{count} {verb} {}: where is '{group}' to start?", wanted(&filter)))
-                    .help("add --from now or --from earliest"));
+                return Err(Failure::usage(format!(
+                    "{count} {verb} {}: where is '{group}' to start?",
+                    wanted(&filter)
+                ))
+                .help("add --from now or --from earliest"));
             }
             Start::Earliest
         }

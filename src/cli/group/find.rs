@@ -3,9 +3,9 @@
 use crate::bus::Place;
 use crate::cli::failure::Failure;
 use crate::cli::style;
+use crate::group::GroupName;
 use crate::group::definition::{self, Registered};
 use crate::group::status::{self, Standing};
-use crate::group::GroupName;
 
 /// The group's definition.
 pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(GroupName, Registered), Failure> {

@@ -42,11 +42,12 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     if !agreed(&what, args.yes, &format!("evbus group rm {group}"))? {
         return Ok(Code::Done);
     }
-    let state = place.store.list_after(List::all(&keys::state(group))).await?.keys;
+    let mut state = place.store.list_after(List::all(&keys::state(group))).await?.keys;
     for marker in state.iter().filter(|key| !key.ends_with(".json")) {
         place.store.delete(marker).await?;
     }
-    // The letters and requests; with the last of them go the folders.
+    // The letters and requests; with the last of them go the folders, and these two names see to the empty ones.
+    state.extend([keys::letter(group, "none"), keys::request(group, 0, "none")]);
     place.store.delete_many(&state).await?;
     place.store.delete(&keys::group(group)).await?;
     output::note(&format!("removed group '{group}'"));

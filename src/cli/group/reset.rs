@@ -52,7 +52,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
             Err(error) => return Err(error.into()),
         }
     }
-    output::note(&format!("{what}; a worker of '{group}' takes it up"));
+    output::note(&format!("'{group}' goes on from {} as soon as a worker of the group runs", args.to));
     Ok(Code::Done)
 }
 

@@ -55,7 +55,11 @@ pub(super) struct ResumeArgs {
 }
 
 /// Changes a definition until nobody else has changed it meanwhile; false: there was nothing to change.
-async fn change(opened: &Opened, name: &str, mut to: impl FnMut(&mut Definition) -> Result<(), Failure>) -> Result<bool, Failure> {
+async fn change(
+    opened: &Opened,
+    name: &str,
+    mut to: impl FnMut(&mut Definition) -> Result<(), Failure>,
+) -> Result<bool, Failure> {
     loop {
         let (group, found) = super::registered(opened.place(), name).await?;
         let mut definition = found.definition.clone();
@@ -84,7 +88,10 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     .await?;
     let name = &args.name;
     output::note(&match changed {
-        true => format!("'{name}' wants {} from where it stands; evbus group reset {name} --to TIME goes back", wanted(&now)),
+        true => format!(
+            "'{name}' wants {} from where it stands; evbus group reset {name} --to TIME goes back",
+            wanted(&now)
+        ),
         false => format!("'{name}' wants {} already", wanted(&now)),
     });
     Ok(Code::Done)

@@ -10,9 +10,9 @@ use crate::group::lease::Process;
 use crate::group::status::State;
 
 pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
-    let oldest = report.oldest.map_or_else(String::new, |oldest| {
-        format!(" · oldest {}", times::format_duration(report.now.since(oldest)))
-    });
+    let oldest = report
+        .oldest
+        .map_or_else(String::new, |oldest| format!(" · oldest {}", times::format_duration(report.now.since(oldest))));
     let mut text = format!("bus {} · {}{oldest}\n", style::escape(&report.bus), style::plural(report.events, "event"));
     if report.groups.is_empty() {
         text.push_str("no groups yet   evbus group create NAME -t 'PATTERN'\n");
@@ -72,7 +72,8 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
     let retrying = row.standing.retrying();
     let last = retrying.iter().find_map(|(name, open)| Some((*name, open.why.as_ref()?, open.next)));
     let failing = last.map(|(name, why, next)| {
-        let next = next.map_or_else(String::new, |next| format!("; next {}", times::clock_text(next, report.now, zone)));
+        let next =
+            next.map_or_else(String::new, |next| format!("; next {}", times::clock_text(next, report.now, zone)));
         (name, format!("{why}{next}"))
     });
     Some(match row.state {
@@ -86,7 +87,10 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
         }
         State::Stalled => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(", such as {why}"));
-            format!("all {} open events have failed, nothing new is started{why}", style::thousands(retrying.len() as u64))
+            format!(
+                "all {} open events have failed, nothing new is started{why}",
+                style::thousands(retrying.len() as u64)
+            )
         }
         State::Failing => match failing {
             Some((_, why)) if row.dead() > 0 => format!("{why}   evbus dead ls {group}"),

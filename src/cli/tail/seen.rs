@@ -20,7 +20,13 @@ pub(super) struct Seen {
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { names: BTreeSet::new(), identities: HashSet::new(), floor: None, floor_time: EventTime::MIN, bound: BOUND }
+        Self {
+            names: BTreeSet::new(),
+            identities: HashSet::new(),
+            floor: None,
+            floor_time: EventTime::MIN,
+            bound: BOUND,
+        }
     }
 }
 

@@ -36,6 +36,10 @@ pub(in crate::cli) fn process_of(owner: &Owner) -> Process {
     let Some(pid) = i32::try_from(owner.pid).ok().and_then(Pid::from_raw) else { return Process::MayLive };
     match test_kill_process(pid) {
         Err(Errno::SRCH) => Process::Gone,
+        // Ended, and its parent has not asked yet how: nothing of it runs any more (proc_pid_stat(5)).
+        _ if std::fs::read_to_string(format!("/proc/{}/stat", owner.pid)).is_ok_and(|stat| stat.contains(") Z ")) => {
+            Process::Gone
+        }
         _ => Process::MayLive,
     }
 }

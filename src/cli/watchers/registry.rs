@@ -111,7 +111,7 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
     let filter = definition.filter(&ready.watcher.group)?;
     let (mut waiting, mut slowest) = (0, EventTime::MAX);
     for shard in 0..definition.shards {
-        let (marker, _) = read_marker(opened.place(), &ready.watcher.group, shard, &definition.start).await?;
+        let (marker, _) = read_marker(opened.place(), &ready.watcher.group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
         let shards = definition.shards;
         let lacks = |name: &crate::event::EventName| name.lane().shard(shards) == shard && marker.lacks(name);

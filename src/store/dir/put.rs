@@ -120,6 +120,7 @@ impl Shared {
         answers
     }
 
+    #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
     fn syncfs_reaches_disk(&self) -> bool {
         rustix::fs::fstatfs(&self.root).is_ok_and(|stat| SYNCFS_REACHES_DISK.contains(&(stat.f_type as i64)))
     }
@@ -145,6 +146,7 @@ impl Shared {
         Ok(removed)
     }
 
+    #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
     fn write(&self, bytes: &[u8]) -> StoreResult<(Draft<'_>, OwnedFd)> {
         let name = self.staging.next();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -247,4 +249,25 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What NFS sees when the answer to its first try was lost.
+    #[test]
+    fn a_link_that_is_mine_already_is_published_and_another_is_not() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let root = std::fs::File::open(folder.path()).map(OwnedFd::from).unwrap();
+        let (draft, target) = (folder.path().join("draft"), folder.path().join("target"));
+        std::fs::write(&draft, "mine").unwrap();
+        std::fs::hard_link(&draft, &target).unwrap();
+        assert_eq!(link_new(&root, "draft", &root, "target"), Ok(()));
+        assert!(!draft.exists() && target.exists());
+        std::fs::write(&draft, "another").unwrap();
+        assert_eq!(link_new(&root, "draft", &root, "target"), Err(Errno::EXIST));
+        assert_eq!(link_new(&root, "draft", &root, "fresh"), Ok(()));
+        assert_eq!(std::fs::read(folder.path().join("fresh")).unwrap(), b"another");
+    }
 }

@@ -1,0 +1,125 @@
+//! What doctor asks of the files on the bus.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Finding;
+use crate::bus::read::{self, Range};
+use crate::bus::{Place, frontier, keys};
+use crate::cli::{style, times};
+use crate::event::{EVENTS, Event, EventName, EventTime, TypeFilter};
+use crate::group::{definition, status};
+use crate::store::dir::STAGING;
+use crate::store::{List, StoreResult};
+
+/// So many of the newest events are read.
+const READ: usize = 1_000;
+
+/// An unfinished file that is older than this was left behind.
+const ABANDONED: Duration = Duration::from_hours(24);
+
+pub(super) async fn findings(path: &Path, place: &Place) -> Vec<Finding> {
+    let mut findings = vec![frontier_finding(place).await];
+    for looked in [groups(place).await, foreign(place).await, unreadable(place).await] {
+        match looked {
+            Ok(found) => findings.extend(found),
+            Err(error) => findings.push(Finding::error("reading", &error)),
+        }
+    }
+    findings.extend(staging(path, place));
+    findings
+}
+
+async fn frontier_finding(place: &Place) -> Finding {
+    let now = place.clock.now();
+    match frontier::read(&*place.store).await {
+        Err(error) => Finding::error("frontier", &error),
+        Ok(frontier) if frontier.time.since(now) > Duration::from_secs(60) => {
+            let ahead = times::format_duration(frontier.time.since(now));
+            let detail = format!("{ahead} ahead of this clock: new events are dated behind it");
+            Finding::warn("frontier", detail).cure("harmless but ugly; look for the machine whose clock is wrong")
+        }
+        Ok(frontier) if frontier.time == EventTime::MIN => Finding::ok("frontier", "not needed yet"),
+        Ok(frontier) => Finding::ok("frontier", frontier.time.to_rfc3339()),
+    }
+}
+
+async fn groups(place: &Place) -> StoreResult<Vec<Finding>> {
+    let names = definition::names(&*place.store).await?;
+    let mut findings = Vec::new();
+    for group in &names {
+        let standing = status::read(place, group).await?;
+        if let Some(error) = standing.and_then(|standing| standing.damage) {
+            findings.push(Finding::error("group", &error));
+        }
+    }
+    let others = place.store.list_after(List::all(keys::GROUPS)).await?.keys;
+    let others: Vec<String> = others.into_iter().filter(|key| keys::group_of(key).is_none()).collect();
+    findings.extend(foreign_finding("groups", &others, others.len()));
+    if findings.is_empty() {
+        findings.push(Finding::ok("groups", style::plural(names.len() as u64, "group")));
+    }
+    Ok(findings)
+}
+
+/// What lies among the events and is none.
+async fn foreign(place: &Place) -> StoreResult<Vec<Finding>> {
+    let found: Arc<Mutex<(Vec<String>, usize)>> = Arc::default();
+    let seen = Arc::clone(&found);
+    let list = List::all(EVENTS).keep(move |key| {
+        if EventName::from_key(key).is_none() {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.1 += 1;
+            if seen.0.len() < 2 {
+                seen.0.push(key.to_owned());
+            }
+        }
+        false
+    });
+    place.store.list_after(list).await?;
+    let found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(foreign_finding("events", &found.0, found.1).into_iter().collect())
+}
+
+fn foreign_finding(among: &str, some: &[String], count: usize) -> Option<Finding> {
+    let first = some.first()?;
+    let files = style::plural(count as u64, "foreign file");
+    let detail = format!("{files} among the {among}, such as {first}");
+    Some(Finding::warn("foreign", detail).cure("they are passed over; move them away"))
+}
+
+/// Whether the newest events can be read.
+async fn unreadable(place: &Place) -> StoreResult<Vec<Finding>> {
+    let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
+    let (names, _) = read::newest(&*place.store, &range, READ, place.clock.now()).await?;
+    let (mut bad, mut first) = (0u64, None);
+    for name in &names {
+        let Some(object) = place.store.get(&name.key()).await? else { continue };
+        if let Err(error) = Event::parse(&object.bytes, usize::MAX) {
+            bad += 1;
+            first.get_or_insert_with(|| format!("{} {error}", name.key()));
+        }
+    }
+    let Some(first) = first else { return Ok(vec![Finding::ok("events", "the newest can be read")]) };
+    let detail = format!("{bad} of the newest {} cannot be read, such as {first}", names.len());
+    Ok(vec![Finding::warn("events", detail).cure("groups make dead letters of them")])
+}
+
+/// What died while it was written.
+fn staging(path: &Path, place: &Place) -> Option<Finding> {
+    let now = place.clock.now();
+    let entries = std::fs::read_dir(path.join(STAGING)).ok()?;
+    let old = entries.filter_map(Result::ok).filter(|entry| {
+        let modified = entry.metadata().ok().and_then(|metadata| metadata.modified().ok());
+        let micros =
+            modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map(|age| age.as_micros());
+        let time = micros.and_then(|micros| i64::try_from(micros).ok()).map(EventTime::from_micros);
+        time.is_some_and(|time| now.since(time) > ABANDONED)
+    });
+    let count = old.count();
+    (count > 0).then(|| {
+        let files = style::plural(count as u64, "unfinished file");
+        Finding::warn("staging", format!("{files} from emits that died")).cure("evbus prune --keep 7d removes them")
+    })
+}
