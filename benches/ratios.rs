@@ -25,11 +25,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let base = std::env::var_os("EVBUS_BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+        let base = std::env::var_os("EVBUS_BENCH_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
         let dir = tempfile::tempdir_in(base).unwrap();
         let floor = dir.path().join("floor");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c");
-        let built = Command::new("cc").args(["-O2", "-static", "-pthread", "-w"]).arg(source).arg("-o").arg(&floor).status();
+        let built =
+            Command::new("cc").args(["-O2", "-static", "-pthread", "-w"]).arg(source).arg("-o").arg(&floor).status();
         assert!(built.unwrap().success());
         Self { dir, floor, count: std::cell::Cell::new(0) }
     }
@@ -116,13 +118,26 @@ fn single_emit(bench: &Bench) {
         let (folder, bus) = (bench.fresh("once"), bench.bus());
         // A shell loop of the same shape for both, so that its own cost is in both.
         let shell = |line: String| run(Command::new("sh").args(["-c", &line]));
-        let floor = format!("i=0; while [ $i -lt {EACH} ]; do {} once {} 0; i=$((i+1)); done", bench.floor.display(), folder.display());
-        let own = format!("i=0; while [ $i -lt {EACH} ]; do {EVBUS} --bus {} emit order.created '{data}' -q; i=$((i+1)); done", bus.display());
+        let floor = format!(
+            "i=0; while [ $i -lt {EACH} ]; do {} once {} 0; i=$((i+1)); done",
+            bench.floor.display(),
+            folder.display()
+        );
+        let own = format!(
+            "i=0; while [ $i -lt {EACH} ]; do {EVBUS} --bus {} emit order.created '{data}' -q; i=$((i+1)); done",
+            bus.display()
+        );
         floors.push(timed(|| shell(floor)) / EACH as f64 * 1e3);
         ours.push(timed(|| shell(own)) / EACH as f64 * 1e3);
     }
     let (floor, ours) = (median(floors), median(ours));
-    row("emit, one process each", format!("{floor:.2} ms"), format!("{ours:.2} ms"), format!("{:.2}", ours / floor), "<= 1.25");
+    row(
+        "emit, one process each",
+        format!("{floor:.2} ms"),
+        format!("{ours:.2} ms"),
+        format!("{:.2}", ours / floor),
+        "<= 1.25",
+    );
 }
 
 fn bulk_emit(bench: &Bench) {
@@ -138,7 +153,13 @@ fn bulk_emit(bench: &Bench) {
         ours.push(COUNT as f64 / timed(|| emit(&bus, COUNT)));
     }
     let (floor, ours) = (median(floors), median(ours));
-    row("emit --ndjson, 20,000", format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), ">= 0.75");
+    row(
+        "emit --ndjson, 20,000",
+        format!("{floor:.0}/s"),
+        format!("{ours:.0}/s"),
+        format!("{:.2}", ours / floor),
+        ">= 0.75",
+    );
 }
 
 fn handlers(bench: &Bench) {
@@ -154,7 +175,13 @@ fn handlers(bench: &Bench) {
             ours.push(COUNT as f64 / timed(|| run(&mut evbus(&bus, &args))));
         }
         let (floor, ours) = (median(floors), median(ours));
-        row(&format!("drain of 5,000, -j {j}"), format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), ">= 0.9");
+        row(
+            &format!("drain of 5,000, -j {j}"),
+            format!("{floor:.0}/s"),
+            format!("{ours:.0}/s"),
+            format!("{:.2}", ours / floor),
+            ">= 0.9",
+        );
     }
 }
 
@@ -169,14 +196,22 @@ fn latency(bench: &Bench) {
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let (folder, stamps) = (bench.fresh("a5"), bench.fresh("stamps").join("s"));
-        let line = bench.floor(&["a5", folder.to_str().unwrap(), &COUNT.to_string(), "20000", stamps.to_str().unwrap()]);
+        let line =
+            bench.floor(&["a5", folder.to_str().unwrap(), &COUNT.to_string(), "20000", stamps.to_str().unwrap()]);
         floors.push((figure(&line, "p50_us="), figure(&line, "p99_us=")));
         ours.push(live(bench, COUNT));
     }
     for (at, label, goal) in [(0, "p50", "<= 1.3"), (1, "p99", "<= 2")] {
-        let pick = |pairs: &[(f64, f64)]| median(pairs.iter().map(|pair| if at == 0 { pair.0 } else { pair.1 }).collect());
+        let pick =
+            |pairs: &[(f64, f64)]| median(pairs.iter().map(|pair| if at == 0 { pair.0 } else { pair.1 }).collect());
         let (floor, ours) = (pick(&floors), pick(&ours));
-        row(&format!("emit to handler's first line, {label}"), format!("{floor:.0} µs"), format!("{ours:.0} µs"), format!("{:.2}", ours / floor), goal);
+        row(
+            &format!("emit to handler's first line, {label}"),
+            format!("{floor:.0} µs"),
+            format!("{ours:.0} µs"),
+            format!("{:.2}", ours / floor),
+            goal,
+        );
     }
 }
 
@@ -197,7 +232,8 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
     while lines() < 1 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let mut emit = evbus(&bus, &["emit", "t", "--ndjson", "-q", "--durability", "none"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut emit =
+        evbus(&bus, &["emit", "t", "--ndjson", "-q", "--durability", "none"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = emit.stdin.take().unwrap();
     let mut sent = Vec::new();
     for seq in 1..=count {
@@ -242,7 +278,13 @@ fn empty_drain(bench: &Bench) {
     }
     let (small, large) = (figures[0], figures[1]);
     row("drain with nothing new, 10,000 events", "5 ms".to_owned(), format!("{small:.2} ms"), String::new(), "<= 5 ms");
-    row("drain with nothing new, 1,000,000 events", format!("{small:.2} ms"), format!("{large:.2} ms"), format!("{:.2}", large / small), "<= 1.2");
+    row(
+        "drain with nothing new, 1,000,000 events",
+        format!("{small:.2} ms"),
+        format!("{large:.2} ms"),
+        format!("{:.2}", large / small),
+        "<= 1.2",
+    );
 }
 
 /// The most memory a process has held, in MB.
@@ -257,7 +299,9 @@ fn memory(bench: &Bench) {
     for (what, count, goal) in [("idle", 0, "<= 10 MB"), ("over a backlog of 1,000,000", 1_000_000, "<= 24 MB")] {
         let bus = bench.bus();
         emit(&bus, count);
-        let watch = evbus(&bus, &["watch", "-q", "-g", "g", "--from", "earliest", "-j", "2", "--", program, argument]).spawn().unwrap();
+        let watch = evbus(&bus, &["watch", "-q", "-g", "g", "--from", "earliest", "-j", "2", "--", program, argument])
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_secs(if count == 0 { 5 } else { 60 }));
         let peak = peak_mb(watch.id());
         stop(watch);

@@ -172,7 +172,12 @@ impl Emitter {
     }
 
     /// Puts drafts under new, growing times, none below `earliest`.
-    async fn put_batch(&mut self, drafts: &[Draft], indices: &[usize], earliest: EventTime) -> StoreResult<Vec<Pending>> {
+    async fn put_batch(
+        &mut self,
+        drafts: &[Draft],
+        indices: &[usize],
+        earliest: EventTime,
+    ) -> StoreResult<Vec<Pending>> {
         let mut pending = Vec::with_capacity(indices.len());
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
@@ -223,7 +228,12 @@ impl Emitter {
     }
 
     /// Step 3: what names its own id is written down as acknowledged; a copy of another emitter wins over mine.
-    async fn acknowledge(&self, drafts: &[Draft], pending: Vec<Pending>, receipts: &mut [Option<Receipt>]) -> StoreResult<()> {
+    async fn acknowledge(
+        &self,
+        drafts: &[Draft],
+        pending: Vec<Pending>,
+        receipts: &mut [Option<Receipt>],
+    ) -> StoreResult<()> {
         let named: Vec<(usize, String, Vec<u8>)> = pending
             .iter()
             .enumerate()

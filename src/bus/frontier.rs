@@ -32,8 +32,9 @@ pub async fn read(store: &dyn Store) -> StoreResult<Frontier> {
     };
     // Read as too low, a damaged frontier would lose events; so nobody goes on until it is mended.
     let content: Content = serde_json::from_slice(&object.bytes).map_err(|error| {
-        StoreError::new(ErrorKind::Damaged, format!("the frontier cannot be read: {error}"))
-            .with_help("write a time that no marker is past, as {\"w\":\"20260101T000000.000000Z\"}, to the newest frontier file")
+        StoreError::new(ErrorKind::Damaged, format!("the frontier cannot be read: {error}")).with_help(
+            "write a time that no marker is past, as {\"w\":\"20260101T000000.000000Z\"}, to the newest frontier file",
+        )
     })?;
     Ok(Frontier { time: content.w, version: Some(object.version) })
 }

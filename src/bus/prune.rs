@@ -74,9 +74,10 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
     let mut seen = 0;
     loop {
         let before = asked.before;
-        let list = List::all(EVENTS).after(after.clone()).limit(PAGE).keep(move |key| {
-            parse_parts(read::name_in(key)).is_some_and(|parts| parts.time < before)
-        });
+        let list = List::all(EVENTS)
+            .after(after.clone())
+            .limit(PAGE)
+            .keep(move |key| parse_parts(read::name_in(key)).is_some_and(|parts| parts.time < before));
         let page = place.store.list_after(list).await?;
         // The groups last, just before the deletes: one that was made meanwhile is heard.
         let needs = needs(place).await?;

@@ -63,7 +63,12 @@ impl Bus {
     }
 
     /// Makes a bus at `place`, or opens the one that is there; whether it was made now.
-    pub async fn create(place: Place, max_event_bytes: u64, sharing: Sharing, shown: &str) -> StoreResult<(Self, bool)> {
+    pub async fn create(
+        place: Place,
+        max_event_bytes: u64,
+        sharing: Sharing,
+        shown: &str,
+    ) -> StoreResult<(Self, bool)> {
         let settings = Settings { format: FORMAT, created: place.clock.now(), max_event_bytes, sharing };
         let mut bytes = to_json(&settings);
         bytes.push(b'\n');

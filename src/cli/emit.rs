@@ -112,7 +112,8 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
             Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut emitter).await,
             None => {
                 let draft = maker.single(&args, &session.world)?;
-                let receipts = emitter.emit(std::slice::from_ref(&draft)).await.map_err(|error| cannot_emit(error, &draft))?;
+                let receipts =
+                    emitter.emit(std::slice::from_ref(&draft)).await.map_err(|error| cannot_emit(error, &draft))?;
                 print(&mut Out::new(), args.print(), &[draft], &receipts)?;
                 Ok(Code::Done)
             }
@@ -212,7 +213,9 @@ impl Maker {
     /// The one event that the arguments describe.
     fn single(&self, args: &Args, world: &World) -> Result<Draft, Failure> {
         let Some(type_) = &args.type_ else {
-            return Err(Failure::usage("no event type").help("evbus emit TYPE [DATA], for example: evbus emit backup.done"));
+            return Err(
+                Failure::usage("no event type").help("evbus emit TYPE [DATA], for example: evbus emit backup.done")
+            );
         };
         let (data, content_type) = data::from_args(args, world)?;
         self.draft(type_, data, content_type, args.id.as_deref())
@@ -261,9 +264,8 @@ impl Maker {
 fn past(text: &str, world: &World) -> Result<String, Failure> {
     let answer = times::parse_past(text, world.now, &world.zone());
     answer.map(crate::event::EventTime::to_rfc3339).map_err(|error| match error {
-        times::TimeError::Future { .. } => {
-            Failure::usage(format!("--time {error}")).help("--at TIME, for events that are to wait, comes with a later release")
-        }
+        times::TimeError::Future { .. } => Failure::usage(format!("--time {error}"))
+            .help("--at TIME, for events that are to wait, comes with a later release"),
         error => Failure::usage(format!("--time {error}")),
     })
 }

@@ -4,8 +4,8 @@
 use std::io;
 
 use super::exit::Code;
-use super::{output, style};
 use super::times::{TimeError, UnitError};
+use super::{output, style};
 use crate::config::ConfigError;
 use crate::event::{EventError, PatternError};
 use crate::group::name::GroupNameError;
@@ -92,7 +92,9 @@ impl From<StoreError> for Failure {
         let code = match error.kind() {
             ErrorKind::Unavailable => Code::TryAgain,
             ErrorKind::NoBus => Code::Usage,
-            ErrorKind::Denied | ErrorKind::Full | ErrorKind::Damaged | ErrorKind::Unfit | ErrorKind::Other => Code::Failed,
+            ErrorKind::Denied | ErrorKind::Full | ErrorKind::Damaged | ErrorKind::Unfit | ErrorKind::Other => {
+                Code::Failed
+            }
         };
         Self { code, message: error.to_string(), help: error.help().map(str::to_owned), verbatim: false }
     }

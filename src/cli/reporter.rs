@@ -52,7 +52,12 @@ impl Printer {
             Fact::Fenced { shard } => format!("lost shard {shard} to another worker; what ran for it runs again there"),
             Fact::Retrying { name, attempt, next, why } => {
                 let next = self.clock(*next);
-                format!("attempt {attempt} failed: {} ({} {}); next {next}", style::escape(why), id_of(name), name.slug())
+                format!(
+                    "attempt {attempt} failed: {} ({} {}); next {next}",
+                    style::escape(why),
+                    id_of(name),
+                    name.slug()
+                )
             }
             Fact::Dead { name, attempt, why } => {
                 let attempts = style::plural(u64::from(*attempt), "attempt");

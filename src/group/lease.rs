@@ -68,7 +68,9 @@ impl Sighting {
 /// What is known of an owner's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
-    /// It runs, or nobody here can tell.
+    /// It runs on this machine.
+    Lives,
+    /// Nobody here can tell.
     MayLive,
     /// This machine, this boot, this process namespace, and no such process.
     Gone,

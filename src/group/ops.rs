@@ -107,7 +107,12 @@ impl Watcher {
 
 impl Desk {
     /// Lists after `after` what the group wants, of one shard or of all.
-    async fn list(&self, after: String, shard: Option<u16>, limit: usize) -> StoreResult<(Vec<EventName>, bool, Sights)> {
+    async fn list(
+        &self,
+        after: String,
+        shard: Option<u16>,
+        limit: usize,
+    ) -> StoreResult<(Vec<EventName>, bool, Sights)> {
         let (watcher, filter, shards) = (Watcher::new(&self.place), (*self.filter).clone(), self.shards);
         let seen = Arc::clone(&watcher);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
@@ -178,11 +183,13 @@ impl Desk {
                 Err(error) => return Committed::Failed(error),
             }
             match store.get(&key).await {
-                Ok(found) => match self.whose(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
-                    Whose::Mine(version) => return Committed::Yes { version, sent },
-                    Whose::Theirs => return Committed::Fenced,
-                    Whose::NotYet => {}
-                },
+                Ok(found) => {
+                    match self.whose(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
+                        Whose::Mine(version) => return Committed::Yes { version, sent },
+                        Whose::Theirs => return Committed::Fenced,
+                        Whose::NotYet => {}
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {}
                 Err(error) => return Committed::Failed(error),
             }

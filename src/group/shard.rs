@@ -191,9 +191,13 @@ impl Shard {
             }
         }
         self.survey = Some(survey);
-        let (waiting, unconfirmed, running, open) = (&self.waiting, &self.unconfirmed, &self.running, &self.marker.open);
+        let (waiting, unconfirmed, running, open) =
+            (&self.waiting, &self.unconfirmed, &self.running, &self.marker.open);
         self.order_keys.retain(|name, _| {
-            waiting.contains(name) || unconfirmed.contains(name) || running.contains_key(name) || open.contains_key(name)
+            waiting.contains(name)
+                || unconfirmed.contains(name)
+                || running.contains_key(name)
+                || open.contains_key(name)
         });
     }
 
@@ -229,12 +233,17 @@ impl Shard {
     /// Whether a commit must be sent now.
     pub fn must_commit(&self, lease: Lease, gap: Duration, now: Duration) -> bool {
         !self.committing
-            && (lease.heartbeat_at(self.commit_sent) <= now || (self.dirty && self.commit_ended + gap <= now))
+            && (lease.heartbeat_at(self.commit_sent) <= now
+                || (self.dirty && (self.commit_ended + gap <= now || self.running.is_empty())))
     }
 
     /// Whether something started or ended here that is not settled yet.
     pub fn busy(&self) -> bool {
-        !self.running.is_empty() || !self.burying.is_empty() || self.committing || self.dirty || !self.deletes.is_empty()
+        !self.running.is_empty()
+            || !self.burying.is_empty()
+            || self.committing
+            || self.dirty
+            || !self.deletes.is_empty()
     }
 
     /// Moves `through` as far as the survey allows.
@@ -272,7 +281,9 @@ impl Shard {
         let fresh = self.waiting.iter().filter(|_| room);
         if !ordered {
             let mut candidates = due.chain(fresh);
-            return candidates.find(|name| !self.copy_runs(name)).map_or(Next::Nothing, |name| Next::Start(name.clone()));
+            return candidates
+                .find(|name| !self.copy_runs(name))
+                .map_or(Next::Nothing, |name| Next::Start(name.clone()));
         }
         // A copy that runs may be gone from the bus by now, and then nobody can read its key.
         for name in due.chain(fresh.take(1_000)).filter(|name| !self.copy_runs(name)) {
@@ -479,7 +490,8 @@ impl Shard {
         self.dirty = false;
         let launches = self.running.iter().filter(|(_, run)| run.alone && run.abort.is_none());
         let launches = launches.map(|(name, _)| name.clone()).collect();
-        let letters = self.marker.open.iter().filter(|(name, open)| open.dead.is_some() && !self.burying.contains(*name));
+        let letters =
+            self.marker.open.iter().filter(|(name, open)| open.dead.is_some() && !self.burying.contains(*name));
         let letters = letters.map(|(name, open)| (name.clone(), open.clone())).collect();
         let given_back = self.marker.owner.is_none();
         let then = Followup { launches, letters, deletes: std::mem::take(&mut self.deletes), given_back };
@@ -511,7 +523,8 @@ impl Shard {
 
     /// The earliest time at which something that failed is due again.
     pub fn next_due(&self) -> Option<EventTime> {
-        let waiting = self.marker.open.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
+        let waiting =
+            self.marker.open.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
         waiting.filter_map(|(_, open)| open.next).min()
     }
 }

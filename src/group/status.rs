@@ -182,7 +182,7 @@ impl Standing {
             Err(error) => self.note(error)?,
         }
         for shard in 0..definition.shards {
-            let marker = match read_marker(place, &self.group, shard, &definition.start).await {
+            let marker = match read_marker(place, &self.group, shard, &definition).await {
                 Ok((marker, _)) => marker,
                 Err(error) => {
                     self.note(error)?;

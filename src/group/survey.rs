@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::marker::Marker;
 use super::Position;
+use super::marker::Marker;
 use crate::event::{EventName, EventTime};
 
 /// A listing of a shard's wanted names behind `through`, begun after W was read and durable.

@@ -23,8 +23,8 @@ mod put;
 mod read;
 mod register;
 
-pub use hints::InotifyHints;
 use folders::Folders;
+pub use hints::InotifyHints;
 use put::Staging;
 
 /// Where files are written before they are published.
@@ -273,7 +273,8 @@ impl Store for DirStore {
     fn profile(&self) -> Profile {
         Profile {
             lag: Duration::from_secs(2),
-            commit_gap: Duration::ZERO,
+            // Two flushes each: more often would take a tenth of the machine from the handlers.
+            commit_gap: Duration::from_millis(10),
             poll: (Duration::from_millis(200), Duration::from_secs(5)),
             scans_folders: true,
         }

@@ -105,7 +105,12 @@ impl Contents {
     /// The keys under a prefix, without any network.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         let entries = self.entries.borrow();
-        entries.range(prefix.to_owned()..).map(|(key, _)| key).take_while(|key| key.starts_with(prefix)).cloned().collect()
+        entries
+            .range(prefix.to_owned()..)
+            .map(|(key, _)| key)
+            .take_while(|key| key.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     fn set(&self, key: &str, bytes: Option<&[u8]>) -> u64 {
@@ -184,9 +189,9 @@ impl MemoryStore {
         }
         self.network.pause(route.answered.unwrap_or(route.patience)).await;
         let answer = answer.borrow_mut().take();
-        answer.filter(|_| route.answered.is_some()).ok_or_else(|| {
-            StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer"))
-        })
+        answer
+            .filter(|_| route.answered.is_some())
+            .ok_or_else(|| StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer")))
     }
 
     fn route(&self, operation: Operation, key: &str) -> Route {

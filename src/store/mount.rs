@@ -5,9 +5,8 @@ use std::path::Path;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// File systems where other hosts, or other views of the same files, write without inotify seeing it.
-const BLIND: [&str; 12] = [
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "afs", "overlay", "glusterfs", "lustre",
-];
+const BLIND: [&str; 12] =
+    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "afs", "overlay", "glusterfs", "lustre"];
 
 /// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]

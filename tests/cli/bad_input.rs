@@ -58,14 +58,18 @@ fn a_new_group_must_say_where_to_start_if_events_match() {
     let home = Home::new();
     home.emit_many("t", 3);
     home.run(&["group", "create", "mail", "--from", "now"]).exits(0);
-    home.run(&["drain", "-g", "mial", "--", "true"]).exits(2).says("did you mean 'mail'?); 3 events match", "--from now");
+    home.run(&["drain", "-g", "mial", "--", "true"])
+        .exits(2)
+        .says("did you mean 'mail'?); 3 events match", "--from now");
 }
 
 #[test]
 fn a_worker_with_another_filter_or_other_shards_is_refused() {
     let home = Home::new();
     home.run(&["group", "create", "g", "-t", "a.*", "--shards", "2"]).exits(0);
-    home.run(&["drain", "-g", "g", "-t", "b.*", "--", "true"]).exits(2).says("wants 'a.*', not 'b.*'", "evbus group set g");
+    home.run(&["drain", "-g", "g", "-t", "b.*", "--", "true"])
+        .exits(2)
+        .says("wants 'a.*', not 'b.*'", "evbus group set g");
     home.run(&["drain", "-g", "g", "--shards", "3", "--", "true"]).exits(2).says("has 2 shards, not 3", "");
     home.run(&["drain", "-g", "g", "-t", "a.*", "--", "true"]).exits(0);
 }
@@ -73,7 +77,8 @@ fn a_worker_with_another_filter_or_other_shards_is_refused() {
 #[test]
 fn two_watchers_of_one_group_with_different_shards_are_refused() {
     let home = Home::new();
-    let config = "[watchers.a]\ngroup='g'\nshards=2\ncommand=['true']\n[watchers.b]\ngroup='g'\nshards=3\ncommand=['true']\n";
+    let config =
+        "[watchers.a]\ngroup='g'\nshards=2\ncommand=['true']\n[watchers.b]\ngroup='g'\nshards=3\ncommand=['true']\n";
     home.file("evbus.toml", config);
     home.run(&["drain"]).exits(2).says("shards", "");
 }
@@ -123,7 +128,9 @@ fn a_damaged_marker_stops_its_group_and_no_other() {
     };
     std::fs::write(newest("a"), "{\"epoch\":").unwrap();
     home.emit_many("t", 1);
-    home.run(&["drain", "-g", "a", "--shell", NOTE]).exits(1).says("state/a/marker-000 cannot be read", "evbus group reset a");
+    home.run(&["drain", "-g", "a", "--shell", NOTE])
+        .exits(1)
+        .says("state/a/marker-000 cannot be read", "evbus group reset a");
     home.run(&["drain", "-g", "b", "--shell", NOTE]).exits(0);
     assert_eq!(home.lines("seen").len(), 1);
     home.run(&["group", "reset", "a", "--to", "earliest", "--yes"]).exits(0);
@@ -149,7 +156,8 @@ fn a_file_where_a_folder_should_be_is_named() {
 
 /// Runs a shell line in a mount namespace of its own, where `$BUS` is a small file system.
 fn on_small_disk(home: &Home, line: &str) -> super::support::Ran {
-    let script = format!("mkdir -p small; mount -t tmpfs -o size=400k none small; BUS=$PWD/small/bus; $EVBUS init $BUS; {line}");
+    let script =
+        format!("mkdir -p small; mount -t tmpfs -o size=400k none small; BUS=$PWD/small/bus; $EVBUS init $BUS; {line}");
     home.shell(&format!("exec unshare -rm sh -c '{script}'"))
 }
 
@@ -182,7 +190,8 @@ fn a_bus_that_one_may_not_write_to_is_told() {
     let home = Home::new();
     std::fs::set_permissions(home.bus().join("staging"), std::fs::Permissions::from_mode(0o555)).unwrap();
     // Root may write everywhere; an ordinary user of the namespace may not.
-    let ran = home.shell(&format!("chmod 755 .; exec setpriv --reuid 65534 --regid 65534 --clear-groups {EVBUS} emit t"));
+    let ran =
+        home.shell(&format!("chmod 755 .; exec setpriv --reuid 65534 --regid 65534 --clear-groups {EVBUS} emit t"));
     std::fs::set_permissions(home.bus().join("staging"), std::fs::Permissions::from_mode(0o755)).unwrap();
     ran.exits(1).says("permission denied", "");
 }

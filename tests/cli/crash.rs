@@ -51,8 +51,20 @@ fn a_handler_that_kills_its_worker_becomes_a_dead_letter() {
     home.emit_many("good", 3);
     let handler = "test $EVBUS_TYPE = good || kill -9 $PPID; echo $EVBUS_ID >> seen";
     let drain = [
-        "drain", "-g", "g", "--from", "earliest", "-j", "2", "--max-attempts", "3", "--backoff", "1ms..2ms", "--wait",
-        "--shell", handler,
+        "drain",
+        "-g",
+        "g",
+        "--from",
+        "earliest",
+        "-j",
+        "2",
+        "--max-attempts",
+        "3",
+        "--backoff",
+        "1ms..2ms",
+        "--wait",
+        "--shell",
+        handler,
     ];
     let letters = || std::fs::read_dir(home.bus().join("state/g/dead")).map_or(0, Iterator::count);
     until("the killer is a dead letter", || {

@@ -38,8 +38,18 @@ fn a_failing_event_is_retried_then_dead_then_redriven() {
     let home = Home::new();
     let id = home.emit_many("t", 1).remove(0);
     let drain = [
-        "drain", "-g", "g", "--from", "earliest", "--max-attempts", "2", "--backoff", "1ms..2ms", "--wait",
-        "--shell", "echo run >> runs; test -e cured || { echo no database >&2; exit 7; }",
+        "drain",
+        "-g",
+        "g",
+        "--from",
+        "earliest",
+        "--max-attempts",
+        "2",
+        "--backoff",
+        "1ms..2ms",
+        "--wait",
+        "--shell",
+        "echo run >> runs; test -e cured || { echo no database >&2; exit 7; }",
     ];
     let ran = home.run(&drain).exits(0);
     assert!(ran.err.contains("1 dead, 0 left"), "{}", ran.err);
@@ -79,7 +89,10 @@ fn events_of_one_key_run_in_order_and_one_at_a_time() {
     let home = Home::new();
     let lines: String = (0..60)
         .map(|n| {
-            format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\",\"subject\":\"k{}\"}}\n", n % 3)
+            format!(
+                "{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\",\"subject\":\"k{}\"}}\n",
+                n % 3
+            )
         })
         .collect();
     home.feed(&["emit", "--ndjson"], &lines).exits(0);

@@ -90,12 +90,7 @@ impl Cast {
     }
 
     fn place(&self, process: &Rc<Process>, role: Role, clock: SkewedClock) -> Place {
-        let line = Line {
-            world: Rc::clone(&self.world),
-            process: Rc::clone(process),
-            role,
-            groups_read: Cell::new(0),
-        };
+        let line = Line { world: Rc::clone(&self.world), process: Rc::clone(process), role, groups_read: Cell::new(0) };
         let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(line), self.world.plan.profile);
         Place { store: Rc::new(store), clock: Rc::new(clock) }
     }
@@ -175,7 +170,10 @@ impl Cast {
                 let paused = definition::Paused { since, why: None };
                 definition.paused = if over || definition.paused.is_some() { None } else { Some(paused) };
                 if definition.paused == found.definition.paused
-                    || matches!(definition::replace(&*place.store, &name, &found.version, definition).await, Ok(Some(_)))
+                    || matches!(
+                        definition::replace(&*place.store, &name, &found.version, definition).await,
+                        Ok(Some(_))
+                    )
                 {
                     break;
                 }
@@ -263,13 +261,8 @@ impl Cast {
                 _ => Alive::MayLive,
             }
         };
-        let handler = SimHandler {
-            world: Rc::clone(&world),
-            process,
-            group: at,
-            stopped: Rc::default(),
-            waiting: Rc::default(),
-        };
+        let handler =
+            SimHandler { world: Rc::clone(&world), process, group: at, stopped: Rc::default(), waiting: Rc::default() };
         let settings = Settings {
             mode,
             concurrency: plan.concurrency,

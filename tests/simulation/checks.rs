@@ -74,7 +74,9 @@ fn frontier(world: &World, new: Option<&[u8]>) {
 }
 
 fn event(world: &World, name: EventName, there: bool) {
-    world.tell(|| format!("{} {name} {}", if there { "put" } else { "gone" }, world.id_of(name.as_str()).unwrap_or_default()));
+    world.tell(|| {
+        format!("{} {name} {}", if there { "put" } else { "gone" }, world.id_of(name.as_str()).unwrap_or_default())
+    });
     if there {
         world.present.borrow_mut().insert(name);
     } else {
@@ -133,7 +135,15 @@ fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Mar
             new.epoch,
             new.through,
             new.done.iter().filter_map(|stem| world.id_of(stem)).collect::<Vec<_>>(),
-            new.open.iter().map(|(name, open)| (world.id_of(name.as_str()), open.attempts, open.next.map(|n| n.to_string()), open.dead.is_some())).collect::<Vec<_>>(),
+            new.open
+                .iter()
+                .map(|(name, open)| (
+                    world.id_of(name.as_str()),
+                    open.attempts,
+                    open.next.map(|n| n.to_string()),
+                    open.dead.is_some()
+                ))
+                .collect::<Vec<_>>(),
             new.unclean
         )
     });
@@ -165,7 +175,10 @@ fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Mark
     };
     if !fine || new.nonce == old.nonce {
         let (was, is) = (old.owner.as_ref().map(|o| o.pid), new.owner.as_ref().map(|o| o.pid));
-        world.complain(format!("{}/{shard}: epoch {} of {was:?} is followed by {} of {is:?}", group.name, old.epoch, new.epoch));
+        world.complain(format!(
+            "{}/{shard}: epoch {} of {was:?} is followed by {} of {is:?}",
+            group.name, old.epoch, new.epoch
+        ));
     }
 }
 
@@ -194,12 +207,14 @@ fn left_open(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &
     for (name, open) in old.open.iter().filter(|(name, _)| !new.open.contains_key(*name)) {
         let id = world.id_of(name.as_str());
         let deleted = world.deleted.borrow().contains(name) && open.letter.is_none();
-        let buried = open.dead.as_ref().is_some_and(|letter| {
-            world.contents.read(&evbus::bus::keys::letter(&group.name, letter)).is_some()
-        });
+        let buried = open
+            .dead
+            .as_ref()
+            .is_some_and(|letter| world.contents.read(&evbus::bus::keys::letter(&group.name, letter)).is_some());
         let succeeded = id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| !runs.successes.is_empty());
         // Redriven twice, and dead again meanwhile: its newer letter is there.
-        let newer = open.letter.is_some() && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
+        let newer =
+            open.letter.is_some() && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
         let unwanted = id.is_none() || newer;
         if !(deleted || buried || unwanted || (succeeded && open.dead.is_none())) {
             world.complain(format!("{}/{shard}: {id:?} {name} leaves open, neither done nor dead", group.name));

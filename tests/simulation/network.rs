@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use evbus::clock::{Clock, Fut};
 use evbus::event::EventTime;
-use evbus::store::memory::{Network, Operation, Route};
 use evbus::store::Hints;
+use evbus::store::memory::{Network, Operation, Route};
 
 use crate::executor::{Micros, Process, SECOND, Simulation};
 use crate::world::World;

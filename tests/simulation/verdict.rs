@@ -91,7 +91,11 @@ fn idle(world: &World, begun: Micros, missing: &[Missing]) {
         };
         let from = active.max(*since).max(begun + LAST_THAW).max(group.resumed);
         if now > from + IDLE {
-            world.complain(format!("{}/{shard} has {id} to do and does nothing for {} s", group.name, (now - from) / SECOND));
+            world.complain(format!(
+                "{}/{shard} has {id} to do and does nothing for {} s",
+                group.name,
+                (now - from) / SECOND
+            ));
             return;
         }
     }
@@ -102,8 +106,10 @@ fn order(world: &World) {
     let groups = world.groups.borrow();
     let events = world.events.borrow();
     for (at, group) in groups.iter().enumerate().filter(|(at, _)| world.plan.groups[*at].ordered) {
-        let mut rows: Vec<&Known> =
-            events.values().filter(|known| known.order.is_some() && known.key.is_some() && world.expected(at, group, known)).collect();
+        let mut rows: Vec<&Known> = events
+            .values()
+            .filter(|known| known.order.is_some() && known.key.is_some() && world.expected(at, group, known))
+            .collect();
         rows.sort_by_key(|known| (known.key.clone(), known.order));
         for pair in rows.windows(2) {
             if pair[0].key == pair[1].key && pair[0].order.map(|o| o.0) == pair[1].order.map(|o| o.0) {

@@ -236,7 +236,9 @@ impl World {
         {
             let mut groups = self.groups.borrow_mut();
             let group = &mut groups[run.group];
-            self.tell(|| format!("p{} {}/{} epoch {} runs {} {name}", run.pid, group.name, run.shard, run.epoch, run.id));
+            self.tell(|| {
+                format!("p{} {}/{} epoch {} runs {} {name}", run.pid, group.name, run.shard, run.epoch, run.id)
+            });
             let marker = group.markers.get(&run.shard);
             if marker.is_none_or(|marker| marker.epoch != run.epoch || marker.owner.is_none()) {
                 self.complain(format!(

@@ -60,7 +60,12 @@ fn readable(fd: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
-pub(super) async fn run(args: &Args, source: Option<&str>, maker: &Maker, emitter: &mut Emitter) -> Result<Code, Failure> {
+pub(super) async fn run(
+    args: &Args,
+    source: Option<&str>,
+    maker: &Maker,
+    emitter: &mut Emitter,
+) -> Result<Code, Failure> {
     let file = source.and_then(|source| source.strip_prefix('@'));
     match file {
         Some(path) => {

@@ -23,7 +23,9 @@ pub(super) fn from_args(args: &Args, world: &World) -> Result<(Data, Option<&'st
             Err(Failure::usage(what).help("give -f and -F, or DATA, not both"))
         }
         (None, true) => object(args),
-        (None, false) if args.text => Err(Failure::usage("--text without DATA").help("evbus emit TYPE --text 'some text'")),
+        (None, false) if args.text => {
+            Err(Failure::usage("--text without DATA").help("evbus emit TYPE --text 'some text'"))
+        }
         (None, false) => Ok((Data::Absent, None)),
         (Some(data), false) => given(args, data, world),
     }
@@ -48,8 +50,7 @@ fn given(args: &Args, data: &str, world: &World) -> Result<(Data, Option<&'stati
 /// JSON text, kept byte for byte.
 fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure> {
     let data = Data::json(text.trim()).map_err(|error| {
-        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown)))
-            .help("--text, if it is meant as text")
+        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).help("--text, if it is meant as text")
     })?;
     Ok((data, Some("application/json")))
 }
@@ -69,7 +70,8 @@ fn object(args: &Args) -> Result<(Data, Option<&'static str>), Failure> {
     for field in &args.json_field {
         let (key, value) = pair("-F", field)?;
         let value = serde_json::from_str(value).map_err(|error| {
-            Failure::usage(format!("-F {field}: '{value}' is not JSON: {error}")).help(format!("-f {field}, for a string"))
+            Failure::usage(format!("-F {field}: '{value}' is not JSON: {error}"))
+                .help(format!("-f {field}, for a string"))
         })?;
         fields.insert(key.to_owned(), value);
     }

@@ -46,9 +46,9 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
     let place = opened.place();
     let to = definition::resolve(&*place.store, &*place.clock, start).await?;
     for shard in 0..found.definition.shards {
-        match read_marker(place, &group, shard, &found.definition.start).await {
+        match read_marker(place, &group, shard, &found.definition).await {
             Ok(_) => request::ask(place, &group, shard, &Request::Reset { to: to.clone() }).await?,
-            Err(error) if error.kind() == ErrorKind::Damaged => rewrite(place, &group, shard, &to).await?,
+            Err(error) if error.kind() == ErrorKind::Damaged => rewrite(place, &group, shard, &found.definition, &to).await?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -81,10 +81,17 @@ async fn consequence(
 }
 
 /// Writes a marker that cannot be read anew. Its owner, if there is one, is fenced by that.
-async fn rewrite(place: &Place, group: &GroupName, shard: u16, to: &Position) -> Result<(), Failure> {
+async fn rewrite(
+    place: &Place,
+    group: &GroupName,
+    shard: u16,
+    definition: &Definition,
+    to: &Position,
+) -> Result<(), Failure> {
     let key = keys::marker(group, shard);
     let Some(object) = place.store.get(&key).await? else { return Ok(()) };
     let marker = Marker {
+        made: definition.created,
         epoch: epoch_in(&object.bytes) + 1,
         nonce: format!("{:016x}", place.clock.random()),
         ..Marker::new(to.clone())

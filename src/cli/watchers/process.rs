@@ -40,6 +40,6 @@ pub(in crate::cli) fn process_of(owner: &Owner) -> Process {
         _ if std::fs::read_to_string(format!("/proc/{}/stat", owner.pid)).is_ok_and(|stat| stat.contains(") Z ")) => {
             Process::Gone
         }
-        _ => Process::MayLive,
+        _ => Process::Lives,
     }
 }

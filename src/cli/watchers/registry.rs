@@ -85,8 +85,13 @@ fn agree(watcher: &Watcher, filter: &TypeFilter, definition: &Definition) -> Res
         return Err(Failure::usage(what).help(format!("evbus group set {group} {}", [flags, not].concat().join(" "))));
     }
     if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
-        let what = format!("group '{group}' has {}, not {shards}; that is fixed when it is made", shards_text(definition.shards));
-        return Err(Failure::usage(what).help(format!("leave shards out, or give another group: evbus group create {group}-{shards} --shards {shards}")));
+        let what = format!(
+            "group '{group}' has {}, not {shards}; that is fixed when it is made",
+            shards_text(definition.shards)
+        );
+        return Err(Failure::usage(what).help(format!(
+            "leave shards out, or give another group: evbus group create {group}-{shards} --shards {shards}"
+        )));
     }
     Ok(())
 }
@@ -131,7 +136,11 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
 }
 
 /// Events that the patterns miss by a hair: `7 more match 'backup.**'`.
-pub(in crate::cli) async fn near_misses(ready: &Ready, since: EventTime, opened: &Opened) -> Result<Option<String>, Failure> {
+pub(in crate::cli) async fn near_misses(
+    ready: &Ready,
+    since: EventTime,
+    opened: &Opened,
+) -> Result<Option<String>, Failure> {
     let filter = ready.registered.definition.filter(&ready.watcher.group)?;
     for pattern in filter.types_text() {
         let wider = match pattern.strip_suffix(".*") {

@@ -1,0 +1,255 @@
+//! How operations end: each answer is taken into the state, and what it allows is started.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn apply(&mut self, ended: Ended) {
+        match ended {
+            Ended::Looked { shard, owned, marker, looked } => self.looked(shard, owned, marker, looked),
+            Ended::Took { shard, marker, looked, unclean, committed } => {
+                self.took(shard, *marker, *looked, unclean, committed);
+            }
+            Ended::Committed { shard, epoch, then, committed } => self.committed(shard, epoch, then, committed),
+            Ended::Hot(found) => self.found(found),
+            Ended::Requests(pending) => self.asked(pending),
+            Ended::Definition(registered) => self.defined(registered),
+            Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
+            Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
+            Ended::Buried { shard, epoch, name, written } => self.buried(shard, epoch, &name, written),
+            Ended::Deleted => {}
+        }
+    }
+
+    /// The owned shard that an operation was started for; none if it has changed hands since.
+    pub(super) fn owned(&mut self, shard: u16, epoch: u64) -> Option<&mut Shard> {
+        let owned = self.shards.get_mut(usize::from(shard))?.owned.as_deref_mut()?;
+        (owned.marker.epoch == epoch).then_some(owned)
+    }
+
+    /// Whether an answer came; a missing one is told once, a refusal ends the worker.
+    pub(super) fn answer<T>(&mut self, answer: StoreResult<T>) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                if self.trouble.take().is_some() {
+                    self.report(Fact::GoesOn);
+                }
+                Some(value)
+            }
+            Err(error) if error.kind() == crate::store::ErrorKind::Unavailable => {
+                if self.trouble.is_none() {
+                    self.report(Fact::Unreachable { error: &error });
+                    self.trouble = Some(error.to_string());
+                }
+                None
+            }
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    pub(super) fn committed(&mut self, number: u16, epoch: u64, then: Followup, committed: Committed) {
+        let now = self.now();
+        match committed {
+            Committed::Fenced => {
+                if self.owned(number, epoch).is_some() {
+                    self.lose(number);
+                }
+            }
+            Committed::Failed(error) => {
+                self.answer::<()>(Err(error));
+                self.lose(number);
+            }
+            Committed::Yes { version, sent } => {
+                let Some(shard) = self.owned(number, epoch) else { return };
+                shard.committed(version, sent, now, &then);
+                self.follow_up(number, then);
+            }
+        }
+    }
+
+    /// The shard is somebody else's, or cannot be held any longer.
+    pub(super) fn lose(&mut self, number: u16) {
+        let now = self.now();
+        let watched = &mut self.shards[usize::from(number)];
+        if let Some(mut shard) = watched.owned.take() {
+            shard.fenced();
+        }
+        watched.sighting = None;
+        watched.quiet = false;
+        watched.look_at = now;
+        self.report(Fact::Fenced { shard: number });
+    }
+
+    /// What only a durable marker allows.
+    pub(super) fn follow_up(&mut self, number: u16, then: Followup) {
+        let at = usize::from(number);
+        for key in then.deletes {
+            let place = self.desk.place.clone();
+            // One that stays is deleted, or asked for, another time.
+            self.ops.push(Box::pin(async move {
+                let _ = place.store.delete(&key).await;
+                Ended::Deleted
+            }));
+        }
+        for (name, open) in then.letters {
+            self.bury(number, name, open);
+        }
+        for name in then.launches {
+            let may = self.shards[at].owned.as_deref().and_then(|shard| shard.launch_counted(&name));
+            if let Some(launch) = may {
+                self.launch(at, launch);
+            }
+        }
+        if then.given_back {
+            self.shards[at].owned = None;
+            self.shards[at].sighting = None;
+            // Whether it is quiet its next look tells.
+            self.shards[at].quiet = false;
+        }
+    }
+
+    pub(super) fn bury(&mut self, number: u16, name: EventName, open: Open) {
+        let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
+            return;
+        };
+        let desk = self.desk.clone();
+        self.ops.push(Box::pin(async move {
+            let written = letter::write(&desk.place, &desk.group, &name, &open).await;
+            Ended::Buried { shard: number, epoch, name, written }
+        }));
+    }
+
+    pub(super) fn buried(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {
+        let written = self.answer(written).is_some();
+        if let Some(shard) = self.owned(number, epoch) {
+            if written { shard.buried(name) } else { shard.unburied(name) }
+        }
+    }
+
+    pub(super) fn asked(&mut self, pending: StoreResult<Vec<request::Pending>>) {
+        self.asking = false;
+        let now = self.now();
+        let Some(pending) = self.answer(pending) else {
+            self.asked_at = now + Duration::from_secs(1);
+            return;
+        };
+        self.pending = pending;
+        for at in 0..self.shards.len() {
+            let watched = &mut self.shards[at];
+            if let Some(shard) = watched.owned.as_deref_mut().filter(|shard| !shard.giving_back) {
+                if shard.fold(&self.pending) {
+                    watched.look_at = now;
+                }
+            } else if self.pending.iter().any(|asked| usize::from(asked.shard) == at) {
+                watched.quiet = false;
+                watched.seen = false;
+                watched.look_at = now;
+            }
+        }
+    }
+
+    pub(super) fn defined(&mut self, registered: StoreResult<Option<Registered>>) {
+        self.defining = false;
+        let Some(found) = self.answer(registered) else { return };
+        let Some(registered) = found else {
+            let what = format!("group '{}' was removed", self.desk.group);
+            self.failure.get_or_insert(StoreError::new(crate::store::ErrorKind::Unfit, what));
+            return;
+        };
+        if registered == self.registered {
+            return;
+        }
+        if registered.definition.created != self.registered.definition.created {
+            let what = format!("group '{}' was removed and made anew", self.desk.group);
+            self.failure.get_or_insert(StoreError::new(crate::store::ErrorKind::Unfit, what));
+            return;
+        }
+        let was = self.paused();
+        match registered.definition.filter(&self.desk.group) {
+            Ok(filter) => self.desk.filter = Rc::new(filter),
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                return;
+            }
+        }
+        self.registered = registered;
+        if was != self.paused() {
+            self.report(Fact::Paused { paused: self.paused() });
+        }
+        let now = self.now();
+        for watched in &mut self.shards {
+            watched.quiet = false;
+            watched.again |= watched.looking;
+            watched.look_at = now;
+        }
+    }
+
+    pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<u64>) {
+        self.reading_keys.remove(name);
+        let Some(key) = self.answer(key) else { return };
+        if let Some(shard) = self.owned(number, epoch) {
+            shard.learn_key(name, key);
+        }
+    }
+
+    pub(super) fn ran(&mut self, number: u16, epoch: u64, name: &EventName, attempt: u32, ran: Option<Ran>) {
+        let now = self.now();
+        let wall = self.wall();
+        // Aborted: the shard was lost or reset, and has forgotten it.
+        let Some(ran) = ran else { return };
+        if self.owned(number, epoch).is_none_or(|shard| !shard.running.contains_key(name)) {
+            return;
+        }
+        let (succeeded, took) = ran.success();
+        let judged = run::judge(ran, name, attempt, &self.settings.retry, wall, self.desk.place.clock.random());
+        match &judged {
+            run::Judged::Verdict(verdict) => {
+                self.unstall();
+                self.report_verdict(name, attempt, verdict, took);
+            }
+            run::Judged::Unread(why) => self.report(Fact::Stalled { why }),
+            run::Judged::NotStarted(why) => self.stall(why),
+        }
+        let Some(shard) = self.owned(number, epoch) else { return };
+        match judged {
+            run::Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
+            run::Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
+            run::Judged::NotStarted(_) => shard.settle(name, Verdict::Again, false, now),
+        }
+    }
+
+    /// The handler cannot be started, whatever the event: said once, and tried again after a while.
+    pub(super) fn stall(&mut self, why: &str) {
+        self.stalled_until = Some(self.now() + STALL);
+        if self.summary.stalled.replace(why.to_owned()).is_none() {
+            self.report(Fact::Stalled { why });
+        }
+    }
+
+    pub(super) fn unstall(&mut self) {
+        self.stalled_until = None;
+        if self.summary.stalled.take().is_some() {
+            self.report(Fact::GoesOn);
+        }
+    }
+
+    pub(super) fn report_verdict(&mut self, name: &EventName, attempt: u32, verdict: &Verdict, took: Duration) {
+        match verdict {
+            Verdict::Done => {
+                self.summary.done += 1;
+                self.report(Fact::Done { name, took });
+            }
+            Verdict::Retry { next, why } => {
+                self.summary.retries += 1;
+                self.report(Fact::Retrying { name, attempt, next: *next, why });
+            }
+            Verdict::Dead { why, .. } => {
+                self.summary.dead += 1;
+                self.report(Fact::Dead { name, attempt, why });
+            }
+            Verdict::Again => {}
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Finding work and shards: warm looks at a shard, hot listings of what is new, and whether to take a shard.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn plan_look(&mut self, at: usize) {
+        let now = self.now();
+        let watched = &self.shards[at];
+        let more = watched.owned.as_deref().is_some_and(|shard| {
+            shard.wants_more()
+                && (watched.last_look_through.as_ref() != Some(shard.through()) || shard.window_end().is_some())
+        });
+        let due = watched.look_at <= now && !(watched.quiet && watched.owned.is_none());
+        let giving_back = watched.owned.as_deref().is_some_and(|shard| shard.giving_back);
+        if watched.looking || giving_back || self.failure.is_some() || !(due || more) {
+            return;
+        }
+        if self.ending() || (self.draining() && watched.seen && watched.owned.is_none() && !self.waits()) {
+            return;
+        }
+        self.look(at);
+    }
+
+    /// Looks at a shard: its marker, if it is not mine, and its window.
+    pub(super) fn look(&mut self, at: usize) {
+        let raise_to = self.raise_to(at);
+        let now = self.now();
+        let watched = &mut self.shards[at];
+        watched.looking = true;
+        watched.look_at = now + Duration::from_secs(4).max(watched.sights.took * 20);
+        let through = watched.owned.as_deref().map(|shard| shard.through().clone());
+        watched.last_look_through.clone_from(&through);
+        let (desk, window) = (self.desk.clone(), self.settings.bounds.window);
+        let definition = self.registered.definition.clone();
+        let shard = u16::try_from(at).unwrap_or(u16::MAX);
+        self.ops.push(Box::pin(async move {
+            if let Some(through) = through {
+                let looked = desk.look(shard, &through, raise_to, window).await;
+                return Ended::Looked { shard, owned: true, marker: None, looked };
+            }
+            match desk.marker(shard, &definition).await {
+                Err(error) => Ended::Looked { shard, owned: false, marker: None, looked: Err(error) },
+                Ok((marker, version)) => {
+                    let looked = desk.look(shard, &marker.through, None, window).await;
+                    Ended::Looked { shard, owned: false, marker: Some((marker, version)), looked }
+                }
+            }
+        }));
+    }
+
+    /// What W should be raised to before the next look at an owned shard, so that `through` can move.
+    pub(super) fn raise_to(&self, at: usize) -> Option<EventTime> {
+        let watched = &self.shards[at];
+        let shard = watched.owned.as_deref()?;
+        let w = shard.survey.as_ref().map_or(EventTime::MIN, |survey| survey.w);
+        let limit = self.wall().minus(self.desk.place.store.profile().lag);
+        let passable = watched.sights.newest.filter(|newest| *newest <= limit).or(watched.sights.passable);
+        let last_listed = shard.survey.as_ref().filter(|survey| survey.cut);
+        let passable = passable.map(|time| match last_listed.and_then(|survey| survey.names.back()) {
+            // No further than the names that the window shows.
+            Some(last) => time.min(last.time()),
+            None => time,
+        });
+        let seal = self.seal(shard, limit);
+        [passable, shard.window_end(), seal].into_iter().flatten().max().filter(|time| *time > w)
+    }
+
+    /// Where a listing costs what its last folder holds, a shard that ends puts that folder behind it.
+    pub(super) fn seal(&self, shard: &Shard, limit: EventTime) -> Option<EventTime> {
+        if !self.desk.place.store.profile().scans_folders || *shard.through() == Position::START {
+            return None;
+        }
+        let end = shard.through().time().minute_end();
+        // What is listed may lie in my future: it is no reason to keep this folder.
+        let idle =
+            shard.survey.as_ref().is_some_and(|survey| survey.names.front().is_none_or(|name| name.time() > end));
+        (idle && end <= limit && shard.through().time() < end).then_some(end)
+    }
+
+    pub(super) fn sealable(&self, marker: &Marker, limit: EventTime) -> bool {
+        let end = marker.through.time().minute_end();
+        self.desk.place.store.profile().scans_folders
+            && marker.through != Position::START
+            && marker.through.time() < end
+            && end <= limit
+    }
+
+    pub(super) fn plan_hot(&mut self) {
+        let now = self.now();
+        if self.draining() || self.hot_running || now < self.hot_at || self.ending() {
+            return;
+        }
+        // While a window is full nothing new can start anyway.
+        let full = self
+            .shards
+            .iter()
+            .filter_map(|shard| shard.owned.as_deref())
+            .all(|shard| shard.survey.as_ref().is_some_and(|survey| survey.cut));
+        if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
+            self.hot_at = now + self.poll_range().0;
+            return;
+        }
+        self.hot_running = true;
+        // A clock that was set back takes the cursor along: it never passes my clock.
+        self.hot_cursor = self.hot_cursor.min(self.wall());
+        let cursor = self.hot_cursor.max(self.least_through());
+        let (desk, limit) = (self.desk.clone(), self.settings.bounds.window);
+        // A listing that was cut off is gone on with: a clock that is behind leaves the cursor where it is.
+        let after = self.hot_after.take().unwrap_or_else(|| Position::Time(cursor).list_after());
+        self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit).await) }));
+    }
+
+    /// How far every shard is known to have come.
+    pub(super) fn least_through(&self) -> EventTime {
+        let through = |watched: &Watched| {
+            watched
+                .owned
+                .as_deref()
+                .map(|shard| shard.through().time())
+                .or(watched.last_look_through.as_ref().map(Position::time))
+        };
+        self.shards.iter().map(|watched| through(watched).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
+    }
+
+    pub(super) fn see(&mut self, at: usize, sights: Sights) {
+        if let Some(key) = sights.foreign.as_deref().filter(|_| !self.foreign_told) {
+            self.report(Fact::Foreign { key });
+            self.foreign_told = true;
+        }
+        // Only a hot listing moves its cursor: what one shard's listing shows the others have not been told of.
+        self.shards[at].sights = sights;
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        number: u16,
+        owned: bool,
+        marker: Option<(Marker, Option<Version>)>,
+        looked: StoreResult<Looked>,
+    ) {
+        let at = usize::from(number);
+        self.shards[at].looking = false;
+        let now = self.now();
+        let Some(looked) = self.answer(looked) else {
+            self.shards[at].look_at = now + Duration::from_secs(1);
+            return;
+        };
+        self.see(at, looked.sights.clone());
+        let confirm = self.settings.ordered;
+        let warm = self.warm(&looked.sights);
+        let watched = &mut self.shards[at];
+        watched.look_at = now + warm;
+        if owned {
+            // A reset may have come in between: then the listing began too far behind, and says nothing.
+            let from = watched.last_look_through.clone();
+            let stale = |shard: &Shard| from.as_ref().is_none_or(|from| from > shard.through());
+            if watched.owned.as_deref().is_some_and(stale) {
+                watched.look_at = now;
+                return;
+            }
+            if let Some(shard) = watched.owned.as_deref_mut() {
+                shard.surveyed(looked.survey, confirm);
+                if shard.has_unconfirmed() {
+                    watched.look_at = now;
+                }
+            }
+            watched.seen = true;
+        } else if let Some((marker, version)) = marker {
+            self.consider(at, marker, version, looked);
+        }
+    }
+
+    /// Decides about a shard that is not mine: leave it, watch it, or take it.
+    pub(super) fn consider(&mut self, at: usize, marker: Marker, version: Option<Version>, looked: Looked) {
+        let (now, wall) = (self.now(), self.wall());
+        let limit = wall.minus(self.desk.place.store.profile().lag).max(looked.survey.w);
+        let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
+        let wanted = looked.survey.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
+        // A window of which all is done hides what lies behind it.
+        let wanted = wanted || looked.survey.cut;
+        let passable = looked.sights.passable.filter(|time| *time <= limit);
+        let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
+        let can_pass = passable.is_some() && settled;
+        let sealable = self.sealable(&marker, limit);
+        let paused = self.paused();
+        let (over, draining) = (self.told_to_end(), self.draining());
+        let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| (self.alive)(owner));
+        let watched = &mut self.shards[at];
+        watched.last_look_through = Some(marker.through.clone());
+        let sighting = Sighting::see(watched.sighting.take(), version.as_ref(), now);
+        let may = lease::may_take(marker.owner.as_ref(), process, &sighting, self.settings.lease, now);
+        watched.sighting = Some(sighting);
+        // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
+        let abandoned = marker.owner.is_some() && may;
+        let work = (wanted && !paused) || asked || can_pass || sealable || abandoned;
+        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
+        let behind = marker.through.time() < self.hot_cursor;
+        let again = std::mem::take(&mut watched.again);
+        if again {
+            watched.look_at = now;
+        }
+        watched.quiet =
+            marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
+        watched.held = wanted && marker.owner.is_some() && !may;
+        let stands = *watched.first_version.get_or_insert_with(|| version.clone()) == version;
+        if work && may && !over {
+            self.take(at, marker, version, looked);
+        } else if draining && watched.held && stands && process == Process::MayLive && !over {
+            // A drain remembers nothing of the last one: it stays for a lease, or until the owner shows that it lives.
+            watched.look_at = now + Duration::from_secs(1);
+        } else {
+            watched.seen = true;
+        }
+    }
+
+    /// A worker that was told to stop takes nothing more.
+    pub(super) fn told_to_end(&self) -> bool {
+        self.failure.is_some() || *self.stop.borrow() != Stop::No
+    }
+
+    pub(super) fn take(&mut self, at: usize, mut marker: Marker, version: Option<Version>, looked: Looked) {
+        let unclean = marker.owner.is_some();
+        marker.take(Owner { since: self.wall(), ..self.me.clone() });
+        marker.nonce = format!("{:016x}", self.desk.place.clock.random());
+        let mut bytes = crate::bus::to_json(&marker);
+        bytes.push(b'\n');
+        let (epoch, nonce) = (marker.epoch, marker.nonce.clone());
+        let commit = Commit { bytes, epoch, nonce, version, then: Followup::default() };
+        let shard = u16::try_from(at).unwrap_or(u16::MAX);
+        self.shards[at].looking = true;
+        let desk = self.desk.clone();
+        self.ops.push(Box::pin(async move {
+            let committed = desk.commit(shard, &commit).await;
+            Ended::Took { shard, marker: Box::new(marker), looked: Box::new(looked), unclean, committed }
+        }));
+    }
+
+    pub(super) fn took(&mut self, number: u16, marker: Marker, looked: Looked, unclean: bool, committed: Committed) {
+        let at = usize::from(number);
+        let now = self.now();
+        self.shards[at].looking = false;
+        self.shards[at].seen = true;
+        match committed {
+            Committed::Yes { version, sent } => {
+                let (group, bounds) = (self.desk.group.clone(), self.settings.bounds);
+                let has_work = looked.survey.cut
+                    || !marker.open.is_empty()
+                    || looked.survey.names.iter().any(|name| marker.lacks(name));
+                let mut shard = Shard::taken(group, number, Taken { marker, version, sent }, now, bounds);
+                if !has_work {
+                    // Taken only to let `through` pass: given back as soon as it has.
+                    shard.last_active = now.saturating_sub(Duration::from_secs(60));
+                }
+                shard.surveyed(looked.survey, self.settings.ordered);
+                shard.fold(&self.pending);
+                // What an earlier owner has announced or left to delete comes with the first commit.
+                shard.dirty |= shard.marker.open.values().any(|open| open.dead.is_some());
+                let watched = &mut self.shards[at];
+                watched.owned = Some(Box::new(shard));
+                watched.quiet = false;
+                watched.held = false;
+                watched.closed = false;
+                // Look again at once: what must be confirmed is, and W can be raised for what is there.
+                watched.look_at = now;
+                self.report(Fact::Took { shard: number, unclean });
+            }
+            Committed::Fenced => self.shards[at].look_at = now,
+            Committed::Failed(error) => {
+                self.answer::<()>(Err(error));
+            }
+        }
+    }
+
+    pub(super) fn found(&mut self, found: StoreResult<(Vec<EventName>, bool, Sights)>) {
+        self.hot_running = false;
+        let now = self.now();
+        let (least, most) = self.poll_range();
+        let answer = self.answer(found);
+        let news = answer.as_ref().is_some_and(|(_, _, sights)| sights.newest.is_some());
+        self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
+        self.hot_at = now + self.hot_pause;
+        let Some((names, cut, sights)) = answer else { return };
+        if let Some(newest) = sights.newest {
+            self.hot_cursor = self.hot_cursor.max(newest);
+            for watched in &mut self.shards {
+                // Wanted or not, `through` must pass it before the shard is quiet again.
+                watched.sights.newest = watched.sights.newest.max(Some(newest));
+                watched.closed = false;
+                watched.again |= watched.looking;
+                if std::mem::take(&mut watched.quiet) {
+                    watched.look_at = now + Duration::from_secs(4);
+                }
+            }
+        }
+        let confirm = self.settings.ordered;
+        // What lies in my future is listed each time: only its first sight is news.
+        let known: HashSet<EventName> = names.iter().filter(|name| self.sighted.contains(*name)).cloned().collect();
+        if self.sighting.len() < 2 * self.settings.bounds.window {
+            self.sighting.extend(names.iter().cloned());
+        }
+        match names.last().filter(|_| cut) {
+            Some(last) => {
+                self.hot_after = Some(last.key());
+                self.hot_at = now + least;
+            }
+            None => self.sighted = std::mem::take(&mut self.sighting),
+        }
+        for name in names {
+            let watched = &mut self.shards[usize::from(name.lane().shard(self.desk.shards))];
+            if watched.owned.is_none() && known.contains(&name) {
+                continue;
+            }
+            match watched.owned.as_deref_mut() {
+                Some(shard) => {
+                    if shard.found(name, confirm) && confirm {
+                        watched.look_at = now;
+                    }
+                }
+                None => {
+                    watched.quiet = false;
+                    watched.again |= watched.looking;
+                    watched.look_at = now;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What a worker starts now: handlers, commits, questions; and when it must wake up.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn plan(&mut self) {
+        self.heed_stop();
+        for at in 0..self.shards.len() {
+            if let Some(shard) = &mut self.shards[at].owned {
+                shard.advance();
+            }
+        }
+        self.plan_starts();
+        for at in 0..self.shards.len() {
+            self.plan_look(at);
+            self.plan_give_back(at);
+            self.plan_commit(at);
+        }
+        self.plan_hot();
+        self.plan_questions();
+    }
+
+    /// The second stop, and a stop that takes too long, end the handlers too.
+    pub(super) fn heed_stop(&mut self) {
+        let level = *self.stop.borrow();
+        if level == Stop::No {
+            return;
+        }
+        let now = self.now();
+        let since = *self.stopped_at.get_or_insert(now);
+        let late = now.saturating_sub(since) >= self.settings.stop_timeout;
+        if (level == Stop::Handlers || late) && !self.told_handlers {
+            self.told_handlers = true;
+            self.handler.stop();
+        }
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.shards.iter().filter_map(|shard| shard.owned.as_ref()).map(|shard| shard.running.len()).sum()
+    }
+
+    pub(super) fn alone_runs(&self) -> bool {
+        let shards = self.shards.iter().filter_map(|shard| shard.owned.as_ref());
+        shards.flat_map(|shard| shard.running.values()).any(|run| run.alone)
+    }
+
+    pub(super) fn careful(&self) -> bool {
+        self.shards.iter().filter_map(|shard| shard.owned.as_ref()).any(|shard| shard.careful())
+    }
+
+    pub(super) fn next_of(&self, shard: &Shard) -> Next {
+        shard.next(&self.settings.retry, self.settings.ordered, self.wall())
+    }
+
+    pub(super) fn plan_starts(&mut self) {
+        let careful = self.careful();
+        if careful && !std::mem::replace(&mut self.careful_told, careful) {
+            self.report(Fact::Careful);
+        }
+        self.careful_told = careful;
+        let shards = self.shards.len();
+        let mut blocked = vec![false; shards];
+        while blocked.contains(&false) {
+            // The shards in turn, from where the last start was: a single free place must not always go to the first.
+            for at in (0..shards).map(|step| (self.turn + step) % shards).collect::<Vec<_>>() {
+                if !blocked[at] {
+                    blocked[at] = !self.start_one(at, careful);
+                    if !blocked[at] {
+                        self.turn = (at + 1) % shards;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts the next event of a shard; false if none may start now.
+    pub(super) fn start_one(&mut self, at: usize, careful: bool) -> bool {
+        if self.starts_over() || self.running() >= self.settings.concurrency || self.alone_runs() {
+            return false;
+        }
+        let now = self.now();
+        if self.stalled_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let idle = self.running() == 0;
+        let Some(shard) = self.shards[at].owned.as_deref() else { return false };
+        if shard.giving_back || !self.settings.lease.may_start(shard.commit_sent, now) {
+            return false;
+        }
+        match self.next_of(shard) {
+            Next::Nothing => false,
+            Next::ReadKey(name) => {
+                self.read_key(at, name);
+                false
+            }
+            Next::Start(name) => {
+                let alone = careful || shard.suspect(&name);
+                let again = shard.succeeded_already(&name);
+                if alone && !idle {
+                    return false;
+                }
+                let Some(shard) = self.shards[at].owned.as_deref_mut() else { return false };
+                if again {
+                    shard.settle(&name, Verdict::Done, false, now);
+                    return true;
+                }
+                // It has killed its worker each time: nobody is left who could say so after another run.
+                if shard.spent(&name, self.settings.retry.max_attempts) {
+                    let why = "its worker died with it each time".to_owned();
+                    let letter = letter::fresh_name(&name, self.desk.place.clock.random());
+                    let verdict = Verdict::Dead { letter, why, stderr: String::new(), exit: None };
+                    let attempt = shard.settle_spent(&name, verdict.clone(), now);
+                    self.report_verdict(&name, attempt, &verdict, Duration::ZERO);
+                    return true;
+                }
+                self.started += 1;
+                if let Some(launch) = shard.start(&name, alone, now) {
+                    self.launch(at, launch);
+                }
+                true
+            }
+        }
+    }
+
+    pub(super) fn launch(&mut self, at: usize, launch: Launch) {
+        self.report(Fact::Started { name: &launch.name, attempt: launch.attempt });
+        let Some(shard) = self.shards[at].owned.as_deref_mut() else { return };
+        let (handle, registration) = AbortHandle::new_pair();
+        if let Some(run) = shard.running.get_mut(&launch.name) {
+            run.abort = Some(handle);
+        }
+        let (number, epoch) = (shard.number, shard.marker.epoch);
+        let task = Task {
+            place: self.desk.place.clone(),
+            group: self.desk.group.clone(),
+            filter: Rc::clone(&self.desk.filter),
+            handler: Rc::clone(&self.handler),
+            epoch,
+            max_attempts: self.settings.retry.max_attempts,
+            max_event_bytes: self.settings.max_event_bytes,
+            url: self.settings.url.clone(),
+            tenure: run::Tenure { lease: self.settings.lease, commit_sent: Rc::clone(&shard.tenure) },
+        };
+        let (name, attempt) = (launch.name.clone(), launch.attempt);
+        let running = Abortable::new(async move { run::run(task, launch).await }, registration);
+        self.ops.push(Box::pin(async move {
+            let ran = running.await.ok();
+            Ended::Ran { shard: number, epoch, name, attempt, ran }
+        }));
+    }
+
+    pub(super) fn read_key(&mut self, at: usize, name: EventName) {
+        let Some(shard) = self.shards[at].owned.as_deref() else { return };
+        if !self.reading_keys.insert(name.clone()) {
+            return;
+        }
+        let (number, epoch) = (shard.number, shard.marker.epoch);
+        let letter = shard.marker.open.get(&name).and_then(|open| open.letter.clone());
+        let (desk, most) = (self.desk.clone(), self.settings.max_event_bytes);
+        self.ops.push(Box::pin(async move {
+            let key = run::ordering_key(&desk.place, &desk.group, &name, letter.as_deref(), most).await;
+            Ended::Key { shard: number, epoch, name, key }
+        }));
+    }
+
+    /// An idle shard is given back: at once by a worker that ends, else after a minute.
+    pub(super) fn plan_give_back(&mut self, at: usize) {
+        let now = self.now();
+        let ending = self.ending();
+        let Some(shard) = self.shards[at].owned.as_deref() else { return };
+        if shard.giving_back || shard.committing || !shard.running.is_empty() || self.shards[at].looking {
+            return;
+        }
+        let nothing_left = shard.marker.open.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
+        let patience = Duration::from_secs(60);
+        let idle = nothing_left && self.passed_all(at) && now.saturating_sub(shard.last_active) >= patience;
+        if !(ending || idle) || (shard.busy() && self.failure.is_none()) {
+            return;
+        }
+        // A last look lets `through` pass what it can, so that the next one finds nothing to do.
+        let can_pass = self.raise_to(at).is_some() && !self.shards[at].closed && *self.stop.borrow() == Stop::No;
+        if can_pass && self.failure.is_none() && shard.survey.is_some() {
+            self.shards[at].closed = true;
+            self.look(at);
+            return;
+        }
+        self.note_left(at);
+        if let Some(shard) = self.shards[at].owned.as_deref_mut() {
+            shard.giving_back = true;
+            shard.marker.give_back();
+            shard.dirty = true;
+        }
+    }
+
+    /// Whether `through` has passed everything seen that my clock has reached.
+    pub(super) fn passed_all(&self, at: usize) -> bool {
+        let watched = &self.shards[at];
+        let Some(shard) = watched.owned.as_deref() else { return false };
+        let newest = watched.sights.newest.max(Some(self.hot_cursor).filter(|time| *time != EventTime::MIN));
+        newest.is_none_or(|newest| newest <= shard.through().time())
+    }
+
+    pub(super) fn note_left(&mut self, at: usize) {
+        let Some(shard) = self.shards[at].owned.as_deref() else { return };
+        let left = shard.marker.open.len() + shard.waiting_len();
+        self.summary.left += u64::try_from(left).unwrap_or(u64::MAX);
+        let due = shard.next_due();
+        self.summary.next_retry = match (self.summary.next_retry, due) {
+            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
+    }
+
+    pub(super) fn plan_commit(&mut self, at: usize) {
+        let (now, gap) = (self.now(), self.desk.place.store.profile().commit_gap);
+        let Some(shard) = self.shards[at].owned.as_deref_mut() else { return };
+        if !shard.must_commit(self.settings.lease, gap, now) {
+            return;
+        }
+        let nonce = format!("{:016x}", self.desk.place.clock.random());
+        let commit = shard.commit(nonce);
+        let (number, epoch, then, desk) = (shard.number, commit.epoch, commit.then.clone(), self.desk.clone());
+        self.ops.push(Box::pin(async move {
+            let committed = desk.commit(number, &commit).await;
+            Ended::Committed { shard: number, epoch, then, committed }
+        }));
+    }
+
+    pub(super) fn plan_questions(&mut self) {
+        let now = self.now();
+        if self.ending() && !self.draining() {
+            return;
+        }
+        if !self.asking && self.asked_at <= now {
+            self.asking = true;
+            self.asked_at = now + self.poll_range().1.max(Duration::from_secs(4));
+            if self.draining() && !self.waits() {
+                self.asked_at = Duration::MAX;
+            }
+            let desk = self.desk.clone();
+            self.ops.push(Box::pin(async move { Ended::Requests(desk.requests().await) }));
+        }
+        if !self.draining() && !self.defining && self.defined_at <= now {
+            self.defining = true;
+            self.defined_at = now + self.poll_range().1.max(Duration::from_secs(4));
+            let desk = self.desk.clone();
+            self.ops.push(Box::pin(async move { Ended::Definition(desk.definition().await) }));
+        }
+    }
+
+    /// When the loop must wake up, whatever happens.
+    pub(super) fn deadline(&self) -> Duration {
+        let now = self.now();
+        let mut deadline = now + Duration::from_secs(30);
+        let mut at = |time: Duration| deadline = deadline.min(time);
+        if !self.draining() {
+            at(self.hot_at);
+            at(self.defined_at);
+        }
+        if self.asked_at != Duration::MAX {
+            at(self.asked_at);
+        }
+        if let Some(stopped) = self.stopped_at.filter(|_| !self.told_handlers) {
+            at(stopped + self.settings.stop_timeout);
+        }
+        if let Mode::Drain { span: Some(span), .. } = self.settings.mode {
+            at(self.begun + span);
+        }
+        if let Some(stalled) = self.stalled_until {
+            at(stalled);
+        }
+        let gap = self.desk.place.store.profile().commit_gap;
+        for watched in &self.shards {
+            if !watched.looking && !(watched.quiet && watched.owned.is_none()) {
+                at(watched.look_at);
+            }
+            let Some(shard) = watched.owned.as_deref() else { continue };
+            if !shard.committing {
+                at(self.settings.lease.heartbeat_at(shard.commit_sent));
+                if shard.dirty {
+                    at(shard.commit_ended + gap);
+                }
+            }
+            at(shard.last_active + Duration::from_secs(60));
+            if let Some(due) = shard.next_due() {
+                at(now + due.since(self.wall()).max(Duration::from_millis(1)));
+            }
+        }
+        // What is past has had its chance in this plan: wait a little rather than spin.
+        deadline.max(now + Duration::from_millis(5))
+    }
+}
