@@ -186,7 +186,7 @@ impl Standing {
                 Ok((marker, _)) => marker,
                 Err(error) => {
                     self.note(error)?;
-                    Marker::new(definition.start.clone())
+                    Marker { made: definition.created, ..Marker::new(definition.start.clone()) }
                 }
             };
             self.owners.extend(marker.owner.clone().map(|owner| Owned { shard, owner }));

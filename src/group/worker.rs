@@ -188,6 +188,7 @@ pub struct Worker {
     stalled_until: Option<Duration>,
     foreign_told: bool,
     careful_told: bool,
+    full_told: bool,
     failure: Option<StoreError>,
 }
 
@@ -252,6 +253,7 @@ impl Worker {
             stalled_until: None,
             foreign_told: false,
             careful_told: false,
+            full_told: false,
             failure: None,
             settings,
         })

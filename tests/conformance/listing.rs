@@ -197,7 +197,7 @@ pub async fn random_listings_match_a_sorted_set(make: &dyn Fn() -> Bench) {
         let bench = make();
         fill(&*bench.store, keys.clone()).await;
         for (after, limit, modulus) in queries {
-            let kept = move |key: &str| key.len() % modulus == 0;
+            let kept = move |key: &str| key.len().is_multiple_of(modulus);
             let wanted: Vec<&String> = keys.iter().filter(|key| **key > after && kept(key)).collect();
             let expected =
                 Page { keys: wanted.iter().take(limit).map(|key| (*key).clone()).collect(), cut: wanted.len() > limit };

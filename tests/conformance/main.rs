@@ -1,7 +1,12 @@
 //! One suite for every store, and what is special to the directory.
 //!
 //! A new store is proved by one more `conformance!` line.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::future::Future;
 use std::rc::Rc;

@@ -102,7 +102,13 @@ pub async fn deleting_is_final_and_idempotent(make: &dyn Fn() -> Bench) {
     }
     assert_eq!(bytes(store, "state/g/marker-002").await.unwrap(), b"stays");
     assert_eq!(store.put_new("events/a/x.json", b"2").await.unwrap(), Put::Created);
-    swapped(store, "state/g/marker-001", None, b"anew").await;
+    let anew = swapped(store, "state/g/marker-001", None, b"anew").await;
+    // It counts anew, and who slept through the deletion at the same count must not swap it.
+    let mut latest = anew;
+    for _ in 0..5 {
+        latest = swapped(store, "state/g/marker-001", Some(&latest), b"anew").await;
+    }
+    assert_eq!(store.cas("state/g/marker-001", version.as_ref(), b"stale").await.unwrap(), Swap::Conflict);
     assert_eq!(bytes(store, "state/g/marker-001").await.unwrap(), b"anew");
 }
 

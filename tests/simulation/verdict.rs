@@ -165,7 +165,12 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
         .map(|group| {
             // Each half minute, each watcher: events, requests, the definition.
             let listings = (world.present.borrow().len() / group.bounds.window) as u64 + 1;
-            let watching = group.watchers as u64 * (minutes * 2 + 1) * (pages + 2 + listings * 2);
+            let mut each = pages + 2 + listings * 2;
+            if world.present.borrow().len() > 2 * group.bounds.window {
+                // More than a watcher remembers to have seen in its future: it looks at each shard again.
+                each += u64::from(group.shards) * (pages + 2);
+            }
+            let watching = group.watchers as u64 * (minutes * 2 + 1) * each;
             // Every few seconds, each drain: the definition, requests, and each shard's marker, W and events.
             watching + group.drains as u64 * minutes * 12 * (2 + u64::from(group.shards) * (pages + 2))
         })

@@ -48,7 +48,9 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
     for shard in 0..found.definition.shards {
         match read_marker(place, &group, shard, &found.definition).await {
             Ok(_) => request::ask(place, &group, shard, &Request::Reset { to: to.clone() }).await?,
-            Err(error) if error.kind() == ErrorKind::Damaged => rewrite(place, &group, shard, &found.definition, &to).await?,
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                rewrite(place, &group, shard, &found.definition, &to).await?
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -54,7 +54,10 @@ impl Worker {
         let shard = watched.owned.as_deref()?;
         let w = shard.survey.as_ref().map_or(EventTime::MIN, |survey| survey.w);
         let limit = self.wall().minus(self.desk.place.store.profile().lag);
-        let passable = watched.sights.newest.filter(|newest| *newest <= limit).or(watched.sights.passable);
+        // What the hot listing has shown may be gone by now; its time must be passed all the same.
+        let hot = Some(self.hot_cursor).filter(|time| *time != EventTime::MIN);
+        let reached = [watched.sights.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
+        let passable = reached.max(watched.sights.passable);
         let last_listed = shard.survey.as_ref().filter(|survey| survey.cut);
         let passable = passable.map(|time| match last_listed.and_then(|survey| survey.names.back()) {
             // No further than the names that the window shows.
@@ -180,7 +183,9 @@ impl Worker {
         let wanted = wanted || looked.survey.cut;
         let passable = looked.sights.passable.filter(|time| *time <= limit);
         let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
-        let can_pass = passable.is_some() && settled;
+        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
+        let behind = marker.through.time() < self.hot_cursor;
+        let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
         let sealable = self.sealable(&marker, limit);
         let paused = self.paused();
         let (over, draining) = (self.told_to_end(), self.draining());
@@ -193,8 +198,6 @@ impl Worker {
         // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
         let abandoned = marker.owner.is_some() && may;
         let work = (wanted && !paused) || asked || can_pass || sealable || abandoned;
-        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
-        let behind = marker.through.time() < self.hot_cursor;
         let again = std::mem::take(&mut watched.again);
         if again {
             watched.look_at = now;

@@ -10,6 +10,7 @@ impl Worker {
                 shard.advance();
             }
         }
+        self.tell_full();
         self.plan_starts();
         for at in 0..self.shards.len() {
             self.plan_look(at);
@@ -18,6 +19,16 @@ impl Worker {
         }
         self.plan_hot();
         self.plan_questions();
+    }
+
+    /// Nothing is ever cut off silently: a full `open` stops the intake, and is told once.
+    fn tell_full(&mut self) {
+        let full = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).any(Shard::stalled_full);
+        if full && !self.full_told {
+            let why = format!("{} events are open; nothing new starts until some are done", self.settings.bounds.open);
+            self.report(Fact::Stalled { why: &why });
+        }
+        self.full_told = full;
     }
 
     /// The second stop, and a stop that takes too long, end the handlers too.

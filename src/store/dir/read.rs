@@ -1,6 +1,6 @@
 //! Reading an object or a register.
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Shared;
@@ -9,17 +9,38 @@ use crate::store::{ErrorKind, Object, StoreError, StoreResult, Version};
 /// Nothing that evbus writes is larger; a foreign file must not fill the memory.
 const LARGEST_BYTES: u64 = 1 << 30;
 
+/// Tells a file from another of its name: by the time it was written at and its size. Not by its inode, which some
+/// file systems (FUSE) number anew at every look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp(String);
+
+impl Stamp {
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        Self(format!("{}.{:09}-{}", stat.st_mtime, stat.st_mtime_nsec, stat.st_size))
+    }
+
+    pub(super) fn parse(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&self.0)
+    }
+}
+
 impl Shared {
     /// See [`crate::store::Store::get`]. A plain file of that name is an object; else the highest version counts.
     pub(super) fn get(&self, key: &str) -> StoreResult<Option<Object>> {
         match self.read(key)? {
-            Some(bytes) => Ok(Some(Object { bytes, version: Version(String::new()) })),
+            Some((bytes, _)) => Ok(Some(Object { bytes, version: Version(String::new()) })),
             None => self.get_register(key),
         }
     }
 
-    /// The content of one file; none if it is not there.
-    pub(super) fn read(&self, path: &str) -> StoreResult<Option<Vec<u8>>> {
+    /// The content and the stamp of one file; none if it is not there.
+    pub(super) fn read(&self, path: &str) -> StoreResult<Option<(Vec<u8>, Stamp)>> {
         let failed = |errno| self.failed("cannot read", path, errno);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&self.root, path, flags, Mode::empty()) {
@@ -42,10 +63,19 @@ impl Shared {
                 bytes.reserve(4_096);
             }
             match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
-                Ok(0) => return Ok(Some(bytes)),
+                Ok(0) => return Ok(Some((bytes, Stamp::of(&stat)))),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(failed(errno)),
             }
+        }
+    }
+
+    /// The stamp of what is at `path`; none if nothing is.
+    pub(super) fn stamp(&self, path: &str) -> StoreResult<Option<Stamp>> {
+        match rustix::fs::statat(&self.root, path, AtFlags::empty()) {
+            Ok(stat) => Ok(Some(Stamp::of(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed("cannot read", path, errno)),
         }
     }
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::Shared;
 use super::put::split;
+use super::read::Stamp;
 use crate::store::{ErrorKind, Object, Put, StoreError, StoreResult, Swap, Version};
 
 /// How many versions stay.
@@ -41,6 +42,25 @@ fn holds_no_register(key: &str) -> bool {
     OBJECTS_ONLY.iter().any(|folder| key.starts_with(folder))
 }
 
+/// The version that a swap replaces: its number, and its stamp because a register that was deleted and made anew
+/// counts from 1 again, and one who slept meanwhile must not take the new one for his own.
+struct Base {
+    number: u64,
+    stamp: Option<Stamp>,
+}
+
+impl Base {
+    fn parse(version: &Version) -> Option<Self> {
+        let (number, stamp) = version.0.split_once('@')?;
+        let number = number.parse().ok().filter(|number| *number > 0)?;
+        Some(Self { number, stamp: Some(Stamp::parse(stamp)) })
+    }
+}
+
+fn version_text(number: u64, stamp: &Stamp) -> Version {
+    Version(format!("{number}@{stamp}"))
+}
+
 impl Shared {
     /// The newest version of a register.
     pub(super) fn get_register(&self, key: &str) -> StoreResult<Option<Object>> {
@@ -59,8 +79,8 @@ impl Shared {
                 continue;
             };
             let path = format!("{key}.{version}");
-            if let Some(bytes) = self.read(&path)? {
-                return Ok(Some(Object { bytes, version: Version(version.to_string()) }));
+            if let Some((bytes, stamp)) = self.read(&path)? {
+                return Ok(Some(Object { bytes, version: version_text(version, &stamp) }));
             }
             // Cleared away by who has written four newer ones; then it is not listed again.
             again = if before == newest { again + 1 } else { 1 };
@@ -73,17 +93,22 @@ impl Shared {
 
     /// See [`crate::store::Store::cas`].
     pub(super) fn cas(&self, key: &str, version: Option<&Version>, bytes: &[u8]) -> StoreResult<Swap> {
-        let Some(base) = version.map_or(Some(0), |version| version.0.parse::<u64>().ok()) else {
-            return Ok(Swap::Conflict);
+        let base = match version {
+            None => Base { number: 0, stamp: None },
+            Some(version) => match Base::parse(version) {
+                Some(base) => base,
+                None => return Ok(Swap::Conflict),
+            },
         };
         let versions = self.versions(key)?;
-        if versions.last().copied().unwrap_or(0) != base {
+        let base_path = format!("{key}.{}", base.number);
+        if versions.last().copied().unwrap_or(0) != base.number || self.stamp(&base_path)? != base.stamp {
             return Ok(Swap::Conflict);
         }
-        let next = base + 1;
+        let next = base.number + 1;
         let path = format!("{key}.{next}");
         if version_of(split(&path).1).is_none() {
-            return Err(self.not_a_file(&format!("{key}.{base}")));
+            return Err(self.not_a_file(&base_path));
         }
         if self.create(&path, bytes)? == Put::Exists {
             return Ok(Swap::Conflict);
@@ -96,25 +121,22 @@ impl Shared {
         let versions = self.versions(key)?;
         let newest = versions.last().copied().unwrap_or(0);
         let path = format!("{key}.{mine}");
-        if newest >= mine + KEPT as u64 || !self.is_there(&path) {
+        let stamp = self.stamp(&path)?.filter(|_| newest < mine + KEPT as u64);
+        let Some(stamp) = stamp else {
             if newest > mine {
                 self.unlink(&path)?;
             }
             // A conflict is a promise that nothing has happened. Here nobody knows: he must read it back.
             let what = format!("cannot tell whether {} counted: overtaken while it was written", self.shown(&path));
             return Err(StoreError::new(ErrorKind::Unavailable, what));
-        }
+        };
         // What cannot be cleared away now is cleared away by the next one; the swap has taken place.
         for old in &versions[..versions.len().saturating_sub(KEPT)] {
             if self.unlink(&format!("{key}.{old}")).is_err() {
                 break;
             }
         }
-        Ok(Swap::Swapped(Version(mine.to_string())))
-    }
-
-    fn is_there(&self, path: &str) -> bool {
-        rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        Ok(Swap::Swapped(version_text(mine, &stamp)))
     }
 
     /// Removes every version of a register, the newest last: a crash leaves the register, not an older state of it.
