@@ -152,22 +152,23 @@ fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random
     Verdict::Dead { letter: letter::fresh_name(name, random), why, stderr, exit }
 }
 
-/// A hash of an event's ordering key; of its identity, which no other event has, if it has none. An event that is
-/// gone or cannot be parsed holds up nobody.
+/// A hash of an event's ordering key; of its identity, which no other event has, if it has none or cannot be parsed.
+/// None if the event is gone.
 pub(super) async fn ordering_key(
     place: &Place,
     group: &GroupName,
     name: &EventName,
     letter: Option<&str>,
     max_event_bytes: usize,
-) -> StoreResult<u64> {
+) -> StoreResult<Option<u64>> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let bytes = letter::event_bytes(place, group, name, letter).await?;
-    let event = bytes.and_then(|bytes| Event::parse(&bytes, max_event_bytes).ok());
+    let Some(bytes) = bytes else { return Ok(None) };
+    let event = Event::parse(&bytes, max_event_bytes).ok();
     let mut hasher = DefaultHasher::new();
     match event.as_ref().and_then(Event::ordering_key) {
         Some(key) => (0u8, key).hash(&mut hasher),
         None => (1u8, name.identity()).hash(&mut hasher),
     }
-    Ok(hasher.finish())
+    Ok(Some(hasher.finish()))
 }

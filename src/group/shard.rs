@@ -137,8 +137,8 @@ pub(super) struct Shard {
     burying: BTreeSet<EventName>,
     deletes: Vec<String>,
     succeeded: Succeeded,
-    /// Hashes of the ordering keys that were read.
-    order_keys: HashMap<EventName, u64>,
+    /// Hashes of the ordering keys that were read; none where the event is gone, so that nobody can tell.
+    order_keys: HashMap<EventName, Option<u64>>,
     pub last_active: Duration,
     pub bounds: Bounds,
     pub giving_back: bool,
@@ -305,7 +305,9 @@ impl Shard {
             let Some(mine) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
             match self.order_keys.get(other) {
                 None => return Turn::Unknown(other.clone()),
-                Some(theirs) if theirs == mine => return Turn::Held,
+                // It was moved while it ran: until its run ends it may be of any key.
+                Some(None) if self.running.contains_key(other) => return Turn::Held,
+                Some(Some(theirs)) if *mine == Some(*theirs) => return Turn::Held,
                 Some(_) => {}
             }
         }
@@ -313,7 +315,7 @@ impl Shard {
     }
 
     /// Notes the hash of an event's ordering key.
-    pub fn learn_key(&mut self, name: &EventName, key: u64) {
+    pub fn learn_key(&mut self, name: &EventName, key: Option<u64>) {
         self.order_keys.insert(name.clone(), key);
     }
 

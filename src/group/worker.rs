@@ -119,7 +119,7 @@ enum Ended {
     Requests(StoreResult<Vec<request::Pending>>),
     Definition(StoreResult<Option<Registered>>),
     Ran { shard: u16, epoch: u64, name: EventName, attempt: u32, ran: Option<Ran> },
-    Key { shard: u16, epoch: u64, name: EventName, key: StoreResult<u64> },
+    Key { shard: u16, epoch: u64, name: EventName, key: StoreResult<Option<u64>> },
     Buried { shard: u16, epoch: u64, name: EventName, written: StoreResult<()> },
     Deleted,
 }

@@ -167,8 +167,9 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
             let listings = (world.present.borrow().len() / group.bounds.window) as u64 + 1;
             let mut each = pages + 2 + listings * 2;
             if world.present.borrow().len() > 2 * group.bounds.window {
-                // More than a watcher remembers to have seen in its future: it looks at each shard again.
-                each += u64::from(group.shards) * (pages + 2);
+                // More than a watcher remembers to have seen in its future: it looks at each shard again, and once more at
+                // what turned up meanwhile.
+                each += 2 * u64::from(group.shards) * (pages + 2);
             }
             let watching = group.watchers as u64 * (minutes * 2 + 1) * each;
             // Every few seconds, each drain: the definition, requests, and each shard's marker, W and events.

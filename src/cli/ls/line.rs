@@ -116,10 +116,7 @@ mod tests {
             text("order.created", data(), Format::Whole, &[]).unwrap(),
             "02:16:34  order.created     a  order/42  {\"n\": \"\\u{202e}x\"}"
         );
-        assert_eq!(
-            text("order.created", data(), Format::Day, &[]).unwrap(),
-            "02:16:34  order.created     a  order/42"
-        );
+        assert_eq!(text("order.created", data(), Format::Day, &[]).unwrap(), "02:16:34  order.created     a  order/42");
         let json = text("order.created", data(), Format::Json, &[]).unwrap();
         assert!(json.starts_with('{') && json.ends_with('}') && !json.contains('\n'), "{json}");
     }

@@ -186,7 +186,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<u64>) {
+    pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<Option<u64>>) {
         self.reading_keys.remove(name);
         let Some(key) = self.answer(key) else { return };
         if let Some(shard) = self.owned(number, epoch) {
