@@ -187,19 +187,36 @@ impl Emitter {
             items.push((name.key(), drafts[index].bytes.clone()));
             pending.push(Pending { index, name });
         }
-        let answers = match self.place.store.put_many(&items).await {
-            Ok(answers) => answers,
-            // Which of them arrived is unknown: the same names again, one by one.
-            Err(error) if error.kind() == ErrorKind::Unavailable => vec![Put::Exists; items.len()],
-            Err(error) => return Err(error),
-        };
-        for ((put, answer), (key, bytes)) in pending.iter_mut().zip(answers).zip(&items) {
-            if answer == Put::Exists && !self.settle(key, bytes).await? {
-                // Another event of this very name: 70 random bits have met. Any other time will do.
-                put.name = self.put_elsewhere(&drafts[put.index], earliest).await?;
-            }
+        for at in self.put_in_order(&items).await? {
+            // Another event of this very name: 70 random bits have met. Any other time will do.
+            pending[at].name = self.put_elsewhere(&drafts[pending[at].index], earliest).await?;
         }
         Ok(pending)
+    }
+
+    /// Puts every item, none before the one ahead of it is there, so that a group that works in order sees them in
+    /// order. The places of those whose keys somebody else had taken.
+    async fn put_in_order(&self, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<usize>> {
+        let mut taken = Vec::new();
+        let mut at = 0;
+        while at < items.len() {
+            let doubtful = match self.place.store.put_many(&items[at..]).await {
+                Ok(answers) => {
+                    at += answers.iter().take_while(|answer| **answer == Put::Created).count();
+                    at < items.len()
+                }
+                // Which of them arrived is unknown: the same names again, the first by itself.
+                Err(error) if error.kind() == ErrorKind::Unavailable => true,
+                Err(error) => return Err(error),
+            };
+            if doubtful {
+                if !self.settle(&items[at].0, &items[at].1).await? {
+                    taken.push(at);
+                }
+                at += 1;
+            }
+        }
+        Ok(taken)
     }
 
     /// Makes sure that `bytes` are at `key`: puts until a `get` shows whose the key is. False: somebody else's.
@@ -234,30 +251,21 @@ impl Emitter {
         pending: Vec<Pending>,
         receipts: &mut [Option<Receipt>],
     ) -> StoreResult<()> {
-        let named: Vec<(usize, String, Vec<u8>)> = pending
-            .iter()
-            .enumerate()
-            .filter_map(|(at, put)| {
-                let hash = drafts[put.index].dedup.as_ref()?;
-                let mut bytes = to_json(&Acknowledged { event: put.name.clone() });
-                bytes.push(b'\n');
-                Some((at, keys::dedup(hash), bytes))
-            })
-            .collect();
-        let items: Vec<(String, Vec<u8>)> = named.iter().map(|(_, key, bytes)| (key.clone(), bytes.clone())).collect();
-        let answers = match self.place.store.put_many(&items).await {
-            Ok(answers) => answers,
-            Err(error) if error.kind() == ErrorKind::Unavailable => vec![Put::Exists; items.len()],
-            Err(error) => return Err(error),
-        };
+        let (mut named, mut items) = (Vec::new(), Vec::new());
+        for (at, put) in pending.iter().enumerate() {
+            let Some(hash) = &drafts[put.index].dedup else { continue };
+            let mut bytes = to_json(&Acknowledged { event: put.name.clone() });
+            bytes.push(b'\n');
+            named.push(at);
+            items.push((keys::dedup(hash), bytes));
+        }
         let mut theirs = HashMap::new();
-        for ((at, key, bytes), answer) in named.into_iter().zip(answers) {
-            if answer == Put::Exists && !self.settle(&key, &bytes).await? {
-                let hash = drafts[pending[at].index].dedup.as_deref().unwrap_or_default();
-                if let Some(name) = self.acknowledged(hash).await? {
-                    self.retry(async || self.place.store.delete(&pending[at].name.key()).await).await?;
-                    theirs.insert(at, name);
-                }
+        for taken in self.put_in_order(&items).await? {
+            let at = named[taken];
+            let hash = drafts[pending[at].index].dedup.as_deref().unwrap_or_default();
+            if let Some(name) = self.acknowledged(hash).await? {
+                self.retry(async || self.place.store.delete(&pending[at].name.key()).await).await?;
+                theirs.insert(at, name);
             }
         }
         for (at, put) in pending.into_iter().enumerate() {

@@ -318,7 +318,8 @@ impl Worker {
 
     /// How often a shard with something to see is looked at.
     fn warm(&self, sights: &Sights) -> Duration {
-        Duration::from_secs(4).max(sights.took * 20)
+        // A listing that is dear is made less often, up to a point: a frozen process measures nonsense.
+        (sights.took * 20).clamp(Duration::from_secs(4), Duration::from_secs(60))
     }
 
     /// Whether no new handler may start.

@@ -152,13 +152,18 @@ pub trait Store {
     /// How this kind of store is best used.
     fn profile(&self) -> Profile;
 
-    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. On an error any part of
-    /// them may be there.
+    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. They become visible in
+    /// their order, and it stops at the first key that is taken: the answers are `Created`, and `Exists` perhaps at
+    /// the end. On an error any part of them may be there.
     fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(items.len());
             for (key, bytes) in items {
-                answers.push(self.put_new(key, bytes).await?);
+                let answer = self.put_new(key, bytes).await?;
+                answers.push(answer);
+                if answer == Put::Exists {
+                    break;
+                }
             }
             Ok(answers)
         })

@@ -176,20 +176,20 @@ pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
     let bench = make();
     assert_eq!(bench.store.put_many(&[]).await.unwrap(), []);
     for count in [1, 3, 4, 50] {
-        let mut items: Vec<(String, Vec<u8>)> =
+        let items: Vec<(String, Vec<u8>)> =
             (0..count).map(|n| (format!("events/{count}/{}/{n:03}.json", n % 3), vec![n as u8])).collect();
-        assert_eq!(bench.store.put_new(&items[0].0, b"mine").await.unwrap(), Put::Created);
-        // The same key twice in one go: the first one wins.
-        let (last, twice) = (items.last().unwrap().0.clone(), count > 1);
-        items.push((last.clone(), b"twice".to_vec()));
+        // What is taken ends it: nothing behind it becomes visible before the caller has seen to it.
+        let taken = count / 2;
+        assert_eq!(bench.store.put_new(&items[taken].0, b"theirs").await.unwrap(), Put::Created);
         let answers = bench.store.put_many(&items).await.unwrap();
-        let expected: Vec<Put> =
-            (0..=count).map(|at| if at == 0 || at == count { Put::Exists } else { Put::Created }).collect();
+        let expected: Vec<Put> = (0..=taken).map(|at| if at == taken { Put::Exists } else { Put::Created }).collect();
         assert_eq!(answers, expected);
-        assert_eq!(bytes(&*bench.store, &items[0].0).await.unwrap(), b"mine");
-        if twice {
-            assert_eq!(bytes(&*bench.store, &last).await.unwrap(), [count as u8 - 1]);
+        assert_eq!(bytes(&*bench.store, &items[taken].0).await.unwrap(), b"theirs");
+        for (key, _) in &items[taken + 1..] {
+            assert_eq!(bench.store.get(key).await.unwrap(), None);
         }
+        let rest = bench.store.put_many(&items[taken + 1..]).await.unwrap();
+        assert_eq!(rest, vec![Put::Created; count - taken - 1]);
     }
 }
 

@@ -24,10 +24,10 @@ impl Worker {
     /// Looks at a shard: its marker, if it is not mine, and its window.
     pub(super) fn look(&mut self, at: usize) {
         let raise_to = self.raise_to(at);
-        let now = self.now();
+        let next = self.now() + self.warm(&self.shards[at].sights);
         let watched = &mut self.shards[at];
         watched.looking = true;
-        watched.look_at = now + Duration::from_secs(4).max(watched.sights.took * 20);
+        watched.look_at = next;
         let through = watched.owned.as_deref().map(|shard| shard.through().clone());
         watched.last_look_through.clone_from(&through);
         let (desk, window) = (self.desk.clone(), self.settings.bounds.window);

@@ -1,4 +1,4 @@
-//! Folders of a bus: made when needed, flushed once while they are kept open, and kept open while they are written to.
+//! Folders of a bus: made when needed, flushed once up to the bus, and kept open while they are written to.
 //!
 //! A folder that is held open, and into which a rename still succeeds, is the one that was flushed: were it removed
 //! and made anew, the rename would fail. A name alone proves nothing, because retention may have removed the folder
@@ -19,6 +19,9 @@ pub(super) const SHARED_MODE: Mode = Mode::from_raw_mode(0o2775);
 
 /// So many folders are kept open: a worker writes to its markers, its letters, the frontier and the staging folder.
 const KEPT_OPEN: usize = 12;
+
+/// The attribute that says that a folder can be reached after a crash.
+const MARK: &str = "user.evbus.reachable";
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -118,13 +121,17 @@ impl Folders {
         if self.kept().iter().any(|open| same(open) && open.reachable) {
             return Ok(());
         }
-        let mut below = folder;
+        let mut below = if is_marked(fd) { "" } else { folder };
+        let marked = below.is_empty();
         while !below.is_empty() {
             let parent = below.rsplit_once('/').map_or("", |(parent, _)| parent);
             let fd = rustix::fs::openat(root, at(parent), FOLDER_FLAGS, Mode::empty())
                 .map_err(|errno| self.failed("cannot open the folder", parent, errno))?;
             self.fsync(&fd, parent)?;
             below = parent;
+        }
+        if !marked {
+            mark(fd);
         }
         if let Some(open) = self.kept().iter_mut().find(|open| same(open)) {
             open.reachable = true;
@@ -157,6 +164,26 @@ impl Folders {
             Err(errno) => Err(self.failed("cannot flush the folder", folder, errno)),
         }
     }
+}
+
+/// Whether somebody has flushed every folder above this one since it was made, and said so on the folder itself: an
+/// emit of one event need not do it again. The mark names the inode, so that a copy of a bus has none.
+fn is_marked(fd: &OwnedFd) -> bool {
+    let mut mark = [0; 24];
+    let Some(own) = mark_of(fd) else { return false };
+    rustix::fs::fgetxattr(fd, MARK, &mut mark[..]).is_ok_and(|len| mark.get(..len) == Some(own.as_bytes()))
+}
+
+/// Sets the mark that [`is_marked`] looks for, after the flush. Where it cannot be set, or is lost in a crash, the
+/// next one flushes again.
+fn mark(fd: &OwnedFd) {
+    if let Some(own) = mark_of(fd) {
+        let _ = rustix::fs::fsetxattr(fd, MARK, own.as_bytes(), rustix::fs::XattrFlags::empty());
+    }
+}
+
+fn mark_of(fd: &OwnedFd) -> Option<String> {
+    rustix::fs::fstat(fd).ok().map(|stat| stat.st_ino.to_string())
 }
 
 /// The bus itself is the folder with the empty name.

@@ -35,6 +35,11 @@ impl Staging {
         Self { process: random, count: AtomicU64::new(0), group_writable }
     }
 
+    /// What the names of this process's drafts begin with.
+    pub(super) fn own(&self) -> String {
+        format!("{:016x}-", self.process)
+    }
+
     fn next(&self) -> String {
         format!("{STAGING}/{:016x}-{}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
     }
@@ -108,8 +113,7 @@ impl Shared {
             rustix::fs::syncfs(&self.root)
                 .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
         }
-        let answers: StoreResult<Vec<Put>> =
-            drafts.into_iter().zip(items).map(|(draft, (key, _))| self.publish(draft, key)).collect();
+        let answers = self.publish_in_order(drafts, items);
         // Also after an error: the caller will look for what was published before it, and rely on that.
         let mut folders: Vec<&str> = items.iter().map(|(key, _)| split(key).0).collect();
         folders.sort_unstable();
@@ -118,6 +122,17 @@ impl Shared {
             self.flush_folder(folder)?;
         }
         answers
+    }
+
+    fn publish_in_order(&self, drafts: Vec<Draft<'_>>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+        let mut answers = Vec::with_capacity(items.len());
+        for (draft, (key, _)) in drafts.into_iter().zip(items) {
+            answers.push(self.publish(draft, key)?);
+            if answers.last() == Some(&Put::Exists) {
+                break;
+            }
+        }
+        Ok(answers)
     }
 
     #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
