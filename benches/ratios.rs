@@ -309,8 +309,11 @@ fn memory(bench: &Bench) {
     }
 }
 
+/// Measures one kind of work and prints its row.
+type Measure = fn(&Bench);
+
 fn main() {
-    let all: [(&str, fn(&Bench)); 6] = [
+    let all: [(&str, Measure); 6] = [
         ("emit", single_emit),
         ("bulk", bulk_emit),
         ("handlers", handlers),

@@ -148,10 +148,10 @@ impl Args {
     /// `--ndjson TYPE` reads as `--ndjson` and a type: only '@file' and '-' belong to the flag.
     fn take_type_from_ndjson(&mut self) -> Result<(), Failure> {
         let Some(value) = &mut self.ndjson else { return Ok(()) };
-        if let Some(text) = value.take_if(|text| !text.starts_with('@') && text != "-") {
-            if let Some(other) = self.type_.replace(text) {
-                self.data = Some(other);
-            }
+        if let Some(text) = value.take_if(|text| !text.starts_with('@') && text != "-")
+            && let Some(other) = self.type_.replace(text)
+        {
+            self.data = Some(other);
         }
         if let Some(data) = &self.data {
             let what = format!("with --ndjson each line is an event; DATA '{data}' has no place");

@@ -112,7 +112,7 @@ pub struct Summary {
 
 /// How an operation ended.
 enum Ended {
-    Looked { shard: u16, owned: bool, marker: Option<(Marker, Option<Version>)>, looked: StoreResult<Looked> },
+    Looked { shard: u16, owned: bool, marker: Option<(Box<Marker>, Option<Version>)>, looked: Box<StoreResult<Looked>> },
     Took { shard: u16, marker: Box<Marker>, looked: Box<Looked>, unclean: bool, committed: Committed },
     Committed { shard: u16, epoch: u64, then: Followup, committed: Committed },
     Hot(StoreResult<(Vec<EventName>, bool, Sights)>),

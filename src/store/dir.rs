@@ -267,7 +267,7 @@ impl Store for DirStore {
 
     fn hints(&self) -> Result<Box<dyn Hints>, String> {
         super::mount::inotify_serves(&self.shared.path)?;
-        Ok(Box::new(InotifyHints::of(&self.shared.path)?))
+        Ok(Box::new(InotifyHints::watch(&self.shared.path.join(STAGING), Some(self.shared.staging.own()))?))
     }
 
     fn profile(&self) -> Profile {

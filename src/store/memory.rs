@@ -83,10 +83,13 @@ impl Network for Calm {
 /// Something has changed: the key, what was there, what is there now.
 pub type Observer = Box<dyn Fn(&str, Option<&[u8]>, Option<&[u8]>)>;
 
+/// What lies at each key, and its version.
+type Entries = BTreeMap<String, (Rc<[u8]>, u64)>;
+
 /// What the store holds. Many [`MemoryStore`]s, one for each process, share one.
 #[derive(Default)]
 pub struct Contents {
-    entries: RefCell<BTreeMap<String, (Rc<[u8]>, u64)>>,
+    entries: RefCell<Entries>,
     versions: Cell<u64>,
     observer: RefCell<Option<Observer>>,
 }

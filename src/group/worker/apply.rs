@@ -5,7 +5,7 @@ use super::*;
 impl Worker {
     pub(super) fn apply(&mut self, ended: Ended) {
         match ended {
-            Ended::Looked { shard, owned, marker, looked } => self.looked(shard, owned, marker, looked),
+            Ended::Looked { shard, owned, marker, looked } => self.looked(shard, owned, marker, *looked),
             Ended::Took { shard, marker, looked, unclean, committed } => {
                 self.took(shard, *marker, *looked, unclean, committed);
             }

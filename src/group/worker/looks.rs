@@ -36,13 +36,18 @@ impl Worker {
         self.ops.push(Box::pin(async move {
             if let Some(through) = through {
                 let looked = desk.look(shard, &through, raise_to, window).await;
-                return Ended::Looked { shard, owned: true, marker: None, looked };
+                return Ended::Looked { shard, owned: true, marker: None, looked: Box::new(looked) };
             }
             match desk.marker(shard, &definition).await {
-                Err(error) => Ended::Looked { shard, owned: false, marker: None, looked: Err(error) },
+                Err(error) => Ended::Looked { shard, owned: false, marker: None, looked: Box::new(Err(error)) },
                 Ok((marker, version)) => {
                     let looked = desk.look(shard, &marker.through, None, window).await;
-                    Ended::Looked { shard, owned: false, marker: Some((marker, version)), looked }
+                    Ended::Looked {
+                        shard,
+                        owned: false,
+                        marker: Some((Box::new(marker), version)),
+                        looked: Box::new(looked),
+                    }
                 }
             }
         }));
@@ -138,7 +143,7 @@ impl Worker {
         &mut self,
         number: u16,
         owned: bool,
-        marker: Option<(Marker, Option<Version>)>,
+        marker: Option<(Box<Marker>, Option<Version>)>,
         looked: StoreResult<Looked>,
     ) {
         let at = usize::from(number);
@@ -169,7 +174,7 @@ impl Worker {
             }
             watched.seen = true;
         } else if let Some((marker, version)) = marker {
-            self.consider(at, marker, version, looked);
+            self.consider(at, *marker, version, looked);
         }
     }
 

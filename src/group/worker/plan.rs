@@ -282,7 +282,7 @@ impl Worker {
         }
         let gap = self.desk.place.store.profile().commit_gap;
         for watched in &self.shards {
-            if !watched.looking && !(watched.quiet && watched.owned.is_none()) {
+            if !watched.looking && (watched.owned.is_some() || !watched.quiet) {
                 at(watched.look_at);
             }
             let Some(shard) = watched.owned.as_deref() else { continue };

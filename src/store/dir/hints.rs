@@ -67,6 +67,20 @@ fn has_news(mut events: &[u8], own: Option<&str>) -> bool {
     false
 }
 
+impl Hints for InotifyHints {
+    fn next(&mut self) -> Fut<'_, ()> {
+        Box::pin(async move {
+            while self.queue.readable().await.is_ok() {
+                if self.drain() {
+                    return;
+                }
+            }
+            // The runtime is shutting down; there will be no more hints.
+            std::future::pending().await
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,19 +101,5 @@ mod tests {
         assert!(has_news(&[mine.clone(), theirs].concat(), Some("00aa-")));
         assert!(has_news(&[mine.clone(), overflow].concat(), Some("00aa-")));
         assert!(has_news(&mine, None));
-    }
-}
-
-impl Hints for InotifyHints {
-    fn next(&mut self) -> Fut<'_, ()> {
-        Box::pin(async move {
-            while self.queue.readable().await.is_ok() {
-                if self.drain() {
-                    return;
-                }
-            }
-            // The runtime is shutting down; there will be no more hints.
-            std::future::pending().await
-        })
     }
 }
