@@ -75,6 +75,21 @@ enum Verb {
     Completions(completions::Args),
 }
 
+/// The same with the one verb that scripts call for every event: to define all the others takes longer than to emit.
+#[derive(Debug, Parser)]
+#[command(name = "evbus")]
+struct EmitOnly {
+    #[command(flatten)]
+    bus: BusArgs,
+    #[command(subcommand)]
+    verb: EmitVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum EmitVerb {
+    Emit(Box<emit::Args>),
+}
+
 /// The definition of the command line, for completions and manual pages.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -93,6 +108,11 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, Failure> {
+    let emits = std::env::args_os().skip(1).take(3).any(|argument| argument == "emit");
+    // Whatever is not plainly an emit, a call for help too, is for the whole definition.
+    if let Some(Ok(EmitOnly { bus, verb: EmitVerb::Emit(args) })) = emits.then(EmitOnly::try_parse) {
+        return Ok(Cli { bus, verb: Verb::Emit(args) });
+    }
     let matches = Cli::command().try_get_matches().map_err(Failure::from_clap)?;
     Cli::from_arg_matches(&matches).map_err(Failure::from_clap)
 }
