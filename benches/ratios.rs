@@ -215,8 +215,8 @@ fn latency(bench: &Bench) {
     }
 }
 
-/// Microseconds from the rename that publishes an event to its handler's first line, p50 and p99. The floor's
-/// `burst` writes events of its own shape; here evbus's writer is measured without its flushes: `--durability none`.
+/// Microseconds from the rename that publishes an event to its handler's first line, p50 and p99. Flushes aside: the
+/// writer runs with `--durability none`.
 fn live(bench: &Bench, count: usize) -> (f64, f64) {
     let (bus, stamps) = (bench.bus(), bench.fresh("stamps").join("s"));
     let handler = format!("{} hstdin {}", bench.floor.display(), stamps.display());
@@ -226,6 +226,7 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
     while !bus.join("groups").exists() {
         std::thread::sleep(Duration::from_millis(10));
     }
+    wait_for_a_new_minute(10);
     // The first event wakes the worker and makes it own its shard.
     run(&mut evbus(&bus, &["emit", "t", "{\"seq\":0}", "-q"]));
     let lines = || std::fs::read_to_string(&stamps).unwrap_or_default().lines().count();
@@ -235,10 +236,9 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
     let mut emit =
         evbus(&bus, &["emit", "t", "--ndjson", "-q", "--durability", "none"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = emit.stdin.take().unwrap();
-    let mut sent = Vec::new();
+    let publishes = publishes(&bus, count);
     for seq in 1..=count {
         std::thread::sleep(Duration::from_millis(20));
-        sent.push(monotonic_ns(bench));
         writeln!(stdin, "{{\"seq\":{seq},\"note\":\"{:0>200}\"}}", 1).unwrap();
     }
     drop(stdin);
@@ -247,6 +247,7 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
         std::thread::sleep(Duration::from_millis(5));
     }
     stop(watch);
+    let sent = publishes.join().unwrap();
     let text = std::fs::read_to_string(&stamps).unwrap();
     let mut taken: Vec<f64> = text
         .lines()
@@ -258,8 +259,37 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
     (taken[taken.len() / 2], taken[taken.len() * 99 / 100])
 }
 
+/// Waits until the minute has so many seconds left, so that all events of a measurement lie in one folder.
+fn wait_for_a_new_minute(seconds: i64) {
+    while 60 - rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec % 60 < seconds {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// When each of the next `count` events is published, on the floor's clock: seen by inotify, from a thread of its own.
+fn publishes(bus: &Path, count: usize) -> std::thread::JoinHandle<Vec<f64>> {
+    use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+    let queue = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    // Only events are renamed out of there while nothing else is emitted; the worker's markers go elsewhere.
+    let folder = std::fs::read_dir(bus.join("events")).unwrap().next().unwrap().unwrap().path();
+    for minute in std::fs::read_dir(folder).unwrap() {
+        inotify::add_watch(&queue, minute.unwrap().path(), WatchFlags::MOVED_TO).unwrap();
+    }
+    std::thread::spawn(move || {
+        let (mut buffer, mut seen) = ([std::mem::MaybeUninit::uninit(); 4096], Vec::new());
+        let mut reader = Reader::new(&queue, &mut buffer);
+        while seen.len() < count {
+            let event = reader.next().unwrap();
+            if event.events().contains(ReadFlags::MOVED_TO) {
+                seen.push(monotonic_ns());
+            }
+        }
+        seen
+    })
+}
+
 /// The clock that the floor stamps with.
-fn monotonic_ns(_: &Bench) -> f64 {
+fn monotonic_ns() -> f64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
 }

@@ -1,5 +1,13 @@
 //! The manual pages in `man/` are those that the command line's definitions make. `EVBUS_BLESS=1` writes them anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test ends by panicking"
+)]
+
 use std::fs;
 use std::path::Path;
 

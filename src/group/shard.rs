@@ -252,9 +252,8 @@ impl Shard {
         let running = &self.running;
         let Some(through) = survey.reach(&self.marker, |name| running.contains_key(name)) else { return };
         // A name that was only found hot, at or below W, was not acknowledged: its emitter puts it again.
-        let keep = |name: &EventName| !through.covers(name);
-        self.waiting.retain(keep);
-        self.unconfirmed.retain(keep);
+        drop_covered(&mut self.waiting, &through);
+        drop_covered(&mut self.unconfirmed, &through);
         self.marker.advance(through, self.running.keys().cloned());
         self.dirty = true;
     }
@@ -528,6 +527,13 @@ impl Shard {
         let waiting =
             self.marker.open.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
         waiting.filter_map(|(_, open)| open.next).min()
+    }
+}
+
+/// Takes what `through` covers from the front: it moves at every commit, and the rest may be ten thousand names.
+fn drop_covered(names: &mut BTreeSet<EventName>, through: &Position) {
+    while names.first().is_some_and(|name| through.covers(name)) {
+        names.pop_first();
     }
 }
 

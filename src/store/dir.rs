@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -29,6 +29,9 @@ use put::Staging;
 
 /// Where files are written before they are published.
 pub const STAGING: &str = "staging";
+
+/// A listing of fewer entries than this is over within a millisecond.
+const SHORT_LISTING: usize = 1_000;
 
 /// How sure a write is before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,6 +85,8 @@ struct Shared {
     durability: Durability,
     /// The newest file's own time; 0 before the first.
     last_write_micros: AtomicI64,
+    /// How many entries the last listing has read.
+    last_listed: AtomicUsize,
 }
 
 impl DirStore {
@@ -100,6 +105,7 @@ impl DirStore {
             staging: Staging::new(clock.random(), options.group_writable),
             durability: options.durability,
             last_write_micros: AtomicI64::new(0),
+            last_listed: AtomicUsize::new(0),
         };
         Ok(Self { shared: Arc::new(shared), execution: options.execution })
     }
@@ -252,6 +258,10 @@ impl Store for DirStore {
     }
 
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
+        // A short listing takes less time than a change of threads, and an event waits for it.
+        if self.shared.last_listed.load(Ordering::Relaxed) < SHORT_LISTING {
+            return Box::pin(std::future::ready(self.shared.list_after(&list)));
+        }
         self.run(move |shared| shared.list_after(&list))
     }
 

@@ -1,5 +1,13 @@
 //! The binary as a user runs it, in a cleared environment: what it prints, how it exits, what it leaves on the bus.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test ends by panicking"
+)]
+
 mod bad_input;
 mod crash;
 mod emit;

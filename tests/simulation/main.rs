@@ -6,6 +6,14 @@
 //! - One seed, with its story: `EVBUS_SIM_SEED=1234 cargo test --test simulation one_seed -- --nocapture`
 //! - The mutants, each of which must be caught: `tests/simulation/mutants/run`
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test ends by panicking"
+)]
+
 mod actors;
 mod checks;
 mod dice;

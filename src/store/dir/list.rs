@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::mem::MaybeUninit;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::{STAGING, Shared, register};
+use crate::event::EVENTS;
 use crate::store::{List, Page, StoreResult};
 
 /// Names are read from the kernel so many bytes at a time.
@@ -49,18 +51,23 @@ impl Shared {
     /// See [`crate::store::Store::list_after`].
     pub(super) fn list_after(&self, list: &List) -> StoreResult<Page> {
         let folder = list.prefix.trim_end_matches('/');
-        let mut page = Page::default();
-        self.list_folder(folder, list, &mut page)?;
+        let (mut page, mut seen) = (Page::default(), 0);
+        self.list_folder(folder, list, &mut page, &mut seen)?;
+        if list.prefix == EVENTS {
+            self.last_listed.store(seen, Ordering::Relaxed);
+        }
         Ok(page)
     }
 
-    fn list_folder(&self, folder: &str, list: &List, page: &mut Page) -> StoreResult<()> {
+    /// Adds a folder's share to the page; `seen` counts the entries that were read.
+    fn list_folder(&self, folder: &str, list: &List, page: &mut Page, seen: &mut usize) -> StoreResult<()> {
         let mut folders = BTreeSet::new();
         let mut files = Smallest { limit: list.limit - page.keys.len(), keys: BinaryHeap::new(), cut: false };
         let mut registers = BTreeSet::new();
         let mut key = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let stem = key.len();
         self.each_entry(folder, |name, kind| {
+            *seen += 1;
             key.truncate(stem);
             if kind == FileType::Directory {
                 key.push_str(name);
@@ -98,7 +105,7 @@ impl Shared {
             if page.cut {
                 return Ok(());
             }
-            self.list_folder(below.trim_end_matches('/'), list, page)?;
+            self.list_folder(below.trim_end_matches('/'), list, page, seen)?;
         }
         for key in files {
             page.push(key, list.limit);
