@@ -43,7 +43,7 @@ fn a_handler_that_vanishes_stalls_and_costs_no_attempt() {
     let home = Home::new();
     home.emit_many("t", 2);
     let script = home.script("handler", "rm -f handler; echo $EVBUS_ID >> seen");
-    let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--", &script]).exits(0);
+    let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--", &script]).exits(1);
     assert!(ran.err.contains("stalled") && ran.err.contains("not found"), "{}", ran.err);
     home.script("handler", "echo $EVBUS_ATTEMPT >> attempts");
     super::support::until("the stalled event is due again", || {
