@@ -135,7 +135,8 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
             let watchers: Vec<Value> = plans.iter().map(document).collect();
             out.json(&json!({"config": path, "watchers": watchers}))?;
         } else {
-            let bus = opened.as_ref().map_or_else(|_| "no bus".to_owned(), |opened| opened.address.to_string());
+            let bus =
+                opened.as_ref().map_or_else(|_| "not to be opened".to_owned(), |opened| opened.address.to_string());
             out.line(&style::escape(&format!(
                 "{}: {} · bus {bus}",
                 path.display(),

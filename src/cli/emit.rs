@@ -271,7 +271,7 @@ fn past(text: &str, world: &World) -> Result<String, Failure> {
 }
 
 /// This host, as a URI reference.
-fn default_source() -> String {
+pub(super) fn default_source() -> String {
     let name = rustix::system::uname();
     let host = name.nodename().to_string_lossy();
     let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');

@@ -99,7 +99,7 @@ fn lines(report: &Report, dry_run: bool) -> Vec<String> {
     }
     let mut lines = vec![first];
     if report.held > 0 {
-        lines.push(format!("{} old enough, but still needed:", style::plural(report.held, "event")));
+        lines.push(format!("{} old enough, but not passed by every group yet:", style::plural(report.held, "event")));
         lines.extend(report.holders.iter().map(|holder| {
             let open = if holder.open == 0 { String::new() } else { format!(", {} open", holder.open) };
             let through = &holder.through.get(..15).unwrap_or(&holder.through);
@@ -133,7 +133,7 @@ mod tests {
             lines(&report, true),
             [
                 "would delete 1 event, 1 unfinished file",
-                "2 events old enough, but still needed:",
+                "2 events old enough, but not passed by every group yet:",
                 "  loader: done up to nothing yet   evbus status loader",
                 "  mail: done up to 20261123T021530, 3 open   evbus status mail",
             ]

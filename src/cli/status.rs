@@ -56,6 +56,8 @@ pub(super) struct Args {
 struct Report {
     /// Address and origin.
     bus: String,
+    /// Where the bus's name came from.
+    origin: String,
     events: u64,
     oldest: Option<EventTime>,
     now: EventTime,
@@ -131,7 +133,8 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     });
     let groups = groups.collect();
     let now = place.clock.now();
-    Ok(Report { bus: opened.address.to_string(), events: tally.events, oldest: tally.oldest, now, groups })
+    let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
+    Ok(Report { bus, origin, events: tally.events, oldest: tally.oldest, now, groups })
 }
 
 async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<Standing>, Failure> {

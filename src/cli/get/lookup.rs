@@ -47,7 +47,7 @@ pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Resul
     if parse_event_id(id).is_some() {
         return Ok(Vec::new());
     }
-    let found = remembered(place, &default_source(), id).await?;
+    let found = remembered(place, &crate::cli::emit::default_source(), id).await?;
     if !found.is_empty() {
         return Ok(found);
     }
@@ -56,14 +56,6 @@ pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Resul
 
 fn begins_with_digits(id: &str) -> bool {
     id.bytes().take(8).all(|byte| byte.is_ascii_digit())
-}
-
-/// The source that `emit` gives events on this host.
-fn default_source() -> String {
-    let name = rustix::system::uname();
-    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let host: String = name.nodename().to_string_lossy().chars().filter(plain).collect();
-    if host.is_empty() { "//localhost".to_owned() } else { format!("//{host}") }
 }
 
 /// The one that evbus remembers an emitter's own id for.

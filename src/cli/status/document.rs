@@ -11,6 +11,7 @@ use crate::group::lease::Process;
 pub(super) fn document(report: &Report) -> Value {
     json!({
         "bus": report.bus,
+        "origin": report.origin,
         "time": report.now.to_rfc3339(),
         "events": report.events,
         "oldest": report.oldest.map(EventTime::to_rfc3339),

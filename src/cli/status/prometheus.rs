@@ -66,6 +66,7 @@ mod tests {
     fn an_empty_bus_has_metrics_too() {
         let report = Report {
             bus: "/b".to_owned(),
+            origin: "--bus".to_owned(),
             events: 0,
             oldest: None,
             now: EventTime::from_micros(0),

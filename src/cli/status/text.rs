@@ -13,7 +13,12 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
     let oldest = report
         .oldest
         .map_or_else(String::new, |oldest| format!(" · oldest {}", times::format_duration(report.now.since(oldest))));
-    let mut text = format!("bus {} · {}{oldest}\n", style::escape(&report.bus), style::plural(report.events, "event"));
+    let mut text = format!(
+        "bus {} ({}) · {}{oldest}\n",
+        style::escape(&report.bus),
+        style::escape(&report.origin),
+        style::plural(report.events, "event")
+    );
     if report.groups.is_empty() {
         text.push_str("no groups yet   evbus group create NAME -t 'PATTERN'\n");
         return text;
