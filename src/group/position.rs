@@ -39,6 +39,10 @@ impl Position {
     /// The key to list after, so that the first key listed is the first event not covered.
     pub fn list_after(&self) -> String {
         match self {
+            // Behind the whole folder, so that it need not even be opened.
+            Self::Time(time) if *time == time.minute_end() => {
+                format!("{}~", minute_folder(*time).trim_end_matches('/'))
+            }
             // '~' sorts behind the '-' that follows the time in every name.
             Self::Time(time) => format!("{}{time}~", minute_folder(*time)),
             Self::Name(name) => name.key(),
@@ -85,5 +89,36 @@ impl<'de> Deserialize<'de> for Position {
         let time = EventTime::parse(&text).map(Self::Time);
         time.or_else(|| EventName::parse(&text).map(Self::Name))
             .ok_or_else(|| de::Error::custom(format!("'{text}' is neither an event name nor a time")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Identity, Lane};
+
+    fn name(micros: i64) -> EventName {
+        EventName::new(EventTime::from_micros(micros), Lane::of("k"), &Identity::random(1, 2), "t")
+    }
+
+    #[test]
+    fn what_is_covered_is_not_listed_and_what_is_not_is() {
+        let minute_end = 60_000_000 - 1;
+        for micros in [0, 1, 30_000_000, minute_end, minute_end + 1] {
+            let position = Position::Time(EventTime::from_micros(micros));
+            for other in [micros - 1, micros, micros + 1, 90_000_000] {
+                let event = name(other);
+                assert_eq!(position.covers(&event), event.key() <= position.list_after(), "{position} {event}");
+                assert_eq!(Position::Name(name(micros)).covers(&event), event.key() <= name(micros).key());
+            }
+        }
+    }
+
+    #[test]
+    fn at_the_end_of_a_minute_its_folder_is_behind() {
+        let end = EventTime::from_micros(60_000_000 - 1);
+        let after = Position::Time(end).list_after();
+        assert!(minute_folder(end) < after && !after.starts_with(&minute_folder(end)), "{after}");
+        assert!(minute_folder(end.next()) > after);
     }
 }
