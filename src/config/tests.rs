@@ -34,7 +34,7 @@ fn nowhere() -> World {
     World {
         vars: std::collections::BTreeMap::new(),
         home: Some("/home/ann".into()),
-        cwd: "/work".into(),
+        cwd: "/desk".into(),
         uid: 1000,
         etc: "/nowhere".into(),
         now: EventTime::from_micros(1_795_396_594_000_000),
@@ -69,7 +69,7 @@ fn reads_every_key() {
         from: Some(StartFrom::Earliest),
         argv: ["make-thumb", "--size", "256"].map(str::to_owned).to_vec(),
         shell: false,
-        cwd: Some("/srv/app/work/thumbs".into()),
+        cwd: Some("/srv/app/desk/thumbs".into()),
         concurrency: 4,
         ordered: true,
         timeout: secs(90),
@@ -405,7 +405,7 @@ fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
     check(&world, &config, None, "/srv/app/data/bus", "/srv/app/data/bus (/srv/app/evbus.toml)", file);
     world.vars.insert("EVBUS_URL".into(), "/env/bus".into());
     check(&world, &config, None, "/env/bus", "/env/bus (EVBUS_URL)", Origin::EnvVar);
-    check(&world, &config, Some("./bus/"), "/work/bus", "/work/bus (--bus)", Origin::Flag);
+    check(&world, &config, Some("./bus/"), "/desk/bus", "/desk/bus (--bus)", Origin::Flag);
     world.vars.insert("EVBUS_URL".into(), "".into());
     world.vars.insert("XDG_DATA_HOME".into(), "/data".into());
     check(&world, &Config::default(), None, "/data/evbus", "/data/evbus (default)", Origin::Default);
@@ -417,16 +417,16 @@ fn every_form_of_an_address() {
     let table = [
         ("/mnt/bus", "/mnt/bus"),
         ("/mnt//bus/./x/", "/mnt/bus/x"),
-        ("sub/bus", "/work/sub/bus"),
-        (".", "/work"),
-        ("..", "/work/.."),
+        ("sub/bus", "/desk/sub/bus"),
+        (".", "/desk"),
+        ("..", "/desk/.."),
         ("~", "/home/ann"),
         ("~/bus", "/home/ann/bus"),
-        ("./~/bus", "/work/~/bus"),
+        ("./~/bus", "/desk/~/bus"),
         ("file:///mnt/my%20bus%2f", "/mnt/my bus"),
         ("FILE://localhost/mnt/bus", "/mnt/bus"),
         ("file:///gr%C3%BC%C3%9Fe", "/grüße"),
-        ("./a://b", "/work/a:/b"),
+        ("./a://b", "/desk/a:/b"),
         ("bus", "/srv/shared bus"),
     ];
     for (text, dir) in table {
