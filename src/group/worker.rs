@@ -177,7 +177,6 @@ pub struct Worker {
     hot_at: Duration,
     hot_pause: Duration,
     hot_running: bool,
-    hinted: bool,
     asked_at: Duration,
     asking: bool,
     pending: Vec<request::Pending>,
@@ -243,7 +242,6 @@ impl Worker {
             hot_at: now,
             hot_pause: settings.poll.unwrap_or(poll.0),
             hot_running: false,
-            hinted: false,
             asked_at: now,
             asking: false,
             pending: Vec::new(),
@@ -267,7 +265,6 @@ impl Worker {
         } else {
             None
         };
-        self.hinted = hints.is_some();
         let clock = Rc::clone(&self.desk.place.clock);
         loop {
             self.plan();
@@ -324,7 +321,7 @@ impl Worker {
 
     /// Whether no new handler may start.
     fn starts_over(&self) -> bool {
-        if self.paused() || self.failure.is_some() || *self.stop.borrow() != Stop::No {
+        if self.paused() || self.told_to_end() {
             return true;
         }
         match self.settings.mode {
@@ -339,9 +336,7 @@ impl Worker {
 
     /// Whether the worker is to end as soon as nothing runs any more.
     fn ending(&self) -> bool {
-        self.failure.is_some()
-            || *self.stop.borrow() != Stop::No
-            || (self.draining() && (self.starts_over() || self.drained()))
+        self.told_to_end() || (self.draining() && (self.starts_over() || self.drained()))
     }
 
     /// Whether a drain has seen everything and found nothing more that is due.
