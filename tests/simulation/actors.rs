@@ -220,6 +220,7 @@ impl Cast {
         world.tell(|| format!("p{} begins on host {host}: {mode:?} {}", process.pid, world.plan.groups[at].name));
         let body = self.worker(at, mode, place, Rc::clone(&process), host, receiver);
         let (simulation, mine, world) = (Rc::clone(&world.simulation), Rc::clone(&process), Rc::clone(world));
+        world.staff(at, true);
         self.world.simulation.spawn(&process, async move {
             if let Err(error) = body.await
                 && error.kind() != ErrorKind::Unavailable
@@ -230,6 +231,7 @@ impl Cast {
             simulation.kill(&mine);
         });
         process.ended().await;
+        self.world.staff(at, false);
         self.victims.borrow_mut().retain(|victim| !victim.process.dead());
     }
 

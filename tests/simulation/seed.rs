@@ -52,6 +52,8 @@ fn world(seed: u64, options: Options) -> Rc<World> {
         redrives: Default::default(),
         resets: Default::default(),
         active: Default::default(),
+        workers: 0,
+        staffed: 0,
         paused: false,
         resumed: 0,
     });

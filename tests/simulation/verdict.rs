@@ -11,9 +11,8 @@ const LAST_PUT: Micros = 450 * SECOND;
 /// Whoever froze under the last fault has thawed by then.
 const LAST_THAW: Micros = 160 * SECOND;
 
-/// Nobody stands still longer than this: a lease, a poll, the longest pause of a retry, a drain's pause, and a slow
-/// handler's answer.
-const IDLE: Micros = (15 + 30 + 10 + 20 + 45) * SECOND;
+/// A shard with work stays idle no longer than a lease and a poll.
+const IDLE: Micros = (15 + 30) * SECOND;
 
 /// Everything must be settled so long after the last acknowledgement.
 const PATIENCE: Micros = 1_500 * SECOND;
@@ -73,24 +72,23 @@ fn missing(world: &World) -> Vec<Missing> {
     missing
 }
 
-/// No shard with work stays idle longer than a lease and a poll.
+/// No shard with work that is due stays idle longer than a lease and a poll, while somebody is there to do it.
 fn idle(world: &World, begun: Micros, missing: &[Missing]) {
     let now = world.simulation.now();
     let groups = world.groups.borrow();
-    let running = world.running.borrow();
     for (at, shard, id, since) in missing {
         let group = &groups[*at];
-        if group.paused || running.values().any(|run| run.group == *at && run.shard == *shard) {
+        if group.paused || world.occupied(*at, *shard) {
             continue;
         }
         let active = group.active.get(shard).copied().unwrap_or(0);
-        // In careful mode one handler runs at a time in all shards of a worker.
-        let active = match world.plan.killers > 0.0 {
-            true => active.max(group.active.values().copied().max().unwrap_or(0)),
-            false => active,
-        };
-        let from = active.max(*since).max(begun + LAST_THAW).max(group.resumed);
-        if now > from + IDLE {
+        let from = active.max(*since).max(begun + LAST_THAW).max(group.resumed).max(group.staffed);
+        let open = group.markers.get(shard).map(|marker| &marker.open);
+        let retried = open.is_some_and(|open| {
+            open.iter().any(|(name, open)| open.next.is_some() && world.id_of(name.as_str()).as_ref() == Some(id))
+        });
+        let pause = if retried { world.plan.retry.max.as_micros() as Micros } else { 0 };
+        if now > from + IDLE + pause {
             world.complain(format!(
                 "{}/{shard} has {id} to do and does nothing for {} s",
                 group.name,

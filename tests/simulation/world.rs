@@ -55,8 +55,11 @@ pub struct GroupState {
     /// Redrives that lie on the bus, by event; resets by shard: where to and since when.
     pub redrives: BTreeMap<String, EventName>,
     pub resets: BTreeMap<String, (u16, Position, Micros)>,
-    /// When the last handler of each shard started or ended.
+    /// When the last handler of each shard started or ended, or its owner had no place left for one.
     pub active: BTreeMap<u16, Micros>,
+    /// Its living workers, and when one last died, or came when there was none.
+    pub workers: u32,
+    pub staffed: Micros,
     pub paused: bool,
     pub resumed: Micros,
 }
@@ -285,14 +288,38 @@ impl World {
         }
     }
 
+    /// Whether a handler runs for a shard, or its owner has no place left for one.
+    pub fn occupied(&self, group: usize, shard: u16) -> bool {
+        let groups = self.groups.borrow();
+        let owner = groups[group].markers.get(&shard).and_then(|marker| marker.owner.as_ref());
+        let running = self.running.borrow();
+        let mut theirs = running.values().filter(|run| run.group == group);
+        let owners = theirs.clone().filter(|run| owner.is_some_and(|owner| owner.pid == run.pid)).count();
+        // Where handlers kill their worker one may have to run alone.
+        let places = if self.plan.killers > 0.0 { 1 } else { self.plan.groups[group].concurrency };
+        theirs.any(|run| run.shard == shard) || owners >= places
+    }
+
+    /// A worker of a group begins or ends.
+    pub fn staff(&self, group: usize, comes: bool) {
+        let group = &mut self.groups.borrow_mut()[group];
+        if !comes || group.workers == 0 {
+            group.staffed = self.simulation.now();
+        }
+        group.workers = if comes { group.workers + 1 } else { group.workers - 1 };
+    }
+
     /// A handler has ended by itself.
     pub fn run_ends(&self, number: u64, success: bool) {
+        let Some(group) = self.running.borrow().get(&number).map(|run| run.group) else { return };
+        let shards = self.groups.borrow()[group].shards();
+        let occupied: Vec<u16> = (0..shards).filter(|shard| self.occupied(group, *shard)).collect();
         let Some(run) = self.running.borrow_mut().remove(&number) else { return };
         self.tell(|| format!("p{} {} {}", run.pid, run.id, if success { "succeeds" } else { "fails" }));
         let now = self.simulation.now();
         let mut groups = self.groups.borrow_mut();
         let group = &mut groups[run.group];
-        group.active.insert(run.shard, now);
+        group.active.extend(occupied.into_iter().map(|shard| (shard, now)));
         if success {
             let runs = group.runs.entry(run.id).or_default();
             runs.successes.push(now);
