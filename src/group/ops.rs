@@ -43,6 +43,13 @@ pub(super) struct Looked {
     pub sights: Sights,
 }
 
+/// What only a question shows: nothing on the bus hints at it.
+pub(super) struct Asked {
+    pub pending: Vec<request::Pending>,
+    /// Shards that were quiet and are not.
+    pub stirred: Vec<u16>,
+}
+
 /// How a commit ended.
 pub(super) enum Committed {
     /// It is the newest version; sent at this time.
@@ -157,9 +164,18 @@ impl Desk {
         read_marker(&self.place, &self.group, shard, definition).await
     }
 
-    /// What operators ask just now.
-    pub async fn requests(&self) -> StoreResult<Vec<request::Pending>> {
-        request::pending(&self.place, &self.group).await
+    /// What operators ask just now, and which of the shards in which nothing was left have work again: a request may
+    /// have come and been folded in by an owner that died of it, between two of my questions.
+    pub async fn ask(&self, quiet: Vec<u16>, definition: &Definition) -> StoreResult<Asked> {
+        let pending = request::pending(&self.place, &self.group).await?;
+        let mut stirred = Vec::new();
+        for shard in quiet {
+            let (marker, _) = self.marker(shard, definition).await?;
+            if marker.owner.is_some() || !marker.open.is_empty() {
+                stirred.push(shard);
+            }
+        }
+        Ok(Asked { pending, stirred })
     }
 
     /// The group as it is registered now.

@@ -16,7 +16,7 @@ use super::definition::Registered;
 use super::facts::{Fact, Reporter};
 use super::lease::{self, Lease, Process, Sighting};
 use super::marker::{Open, Owner, Verdict};
-use super::ops::{Committed, Desk, Looked, Sights};
+use super::ops::{Asked, Committed, Desk, Looked, Sights};
 use super::retry::Retry;
 use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
@@ -116,7 +116,7 @@ enum Ended {
     Took { shard: u16, marker: Box<Marker>, looked: Box<Looked>, unclean: bool, committed: Committed },
     Committed { shard: u16, epoch: u64, then: Followup, committed: Committed },
     Hot(StoreResult<(Vec<EventName>, bool, Sights)>),
-    Requests(StoreResult<Vec<request::Pending>>),
+    Asked(StoreResult<Asked>),
     Definition(StoreResult<Option<Registered>>),
     Ran { shard: u16, epoch: u64, name: EventName, attempt: u32, ran: Option<Ran> },
     Key { shard: u16, epoch: u64, name: EventName, key: StoreResult<Option<u64>> },
@@ -179,6 +179,8 @@ pub struct Worker {
     hot_running: bool,
     asked_at: Duration,
     asking: bool,
+    /// When the markers of quiet shards are to be read again.
+    stirred_at: Duration,
     pending: Vec<request::Pending>,
     defined_at: Duration,
     defining: bool,
@@ -244,8 +246,10 @@ impl Worker {
             hot_running: false,
             asked_at: now,
             asking: false,
+            stirred_at: now,
             pending: Vec::new(),
-            defined_at: now,
+            // It was read just now.
+            defined_at: now + settings.poll.unwrap_or(poll.1).max(Duration::from_secs(4)),
             defining: false,
             trouble: None,
             stalled_until: None,

@@ -103,7 +103,7 @@ pub struct Process {
     /// Never used twice.
     pub pid: u32,
     dead: Cell<bool>,
-    thaws_at: Cell<Micros>,
+    pub thaws_at: Cell<Micros>,
     waiters: RefCell<Vec<Waker>>,
 }
 

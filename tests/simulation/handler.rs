@@ -91,7 +91,8 @@ impl SimHandler {
         let shards = self.world.groups.borrow()[self.group].shards();
         let shard = EventName::parse(name).unwrap().lane().shard(shards);
         let fate = fate(&self.world, self.group, &id);
-        let run = Running { group: self.group, id: id.clone(), shard, epoch, pid: self.process.pid };
+        let (pid, thawed) = (self.process.pid, self.process.thaws_at.get());
+        let run = Running { group: self.group, id: id.clone(), shard, epoch, pid, thawed };
         let number = self.world.run_starts(run, name);
         let started = self.world.groups.borrow()[self.group].runs[&id].started;
         let fate = match fate {

@@ -161,9 +161,9 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
     let groups = world.plan.groups.iter();
     let most: u64 = groups
         .map(|group| {
-            // Each half minute, each watcher: events, requests, the definition.
+            // Each half minute, each watcher: events, requests, the definition, and the markers.
             let listings = (world.present.borrow().len() / group.bounds.window) as u64 + 1;
-            let mut each = pages + 2 + listings * 2;
+            let mut each = pages + 2 + listings * 2 + u64::from(group.shards);
             if world.present.borrow().len() > 2 * group.bounds.window {
                 // More than a watcher remembers to have seen in its future: it looks at each shard again, and once more at
                 // what turned up meanwhile.

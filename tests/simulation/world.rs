@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use evbus::event::{EventName, EventTime, TypeFilter};
-use evbus::group::marker::Marker;
+use evbus::group::marker::{Marker, Owner};
 use evbus::group::request::Request;
 use evbus::group::{Definition, GroupName, Position};
 use evbus::store::memory::{Contents, Operation};
@@ -87,6 +87,8 @@ pub struct Running {
     pub shard: u16,
     pub epoch: u64,
     pub pid: u32,
+    /// When its worker was last frozen until.
+    pub thawed: Micros,
 }
 
 /// The world.
@@ -258,7 +260,8 @@ impl World {
             runs.started += 1;
             runs.first_start.get_or_insert_with(|| (now, name.to_owned()));
             group.active.insert(run.shard, now);
-            if group.paused && now > group.resumed + 120 * SECOND {
+            // A poll, and another if its answer was lost.
+            if group.paused && now > group.resumed.max(run.thawed) + 2 * 30 * SECOND + 10 * SECOND {
                 self.complain(format!("{} runs in {} although that is paused", run.id, group.name));
             }
         }
@@ -295,8 +298,12 @@ impl World {
         let running = self.running.borrow();
         let mut theirs = running.values().filter(|run| run.group == group);
         let owners = theirs.clone().filter(|run| owner.is_some_and(|owner| owner.pid == run.pid)).count();
-        // Where handlers kill their worker one may have to run alone.
-        let places = if self.plan.killers > 0.0 { 1 } else { self.plan.groups[group].concurrency };
+        // After unclean takeovers handlers run alone.
+        let whose = |owner: Option<&Owner>| owner.map(|owner| owner.pid);
+        let markers = groups[group].markers.values().filter(|marker| whose(marker.owner.as_ref()) == whose(owner));
+        let careful = markers.clone().any(|marker| marker.unclean > 1)
+            || markers.flat_map(|marker| marker.open.values()).any(|open| open.suspect || open.started);
+        let places = if careful { 1 } else { self.plan.groups[group].concurrency };
         theirs.any(|run| run.shard == shard) || owners >= places
     }
 

@@ -11,7 +11,7 @@ impl Worker {
             }
             Ended::Committed { shard, epoch, then, committed } => self.committed(shard, epoch, then, committed),
             Ended::Hot(found) => self.found(found),
-            Ended::Requests(pending) => self.asked(pending),
+            Ended::Asked(asked) => self.asked(asked),
             Ended::Definition(registered) => self.defined(registered),
             Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
@@ -128,14 +128,19 @@ impl Worker {
         }
     }
 
-    pub(super) fn asked(&mut self, pending: StoreResult<Vec<request::Pending>>) {
+    pub(super) fn asked(&mut self, asked: StoreResult<Asked>) {
         self.asking = false;
         let now = self.now();
-        let Some(pending) = self.answer(pending) else {
+        let Some(asked) = self.answer(asked) else {
             self.asked_at = now + Duration::from_secs(1);
             return;
         };
-        self.pending = pending;
+        self.pending = asked.pending;
+        for shard in asked.stirred {
+            let watched = &mut self.shards[usize::from(shard)];
+            watched.quiet = false;
+            watched.look_at = now;
+        }
         for at in 0..self.shards.len() {
             let watched = &mut self.shards[at];
             if let Some(shard) = watched.owned.as_deref_mut().filter(|shard| !shard.giving_back) {

@@ -248,15 +248,26 @@ impl Worker {
             if self.draining() && !self.waits() {
                 self.asked_at = Duration::MAX;
             }
-            let desk = self.desk.clone();
-            self.ops.push(Box::pin(async move { Ended::Requests(desk.requests().await) }));
+            let quiet = self.quiet_to_ask_after(now);
+            let (desk, definition) = (self.desk.clone(), self.registered.definition.clone());
+            self.ops.push(Box::pin(async move { Ended::Asked(desk.ask(quiet, &definition).await) }));
         }
-        if !self.draining() && !self.defining && self.defined_at <= now {
+        if !self.defining && self.defined_at <= now {
             self.defining = true;
             self.defined_at = now + self.poll_range().1.max(Duration::from_secs(4));
             let desk = self.desk.clone();
             self.ops.push(Box::pin(async move { Ended::Definition(desk.definition().await) }));
         }
+    }
+
+    /// The quiet shards whose markers are to be read again: once in a poll, hint or no hint.
+    fn quiet_to_ask_after(&mut self, now: Duration) -> Vec<u16> {
+        if now < self.stirred_at {
+            return Vec::new();
+        }
+        self.stirred_at = now + self.poll_range().1;
+        let quiet = self.shards.iter().enumerate().filter(|(_, shard)| shard.quiet && shard.owned.is_none());
+        quiet.filter_map(|(at, _)| u16::try_from(at).ok()).collect()
     }
 
     /// When the loop must wake up, whatever happens.
@@ -266,8 +277,8 @@ impl Worker {
         let mut at = |time: Duration| deadline = deadline.min(time);
         if !self.draining() {
             at(self.hot_at);
-            at(self.defined_at);
         }
+        at(self.defined_at);
         if self.asked_at != Duration::MAX {
             at(self.asked_at);
         }
