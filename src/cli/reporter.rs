@@ -50,6 +50,10 @@ impl Printer {
             }
             Fact::Took { shard, unclean: true } => format!("took over shard {shard}: its worker had not given it back"),
             Fact::Fenced { shard } => format!("lost shard {shard} to another worker; what ran for it runs again there"),
+            Fact::OtherCommand { owner } => {
+                let (host, pid, command) = (style::escape(&owner.host), owner.pid, style::escape(&owner.command));
+                format!("{host}:{pid} runs another command for this group ({command}): an event goes to one of the two")
+            }
             Fact::Retrying { name, attempt, next, why } => {
                 let next = self.clock(*next);
                 format!(
@@ -98,6 +102,9 @@ fn json(group: &GroupName, fact: &Fact<'_>) -> Value {
         Fact::Stalled { why } => json!({"event": "stalled", "group": group, "why": why}),
         Fact::Unreachable { error } => json!({"event": "waiting", "group": group, "why": error.to_string()}),
         Fact::GoesOn => json!({"event": "goes_on", "group": group}),
+        Fact::OtherCommand { owner } => json!({
+            "event": "other_command", "group": group, "host": owner.host, "pid": owner.pid, "command": owner.command,
+        }),
         Fact::Foreign { key } => json!({"event": "ignored", "group": group, "key": key}),
         Fact::Careful => json!({"event": "careful", "group": group}),
         Fact::Paused { paused } => json!({"event": if *paused { "paused" } else { "resumed" }, "group": group}),

@@ -81,14 +81,14 @@ pub(super) async fn run_all(
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
     let guard = Rc::new(Guard::new());
-    let me = process::this(opened.place());
     let runs = ready.into_iter().map(|ready| {
-        let (guard, me, stop) = (Rc::clone(&guard), me.clone(), stop.clone());
+        let (guard, stop) = (Rc::clone(&guard), stop.clone());
         async move {
-            let place = opened.place().clone();
+            let (place, command) = (opened.place().clone(), command(&ready.watcher));
+            let me = process::this(&place, command.digest());
             let output: Rc<dyn crate::handler::Output> = Rc::clone(printer) as _;
             let handler: Rc<dyn Handler> =
-                Rc::new(CommandHandler::with_guard(command(&ready.watcher), Rc::clone(&place.clock), output, guard));
+                Rc::new(CommandHandler::with_guard(command, Rc::clone(&place.clock), output, guard));
             let workplace = Workplace {
                 place,
                 group: ready.watcher.group.clone(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::GroupName;
+use super::marker::Owner;
 use crate::event::{EventName, EventTime};
 use crate::store::StoreError;
 
@@ -27,6 +28,11 @@ pub enum Fact<'a> {
         name: &'a EventName,
         /// From 1.
         attempt: u32,
+    },
+    /// Another live worker of the group runs another command; said once.
+    OtherCommand {
+        /// Whose.
+        owner: &'a Owner,
     },
     /// The event is processed.
     Done {

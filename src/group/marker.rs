@@ -30,6 +30,8 @@ pub struct Owner {
     pub boot: String,
     /// Since when, by its own clock.
     pub since: EventTime,
+    /// What it runs: its program's name and a digest of the whole command, which may hold secrets.
+    pub command: String,
 }
 
 /// An event that is not done although `through` may be past it.

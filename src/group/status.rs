@@ -376,6 +376,7 @@ mod tests {
             pid: 7,
             boot: String::new(),
             since: EventTime::MIN,
+            command: String::new(),
         };
         group.owners.push(Owned { shard: 0, owner });
         assert_eq!(group.state(&lag, lives), State::Working);

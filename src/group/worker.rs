@@ -188,6 +188,7 @@ pub struct Worker {
     /// The handler could not be started; not tried again before this.
     stalled_until: Option<Duration>,
     foreign_told: bool,
+    other_told: bool,
     careful_told: bool,
     full_told: bool,
     failure: Option<StoreError>,
@@ -254,6 +255,7 @@ impl Worker {
             trouble: None,
             stalled_until: None,
             foreign_told: false,
+            other_told: false,
             careful_told: false,
             full_told: false,
             failure: None,

@@ -177,6 +177,24 @@ fn at_the_time_limit_a_handler_is_ended_with_its_children() {
 }
 
 #[test]
+fn a_second_live_worker_with_another_command_is_warned_about() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    home.shell("mkfifo gate").exits(0);
+    let held = "echo $EVBUS_ID >> seen; read go < gate";
+    let mut watch = home.spawn(&["watch", "-g", "g", "--from", "earliest", "--shell", held]);
+    until("the first runs a handler", || !home.lines("seen").is_empty());
+    let warning = format!(":{} runs another command for this group (sh ", watch.id());
+    let same = home.run(&["drain", "-g", "g", "--shell", held]).exits(0);
+    assert!(!same.err.contains(&warning), "{}", same.err);
+    let other = home.run(&["drain", "-g", "g", "--shell", "true"]).exits(0);
+    assert_eq!(other.err.matches(&warning).count(), 1, "{}", other.err);
+    home.shell("echo go > gate").exits(0);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
 fn watchers_of_the_config_run_side_by_side() {
     let home = Home::new();
     home.file(

@@ -19,6 +19,7 @@ use evbus::store::memory::MemoryStore;
 use evbus::store::{ErrorKind, StoreResult};
 use tokio::sync::watch;
 
+use crate::dice::{self, Dice};
 use crate::executor::{Micros, Process, SECOND};
 use crate::handler::SimHandler;
 use crate::network::{BEGIN, Line, Role, SkewedClock};
@@ -253,6 +254,7 @@ impl Cast {
             pid: process.pid,
             boot: format!("boot{host}"),
             since: place.clock.now(),
+            command: "handler 00000000".to_owned(),
         };
         let neighbours: Vec<(u32, u32, Rc<Process>)> = self.hosts.borrow().clone();
         let simulated = Rc::clone(&world);
@@ -440,8 +442,8 @@ async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usiz
         if next.get() >= plan.backlog {
             world.simulation.sleep(dice.around(plan.emit_pause) as Micros).await;
         }
-        let batch = dice.one(&[1, 1, 1, 2, 4]);
-        let named = dice.chance(0.3);
+        let batch = dice.one(&[1, 1, 1, 2, 4]).min(plan.events_each - next.get());
+        let named = dice.chance(plan.named);
         let drafts: Vec<(String, Draft)> = (0..batch)
             .map(|part| {
                 order += 1;
@@ -479,18 +481,15 @@ async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usiz
 
 fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order: (u32, u32)) -> (String, Draft) {
     let dice = &world.simulation.dice;
-    let type_ = dice.one(&["order.created", "order.paid", "user.seen", "Ünlisted Type"]);
-    let key = dice.chance(0.7).then(|| format!("key{}", dice.below(world.plan.keys)));
     let identity = Identity::random(dice.next(), dice.next());
     let id = match named {
         Some((emitter, number)) => format!("named-{emitter}-{number}"),
         None => event_id(clock.now(), &identity),
     };
-    // What is emitted again must be the same.
-    let (type_, key) = match world.events.borrow().get(&id) {
-        Some(known) => (known.type_.clone(), known.key.clone()),
-        None => (type_.to_owned(), key),
-    };
+    // What is emitted again must be the same: the id decides all of it.
+    let of_id = Dice::new(dice::hash(&id) ^ dice::mix(world.seed));
+    let type_ = of_id.one(&["order.created", "order.paid", "user.seen", "Ünlisted Type"]).to_owned();
+    let key = of_id.chance(0.7).then(|| format!("key{}", of_id.below(world.plan.keys)));
     let mut event = Event::new(&*id, "/simulation", &*type_);
     if let Some(key) = &key {
         event = event.subject(key);

@@ -1,6 +1,7 @@
 //! One seed, from its plan to its end.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use evbus::event::{EventTime, TypeFilter};
@@ -20,6 +21,8 @@ pub struct Options {
     pub verbose: bool,
     /// With hints or without, whatever the seed says.
     pub hints: Option<bool>,
+    /// No faults, and every event named: what becomes of it is decided by the seed alone.
+    pub calm: bool,
 }
 
 /// How a seed has ended.
@@ -34,6 +37,8 @@ pub struct Ended {
     pub seconds: u64,
     pub polls: u64,
     pub takeovers: u64,
+    /// By group and id: whether the event ended done, or else as a dead letter.
+    pub ends: BTreeMap<(String, String), bool>,
 }
 
 fn world(seed: u64, options: Options) -> Rc<World> {
@@ -41,6 +46,9 @@ fn world(seed: u64, options: Options) -> Rc<World> {
     let mut plan = Plan::new(&simulation.dice);
     if let Some(hints) = options.hints {
         plan.hints = hints;
+    }
+    if options.calm {
+        plan.calm_down();
     }
     let groups = plan.groups.iter().map(|group| GroupState {
         name: GroupName::parse(&group.name).expect("a valid name"),
@@ -95,7 +103,12 @@ pub fn run(seed: u64, options: Options) -> Ended {
     verdict::settle(&world);
     let groups = world.groups.borrow();
     let sum = |of: fn(&crate::world::Runs) -> u64| groups.iter().flat_map(|group| group.runs.values()).map(of).sum();
+    let ends = groups.iter().flat_map(|group| {
+        let runs = group.runs.iter().filter(|(id, _)| group.handled(id));
+        runs.map(|(id, runs)| ((group.name.to_string(), id.clone()), !runs.successes.is_empty()))
+    });
     let ended = Ended {
+        ends: ends.collect(),
         seed,
         trouble: simulation.trouble(),
         log: world.log.take(),

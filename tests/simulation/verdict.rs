@@ -109,9 +109,11 @@ fn order(world: &World) {
             .filter(|known| known.order.is_some() && known.key.is_some() && world.expected(at, group, known))
             .collect();
         rows.sort_by_key(|known| (known.key.clone(), known.order));
-        for pair in rows.windows(2) {
-            if pair[0].key == pair[1].key && pair[0].order.map(|o| o.0) == pair[1].order.map(|o| o.0) {
-                in_order(world, group, pair[0], pair[1]);
+        for (at, later) in rows.iter().enumerate() {
+            for earlier in &rows[..at] {
+                if earlier.key == later.key && earlier.order.map(|o| o.0) == later.order.map(|o| o.0) {
+                    in_order(world, group, earlier, later);
+                }
             }
         }
     }

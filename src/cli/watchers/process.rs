@@ -7,14 +7,15 @@ use crate::bus::Place;
 use crate::group::lease::Process;
 use crate::group::marker::Owner;
 
-/// This process, as other workers are to know it.
-pub(super) fn this(place: &Place) -> Owner {
+/// This process and the command that it runs, as other workers are to know them.
+pub(super) fn this(place: &Place, command: String) -> Owner {
     Owner {
         worker: format!("{:016x}", place.clock.random()),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
         boot: boot(),
         since: place.clock.now(),
+        command,
     }
 }
 

@@ -195,6 +195,12 @@ impl Worker {
         let paused = self.paused();
         let (over, draining) = (self.told_to_end(), self.draining());
         let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| (self.alive)(owner));
+        if let Some(owner) = marker.owner.as_ref().filter(|owner| owner.command != self.me.command)
+            && process != Process::Gone
+            && !std::mem::replace(&mut self.other_told, true)
+        {
+            self.report(Fact::OtherCommand { owner });
+        }
         let watched = &mut self.shards[at];
         watched.last_look_through = Some(marker.through.clone());
         let sighting = Sighting::see(watched.sighting.take(), version.as_ref(), now);
