@@ -38,6 +38,12 @@ impl Failure {
         self
     }
 
+    /// The same, with this next command unless it has one.
+    pub(super) fn or_help(mut self, help: &str) -> Self {
+        self.help.get_or_insert_with(|| help.to_owned());
+        self
+    }
+
     /// The same with what went before it.
     pub(super) fn after(mut self, before: &str) -> Self {
         self.message = format!("{before}: {}", self.message);

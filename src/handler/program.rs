@@ -47,7 +47,8 @@ fn search_path(name: &str, base: &Path, search: &OsStr) -> Result<PathBuf, Strin
             Err(flaw) => denied = denied.or_else(|| Some(flaw.sentence(name, &file))),
         }
     }
-    Err(denied.unwrap_or_else(|| format!("handler '{name}' not found in PATH")))
+    Err(denied
+        .unwrap_or_else(|| format!("handler '{name}' not found in PATH (help: name it by its path, or extend PATH)")))
 }
 
 /// What keeps a file from being run.

@@ -288,7 +288,10 @@ fn executable(path: &Path, content: &str) {
 #[test]
 fn what_cannot_start_says_why_and_how_to_cure_it() {
     let named = |name: &str| Command { argv: vec![name.to_owned()], ..shell("") };
-    assert_eq!(not_started(named("no-such-thing")), "handler 'no-such-thing' not found in PATH");
+    assert_eq!(
+        not_started(named("no-such-thing")),
+        "handler 'no-such-thing' not found in PATH (help: name it by its path, or extend PATH)"
+    );
     assert_eq!(not_started(Command { argv: Vec::new(), ..shell("") }), "the handler's command is empty");
     let folder = tempfile::tempdir().unwrap();
     let cwd = Some(folder.path().to_owned());

@@ -122,7 +122,11 @@ fn fill<R: Read + AsFd>(
 }
 
 fn draft(args: &Args, maker: &Maker, line: &[u8]) -> Result<Draft, Failure> {
-    let Some(type_) = &args.type_ else { return maker.document(line) };
+    let Some(type_) = &args.type_ else {
+        return maker
+            .document(line)
+            .map_err(|failure| failure.or_help("evbus emit TYPE --ndjson, if each line is the data alone"));
+    };
     let text = std::str::from_utf8(line).map_err(|_| Failure::usage("it is not UTF-8"))?;
     let (data, content_type) = data::line(args, text.trim_end_matches(['\n', '\r']))?;
     maker.draft(type_, data, content_type, None)
