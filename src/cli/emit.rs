@@ -17,11 +17,19 @@ use crate::store::dir::{Durability, Execution};
 
 mod bulk;
 mod data;
+mod plain;
+
+pub(super) use plain::plain;
+
+/// How long to wait for a store, unless told otherwise.
+const PATIENCE: &str = "30s";
+/// Durable before it is acknowledged: the default.
+const FULL: &str = "full";
 
 /// Write one event, or with --ndjson one a line
 ///
 /// Prints the id once the event is safe: on the disk, and where every group will see it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Examples:
   evbus emit backup.done -F rc=0 -f host=db1
@@ -78,10 +86,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "URI")]
     schema: Option<String>,
     /// Give up on a store that does not answer after this long
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = PATIENCE)]
     timeout: String,
     /// 'full': survives a power cut; 'none': survives the process
-    #[arg(long, value_name = "LEVEL", default_value = "full", value_parser = ["full", "none"])]
+    #[arg(long, value_name = "LEVEL", default_value = FULL, value_parser = [FULL, "none"])]
     durability: String,
     /// Print nothing
     #[arg(short, long)]

@@ -108,6 +108,9 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, Failure> {
+    if let Some((bus, args)) = emit::plain(std::env::args_os().skip(1)) {
+        return Ok(Cli { bus: BusArgs { bus, config: None }, verb: Verb::Emit(Box::new(args)) });
+    }
     let emits = std::env::args_os().skip(1).take(3).any(|argument| argument == "emit");
     // Whatever is not plainly an emit, a call for help too, is for the whole definition.
     if let Some(Ok(EmitOnly { bus, verb: EmitVerb::Emit(args) })) = emits.then(EmitOnly::try_parse) {

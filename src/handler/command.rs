@@ -126,7 +126,7 @@ impl CommandHandler {
         let stdin = input::stdin(event).map_err(plumbing)?;
         let (stdout, out) = self.stdout().map_err(plumbing)?;
         let (err, stderr) = output::pipe().map_err(plumbing)?;
-        let taps = Taps { out, err: Tap::new(err, &stderr, Stream::Err, &self.listener).map_err(plumbing)? };
+        let taps = Taps { out, err: Tap::new(err, Stream::Err, &self.listener) };
         let entry = self.guard.begin();
         let child = self.spawn([stdin, stdout, stderr], vars, file, entry.token())?;
         let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
@@ -142,8 +142,7 @@ impl CommandHandler {
             return Ok((std::fs::OpenOptions::new().write(true).open("/dev/null")?.into(), None));
         }
         let (read, write) = output::pipe()?;
-        let tap = Tap::new(read, &write, Stream::Out, &self.listener)?;
-        Ok((write, Some(tap)))
+        Ok((write, Some(Tap::new(read, Stream::Out, &self.listener))))
     }
 
     fn spawn(

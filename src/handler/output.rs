@@ -3,9 +3,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
 use tokio::net::unix::pipe::Receiver;
+
+use crate::clock::Clock;
 
 /// A longer line is passed on in pieces of at most this many bytes.
 const LINE_BYTES: usize = 8 * 1024;
@@ -15,6 +18,8 @@ const TAIL_BYTES: usize = 4 * 1024;
 const READ_BYTES: usize = 16 * 1024;
 /// Reads that empty a pipe of the usual 64 KiB, and see its end.
 const RELEASE_READS: usize = 5;
+/// A handler that is done sooner than this never has its outputs watched: all that it said is read at its end.
+const UNWATCHED: Duration = Duration::from_millis(5);
 
 /// Which of a handler's outputs a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,13 +139,19 @@ pub(super) struct Listener {
     pub(super) label: Rc<str>,
 }
 
+/// Our end of a handler's output.
+enum Pipe {
+    /// Nobody is told when something can be read.
+    Unwatched(OwnedFd),
+    /// The runtime is.
+    Watched(Receiver),
+    /// Every holder of the other end has closed it.
+    Ended,
+}
+
 /// One output of a running handler.
 pub(super) struct Tap {
-    /// None once it has ended.
-    pipe: Option<Receiver>,
-    /// The handler's end, held by us too while the handler runs: so its end wakes the worker once, for its exit, and
-    /// not for each pipe as well.
-    held: Option<OwnedFd>,
+    pipe: Pipe,
     stream: Stream,
     listener: Option<Listener>,
     lines: Lines,
@@ -149,26 +160,23 @@ pub(super) struct Tap {
 
 impl Tap {
     /// Taps our end of a [`pipe`].
-    ///
-    /// # Errors
-    /// The runtime cannot watch one descriptor more.
-    pub(super) fn new(pipe: OwnedFd, other_end: &OwnedFd, stream: Stream, listener: &Listener) -> io::Result<Self> {
-        // Unchecked, because [`pipe`] has made it what it has to be.
-        let pipe = Some(Receiver::from_owned_fd_unchecked(pipe)?);
-        let held = Some(other_end.try_clone()?);
+    pub(super) fn new(pipe: OwnedFd, stream: Stream, listener: &Listener) -> Self {
         let listener = listener.output.wants(stream).then(|| listener.clone());
-        Ok(Self { pipe, held, stream, listener, lines: Lines::default(), tail: Tail::default() })
+        Self { pipe: Pipe::Unwatched(pipe), stream, listener, lines: Lines::default(), tail: Tail::default() }
     }
 
-    /// Lets go of the handler's end, so that the pipe ends with its last other holder, and passes on what is there.
-    pub(super) fn release(&mut self) {
-        self.held = None;
+    /// Passes on what is there.
+    pub(super) fn read_rest(&mut self) {
         // As often as a full pipe needs, and not for as long as somebody writes.
         for _ in 0..RELEASE_READS {
-            let Some(pipe) = &self.pipe else { return };
             let mut buffer = [0; READ_BYTES];
             // Past the runtime, which need not have heard of what came last.
-            match rustix::io::read(pipe, &mut buffer) {
+            let read = match &self.pipe {
+                Pipe::Unwatched(pipe) => rustix::io::read(pipe, &mut buffer),
+                Pipe::Watched(pipe) => rustix::io::read(pipe, &mut buffer),
+                Pipe::Ended => return,
+            };
+            match read {
                 Ok(0) => self.finish(),
                 Ok(count) => self.feed(&buffer[..count]),
                 Err(_) => return,
@@ -178,12 +186,21 @@ impl Tap {
 
     /// Whether every holder of the other end has closed it.
     pub(super) fn ended(&self) -> bool {
-        self.pipe.is_none()
+        matches!(self.pipe, Pipe::Ended)
     }
 
     /// Passes on what comes until the pipe ends. May be dropped and called again at any point.
-    pub(super) async fn drain(&mut self) {
-        while let Some(pipe) = &self.pipe {
+    pub(super) async fn drain(&mut self, clock: &dyn Clock) {
+        loop {
+            let pipe = match &self.pipe {
+                Pipe::Watched(pipe) => pipe,
+                Pipe::Ended => return,
+                Pipe::Unwatched(_) => {
+                    clock.sleep_until(clock.elapsed() + UNWATCHED).await;
+                    self.watch();
+                    continue;
+                }
+            };
             // The runtime makes this yield now and then, so that an endless writer does not hold up the time limit.
             if pipe.readable().await.is_err() {
                 return self.finish();
@@ -195,6 +212,18 @@ impl Tap {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(_) => self.finish(),
             }
+        }
+    }
+
+    /// Has the runtime watch the pipe. If it cannot watch one descriptor more, what is there is read, and it is asked
+    /// again.
+    fn watch(&mut self) {
+        self.read_rest();
+        if let Pipe::Unwatched(pipe) = &self.pipe
+            // Unchecked, because [`pipe`] has made it what it has to be.
+            && let Ok(pipe) = pipe.try_clone().and_then(Receiver::from_owned_fd_unchecked)
+        {
+            self.pipe = Pipe::Watched(pipe);
         }
     }
 
@@ -214,7 +243,7 @@ impl Tap {
     }
 
     fn finish(&mut self) {
-        self.pipe = None;
+        self.pipe = Pipe::Ended;
         if let Some(listener) = &self.listener {
             self.lines.finish(|line| listener.output.line(&listener.label, self.stream, line));
         }

@@ -44,17 +44,17 @@ impl Taps {
         self.err.ended() && self.out.as_ref().is_none_or(Tap::ended)
     }
 
-    fn release(&mut self) {
-        self.err.release();
+    fn read_rest(&mut self) {
+        self.err.read_rest();
         if let Some(out) = &mut self.out {
-            out.release();
+            out.read_rest();
         }
     }
 
-    async fn drain(&mut self) {
+    async fn drain(&mut self, clock: &dyn Clock) {
         match &mut self.out {
-            Some(out) => _ = futures_util::future::join(self.err.drain(), out.drain()).await,
-            None => self.err.drain().await,
+            Some(out) => _ = futures_util::future::join(self.err.drain(clock), out.drain(clock)).await,
+            None => self.err.drain(clock).await,
         }
     }
 }
@@ -130,9 +130,9 @@ pub(super) async fn see_through(
     let cut = tokio::select! { biased;
         () = leader.end(&mut children) => None,
         cut = cut => Some(cut),
-        () = never_after(taps.drain()) => None,
+        () = never_after(taps.drain(clock)) => None,
     };
-    taps.release();
+    taps.read_rest();
     if cut.is_some() {
         end_group(&leader, &mut children, &mut taps, grace, clock).await;
     }
@@ -162,20 +162,20 @@ async fn end_group(
 ) {
     leader.signal(Signal::TERM);
     tokio::select! { biased;
-        _ = futures_util::future::join(leader.end(children), taps.drain()) => {}
+        _ = futures_util::future::join(leader.end(children), taps.drain(clock)) => {}
         () = clock.sleep_until(clock.elapsed() + grace) => {}
     }
     leader.signal(Signal::KILL);
     tokio::select! { biased;
         () = leader.end(children) => {}
-        () = never_after(taps.drain()) => {}
+        () = never_after(taps.drain(clock)) => {}
     }
 }
 
 async fn linger(taps: &mut Taps, clock: &dyn Clock) {
     tokio::select! { biased;
         () = clock.sleep_until(clock.elapsed() + LINGER) => {}
-        () = taps.drain() => {}
+        () = taps.drain(clock) => {}
     }
 }
 

@@ -64,6 +64,8 @@ impl Shared {
             }
             match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
                 Ok(0) => return Ok(Some((bytes, Stamp::of(&stat)))),
+                // What a store publishes does not grow any more.
+                Ok(_) if bytes.len() as u64 == size => return Ok(Some((bytes, Stamp::of(&stat)))),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(failed(errno)),
             }
