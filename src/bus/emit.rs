@@ -200,17 +200,14 @@ impl Emitter {
         let mut taken = Vec::new();
         let mut at = 0;
         while at < items.len() {
-            let doubtful = match self.place.store.put_many(&items[at..]).await {
-                Ok(answers) => {
-                    at += answers.iter().take_while(|answer| **answer == Put::Created).count();
-                    at < items.len()
-                }
+            let answers = match self.place.store.put_many(&items[at..]).await {
+                Ok(answers) => answers,
                 // Which of them arrived is unknown: the same names again, the first by itself.
-                Err(error) if error.kind() == ErrorKind::Unavailable => true,
+                Err(error) if error.kind() == ErrorKind::Unavailable => vec![Put::Exists],
                 Err(error) => return Err(error),
             };
-            if doubtful {
-                if !self.settle(&items[at].0, &items[at].1).await? {
+            for answer in answers {
+                if answer == Put::Exists && !self.settle(&items[at].0, &items[at].1).await? {
                     taken.push(at);
                 }
                 at += 1;

@@ -15,6 +15,7 @@ pub mod dir;
 mod error;
 pub mod memory;
 pub mod mount;
+pub mod object;
 pub mod probe;
 
 pub use error::{ErrorKind, StoreError};
@@ -121,6 +122,19 @@ pub struct Profile {
     pub scans_folders: bool,
 }
 
+/// Requests made of a store that charges for each, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Requests {
+    /// Writes, conditional or not, with their repeats.
+    pub puts: u64,
+    /// Reads of one object.
+    pub gets: u64,
+    /// Pages of listings.
+    pub lists: u64,
+    /// Removals, of one object or of many.
+    pub deletes: u64,
+}
+
 /// A stream of "look now". It may lie, be late, or never come.
 pub trait Hints {
     /// Completes when something may have changed since the last call.
@@ -152,9 +166,10 @@ pub trait Store {
     /// How this kind of store is best used.
     fn profile(&self) -> Profile;
 
-    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. They become visible in
-    /// their order, and it stops at the first key that is taken: the answers are `Created`, and `Exists` perhaps at
-    /// the end. On an error any part of them may be there.
+    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. Events that may share an
+    /// ordering key become visible in their order. The answers are those of the first items, perhaps not of all:
+    /// `Exists` says that an item is not known to be there, and that a `get` must tell. On an error any part of them
+    /// may be there.
     fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(items.len());
@@ -191,6 +206,11 @@ pub trait Store {
 
     /// The store's own time of this process's newest write, in microseconds since the Unix epoch, where it tells.
     fn last_write_micros(&self) -> Option<i64> {
+        None
+    }
+
+    /// The requests made so far, where they cost something.
+    fn requests(&self) -> Option<Requests> {
         None
     }
 

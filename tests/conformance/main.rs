@@ -15,12 +15,17 @@ use std::time::Duration;
 use evbus::clock::SystemClock;
 use evbus::store::dir::{DirOptions, DirStore, Durability, Execution};
 use evbus::store::memory::{Calm, Contents, MemoryStore};
+use evbus::store::object::BucketStore;
 use evbus::store::{Profile, Store};
 use tempfile::TempDir;
+
+#[path = "../support/s3.rs"]
+mod s3;
 
 mod directory;
 mod hints;
 mod listing;
+mod probe;
 mod race;
 mod suite;
 
@@ -48,6 +53,14 @@ fn dir(execution: Execution, durability: Durability) -> Bench {
     Bench { store: Rc::new(store), _folder: Some(folder) }
 }
 
+/// A place of its own in a server's bucket.
+fn bucket(server: &s3::Server) -> Bench {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let prefix = format!("test/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    Bench { store: Rc::new(BucketStore::connect(&server.bucket(&prefix)).unwrap()), _folder: None }
+}
+
 /// Runs a future as the program does: one thread, with I/O and time.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -55,21 +68,29 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 macro_rules! conformance {
     ($name:ident, $make:expr) => {
+        conformance!(@ $name, $make;
+            suite: odd_characters_are_kept;
+            listing: byte_order_over_nested_folders, after_a_bare_folder_comes_all_that_is_in_it,
+            random_listings_match_a_sorted_set;
+        );
+    };
+    // What evbus needs, of the keys that it makes.
+    (@ $name:ident, $make:expr; $($more:ident: $($beyond:ident),*;)*) => {
         mod $name {
             use super::*;
-            conformance!(@ $make;
+            conformance!(# $make;
                 suite: an_object_is_created_once, what_is_absent_is_none, a_register_is_swapped_from_its_version_only,
                 swaps_make_a_chain, stale_and_future_versions_conflict, deleting_is_final_and_idempotent,
-                odd_characters_are_kept, many_futures_at_once, one_winner_among_futures, large_objects,
-                many_objects_in_one_go, many_deletions_in_one_go, what_is_persisted_can_be_read,
+                many_futures_at_once, one_winner_among_futures, large_objects, many_objects_in_one_go,
+                events_of_a_lane_keep_their_order, many_deletions_in_one_go, what_is_persisted_can_be_read,
                 a_local_path_shows_the_content;
-                listing: byte_order_over_nested_folders, after_is_exclusive, limit_and_cut_are_exact, keep_filters,
-                a_register_is_listed_once, complete_after_every_put, pages_make_the_whole_of_10_000_keys,
-                random_listings_match_a_sorted_set;
+                listing: after_is_exclusive, limit_and_cut_are_exact, keep_filters, a_register_is_listed_once,
+                complete_after_every_put, pages_make_the_whole_of_10_000_keys;
+                $($more: $($beyond),*;)*
             );
         }
     };
-    (@ $make:expr; $($module:ident: $($check:ident),*;)*) => {
+    (# $make:expr; $($module:ident: $($check:ident),*;)*) => {
         $($(
             #[test]
             fn $check() {
@@ -85,3 +106,6 @@ conformance!(dir_inline_full, dir(Execution::Inline, Durability::Full));
 conformance!(dir_inline_none, dir(Execution::Inline, Durability::None));
 conformance!(dir_threaded_full, dir(Execution::Threaded, Durability::Full));
 conformance!(dir_threaded_none, dir(Execution::Threaded, Durability::None));
+conformance!(ministack, bucket(s3::ministack()));
+// Its listings follow the folders and not the bytes, and it takes a backslash for a slash.
+conformance!(@ seaweedfs, bucket(s3::seaweedfs()););

@@ -1,0 +1,292 @@
+//! The bucket store: the six operations on S3 and its kin, through the `object_store` crate.
+//!
+//! A key is the name of an object below the bus's prefix. `put_new` is a PUT with `If-None-Match`, `cas` one with
+//! `If-Match`, a version is an ETag. What a provider really does with them the probe finds out before a bus is made.
+//!
+//! No answer is believed that may be lost or doubtful: the crate repeats a conditional PUT that was answered 5xx, so a
+//! refusal can be the answer to one's own success, and a 409 can mean that nobody has won. So a refused `put_new` is
+//! only ever [`Put::Exists`], a refused `cas` only ever [`Swap::Conflict`], and who calls them looks whose the key is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use object_store::path::Path;
+use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
+
+use super::{
+    ErrorKind, Hints, List, Object, Page, Profile, Put, Requests, Store, StoreError, StoreResult, Swap, Version,
+};
+use crate::clock::Fut;
+use crate::event::EventName;
+
+mod connect;
+mod failure;
+mod meter;
+
+pub use connect::{Bucket, Kind};
+use failure::Shown;
+use meter::Meter;
+
+/// Nothing that evbus writes is larger; what is was put there by somebody else.
+const LARGEST_BYTES: u64 = 1 << 30;
+
+/// So many puts of one batch are under way at a time.
+const PUTS_AT_ONCE: usize = 32;
+
+/// One process's connection to a bus in a bucket.
+pub struct BucketStore {
+    inner: Arc<dyn object_store::ObjectStore>,
+    /// Ends in `/`, or is empty.
+    prefix: String,
+    kind: Kind,
+    meter: Arc<Meter>,
+    shown: Shown,
+}
+
+impl BucketStore {
+    /// Connects to a bucket; nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// Settings that cannot be understood.
+    pub fn connect(bucket: &Bucket) -> StoreResult<Self> {
+        let meter = Arc::new(Meter::default());
+        let inner = bucket.connect(&meter)?;
+        let prefix = bucket.prefix.trim_matches('/');
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Ok(Self { inner, prefix, kind: bucket.kind, meter, shown: Shown::of(bucket) })
+    }
+
+    fn path(&self, key: &str) -> StoreResult<Path> {
+        Path::parse(format!("{}{key}", self.prefix))
+            .map_err(|error| StoreError::new(ErrorKind::Other, format!("'{key}' cannot be a key in a bucket: {error}")))
+    }
+
+    fn failed(&self, doing: &str, key: &str, error: &Error) -> StoreError {
+        self.shown.failure(doing, key, error)
+    }
+
+    /// What is to be handed in for a swap: S3 and Azure know an object by its ETag, GCS by its generation. Unquoted, as
+    /// every server that checks it at all takes it.
+    fn version(&self, e_tag: Option<String>, generation: Option<String>) -> Option<Version> {
+        match self.kind {
+            Kind::Gcs => generation.map(Version),
+            Kind::S3 | Kind::Azure => e_tag.map(|tag| Version(tag.trim_matches('"').to_owned())),
+        }
+    }
+
+    fn update(&self, version: &Version) -> PutMode {
+        PutMode::Update(match self.kind {
+            Kind::Gcs => UpdateVersion { e_tag: None, version: Some(version.0.clone()) },
+            Kind::S3 => UpdateVersion { e_tag: Some(version.0.clone()), version: None },
+            Kind::Azure => UpdateVersion { e_tag: Some(format!("\"{}\"", version.0)), version: None },
+        })
+    }
+
+    async fn put(&self, key: &str, bytes: &[u8], mode: PutMode) -> StoreResult<Result<Option<Version>, ()>> {
+        let path = self.path(key)?;
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.inner.put_opts(&path, PutPayload::from(bytes.to_vec()), options).await {
+            Ok(put) => Ok(Ok(self.version(put.e_tag, put.version))),
+            Err(error) => match self.shown.refusal(&error) {
+                true => Ok(Err(())),
+                false => Err(self.failed("write", key, &error)),
+            },
+        }
+    }
+
+    async fn read(&self, key: &str) -> StoreResult<Option<Object>> {
+        let failed = |error: &Error| self.failed("read", key, error);
+        let found = match self.inner.get(&self.path(key)?).await {
+            Ok(found) => found,
+            Err(error) if self.shown.missing(&error) => return Ok(None),
+            Err(error) => return Err(failed(&error)),
+        };
+        let GetResult { meta, .. } = &found;
+        if meta.size > LARGEST_BYTES {
+            return Err(StoreError::new(ErrorKind::Damaged, format!("{key} is {} bytes", meta.size))
+                .with_help("nothing that evbus writes is as large: move it away"));
+        }
+        let version = self.version(meta.e_tag.clone(), meta.version.clone()).unwrap_or_else(|| Version(String::new()));
+        let bytes = found.bytes().await.map_err(|error| failed(&error))?;
+        Ok(Some(Object { bytes: bytes.to_vec(), version }))
+    }
+
+    async fn list(&self, list: List) -> StoreResult<Page> {
+        let failed = |error: &Error| self.failed("list", &list.prefix, error);
+        let mut page = Page::default();
+        let after = list.after.as_str();
+        if after > list.prefix.as_str() && !after.starts_with(&list.prefix) {
+            return Ok(page);
+        }
+        let prefix = self.path(&list.prefix)?;
+        let mut found = match self.offset(&list) {
+            Some(offset) => self.inner.list_with_offset(Some(&prefix), &offset),
+            None => self.inner.list(Some(&prefix)),
+        };
+        while let Some(object) = found.next().await {
+            let object = object.map_err(|error| failed(&error))?;
+            let Some(key) = object.location.as_ref().strip_prefix(&self.prefix) else { continue };
+            if key <= after || !(list.keep)(key) {
+                continue;
+            }
+            if page.keys.len() == list.limit {
+                page.cut = true;
+                break;
+            }
+            page.keys.push(key.to_owned());
+        }
+        Ok(page)
+    }
+
+    /// Where the server is to begin, at or before the place where the list does; none: at the prefix.
+    fn offset(&self, list: &List) -> Option<Path> {
+        if list.after <= list.prefix {
+            return None;
+        }
+        // A path loses the '/' that it ends in, and some servers then leave out all that lies below; no key of evbus
+        // sorts between the '/' and a '!'.
+        let below = if list.after.ends_with('/') { "!" } else { "" };
+        self.path(&format!("{}{below}", list.after)).ok()
+    }
+
+    /// Puts the items of one chain, each after the one before it; stops at the first that is not known to be there.
+    async fn put_chain(&self, items: &[(String, Vec<u8>)], chain: Vec<usize>) -> Vec<(usize, StoreResult<Put>)> {
+        let mut answers = Vec::with_capacity(chain.len());
+        for at in chain {
+            let (key, bytes) = &items[at];
+            let answer = self.put_new(key, bytes).await;
+            let there = matches!(answer, Ok(Put::Created));
+            answers.push((at, answer));
+            if !there {
+                break;
+            }
+        }
+        answers
+    }
+}
+
+/// Items that must become visible in their order: events that may share an ordering key, which share a lane.
+fn chains(items: &[(String, Vec<u8>)]) -> Vec<Vec<usize>> {
+    let mut chains: Vec<Vec<usize>> = Vec::new();
+    let mut of_lane = HashMap::new();
+    for (at, (key, _)) in items.iter().enumerate() {
+        match EventName::from_key(key) {
+            Some(name) => {
+                let chain = *of_lane.entry(name.lane().number()).or_insert_with(|| {
+                    chains.push(Vec::new());
+                    chains.len() - 1
+                });
+                chains[chain].push(at);
+            }
+            None => chains.push(vec![at]),
+        }
+    }
+    chains
+}
+
+impl Store for BucketStore {
+    fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>> {
+        Box::pin(async move {
+            Ok(match self.put(key, bytes, PutMode::Create).await? {
+                Ok(_) => Put::Created,
+                Err(()) => Put::Exists,
+            })
+        })
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
+        Box::pin(self.read(key))
+    }
+
+    fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
+        Box::pin(self.list(list))
+    }
+
+    fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
+        Box::pin(async move {
+            // An empty condition is none to some servers.
+            if version.is_some_and(|version| version.0.trim().is_empty()) {
+                return Ok(Swap::Conflict);
+            }
+            let mode = version.map_or(PutMode::Create, |version| self.update(version));
+            match self.put(key, bytes, mode).await? {
+                Ok(Some(version)) => Ok(Swap::Swapped(version)),
+                Err(()) => Ok(Swap::Conflict),
+                // A server that does not say which version it has made: it is mine if its content is.
+                Ok(None) => match self.read(key).await? {
+                    Some(object) if object.bytes == bytes => Ok(Swap::Swapped(object.version)),
+                    _ => Ok(Swap::Conflict),
+                },
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
+        Box::pin(async move {
+            match self.inner.delete(&self.path(key)?).await {
+                Ok(()) => Ok(()),
+                Err(error) if self.shown.missing(&error) => Ok(()),
+                Err(error) => Err(self.failed("delete", key, &error)),
+            }
+        })
+    }
+
+    fn hints(&self) -> Result<Box<dyn Hints>, String> {
+        Err("a bucket tells nobody of what is new".to_owned())
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            lag: Duration::from_secs(30),
+            commit_gap: Duration::from_secs(1),
+            poll: (Duration::from_millis(200), Duration::from_secs(30)),
+            scans_folders: false,
+        }
+    }
+
+    /// Side by side, but in their order where that may matter. An answer for every item: `Exists` also says that
+    /// nobody knows, or that it was not tried, because one before it is in doubt.
+    fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
+        Box::pin(async move {
+            let mut answers = vec![Put::Exists; items.len()];
+            let chains = chains(items).into_iter().map(|chain| self.put_chain(items, chain));
+            let mut running = stream::iter(chains).buffer_unordered(PUTS_AT_ONCE);
+            while let Some(chain) = running.next().await {
+                for (at, answer) in chain {
+                    match answer {
+                        Ok(answer) => answers[at] = answer,
+                        Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Ok(answers)
+        })
+    }
+
+    fn delete_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
+        Box::pin(async move {
+            let paths: Vec<Path> = keys.iter().map(|key| self.path(key)).collect::<StoreResult<_>>()?;
+            let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
+            let mut deleted = self.inner.delete_stream(paths);
+            while let Some(answer) = deleted.next().await {
+                match answer {
+                    Err(error) if !self.shown.missing(&error) => return Err(self.failed("delete", "events", &error)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn last_write_micros(&self) -> Option<i64> {
+        self.meter.last_write_micros()
+    }
+
+    fn requests(&self) -> Option<Requests> {
+        Some(self.meter.requests())
+    }
+}

@@ -1,0 +1,153 @@
+//! What went wrong, in one line that says which of the usual things it is.
+
+use std::error::Error as _;
+
+use object_store::Error;
+
+use super::Bucket;
+use crate::store::{ErrorKind, StoreError};
+
+/// How a bucket is called in messages.
+pub(super) struct Shown {
+    bucket: String,
+    server: String,
+}
+
+impl Shown {
+    pub(super) fn of(bucket: &Bucket) -> Self {
+        let server = bucket.endpoint().map_or_else(|| format!("the {} service", bucket.kind.scheme()), without_secrets);
+        Self { bucket: bucket.name.clone(), server }
+    }
+
+    /// Whether a condition was refused: the key is there, or has another version, or nobody has won.
+    pub(super) fn refusal(&self, error: &Error) -> bool {
+        match error {
+            Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
+                !matches!(code(&text(error)), Some("NoSuchBucket"))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an object is not there; a missing bucket is something else.
+    pub(super) fn missing(&self, error: &Error) -> bool {
+        matches!(error, Error::NotFound { .. }) && code(&text(error)) != Some("NoSuchBucket")
+    }
+
+    /// The error as a user reads it. `doing` is a verb: read, write, list, delete.
+    pub(super) fn failure(&self, doing: &str, key: &str, error: &Error) -> StoreError {
+        let text = text(error);
+        let (bucket, server) = (&self.bucket, &self.server);
+        let of = |kind, what: String| StoreError::new(kind, what);
+        match code(&text) {
+            Some("NoSuchBucket") => {
+                return of(ErrorKind::Unfit, format!("no bucket '{bucket}' at {server}"))
+                    .with_help("make it, or name another one");
+            }
+            Some("InvalidAccessKeyId") => {
+                return of(ErrorKind::Denied, format!("{server} does not know this access key"))
+                    .with_help("AWS_ACCESS_KEY_ID or AWS_PROFILE names another");
+            }
+            Some("SignatureDoesNotMatch") => {
+                return of(ErrorKind::Denied, format!("{server} refuses the signature: the secret key is wrong"))
+                    .with_help("AWS_SECRET_ACCESS_KEY or AWS_PROFILE names another");
+            }
+            Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
+                return of(ErrorKind::Denied, format!("{server} says that the session token has expired"))
+                    .with_help("log in again");
+            }
+            Some("RequestTimeTooSkewed") => {
+                return of(ErrorKind::Denied, format!("{server} says that this machine's clock is wrong"))
+                    .with_help("set the clock: timedatectl status");
+            }
+            Some("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException") => {
+                return of(ErrorKind::Unfit, format!("bucket '{bucket}' is in another region"))
+                    .with_help("name it: s3://bucket/prefix?region=REGION, or AWS_REGION");
+            }
+            _ => {}
+        }
+        if text.contains("169.254.169.254") || text.contains("169.254.170.2") {
+            return of(ErrorKind::Denied, format!("no credentials for bucket '{bucket}'"))
+                .with_help("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE");
+        }
+        let on = format!("cannot {doing} {key} in bucket '{bucket}'");
+        match (error, status(&text)) {
+            (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
+                of(ErrorKind::Denied, format!("{on}: no permission")).with_help("evbus doctor says which are needed")
+            }
+            (_, Some(501)) => of(ErrorKind::Unfit, format!("{on}: {server} does not support it")),
+            (_, Some(507)) => of(ErrorKind::Full, format!("{on}: no room")),
+            (_, Some(status @ (408 | 429 | 500..600))) => {
+                of(ErrorKind::Unavailable, format!("{on}: {server} answers {status}"))
+            }
+            (_, Some(status)) => {
+                let why = between(&text, "<Message>", "</Message>").unwrap_or_default();
+                of(ErrorKind::Other, format!("{on}: {server} answers {status} {}", clean(why)))
+            }
+            (Error::Generic { .. }, None) => self.unreachable(&text),
+            _ => of(ErrorKind::Other, format!("{on}: {}", one_line(error))),
+        }
+    }
+
+    fn unreachable(&self, text: &str) -> StoreError {
+        let lower = text.to_lowercase();
+        let usual = [
+            ("connection refused", "connection refused"),
+            ("dns error", "its name is not known"),
+            ("failed to lookup", "its name is not known"),
+            ("certificate", "its certificate is not trusted"),
+            ("network is unreachable", "no network"),
+            ("no route to host", "no route to it"),
+            ("connection reset", "it broke off the connection"),
+            ("incomplete", "it broke off the connection"),
+            ("timed out", "no answer in time"),
+        ];
+        let why = usual.into_iter().find(|(sign, _)| lower.contains(sign)).map_or("no answer", |(_, why)| why);
+        StoreError::new(ErrorKind::Unavailable, format!("cannot reach {}: {why}", self.server))
+    }
+}
+
+/// An endpoint without what may stand before its `@`.
+fn without_secrets(endpoint: &str) -> String {
+    match (endpoint.split_once("://"), endpoint.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => endpoint.to_owned(),
+    }
+}
+
+/// The error with all its causes.
+fn text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Without line breaks and control characters, and not too long.
+pub(super) fn one_line(error: &Error) -> String {
+    clean(&error.to_string())
+}
+
+fn clean(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
+    let rest = &text[text.find(from)? + from.len()..];
+    Some(&rest[..rest.find(to)?])
+}
+
+/// The service's own word for what is wrong (Amazon S3 API reference, Error responses).
+fn code(text: &str) -> Option<&str> {
+    between(text, "<Code>", "</Code>")
+}
+
+/// The HTTP status in the crate's words.
+fn status(text: &str) -> Option<u16> {
+    let rest = &text[text.find("status code: ")? + "status code: ".len()..];
+    rest.get(..3)?.parse().ok()
+}

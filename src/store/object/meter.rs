@@ -1,0 +1,101 @@
+//! Counts the requests that go out, and reads the store's clock off the answers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use jiff::fmt::rfc2822;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+
+use crate::store::Requests;
+
+/// What has gone over one connection.
+#[derive(Debug)]
+pub(super) struct Meter {
+    puts: AtomicU64,
+    gets: AtomicU64,
+    lists: AtomicU64,
+    deletes: AtomicU64,
+    /// The `Date` of the newest answer to a write, in microseconds since the Unix epoch.
+    written: AtomicI64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self { puts: zero(), gets: zero(), lists: zero(), deletes: zero(), written: AtomicI64::new(i64::MIN) }
+    }
+}
+
+impl Meter {
+    pub(super) fn requests(&self) -> Requests {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Requests { puts: of(&self.puts), gets: of(&self.gets), lists: of(&self.lists), deletes: of(&self.deletes) }
+    }
+
+    pub(super) fn last_write_micros(&self) -> Option<i64> {
+        Some(self.written.load(Ordering::Relaxed)).filter(|micros| *micros != i64::MIN)
+    }
+
+    fn count(&self, request: &HttpRequest) {
+        let listing =
+            request.uri().query().is_some_and(|query| query.contains("list-type=") || query.contains("prefix="));
+        let count = match request.method().as_str() {
+            "PUT" => &self.puts,
+            "GET" | "HEAD" if listing => &self.lists,
+            "GET" | "HEAD" => &self.gets,
+            // A POST removes many objects at once.
+            _ => &self.deletes,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read_clock(&self, response: &HttpResponse) {
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        let Some(time) = date.and_then(|date| rfc2822::parse(date).ok()) else { return };
+        self.written.fetch_max(time.timestamp().as_microsecond(), Ordering::Relaxed);
+    }
+}
+
+/// Connects as the crate does, with a meter in the line.
+#[derive(Debug)]
+pub(super) struct Metered {
+    pub(super) meter: Arc<Meter>,
+}
+
+impl HttpConnector for Metered {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Line { client, meter: Arc::clone(&self.meter) }))
+    }
+}
+
+#[derive(Debug)]
+struct Line {
+    client: HttpClient,
+    meter: Arc<Meter>,
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
+
+impl HttpService for Line {
+    fn call<'line, 'answer>(&'line self, request: HttpRequest) -> Answer<'answer>
+    where
+        'line: 'answer,
+        Self: 'answer,
+    {
+        Box::pin(async move {
+            self.meter.count(&request);
+            let write = request.method() == "PUT";
+            let response = self.client.execute(request).await?;
+            if write {
+                self.meter.read_clock(&response);
+            }
+            Ok(response)
+        })
+    }
+}

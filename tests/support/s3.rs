@@ -1,0 +1,147 @@
+//! Real S3 servers for the tests: fetched by `./test` into `target/s3`, started once for each test program on free
+//! ports of the loopback address, and ended with it, whatever ends it.
+//!
+//! A server is the child of a small shell that waits for the end of its stdin, which only this process holds open.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use evbus::store::object::{Bucket, Kind};
+
+/// The bucket that every server has.
+pub const BUCKET: &str = "evbus";
+
+/// A server that runs.
+pub struct Server {
+    pub endpoint: String,
+    _shell: Child,
+}
+
+impl Server {
+    /// A place in its bucket that nobody else uses.
+    pub fn bucket(&self, prefix: &str) -> Bucket {
+        let settings = [
+            ("aws_endpoint_url_s3", self.endpoint.as_str()),
+            ("aws_access_key_id", "AK"),
+            ("aws_secret_access_key", "SK"),
+            ("aws_region", "us-east-1"),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Bucket { kind: Kind::S3, name: BUCKET.to_owned(), prefix: prefix.to_owned(), settings }
+    }
+}
+
+/// SeaweedFS: a real distributed store.
+pub fn seaweedfs() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let ports = free_ports(10);
+        let flags = [
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "filer.port",
+            "filer.port.grpc",
+            "s3.port.grpc",
+            "admin.port",
+            "admin.port.grpc",
+        ];
+        let mut line = format!(
+            "AWS_ACCESS_KEY_ID=AK AWS_SECRET_ACCESS_KEY=SK {} -logtostderr=true mini -dir=\"$D\" -ip=127.0.0.1 \
+             -ip.bind=127.0.0.1 -master.telemetry=false -admin.ui=false -webdav=false -s3.port.iceberg=0 \
+             -s3.port.lance=0 -bucket={BUCKET} -s3.port={}",
+            program("weed").display(),
+            ports[9]
+        );
+        for (flag, port) in flags.iter().zip(&ports) {
+            line.push_str(&format!(" -{flag}={port}"));
+        }
+        start(&line, ports[9])
+    })
+}
+
+/// Ministack: one process, strict in the order of its listings.
+pub fn ministack() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let port = free_ports(1)[0];
+        let line = format!(
+            "BIND_HOST=127.0.0.1 GATEWAY_PORT={port} SERVICES=s3 S3_PERSIST=1 S3_DATA_DIR=\"$D\" PERSIST_STATE=1 \
+             STATE_DIR=\"$D/state\" {}",
+            program("ministack").display()
+        );
+        start(&line, port)
+    })
+}
+
+/// `rclone serve s3`: ignores conditions, so that no bus may be made on it.
+pub fn rclone() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let port = free_ports(1)[0];
+        let line = format!(
+            "mkdir \"$D/{BUCKET}\"; {} serve s3 --addr 127.0.0.1:{port} --config /dev/null \"$D\"",
+            program("rclone").display()
+        );
+        start(&line, port)
+    })
+}
+
+fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/s3/bin").join(name);
+    assert!(path.exists(), "{} is not there: ./test fetches it", path.display());
+    path
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+fn start(line: &str, port: u16) -> Server {
+    let script = format!(
+        "D=$(mktemp -d) || exit; cd \"$D\"; ( {line} ) >\"$D/log\" 2>&1 </dev/null & server=$!\n\
+         cat >/dev/null; pkill -P $server; kill $server; wait $server; cd /; rm -rf \"$D\""
+    );
+    let shell = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let server = Server { endpoint: format!("http://127.0.0.1:{port}"), _shell: shell };
+    wait_until_ready(&server, port);
+    server
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "another process's start is waited for; how long it takes decides nothing"
+)]
+fn wait_until_ready(server: &Server, port: u16) {
+    for _ in 0..600 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() && answers(server) {
+            return;
+        }
+    }
+    panic!("no S3 server came up at {}", server.endpoint);
+}
+
+/// Whether the bucket can be written to; made where the server lets anybody do so.
+fn answers(server: &Server) -> bool {
+    use std::io::{Read, Write};
+    let host = server.endpoint.trim_start_matches("http://");
+    if let Ok(mut stream) = TcpStream::connect(host) {
+        let request =
+            format!("PUT /{BUCKET} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut Vec::new()));
+    }
+    let bucket = server.bucket("ready");
+    // On a thread of its own: the test that asks may be inside a runtime.
+    let asked = std::thread::spawn(move || {
+        use evbus::store::Store;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let store = evbus::store::object::BucketStore::connect(&bucket).unwrap();
+        runtime.block_on(async { store.put_new("ready", b"").await.is_ok() })
+    });
+    asked.join().unwrap()
+}
