@@ -7,6 +7,7 @@
 //! - [`units`], [`instant`]: durations, sizes and times as people write them.
 
 mod address;
+mod bucket;
 mod error;
 mod find;
 pub mod instant;

@@ -35,6 +35,16 @@ pub struct Settings {
     /// See [`Sharing`].
     #[serde(default)]
     pub sharing: Sharing,
+    /// What the store was found to do when the bus was made, where that had to be tried out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probed: Vec<String>,
+}
+
+impl Settings {
+    /// Those of a bus that is made now.
+    pub fn new(created: EventTime, max_event_bytes: u64, sharing: Sharing) -> Self {
+        Self { format: FORMAT, created, max_event_bytes, sharing, probed: Vec::new() }
+    }
 }
 
 /// A format's number alone, readable in every format to come.
@@ -63,13 +73,7 @@ impl Bus {
     }
 
     /// Makes a bus at `place`, or opens the one that is there; whether it was made now.
-    pub async fn create(
-        place: Place,
-        max_event_bytes: u64,
-        sharing: Sharing,
-        shown: &str,
-    ) -> StoreResult<(Self, bool)> {
-        let settings = Settings { format: FORMAT, created: place.clock.now(), max_event_bytes, sharing };
+    pub async fn create(place: Place, settings: Settings, shown: &str) -> StoreResult<(Self, bool)> {
         let mut bytes = to_json(&settings);
         bytes.push(b'\n');
         match place.store.put_new(keys::BUS, &bytes).await? {

@@ -119,7 +119,7 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
         return Err(Failure::usage("there is no config file to check")
             .help("write ./evbus.toml, or name one with --config; see evbus.toml(5)"));
     };
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await;
         let mut plans = Vec::new();
         for watcher in &config.watchers {

@@ -33,7 +33,7 @@ enum Verb {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         match args.verb {
             Verb::Ls(args) => show::list(&args, &session, &opened).await,

@@ -1,7 +1,6 @@
 //! `evbus doctor`: whether the store, the machine and the files on the bus are as the promise needs them.
 
 use std::path::Path;
-use std::rc::Rc;
 
 use serde_json::json;
 
@@ -9,12 +8,12 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
-use super::style;
-use crate::bus::{Bus, Place};
+use super::{style, times};
+use crate::bus::{Bus, Place, Settings, Sharing};
 use crate::config::Location;
-use crate::store::StoreError;
 use crate::store::dir::{DirOptions, DirStore, Execution};
-use crate::store::probe;
+use crate::store::object::BucketStore;
+use crate::store::{Store, StoreError, probe};
 
 mod content;
 mod machine;
@@ -96,12 +95,18 @@ impl Finding {
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let address = session.address()?;
-    let Location::Dir(path) = &address.location;
     block_on(Needs::Everything, async {
-        // As an emit opens it: a mount on which no worker would start is what doctor is for.
-        let store = DirStore::open(path, DirOptions::default(), &*session.clock)?;
-        let place = session.place(store);
-        let findings = look(path, &place, &session).await;
+        let findings = match &address.location {
+            // As an emit opens it: a mount on which no worker would start is what doctor is for.
+            Location::Dir(path) => {
+                let place = session.place(DirStore::open(path, DirOptions::default(), &*session.clock)?);
+                look(path, &place, &session).await
+            }
+            Location::Bucket(bucket, _) => {
+                let place = session.place(BucketStore::connect(bucket)?);
+                look_at_bucket(&place, &address.display).await
+            }
+        };
         let mut out = Out::new();
         if args.json {
             let finding = |finding: &Finding| {
@@ -127,36 +132,66 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 async fn look(path: &Path, place: &Place, session: &Session) -> Vec<Finding> {
-    let bus = Bus::open(place.clone(), &path.display().to_string()).await;
-    let settings = bus.as_ref().ok().map(|bus| bus.settings.clone());
-    let mut findings = vec![match &bus {
-        Ok(bus) => {
-            let size = style::thousands(bus.settings.max_event_bytes);
-            Finding::ok("bus.json", format!("format {}, events up to {size} bytes", bus.settings.format))
-        }
-        Err(error) => Finding::error("bus.json", error),
-    }];
+    let (first, settings) = settings(place, &path.display().to_string()).await;
+    let mut findings = vec![first];
     findings.extend(machine::permissions(path, settings.as_ref()));
     findings.extend(mounted::mount(path));
-    findings.extend(tried(path, place, session, settings.as_ref()).await);
+    findings.extend(tried_with_threads(path, place, session, settings.as_ref()).await);
     findings.push(mounted::flush(path));
     findings.push(mounted::hints(place));
     findings.extend(mounted::room(path));
     findings.push(machine::open_files());
     findings.extend(machine::inotify());
-    findings.extend(content::findings(path, place).await);
+    findings.extend(content::findings(Some(path), place).await);
     findings
 }
 
-/// The store itself, tried out with several threads, and then its clock.
-async fn tried(path: &Path, place: &Place, session: &Session, settings: Option<&crate::bus::Settings>) -> Vec<Finding> {
-    let group_writable = settings.is_some_and(|settings| settings.sharing == crate::bus::Sharing::Group);
+async fn look_at_bucket(place: &Place, shown: &str) -> Vec<Finding> {
+    let mut findings = vec![settings(place, shown).await.0];
+    findings.extend(tried(&*place.store, place).await);
+    findings.push(bucket_hints(place));
+    findings.push(machine::open_files());
+    findings.extend(content::findings(None, place).await);
+    findings
+}
+
+/// What the bus was made with.
+async fn settings(place: &Place, shown: &str) -> (Finding, Option<Settings>) {
+    match Bus::open(place.clone(), shown).await {
+        Ok(bus) => {
+            let size = style::thousands(bus.settings.max_event_bytes);
+            let detail = format!("format {}, events up to {size} bytes", bus.settings.format);
+            (Finding::ok("bus.json", detail), Some(bus.settings))
+        }
+        Err(error) => (Finding::error("bus.json", &error), None),
+    }
+}
+
+/// No fault of a bucket: it is made to be polled.
+fn bucket_hints(place: &Place) -> Finding {
+    let (least, most) = place.store.profile().poll;
+    let [least, most] = [least, most].map(times::format_duration);
+    Finding::ok("hints", format!("none: polling every {least} under load, growing to {most}"))
+}
+
+/// The store itself, tried out with several threads.
+async fn tried_with_threads(
+    path: &Path,
+    place: &Place,
+    session: &Session,
+    settings: Option<&Settings>,
+) -> Vec<Finding> {
+    let group_writable = settings.is_some_and(|settings| settings.sharing == Sharing::Group);
     let options = DirOptions { execution: Execution::Threaded, group_writable, ..DirOptions::default() };
-    let store = match DirStore::open(path, options, &*session.clock) {
-        Ok(store) => Rc::new(store),
-        Err(error) => return vec![Finding::error("store", &error)],
-    };
-    let found = probe::probe(&*store, &*place.clock).await;
+    match DirStore::open(path, options, &*session.clock) {
+        Ok(store) => tried(&store, place).await,
+        Err(error) => vec![Finding::error("store", &error)],
+    }
+}
+
+/// The store, tried out, and then its clock.
+async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
+    let found = probe::probe(store, &*place.clock).await;
     let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(|finding| finding.outcome.is_ok());
     let mut findings = Vec::new();
     if !good.is_empty() {
@@ -167,7 +202,7 @@ async fn tried(path: &Path, place: &Place, session: &Session, settings: Option<&
         let what = finding.property.to_string();
         findings.extend(finding.outcome.err().map(|why| Finding::fail(what, why)));
     }
-    findings.extend(machine::clock(&*store, &*place.clock));
+    findings.extend(machine::clock(store, &*place.clock));
     findings
 }
 

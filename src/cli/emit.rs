@@ -112,7 +112,7 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
     let patience = times::parse_duration(&args.timeout)?;
     let durability = if args.durability == "none" { Durability::None } else { Durability::Full };
     let address = session.address()?;
-    block_on(Needs::Time, async {
+    block_on(Needs::of(&address), async {
         let opened = session.open_at(address, Execution::Inline, durability).await?;
         let mut emitter = Emitter::new(opened.place().clone(), patience);
         let maker = Maker::new(&args, &session, &opened)?;

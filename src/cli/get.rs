@@ -32,7 +32,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let place = opened.place();
         let names = lookup::find(place, &args.id, args.source.as_deref()).await?;

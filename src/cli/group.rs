@@ -41,7 +41,7 @@ enum Verb {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         match args.verb {
             Verb::Ls(args) => list::run(&args, &session, &opened).await,

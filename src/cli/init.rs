@@ -1,16 +1,21 @@
 //! `evbus init`: make a bus.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::times;
-use crate::bus::{Bus, Sharing};
+use crate::bus::{Bus, Place, Settings, Sharing, keys};
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
-use crate::store::mount;
+use crate::store::object::BucketStore;
+use crate::store::{mount, probe};
+
+/// Written and removed before anything else, to learn whether that is allowed.
+const PROBE: &str = "state/probe";
 
 /// Make a bus
 #[derive(Debug, clap::Args)]
@@ -18,9 +23,10 @@ use crate::store::mount;
 Examples:
   evbus init /srv/bus
   evbus init --shared staff --max-event 8MiB /srv/bus
+  evbus init 's3://acme-events/prod?region=eu-central-1'
   evbus init                    # the bus that --bus, EVBUS_URL or the config names")]
 pub(super) struct Args {
-    /// Where: a path with a '/', or a name from [buses.NAME] in the config
+    /// Where: a path with a '/', s3://bucket/prefix, or a name from [buses.NAME] in the config
     #[arg(value_name = "BUS")]
     bus: Option<OsString>,
     /// Let this Unix group write, whatever anybody's umask: a name, a number, or 'group' for the folder's own
@@ -45,17 +51,25 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         Some(bus) => BusAddress::resolve(&session.world, &session.config()?, Some(bus))?,
         None => session.address()?,
     };
-    block_on(Needs::Time, async {
-        let Location::Dir(path) = &address.location;
+    block_on(Needs::of(&address), async {
         let sharing = if args.shared.is_some() { Sharing::Group } else { Sharing::Umask };
-        let options = DirOptions { group_writable: sharing == Sharing::Group, ..DirOptions::default() };
-        let group = args.shared.as_deref().map(unix_group).transpose()?.flatten();
-        let store = DirStore::create(path, options, &*session.clock)?;
-        if let Some(group) = group {
-            store.give_to_group(group)?;
-        }
-        mount::refuse_caching(path)?;
-        let (bus, made) = Bus::create(session.place(store), max_event_bytes, sharing, &address.display).await?;
+        let mut settings = Settings::new(session.clock.now(), max_event_bytes, sharing);
+        let place = match &address.location {
+            Location::Dir(path) => session.place(folder(path, args.shared.as_deref(), &session)?),
+            Location::Bucket(..) if sharing == Sharing::Group => {
+                return Err(Failure::usage(
+                    "--shared is for folders: the provider's policies say who may use a bucket",
+                ));
+            }
+            Location::Bucket(bucket, _) => {
+                let place = session.place(BucketStore::connect(bucket)?);
+                if place.store.get(keys::BUS).await?.is_none() {
+                    settings.probed = probed(&place, &address.display).await?;
+                }
+                place
+            }
+        };
+        let (bus, made) = Bus::create(place, settings, &address.display).await?;
         let mut out = Out::new();
         if made {
             out.line(&format!("made the bus {}", address.display))?;
@@ -66,6 +80,33 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         out.flush()?;
         Ok(Code::Done)
     })
+}
+
+/// The folder of a bus, made if it is not there.
+fn folder(path: &Path, shared: Option<&str>, session: &Session) -> Result<DirStore, Failure> {
+    let group = shared.map(unix_group).transpose()?.flatten();
+    let options = DirOptions { group_writable: shared.is_some(), ..DirOptions::default() };
+    let store = DirStore::create(path, options, &*session.clock)?;
+    if let Some(group) = group {
+        store.give_to_group(group)?;
+    }
+    mount::refuse_caching(path)?;
+    Ok(store)
+}
+
+/// What a bucket was found to do. One that does not do what the protocol needs carries no bus.
+async fn probed(place: &Place, shown: &str) -> Result<Vec<String>, Failure> {
+    // What cannot be reached or must not be used has not been found to do anything wrong.
+    let _ = place.store.put_new(PROBE, b"").await?;
+    place.store.delete(PROBE).await?;
+    let found = probe::probe(&*place.store, &*place.clock).await;
+    if let Some((property, why)) =
+        found.iter().find_map(|finding| Some((finding.property, finding.outcome.as_ref().err()?)))
+    {
+        return Err(Failure::failed(format!("{shown} cannot carry a bus: {property}: {why}"))
+            .help(format!("use a store with conditional writes; evbus doctor --bus {shown} tries again")));
+    }
+    Ok(found.iter().map(|finding| finding.property.to_string()).collect())
 }
 
 /// The number of a Unix group, as group(5) lists it; none for the folder's own.

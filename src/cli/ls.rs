@@ -79,7 +79,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         return Err(Failure::usage("--since is later than --until, so nothing lies between them"));
     }
     let range = Range { since, until, filter: args.filter.filter()? };
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let format = if args.json { Format::Json } else { Format::Day };
         let line = Line { format, filter: range.filter.clone(), now: session.world.now, zone: session.world.zone() };

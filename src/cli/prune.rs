@@ -41,7 +41,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         return Err(Failure::usage("how long are events to be kept?").help("evbus prune --keep 7d"));
     };
     let keep = times::parse_duration(keep)?;
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let before = session.clock.now().minus(keep);
         // Only a terminal is asked: cron jobs prune unasked.

@@ -11,12 +11,13 @@ use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Location, Origin, World};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
-use crate::store::{ErrorKind, StoreResult, mount};
+use crate::store::object::BucketStore;
+use crate::store::{ErrorKind, Store, StoreResult, mount};
 
 /// Flags that every verb has.
 #[derive(Debug, clap::Args)]
 pub(super) struct BusArgs {
-    /// The bus: a path with a '/', file:///path, or a name from [buses.NAME] in the config
+    /// The bus: a path with a '/', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config
     #[arg(long, global = true, value_name = "BUS")]
     pub(super) bus: Option<OsString>,
     /// The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)
@@ -44,8 +45,10 @@ impl Opened {
 
     /// What `EVBUS_URL` is to be for handlers.
     pub(super) fn url(&self) -> String {
-        let Location::Dir(path) = &self.address.location;
-        path.display().to_string()
+        match &self.address.location {
+            Location::Dir(path) => path.display().to_string(),
+            Location::Bucket(_, url) => url.clone(),
+        }
     }
 }
 
@@ -83,13 +86,20 @@ impl Session {
         execution: Execution,
         durability: Durability,
     ) -> Result<Opened, Failure> {
-        let Location::Dir(path) = &address.location;
+        let path = match &address.location {
+            Location::Dir(path) => path,
+            Location::Bucket(bucket, _) => {
+                let place = self.place(BucketStore::connect(bucket)?);
+                return Ok(Opened { bus: Bus::open(place, &address.display).await?, address });
+            }
+        };
         let options = DirOptions { execution, durability, group_writable: false };
         let bus = match self.open_dir(path, options, &address.display).await {
             Err(error) if error.kind() == ErrorKind::NoBus && address.origin == Origin::Default => {
                 let store = DirStore::create(path, options, &*self.clock)?;
                 let place = self.place(store);
-                Bus::create(place, MAX_EVENT_BYTES, Sharing::Umask, &address.display).await?.0
+                let settings = Settings::new(place.clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
+                Bus::create(place, settings, &address.display).await?.0
             }
             answer => answer?,
         };
@@ -113,7 +123,7 @@ impl Session {
     }
 
     /// A store with this session's clock.
-    pub(super) fn place(&self, store: DirStore) -> Place {
+    pub(super) fn place(&self, store: impl Store + 'static) -> Place {
         Place { store: Rc::new(store), clock: Rc::clone(&self.clock) }
     }
 }
@@ -123,8 +133,18 @@ impl Session {
 pub(super) enum Needs {
     /// Nothing but waiting: an emit starts no more than this.
     Time,
-    /// Processes, signals, hints.
+    /// Processes, signals, hints, a network.
     Everything,
+}
+
+impl Needs {
+    /// What it takes to write to a bus and no more.
+    pub(super) fn of(address: &BusAddress) -> Self {
+        match &address.location {
+            Location::Dir(_) => Self::Time,
+            Location::Bucket(..) => Self::Everything,
+        }
+    }
 }
 
 /// Runs a verb's future on this thread.

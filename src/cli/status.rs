@@ -87,7 +87,7 @@ impl Row {
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let max_lag = args.max_lag.as_deref().map(times::parse_duration).transpose()?;
     let span = args.rate.as_deref().map(times::parse_duration).transpose()?;
-    block_on(Needs::Time, async {
+    block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let report = report(&opened, args.group.as_deref(), span).await?;
         let mut out = Out::new();

@@ -6,18 +6,19 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
-use super::{Config, ConfigError, World};
+use super::{Config, ConfigError, World, bucket};
+use crate::store::object::{Bucket, Kind};
 
 /// What was wrong with an address, and what to type instead.
-type Problem = (String, Option<String>);
+pub(super) type Problem = (String, Option<String>);
 
 /// An address as it was written, its form recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A directory, absolute.
     Dir(PathBuf),
-    /// A bucket, as a URL.
-    S3(String),
+    /// A place in a bucket, and its URL as it was written.
+    Bucket(Bucket, String),
     /// A name to look up in `[buses.NAME]`.
     Named(String),
 }
@@ -27,6 +28,8 @@ pub enum Address {
 pub enum Location {
     /// A directory, absolute.
     Dir(PathBuf),
+    /// A place in a bucket, and its URL as it was written.
+    Bucket(Bucket, String),
 }
 
 /// Who said where the bus is.
@@ -90,7 +93,9 @@ impl BusAddress {
                 let display = path.display().to_string();
                 Ok(Self { location: Location::Dir(path.clone()), origin, display })
             }
-            Address::S3(_) => Err(problem_at(&origin, ("s3:// comes with a later release".to_owned(), None))),
+            Address::Bucket(bucket, url) => {
+                Ok(Self { location: Location::Bucket(bucket.clone(), url.clone()), origin, display: url.clone() })
+            }
             Address::Named(name) => Err(problem_at(&origin, (format!("'{name}' is a name of a name"), None))),
         }
     }
@@ -124,11 +129,17 @@ impl Address {
             return Err(("the address of the bus is empty or holds a NUL".to_owned(), Some(path_help("evbus"))));
         }
         if let Some((scheme, rest)) = scheme(text) {
-            return match scheme.as_str() {
-                "file" => file_url(rest).map(|path| Self::Dir(world.expand(&path, Path::new("/")))),
-                "s3" => s3_url(text, rest),
-                _ => Err((format!("'{scheme}://' is no store (known are a path, file:///path and s3://bucket)"), None)),
+            let kind = match scheme.as_str() {
+                "file" => return file_url(rest).map(|path| Self::Dir(world.expand(&path, Path::new("/")))),
+                "s3" => Kind::S3,
+                "gs" => Kind::Gcs,
+                "az" => Kind::Azure,
+                _ => {
+                    let known = "known are a path, file:///path, s3://bucket, gs://bucket and az://container";
+                    return Err((format!("'{scheme}://' is no store ({known})"), None));
+                }
             };
+            return Ok(Self::Bucket(bucket::parse(kind, rest, world)?, text.to_string_lossy().into_owned()));
         }
         if bytes.contains(&b'/') || [".", "..", "~"].iter().any(|word| text == *word) {
             return Ok(Self::Dir(world.expand(Path::new(text), base)));
@@ -165,7 +176,7 @@ fn file_url(rest: &str) -> Result<PathBuf, Problem> {
 }
 
 /// The bytes that `%41%42` stands for; none for a broken escape or a NUL.
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
@@ -175,23 +186,6 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
         bytes.extend_from_slice(&part.as_bytes()[2..]);
     }
     Some(bytes)
-}
-
-/// `bucket/prefix?endpoint=…&region=…`: checked, though no store of this version takes it.
-fn s3_url(text: &OsStr, rest: &str) -> Result<Address, Problem> {
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if place.is_empty() || place.starts_with('/') {
-        return Err(("the s3:// URL has no bucket (write s3://bucket/prefix)".to_owned(), None));
-    }
-    let known = ["endpoint", "region"];
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let name = parameter.split('=').next().unwrap_or(parameter);
-        if !known.contains(&name) {
-            let near = super::nearest::did_you_mean(name, known);
-            return Err((format!("the s3:// URL has an unknown parameter '{}'{near}", name.escape_debug()), None));
-        }
-    }
-    Ok(Address::S3(text.to_string_lossy().into_owned()))
 }
 
 fn default_address(world: &World) -> Result<Address, ConfigError> {

@@ -19,7 +19,7 @@ const READ: usize = 1_000;
 /// An unfinished file that is older than this was left behind.
 const ABANDONED: Duration = Duration::from_hours(24);
 
-pub(super) async fn findings(path: &Path, place: &Place) -> Vec<Finding> {
+pub(super) async fn findings(path: Option<&Path>, place: &Place) -> Vec<Finding> {
     let mut findings = vec![frontier_finding(place).await];
     for looked in [groups(place).await, foreign(place).await, unreadable(place).await] {
         match looked {
@@ -27,7 +27,7 @@ pub(super) async fn findings(path: &Path, place: &Place) -> Vec<Finding> {
             Err(error) => findings.push(Finding::error("reading", &error)),
         }
     }
-    findings.extend(staging(path, place));
+    findings.extend(path.and_then(|path| staging(path, place)));
     findings
 }
 

@@ -72,8 +72,11 @@ impl Bucket {
         // The first to come chooses for the process; whoever comes later finds it done.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let refused = |error: object_store::Error| {
-            let what = format!("{}://{}: {}", self.kind.scheme(), self.name, super::failure::one_line(&error));
-            StoreError::new(ErrorKind::Unfit, what)
+            let text = super::failure::one_line(&error);
+            if text.contains("Missing AccessKeyId") || text.contains("Missing SecretAccessKey") {
+                return super::failure::no_credentials(&self.name);
+            }
+            StoreError::new(ErrorKind::Unfit, format!("{}://{}: {text}", self.kind.scheme(), self.name))
         };
         let connector = Metered { meter: Arc::clone(meter) };
         match self.kind {

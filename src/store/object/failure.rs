@@ -67,8 +67,7 @@ impl Shown {
             _ => {}
         }
         if text.contains("169.254.169.254") || text.contains("169.254.170.2") {
-            return of(ErrorKind::Denied, format!("no credentials for bucket '{bucket}'"))
-                .with_help("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE");
+            return no_credentials(bucket);
         }
         let on = format!("cannot {doing} {key} in bucket '{bucket}'");
         match (error, status(&text)) {
@@ -105,6 +104,12 @@ impl Shown {
         let why = usual.into_iter().find(|(sign, _)| lower.contains(sign)).map_or("no answer", |(_, why)| why);
         StoreError::new(ErrorKind::Unavailable, format!("cannot reach {}: {why}", self.server))
     }
+}
+
+/// Neither environment nor file nor machine has any.
+pub(super) fn no_credentials(bucket: &str) -> StoreError {
+    StoreError::new(ErrorKind::Denied, format!("no credentials for bucket '{bucket}'"))
+        .with_help("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
 }
 
 /// An endpoint without what may stand before its `@`.
