@@ -31,6 +31,11 @@ pub fn marker(group: &GroupName, shard: u16) -> String {
     format!("state/{group}/marker-{shard:03}")
 }
 
+/// The shard whose marker lies at a key.
+pub fn marker_of(group: &GroupName, key: &str) -> Option<u16> {
+    key.strip_prefix(&state(group))?.strip_prefix("marker-")?.parse().ok()
+}
+
 /// The dead letters of a group.
 pub fn letters(group: &GroupName) -> String {
     format!("state/{group}/dead/")

@@ -39,8 +39,28 @@ pub(super) struct Sights {
 
 /// A shard as a listing shows it.
 pub(super) struct Looked {
+    /// False where a hot listing had to do: then only what it had found is known.
+    pub whole: bool,
     pub survey: Survey,
     pub sights: Sights,
+}
+
+/// What a hot listing shows.
+pub(super) struct Hot {
+    pub names: Vec<EventName>,
+    pub cut: bool,
+    pub sights: Sights,
+    /// What else there is, where the listing shows that.
+    pub besides: Option<Besides>,
+}
+
+/// What is kept about a group, as a listing shows it.
+#[derive(Default)]
+pub(super) struct Besides {
+    pub definition: Option<Version>,
+    pub markers: Vec<(u16, Version)>,
+    /// Whether somebody asks for something.
+    pub requests: bool,
 }
 
 /// What only a question shows: nothing on the bus hints at it.
@@ -113,13 +133,8 @@ impl Watcher {
 }
 
 impl Desk {
-    /// Lists after `after` what the group wants, of one shard or of all.
-    async fn list(
-        &self,
-        after: String,
-        shard: Option<u16>,
-        limit: usize,
-    ) -> StoreResult<(Vec<EventName>, bool, Sights)> {
+    /// A list of what the group wants after `after`, of one shard or of all, and what collects what it sees.
+    fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<Watcher>, List) {
         let (watcher, filter, shards) = (Watcher::new(&self.place), (*self.filter).clone(), self.shards);
         let seen = Arc::clone(&watcher);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
@@ -130,6 +145,17 @@ impl Desk {
             seen.see(parts.time);
             shard.is_none_or(|shard| parts.lane.shard(shards) == shard) && filter.matches_slug(parts.slug) != Wanted::No
         });
+        (watcher, list)
+    }
+
+    /// Lists after `after` what the group wants, of one shard or of all.
+    async fn list(
+        &self,
+        after: String,
+        shard: Option<u16>,
+        limit: usize,
+    ) -> StoreResult<(Vec<EventName>, bool, Sights)> {
+        let (watcher, list) = self.wanted(after, shard, limit);
         let begun = self.place.clock.elapsed();
         let page = self.place.store.list_after(list).await?;
         let took = self.place.clock.elapsed().saturating_sub(begun);
@@ -151,12 +177,35 @@ impl Desk {
             None => frontier::read_durable(store).await?,
         };
         let (names, cut, sights) = self.list(through.list_after(), Some(shard), window).await?;
-        Ok(Looked { survey: Survey::new(w, names, cut), sights })
+        Ok(Looked { whole: true, survey: Survey::new(w, names, cut), sights })
     }
 
-    /// Lists what is new after `cursor`, in all shards.
-    pub async fn hot(&self, cursor: String, limit: usize) -> StoreResult<(Vec<EventName>, bool, Sights)> {
-        self.list(cursor, None, limit).await
+    /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides.
+    pub async fn hot(&self, cursor: String, limit: usize) -> StoreResult<Hot> {
+        let (watcher, list) = self.wanted(cursor, None, limit);
+        let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
+        let dead = keys::letters(&self.group);
+        let mine = move |key: &str| key == definition || (key.starts_with(&state) && !key.starts_with(&dead));
+        let begun = self.place.clock.elapsed();
+        let glance = self.place.store.glance(list, Arc::new(mine)).await?;
+        let took = self.place.clock.elapsed().saturating_sub(begun);
+        let names = glance.page.keys.iter().filter_map(|key| EventName::from_key(key)).collect();
+        let besides = glance.behind.map(|found| self.besides(found));
+        Ok(Hot { names, cut: glance.page.cut, sights: watcher.sights(took), besides })
+    }
+
+    fn besides(&self, found: Vec<(String, Version)>) -> Besides {
+        let mut besides = Besides::default();
+        for (key, version) in found {
+            if key == keys::group(&self.group) {
+                besides.definition = Some(version);
+            } else if keys::request_of(&self.group, &key).is_some() {
+                besides.requests = true;
+            } else if let Some(shard) = keys::marker_of(&self.group, &key) {
+                besides.markers.push((shard, version));
+            }
+        }
+        besides
     }
 
     /// Reads a shard's marker.

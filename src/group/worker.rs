@@ -16,7 +16,7 @@ use super::definition::Registered;
 use super::facts::{Fact, Reporter};
 use super::lease::{self, Lease, Process, Sighting};
 use super::marker::{Open, Owner, Verdict};
-use super::ops::{Asked, Committed, Desk, Looked, Sights};
+use super::ops::{Asked, Besides, Committed, Desk, Hot, Looked, Sights};
 use super::retry::Retry;
 use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
@@ -115,7 +115,7 @@ enum Ended {
     Looked { shard: u16, owned: bool, marker: Option<(Box<Marker>, Option<Version>)>, looked: Box<StoreResult<Looked>> },
     Took { shard: u16, marker: Box<Marker>, looked: Box<Looked>, unclean: bool, committed: Committed },
     Committed { shard: u16, epoch: u64, then: Followup, committed: Committed },
-    Hot(StoreResult<(Vec<EventName>, bool, Sights)>),
+    Hot(StoreResult<Hot>),
     Asked(StoreResult<Asked>),
     Definition(StoreResult<Option<Registered>>),
     Ran { shard: u16, epoch: u64, name: EventName, attempt: u32, ran: Option<Ran> },
@@ -129,6 +129,8 @@ enum Ended {
 struct Watched {
     owned: Option<Box<Shard>>,
     sighting: Option<Sighting>,
+    /// The marker as it stood when nobody owned it: it need not be read again before it is taken.
+    free: Option<(Box<Marker>, Option<Version>)>,
     /// Nothing to be seen here until something new turns up.
     quiet: bool,
     /// Looked at least once, with an answer.

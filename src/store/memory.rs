@@ -8,8 +8,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{ErrorKind, Hints, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap, Version};
+use super::{
+    ErrorKind, Glance, Hints, Keep, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap, Version,
+};
 use crate::clock::Fut;
+
+/// Sorts behind every event, and before all that is kept about groups.
+const EVENTS_END: &str = "events0";
 
 /// The kind of one request, for the network's decision and for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +54,10 @@ pub trait Network {
     fn pause(&self, time: Duration) -> Fut<'static, ()>;
     /// How many keys one page of a listing has; pages are read one after the other.
     fn page_len(&self) -> usize;
+    /// Whether a [`Store::glance`] shows what lies behind the objects.
+    fn glances(&self) -> bool {
+        false
+    }
     /// Hints of changes, if this network carries any.
     fn hints(&self) -> Option<Box<dyn Hints>>;
     /// See [`Store::last_write_micros`].
@@ -153,6 +162,14 @@ impl Contents {
         Swap::Swapped(Version(self.set(key, Some(bytes)).to_string()))
     }
 
+    /// The next keys after `after`, with their versions.
+    fn versions(&self, after: &str, len: usize) -> Vec<(String, Version)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let entries = self.entries.borrow();
+        let range = entries.range::<str, _>((Excluded(after), Unbounded));
+        range.take(len).map(|(key, (_, version))| (key.clone(), Version(version.to_string()))).collect()
+    }
+
     /// The next keys under `prefix` after `after`, kept or not.
     fn page(&self, prefix: &str, after: &str, len: usize) -> Vec<String> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -244,6 +261,33 @@ impl Store for MemoryStore {
                 }
                 if last {
                     return Ok(page);
+                }
+            }
+        })
+    }
+
+    fn glance(&self, list: List, behind: Keep) -> Fut<'_, StoreResult<Glance>> {
+        Box::pin(async move {
+            let page = self.list_after(list).await?;
+            if page.cut || !self.network.glances() {
+                return Ok(Glance { page, behind: None });
+            }
+            // The same listing goes on, page by page: what is behind is seen later than what is before it.
+            let (mut registers, mut after) = (Vec::new(), EVENTS_END.to_owned());
+            loop {
+                let (from, len) = (after.clone(), self.network.page_len());
+                let route = self.route(Operation::List, "");
+                let found =
+                    self.call(route, Operation::List, "", move |contents| contents.versions(&from, len)).await?;
+                let last = found.len() < len;
+                for (key, version) in found {
+                    after.clone_from(&key);
+                    if behind(&key) {
+                        registers.push((key, version));
+                    }
+                }
+                if last {
+                    return Ok(Glance { page, behind: Some(registers) });
                 }
             }
         })

@@ -109,6 +109,18 @@ pub struct Page {
     pub cut: bool,
 }
 
+/// The answer to [`Store::glance`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// The objects that were asked for.
+    pub page: Page,
+    /// The wanted keys behind them, with their versions; none where that costs as much as to ask for each.
+    pub behind: Option<Vec<(String, Version)>>,
+}
+
+/// So many keys that nobody wants may lie behind the objects of a glance before it gives up: one page of a bucket.
+pub const GLANCE_KEYS: usize = 1_000;
+
 /// How a kind of store is best used. All durations are measured, none is relied on for safety.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {
@@ -153,6 +165,12 @@ pub trait Store {
 
     /// Lists keys in byte order; complete for every `put_new` that had returned before the call.
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>>;
+
+    /// [`Store::list_after`], and what `behind` wants of all that lies behind the list's prefix, where one listing shows
+    /// both for the price of one.
+    fn glance(&self, list: List, _behind: Keep) -> Fut<'_, StoreResult<Glance>> {
+        Box::pin(async move { Ok(Glance { page: self.list_after(list).await?, behind: None }) })
+    }
 
     /// Replaces a register if it still has `version` (`None`: if it does not exist); durable before it returns.
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>>;

@@ -17,7 +17,8 @@ use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{
-    ErrorKind, Hints, List, Object, Page, Profile, Put, Requests, Store, StoreError, StoreResult, Swap, Version,
+    ErrorKind, GLANCE_KEYS, Glance, Hints, Keep, List, Object, Page, Profile, Put, Requests, Store, StoreError,
+    StoreResult, Swap, Version,
 };
 use crate::clock::Fut;
 use crate::event::EventName;
@@ -114,31 +115,47 @@ impl BucketStore {
         Ok(Some(Object { bytes: bytes.to_vec(), version }))
     }
 
-    async fn list(&self, list: List) -> StoreResult<Page> {
+    /// Lists a prefix; with `behind`, also all that lies behind it.
+    async fn list(&self, list: List, behind: Option<Keep>) -> StoreResult<Glance> {
         let failed = |error: &Error| self.failed("list", &list.prefix, error);
-        let mut page = Page::default();
+        let mut glance = Glance::default();
         let after = list.after.as_str();
         if after > list.prefix.as_str() && !after.starts_with(&list.prefix) {
-            return Ok(page);
+            return Ok(glance);
         }
-        let prefix = self.path(&list.prefix)?;
+        let below = self.path(if behind.is_some() { "" } else { &list.prefix })?;
         let mut found = match self.offset(&list) {
-            Some(offset) => self.inner.list_with_offset(Some(&prefix), &offset),
-            None => self.inner.list(Some(&prefix)),
+            Some(offset) => self.inner.list_with_offset(Some(&below), &offset),
+            // What lies before the prefix is passed over: without it there is nowhere to begin but there.
+            None => self.inner.list(Some(&below)),
         };
+        let (mut registers, mut passed) = (Vec::new(), 0);
         while let Some(object) = found.next().await {
             let object = object.map_err(|error| failed(&error))?;
             let Some(key) = object.location.as_ref().strip_prefix(&self.prefix) else { continue };
-            if key <= after || !(list.keep)(key) {
-                continue;
+            if key.starts_with(&list.prefix) {
+                if key <= after || !(list.keep)(key) {
+                    continue;
+                }
+                if glance.page.keys.len() == list.limit {
+                    glance.page.cut = true;
+                    return Ok(glance);
+                }
+                glance.page.keys.push(key.to_owned());
+            } else if key > list.prefix.as_str() {
+                passed += 1;
+                if passed > GLANCE_KEYS {
+                    return Ok(glance);
+                }
+                if behind.as_ref().is_some_and(|wanted| wanted(key))
+                    && let Some(version) = self.version(object.e_tag, object.version)
+                {
+                    registers.push((key.to_owned(), version));
+                }
             }
-            if page.keys.len() == list.limit {
-                page.cut = true;
-                break;
-            }
-            page.keys.push(key.to_owned());
         }
-        Ok(page)
+        glance.behind = behind.is_some().then_some(registers);
+        Ok(glance)
     }
 
     /// Where the server is to begin, at or before the place where the list does; none: at the prefix.
@@ -202,7 +219,11 @@ impl Store for BucketStore {
     }
 
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
-        Box::pin(self.list(list))
+        Box::pin(async move { Ok(self.list(list, None).await?.page) })
+    }
+
+    fn glance(&self, list: List, behind: Keep) -> Fut<'_, StoreResult<Glance>> {
+        Box::pin(self.list(list, Some(behind)))
     }
 
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {

@@ -8,7 +8,11 @@
     reason = "a test ends by panicking"
 )]
 
+#[path = "../support/s3.rs"]
+mod s3;
+
 mod bad_input;
+mod bucket;
 mod crash;
 mod emit;
 mod support;

@@ -1,5 +1,6 @@
 //! A temporary home and bus, and evbus run in them with nothing else in its environment.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,9 +10,11 @@ use tempfile::TempDir;
 /// The program under test.
 pub const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 
-/// A home with a bus in it.
+/// A home with a bus in it, or with the way to one.
 pub struct Home {
     dir: TempDir,
+    url: OsString,
+    vars: Vec<(&'static str, String)>,
 }
 
 /// What a run of evbus came to.
@@ -58,9 +61,18 @@ impl Ran {
 impl Home {
     /// A home with an empty bus.
     pub fn new() -> Self {
-        let home = Self { dir: tempfile::tempdir().unwrap() };
+        let dir = tempfile::tempdir().unwrap();
+        let home = Self { url: dir.path().join("bus").into(), dir, vars: Vec::new() };
         home.run(&["init", home.bus().to_str().unwrap()]).exits(0);
         home
+    }
+
+    /// A home with an address in a server's bucket, where there is no bus yet.
+    pub fn at_bucket(endpoint: &str, prefix: &str) -> Self {
+        let url = format!("s3://{}/{prefix}?endpoint={endpoint}", super::s3::BUCKET);
+        let vars = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "SK"), ("AWS_REGION", "us-east-1")];
+        let vars = vars.map(|(name, value)| (name, value.to_owned())).to_vec();
+        Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars }
     }
 
     pub fn path(&self) -> &Path {
@@ -75,7 +87,8 @@ impl Home {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir(self.path());
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.path()).env("EVBUS_URL", self.bus());
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.path()).env("EVBUS_URL", &self.url);
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
         command.env("EVBUS", EVBUS).env("TZ", "UTC");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -102,6 +115,11 @@ impl Home {
     /// Runs a shell line; `$EVBUS` is the program.
     pub fn shell(&self, line: &str) -> Ran {
         Ran::of(self.command("sh").args(["-c", line]).output().unwrap())
+    }
+
+    /// Starts a shell line; `$EVBUS` is the program.
+    pub fn shell_spawn(&self, line: &str) -> Child {
+        self.command("sh").args(["-c", line]).spawn().unwrap()
     }
 
     pub fn spawn(&self, args: &[&str]) -> Child {

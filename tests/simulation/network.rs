@@ -121,6 +121,10 @@ impl Network for Line {
         self.world.plan.page_len
     }
 
+    fn glances(&self) -> bool {
+        self.world.plan.glances
+    }
+
     fn hints(&self) -> Option<Box<dyn Hints>> {
         if !self.world.plan.hints {
             return None;

@@ -51,6 +51,8 @@ pub struct Plan {
     pub nobody_won: f64,
     pub lost: f64,
     pub page_len: usize,
+    /// Whether one listing shows what has changed besides events, too.
+    pub glances: bool,
     pub hints: bool,
     pub hints_lost: f64,
     pub profile: Profile,
@@ -104,6 +106,7 @@ impl Plan {
             nobody_won: if calm { 0.0 } else { 0.01 },
             lost: if calm { 0.0 } else { dice.one(&[0.002, 0.01, 0.02]) },
             page_len: dice.one(&[3, 7, 1000]),
+            glances: bucket && dice.chance(0.7),
             hints: dice.chance(0.5),
             hints_lost: dice.one(&[0.0, 0.3, 1.0]),
             profile,

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use evbus::event::EventName;
+
 use crate::executor::{Micros, SECOND};
 use crate::world::{GroupState, Known, World};
 
@@ -26,7 +28,7 @@ pub fn settle(world: &Rc<World>) {
         simulation.run_until(simulation.now() + 5 * SECOND);
         let open = missing(world);
         idle(world, begun, &open);
-        if !open.is_empty() || world.emitting.get() > 0 {
+        if !open.is_empty() || world.emitting.get() > 0 || unfinished(world) {
             settled_at = None;
             if simulation.now() > begun + LAST_PUT + PATIENCE {
                 world.complain(format!("the backlog is never done: {:?} {:?}", world.emitting.get(), open.first()));
@@ -70,6 +72,21 @@ fn missing(world: &World) -> Vec<Missing> {
     }
     missing.sort();
     missing
+}
+
+/// Whether something lies on the bus that a group has still to run, acknowledged or not.
+fn unfinished(world: &World) -> bool {
+    let (groups, events) = (world.groups.borrow(), world.events.borrow());
+    let wanted = |group: &GroupState, name: &EventName| {
+        let known = world.id_of(name.as_str()).and_then(|id| events.get(&id));
+        known.is_some_and(|known| group.filter.matches(&known.type_))
+    };
+    groups.iter().filter(|group| group.definition.is_some()).any(|group| {
+        world.present.borrow().iter().filter(|name| wanted(group, name)).any(|name| {
+            let marker = group.markers.get(&name.lane().shard(group.shards()));
+            marker.map_or_else(|| !group.through(0).covers(name), |marker| marker.lacks(name))
+        })
+    })
 }
 
 /// No shard with work that is due stays idle longer than a lease and a poll, while somebody is there to do it.
@@ -159,7 +176,8 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
         return Some(format!("an idle bus wrote {written} times in {minutes} minutes"));
     }
     // A listing is read in pages, and what lies in a worker's future is listed again each time.
-    let pages = (world.present.borrow().len() / world.plan.page_len) as u64 + 2;
+    let listed = if world.plan.glances { world.contents.keys("").len() } else { world.present.borrow().len() };
+    let pages = (listed / world.plan.page_len) as u64 + 2;
     let groups = world.plan.groups.iter();
     let most: u64 = groups
         .map(|group| {

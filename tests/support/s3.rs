@@ -3,6 +3,8 @@
 //!
 //! A server is the child of a small shell that waits for the end of its stdin, which only this process holds open.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +18,7 @@ pub const BUCKET: &str = "evbus";
 /// A server that runs.
 pub struct Server {
     pub endpoint: String,
-    _shell: Child,
+    shell: Child,
 }
 
 impl Server {
@@ -50,7 +52,7 @@ pub fn seaweedfs() -> &'static Server {
             "admin.port.grpc",
         ];
         let mut line = format!(
-            "AWS_ACCESS_KEY_ID=AK AWS_SECRET_ACCESS_KEY=SK {} -logtostderr=true mini -dir=\"$D\" -ip=127.0.0.1 \
+            "exec env AWS_ACCESS_KEY_ID=AK AWS_SECRET_ACCESS_KEY=SK {} -logtostderr=true mini -dir=\"$D\" -ip=127.0.0.1 \
              -ip.bind=127.0.0.1 -master.telemetry=false -admin.ui=false -webdav=false -s3.port.iceberg=0 \
              -s3.port.lance=0 -bucket={BUCKET} -s3.port={}",
             program("weed").display(),
@@ -69,7 +71,7 @@ pub fn ministack() -> &'static Server {
     SERVER.get_or_init(|| {
         let port = free_ports(1)[0];
         let line = format!(
-            "BIND_HOST=127.0.0.1 GATEWAY_PORT={port} SERVICES=s3 S3_PERSIST=1 S3_DATA_DIR=\"$D\" PERSIST_STATE=1 \
+            "exec env BIND_HOST=127.0.0.1 GATEWAY_PORT={port} SERVICES=s3 S3_PERSIST=1 S3_DATA_DIR=\"$D\" PERSIST_STATE=1 \
              STATE_DIR=\"$D/state\" {}",
             program("ministack").display()
         );
@@ -83,11 +85,47 @@ pub fn rclone() -> &'static Server {
     SERVER.get_or_init(|| {
         let port = free_ports(1)[0];
         let line = format!(
-            "mkdir \"$D/{BUCKET}\"; {} serve s3 --addr 127.0.0.1:{port} --config /dev/null \"$D\"",
+            "mkdir \"$D/{BUCKET}\"; exec {} serve s3 --addr 127.0.0.1:{port} --config /dev/null \"$D\"",
             program("rclone").display()
         );
         start(&line, port)
     })
+}
+
+/// A server that is killed and started again, with what it has stored.
+pub struct Restartable {
+    pub endpoint: String,
+    port: u16,
+    folder: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+impl Restartable {
+    pub fn start() -> Self {
+        let port = free_ports(1)[0];
+        let folder = tempfile::tempdir().unwrap();
+        let mut this = Self { endpoint: format!("http://127.0.0.1:{port}"), port, folder, server: None };
+        this.restart();
+        this
+    }
+
+    pub fn restart(&mut self) {
+        let folder = self.folder.path().display();
+        let line = format!(
+            "exec env BIND_HOST=127.0.0.1 GATEWAY_PORT={} SERVICES=s3 S3_PERSIST=1 S3_DATA_DIR={folder} \
+             PERSIST_STATE=1 STATE_DIR={folder}/state {}",
+            self.port,
+            program("ministack").display()
+        );
+        self.server = Some(start(&line, self.port));
+    }
+
+    /// Kills it with -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let Some(mut server) = self.server.take() else { return };
+        drop(server.shell.stdin.take());
+        server.shell.wait().unwrap();
+    }
 }
 
 fn program(name: &str) -> PathBuf {
@@ -104,10 +142,16 @@ fn free_ports(count: usize) -> Vec<u16> {
 fn start(line: &str, port: u16) -> Server {
     let script = format!(
         "D=$(mktemp -d) || exit; cd \"$D\"; ( {line} ) >\"$D/log\" 2>&1 </dev/null & server=$!\n\
-         cat >/dev/null; pkill -P $server; kill $server; wait $server; cd /; rm -rf \"$D\""
+         cat >/dev/null; kill -KILL $server; wait $server; cd /; rm -rf \"$D\""
     );
-    let shell = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let server = Server { endpoint: format!("http://127.0.0.1:{port}"), _shell: shell };
+    let shell = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = Server { endpoint: format!("http://127.0.0.1:{port}"), shell };
     wait_until_ready(&server, port);
     server
 }

@@ -1,6 +1,9 @@
 //! Finding work and shards: warm looks at a shard, hot listings of what is new, and whether to take a shard.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::group::Survey;
 
 impl Worker {
     pub(super) fn plan_look(&mut self, at: usize) {
@@ -216,6 +219,7 @@ impl Worker {
         watched.quiet =
             marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
         watched.held = wanted && marker.owner.is_some() && !may;
+        watched.free = marker.owner.is_none().then(|| (Box::new(marker.clone()), version.clone()));
         let stands = *watched.first_version.get_or_insert_with(|| version.clone()) == version;
         if work && may && !over {
             self.take(at, marker, version, looked);
@@ -234,6 +238,7 @@ impl Worker {
 
     pub(super) fn take(&mut self, at: usize, mut marker: Marker, version: Option<Version>, looked: Looked) {
         let unclean = marker.owner.is_some();
+        self.shards[at].free = None;
         marker.take(Owner { since: self.wall(), ..self.me.clone() });
         marker.nonce = format!("{:016x}", self.desk.place.clock.random());
         let mut bytes = crate::bus::to_json(&marker);
@@ -266,7 +271,7 @@ impl Worker {
                     shard.last_active = now.saturating_sub(Duration::from_secs(60));
                 }
                 shard.surveyed(looked.survey, self.settings.ordered);
-                shard.fold(&self.pending);
+                let moved = shard.fold(&self.pending);
                 // What an earlier owner has announced or left to delete comes with the first commit.
                 shard.dirty |= shard.marker.open.values().any(|open| open.dead.is_some());
                 let watched = &mut self.shards[at];
@@ -274,8 +279,9 @@ impl Worker {
                 watched.quiet = false;
                 watched.held = false;
                 watched.closed = false;
-                // Look again at once: what must be confirmed is, and W can be raised for what is there.
-                watched.look_at = now;
+                // Look again at once: what must be confirmed is, and W can be raised for what is there. What was taken
+                // without a look has time until its events have run.
+                watched.look_at = if looked.whole || moved { now } else { now + Duration::from_secs(4) };
                 self.report(Fact::Took { shard: number, unclean });
             }
             Committed::Fenced => self.shards[at].look_at = now,
@@ -285,15 +291,18 @@ impl Worker {
         }
     }
 
-    pub(super) fn found(&mut self, found: StoreResult<(Vec<EventName>, bool, Sights)>) {
+    pub(super) fn found(&mut self, found: StoreResult<Hot>) {
         self.hot_running = false;
         let now = self.now();
         let (least, most) = self.poll_range();
         let answer = self.answer(found);
-        let news = answer.as_ref().is_some_and(|(_, _, sights)| sights.newest.is_some());
+        let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
         self.hot_at = now + self.hot_pause;
-        let Some((names, cut, sights)) = answer else { return };
+        let Some(Hot { names, cut, sights, besides }) = answer else { return };
+        if let Some(besides) = besides {
+            self.seen_besides(besides, now);
+        }
         if let Some(newest) = sights.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
             for watched in &mut self.shards {
@@ -307,6 +316,7 @@ impl Worker {
             }
         }
         let confirm = self.settings.ordered;
+        let mut new = BTreeMap::new();
         // What lies in my future is listed each time: only its first sight is news.
         let known: HashSet<EventName> = names.iter().filter(|name| self.sighted.contains(*name)).cloned().collect();
         if self.sighting.len() < 2 * self.settings.bounds.window {
@@ -334,7 +344,49 @@ impl Worker {
                     watched.quiet = false;
                     watched.again |= watched.looking;
                     watched.look_at = now;
+                    new.entry(usize::from(name.lane().shard(self.desk.shards))).or_insert_with(Vec::new).push(name);
                 }
+            }
+        }
+        for (at, names) in new {
+            self.take_free(at, names);
+        }
+    }
+
+    /// Takes a shard that was free when it was last seen, for the events that were found: if it still is, they need no
+    /// look of their own.
+    fn take_free(&mut self, at: usize, mut names: Vec<EventName>) {
+        let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
+        let watched = &mut self.shards[at];
+        if watched.looking || !may {
+            return;
+        }
+        let Some((marker, version)) = watched.free.take() else { return };
+        names.retain(|name| marker.lacks(name));
+        if names.is_empty() {
+            return;
+        }
+        // With a W of the beginning of time it lets nothing pass: the next look does.
+        let survey = Survey::new(EventTime::MIN, names, false);
+        self.take(at, *marker, version, Looked { whole: false, survey, sights: Sights::default() });
+    }
+
+    /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.
+    fn seen_besides(&mut self, besides: Besides, now: Duration) {
+        // Until the next hot listing should have come: while a window is full there is none.
+        let later = now + self.poll_range().1 + Duration::from_secs(5);
+        self.defined_at = if besides.definition.as_ref() == Some(&self.registered.version) { later } else { now };
+        self.asked_at = if besides.requests { now } else { later };
+        if !besides.requests {
+            self.pending.clear();
+        }
+        self.stirred_at = later;
+        for (shard, version) in besides.markers {
+            let Some(watched) = self.shards.get_mut(usize::from(shard)) else { continue };
+            let known = watched.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
+            if watched.quiet && watched.owned.is_none() && !known {
+                watched.quiet = false;
+                watched.look_at = now;
             }
         }
     }

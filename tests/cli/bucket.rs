@@ -1,0 +1,123 @@
+//! The same bus in a bucket, on real servers: the main job, and what is wrong with a bucket.
+
+use super::s3;
+use super::support::{Home, signal, sorted, unique, until};
+
+/// Appends the event's id to `seen`.
+const NOTE: &str = "echo $EVBUS_ID >> seen";
+
+/// A home with a bus in the bucket of the server that keeps what it has acknowledged.
+fn home(prefix: &str) -> Home {
+    let home = Home::at_bucket(&s3::seaweedfs().endpoint, prefix);
+    let made = home.run(&["init"]).exits(0);
+    assert!(made.out.starts_with("made the bus s3://"), "{}", made.out);
+    home
+}
+
+#[test]
+fn a_bucket_carries_the_main_job() {
+    let home = home("job");
+    home.run(&["group", "create", "all", "--from", "earliest", "--shards", "4"]).exits(0);
+    let lines: String = (0..150).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    home.file("lines", &lines);
+    // Two processes emit while three workers share a group and a fourth has one of its own; one is killed on the way.
+    let emit = |type_: &str| home.shell_spawn(&format!("$EVBUS emit {type_} --ndjson @lines >> acked"));
+    let watch = |group: &str, note: &str| {
+        home.spawn(&["watch", "-q", "-g", group, "-j", "2", "--poll", "1s", "--from", "earliest", "--shell", note])
+    };
+    let mut workers: Vec<_> = (0..3).map(|_| watch("all", NOTE)).collect();
+    workers.push(watch("own", "echo $EVBUS_ID >> own"));
+    let mut emitters = [emit("order.created"), emit("order.paid")];
+    until("the first events are handled", || home.lines("seen").len() > 20);
+    signal(&workers[0], "KILL");
+    for emitter in &mut emitters {
+        assert!(emitter.wait().unwrap().success());
+    }
+    until("all is handled", || unique(home.lines("seen")).len() == 300 && unique(home.lines("own")).len() == 300);
+    for worker in &workers[1..] {
+        signal(worker, "TERM");
+    }
+    assert!(workers.iter_mut().skip(1).all(|worker| worker.wait().unwrap().success()));
+    workers[0].wait().unwrap();
+    let acked = sorted(home.lines("acked"));
+    assert_eq!(unique(home.lines("seen")), acked);
+    assert_eq!(sorted(home.lines("own")), acked, "nobody was killed there, and nothing runs twice");
+    // At most what was running in the killed worker ran again.
+    assert!(home.lines("seen").len() <= 304, "{}", home.lines("seen").len());
+    let idle = home.run(&["drain", "-g", "all", "--shell", NOTE]).exits(0);
+    assert_eq!(idle.err, "");
+}
+
+#[test]
+fn in_a_bucket_too_events_die_and_are_redriven_and_pruned() {
+    let home = home("dead");
+    let id = home.emit_many("t", 1).remove(0);
+    let drain = |line: &str| {
+        home.run(&["drain", "-g", "g", "--from", "earliest", "--max-attempts", "1", "--shell", line]).exits(0)
+    };
+    assert!(drain("echo broken >&2; exit 3").err.contains("1 dead, 0 left"));
+    assert!(home.run(&["dead", "show", "g"]).exits(0).out.contains("broken"));
+    home.run(&["dead", "redrive", "g", &id]).exits(0);
+    assert!(drain(NOTE).err.contains("1 done, 0 left"));
+    assert_eq!(home.lines("seen"), std::slice::from_ref(&id));
+    assert!(home.run(&["get", &id]).exits(0).out.contains(&id));
+    home.run(&["emit", "t", "--id", "mine"]).exits(0);
+    home.run(&["emit", "t", "--id", "mine"]).exits(0);
+    assert_eq!(home.run(&["ls"]).exits(0).lines().len(), 2);
+    assert!(drain(NOTE).err.contains("1 done, 0 left"));
+    until("what is done can be pruned", || {
+        home.run(&["drain", "-q", "-g", "g", "--shell", NOTE]).exits(0);
+        home.run(&["prune", "--keep", "0s"]).exits(0);
+        home.run(&["ls"]).exits(0).lines().is_empty()
+    });
+}
+
+#[test]
+fn workers_wait_for_a_server_that_is_gone_and_go_on() {
+    let mut server = s3::Restartable::start();
+    let home = Home::at_bucket(&server.endpoint, "gone");
+    home.run(&["init"]).exits(0);
+    let before = home.emit_many("t", 3);
+    let watch = "exec $EVBUS watch -g g --poll 1s --from earliest --shell 'echo $EVBUS_ID >> seen' 2> said";
+    let mut watch = home.shell_spawn(watch);
+    until("it works", || home.lines("seen").len() == 3);
+    server.kill();
+    home.run(&["emit", "t", "--timeout", "1s"]).exits(75).says("cannot reach http://127.0.0.1:", "");
+    until("it waits", || home.lines("said").iter().any(|line| line.contains("g: waiting: ")));
+    server.restart();
+    let after = home.emit_many("t", 3);
+    until("it goes on", || home.lines("seen").len() == 6);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+    assert_eq!(sorted(home.lines("seen")), sorted([before, after].concat()));
+    let said = home.lines("said").join("\n");
+    assert_eq!((said.matches("waiting: ").count(), said.matches("goes on").count()), (1, 1), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_bucket_is_told() {
+    let server = s3::seaweedfs();
+    let url = |bucket: &str, endpoint: &str| format!("s3://{bucket}/x?endpoint={endpoint}");
+    let home = Home::at_bucket(&server.endpoint, "none");
+    home.run(&["ls"]).exits(2).says("no bus at s3://evbus/none", "evbus init");
+    home.run(&["ls", "--bus", &url("nobody", &server.endpoint)]).exits(1).says("no bucket 'nobody' at http", "");
+    home.run(&["ls", "--bus", &url("evbus", "http://127.0.0.1:1")]).exits(75).says("connection refused", "");
+    let with = |name: &str, value: &str| {
+        let output = home.evbus(&["ls"]).env(name, value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, err) = with("AWS_SECRET_ACCESS_KEY", "hush-hush");
+    assert!(code == Some(1) && err.contains("the secret key is wrong") && !err.contains("hush"), "{err}");
+    let (code, err) = with("AWS_ACCESS_KEY_ID", "XX");
+    assert!(code == Some(1) && err.contains("does not know this access key"), "{err}");
+    let (code, err) = with("AWS_PROFILE", "lab");
+    assert!(code == Some(2) && err.contains("no AWS profile 'lab'"), "{err}");
+    home.run(&["init", "--shared", "group"]).exits(2).says("--shared is for folders", "");
+}
+
+#[test]
+fn no_bus_is_made_where_conditions_are_ignored() {
+    let home = Home::at_bucket(&s3::rclone().endpoint, "unfit");
+    home.run(&["init"]).exits(1).says("cannot carry a bus: create: two creators of one key both won", "conditional");
+    home.run(&["ls"]).exits(2).says("no bus at", "");
+}
