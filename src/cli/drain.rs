@@ -69,7 +69,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             }
         };
         let took = session.clock.elapsed().saturating_sub(begun);
-        Ok(tell(ended, &args, took, &session.world))
+        let worth_telling = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
+        let code = tell(ended, &args, took, &session.world);
+        if let Some(requests) = opened.place().store.requests().filter(|_| worth_telling && !args.run.quiet) {
+            output::note(&format!("requests: {}", style::cost(requests)));
+        }
+        Ok(code)
     })
 }
 

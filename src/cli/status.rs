@@ -12,6 +12,7 @@ use super::watchers::process_of;
 use crate::bus::Place;
 use crate::event::EventTime;
 use crate::group::status::{self, Lag, Standing, State};
+use crate::store::Requests;
 use crate::store::dir::Execution;
 
 mod document;
@@ -44,6 +45,9 @@ pub(super) struct Args {
     /// Exit 3 if a group has more dead letters
     #[arg(long, value_name = "N")]
     max_dead: Option<u64>,
+    /// Also tell the requests that the groups' workers have made of a bucket, and about what they cost
+    #[arg(long)]
+    cost: bool,
     /// Print one JSON document
     #[arg(long, conflicts_with = "prom")]
     json: bool,
@@ -79,6 +83,12 @@ impl Row {
         self.lag.oldest.map(|oldest| now.since(oldest))
     }
 
+    /// The requests of its workers, as of their last commits.
+    fn cost(&self) -> Requests {
+        let markers = self.standing.markers.iter().map(|marker| marker.requests);
+        markers.fold(Requests::default(), Requests::plus)
+    }
+
     fn dead(&self) -> u64 {
         u64::try_from(self.standing.letters.len()).unwrap_or(u64::MAX)
     }
@@ -98,6 +108,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             out.text(&prometheus::text(&report))?;
         } else {
             out.text(&text::text(&report, &session.world.zone()))?;
+            if args.cost {
+                out.text(&text::costs(&report))?;
+            }
         }
         let crossed = crossed(&report, max_lag, args.max_dead);
         for line in &crossed {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 pub use crate::config::nearest::{did_you_mean, nearest};
+use crate::store::Requests;
 
 /// What lies between two columns.
 const GAP: &str = "  ";
@@ -43,7 +44,23 @@ fn escape_where(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// `12431` as `12,431`.
+/// Requests by kind, and about what they cost.
+pub fn cost(requests: Requests) -> String {
+    let Requests { puts, gets, lists, deletes } = requests;
+    let [puts, gets, lists, deletes] = [puts, gets, lists, deletes].map(thousands);
+    format!("{puts} put, {gets} get, {lists} list, {deletes} delete, about {}", dollars(requests.dollars()))
+}
+
+/// Two digits that mean something, or cents.
+fn dollars(amount: f64) -> String {
+    match amount {
+        0.095.. => format!("${amount:.2}"),
+        0.00095.. => format!("${amount:.4}"),
+        _ => format!("${amount:.6}"),
+    }
+}
+
+/// A number with a comma between thousands.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Position;
 use crate::event::{EventName, EventTime};
+use crate::store::Requests;
 
 /// An event's name without its type, as `done` lists it: the first 40 characters tell it from all others.
 pub type Stem = Box<str>;
@@ -95,6 +96,9 @@ pub struct Marker {
     /// Requests that were folded in and may still lie on the bus.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub folded: BTreeSet<String>,
+    /// The requests that its owners have made, where they cost something.
+    #[serde(default, skip_serializing_if = "Requests::is_none")]
+    pub requests: Requests,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -143,6 +147,7 @@ impl Marker {
             done: BTreeSet::new(),
             open: BTreeMap::new(),
             folded: BTreeSet::new(),
+            requests: Requests::default(),
         }
     }
 

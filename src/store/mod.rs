@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Fut;
 
+mod cost;
 pub mod dir;
 mod error;
 pub mod memory;
@@ -18,6 +19,7 @@ pub mod mount;
 pub mod object;
 pub mod probe;
 
+pub use cost::Requests;
 pub use error::{ErrorKind, StoreError};
 
 /// What every operation returns.
@@ -134,19 +136,6 @@ pub struct Profile {
     pub scans_folders: bool,
 }
 
-/// Requests made of a store that charges for each, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Requests {
-    /// Writes, conditional or not, with their repeats.
-    pub puts: u64,
-    /// Reads of one object.
-    pub gets: u64,
-    /// Pages of listings.
-    pub lists: u64,
-    /// Removals, of one object or of many.
-    pub deletes: u64,
-}
-
 /// A stream of "look now". It may lie, be late, or never come.
 pub trait Hints {
     /// Completes when something may have changed since the last call.
@@ -227,8 +216,13 @@ pub trait Store {
         None
     }
 
-    /// The requests made so far, where they cost something.
+    /// The requests made so far by this process, where they cost something.
     fn requests(&self) -> Option<Requests> {
+        None
+    }
+
+    /// The requests that no earlier call of this has told of.
+    fn untold_requests(&self) -> Option<Requests> {
         None
     }
 

@@ -7,6 +7,7 @@
 //! refusal can be the answer to one's own success, and a 409 can mean that nobody has won. So a refused `put_new` is
 //! only ever [`Put::Exists`], a refused `cas` only ever [`Swap::Conflict`], and who calls them looks whose the key is.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct BucketStore {
     prefix: String,
     kind: Kind,
     meter: Arc<Meter>,
+    /// What [`Store::untold_requests`] has told of.
+    told: Cell<Requests>,
     shown: Shown,
 }
 
@@ -57,7 +60,7 @@ impl BucketStore {
         let inner = bucket.connect(&meter)?;
         let prefix = bucket.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Ok(Self { inner, prefix, kind: bucket.kind, meter, shown: Shown::of(bucket) })
+        Ok(Self { inner, prefix, kind: bucket.kind, meter, told: Cell::default(), shown: Shown::of(bucket) })
     }
 
     fn path(&self, key: &str) -> StoreResult<Path> {
@@ -309,5 +312,10 @@ impl Store for BucketStore {
 
     fn requests(&self) -> Option<Requests> {
         Some(self.meter.requests())
+    }
+
+    fn untold_requests(&self) -> Option<Requests> {
+        let made = self.meter.requests();
+        Some(made.since(self.told.replace(made)))
     }
 }

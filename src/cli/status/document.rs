@@ -7,6 +7,7 @@ use crate::cli::reporter::id_of;
 use crate::cli::watchers::process_of;
 use crate::event::EventTime;
 use crate::group::lease::Process;
+use crate::store::Requests;
 
 pub(super) fn document(report: &Report) -> Value {
     json!({
@@ -16,6 +17,12 @@ pub(super) fn document(report: &Report) -> Value {
         "events": report.events,
         "oldest": report.oldest.map(EventTime::to_rfc3339),
         "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),
+    })
+}
+
+fn cost(made: Requests) -> Value {
+    json!({
+        "put": made.puts, "get": made.gets, "list": made.lists, "delete": made.deletes, "dollars": made.dollars(),
     })
 }
 
@@ -54,6 +61,7 @@ fn group(row: &Row, report: &Report) -> Value {
         "rate": row.rate,
         "shards": definition.map(|definition| definition.shards),
         "requests": standing.requests,
+        "cost": cost(row.cost()),
         "owners": standing.owners.iter().map(owner).collect::<Vec<_>>(),
         "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({
             "since": paused.since.to_rfc3339(),

@@ -38,6 +38,15 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
     text
 }
 
+/// What the groups have cost so far, one line each.
+pub(super) fn costs(report: &Report) -> String {
+    let line = |row: &Row| match row.cost() {
+        made if made.is_none() => format!("{}: its requests cost nothing\n", row.standing.group),
+        made => format!("{}: {} since the group was made\n", row.standing.group, style::cost(made)),
+    };
+    report.groups.iter().map(line).collect()
+}
+
 fn cells(row: &Row, report: &Report) -> Vec<String> {
     vec![
         row.standing.group.to_string(),

@@ -228,6 +228,9 @@ impl Worker {
         if !shard.must_commit(self.settings.lease, gap, now) {
             return;
         }
+        if let Some(made) = self.desk.place.store.untold_requests() {
+            shard.marker.requests = shard.marker.requests.plus(made);
+        }
         let nonce = format!("{:016x}", self.desk.place.clock.random());
         let commit = shard.commit(nonce);
         let (number, epoch, then, desk) = (shard.number, commit.epoch, commit.then.clone(), self.desk.clone());

@@ -1,0 +1,73 @@
+//! What requests cost, where each has its price.
+
+use serde::{Deserialize, Serialize};
+
+/// Requests made of a store that charges for each, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Requests {
+    /// Writes, conditional or not, with their repeats.
+    pub puts: u64,
+    /// Reads of one object.
+    pub gets: u64,
+    /// Pages of listings.
+    pub lists: u64,
+    /// Removals, of one object or of many.
+    pub deletes: u64,
+}
+
+/// S3 Standard, in dollars for a million: writes and listings, and reads. Removals are free.
+const WRITE_DOLLARS: f64 = 5.0;
+const READ_DOLLARS: f64 = 0.4;
+
+impl Requests {
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What came after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            puts: self.puts.saturating_sub(earlier.puts),
+            gets: self.gets.saturating_sub(earlier.gets),
+            lists: self.lists.saturating_sub(earlier.lists),
+            deletes: self.deletes.saturating_sub(earlier.deletes),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            puts: self.puts + more.puts,
+            gets: self.gets + more.gets,
+            lists: self.lists + more.lists,
+            deletes: self.deletes + more.deletes,
+        }
+    }
+
+    /// How many they are.
+    pub fn total(self) -> u64 {
+        self.puts + self.gets + self.lists + self.deletes
+    }
+
+    /// Their price in dollars, at the prices of S3 Standard.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate needs no more than 52 bits")]
+    pub fn dollars(self) -> f64 {
+        ((self.puts + self.lists) as f64 * WRITE_DOLLARS + self.gets as f64 * READ_DOLLARS) / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_of_each_costs_what_the_price_list_says() {
+        let million = Requests { puts: 1_000_000, gets: 1_000_000, lists: 1_000_000, deletes: 1_000_000 };
+        assert!((million.dollars() - 10.4).abs() < 1e-9);
+        assert_eq!(million.plus(million).since(million), million);
+        assert!(million.since(million).is_none());
+    }
+}
