@@ -25,7 +25,7 @@ use crate::bus::Place;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
 use crate::handler::Handler;
-use crate::store::{Hints, StoreError, StoreResult, Version};
+use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;
 mod looks;

@@ -285,6 +285,7 @@ impl Store for DirStore {
             lag: Duration::from_secs(2),
             // Two flushes each: more often would take a tenth of the machine from the handlers.
             commit_gap: Duration::from_millis(10),
+            hold: Duration::from_mins(1),
             poll: (Duration::from_millis(200), Duration::from_secs(5)),
             scans_folders: true,
         }

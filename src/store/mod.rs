@@ -130,6 +130,9 @@ pub struct Profile {
     pub lag: Duration,
     /// The least time between two commits of one marker.
     pub commit_gap: Duration,
+    /// A shard with nothing to do is given back after this. Shorter than the lag: before `through` has passed what was
+    /// done, which is then the next owner's matter, because each heartbeat until then would cost.
+    pub hold: Duration,
     /// The hot poll starts at the first and grows to the second.
     pub poll: (Duration, Duration),
     /// Whether a listing costs what its last folder holds, and not only what it returns.

@@ -266,6 +266,7 @@ impl Store for BucketStore {
         Profile {
             lag: Duration::from_secs(30),
             commit_gap: Duration::from_secs(1),
+            hold: Duration::from_secs(5),
             poll: (Duration::from_millis(200), Duration::from_secs(30)),
             scans_folders: false,
         }

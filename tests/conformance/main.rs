@@ -39,6 +39,7 @@ fn memory() -> Bench {
     let profile = Profile {
         lag: Duration::ZERO,
         commit_gap: Duration::ZERO,
+        hold: Duration::ZERO,
         poll: (Duration::ZERO, Duration::ZERO),
         scans_folders: false,
     };

@@ -80,6 +80,7 @@ impl Plan {
         let faults_until = dice.one(&[60, 120, 120, 200, 300]) * SECOND;
         let profile = Profile {
             lag: if bucket { Duration::from_secs(30) } else { Duration::from_secs(2) },
+            hold: Duration::from_secs(if bucket { 5 } else { 60 }),
             commit_gap: if bucket { Duration::from_secs(1) } else { Duration::ZERO },
             poll: (Duration::from_millis(200), Duration::from_secs(30)),
             scans_folders: !bucket && dice.chance(0.5),

@@ -220,6 +220,11 @@ impl Worker {
             marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
         watched.held = wanted && marker.owner.is_some() && !may;
         watched.free = marker.owner.is_none().then(|| (Box::new(marker.clone()), version.clone()));
+        // What is done waits for W: nothing will be different before that may pass it.
+        let waits = (!wanted && !again && marker.owner.is_none()).then_some(looked.sights.newest).flatten();
+        if let Some(newest) = waits {
+            watched.look_at = watched.look_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
+        }
         let stands = *watched.first_version.get_or_insert_with(|| version.clone()) == version;
         if work && may && !over {
             self.take(at, marker, version, looked);
@@ -268,7 +273,7 @@ impl Worker {
                 let mut shard = Shard::taken(group, number, Taken { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Taken only to let `through` pass: given back as soon as it has.
-                    shard.last_active = now.saturating_sub(Duration::from_secs(60));
+                    shard.last_active = now.saturating_sub(self.desk.place.store.profile().hold);
                 }
                 shard.surveyed(looked.survey, self.settings.ordered);
                 let moved = shard.fold(&self.pending);

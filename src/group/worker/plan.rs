@@ -174,7 +174,7 @@ impl Worker {
         }));
     }
 
-    /// An idle shard is given back: at once by a worker that ends, else after a minute.
+    /// An idle shard is given back: at once by a worker that ends, else after a while.
     pub(super) fn plan_give_back(&mut self, at: usize) {
         let now = self.now();
         let ending = self.ending();
@@ -183,8 +183,9 @@ impl Worker {
             return;
         }
         let nothing_left = shard.marker.open.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
-        let patience = Duration::from_secs(60);
-        let idle = nothing_left && self.passed_all(at) && now.saturating_sub(shard.last_active) >= patience;
+        let Profile { hold, lag, .. } = self.desk.place.store.profile();
+        let passed = hold < lag || self.passed_all(at);
+        let idle = nothing_left && passed && now.saturating_sub(shard.last_active) >= hold;
         if !(ending || idle) || (shard.busy() && self.failure.is_none()) {
             return;
         }
@@ -306,7 +307,7 @@ impl Worker {
                     at(shard.commit_ended + gap);
                 }
             }
-            at(shard.last_active + Duration::from_secs(60));
+            at(shard.last_active + self.desk.place.store.profile().hold);
             if let Some(due) = shard.next_due() {
                 at(now + due.since(self.wall()).max(Duration::from_millis(1)));
             }
