@@ -136,7 +136,7 @@ async fn needs(place: &Place) -> StoreResult<Needs> {
                 Some(request::Request::Redrive { event, .. }) => {
                     needs.open.insert(event);
                 }
-                None => {}
+                Some(request::Request::Share { .. }) | None => {}
             }
         }
         needs.bar = needs.bar.min(slowest.clone());

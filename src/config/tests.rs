@@ -493,12 +493,13 @@ fn bad_addresses_in_the_file_have_a_line() {
 }
 
 #[test]
-fn the_sample_of_the_manual_needs_only_what_comes_later() {
-    let text = "[bus]\nurl = \"s3://acme-events/prod\"\n";
-    let config = parse(text).unwrap();
-    assert!(resolve(&nowhere(), &config, Some("/mnt/bus")).is_ok(), "a flag passes over an address of a later release");
-    let error = resolve(&nowhere(), &config, None).unwrap_err();
-    assert_eq!(error.to_string(), "/srv/app/evbus.toml: s3:// comes with a later release");
+fn a_bucket_is_shown_as_it_was_written() {
+    let config = parse("[bus]\nurl = \"s3://acme-events/prod?region=r\"\n").unwrap();
+    let bus = resolve(&nowhere(), &config, None).unwrap();
+    assert_eq!(bus.to_string(), "s3://acme-events/prod?region=r (/srv/app/evbus.toml)");
+    let Location::Bucket(bucket, url) = bus.location else { panic!("it is a bucket") };
+    assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), ("acme-events", "prod"));
+    assert_eq!(url, "s3://acme-events/prod?region=r", "as handlers are to be given it");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! What an operator asks of a running group: redrive a dead letter, reset a shard. Each is one object; the shard's
-//! owner folds it into the marker and removes it after the commit.
+//! What is asked of a running group: by operators, to redrive a dead letter or reset a shard; by workers that have
+//! nothing to do, to be given a shard of one that has much. Each is one object; the shard's owner folds it into the
+//! marker and removes it after the commit.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,11 @@ pub enum Request {
     Reset {
         /// Resolved when it was asked; never above W.
         to: Position,
+    },
+    /// Give the shard back, to be taken by a worker that owns fewer.
+    Share {
+        /// Which worker: its own request means nothing to it.
+        with: String,
     },
 }
 
@@ -93,6 +99,8 @@ pub fn fold(marker: &mut Marker, id: &str, request: &Request, open_limit: usize)
             marker.redrive(event.clone(), letter.clone());
         }
         Request::Reset { to } => marker.reset(to.clone()),
+        // Nothing in the marker: its owner sees to it.
+        Request::Share { .. } => {}
     }
     marker.folded.insert(id.to_owned());
     Folded::Changed

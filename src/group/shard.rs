@@ -142,6 +142,8 @@ pub(super) struct Shard {
     pub last_active: Duration,
     pub bounds: Bounds,
     pub giving_back: bool,
+    /// Another worker was promised the shard: nothing new starts here.
+    pub yielding: bool,
     /// [`Marker::unclean`] as it stands on the store: a good verdict ends careful mode once it is durable.
     durable_unclean: u32,
     sent_unclean: u32,
@@ -173,6 +175,7 @@ impl Shard {
             last_active: now,
             bounds,
             giving_back: false,
+            yielding: false,
         }
     }
 
@@ -436,7 +439,7 @@ impl Shard {
     }
 
     /// Folds in what operators ask; whether a reset came, so that what runs must end.
-    pub fn fold(&mut self, pending: &[Pending]) -> bool {
+    pub fn fold(&mut self, pending: &[Pending], fresh: bool) -> bool {
         let mut reset = false;
         let number = self.number;
         for asked in pending.iter().filter(|asked| asked.shard == number) {
@@ -446,9 +449,15 @@ impl Shard {
             let room = self.bounds.open.saturating_sub(reserved);
             match request::fold(&mut self.marker, &asked.id, request, room) {
                 Folded::Changed => {
-                    if matches!(request, request::Request::Reset { .. }) {
-                        self.forget_everything();
-                        reset = true;
+                    match request {
+                        request::Request::Reset { .. } => {
+                            self.forget_everything();
+                            reset = true;
+                        }
+                        request::Request::Share { with } => {
+                            self.yielding |= self.marker.owner.as_ref().is_some_and(|owner| owner.worker != *with);
+                        }
+                        request::Request::Redrive { .. } => {}
                     }
                     self.deletes.push(asked.key.clone());
                     self.dirty = true;
@@ -462,10 +471,10 @@ impl Shard {
                 Folded::NotYet => {}
             }
         }
-        // An id is kept until its request is seen to be gone.
-        let gone = |id: &String| !pending.iter().any(|asked| asked.id == *id);
-        let kept: BTreeSet<String> = self.marker.folded.iter().filter(|id| !gone(id)).cloned().collect();
-        self.marker.folded = kept;
+        // An id is kept until its request is seen to be gone: what was asked before a takeover does not show that.
+        if fresh {
+            self.marker.folded.retain(|id| pending.iter().any(|asked| asked.id == *id));
+        }
         reset
     }
 

@@ -1,8 +1,8 @@
 //! The worker: finds, owns, runs, commits, advances, until it is told to stop or, as a drain, has nothing to do.
 //!
 //! One task, one loop: `plan` starts what the state asks for, the operations run side by side, and each ends in an
-//! `Ended` that `apply` takes into the state; `looks` finds work and shards. All deciding is in [`Shard`], [`Marker`],
-//! [`super::lease`] and [`super::retry`].
+//! `Ended` that `apply` takes into the state; `hot` and `looks` find work and shards, `share` asks others for some. All
+//! deciding is in [`Shard`], [`Marker`], [`super::lease`] and [`super::retry`].
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -28,8 +28,10 @@ use crate::handler::Handler;
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;
+mod hot;
 mod looks;
 mod plan;
+mod share;
 
 /// How far a worker was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -122,6 +124,7 @@ enum Ended {
     Key { shard: u16, epoch: u64, name: EventName, key: StoreResult<Option<u64>> },
     Buried { shard: u16, epoch: u64, name: EventName, written: StoreResult<()> },
     Deleted,
+    Shared,
 }
 
 /// A shard that this worker watches, whoever owns it.
@@ -141,6 +144,10 @@ struct Watched {
     /// Something turned up while a look was on its way, which may have missed it.
     again: bool,
     look_at: Duration,
+    /// Left to another worker, which has asked for it, until then.
+    yielded_until: Duration,
+    /// The worker that holds it.
+    holder: Option<String>,
     sights: Sights,
     last_look_through: Option<Position>,
     /// A last look was made to let `through` pass what it can.
@@ -181,6 +188,8 @@ pub struct Worker {
     hot_running: bool,
     asked_at: Duration,
     asking: bool,
+    /// When the next shard may be asked for.
+    share_at: Duration,
     /// When the markers of quiet shards are to be read again.
     stirred_at: Duration,
     pending: Vec<request::Pending>,
@@ -249,6 +258,7 @@ impl Worker {
             hot_running: false,
             asked_at: now,
             asking: false,
+            share_at: now,
             stirred_at: now,
             pending: Vec::new(),
             // It was read just now.

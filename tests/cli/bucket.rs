@@ -49,6 +49,40 @@ fn a_bucket_carries_the_main_job() {
 }
 
 #[test]
+fn shards_spread_over_the_workers_that_come() {
+    let home = home("spread");
+    home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);
+    let ids = home.emit_many("t", 900);
+    // Slow enough for work to be left while the shards change hands.
+    let slow = "echo $EVBUS_ID >> seen; sleep 0.2";
+    let watch = || home.spawn(&["watch", "-q", "-g", "g", "--poll", "1s", "--shell", slow]);
+    let mut workers = vec![watch()];
+    until("the first owns all", || owned(&home) == [8]);
+    workers.extend([watch(), watch()]);
+    until("each owns two or three", || owned(&home) == [2, 3, 3]);
+    for worker in &mut workers {
+        signal(worker, "TERM");
+        assert!(worker.wait().unwrap().success());
+    }
+    home.run(&["drain", "-q", "-g", "g", "-j", "16", "--shell", NOTE]).exits(0);
+    assert_eq!(sorted(home.lines("seen")), sorted(ids), "nothing was lost, and nothing ran twice");
+}
+
+/// How many shards each owner has, the fewest first.
+fn owned(home: &Home) -> Vec<usize> {
+    let status = home.run(&["status", "g", "--json"]).exits(0).out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let owners = status["groups"][0]["owners"].as_array().unwrap();
+    let mut counts = std::collections::BTreeMap::new();
+    for owner in owners {
+        *counts.entry(owner["pid"].as_u64().unwrap()).or_insert(0) += 1;
+    }
+    let mut counts: Vec<usize> = counts.into_values().collect();
+    counts.sort_unstable();
+    counts
+}
+
+#[test]
 fn in_a_bucket_too_events_die_and_are_redriven_and_pruned() {
     let home = home("dead");
     let id = home.emit_many("t", 1).remove(0);

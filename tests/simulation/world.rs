@@ -226,6 +226,7 @@ impl World {
             Request::Redrive { event, .. } => {
                 group.redrives.insert(id.to_owned(), event);
             }
+            Request::Share { .. } => {}
             Request::Reset { to } => {
                 group.resets.insert(id.to_owned(), (shard, to, self.simulation.now()));
             }

@@ -16,7 +16,7 @@ impl Worker {
             Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
             Ended::Buried { shard, epoch, name, written } => self.buried(shard, epoch, &name, written),
-            Ended::Deleted => {}
+            Ended::Deleted | Ended::Shared => {}
         }
     }
 
@@ -144,7 +144,7 @@ impl Worker {
         for at in 0..self.shards.len() {
             let watched = &mut self.shards[at];
             if let Some(shard) = watched.owned.as_deref_mut().filter(|shard| !shard.giving_back) {
-                if shard.fold(&self.pending) {
+                if shard.fold(&self.pending, true) {
                     watched.look_at = now;
                 }
             } else if self.pending.iter().any(|asked| usize::from(asked.shard) == at) {

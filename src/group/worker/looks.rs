@@ -1,9 +1,6 @@
 //! Finding work and shards: warm looks at a shard, hot listings of what is new, and whether to take a shard.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::group::Survey;
 
 impl Worker {
     pub(super) fn plan_look(&mut self, at: usize) {
@@ -15,7 +12,8 @@ impl Worker {
         });
         let due = watched.look_at <= now && !(watched.quiet && watched.owned.is_none());
         let giving_back = watched.owned.as_deref().is_some_and(|shard| shard.giving_back);
-        if watched.looking || giving_back || self.failure.is_some() || !(due || more) {
+        let yielded = watched.owned.is_none() && now < watched.yielded_until;
+        if watched.looking || giving_back || yielded || self.failure.is_some() || !(due || more) {
             return;
         }
         if self.ending() || (self.draining() && watched.seen && watched.owned.is_none() && !self.waits()) {
@@ -94,43 +92,6 @@ impl Worker {
             && marker.through != Position::START
             && marker.through.time() < end
             && end <= limit
-    }
-
-    pub(super) fn plan_hot(&mut self) {
-        let now = self.now();
-        if self.draining() || self.hot_running || now < self.hot_at || self.ending() {
-            return;
-        }
-        // While a window is full nothing new can start anyway.
-        let full = self
-            .shards
-            .iter()
-            .filter_map(|shard| shard.owned.as_deref())
-            .all(|shard| shard.survey.as_ref().is_some_and(|survey| survey.cut));
-        if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
-            self.hot_at = now + self.poll_range().0;
-            return;
-        }
-        self.hot_running = true;
-        // A clock that was set back takes the cursor along: it never passes my clock.
-        self.hot_cursor = self.hot_cursor.min(self.wall());
-        let cursor = self.hot_cursor.max(self.least_through());
-        let (desk, limit) = (self.desk.clone(), self.settings.bounds.window);
-        // A listing that was cut off is gone on with: a clock that is behind leaves the cursor where it is.
-        let after = self.hot_after.take().unwrap_or_else(|| Position::Time(cursor).list_after());
-        self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit).await) }));
-    }
-
-    /// How far every shard is known to have come.
-    pub(super) fn least_through(&self) -> EventTime {
-        let through = |watched: &Watched| {
-            watched
-                .owned
-                .as_deref()
-                .map(|shard| shard.through().time())
-                .or(watched.last_look_through.as_ref().map(Position::time))
-        };
-        self.shards.iter().map(|watched| through(watched).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
     }
 
     pub(super) fn see(&mut self, at: usize, sights: Sights) {
@@ -219,6 +180,7 @@ impl Worker {
         watched.quiet =
             marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
         watched.held = wanted && marker.owner.is_some() && !may;
+        watched.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| watched.held);
         watched.free = marker.owner.is_none().then(|| (Box::new(marker.clone()), version.clone()));
         // What is done waits for W: nothing will be different before that may pass it.
         let waits = (!wanted && !again && marker.owner.is_none()).then_some(looked.sights.newest).flatten();
@@ -233,6 +195,7 @@ impl Worker {
             watched.look_at = now + Duration::from_secs(1);
         } else {
             watched.seen = true;
+            self.ask_for_a_share();
         }
     }
 
@@ -276,7 +239,7 @@ impl Worker {
                     shard.last_active = now.saturating_sub(self.desk.place.store.profile().hold);
                 }
                 shard.surveyed(looked.survey, self.settings.ordered);
-                let moved = shard.fold(&self.pending);
+                let moved = shard.fold(&self.pending, false);
                 // What an earlier owner has announced or left to delete comes with the first commit.
                 shard.dirty |= shard.marker.open.values().any(|open| open.dead.is_some());
                 let watched = &mut self.shards[at];
@@ -292,106 +255,6 @@ impl Worker {
             Committed::Fenced => self.shards[at].look_at = now,
             Committed::Failed(error) => {
                 self.answer::<()>(Err(error));
-            }
-        }
-    }
-
-    pub(super) fn found(&mut self, found: StoreResult<Hot>) {
-        self.hot_running = false;
-        let now = self.now();
-        let (least, most) = self.poll_range();
-        let answer = self.answer(found);
-        let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
-        self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
-        self.hot_at = now + self.hot_pause;
-        let Some(Hot { names, cut, sights, besides }) = answer else { return };
-        if let Some(besides) = besides {
-            self.seen_besides(besides, now);
-        }
-        if let Some(newest) = sights.newest {
-            self.hot_cursor = self.hot_cursor.max(newest);
-            for watched in &mut self.shards {
-                // Wanted or not, `through` must pass it before the shard is quiet again.
-                watched.sights.newest = watched.sights.newest.max(Some(newest));
-                watched.closed = false;
-                watched.again |= watched.looking;
-                if std::mem::take(&mut watched.quiet) {
-                    watched.look_at = now + Duration::from_secs(4);
-                }
-            }
-        }
-        let confirm = self.settings.ordered;
-        let mut new = BTreeMap::new();
-        // What lies in my future is listed each time: only its first sight is news.
-        let known: HashSet<EventName> = names.iter().filter(|name| self.sighted.contains(*name)).cloned().collect();
-        if self.sighting.len() < 2 * self.settings.bounds.window {
-            self.sighting.extend(names.iter().cloned());
-        }
-        match names.last().filter(|_| cut) {
-            Some(last) => {
-                self.hot_after = Some(last.key());
-                self.hot_at = now + least;
-            }
-            None => self.sighted = std::mem::take(&mut self.sighting),
-        }
-        for name in names {
-            let watched = &mut self.shards[usize::from(name.lane().shard(self.desk.shards))];
-            if watched.owned.is_none() && known.contains(&name) {
-                continue;
-            }
-            match watched.owned.as_deref_mut() {
-                Some(shard) => {
-                    if shard.found(name, confirm) && confirm {
-                        watched.look_at = now;
-                    }
-                }
-                None => {
-                    watched.quiet = false;
-                    watched.again |= watched.looking;
-                    watched.look_at = now;
-                    new.entry(usize::from(name.lane().shard(self.desk.shards))).or_insert_with(Vec::new).push(name);
-                }
-            }
-        }
-        for (at, names) in new {
-            self.take_free(at, names);
-        }
-    }
-
-    /// Takes a shard that was free when it was last seen, for the events that were found: if it still is, they need no
-    /// look of their own.
-    fn take_free(&mut self, at: usize, mut names: Vec<EventName>) {
-        let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
-        let watched = &mut self.shards[at];
-        if watched.looking || !may {
-            return;
-        }
-        let Some((marker, version)) = watched.free.take() else { return };
-        names.retain(|name| marker.lacks(name));
-        if names.is_empty() {
-            return;
-        }
-        // With a W of the beginning of time it lets nothing pass: the next look does.
-        let survey = Survey::new(EventTime::MIN, names, false);
-        self.take(at, *marker, version, Looked { whole: false, survey, sights: Sights::default() });
-    }
-
-    /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.
-    fn seen_besides(&mut self, besides: Besides, now: Duration) {
-        // Until the next hot listing should have come: while a window is full there is none.
-        let later = now + self.poll_range().1 + Duration::from_secs(5);
-        self.defined_at = if besides.definition.as_ref() == Some(&self.registered.version) { later } else { now };
-        self.asked_at = if besides.requests { now } else { later };
-        if !besides.requests {
-            self.pending.clear();
-        }
-        self.stirred_at = later;
-        for (shard, version) in besides.markers {
-            let Some(watched) = self.shards.get_mut(usize::from(shard)) else { continue };
-            let known = watched.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
-            if watched.quiet && watched.owned.is_none() && !known {
-                watched.quiet = false;
-                watched.look_at = now;
             }
         }
     }

@@ -95,7 +95,7 @@ impl Worker {
         }
         let idle = self.running() == 0;
         let Some(shard) = self.shards[at].owned.as_deref() else { return false };
-        if shard.giving_back || !self.settings.lease.may_start(shard.commit_sent, now) {
+        if shard.giving_back || self.yields(shard) || !self.settings.lease.may_start(shard.commit_sent, now) {
             return false;
         }
         match self.next_of(shard) {
@@ -186,7 +186,8 @@ impl Worker {
         let Profile { hold, lag, .. } = self.desk.place.store.profile();
         let passed = hold < lag || self.passed_all(at);
         let idle = nothing_left && passed && now.saturating_sub(shard.last_active) >= hold;
-        if !(ending || idle) || (shard.busy() && self.failure.is_none()) {
+        let yielding = self.yields(shard);
+        if !(ending || idle || yielding) || (shard.busy() && self.failure.is_none()) {
             return;
         }
         // A last look lets `through` pass what it can, so that the next one finds nothing to do.
@@ -197,6 +198,10 @@ impl Worker {
             return;
         }
         self.note_left(at);
+        if yielding {
+            // Long enough for the one who asked to look and find it free.
+            self.shards[at].yielded_until = now + self.settings.lease.length;
+        }
         if let Some(shard) = self.shards[at].owned.as_deref_mut() {
             shard.giving_back = true;
             shard.marker.give_back();

@@ -1,0 +1,146 @@
+//! Hot listings: what is new behind the newest event, and, where one listing shows everything, what else has changed.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::group::Survey;
+
+impl Worker {
+    pub(super) fn plan_hot(&mut self) {
+        let now = self.now();
+        if self.draining() || self.hot_running || now < self.hot_at || self.ending() {
+            return;
+        }
+        // While a window is full nothing new can start anyway.
+        let full = self
+            .shards
+            .iter()
+            .filter_map(|shard| shard.owned.as_deref())
+            .all(|shard| shard.survey.as_ref().is_some_and(|survey| survey.cut));
+        if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
+            self.hot_at = now + self.poll_range().0;
+            return;
+        }
+        self.hot_running = true;
+        // A clock that was set back takes the cursor along: it never passes my clock.
+        self.hot_cursor = self.hot_cursor.min(self.wall());
+        let cursor = self.hot_cursor.max(self.least_through());
+        let (desk, limit) = (self.desk.clone(), self.settings.bounds.window);
+        // A listing that was cut off is gone on with: a clock that is behind leaves the cursor where it is.
+        let after = self.hot_after.take().unwrap_or_else(|| Position::Time(cursor).list_after());
+        self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit).await) }));
+    }
+
+    /// How far every shard is known to have come.
+    pub(super) fn least_through(&self) -> EventTime {
+        let through = |watched: &Watched| {
+            watched
+                .owned
+                .as_deref()
+                .map(|shard| shard.through().time())
+                .or(watched.last_look_through.as_ref().map(Position::time))
+        };
+        self.shards.iter().map(|watched| through(watched).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
+    }
+
+    pub(super) fn found(&mut self, found: StoreResult<Hot>) {
+        self.hot_running = false;
+        let now = self.now();
+        let (least, most) = self.poll_range();
+        let answer = self.answer(found);
+        let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
+        self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
+        self.hot_at = now + self.hot_pause;
+        let Some(Hot { names, cut, sights, besides }) = answer else { return };
+        if let Some(besides) = besides {
+            self.seen_besides(besides, now);
+        }
+        if let Some(newest) = sights.newest {
+            self.hot_cursor = self.hot_cursor.max(newest);
+            for watched in &mut self.shards {
+                // Wanted or not, `through` must pass it before the shard is quiet again.
+                watched.sights.newest = watched.sights.newest.max(Some(newest));
+                watched.closed = false;
+                watched.again |= watched.looking;
+                if std::mem::take(&mut watched.quiet) {
+                    watched.look_at = now + Duration::from_secs(4);
+                }
+            }
+        }
+        let confirm = self.settings.ordered;
+        let mut new = BTreeMap::new();
+        // What lies in my future is listed each time: only its first sight is news.
+        let known: HashSet<EventName> = names.iter().filter(|name| self.sighted.contains(*name)).cloned().collect();
+        if self.sighting.len() < 2 * self.settings.bounds.window {
+            self.sighting.extend(names.iter().cloned());
+        }
+        match names.last().filter(|_| cut) {
+            Some(last) => {
+                self.hot_after = Some(last.key());
+                self.hot_at = now + least;
+            }
+            None => self.sighted = std::mem::take(&mut self.sighting),
+        }
+        for name in names {
+            let watched = &mut self.shards[usize::from(name.lane().shard(self.desk.shards))];
+            if watched.owned.is_none() && known.contains(&name) {
+                continue;
+            }
+            match watched.owned.as_deref_mut() {
+                Some(shard) => {
+                    if shard.found(name, confirm) && confirm {
+                        watched.look_at = now;
+                    }
+                }
+                None => {
+                    watched.quiet = false;
+                    watched.again |= watched.looking;
+                    watched.look_at = now;
+                    new.entry(usize::from(name.lane().shard(self.desk.shards))).or_insert_with(Vec::new).push(name);
+                }
+            }
+        }
+        for (at, names) in new {
+            self.take_free(at, names);
+        }
+    }
+
+    /// Takes a shard that was free when it was last seen, for the events that were found: if it still is, they need no
+    /// look of their own.
+    fn take_free(&mut self, at: usize, mut names: Vec<EventName>) {
+        let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
+        let now = self.now();
+        let watched = &mut self.shards[at];
+        if watched.looking || !may || now < watched.yielded_until {
+            return;
+        }
+        let Some((marker, version)) = watched.free.take() else { return };
+        names.retain(|name| marker.lacks(name));
+        if names.is_empty() {
+            return;
+        }
+        // With a W of the beginning of time it lets nothing pass: the next look does.
+        let survey = Survey::new(EventTime::MIN, names, false);
+        self.take(at, *marker, version, Looked { whole: false, survey, sights: Sights::default() });
+    }
+
+    /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.
+    fn seen_besides(&mut self, besides: Besides, now: Duration) {
+        // Until the next hot listing should have come: while a window is full there is none.
+        let later = now + self.poll_range().1 + Duration::from_secs(5);
+        self.defined_at = if besides.definition.as_ref() == Some(&self.registered.version) { later } else { now };
+        self.asked_at = if besides.requests { now } else { later };
+        if !besides.requests {
+            self.pending.clear();
+        }
+        self.stirred_at = later;
+        for (shard, version) in besides.markers {
+            let Some(watched) = self.shards.get_mut(usize::from(shard)) else { continue };
+            let known = watched.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
+            if watched.quiet && watched.owned.is_none() && !known {
+                watched.quiet = false;
+                watched.look_at = now;
+            }
+        }
+    }
+}
