@@ -177,7 +177,7 @@ pub trait Store {
     fn profile(&self) -> Profile;
 
     /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. Events that may share an
-    /// ordering key become visible in their order. The answers are those of the first items, perhaps not of all:
+    /// ordering key become visible in their order. The answers are those of the first items, at least of one:
     /// `Exists` says that an item is not known to be there, and that a `get` must tell. On an error any part of them
     /// may be there.
     fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {

@@ -109,6 +109,8 @@ fn events_of_one_key_run_in_order_and_one_at_a_time() {
 fn a_watch_sees_events_as_they_come_and_ends_in_order() {
     let home = Home::new();
     let mut watch = home.spawn(&["watch", "-g", "g", "-t", "t", "--shell", NOTE]);
+    // Before that, an event would make it ask where to start.
+    until("the group is there", || home.bus().join("groups").exists());
     for n in 1..=5 {
         home.run(&["emit", "t"]).exits(0);
         until("the event is handled", || home.lines("seen").len() == n);

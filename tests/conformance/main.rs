@@ -23,6 +23,7 @@ use tempfile::TempDir;
 mod s3;
 
 mod directory;
+mod faults;
 mod hints;
 mod listing;
 mod probe;

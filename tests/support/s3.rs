@@ -24,8 +24,13 @@ pub struct Server {
 impl Server {
     /// A place in its bucket that nobody else uses.
     pub fn bucket(&self, prefix: &str) -> Bucket {
+        Self::bucket_at(&self.endpoint, prefix)
+    }
+
+    /// The same at another way to it.
+    pub fn bucket_at(endpoint: &str, prefix: &str) -> Bucket {
         let settings = [
-            ("aws_endpoint_url_s3", self.endpoint.as_str()),
+            ("aws_endpoint_url_s3", endpoint),
             ("aws_access_key_id", "AK"),
             ("aws_secret_access_key", "SK"),
             ("aws_region", "us-east-1"),
