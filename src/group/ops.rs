@@ -11,7 +11,7 @@ use super::shard::Commit;
 use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
-use crate::store::{ErrorKind, List, StoreError, StoreResult, Swap, Version};
+use crate::store::{ErrorKind, List, Page, StoreError, StoreResult, Swap, Version};
 
 /// What every operation of one worker needs.
 #[derive(Clone)]
@@ -148,19 +148,10 @@ impl Desk {
         (watcher, list)
     }
 
-    /// Lists after `after` what the group wants, of one shard or of all.
-    async fn list(
-        &self,
-        after: String,
-        shard: Option<u16>,
-        limit: usize,
-    ) -> StoreResult<(Vec<EventName>, bool, Sights)> {
-        let (watcher, list) = self.wanted(after, shard, limit);
-        let begun = self.place.clock.elapsed();
-        let page = self.place.store.list_after(list).await?;
+    /// The wanted names of a listing, and what else it has shown; `begun` is when it was asked for.
+    fn shown(&self, page: &Page, watcher: &Watcher, begun: Duration) -> (Vec<EventName>, Sights) {
         let took = self.place.clock.elapsed().saturating_sub(begun);
-        let names = page.keys.iter().filter_map(|key| EventName::from_key(key)).collect();
-        Ok((names, page.cut, watcher.sights(took)))
+        (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), watcher.sights(took))
     }
 
     /// Reads W, raising it first where that is asked, and then lists a shard's window.
@@ -176,8 +167,11 @@ impl Desk {
             Some(time) => frontier::raise(store, time).await?,
             None => frontier::read_durable(store).await?,
         };
-        let (names, cut, sights) = self.list(through.list_after(), Some(shard), window).await?;
-        Ok(Looked { whole: true, survey: Survey::new(w, names, cut), sights })
+        let (watcher, list) = self.wanted(through.list_after(), Some(shard), window);
+        let begun = self.place.clock.elapsed();
+        let page = store.list_after(list).await?;
+        let (names, sights) = self.shown(&page, &watcher, begun);
+        Ok(Looked { whole: true, survey: Survey::new(w, names, page.cut), sights })
     }
 
     /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides.
@@ -188,10 +182,9 @@ impl Desk {
         let mine = move |key: &str| key == definition || (key.starts_with(&state) && !key.starts_with(&dead));
         let begun = self.place.clock.elapsed();
         let glance = self.place.store.glance(list, Arc::new(mine)).await?;
-        let took = self.place.clock.elapsed().saturating_sub(begun);
-        let names = glance.page.keys.iter().filter_map(|key| EventName::from_key(key)).collect();
+        let (names, sights) = self.shown(&glance.page, &watcher, begun);
         let besides = glance.behind.map(|found| self.besides(found));
-        Ok(Hot { names, cut: glance.page.cut, sights: watcher.sights(took), besides })
+        Ok(Hot { names, cut: glance.page.cut, sights, besides })
     }
 
     fn besides(&self, found: Vec<(String, Version)>) -> Besides {

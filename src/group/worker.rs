@@ -114,17 +114,49 @@ pub struct Summary {
 
 /// How an operation ended.
 enum Ended {
-    Looked { shard: u16, owned: bool, marker: Option<(Box<Marker>, Option<Version>)>, looked: Box<StoreResult<Looked>> },
-    Took { shard: u16, marker: Box<Marker>, looked: Box<Looked>, unclean: bool, committed: Committed },
-    Committed { shard: u16, epoch: u64, then: Followup, committed: Committed },
+    Looked {
+        shard: u16,
+        owned: bool,
+        marker: Option<(Box<Marker>, Option<Version>)>,
+        looked: Box<StoreResult<Looked>>,
+    },
+    Took {
+        shard: u16,
+        marker: Box<Marker>,
+        looked: Box<Looked>,
+        unclean: bool,
+        committed: Committed,
+    },
+    Committed {
+        shard: u16,
+        epoch: u64,
+        then: Followup,
+        committed: Committed,
+    },
     Hot(StoreResult<Hot>),
     Asked(StoreResult<Asked>),
     Definition(StoreResult<Option<Registered>>),
-    Ran { shard: u16, epoch: u64, name: EventName, attempt: u32, ran: Option<Ran> },
-    Key { shard: u16, epoch: u64, name: EventName, key: StoreResult<Option<u64>> },
-    Buried { shard: u16, epoch: u64, name: EventName, written: StoreResult<()> },
-    Deleted,
-    Shared,
+    Ran {
+        shard: u16,
+        epoch: u64,
+        name: EventName,
+        attempt: u32,
+        ran: Option<Ran>,
+    },
+    Key {
+        shard: u16,
+        epoch: u64,
+        name: EventName,
+        key: StoreResult<Option<u64>>,
+    },
+    Buried {
+        shard: u16,
+        epoch: u64,
+        name: EventName,
+        written: StoreResult<()>,
+    },
+    /// What was sent has been answered, and the answer changes nothing.
+    Sent,
 }
 
 /// A shard that this worker watches, whoever owns it.
@@ -154,6 +186,15 @@ struct Watched {
     closed: bool,
     /// The version at the first look: a drain sees by it whether an owner that it cannot ask after still commits.
     first_version: Option<Option<Version>>,
+}
+
+impl Watched {
+    /// Something has turned up here: it is looked at now, and again if a look is on its way.
+    fn stir(&mut self, now: Duration) {
+        self.quiet = false;
+        self.again |= self.looking;
+        self.look_at = now;
+    }
 }
 
 /// Runs one group's events through its handler.

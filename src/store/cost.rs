@@ -47,11 +47,6 @@ impl Requests {
         }
     }
 
-    /// How many they are.
-    pub fn total(self) -> u64 {
-        self.puts + self.gets + self.lists + self.deletes
-    }
-
     /// Their price in dollars, at the prices of S3 Standard.
     #[allow(clippy::cast_precision_loss, reason = "an estimate needs no more than 52 bits")]
     pub fn dollars(self) -> f64 {

@@ -120,9 +120,6 @@ pub struct Glance {
     pub behind: Option<Vec<(String, Version)>>,
 }
 
-/// So many keys that nobody wants may lie behind the objects of a glance before it gives up: one page of a bucket.
-pub const GLANCE_KEYS: usize = 1_000;
-
 /// How a kind of store is best used. All durations are measured, none is relied on for safety.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {

@@ -18,8 +18,8 @@ use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{
-    ErrorKind, GLANCE_KEYS, Glance, Hints, Keep, List, Object, Page, Profile, Put, Requests, Store, StoreError,
-    StoreResult, Swap, Version,
+    ErrorKind, Glance, Hints, Keep, List, Object, Page, Profile, Put, Requests, Store, StoreError, StoreResult, Swap,
+    Version,
 };
 use crate::clock::Fut;
 use crate::event::EventName;
@@ -37,6 +37,9 @@ const LARGEST_BYTES: u64 = 1 << 30;
 
 /// So many puts of one batch are under way at a time.
 const PUTS_AT_ONCE: usize = 32;
+
+/// So many keys may lie behind the objects of a glance before it gives up: one page.
+const GLANCE_KEYS: usize = 1_000;
 
 /// One process's connection to a bus in a bucket.
 pub struct BucketStore {

@@ -14,7 +14,7 @@ pub const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 pub struct Home {
     dir: TempDir,
     url: OsString,
-    vars: Vec<(&'static str, String)>,
+    vars: Vec<(&'static str, &'static str)>,
 }
 
 /// What a run of evbus came to.
@@ -70,9 +70,7 @@ impl Home {
     /// A home with an address in a server's bucket, where there is no bus yet.
     pub fn at_bucket(endpoint: &str, prefix: &str) -> Self {
         let url = format!("s3://{}/{prefix}?endpoint={endpoint}", super::s3::BUCKET);
-        let vars = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "SK"), ("AWS_REGION", "us-east-1")];
-        let vars = vars.map(|(name, value)| (name, value.to_owned())).to_vec();
-        Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars }
+        Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars: super::s3::CREDENTIALS.to_vec() }
     }
 
     pub fn path(&self) -> &Path {
@@ -88,7 +86,7 @@ impl Home {
         let mut command = Command::new(program);
         command.env_clear().current_dir(self.path());
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.path()).env("EVBUS_URL", &self.url);
-        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
+        command.envs(self.vars.iter().copied());
         command.env("EVBUS", EVBUS).env("TZ", "UTC");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

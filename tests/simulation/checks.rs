@@ -173,6 +173,11 @@ fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Mark
         Some(1) => new.owner.is_some(),
         _ => false,
     };
+    // Each commit has a nonce of its own, which is its version: none is replaced twice.
+    let once = world.replaced.borrow_mut().insert((group.name.to_string(), shard, old.nonce.clone()));
+    if !once {
+        world.complain(format!("{}/{shard}: two swaps from the version {:?}", group.name, old.nonce));
+    }
     if !fine || new.nonce == old.nonce {
         let (was, is) = (old.owner.as_ref().map(|o| o.pid), new.owner.as_ref().map(|o| o.pid));
         world.complain(format!(

@@ -78,6 +78,7 @@ fn world(seed: u64, options: Options) -> Rc<World> {
         present: RefCell::default(),
         deleted: RefCell::default(),
         frontier: Cell::new(EventTime::MIN),
+        replaced: RefCell::default(),
         running: RefCell::default(),
         run_number: Cell::new(0),
         cured: RefCell::default(),

@@ -104,6 +104,8 @@ pub struct World {
     pub present: RefCell<BTreeSet<EventName>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
     pub frontier: Cell<EventTime>,
+    /// The versions of markers that were swapped: group, shard, nonce.
+    pub replaced: RefCell<BTreeSet<(String, u16, String)>>,
     pub running: RefCell<BTreeMap<u64, Running>>,
     pub run_number: Cell<u64>,
     pub cured: RefCell<BTreeSet<String>>,

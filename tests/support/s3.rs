@@ -15,6 +15,10 @@ use evbus::store::object::{Bucket, Kind};
 /// The bucket that every server has.
 pub const BUCKET: &str = "evbus";
 
+/// Who may use it, as the AWS tools' variables say it.
+pub const CREDENTIALS: [(&str, &str); 3] =
+    [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "SK"), ("AWS_REGION", "us-east-1")];
+
 /// A server that runs.
 pub struct Server {
     pub endpoint: String,
@@ -29,13 +33,8 @@ impl Server {
 
     /// The same at another way to it.
     pub fn bucket_at(endpoint: &str, prefix: &str) -> Bucket {
-        let settings = [
-            ("aws_endpoint_url_s3", endpoint),
-            ("aws_access_key_id", "AK"),
-            ("aws_secret_access_key", "SK"),
-            ("aws_region", "us-east-1"),
-        ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let settings = CREDENTIALS.into_iter().chain([("AWS_ENDPOINT_URL_S3", endpoint)]);
+        let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
         Bucket { kind: Kind::S3, name: BUCKET.to_owned(), prefix: prefix.to_owned(), settings }
     }
 }

@@ -16,7 +16,7 @@ impl Worker {
             Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
             Ended::Buried { shard, epoch, name, written } => self.buried(shard, epoch, &name, written),
-            Ended::Deleted | Ended::Shared => {}
+            Ended::Sent => {}
         }
     }
 
@@ -90,7 +90,7 @@ impl Worker {
             // One that stays is deleted, or asked for, another time.
             self.ops.push(Box::pin(async move {
                 let _ = place.store.delete(&key).await;
-                Ended::Deleted
+                Ended::Sent
             }));
         }
         for (name, open) in then.letters {
@@ -137,9 +137,7 @@ impl Worker {
         };
         self.pending = asked.pending;
         for shard in asked.stirred {
-            let watched = &mut self.shards[usize::from(shard)];
-            watched.quiet = false;
-            watched.look_at = now;
+            self.shards[usize::from(shard)].stir(now);
         }
         for at in 0..self.shards.len() {
             let watched = &mut self.shards[at];
@@ -185,9 +183,7 @@ impl Worker {
         }
         let now = self.now();
         for watched in &mut self.shards {
-            watched.quiet = false;
-            watched.again |= watched.looking;
-            watched.look_at = now;
+            watched.stir(now);
         }
     }
 

@@ -82,7 +82,8 @@ impl Worker {
             None => self.sighted = std::mem::take(&mut self.sighting),
         }
         for name in names {
-            let watched = &mut self.shards[usize::from(name.lane().shard(self.desk.shards))];
+            let at = usize::from(name.lane().shard(self.desk.shards));
+            let watched = &mut self.shards[at];
             if watched.owned.is_none() && known.contains(&name) {
                 continue;
             }
@@ -93,10 +94,8 @@ impl Worker {
                     }
                 }
                 None => {
-                    watched.quiet = false;
-                    watched.again |= watched.looking;
-                    watched.look_at = now;
-                    new.entry(usize::from(name.lane().shard(self.desk.shards))).or_insert_with(Vec::new).push(name);
+                    watched.stir(now);
+                    new.entry(at).or_insert_with(Vec::new).push(name);
                 }
             }
         }
@@ -138,8 +137,7 @@ impl Worker {
             let Some(watched) = self.shards.get_mut(usize::from(shard)) else { continue };
             let known = watched.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
             if watched.quiet && watched.owned.is_none() && !known {
-                watched.quiet = false;
-                watched.look_at = now;
+                watched.stir(now);
             }
         }
     }

@@ -4,6 +4,7 @@ use super::*;
 
 impl Worker {
     pub(super) fn plan(&mut self) {
+        debug_assert!(self.within_memory(), "a worker holds more names than its windows allow");
         self.heed_stop();
         for at in 0..self.shards.len() {
             if let Some(shard) = &mut self.shards[at].owned {
@@ -19,6 +20,15 @@ impl Worker {
         }
         self.plan_hot();
         self.plan_questions();
+    }
+
+    /// Whether what the worker remembers stays within so many windows, and what is open.
+    fn within_memory(&self) -> bool {
+        let Bounds { window, open } = self.settings.bounds;
+        let held = |shard: &Shard| shard.held_len() <= 5 * window + open;
+        self.shards.iter().filter_map(|shard| shard.owned.as_deref()).all(held)
+            && self.sighted.len() <= 3 * window
+            && self.sighting.len() <= 3 * window
     }
 
     /// Nothing is ever cut off silently: a full `open` stops the intake, and is told once.

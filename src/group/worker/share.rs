@@ -28,7 +28,7 @@ impl Worker {
             self.ops.push(Box::pin(async move {
                 // One that does not arrive is asked for again.
                 let _ = request::ask(&desk.place, &desk.group, shard, &request::Request::Share { with }).await;
-                Ended::Shared
+                Ended::Sent
             }));
         }
     }

@@ -78,39 +78,24 @@ impl Bucket {
             }
             StoreError::new(ErrorKind::Unfit, format!("{}://{}: {text}", self.kind.scheme(), self.name))
         };
-        let connector = Metered { meter: Arc::clone(meter) };
+        // Three builders of one shape, without a trait that says so.
+        macro_rules! built {
+            ($builder:expr, $key:ty) => {{
+                let mut builder = $builder;
+                for (name, value) in &self.settings {
+                    if let Ok(key) = name.parse::<$key>() {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+                let builder = builder.with_client_options(options(self.plain_http())).with_retry(retry());
+                let connector = Metered { meter: Arc::clone(meter) };
+                Ok(Arc::new(builder.with_http_connector(connector).build().map_err(refused)?))
+            }};
+        }
         match self.kind {
-            Kind::S3 => {
-                let mut builder = AmazonS3Builder::new().with_bucket_name(&self.name);
-                for (name, value) in &self.settings {
-                    if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
-                let plain = self.plain_http();
-                let builder = builder.with_client_options(options(plain)).with_retry(retry());
-                Ok(Arc::new(builder.with_allow_http(plain).with_http_connector(connector).build().map_err(refused)?))
-            }
-            Kind::Gcs => {
-                let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(&self.name);
-                for (name, value) in &self.settings {
-                    if let Ok(key) = name.parse::<GoogleConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
-                let builder = builder.with_client_options(options(self.plain_http())).with_retry(retry());
-                Ok(Arc::new(builder.with_http_connector(connector).build().map_err(refused)?))
-            }
-            Kind::Azure => {
-                let mut builder = MicrosoftAzureBuilder::new().with_container_name(&self.name);
-                for (name, value) in &self.settings {
-                    if let Ok(key) = name.parse::<AzureConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
-                let builder = builder.with_client_options(options(self.plain_http())).with_retry(retry());
-                Ok(Arc::new(builder.with_http_connector(connector).build().map_err(refused)?))
-            }
+            Kind::S3 => built!(AmazonS3Builder::new().with_bucket_name(&self.name), AmazonS3ConfigKey),
+            Kind::Gcs => built!(GoogleCloudStorageBuilder::new().with_bucket_name(&self.name), GoogleConfigKey),
+            Kind::Azure => built!(MicrosoftAzureBuilder::new().with_container_name(&self.name), AzureConfigKey),
         }
     }
 

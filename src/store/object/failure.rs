@@ -39,32 +39,8 @@ impl Shown {
         let text = text(error);
         let (bucket, server) = (&self.bucket, &self.server);
         let of = |kind, what: String| StoreError::new(kind, what);
-        match code(&text) {
-            Some("NoSuchBucket") => {
-                return of(ErrorKind::Unfit, format!("no bucket '{bucket}' at {server}"))
-                    .with_help("make it, or name another one");
-            }
-            Some("InvalidAccessKeyId") => {
-                return of(ErrorKind::Denied, format!("{server} does not know this access key"))
-                    .with_help("AWS_ACCESS_KEY_ID or AWS_PROFILE names another");
-            }
-            Some("SignatureDoesNotMatch") => {
-                return of(ErrorKind::Denied, format!("{server} refuses the signature: the secret key is wrong"))
-                    .with_help("AWS_SECRET_ACCESS_KEY or AWS_PROFILE names another");
-            }
-            Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
-                return of(ErrorKind::Denied, format!("{server} says that the session token has expired"))
-                    .with_help("log in again");
-            }
-            Some("RequestTimeTooSkewed") => {
-                return of(ErrorKind::Denied, format!("{server} says that this machine's clock is wrong"))
-                    .with_help("set the clock: timedatectl status");
-            }
-            Some("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException") => {
-                return of(ErrorKind::Unfit, format!("bucket '{bucket}' is in another region"))
-                    .with_help("name it: s3://bucket/prefix?region=REGION, or AWS_REGION");
-            }
-            _ => {}
+        if let Some((kind, what, help)) = code(&text).and_then(|code| self.usual(code)) {
+            return of(kind, what).with_help(help);
         }
         if text.contains("169.254.169.254") || text.contains("169.254.170.2") {
             return no_credentials(bucket);
@@ -72,7 +48,8 @@ impl Shown {
         let on = format!("cannot {doing} {key} in bucket '{bucket}'");
         match (error, status(&text)) {
             (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
-                of(ErrorKind::Denied, format!("{on}: no permission")).with_help("evbus doctor says which are needed")
+                of(ErrorKind::Denied, format!("{on}: no permission"))
+                    .with_help("evbus reads, writes, lists and deletes there")
             }
             (_, Some(501)) => of(ErrorKind::Unfit, format!("{on}: {server} does not support it")),
             (_, Some(507)) => of(ErrorKind::Full, format!("{on}: no room")),
@@ -86,6 +63,40 @@ impl Shown {
             (Error::Generic { .. }, None) => self.unreachable(&text),
             _ => of(ErrorKind::Other, format!("{on}: {}", one_line(error))),
         }
+    }
+
+    /// What the service's own word for it means, where there is an only cure.
+    fn usual(&self, code: &str) -> Option<(ErrorKind, String, &'static str)> {
+        let (bucket, server) = (&self.bucket, &self.server);
+        Some(match code {
+            "NoSuchBucket" => {
+                (ErrorKind::Unfit, format!("no bucket '{bucket}' at {server}"), "make it, or name another one")
+            }
+            "InvalidAccessKeyId" => (
+                ErrorKind::Denied,
+                format!("{server} does not know this access key"),
+                "AWS_ACCESS_KEY_ID or AWS_PROFILE names another",
+            ),
+            "SignatureDoesNotMatch" => (
+                ErrorKind::Denied,
+                format!("{server} refuses the signature: the secret key is wrong"),
+                "AWS_SECRET_ACCESS_KEY or AWS_PROFILE names another",
+            ),
+            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
+                (ErrorKind::Denied, format!("{server} says that the session token has expired"), "log in again")
+            }
+            "RequestTimeTooSkewed" => (
+                ErrorKind::Denied,
+                format!("{server} says that this machine's clock is wrong"),
+                "set the clock: timedatectl status",
+            ),
+            "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => (
+                ErrorKind::Unfit,
+                format!("bucket '{bucket}' is in another region"),
+                "name it: s3://bucket/prefix?region=REGION, or AWS_REGION",
+            ),
+            _ => return None,
+        })
     }
 
     fn unreachable(&self, text: &str) -> StoreError {

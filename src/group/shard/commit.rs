@@ -1,0 +1,101 @@
+//! What one commit says, what it allows, and what was asked of the shard and goes into it.
+
+use super::*;
+
+impl Shard {
+    /// Whether a commit must be sent now.
+    pub fn must_commit(&self, lease: Lease, gap: Duration, now: Duration) -> bool {
+        !self.committing
+            && (lease.heartbeat_at(self.commit_sent) <= now
+                || (self.dirty && (self.commit_ended + gap <= now || self.running.is_empty())))
+    }
+
+    /// The marker as it is to be written now.
+    pub fn commit(&mut self, nonce: String) -> Commit {
+        self.marker.nonce.clone_from(&nonce);
+        self.committing = true;
+        self.sent_unclean = self.marker.unclean;
+        self.dirty = false;
+        let launches = self.running.iter().filter(|(_, run)| run.alone && run.abort.is_none());
+        let launches = launches.map(|(name, _)| name.clone()).collect();
+        let letters =
+            self.marker.open.iter().filter(|(name, open)| open.dead.is_some() && !self.burying.contains(*name));
+        let letters = letters.map(|(name, open)| (name.clone(), open.clone())).collect();
+        let given_back = self.marker.owner.is_none();
+        let then = Followup { launches, letters, deletes: std::mem::take(&mut self.deletes), given_back };
+        let mut bytes = to_json(&self.marker);
+        bytes.push(b'\n');
+        Commit { bytes, epoch: self.marker.epoch, nonce, version: self.version.clone(), then }
+    }
+
+    /// The commit is durable.
+    pub fn committed(&mut self, version: Version, sent: Duration, now: Duration, then: &Followup) {
+        self.version = Some(version);
+        self.commit_sent = sent;
+        self.tenure.set(sent);
+        self.commit_ended = now;
+        self.committing = false;
+        self.durable_unclean = self.sent_unclean;
+        self.burying.extend(then.letters.iter().map(|(name, _)| name.clone()));
+    }
+
+    /// Folds in what is asked; whether a reset came, so that what runs must end. `fresh`: it was listed while the shard
+    /// was mine, so that what is not among it is gone.
+    pub fn fold(&mut self, pending: &[Pending], fresh: bool) -> bool {
+        let mut reset = false;
+        let number = self.number;
+        for asked in pending.iter().filter(|asked| asked.shard == number) {
+            let Some(request) = &asked.request else { continue };
+            // What runs has its place in `open` already.
+            let reserved = self.open_len() - self.marker.open.len();
+            let room = self.bounds.open.saturating_sub(reserved);
+            match request::fold(&mut self.marker, &asked.id, request, room) {
+                Folded::Changed => {
+                    match request {
+                        request::Request::Reset { .. } => {
+                            self.forget_everything();
+                            reset = true;
+                        }
+                        request::Request::Share { with } => {
+                            self.yielding |= self.marker.owner.as_ref().is_some_and(|owner| owner.worker != *with);
+                        }
+                        request::Request::Redrive { .. } => {}
+                    }
+                    self.deletes.push(asked.key.clone());
+                    self.dirty = true;
+                }
+                Folded::Before => {
+                    if !self.deletes.contains(&asked.key) {
+                        self.deletes.push(asked.key.clone());
+                        self.dirty = true;
+                    }
+                }
+                Folded::NotYet => {}
+            }
+        }
+        // An id is kept until its request is seen to be gone: what was asked before a takeover does not show that.
+        if fresh {
+            self.marker.folded.retain(|id| pending.iter().any(|asked| asked.id == *id));
+        }
+        reset
+    }
+
+    /// Ends what runs: somebody else owns the shard now, or will.
+    pub fn fenced(&mut self) {
+        self.forget_everything();
+    }
+
+    fn forget_everything(&mut self) {
+        self.survey = None;
+        self.waiting.clear();
+        self.unconfirmed.clear();
+        self.order_keys.clear();
+        self.burying.clear();
+        self.succeeded = Succeeded::default();
+        for run in std::mem::take(&mut self.running).into_values() {
+            if let Some(abort) = run.abort {
+                abort.abort();
+            }
+        }
+    }
+}

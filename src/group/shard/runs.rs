@@ -1,0 +1,107 @@
+//! What the start of a run does, and how it ended.
+
+use super::*;
+
+impl Shard {
+    /// Reserves the event's place. Alone, its attempt is counted first and it starts after the commit (`None`).
+    pub fn start(&mut self, name: &EventName, alone: bool, now: Duration) -> Option<Launch> {
+        self.waiting.remove(name);
+        let attempt = self.marker.attempt(name);
+        if alone {
+            self.marker.count_before_run(name);
+            self.dirty = true;
+        }
+        self.running.insert(name.clone(), Run { attempt, alone, abort: None });
+        self.last_active = now;
+        (!alone).then(|| self.launch(name, attempt))
+    }
+
+    /// The launch of an event that was started alone, once its attempt is committed.
+    pub fn launch_counted(&self, name: &EventName) -> Option<Launch> {
+        self.running.get(name).filter(|run| run.abort.is_none()).map(|run| self.launch(name, run.attempt))
+    }
+
+    fn launch(&self, name: &EventName, attempt: u32) -> Launch {
+        let letter = self.marker.open.get(name).and_then(|open| open.letter.clone());
+        Launch { name: name.clone(), attempt, letter }
+    }
+
+    /// Whether an event must run alone whatever the rest.
+    pub fn suspect(&self, name: &EventName) -> bool {
+        self.marker.open.get(name).is_some_and(|open| open.suspect)
+    }
+
+    /// Whether all attempts of an event are used up although none has come back with a verdict.
+    pub fn spent(&self, name: &EventName, max_attempts: u32) -> bool {
+        self.marker.open.get(name).is_some_and(|open| open.suspect && open.attempts >= max_attempts)
+    }
+
+    /// Whether another copy of this event has succeeded here, so that it need not run; an operator's redrive must.
+    pub fn succeeded_already(&self, name: &EventName) -> bool {
+        let redriven = self.marker.open.get(name).is_some_and(|open| open.letter.is_some());
+        !redriven && self.succeeded.set.contains(name.identity())
+    }
+
+    /// Records a verdict. `ran`: its handler ran to success here.
+    pub fn settle(&mut self, name: &EventName, verdict: Verdict, ran: bool, now: Duration) {
+        self.running.remove(name);
+        // A copy of an event that has succeeded is settled without having been started.
+        self.waiting.remove(name);
+        if ran {
+            self.succeeded.insert(name.identity(), self.bounds.window);
+        }
+        if verdict == Verdict::Done
+            && let Some(letter) = self.marker.open.get(name).and_then(|open| open.letter.clone())
+        {
+            self.deletes.push(keys::letter(&self.group, &letter));
+        }
+        let again = verdict == Verdict::Again;
+        if again && !self.marker.open.contains_key(name) && !self.marker.through.covers(name) {
+            self.waiting.insert(name.clone());
+        }
+        if !again {
+            self.marker.unclean = 0;
+        }
+        self.marker.settle(name, verdict);
+        self.dirty = true;
+        self.last_active = now;
+    }
+
+    /// Gives up an event that is [`Shard::spent`]; its attempts, which stay what they were.
+    pub fn settle_spent(&mut self, name: &EventName, verdict: Verdict, now: Duration) -> u32 {
+        // Nor is this a sign that handlers come back.
+        let unclean = self.marker.unclean;
+        self.settle(name, verdict, false, now);
+        self.marker.unclean = unclean;
+        let Some(open) = self.marker.open.get_mut(name) else { return 0 };
+        // No run ended here, so none is to be counted.
+        open.attempts -= 1;
+        open.attempts
+    }
+
+    /// The event could not be read: it goes back to where it was, and costs no attempt.
+    pub fn unread(&mut self, name: &EventName, retry_at: EventTime, why: String) {
+        self.running.remove(name);
+        let verdict = Verdict::Again;
+        self.marker.settle(name, verdict);
+        let open = self.marker.open.entry(name.clone()).or_default();
+        open.next = Some(retry_at);
+        open.why = Some(why);
+        self.dirty = true;
+    }
+
+    /// The event's letter is on the bus.
+    pub fn buried(&mut self, name: &EventName) {
+        self.burying.remove(name);
+        if let Some(redriven) = self.marker.buried(name) {
+            self.deletes.push(keys::letter(&self.group, &redriven));
+        }
+        self.dirty = true;
+    }
+
+    /// The event's letter could not be written now.
+    pub fn unburied(&mut self, name: &EventName) {
+        self.burying.remove(name);
+        self.dirty = true;
+    }
+}
