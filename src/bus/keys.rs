@@ -51,6 +51,11 @@ pub fn letter_of<'a>(group: &GroupName, key: &'a str) -> Option<&'a str> {
     key.strip_prefix(&letters(group))?.strip_suffix(".json")
 }
 
+/// Whether a dead letter of any group lies at a key.
+pub fn is_letter(key: &str) -> bool {
+    key.strip_prefix("state/").and_then(|rest| rest.split_once('/')).is_some_and(|(_, rest)| rest.starts_with("dead/"))
+}
+
 /// What operators have asked of a group.
 pub fn requests(group: &GroupName) -> String {
     format!("state/{group}/requests/")

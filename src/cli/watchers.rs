@@ -13,6 +13,7 @@ use crate::config::Watcher;
 use crate::group::Bounds;
 use crate::group::facts::Reporter;
 use crate::group::lease::Lease;
+use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
 use crate::handler::{Command, CommandHandler, Guard, Handler};
 use crate::store::StoreError;
@@ -81,8 +82,10 @@ pub(super) async fn run_all(
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
     let guard = Rc::new(Guard::new());
+    let costs = opened.place().store.requests().is_some();
+    let polls = (ready.len() > 1 && costs).then(Rc::<Polls>::default);
     let runs = ready.into_iter().map(|ready| {
-        let (guard, stop) = (Rc::clone(&guard), stop.clone());
+        let (guard, stop, polls) = (Rc::clone(&guard), stop.clone(), polls.clone());
         async move {
             let (place, command) = (opened.place().clone(), command(&ready.watcher));
             let me = process::this(&place, command.digest());
@@ -98,6 +101,7 @@ pub(super) async fn run_all(
                 me,
                 alive: Rc::new(process_of),
                 stop,
+                polls,
             };
             let outcome = match Worker::new(workplace, settings(&ready.watcher, mode.clone(), opened)) {
                 Ok(worker) => worker.run().await,

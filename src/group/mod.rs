@@ -10,6 +10,7 @@ pub mod letter;
 pub mod marker;
 pub mod name;
 mod ops;
+pub mod polls;
 mod position;
 pub mod request;
 pub mod retry;

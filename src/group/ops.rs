@@ -7,11 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::definition::{self, Registered};
+use super::polls::Polls;
 use super::shard::Commit;
 use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
-use crate::store::{ErrorKind, List, Page, StoreError, StoreResult, Swap, Version};
+use crate::store::{ErrorKind, Glance, List, Page, StoreError, StoreResult, Swap, Version};
 
 /// What every operation of one worker needs.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub(super) struct Desk {
     pub group: GroupName,
     pub filter: Rc<TypeFilter>,
     pub shards: u16,
+    /// Shares the hot listings of this process.
+    pub polls: Option<Rc<Polls>>,
 }
 
 /// What else a listing showed, besides the wanted names.
@@ -52,6 +55,8 @@ pub(super) struct Hot {
     pub sights: Sights,
     /// What else there is, where the listing shows that.
     pub besides: Option<Besides>,
+    /// Which shared poll it was; 0: none.
+    pub poll: u64,
 }
 
 /// What is kept about a group, as a listing shows it.
@@ -174,17 +179,23 @@ impl Desk {
         Ok(Looked { whole: true, survey: Survey::new(w, names, page.cut), sights })
     }
 
-    /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides.
-    pub async fn hot(&self, cursor: String, limit: usize) -> StoreResult<Hot> {
+    /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides; by a
+    /// shared poll later than `seen`, where polls are shared.
+    pub async fn hot(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Hot> {
         let (watcher, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
-        let dead = keys::letters(&self.group);
-        let mine = move |key: &str| key == definition || (key.starts_with(&state) && !key.starts_with(&dead));
+        let mine = move |key: &str| key == definition || (key.starts_with(&state) && !keys::is_letter(key));
         let begun = self.place.clock.elapsed();
-        let glance = self.place.store.glance(list, Arc::new(mine)).await?;
+        let (glance, poll) = match &self.polls {
+            None => (self.place.store.glance(list, Arc::new(mine)).await?, 0),
+            Some(polls) => {
+                let poll = Rc::clone(polls).after(self.place.clone(), list.after.clone(), seen).await?;
+                (picked(&poll.glance, &list, mine), poll.number)
+            }
+        };
         let (names, sights) = self.shown(&glance.page, &watcher, begun);
         let besides = glance.behind.map(|found| self.besides(found));
-        Ok(Hot { names, cut: glance.page.cut, sights, besides })
+        Ok(Hot { names, cut: glance.page.cut, sights, besides, poll })
     }
 
     fn besides(&self, found: Vec<(String, Version)>) -> Besides {
@@ -267,6 +278,16 @@ impl Desk {
             _ => Whose::Theirs,
         }
     }
+}
+
+/// What one group wants of a poll that was made for all.
+fn picked(shown: &Glance, list: &List, mine: impl Fn(&str) -> bool) -> Glance {
+    let mut wanted = shown.page.keys.iter().filter(|key| **key > list.after && (list.keep)(key));
+    let keys: Vec<String> = wanted.by_ref().take(list.limit).cloned().collect();
+    let cut = wanted.next().is_some() || shown.page.cut;
+    let behind = shown.behind.as_ref().filter(|_| !cut);
+    let behind = behind.map(|found| found.iter().filter(|(key, _)| mine(key)).cloned().collect());
+    Glance { page: Page { keys, cut }, behind }
 }
 
 enum Whose {

@@ -35,6 +35,14 @@ pub struct Bounds {
     pub open: usize,
 }
 
+impl Bounds {
+    /// So many places of `open` are for anybody. The last one is for an event that others of its key, which are open,
+    /// must wait for: else they would wait for each other, it for a place and they for their turn.
+    pub fn places(&self) -> usize {
+        self.open - 1
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self { window: 10_000, open: 1_000 }
@@ -287,7 +295,7 @@ impl Shard {
 
     /// Whether `open` leaves no room for anything new although something waits.
     pub fn stalled_full(&self) -> bool {
-        !self.waiting.is_empty() && self.marker.open.len() >= self.bounds.open
+        !self.waiting.is_empty() && self.marker.open.len() >= self.bounds.places()
     }
 
     /// The position up to which everything is settled.

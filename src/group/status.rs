@@ -116,7 +116,7 @@ impl Standing {
 
     /// The state in one word; `process` tells of an owner whether it is known to be gone.
     pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> State {
-        let full = |marker: &Marker| marker.open.len() >= Bounds::default().open;
+        let full = |marker: &Marker| marker.open.len() >= Bounds::default().places();
         let works = self.owners.iter().any(|owned| process(&owned.owner) == Process::MayLive);
         match &self.definition {
             _ if self.damage.is_some() => State::Damaged,

@@ -17,6 +17,7 @@ use super::facts::{Fact, Reporter};
 use super::lease::{self, Lease, Process, Sighting};
 use super::marker::{Open, Owner, Verdict};
 use super::ops::{Asked, Besides, Committed, Desk, Hot, Looked, Sights};
+use super::polls::Polls;
 use super::retry::Retry;
 use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
@@ -227,6 +228,8 @@ pub struct Worker {
     hot_at: Duration,
     hot_pause: Duration,
     hot_running: bool,
+    /// The last shared poll that was taken in.
+    polled: u64,
     asked_at: Duration,
     asking: bool,
     /// When the next shard may be asked for.
@@ -264,6 +267,8 @@ pub struct Workplace {
     pub alive: Rc<dyn Fn(&Owner) -> Process>,
     /// Tells when to stop.
     pub stop: watch::Receiver<Stop>,
+    /// Shares the polls of a process that runs several groups of one bus.
+    pub polls: Option<Rc<Polls>>,
 }
 
 impl Worker {
@@ -274,7 +279,7 @@ impl Worker {
         let now = at.place.clock.elapsed();
         let poll = at.place.store.profile().poll;
         Ok(Self {
-            desk: Desk { place: at.place, group: at.group, filter, shards },
+            desk: Desk { place: at.place, group: at.group, filter, shards, polls: at.polls },
             handler: at.handler,
             reporter: at.reporter,
             me: at.me,
@@ -297,6 +302,7 @@ impl Worker {
             hot_at: now,
             hot_pause: settings.poll.unwrap_or(poll.0),
             hot_running: false,
+            polled: 0,
             asked_at: now,
             asking: false,
             share_at: now,
@@ -325,6 +331,7 @@ impl Worker {
             None
         };
         let clock = Rc::clone(&self.desk.place.clock);
+        let (polls, mut told) = (self.desk.polls.clone(), 0);
         loop {
             self.plan();
             if self.finished() {
@@ -343,6 +350,7 @@ impl Worker {
                     }
                 }
                 () = next_hint(&mut hints) => self.hint(),
+                () = next_news(polls.as_deref(), &mut told) => self.polled_by_another(),
                 () = clock.sleep_until(deadline) => {}
             }
         }
@@ -455,6 +463,13 @@ async fn changed(stop: &mut watch::Receiver<Stop>, level: Stop) {
         if stop.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+async fn next_news(polls: Option<&Polls>, told: &mut u64) {
+    match polls {
+        Some(polls) => polls.news(told).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,9 +13,6 @@ use super::{
 };
 use crate::clock::Fut;
 
-/// Sorts behind every event, and before all that is kept about groups.
-const EVENTS_END: &str = "events0";
-
 /// The kind of one request, for the network's decision and for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
@@ -268,12 +265,12 @@ impl Store for MemoryStore {
 
     fn glance(&self, list: List, behind: Keep) -> Fut<'_, StoreResult<Glance>> {
         Box::pin(async move {
-            let page = self.list_after(list).await?;
-            if page.cut || !self.network.glances() {
-                return Ok(Glance { page, behind: None });
+            if !self.network.glances() {
+                return Ok(Glance { page: self.list_after(list).await?, behind: None });
             }
-            // The same listing goes on, page by page: what is behind is seen later than what is before it.
-            let (mut registers, mut after) = (Vec::new(), EVENTS_END.to_owned());
+            // Page by page: what is behind is seen later than what is before it.
+            let (mut page, mut registers) = (Page::default(), Vec::new());
+            let mut after = list.after.clone().max(list.prefix.clone());
             loop {
                 let (from, len) = (after.clone(), self.network.page_len());
                 let route = self.route(Operation::List, "");
@@ -282,8 +279,14 @@ impl Store for MemoryStore {
                 let last = found.len() < len;
                 for (key, version) in found {
                     after.clone_from(&key);
-                    if behind(&key) {
-                        registers.push((key, version));
+                    if !key.starts_with(&list.prefix) {
+                        registers.extend(behind(&key).then_some((key, version)));
+                    } else if (list.keep)(&key) {
+                        if page.keys.len() == list.limit {
+                            page.cut = true;
+                            return Ok(Glance { page, behind: None });
+                        }
+                        page.keys.push(key);
                     }
                 }
                 if last {

@@ -41,6 +41,15 @@ const PUTS_AT_ONCE: usize = 32;
 /// So many keys may lie behind the objects of a glance before it gives up: one page.
 const GLANCE_KEYS: usize = 1_000;
 
+/// How a bucket is best used: each request costs, and there are no hints.
+pub const PROFILE: Profile = Profile {
+    lag: Duration::from_secs(30),
+    commit_gap: Duration::from_secs(1),
+    hold: Duration::from_secs(5),
+    poll: (Duration::from_millis(200), Duration::from_secs(30)),
+    scans_folders: false,
+};
+
 /// One process's connection to a bus in a bucket.
 pub struct BucketStore {
     inner: Arc<dyn object_store::ObjectStore>,
@@ -266,13 +275,7 @@ impl Store for BucketStore {
     }
 
     fn profile(&self) -> Profile {
-        Profile {
-            lag: Duration::from_secs(30),
-            commit_gap: Duration::from_secs(1),
-            hold: Duration::from_secs(5),
-            poll: (Duration::from_millis(200), Duration::from_secs(30)),
-            scans_folders: false,
-        }
+        PROFILE
     }
 
     /// Side by side, but in their order where that may matter. An answer for every item: `Exists` also says that

@@ -193,6 +193,7 @@ async fn drained(place: &Place, group: &GroupName, notes: &Rc<Notes>) {
         me,
         alive: Rc::new(|_| Process::MayLive),
         stop,
+        polls: None,
     };
     let settings = Settings {
         mode: Mode::Drain { wait: true, most: None, span: None },

@@ -298,6 +298,7 @@ impl Cast {
                 me,
                 alive: Rc::new(alive),
                 stop,
+                polls: simulated.polls.clone(),
             };
             Worker::new(workplace, settings)?.run().await.map(|_| ())
         }

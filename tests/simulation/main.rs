@@ -16,6 +16,7 @@
 
 mod actors;
 mod checks;
+mod cost;
 mod dice;
 mod executor;
 mod handler;

@@ -53,6 +53,8 @@ pub struct Plan {
     pub page_len: usize,
     /// Whether one listing shows what has changed besides events, too.
     pub glances: bool,
+    /// Whether all workers share their hot listings, as the groups of one process do.
+    pub shared_polls: bool,
     pub hints: bool,
     pub hints_lost: f64,
     pub profile: Profile,
@@ -93,6 +95,7 @@ impl Plan {
             dead_on: vec![65],
         };
         let calm = dice.chance(0.1);
+        let glances = bucket && dice.chance(0.7);
         let groups = (0..groups).map(|at| GroupPlan::new(dice, at, groups, faults_until)).collect();
         Self {
             faults_until,
@@ -107,7 +110,7 @@ impl Plan {
             nobody_won: if calm { 0.0 } else { 0.01 },
             lost: if calm { 0.0 } else { dice.one(&[0.002, 0.01, 0.02]) },
             page_len: dice.one(&[3, 7, 1000]),
-            glances: bucket && dice.chance(0.7),
+            glances,
             hints: dice.chance(0.5),
             hints_lost: dice.one(&[0.0, 0.3, 1.0]),
             profile,
@@ -123,6 +126,7 @@ impl Plan {
             pauses: dice.chance(0.2),
             wild_clocks: dice.chance(0.3),
             named: 0.3,
+            shared_polls: glances && dice.chance(0.5),
         }
     }
 

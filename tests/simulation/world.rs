@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use evbus::event::{EventName, EventTime, TypeFilter};
 use evbus::group::marker::{Marker, Owner};
+use evbus::group::polls::Polls;
 use evbus::group::request::Request;
 use evbus::group::{Definition, GroupName, Position};
 use evbus::store::memory::{Contents, Operation};
@@ -106,6 +107,8 @@ pub struct World {
     pub frontier: Cell<EventTime>,
     /// The versions of markers that were swapped: group, shard, nonce.
     pub replaced: RefCell<BTreeSet<(String, u16, String)>>,
+    /// Shared by all workers, as by the groups of one process, where the plan says so.
+    pub polls: Option<Rc<Polls>>,
     pub running: RefCell<BTreeMap<u64, Running>>,
     pub run_number: Cell<u64>,
     pub cured: RefCell<BTreeSet<String>>,

@@ -48,7 +48,7 @@ impl Shard {
             let Some(request) = &asked.request else { continue };
             // What runs has its place in `open` already.
             let reserved = self.open_len() - self.marker.open.len();
-            let room = self.bounds.open.saturating_sub(reserved);
+            let room = self.bounds.places().saturating_sub(reserved);
             match request::fold(&mut self.marker, &asked.id, request, room) {
                 Folded::Changed => {
                     match request {

@@ -5,7 +5,9 @@ use super::*;
 /// Whose turn it is, in an ordered group.
 enum Turn {
     Free,
-    Held,
+    /// By an event of its key, if that one is not settled.
+    Held(EventName),
+    /// The key of this one must be read first.
     Unknown(EventName),
 }
 
@@ -16,7 +18,7 @@ impl Shard {
             open.dead.is_none() && !self.running.contains_key(*name) && retry.due(open.next, now)
         });
         let due = due.map(|(name, _)| name);
-        let room = self.open_len() < self.bounds.open;
+        let room = self.open_len() < self.bounds.places();
         let fresh = self.waiting.iter().filter(|_| room);
         if !ordered {
             let mut candidates = due.chain(fresh);
@@ -24,13 +26,30 @@ impl Shard {
                 .find(|name| !self.copy_runs(name))
                 .map_or(Next::Nothing, |name| Next::Start(name.clone()));
         }
+        let mut first = None;
         // A copy that runs may be gone from the bus by now, and then nobody can read its key.
         for name in due.chain(fresh.take(1_000)).filter(|name| !self.copy_runs(name)) {
             match self.turn(name) {
                 Turn::Free => return Next::Start(name.clone()),
                 Turn::Unknown(name) => return Next::ReadKey(name),
-                Turn::Held => {}
+                Turn::Held(by) if !room => first = first.or(Some(by)),
+                Turn::Held(_) => {}
             }
+        }
+        first.filter(|_| self.open_len() < self.bounds.open).map_or(Next::Nothing, |name| self.first_of_its_key(name))
+    }
+
+    /// What is open must wait for an event that has no place there: the last place is for that one, or for whatever
+    /// it has to wait for itself.
+    fn first_of_its_key(&self, mut name: EventName) -> Next {
+        while self.waiting.contains(&name) && !self.copy_runs(&name) {
+            name = match self.turn(&name) {
+                Turn::Free => return Next::Start(name),
+                Turn::Unknown(name) => return Next::ReadKey(name),
+                // An earlier one, so that this ends.
+                Turn::Held(by) if by < name => by,
+                Turn::Held(_) => break,
+            };
         }
         Next::Nothing
     }
@@ -45,8 +64,8 @@ impl Shard {
             match self.order_keys.get(other) {
                 None => return Turn::Unknown(other.clone()),
                 // It was moved while it ran: until its run ends it may be of any key.
-                Some(None) if self.running.contains_key(other) => return Turn::Held,
-                Some(Some(theirs)) if *mine == Some(*theirs) => return Turn::Held,
+                Some(None) if self.running.contains_key(other) => return Turn::Held(other.clone()),
+                Some(Some(theirs)) if *mine == Some(*theirs) => return Turn::Held(other.clone()),
                 Some(_) => {}
             }
         }
@@ -61,5 +80,40 @@ impl Shard {
     /// Whether another copy of the same event runs just now: then this one waits for its verdict.
     fn copy_runs(&self, name: &EventName) -> bool {
         self.running.keys().any(|other| other != name && other.identity() == name.identity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(second: u32) -> EventName {
+        EventName::parse(&format!("20261123T0215{second:02}.000000Z-7k00000000{second:06}-t.json")).unwrap()
+    }
+
+    /// A shard in whose full `open` stand two events of one key, while an earlier one of that key waits.
+    fn shard(open: usize) -> Shard {
+        let mut marker = Marker::new(Position::START);
+        marker.open.extend([(name(5), Open::default()), (name(6), Open::default())]);
+        let taken = Taken { marker, version: Version(String::new()), sent: Duration::ZERO };
+        let group = GroupName::parse("g").unwrap();
+        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, open });
+        shard.surveyed(Survey::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
+        shard.order_keys.extend([(name(1), Some(7)), (name(2), Some(8)), (name(5), Some(8)), (name(6), Some(8))]);
+        shard
+    }
+
+    fn next(shard: &Shard) -> Next {
+        shard.next(&Retry::default(), true, name(9).time())
+    }
+
+    #[test]
+    fn the_last_place_is_for_what_others_of_its_key_wait_for() {
+        assert_eq!(next(&shard(3)), Next::Start(name(2)), "not 1, which nobody waits for");
+        assert_eq!(next(&shard(4)), Next::Start(name(1)), "there is room for anybody");
+        assert_eq!(next(&shard(2)), Next::Nothing, "there is none at all");
+        let mut unread = shard(3);
+        unread.order_keys.remove(&name(2));
+        assert_eq!(next(&unread), Next::ReadKey(name(2)));
     }
 }

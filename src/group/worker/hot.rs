@@ -24,11 +24,24 @@ impl Worker {
         self.hot_running = true;
         // A clock that was set back takes the cursor along: it never passes my clock.
         self.hot_cursor = self.hot_cursor.min(self.wall());
+        let (desk, limit, seen) = (self.desk.clone(), self.settings.bounds.window, self.polled);
+        let after = self.hot_from();
+        self.hot_after = None;
+        self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit, seen).await) }));
+    }
+
+    /// Where the next hot listing begins. One that was cut off is gone on with: a clock that is behind leaves the
+    /// cursor where it is.
+    fn hot_from(&self) -> String {
         let cursor = self.hot_cursor.max(self.least_through());
-        let (desk, limit) = (self.desk.clone(), self.settings.bounds.window);
-        // A listing that was cut off is gone on with: a clock that is behind leaves the cursor where it is.
-        let after = self.hot_after.take().unwrap_or_else(|| Position::Time(cursor).list_after());
-        self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit).await) }));
+        self.hot_after.clone().unwrap_or_else(|| Position::Time(cursor).list_after())
+    }
+
+    /// Another group of this process has polled: if that shows what I would ask for, it is as good as my own.
+    pub(super) fn polled_by_another(&mut self) {
+        if self.desk.polls.as_ref().is_some_and(|polls| polls.has_news(&self.hot_from(), self.polled)) {
+            self.hot_at = self.now();
+        }
     }
 
     /// How far every shard is known to have come.
@@ -51,7 +64,8 @@ impl Worker {
         let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
         self.hot_at = now + self.hot_pause;
-        let Some(Hot { names, cut, sights, besides }) = answer else { return };
+        let Some(Hot { names, cut, sights, besides, poll }) = answer else { return };
+        self.polled = self.polled.max(poll);
         if let Some(besides) = besides {
             self.seen_besides(besides, now);
         }

@@ -35,7 +35,8 @@ impl Worker {
     fn tell_full(&mut self) {
         let full = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).any(Shard::stalled_full);
         if full && !self.full_told {
-            let why = format!("{} events are open; nothing new starts until some are done", self.settings.bounds.open);
+            let why =
+                format!("{} events are open; nothing new starts until some are done", self.settings.bounds.places());
             self.report(Fact::Stalled { why: &why });
         }
         self.full_told = full;

@@ -1,0 +1,111 @@
+//! One poll for all the groups of a process, where a listing costs something.
+//!
+//! Groups that follow the same bus ask the same question: what is new behind the newest event? Whoever is due first
+//! asks it; who is due meanwhile waits for the same answer, and the others are told when it is there. Only hot listings
+//! are shared: they find work, and nothing relies on when they began.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use futures_util::future::{FutureExt, Shared, WeakShared};
+
+use crate::bus::{Place, keys};
+use crate::clock::Fut;
+use crate::event::EVENTS;
+use crate::store::{Glance, List, StoreResult};
+
+/// Polls that show more events than this are each group's own matter: then they are not at the same place any more.
+const MOST: usize = 900;
+
+/// What one poll has shown: every event and every register, wanted or not.
+#[derive(Debug)]
+pub struct Shown {
+    /// Which poll of this process it was; the first is 1.
+    pub number: u64,
+    /// It shows what is greater than this key.
+    pub after: String,
+    /// What it has shown.
+    pub glance: Glance,
+}
+
+type Asking = Fut<'static, StoreResult<Rc<Shown>>>;
+type Answer = Shared<Asking>;
+
+/// The polls of one process on one bus.
+#[derive(Default)]
+pub struct Polls {
+    made: Cell<u64>,
+    /// The poll that is under way, while somebody waits for it, and the key after which it lists.
+    running: RefCell<Option<(String, WeakShared<Asking>)>>,
+    latest: RefCell<Option<Rc<Shown>>>,
+    /// Who is to be told of the next poll that comes back.
+    listeners: RefCell<Vec<Waker>>,
+}
+
+impl Polls {
+    /// Completes once a poll later than `told` has come back, and sets it to that.
+    pub(super) async fn news(&self, told: &mut u64) {
+        std::future::poll_fn(|context| {
+            if self.made.get() > *told {
+                *told = self.made.get();
+                return Poll::Ready(());
+            }
+            let mut listeners = self.listeners.borrow_mut();
+            if !listeners.iter().any(|waker| waker.will_wake(context.waker())) {
+                listeners.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether a poll later than `seen` has come back that shows all that is greater than `after`.
+    pub(super) fn has_news(&self, after: &str, seen: u64) -> bool {
+        self.later(after, seen).is_some()
+    }
+
+    fn later(&self, after: &str, seen: u64) -> Option<Rc<Shown>> {
+        self.latest.borrow().clone().filter(|poll| poll.number > seen && covers(poll, after))
+    }
+
+    /// What is greater than `after`, by a poll later than `seen`: one that has come back, one that is under way, or a
+    /// new one.
+    pub(super) async fn after(self: Rc<Self>, place: Place, after: String, seen: u64) -> StoreResult<Rc<Shown>> {
+        if let Some(poll) = self.later(&after, seen) {
+            return Ok(poll);
+        }
+        let under_way = self.under_way(&after);
+        under_way.unwrap_or_else(|| self.begin(place, after)).await
+    }
+
+    fn under_way(&self, after: &str) -> Option<Answer> {
+        let running = self.running.borrow();
+        let (from, answer) = running.as_ref()?;
+        answer.upgrade().filter(|answer| from.as_str() <= after && answer.peek().is_none())
+    }
+
+    fn begin(self: &Rc<Self>, place: Place, after: String) -> Answer {
+        let (me, from) = (Rc::clone(self), after.clone());
+        let poll: Asking = Box::pin(async move {
+            let list = List::all(EVENTS).after(from.clone()).limit(MOST);
+            let glance = place.store.glance(list, Arc::new(|key| !keys::is_letter(key))).await?;
+            me.made.set(me.made.get() + 1);
+            let poll = Rc::new(Shown { number: me.made.get(), after: from, glance });
+            *me.latest.borrow_mut() = Some(Rc::clone(&poll));
+            for listener in me.listeners.take() {
+                listener.wake();
+            }
+            Ok(poll)
+        });
+        let answer = poll.shared();
+        *self.running.borrow_mut() = answer.downgrade().map(|weak| (after, weak));
+        answer
+    }
+}
+
+/// A cut-off poll serves only who has asked for it: the others would come to the same end, one after the other.
+fn covers(poll: &Shown, after: &str) -> bool {
+    poll.after.as_str() <= after && !poll.glance.page.cut
+}
