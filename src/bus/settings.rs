@@ -76,10 +76,12 @@ impl Bus {
     pub async fn create(place: Place, settings: Settings, shown: &str) -> StoreResult<(Self, bool)> {
         let mut bytes = to_json(&settings);
         bytes.push(b'\n');
-        match place.store.put_new(keys::BUS, &bytes).await? {
-            Put::Created => Ok((Self { place, settings }, true)),
-            Put::Exists => Ok((Self::open(place, shown).await?, false)),
+        if place.store.put_new(keys::BUS, &bytes).await? == Put::Created {
+            return Ok((Self { place, settings }, true));
         }
+        // It may be the answer to my own success.
+        let mine = place.store.get(keys::BUS).await?.is_some_and(|object| object.bytes == bytes);
+        Ok((Self::open(place, shown).await?, mine))
     }
 
     /// How large an event may be, in bytes.

@@ -108,6 +108,9 @@ pub async fn replace(
     swap(store, group, Some(version), definition).await
 }
 
+/// A swap that is refused so often while nobody else has won is given up.
+const REFUSALS: u32 = 10;
+
 async fn swap(
     store: &dyn Store,
     group: &GroupName,
@@ -117,17 +120,25 @@ async fn swap(
     let mut bytes = crate::bus::to_json(&definition);
     bytes.push(b'\n');
     let key = keys::group(group);
-    match store.cas(&key, version, &bytes).await {
-        Ok(Swap::Swapped(version)) => Ok(Some(Registered { definition, version })),
-        Ok(Swap::Conflict) => Ok(find(store, group).await?.filter(|found| found.definition == definition)),
-        Err(error) if error.kind() == ErrorKind::Unavailable => {
-            match find(store, group).await?.filter(|found| found.definition == definition) {
-                Some(found) => Ok(Some(found)),
-                None => Err(error),
-            }
+    for _ in 0..REFUSALS {
+        let answer = store.cas(&key, version, &bytes).await;
+        let lost = match answer {
+            Ok(Swap::Swapped(version)) => return Ok(Some(Registered { definition, version })),
+            Ok(Swap::Conflict) => None,
+            Err(error) if error.kind() == ErrorKind::Unavailable => Some(error),
+            Err(error) => return Err(error),
+        };
+        let found = find(store, group).await?;
+        let stands = found.as_ref().map(|found| &found.version) == version;
+        match (found.filter(|found| found.definition == definition), lost) {
+            (Some(mine), _) => return Ok(Some(mine)),
+            (None, Some(error)) => return Err(error),
+            // A server may refuse all who race for it.
+            (None, None) if stands => {}
+            (None, None) => return Ok(None),
         }
-        Err(error) => Err(error),
     }
+    Err(StoreError::new(ErrorKind::Unavailable, format!("{key} cannot be written, though nobody else has written it")))
 }
 
 /// Resolves a start once. W is raised to the newest event before the place asked for, so that whatever is

@@ -37,7 +37,7 @@ pub struct Route {
     pub answered: Option<Duration>,
     /// How long a sender waits for a lost answer.
     pub patience: Duration,
-    /// A create is refused although nobody has won (as some servers answer 409 to a race).
+    /// A create or a swap is refused although nobody has won (as some servers answer 409 to a race).
     pub nobody_won: bool,
 }
 
@@ -299,8 +299,11 @@ impl Store for MemoryStore {
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
         Box::pin(async move {
             let (owned, version, bytes) = (key.to_owned(), version.cloned(), bytes.to_vec());
-            let apply = move |contents: &Contents| contents.cas(&owned, version.as_ref(), &bytes);
-            self.call(self.route(Operation::Cas, key), Operation::Cas, key, apply).await
+            let route = self.route(Operation::Cas, key);
+            let apply = move |contents: &Contents| {
+                if route.nobody_won { Swap::Conflict } else { contents.cas(&owned, version.as_ref(), &bytes) }
+            };
+            self.call(route, Operation::Cas, key, apply).await
         })
     }
 

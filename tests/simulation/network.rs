@@ -89,7 +89,7 @@ impl Network for Line {
             let (arrives, answered) = (Duration::from_micros(there.min(2 * SECOND)), Duration::from_micros(answered));
             return Route { arrives: Some(arrives), answered: Some(answered), patience, nobody_won: false };
         }
-        if operation == Operation::Put && dice.chance(world.plan.nobody_won) {
+        if matches!(operation, Operation::Put | Operation::Cas) && dice.chance(world.plan.nobody_won) {
             let (arrives, answered) = (Duration::from_millis(40), Duration::from_millis(50));
             return Route { arrives: Some(arrives), answered: Some(answered), patience, nobody_won: true };
         }

@@ -46,7 +46,15 @@ impl Shown {
             return no_credentials(bucket);
         }
         let on = format!("cannot {doing} {key} in bucket '{bucket}'");
+        let passing = ["RequestTimeout", "SlowDown", "OperationAborted", "InternalError", "ServiceUnavailable"];
+        if let Some(code) = code(&text).filter(|code| passing.contains(code)) {
+            return of(ErrorKind::Unavailable, format!("{on}: {server} answers {code}"));
+        }
         match (error, status(&text)) {
+            // The rest of a body that had broken off is asked for, and by then another version is there.
+            (Error::Precondition { .. }, _) | (_, Some(409 | 412 | 416)) => {
+                of(ErrorKind::Unavailable, format!("{on}: it has just been changed"))
+            }
             (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
                 of(ErrorKind::Denied, format!("{on}: no permission"))
                     .with_help("evbus reads, writes, lists and deletes there")
@@ -166,4 +174,31 @@ fn code(text: &str) -> Option<&str> {
 fn status(text: &str) -> Option<u16> {
     let rest = &text[text.find("status code: ")? + "status code: ".len()..];
     rest.get(..3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(answer: &str) -> ErrorKind {
+        let shown = Shown { bucket: "acme".to_owned(), server: "http://here".to_owned() };
+        let error = Error::Generic { store: "S3", source: answer.to_owned().into() };
+        shown.failure("read", "frontier", &error).kind()
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_does_not_is_told() {
+        let of_status = |status: u16| kind(&format!("Server returned non-2xx status code: {status} Text: "));
+        for status in [408, 409, 412, 416, 429, 500, 502, 503, 504] {
+            assert_eq!(of_status(status), ErrorKind::Unavailable, "{status}");
+        }
+        let of_code = |code: &str| kind(&format!("status code: 400 Bad Request: <Error><Code>{code}</Code></Error>"));
+        for code in ["RequestTimeout", "SlowDown", "OperationAborted", "InternalError"] {
+            assert_eq!(of_code(code), ErrorKind::Unavailable, "{code}");
+        }
+        assert_eq!([of_status(400), of_status(404)], [ErrorKind::Other; 2]);
+        assert_eq!([of_status(401), of_status(403)], [ErrorKind::Denied; 2]);
+        assert_eq!([of_status(501), of_code("NoSuchBucket")], [ErrorKind::Unfit; 2]);
+        assert_eq!([of_status(507), of_code("ExpiredToken")], [ErrorKind::Full, ErrorKind::Denied]);
+    }
 }

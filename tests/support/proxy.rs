@@ -1,0 +1,228 @@
+//! Between a client and a real server: refuses, breaks off, answers late, loses the answers to writes that were applied,
+//! and hands out listings in shreds. What happens to which request, a seed decides.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A seeded stream of numbers (splitmix64, Steele, Lea and Flood 2014).
+pub fn next(state: &AtomicU64) -> u64 {
+    let mut z = state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What a proxy may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// Which of its whims come when.
+    pub seed: u64,
+    /// Some requests, or their answers, are held back so long.
+    pub late: Option<Duration>,
+    /// Listings come in pages of a key or two, or of none. Only for servers that check no signatures.
+    pub shreds: bool,
+}
+
+/// What becomes of one request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// Not even forwarded.
+    Refused(&'static str),
+    BrokenOff,
+    /// Applied, and the answer is lost, or is another one.
+    AnswerLost,
+    AnswerIs(&'static str),
+    /// The answer breaks off in its middle.
+    CutOff,
+    /// Held back before it is applied, or its answer after that.
+    LateBefore,
+    LateAfter,
+    /// A page of so many keys.
+    Short(u64),
+    Empty,
+}
+
+struct Proxy {
+    server: String,
+    habits: Habits,
+    state: AtomicU64,
+    over: AtomicBool,
+    /// What listings that were answered with nothing had asked for.
+    emptied: Mutex<HashMap<u64, String>>,
+}
+
+/// A proxy that runs until this is dropped.
+pub struct Running {
+    pub endpoint: String,
+    address: std::net::SocketAddr,
+    proxy: Arc<Proxy>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.proxy.over.store(true, Ordering::Relaxed);
+        // Wakes the one who accepts, so that it sees.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Starts a proxy before the server at an endpoint.
+pub fn start(endpoint: &str, habits: Habits) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let proxy = Arc::new(Proxy {
+        server: endpoint.trim_start_matches("http://").to_owned(),
+        habits,
+        state: AtomicU64::new(habits.seed),
+        over: AtomicBool::new(false),
+        emptied: Mutex::default(),
+    });
+    let serving = Arc::clone(&proxy);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            if serving.over.load(Ordering::Relaxed) {
+                return;
+            }
+            let proxy = Arc::clone(&serving);
+            std::thread::spawn(move || proxy.serve(client));
+        }
+    });
+    Running { endpoint: format!("http://{address}"), address, proxy }
+}
+
+impl Proxy {
+    fn fault(&self, write: bool, listing: bool) -> Fault {
+        let state = &self.state;
+        let late = self.habits.late.is_some();
+        match next(state) % 200 {
+            0..5 => Fault::Refused("503 Slow Down"),
+            5..8 if write => Fault::Refused("409 Conflict"),
+            8..11 => Fault::BrokenOff,
+            11..18 => Fault::AnswerLost,
+            18..24 => Fault::AnswerIs("503 Service Unavailable"),
+            24..27 => Fault::AnswerIs("500 Internal Server Error"),
+            // As a server answers to the repeat of what it has applied.
+            27..31 if write => Fault::AnswerIs("409 Conflict"),
+            31..35 if write => Fault::AnswerIs("412 Precondition Failed"),
+            35..38 => Fault::CutOff,
+            38..41 if late => Fault::LateBefore,
+            41..44 if late => Fault::LateAfter,
+            44..80 if listing && self.habits.shreds => Fault::Short(1 + next(state) % 3),
+            80..100 if listing && self.habits.shreds => Fault::Empty,
+            _ => Fault::None,
+        }
+    }
+
+    /// Serves one request of one connection; the client opens another for its next.
+    fn serve(&self, mut client: TcpStream) -> Option<()> {
+        let request = self.unemptied(request(&mut client)?);
+        let (write, listing) = (request.starts_with(b"PUT "), target(&request)?.contains("list-type="));
+        let status = |text: &str| format!("HTTP/1.1 {text}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let answer = match self.fault(write, listing) {
+            Fault::Refused(text) => status(text).into_bytes(),
+            Fault::BrokenOff => return client.shutdown(Shutdown::Both).ok(),
+            Fault::AnswerLost => {
+                self.forwarded(&request)?;
+                return client.shutdown(Shutdown::Both).ok();
+            }
+            Fault::AnswerIs(text) => {
+                self.forwarded(&request)?;
+                status(text).into_bytes()
+            }
+            Fault::CutOff => {
+                let answer = self.forwarded(&request)?;
+                client.write_all(&answer[..answer.len() - answer.len().min(40)]).ok()?;
+                return client.shutdown(Shutdown::Both).ok();
+            }
+            Fault::LateBefore => {
+                self.hold();
+                self.forwarded(&request)?
+            }
+            Fault::LateAfter => {
+                let answer = self.forwarded(&request)?;
+                self.hold();
+                answer
+            }
+            Fault::Short(keys) => {
+                let more = format!("{}&max-keys={keys}", target(&request)?);
+                self.forwarded(&retargeted(&request, &more)?)?
+            }
+            Fault::Empty => self.emptied(target(&request)?),
+            Fault::None => self.forwarded(&request)?,
+        };
+        client.write_all(&answer).ok()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "being late is what is tried here; nothing waits for it to be over")]
+    fn hold(&self) {
+        std::thread::sleep(self.habits.late.unwrap_or_default());
+    }
+
+    /// Forwards one request on a connection of its own, and reads the whole answer.
+    fn forwarded(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let mut upstream = TcpStream::connect(&self.server).ok()?;
+        let end = request.windows(2).position(|pair| pair == b"\r\n")?;
+        let (line, rest) = request.split_at(end);
+        upstream.write_all(&[line, b"\r\nConnection: close", rest].concat()).ok()?;
+        let mut answer = Vec::new();
+        upstream.read_to_end(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// A page with nothing on it, and a token for what was asked for.
+    fn emptied(&self, target: &str) -> Vec<u8> {
+        let number = next(&self.state);
+        self.emptied.lock().unwrap().insert(number, target.to_owned());
+        let page = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>true\
+             </IsTruncated><NextContinuationToken>emptied-{number}</NextContinuationToken></ListBucketResult>"
+        );
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n", page.len());
+        (head + &page).into_bytes()
+    }
+
+    /// A request that goes on after an empty page asks for what the page should have had.
+    fn unemptied(&self, request: Vec<u8>) -> Vec<u8> {
+        let number = target(&request).and_then(|target| {
+            let (_, rest) = target.split_once("continuation-token=emptied-")?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        let Some(number) = number else { return request };
+        let asked: Option<String> = self.emptied.lock().unwrap().get(&number).cloned();
+        asked.and_then(|asked| retargeted(&request, &asked)).unwrap_or(request)
+    }
+}
+
+/// What a request asks for.
+fn target(request: &[u8]) -> Option<&str> {
+    let line = request.split(|byte| *byte == b'\r').next()?;
+    std::str::from_utf8(line).ok()?.split(' ').nth(1)
+}
+
+fn retargeted(request: &[u8], target: &str) -> Option<Vec<u8>> {
+    let end = request.windows(2).position(|pair| pair == b"\r\n")?;
+    let method = request.split(|byte| *byte == b' ').next()?;
+    Some([method, b" ", target.as_bytes(), b" HTTP/1.1", &request[end..]].concat())
+}
+
+/// One request with its body, as it came.
+fn request(client: &mut TcpStream) -> Option<Vec<u8>> {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            if bytes.len() >= end + 4 + length.unwrap_or(0) {
+                return Some(bytes);
+            }
+        }
+        let read = client.read(&mut chunk).ok().filter(|read| *read > 0)?;
+        bytes.extend(&chunk[..read]);
+    }
+}
