@@ -92,6 +92,25 @@ pub struct Settings {
     pub max_event_bytes: usize,
 }
 
+impl Settings {
+    /// One handler at a time, with the defaults of everything else.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            concurrency: 1,
+            ordered: false,
+            retry: Retry::default(),
+            stop_timeout: Duration::from_secs(30),
+            lease: Lease::default(),
+            bounds: Bounds::default(),
+            poll: None,
+            hints: true,
+            url: String::new(),
+            max_event_bytes: usize::try_from(crate::bus::MAX_EVENT_BYTES).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 /// What a worker did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {

@@ -69,7 +69,7 @@ fn shards_spread_over_the_workers_that_come() {
 }
 
 /// How many shards each owner has, the fewest first.
-fn owned(home: &Home) -> Vec<usize> {
+pub fn owned(home: &Home) -> Vec<usize> {
     let status = home.run(&["status", "g", "--json"]).exits(0).out;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let owners = status["groups"][0]["owners"].as_array().unwrap();

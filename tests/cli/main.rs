@@ -15,5 +15,6 @@ mod bad_input;
 mod bucket;
 mod crash;
 mod emit;
+mod hosts;
 mod support;
 mod work;

@@ -3,57 +3,32 @@
 //!
 //! `EVBUS_FAULT_SEEDS=10000 cargo test --release --test conformance faults` tries more schedules than the test run does.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evbus::bus::Place;
 use evbus::bus::emit::{Draft, Emitter};
-use evbus::clock::{Clock, Fut, SystemClock};
-use evbus::event::{Event, Identity, event_id};
-use evbus::group::definition::{self, Definition};
-use evbus::group::facts::Silent;
-use evbus::group::lease::{Lease, Process};
-use evbus::group::marker::Owner;
-use evbus::group::retry::Retry;
-use evbus::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
-use evbus::group::{Bounds, GroupName, Position};
-use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::clock::SystemClock;
+use evbus::event::Event;
+use evbus::group::lease::Lease;
+use evbus::group::worker::{Mode, Settings};
+use evbus::group::{GroupName, definition};
 use evbus::store::object::BucketStore;
 use futures_util::future::join;
 
 use crate::proxy::{self, Habits, next};
-use crate::{block_on, s3};
+use crate::{block_on, group, s3};
 
 /// So many schedules run at a time.
 const AT_ONCE: usize = 100;
-
-/// Notes what it is run for.
-#[derive(Default)]
-struct Notes(RefCell<BTreeMap<String, u32>>);
-
-impl Handler for Notes {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
-        let id = job.vars.iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id.clone()).unwrap();
-        *self.0.borrow_mut().entry(id).or_default() += 1;
-        let report = Report { outcome: Outcome::Exit(0), stderr_tail: String::new(), took: Duration::ZERO };
-        Box::pin(std::future::ready(report))
-    }
-    fn stop(&self) {}
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
 
 fn draft(seed: u64, n: usize) -> Draft {
     if n.is_multiple_of(3) {
         let event = Event::new(format!("named-{seed}-{n}"), "/faults", "t").build().unwrap();
         return Draft::named(event);
     }
-    let identity = Identity::random(SystemClock.random(), SystemClock.random());
-    Draft::fresh(Event::new(event_id(SystemClock.now(), &identity), "/faults", "t").build().unwrap(), identity)
+    group::draft(&SystemClock)
 }
 
 /// Emits in batches of one to five; the ids that were acknowledged.
@@ -77,48 +52,6 @@ async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
     acked
 }
 
-async fn drained(place: &Place, group: &GroupName, lease: Lease, notes: &Rc<Notes>) -> Summary {
-    let registered = loop {
-        if let Ok(Some(found)) = definition::find(&*place.store, group).await {
-            break found;
-        }
-    };
-    let me = Owner {
-        worker: format!("{:016x}", place.clock.random()),
-        host: "here".to_owned(),
-        pid: 1,
-        boot: "this".to_owned(),
-        since: place.clock.now(),
-        command: "notes".to_owned(),
-    };
-    let (_sender, stop) = tokio::sync::watch::channel(Stop::No);
-    let workplace = Workplace {
-        place: place.clone(),
-        group: group.clone(),
-        registered,
-        handler: Rc::clone(notes) as Rc<dyn Handler>,
-        reporter: Rc::new(Silent),
-        me,
-        alive: Rc::new(|_| Process::MayLive),
-        stop,
-        polls: None,
-    };
-    let settings = Settings {
-        mode: Mode::Drain { wait: true, most: None, span: None },
-        concurrency: 4,
-        ordered: false,
-        retry: Retry::default(),
-        stop_timeout: Duration::from_secs(5),
-        lease,
-        bounds: Bounds::default(),
-        poll: None,
-        hints: false,
-        url: "s3://evbus".to_owned(),
-        max_event_bytes: 1 << 20,
-    };
-    Worker::new(workplace, settings).unwrap().run().await.unwrap()
-}
-
 /// A schedule: two workers of a group, and what has been acknowledged before they begin.
 fn schedule(seed: u64) {
     let dice = AtomicU64::new(!seed);
@@ -131,33 +64,27 @@ fn schedule(seed: u64) {
     let lease = if late { Lease { length: Duration::from_secs(2) } } else { Lease::default() };
     let bucket = s3::Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
     let place = || Place { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };
-    let (group, notes) = (GroupName::parse("g").unwrap(), Rc::new(Notes::default()));
+    let (name, notes) = (GroupName::parse("g").unwrap(), Rc::new(group::Notes::default()));
     block_on(async {
-        let made = Definition {
-            created: SystemClock.now(),
-            types: Vec::new(),
-            not: Vec::new(),
-            shards: 2,
-            start: Position::START,
-            paused: None,
-        };
-        while definition::create(&*place().store, &group, made.clone()).await.is_err() {}
+        let made = group::of_everything(&SystemClock, 2);
+        while definition::create(&*place().store, &name, made.clone()).await.is_err() {}
         let acked = emitted(&place(), seed, &dice).await;
-        let (one, other) = (place(), place());
-        let both = join(drained(&one, &group, lease, &notes), drained(&other, &group, lease, &notes)).await;
+        let mode = Mode::Drain { wait: true, most: None, span: None };
+        let settings = Settings { concurrency: 4, lease, ..Settings::new(mode) };
+        let drain = || group::work(place(), name.clone(), Rc::clone(&notes), settings.clone(), None);
+        let both = join(drain(), drain()).await;
         assert_eq!((both.0.dead, both.1.dead), (0, 0), "seed {seed}: {both:?}");
-        let runs = notes.0.borrow();
         for id in &acked {
-            assert!(runs.contains_key(id), "seed {seed}: {id} was acknowledged and not run: {both:?}");
+            assert!(notes.runs_of(id) > 0, "seed {seed}: {id} was acknowledged and not run: {both:?}");
         }
-        let twice: Vec<&String> = runs.iter().filter(|(_, runs)| **runs > 1).map(|(id, _)| id).collect();
+        let twice = notes.repeated();
         assert!(late || twice.is_empty(), "seed {seed}: nobody was taken for dead, and {twice:?} ran twice");
     });
 }
 
 #[test]
 fn what_is_acknowledged_through_a_faulty_network_is_run() {
-    let seeds = std::env::var("EVBUS_FAULT_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let seeds = std::env::var("EVBUS_FAULT_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100);
     let from = std::env::var("EVBUS_FAULT_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(0);
     let next = AtomicU64::new(from);
     // Mostly they wait: for each other's pauses, for what is late, for what is tried again.

@@ -19,6 +19,8 @@ use evbus::store::object::BucketStore;
 use evbus::store::{Profile, Store};
 use tempfile::TempDir;
 
+#[path = "../support/group.rs"]
+mod group;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/s3.rs"]

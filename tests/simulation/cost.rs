@@ -8,21 +8,14 @@ use std::time::Duration;
 use evbus::bus::Place;
 use evbus::bus::emit::{Draft, Emitter};
 use evbus::clock::Fut;
-use evbus::event::{Event, Identity, event_id};
-use evbus::group::definition::{self, Definition};
-use evbus::group::facts::Silent;
-use evbus::group::lease::{Lease, Process as Alive};
-use evbus::group::marker::Owner;
 use evbus::group::polls::Polls;
-use evbus::group::retry::Retry;
-use evbus::group::worker::{Mode, Settings, Stop, Worker, Workplace};
-use evbus::group::{Bounds, GroupName, Position};
-use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::group::worker::{Mode, Settings};
+use evbus::group::{GroupName, definition};
 use evbus::store::memory::{Contents, MemoryStore, Network, Operation, Route};
 use evbus::store::{Hints, object};
-use tokio::sync::watch;
 
 use crate::executor::{Micros, SECOND, Simulation};
+use crate::group::{self, Notes};
 use crate::network::SkewedClock;
 
 const DAY: Micros = 86_400 * SECOND;
@@ -83,21 +76,6 @@ impl User {
     }
 }
 
-/// Counts what it is run for.
-struct Runs(Rc<Cell<u64>>);
-
-impl Handler for Runs {
-    fn run(&self, _: Job) -> Fut<'_, Report> {
-        self.0.set(self.0.get() + 1);
-        let report = Report { outcome: Outcome::Exit(0), stderr_tail: String::new(), took: Duration::ZERO };
-        Box::pin(std::future::ready(report))
-    }
-    fn stop(&self) {}
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
 impl Bucket {
     fn new() -> Self {
         Self { simulation: Simulation::new(1), contents: Rc::default() }
@@ -117,13 +95,8 @@ impl Bucket {
         let (place, ended) = (user.place.clone(), Rc::clone(&done));
         self.simulation.spawn(&self.simulation.process(), async move {
             let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
-            let draft = || {
-                let identity = Identity::random(place.clock.random(), place.clock.random());
-                let id = event_id(place.clock.now(), &identity);
-                Draft::fresh(Event::new(id, "/cost", "t").build().unwrap(), identity)
-            };
             for _ in 0..bulks {
-                let drafts: Vec<Draft> = (0..size).map(|_| draft()).collect();
+                let drafts: Vec<Draft> = (0..size).map(|_| group::draft(&*place.clock)).collect();
                 emitter.emit(&drafts).await.unwrap();
             }
             ended.set(true);
@@ -146,57 +119,21 @@ impl Bucket {
         assert_eq!(self.simulation.trouble(), None);
     }
 
-    /// One process with a worker for each group; how many events they have run.
-    fn work(&self, user: &User, groups: &'static [&'static str], mode: &Mode) -> Rc<Cell<u64>> {
-        let (runs, process) = (Rc::new(Cell::new(0)), self.simulation.process());
+    /// One process with a worker for each group; what they have run.
+    fn work(&self, user: &User, groups: &[&str], mode: &Mode) -> Rc<Notes> {
+        let (notes, process) = (Rc::new(Notes::default()), self.simulation.process());
         let polls = (groups.len() > 1).then(Rc::<Polls>::default);
+        let settings = Settings { concurrency: 16, ..Settings::new(mode.clone()) };
         for group in groups {
-            let (place, mode, polls) = (user.place.clone(), mode.clone(), polls.clone());
-            let handler = Rc::new(Runs(Rc::clone(&runs)));
+            let (place, name) = (user.place.clone(), GroupName::parse(group).unwrap());
+            let (notes, settings, polls) = (Rc::clone(&notes), settings.clone(), polls.clone());
             self.simulation.spawn(&process, async move {
-                let group = GroupName::parse(group).unwrap();
-                let made = Definition {
-                    created: place.clock.now(),
-                    types: Vec::new(),
-                    not: Vec::new(),
-                    shards: 1,
-                    start: Position::START,
-                    paused: None,
-                };
-                definition::create(&*place.store, &group, made).await.unwrap();
-                let registered = definition::find(&*place.store, &group).await.unwrap().unwrap();
-                let me = Owner {
-                    worker: format!("{:016x}", place.clock.random()),
-                    host: "here".to_owned(),
-                    pid: 1,
-                    boot: "this".to_owned(),
-                    since: place.clock.now(),
-                    command: "runs".to_owned(),
-                };
-                let (_sender, stop) = watch::channel(Stop::No);
-                let alive = Rc::new(|_: &Owner| Alive::MayLive);
-                let reporter = Rc::new(Silent);
-                let at = Workplace { place, group, registered, handler, reporter, me, alive, stop, polls };
-                Worker::new(at, settings(mode)).unwrap().run().await.unwrap();
+                let made = group::of_everything(&*place.clock, 1);
+                definition::create(&*place.store, &name, made).await.unwrap();
+                group::work(place, name, notes, settings, polls).await;
             });
         }
-        runs
-    }
-}
-
-fn settings(mode: Mode) -> Settings {
-    Settings {
-        mode,
-        concurrency: 16,
-        ordered: false,
-        retry: Retry::default(),
-        stop_timeout: Duration::from_secs(5),
-        lease: Lease::default(),
-        bounds: Bounds::default(),
-        poll: None,
-        hints: false,
-        url: "memory:".to_owned(),
-        max_event_bytes: 1 << 20,
+        notes
     }
 }
 
@@ -207,7 +144,7 @@ fn an_idle_watcher_makes_at_most_3000_requests_a_day() {
     let user = bucket.user();
     let runs = bucket.work(&user, &["one"], &Mode::Watch);
     bucket.pass(600 * SECOND);
-    assert_eq!(runs.get(), 3);
+    assert_eq!(runs.runs(), 3);
     let before = user.sum();
     bucket.pass(DAY);
     assert!(user.sum() - before <= 3_000, "{} requests a day", user.sum() - before);
@@ -220,14 +157,14 @@ fn groups_of_one_process_share_their_polls() {
     let user = bucket.user();
     let runs = bucket.work(&user, &["one", "two", "three"], &Mode::Watch);
     bucket.pass(600 * SECOND);
-    assert_eq!(runs.get(), 9);
+    assert_eq!(runs.runs(), 9);
     let before = user.sum();
     bucket.pass(DAY);
     assert!(user.sum() - before <= 3_000, "{} requests a day for three groups", user.sum() - before);
     // Each gets what comes.
     let lists = user.of(Operation::List);
     bucket.emit(1, 1);
-    bucket.until(|| runs.get() == 12);
+    bucket.until(|| runs.runs() == 12);
     assert!(user.of(Operation::List) - lists <= 2, "{} listings", user.of(Operation::List) - lists);
 }
 
@@ -241,7 +178,7 @@ fn an_event_on_an_idle_bus_costs_8_requests_from_emit_to_commit() {
     let marker = || bucket.contents.read("state/one/marker-000").unwrap();
     let before = user.sum();
     let emitted = bucket.emit(1, 1).sum();
-    bucket.until(|| runs.get() == 2);
+    bucket.until(|| runs.runs() == 2);
     let id = bucket.contents.keys("events/").pop().unwrap();
     let stem = id.rsplit('/').next().unwrap().get(..40).unwrap().to_owned();
     let done = || {
@@ -262,9 +199,9 @@ fn a_backlog_costs_a_get_and_a_twentieth_of_a_request_for_each_event() {
     assert!(emitted.sum() - EVENTS <= EVENTS / 100, "{:?}", emitted.network.counts);
     let user = bucket.user();
     let runs = bucket.work(&user, &["one"], &Mode::Drain { wait: false, most: None, span: None });
-    bucket.until(|| runs.get() == EVENTS);
+    bucket.until(|| runs.runs() == EVENTS);
     bucket.pass(60 * SECOND);
-    assert_eq!(runs.get(), EVENTS);
+    assert_eq!(runs.runs(), EVENTS);
     let others = user.sum() - EVENTS;
     assert!(user.of(Operation::Get) >= EVENTS && others <= EVENTS / 20, "{:?}", user.network.counts);
 }

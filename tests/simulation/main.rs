@@ -19,6 +19,8 @@ mod checks;
 mod cost;
 mod dice;
 mod executor;
+#[path = "../support/group.rs"]
+mod group;
 mod handler;
 mod network;
 mod plan;

@@ -1,0 +1,101 @@
+//! A group and its worker, in the test's own process.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evbus::bus::Place;
+use evbus::bus::emit::Draft;
+use evbus::clock::{Clock, Fut};
+use evbus::event::{Event, Identity, event_id};
+use evbus::group::definition::{self, Definition};
+use evbus::group::facts::Silent;
+use evbus::group::lease::Process;
+use evbus::group::marker::Owner;
+use evbus::group::polls::Polls;
+use evbus::group::worker::{Settings, Stop, Summary, Worker, Workplace};
+use evbus::group::{GroupName, Position};
+use evbus::handler::{Handler, Job, Outcome, Report};
+
+/// Succeeds at once, and notes what it is run for.
+#[derive(Default)]
+pub struct Notes(RefCell<BTreeMap<String, u32>>);
+
+impl Notes {
+    /// How many handlers ran.
+    pub fn runs(&self) -> u64 {
+        self.0.borrow().values().map(|runs| u64::from(*runs)).sum()
+    }
+
+    /// How often the handler ran for an event.
+    pub fn runs_of(&self, id: &str) -> u32 {
+        self.0.borrow().get(id).copied().unwrap_or(0)
+    }
+
+    /// What ran more than once.
+    pub fn repeated(&self) -> Vec<String> {
+        self.0.borrow().iter().filter(|(_, runs)| **runs > 1).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl Handler for Notes {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        let id = job.vars.iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id.clone()).unwrap();
+        *self.0.borrow_mut().entry(id).or_default() += 1;
+        let report = Report { outcome: Outcome::Exit(0), stderr_tail: String::new(), took: Duration::ZERO };
+        Box::pin(std::future::ready(report))
+    }
+    fn stop(&self) {}
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A group of everything, from the beginning.
+pub fn of_everything(clock: &dyn Clock, shards: u16) -> Definition {
+    Definition {
+        created: clock.now(),
+        types: Vec::new(),
+        not: Vec::new(),
+        shards,
+        start: Position::START,
+        paused: None,
+    }
+}
+
+/// A small event without an id of its emitter's.
+pub fn draft(clock: &dyn Clock) -> Draft {
+    let identity = Identity::random(clock.random(), clock.random());
+    let id = event_id(clock.now(), &identity);
+    Draft::fresh(Event::new(id, "/test", "t").build().unwrap(), identity)
+}
+
+/// Runs a worker of a group that is there, to its end.
+pub async fn work(
+    place: Place,
+    group: GroupName,
+    handler: Rc<Notes>,
+    settings: Settings,
+    polls: Option<Rc<Polls>>,
+) -> Summary {
+    let registered = loop {
+        if let Ok(found) = definition::find(&*place.store, &group).await {
+            break found.expect("the group is there");
+        }
+    };
+    let me = Owner {
+        worker: format!("{:016x}", place.clock.random()),
+        host: "here".to_owned(),
+        pid: 1,
+        boot: "this".to_owned(),
+        since: place.clock.now(),
+        command: "notes".to_owned(),
+    };
+    let (_sender, stop) = tokio::sync::watch::channel(Stop::No);
+    let (alive, reporter) = (Rc::new(|_: &Owner| Process::MayLive), Rc::new(Silent));
+    let at = Workplace { place, group, registered, handler, reporter, me, alive, stop, polls };
+    Worker::new(at, settings).unwrap().run().await.unwrap()
+}
