@@ -8,13 +8,14 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
-use super::{style, times};
+use super::style;
 use crate::bus::{Bus, Place, Settings, Sharing};
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
-use crate::store::object::BucketStore;
+use crate::store::object::{Bucket, BucketStore};
 use crate::store::{Store, StoreError, probe};
 
+mod bucket;
 mod content;
 mod machine;
 mod mounted;
@@ -104,7 +105,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             }
             Location::Bucket(bucket, _) => {
                 let place = session.place(BucketStore::connect(bucket)?);
-                look_at_bucket(&place, &address.display).await
+                look_at_bucket(&place, bucket, &address.display).await
             }
         };
         let mut out = Out::new();
@@ -146,10 +147,15 @@ async fn look(path: &Path, place: &Place, session: &Session) -> Vec<Finding> {
     findings
 }
 
-async fn look_at_bucket(place: &Place, shown: &str) -> Vec<Finding> {
+async fn look_at_bucket(place: &Place, at: &Bucket, shown: &str) -> Vec<Finding> {
     let mut findings = vec![settings(place, shown).await.0];
-    findings.extend(tried(&*place.store, place).await);
-    findings.push(bucket_hints(place));
+    let permissions = bucket::permissions(place, at).await;
+    let may_all = permissions.iter().all(|finding| finding.level == Level::Ok);
+    findings.extend(permissions);
+    if may_all {
+        findings.extend(tried(&*place.store, place).await);
+    }
+    findings.push(bucket::hints(place));
     findings.push(machine::open_files());
     findings.extend(content::findings(None, place).await);
     findings
@@ -165,13 +171,6 @@ async fn settings(place: &Place, shown: &str) -> (Finding, Option<Settings>) {
         }
         Err(error) => (Finding::error("bus.json", &error), None),
     }
-}
-
-/// No fault of a bucket: it is made to be polled.
-fn bucket_hints(place: &Place) -> Finding {
-    let (least, most) = place.store.profile().poll;
-    let [least, most] = [least, most].map(times::format_duration);
-    Finding::ok("hints", format!("none: polling every {least} under load, growing to {most}"))
 }
 
 /// The store itself, tried out with several threads.

@@ -1,7 +1,7 @@
 //! The same bus in a bucket, on real servers: the main job, and what is wrong with a bucket.
 
 use super::s3;
-use super::support::{Home, signal, sorted, unique, until};
+use super::support::{Home, Ran, signal, sorted, unique, until};
 
 /// Appends the event's id to `seen`.
 const NOTE: &str = "echo $EVBUS_ID >> seen";
@@ -147,6 +147,25 @@ fn what_is_wrong_with_a_bucket_is_told() {
     let (code, err) = with("AWS_PROFILE", "lab");
     assert!(code == Some(2) && err.contains("no AWS profile 'lab'"), "{err}");
     home.run(&["init", "--shared", "group"]).exits(2).says("--shared is for folders", "");
+}
+
+#[test]
+fn who_may_only_read_is_told_what_is_missing() {
+    let home = home("read-only");
+    let as_reader = |args: &[&str]| {
+        let mut command = home.evbus(args);
+        command.env("AWS_ACCESS_KEY_ID", s3::READER).env("AWS_SECRET_ACCESS_KEY", "RS");
+        Ran::of(command.output().unwrap())
+    };
+    as_reader(&["ls"]).exits(0);
+    as_reader(&["emit", "t"]).exits(1).says("no permission", "evbus doctor");
+    let told = as_reader(&["doctor"]).exits(1).out;
+    for line in ["FAIL permissions  may not write", "cure: allow s3:PutObject on arn:aws:s3:::evbus/read-only/*"] {
+        assert!(told.contains(line), "{told}");
+    }
+    assert!(!told.contains("may not list") && !told.contains("may not read"), "{told}");
+    home.run(&["emit", "t"]).exits(0);
+    assert!(home.run(&["doctor"]).exits(0).out.contains("ok   permissions  write, read, list, delete"));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn schedule(seed: u64) {
         let acked = emitted(&place(), seed, &dice).await;
         let mode = Mode::Drain { wait: true, most: None, span: None };
         let settings = Settings { concurrency: 4, lease, ..Settings::new(mode) };
-        let drain = || group::work(place(), name.clone(), Rc::clone(&notes), settings.clone(), None);
+        let drain = || group::work(place(), name.clone(), Rc::clone(&notes) as _, settings.clone(), None);
         let both = join(drain(), drain()).await;
         assert_eq!((both.0.dead, both.1.dead), (0, 0), "seed {seed}: {both:?}");
         for id in &acked {

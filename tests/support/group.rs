@@ -77,13 +77,13 @@ pub fn draft(clock: &dyn Clock) -> Draft {
 pub async fn work(
     place: Place,
     group: GroupName,
-    handler: Rc<Notes>,
+    handler: Rc<dyn Handler>,
     settings: Settings,
     polls: Option<Rc<Polls>>,
 ) -> Summary {
     let registered = loop {
         if let Ok(found) = definition::find(&*place.store, &group).await {
-            break found.expect("the group is there");
+            break found.unwrap();
         }
     };
     let me = Owner {

@@ -15,6 +15,9 @@ use evbus::store::object::{Bucket, Kind};
 /// The bucket that every server has.
 pub const BUCKET: &str = "evbus";
 
+/// Somebody who may only read and list; the secret is `RS`.
+pub const READER: &str = "RK";
+
 /// Who may use it, as the AWS tools' variables say it.
 pub const CREDENTIALS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "SK"), ("AWS_REGION", "us-east-1")];
@@ -39,6 +42,11 @@ impl Server {
     }
 }
 
+/// Who SeaweedFS knows (its wiki, Amazon S3 API: configuration file).
+const IDENTITIES: &str = r#"{"identities": [
+    {"name": "all", "credentials": [{"accessKey": "AK", "secretKey": "SK"}], "actions": ["Admin"]},
+    {"name": "reader", "credentials": [{"accessKey": "RK", "secretKey": "RS"}], "actions": ["Read", "List"]}]}"#;
+
 /// SeaweedFS: a real distributed store.
 pub fn seaweedfs() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -56,9 +64,9 @@ pub fn seaweedfs() -> &'static Server {
             "admin.port.grpc",
         ];
         let mut line = format!(
-            "exec env AWS_ACCESS_KEY_ID=AK AWS_SECRET_ACCESS_KEY=SK {} -logtostderr=true mini -dir=\"$D\" -ip=127.0.0.1 \
+            "printf '%s' '{IDENTITIES}' >who.json; exec {} -logtostderr=true mini -dir=\"$D/data\" -ip=127.0.0.1 \
              -ip.bind=127.0.0.1 -master.telemetry=false -admin.ui=false -webdav=false -s3.port.iceberg=0 \
-             -s3.port.lance=0 -bucket={BUCKET} -s3.port={}",
+             -s3.port.lance=0 -s3.config=who.json -bucket={BUCKET} -s3.port={}",
             program("weed").display(),
             ports[9]
         );

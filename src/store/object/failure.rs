@@ -57,7 +57,7 @@ impl Shown {
             }
             (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
                 of(ErrorKind::Denied, format!("{on}: no permission"))
-                    .with_help("evbus reads, writes, lists and deletes there")
+                    .with_help("evbus doctor tells which permissions are missing")
             }
             (_, Some(501)) => of(ErrorKind::Unfit, format!("{on}: {server} does not support it")),
             (_, Some(507)) => of(ErrorKind::Full, format!("{on}: no room")),

@@ -1,0 +1,274 @@
+//! The bus in a bucket, against a bare loop of the same `object_store` calls at the same concurrency in the same run.
+//!
+//! `cargo bench --bench bucket` runs everything; `-- emit drain latency` only what is named, and `-- memory` what takes
+//! half an hour: a backlog of 1,000,000 events (`EVBUS_BENCH_EVENTS` for another). `./test` must have fetched the server.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use evbus::bus::Place;
+use evbus::bus::emit::Emitter;
+use evbus::clock::{Clock, Fut, SystemClock};
+use evbus::group::worker::{Mode, Settings};
+use evbus::group::{GroupName, definition};
+use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::store::object::{BucketStore, PROFILE};
+use futures_util::{StreamExt, stream};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+#[path = "../tests/support/group.rs"]
+mod group;
+#[path = "../tests/support/s3.rs"]
+mod s3;
+
+const EVENTS: usize = 10_000;
+const ROUNDS: usize = 3;
+
+/// Reads at a time, in both.
+const HANDLERS: usize = 16;
+
+/// Writes at a time, in both: what evbus does.
+const PUTS: usize = 32;
+
+fn bare() -> AmazonS3 {
+    AmazonS3Builder::new()
+        .with_endpoint(&s3::seaweedfs().endpoint)
+        .with_allow_http(true)
+        .with_region("us-east-1")
+        .with_bucket_name(s3::BUCKET)
+        .with_access_key_id("AK")
+        .with_secret_access_key("SK")
+        .build()
+        .unwrap()
+}
+
+fn place(prefix: &str) -> Place {
+    let store = BucketStore::connect(&s3::seaweedfs().bucket(prefix)).unwrap();
+    Place { store: Rc::new(store), clock: Rc::new(SystemClock) }
+}
+
+/// evbus, with the bus at a prefix of the bucket.
+fn evbus(prefix: &str, args: &[&str]) -> Command {
+    let url = format!("s3://{}/{prefix}?endpoint={}", s3::BUCKET, s3::seaweedfs().endpoint);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evbus"));
+    command.env_clear().envs(s3::CREDENTIALS).env("PATH", "/usr/bin:/bin").env("EVBUS_URL", url).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn emit(prefix: &str, count: usize) {
+    let mut child = evbus(prefix, &["emit", "order.created", "--ndjson", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = std::io::BufWriter::new(child.stdin.take().unwrap());
+    for n in 0..count {
+        writeln!(stdin, "{{\"order\":{n},\"total\":99.5,\"note\":\"{n:0>80}\"}}").unwrap();
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    begun.elapsed().as_secs_f64()
+}
+
+fn at(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share) as usize]
+}
+
+fn median(values: Vec<f64>) -> f64 {
+    at(values, 0.5)
+}
+
+fn row(what: &str, bare: &str, ours: &str, ratio: &str, goal: &str) {
+    println!("{what:<44} {bare:>16} {ours:>16} {ratio:>8}   {goal}");
+}
+
+fn per_second(seconds: f64) -> String {
+    format!("{:.0}/s", EVENTS as f64 / seconds)
+}
+
+/// The keys of what `evbus emit` has left at a prefix, and how long each is.
+fn events(prefix: &str) -> Vec<(Path, usize)> {
+    block_on(async {
+        let below = Path::from(format!("{prefix}/events"));
+        let store = bare();
+        let found = store.list(Some(&below));
+        found.map(|found| found.map(|object| (object.location, object.size as usize)).unwrap()).collect().await
+    })
+}
+
+fn bulk_emit() {
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let prefix = format!("emit-{round}");
+        assert!(evbus(&prefix, &["init"]).status().unwrap().success());
+        ours.push(timed(|| emit(&prefix, EVENTS)));
+        // The same keys, elsewhere, with as many bytes.
+        let copies: Vec<_> = events(&prefix).into_iter().map(|(key, len)| (format!("bare-{key}"), len)).collect();
+        assert_eq!(copies.len(), EVENTS);
+        floors.push(timed(|| {
+            block_on(async {
+                let store = bare();
+                let put = |(key, len): (String, usize)| {
+                    let (store, body) = (&store, PutPayload::from(vec![b'x'; len]));
+                    async move {
+                        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                        store.put_opts(&Path::from(key), body, options).await.unwrap();
+                    }
+                };
+                stream::iter(copies).map(put).buffer_unordered(PUTS).collect::<Vec<()>>().await;
+            });
+        }));
+    }
+    let (floor, ours) = (median(floors), median(ours));
+    row("emit --ndjson, 10,000", &per_second(floor), &per_second(ours), &format!("{:.2}", floor / ours), ">= 0.9");
+}
+
+fn drain() {
+    let prefix = "drain";
+    assert!(evbus(prefix, &["init"]).status().unwrap().success());
+    emit(prefix, EVENTS);
+    let keys = events(prefix);
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        floors.push(timed(|| {
+            block_on(async {
+                let store = bare();
+                let get = |(key, _): (Path, usize)| {
+                    let store = &store;
+                    async move { store.get(&key).await.unwrap().bytes().await.unwrap().len() }
+                };
+                let sizes: Vec<usize> = stream::iter(keys.clone()).map(get).buffer_unordered(HANDLERS).collect().await;
+                assert_eq!(sizes.len(), EVENTS);
+            });
+        }));
+        let notes = Rc::new(group::Notes::default());
+        ours.push(timed(|| {
+            block_on(async {
+                let (place, name) = (place(prefix), GroupName::parse(&format!("g{round}")).unwrap());
+                definition::create(&*place.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
+                let mode = Mode::Drain { wait: false, most: None, span: None };
+                let settings = Settings { concurrency: HANDLERS, ..Settings::new(mode) };
+                group::work(place, name, Rc::clone(&notes) as _, settings, None).await;
+            });
+        }));
+        assert_eq!(notes.runs(), EVENTS as u64);
+    }
+    let (floor, ours) = (median(floors), median(ours));
+    row(
+        "drain of 10,000, handler in the process",
+        &per_second(floor),
+        &per_second(ours),
+        &format!("{:.2}", floor / ours),
+        ">= 0.8",
+    );
+}
+
+/// Notes when it is run for what.
+#[derive(Default)]
+struct Stamps(RefCell<HashMap<String, Duration>>);
+
+impl Handler for Stamps {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        let id = job.vars.iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id.clone()).unwrap();
+        self.0.borrow_mut().insert(id, SystemClock.elapsed());
+        let report = Report { outcome: Outcome::Exit(0), stderr_tail: String::new(), took: Duration::ZERO };
+        Box::pin(std::future::ready(report))
+    }
+    fn stop(&self) {}
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Events come one by one, some thirty a second, while a worker follows.
+fn latency() {
+    const COUNT: usize = 600;
+    let prefix = "latency";
+    let (mut waited, mut asked) = (Vec::new(), Vec::new());
+    block_on(async {
+        let (place, emitting, name) = (place(prefix), place(prefix), GroupName::parse("g").unwrap());
+        definition::create(&*place.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
+        let stamps = Rc::new(Stamps::default());
+        let settings = Settings { concurrency: HANDLERS, ..Settings::new(Mode::Watch) };
+        let worker = group::work(place, name, Rc::clone(&stamps) as _, settings, None);
+        let emitter = async {
+            let (mut emitter, mut acked) = (Emitter::new(emitting.clone(), Duration::from_secs(60)), Vec::new());
+            for _ in 0..COUNT {
+                let draft = group::draft(&SystemClock);
+                emitter.emit(std::slice::from_ref(&draft)).await.unwrap();
+                acked.push((draft.event().id().to_owned(), SystemClock.elapsed()));
+                let begun = Instant::now();
+                emitting.store.get("frontier").await.unwrap();
+                asked.push(begun.elapsed().as_secs_f64() * 1e3);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            while stamps.0.borrow().len() < COUNT {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            acked
+        };
+        let acked = tokio::select! {
+            acked = emitter => acked,
+            _ = worker => unreachable!("a watch does not end"),
+        };
+        let stamps = stamps.0.borrow();
+        waited.extend(acked.iter().map(|(id, at)| stamps[id].saturating_sub(*at).as_secs_f64() * 1e3));
+    });
+    let limit = 2.0 * median(asked.clone()) + PROFILE.poll.0.as_secs_f64() * 1e3;
+    for (what, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+        let (waited, asked) = (at(waited.clone(), share), at(asked.clone(), share));
+        let ratio = format!("{:.2}", waited / limit);
+        row(
+            &format!("emit to handler under load, {what}"),
+            &format!("get {asked:.1} ms"),
+            &format!("{waited:.0} ms"),
+            &ratio,
+            &format!("<= 1: two requests and the poll, {limit:.0} ms"),
+        );
+    }
+}
+
+fn memory() {
+    let events = std::env::var("EVBUS_BENCH_EVENTS").map_or(1_000_000, |events| events.parse().unwrap());
+    let prefix = "memory";
+    assert!(evbus(prefix, &["init"]).status().unwrap().success());
+    emit(prefix, events);
+    let args = ["drain", "-q", "-g", "g", "--from", "earliest", "-j", "16", "--max", "20000", "--", "/bin/true"];
+    let mut drain = evbus(prefix, &args).spawn().unwrap();
+    let mut peak = 0.0_f64;
+    while drain.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", drain.id())).unwrap_or_default();
+        if let Some(line) = status.lines().find(|line| line.starts_with("VmHWM")) {
+            peak = peak.max(line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    row(&format!("memory of a drain over {events} events"), "", &format!("{peak:.1} MB"), "", "<= 64 MB");
+}
+
+fn main() {
+    let all: [(&str, fn()); 4] = [("emit", bulk_emit), ("drain", drain), ("latency", latency), ("memory", memory)];
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    row("work, on SeaweedFS", "bare", "evbus", "ratio", "to reach");
+    for (name, measure) in all {
+        let wanted = if named.is_empty() { name != "memory" } else { named.iter().any(|wanted| wanted == name) };
+        if wanted {
+            measure();
+        }
+    }
+}
