@@ -11,8 +11,13 @@ use super::nearest::did_you_mean;
 use crate::store::object::{Bucket, Kind};
 
 /// The parameters of a bucket's URL, and the settings that they are.
-const PARAMETERS: [(&str, &str); 3] =
-    [("endpoint", "aws_endpoint_url_s3"), ("region", "aws_region"), ("profile", "profile")];
+const fn known(kind: Kind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        Kind::S3 => &[("endpoint", "aws_endpoint_url_s3"), ("region", "aws_region"), ("profile", "profile")],
+        Kind::Gcs => &[("endpoint", "google_base_url")],
+        Kind::Azure => &[("endpoint", "azure_endpoint")],
+    }
+}
 
 /// The bucket of `scheme://bucket/prefix?endpoint=…&region=…&profile=…`; `rest` is what follows the `//`.
 pub(super) fn parse(kind: Kind, rest: &str, world: &World) -> Result<Bucket, Problem> {
@@ -51,8 +56,8 @@ fn parameters(kind: Kind, query: &str) -> Result<Vec<(String, String)>, Problem>
     let mut found = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let Some((_, setting)) = PARAMETERS.iter().find(|(known, _)| *known == name && kind == Kind::S3) else {
-            let near = did_you_mean(name, PARAMETERS.map(|(known, _)| known));
+        let Some((_, setting)) = known(kind).iter().find(|(known, _)| *known == name) else {
+            let near = did_you_mean(name, known(kind).iter().map(|(known, _)| *known));
             return Err((
                 format!("the {scheme}:// URL has an unknown parameter '{}'{near}", name.escape_debug()),
                 None,
@@ -174,6 +179,15 @@ mod tests {
         let (_home, mut homeless) = world(&[]);
         homeless.home = None;
         assert_eq!(parse(Kind::S3, "acme", &homeless).unwrap().settings, []);
+    }
+
+    #[test]
+    fn each_provider_has_its_own_parameters() {
+        let (_home, world) = world(&[]);
+        let endpoint = |kind| parse(kind, "acme/p?endpoint=http://127.0.0.1:1", &world).unwrap().settings;
+        assert_eq!(endpoint(Kind::Azure), [("azure_endpoint".to_owned(), "http://127.0.0.1:1".to_owned())]);
+        assert_eq!(endpoint(Kind::Gcs), [("google_base_url".to_owned(), "http://127.0.0.1:1".to_owned())]);
+        assert!(parse(Kind::Gcs, "acme?region=r", &world).unwrap_err().0.contains("unknown parameter 'region'"));
     }
 
     #[test]
