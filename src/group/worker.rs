@@ -246,6 +246,8 @@ pub struct Worker {
     sighting: HashSet<EventName>,
     hot_at: Duration,
     hot_pause: Duration,
+    /// When the last one was asked for.
+    hot_begun: Duration,
     hot_running: bool,
     /// The last shared poll that was taken in.
     polled: u64,
@@ -320,6 +322,7 @@ impl Worker {
             sighting: HashSet::new(),
             hot_at: now,
             hot_pause: settings.poll.unwrap_or(poll.0),
+            hot_begun: now,
             hot_running: false,
             polled: 0,
             asked_at: now,

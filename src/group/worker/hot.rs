@@ -22,6 +22,7 @@ impl Worker {
             return;
         }
         self.hot_running = true;
+        self.hot_begun = now;
         // A clock that was set back takes the cursor along: it never passes my clock.
         self.hot_cursor = self.hot_cursor.min(self.wall());
         let (desk, limit, seen) = (self.desk.clone(), self.settings.bounds.window, self.polled);
@@ -63,7 +64,8 @@ impl Worker {
         let answer = self.answer(found);
         let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
-        self.hot_at = now + self.hot_pause;
+        // From when it was asked for, so that nothing waits for a listing besides its own; a slow one rests as long.
+        self.hot_at = (self.hot_begun + self.hot_pause).max(now + (now - self.hot_begun));
         let Some(Hot { names, cut, sights, besides, poll }) = answer else { return };
         self.polled = self.polled.max(poll);
         if let Some(besides) = besides {
