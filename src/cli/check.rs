@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::exit::Code;
 use super::failure::Failure;
-use super::ls::FilterArgs;
+use super::ls::{FilterArgs, WhereArg};
 use super::output::Out;
 use super::session::{Needs, Opened, Session, block_on};
-use super::watchers::wanted;
+use super::watchers::{set_command as group_set, wanted};
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::config::Watcher;
-use crate::event::{Event, EventTime, TypeFilter};
+use crate::event::{Condition, Event, EventTime, TypeFilter, Wants};
 use crate::group::definition;
 use crate::store::dir::Execution;
 
@@ -31,6 +31,8 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    condition: WhereArg,
     /// Test the filter with this event: a file, or '-' for stdin
     #[arg(long, value_name = "FILE")]
     event: Option<String>,
@@ -40,18 +42,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    let given = !(args.filter.types.is_empty() && args.filter.not.is_empty());
+    let given = !(args.filter.types.is_empty() && args.filter.not.is_empty() && args.condition.condition.is_none());
     match &args.event {
         Some(file) => matches(&args, file, &session),
-        None if given => {
-            Err(Failure::usage("-t and --not need an event to test").help("evbus check -t 'order.*' --event f.json"))
-        }
+        None if given => Err(Failure::usage("-t, --not and --where need an event to test")
+            .help("evbus check -t 'order.*' --event f.json")),
         None => watchers(&args, &session),
     }
 }
 
 fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> {
-    let filter = args.filter.filter()?;
+    let (filter, condition) = (args.filter.filter()?, args.condition.condition()?);
     let cannot = |error: std::io::Error| {
         let why = error.to_string();
         // The system's words without Rust's "(os error 2)".
@@ -67,13 +68,18 @@ fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> 
     };
     let event =
         Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
-    let is_match = filter.matches(event.type_());
+    let held = condition.as_ref().filter(|_| filter.matches(event.type_())).map(|condition| condition.holds(&event));
+    let is_match = filter.matches(event.type_()) && !matches!(held, Some(Ok(false) | Err(_)));
+    let why = match (condition, held) {
+        (Some(condition), Some(held)) => format!("{}, {}", why(&filter, event.type_()), why_where(&condition, held)),
+        _ => why(&filter, event.type_()),
+    };
     let mut out = Out::new();
     if args.json {
-        out.json(&json!({"type": event.type_(), "match": is_match, "why": why(&filter, event.type_())}))?;
+        out.json(&json!({"type": event.type_(), "match": is_match, "why": why}))?;
     } else {
         let verdict = if is_match { "match" } else { "no match" };
-        out.line(&style::escape(&format!("{verdict}: {}", why(&filter, event.type_()))))?;
+        out.line(&style::escape(&format!("{verdict}: {why}")))?;
     }
     out.flush()?;
     Ok(if is_match { Code::Done } else { Code::Failed })
@@ -94,10 +100,20 @@ fn why(filter: &TypeFilter, type_: &str) -> String {
     }
 }
 
+/// What a condition says of an event.
+fn why_where(condition: &Condition, held: Result<bool, String>) -> String {
+    let text = condition.as_str();
+    match held {
+        Ok(true) => format!("and '{text}' holds"),
+        Ok(false) => format!("but '{text}' does not hold"),
+        Err(why) => format!("but '{text}' has no answer, which counts as false: {why}"),
+    }
+}
+
 /// What one watcher would do.
 struct Plan<'a> {
     watcher: &'a Watcher,
-    filter: TypeFilter,
+    wants: Wants,
     group: GroupState,
 }
 
@@ -123,12 +139,12 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
         let opened = session.open(Execution::Inline).await;
         let mut plans = Vec::new();
         for watcher in &config.watchers {
-            let filter = TypeFilter::new(&watcher.types, &watcher.not)?;
+            let wants = watcher.wants()?;
             let group = match &opened {
-                Ok(opened) => group_state(opened, watcher, &filter).await?,
+                Ok(opened) => group_state(opened, watcher, &wants).await?,
                 Err(_) => GroupState::Unknown,
             };
-            plans.push(Plan { watcher, filter, group });
+            plans.push(Plan { watcher, wants, group });
         }
         let mut out = Out::new();
         if args.json {
@@ -154,15 +170,15 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
     })
 }
 
-async fn group_state(opened: &Opened, watcher: &Watcher, filter: &TypeFilter) -> Result<GroupState, Failure> {
+async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Wants) -> Result<GroupState, Failure> {
     let store = &*opened.place().store;
-    let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
+    let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: wants.types.clone() };
     let (matching, _) = read::count(store, &range).await?;
     let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupState::New(matching)) };
-    let theirs = found.definition.filter(&watcher.group)?;
+    let theirs = found.definition.wants(&watcher.group)?;
     let shards = found.definition.shards;
     Ok(match watcher.shards {
-        _ if theirs != *filter => GroupState::Differs(format!("wants {}", wanted(&theirs))),
+        _ if theirs != *wants => GroupState::Differs(format!("wants {}", wanted(&theirs))),
         Some(own) if own != shards => GroupState::Differs(format!("has {}", style::plural(u64::from(shards), "shard"))),
         _ => GroupState::Agrees(matching),
     })
@@ -193,7 +209,7 @@ fn text(plan: &Plan<'_>) -> String {
     let lines = [
         watcher.name.clone(),
         format!("  group    {group}, {state}"),
-        format!("  wants    {}", wanted(&plan.filter)),
+        format!("  wants    {}", wanted(&plan.wants)),
         format!("  runs     {command}"),
         format!("  at once  {}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
         format!(
@@ -213,9 +229,7 @@ fn set_command(plan: &Plan<'_>) -> String {
     if !differs {
         return String::new();
     }
-    let types = plan.filter.types_text();
-    let types = if types.is_empty() { "**".to_owned() } else { types.join(",") };
-    format!("   evbus group set {} -t '{types}' --not '{}'", plan.watcher.group, plan.filter.not_text().join(","))
+    format!("   {}", group_set(&plan.watcher.group, &plan.wants))
 }
 
 fn document(plan: &Plan<'_>) -> Value {
@@ -229,8 +243,9 @@ fn document(plan: &Plan<'_>) -> Value {
     json!({
         "watcher": watcher.name,
         "group": watcher.group,
-        "types": plan.filter.types_text(),
-        "not": plan.filter.not_text(),
+        "types": plan.wants.types.types_text(),
+        "not": plan.wants.types.not_text(),
+        "where": watcher.condition,
         "command": watcher.argv,
         "concurrency": watcher.concurrency,
         "ordered": watcher.ordered,

@@ -86,7 +86,11 @@ fn tell(ended: Vec<Ended>, args: &Args, took: Duration, world: &World) -> Code {
             Err(error) => code = Failure::from(error).after(&format!("watcher '{}' ended", watcher.name)).tell(),
             Ok(summary) => {
                 let failed = summary.retries + summary.dead > 0 || summary.stalled.is_some();
-                let worth_telling = summary.done > 0 || failed || output::notes_on_terminal() || summary.paused;
+                let worth_telling = summary.done > 0
+                    || summary.passed_over > 0
+                    || failed
+                    || output::notes_on_terminal()
+                    || summary.paused;
                 if worth_telling && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, world)));
@@ -116,6 +120,9 @@ fn in_words(summary: &Summary, world: &World) -> String {
     }
     if summary.dead > 0 {
         parts.push(format!("{} dead", style::thousands(summary.dead)));
+    }
+    if summary.passed_over > 0 {
+        parts.push(format!("{} passed over", style::thousands(summary.passed_over)));
     }
     parts.push(format!("{} left", style::thousands(summary.left)));
     if summary.held_elsewhere {

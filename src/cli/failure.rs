@@ -6,8 +6,8 @@ use std::io;
 use super::exit::Code;
 use super::times::{TimeError, UnitError};
 use super::{output, style};
-use crate::config::ConfigError;
-use crate::event::{EventError, PatternError};
+use crate::config::{ConfigError, WantsError};
+use crate::event::{ConditionError, EventError, PatternError};
 use crate::group::name::GroupNameError;
 use crate::store::{ErrorKind, StoreError};
 
@@ -133,4 +133,4 @@ macro_rules! usage_errors {
     };
 }
 
-usage_errors!(PatternError, GroupNameError, TimeError, UnitError, EventError);
+usage_errors!(PatternError, ConditionError, WantsError, GroupNameError, TimeError, UnitError, EventError);

@@ -7,7 +7,7 @@ use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::config::World;
-use crate::event::{EventName, EventTime, TypeFilter};
+use crate::event::{Condition, EventName, EventTime, TypeFilter};
 use crate::store::dir::Execution;
 
 pub(super) mod line;
@@ -61,6 +61,22 @@ impl FilterArgs {
     /// The filter, checked.
     pub(super) fn filter(&self) -> Result<TypeFilter, Failure> {
         Ok(TypeFilter::new(&self.types, &self.not)?)
+    }
+}
+
+/// What must hold for an event besides, as the group verbs and `check` take it.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct WhereArg {
+    /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
+    #[arg(long = "where", value_name = "CEL")]
+    pub(super) condition: Option<String>,
+}
+
+impl WhereArg {
+    /// The condition, checked; an empty text is none.
+    pub(super) fn condition(&self) -> Result<Option<Condition>, Failure> {
+        let given = self.condition.as_deref().filter(|text| !text.trim().is_empty());
+        Ok(given.map(Condition::parse).transpose()?)
     }
 }
 

@@ -67,6 +67,9 @@ impl Printer {
                 let attempts = style::plural(u64::from(*attempt), "attempt");
                 format!("dead after {attempts}: {} ({} {})", style::escape(why), id_of(name), name.slug())
             }
+            Fact::PassedOver { name, why: Some(why) } => {
+                format!("where has no answer, passed over: {} ({} {})", style::escape(why), id_of(name), name.slug())
+            }
             Fact::Stalled { why } => format!("stalled: {}", style::escape(why)),
             Fact::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
             Fact::GoesOn => "goes on".to_owned(),
@@ -74,7 +77,9 @@ impl Printer {
             Fact::Careful => "a handler seems to kill its worker: one at a time until one has come back".to_owned(),
             Fact::Paused { paused: true } => "paused".to_owned(),
             Fact::Paused { paused: false } => "resumed".to_owned(),
-            Fact::Done { .. } | Fact::Took { .. } | Fact::Started { .. } => return None,
+            Fact::PassedOver { why: None, .. } | Fact::Done { .. } | Fact::Took { .. } | Fact::Started { .. } => {
+                return None;
+            }
         };
         Some(format!("{group}: {text}"))
     }
@@ -91,6 +96,9 @@ fn json(group: &GroupName, fact: &Fact<'_>) -> Value {
         Fact::Done { name, took } => {
             let took = took.as_secs_f64();
             json!({"event": "done", "group": group, "id": id_of(name), "type": name.slug(), "seconds": took})
+        }
+        Fact::PassedOver { name, why } => {
+            json!({"event": "passed_over", "group": group, "id": id_of(name), "type": name.slug(), "why": why})
         }
         Fact::Retrying { name, attempt, next, why } => json!({
             "event": "retrying", "group": group, "id": id_of(name), "type": name.slug(),
@@ -127,7 +135,10 @@ impl Reporter for Printer {
                 }
             }
             LogFormat::Json => {
-                let chatter = matches!(fact, Fact::Started { .. } | Fact::Done { .. } | Fact::Took { .. });
+                let chatter = matches!(
+                    fact,
+                    Fact::PassedOver { why: None, .. } | Fact::Started { .. } | Fact::Done { .. } | Fact::Took { .. }
+                );
                 if self.each || !chatter {
                     output::note(&json(group, &fact).to_string());
                 }

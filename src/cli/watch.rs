@@ -69,7 +69,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 /// The first line: what is watched, how much waits, and what the patterns miss by a hair.
 async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
     let definition = &ready.registered.definition;
-    let filter = definition.filter(&ready.watcher.group)?;
+    let wants = definition.wants(&ready.watcher.group)?;
     let (waiting, through) = watchers::backlog(ready, opened).await?;
     let near = watchers::near_misses(ready, through, opened).await?;
     let near = near.map_or_else(String::new, |near| format!(" ({near})"));
@@ -78,7 +78,7 @@ async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
         "watching {}: group '{}', {}, {} waiting{near}{paused}",
         opened.address,
         ready.watcher.group,
-        watchers::wanted(&filter),
+        watchers::wanted(&wants),
         style::thousands(waiting),
     ));
     Ok(())

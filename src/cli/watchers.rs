@@ -25,7 +25,7 @@ mod stop;
 
 pub(super) use args::RunArgs;
 pub(super) use process::process_of;
-pub(super) use registry::{Ready, backlog, near_misses, prepare, wanted};
+pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command, wanted};
 pub(super) use stop::on_signals;
 
 /// Between TERM and KILL at a handler's time limit.

@@ -161,6 +161,7 @@ fn refuse_conflict(mine: &Watcher, field: &Field<'_>, other: &Watcher, place: &F
         _ if filter(mine) != filter(other) && mine.types == other.types => Some("not"),
         _ if filter(mine) != filter(other) => Some("types and not"),
         _ if mine.shards != other.shards => Some("shards"),
+        _ if mine.condition != other.condition => Some("where"),
         _ if starts_differ => Some("from"),
         _ => None,
     };

@@ -7,7 +7,7 @@ use super::instant::{TimeError, parse_past};
 use super::nearest::nearest;
 use super::section::{Field, Item, Section};
 use super::{ConfigError, World};
-use crate::event::{EventTime, TypeFilter};
+use crate::event::{Condition, ConditionError, EventTime, PatternError, TypeFilter, Wants};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
 use crate::group::retry::Retry;
@@ -36,7 +36,7 @@ const KEYS: [&str; 19] = [
     "batch",
     "on_dead",
 ];
-const LATER_KEYS: [&str; 3] = ["where", "batch", "on_dead"];
+const LATER_KEYS: [&str; 2] = ["batch", "on_dead"];
 const RETRY_KEYS: [&str; 5] = ["max_attempts", "min", "max", "jitter", "dead_on"];
 
 /// Where a group that does not exist yet starts.
@@ -50,6 +50,17 @@ pub enum StartFrom {
     Time(EventTime),
 }
 
+/// Why what a watcher wants cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WantsError {
+    /// A type pattern is none.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The condition is none.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+}
+
 /// A watcher with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watcher {
@@ -61,6 +72,8 @@ pub struct Watcher {
     pub types: Vec<String>,
     /// Patterns of types it does not want.
     pub not: Vec<String>,
+    /// What must hold for an event besides, in CEL.
+    pub condition: Option<String>,
     /// Where a new group starts, if that was said.
     pub from: Option<StartFrom>,
     /// What is executed: program and arguments. With `shell`, `/bin/sh -c TEXT`.
@@ -111,6 +124,7 @@ impl Watcher {
             group,
             types: Vec::new(),
             not: Vec::new(),
+            condition: None,
             from: None,
             argv,
             shell: false,
@@ -125,6 +139,15 @@ impl Watcher {
             stop_timeout: Duration::from_secs(30),
             shards: None,
         }
+    }
+
+    /// What it wants, as its group must want it too.
+    ///
+    /// # Errors
+    /// A condition that is none; types are refused as a usage error of the patterns' own.
+    pub fn wants(&self) -> Result<Wants, WantsError> {
+        let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
+        Ok(Wants { types: TypeFilter::new(&self.types, &self.not)?, condition })
     }
 
     /// What to execute for a line of shell.
@@ -155,6 +178,11 @@ impl Watcher {
         }
         if let Some(field) = section.field("not") {
             self.not = read_patterns(&field, |pattern| TypeFilter::new(&["**".to_owned()], &[pattern]).map(drop))?;
+        }
+        if let Some(field) = section.field("where") {
+            let text = field.text()?;
+            Condition::parse(text).map_err(|error| field.plain_error(error))?;
+            self.condition = Some(text.to_owned());
         }
         if let Some(field) = section.field("from") {
             let text = field.time_text()?;

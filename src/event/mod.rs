@@ -1,12 +1,14 @@
 //! What an event is: its document, its name on the store, its type patterns. Pure: no I/O, no clock, no randomness.
 
 mod base64;
+mod condition;
 mod document;
 mod identity;
 mod name;
 mod pattern;
 mod time;
 
+pub use condition::{Condition, ConditionError, Wants};
 pub use document::{Data, Event, EventBuilder, EventError, one_line};
 pub use identity::{Identity, Lane, dedup_hash, event_id, parse_event_id};
 pub use name::{EVENTS, EventName, NameError, NameParts, minute_folder, parse_parts, slug_of};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{GroupName, Position};
 use crate::bus::{frontier, keys, read};
 use crate::clock::Clock;
-use crate::event::{EventTime, TypeFilter};
+use crate::event::{Condition, EventTime, TypeFilter, Wants};
 use crate::store::{ErrorKind, List, Store, StoreError, StoreResult, Swap, Version};
 
 /// A group is never split finer.
@@ -33,6 +33,9 @@ pub struct Definition {
     /// Unwanted type patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not: Vec<String>,
+    /// What must hold for an event besides, in CEL; none: nothing.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
     /// Into how many shards its events are split, for good.
     pub shards: u16,
     /// Where it started, resolved when it was made.
@@ -49,6 +52,15 @@ impl Definition {
             StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
                 .with_help(format!("evbus group set {group} -t PATTERN"))
         })
+    }
+
+    /// The filter and the condition, parsed.
+    pub fn wants(&self, group: &GroupName) -> StoreResult<Wants> {
+        let condition = self.condition.as_deref().map(Condition::parse).transpose().map_err(|error| {
+            StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
+                .with_help(format!("evbus group set {group} --where CEL"))
+        })?;
+        Ok(Wants { types: self.filter(group)?, condition })
     }
 }
 

@@ -41,6 +41,13 @@ pub enum Fact<'a> {
         /// How long its handler ran.
         took: Duration,
     },
+    /// The group's condition does not hold for the event.
+    PassedOver {
+        /// Which.
+        name: &'a EventName,
+        /// Why it could not be answered, if it could not.
+        why: Option<&'a str>,
+    },
     /// The event will be tried again.
     Retrying {
         /// Which.

@@ -96,9 +96,17 @@ pub struct Marker {
     /// Requests that were folded in and may still lie on the bus.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub folded: BTreeSet<String>,
+    /// Events for which the group's condition could not be answered, so that they were passed over.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unanswered: u64,
     /// The requests that its owners have made, where they cost something.
     #[serde(default, skip_serializing_if = "Requests::is_none")]
     pub requests: Requests,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(value: &u64) -> bool {
+    *value == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -147,6 +155,7 @@ impl Marker {
             done: BTreeSet::new(),
             open: BTreeMap::new(),
             folded: BTreeSet::new(),
+            unanswered: 0,
             requests: Requests::default(),
         }
     }

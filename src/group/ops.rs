@@ -11,7 +11,7 @@ use super::polls::Polls;
 use super::shard::Commit;
 use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
-use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
+use crate::event::{Condition, EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
 use crate::store::{ErrorKind, Glance, List, Page, StoreError, StoreResult, Swap, Version};
 
 /// What every operation of one worker needs.
@@ -20,6 +20,7 @@ pub(super) struct Desk {
     pub place: Place,
     pub group: GroupName,
     pub filter: Rc<TypeFilter>,
+    pub condition: Option<Condition>,
     pub shards: u16,
     /// Shares the hot listings of this process.
     pub polls: Option<Rc<Polls>>,

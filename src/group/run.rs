@@ -11,7 +11,7 @@ use super::retry::Retry;
 use super::shard::Launch;
 use super::{GroupName, letter};
 use crate::bus::Place;
-use crate::event::{Event, EventName, EventTime, TypeFilter};
+use crate::event::{Condition, Event, EventName, EventTime, TypeFilter};
 use crate::handler::{EventFile, Handler, Job, Outcome, Report};
 use crate::store::{StoreError, StoreResult};
 
@@ -20,6 +20,7 @@ pub(super) struct Task {
     pub place: Place,
     pub group: GroupName,
     pub filter: Rc<TypeFilter>,
+    pub condition: Option<Condition>,
     pub handler: Rc<dyn Handler>,
     pub epoch: u64,
     pub max_attempts: u32,
@@ -40,6 +41,8 @@ pub(super) struct Tenure {
 pub(super) enum Ran {
     /// Its emitter has moved or retention has removed it, or its type is not wanted after all.
     NotMine,
+    /// The group's condition does not hold for it; or why that cannot be said.
+    PassedOver(Option<String>),
     /// Its content cannot be parsed.
     Unparseable(String),
     /// Its content cannot be read now.
@@ -71,6 +74,11 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     };
     if !task.filter.matches(event.type_()) {
         return Ran::NotMine;
+    }
+    match task.condition.as_ref().map(|condition| condition.holds(&event)) {
+        None | Some(Ok(true)) => {}
+        Some(Ok(false)) => return Ran::PassedOver(None),
+        Some(Err(why)) => return Ran::PassedOver(Some(why)),
     }
     // Reading may have taken long: by now the shard may be somebody else's.
     if !task.tenure.lease.may_start(task.tenure.commit_sent.get(), task.place.clock.elapsed()) {
@@ -119,7 +127,7 @@ pub(super) enum Judged {
 /// Judges a run. Pure: time and chance are handed in.
 pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
     let report = match ran {
-        Ran::NotMine => return Judged::Verdict(Verdict::Done),
+        Ran::NotMine | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
         Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
         Ran::Unparseable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);

@@ -108,6 +108,11 @@ impl Standing {
         retrying
     }
 
+    /// Events for which the group's condition could not be answered, so that they were passed over.
+    pub fn unanswered(&self) -> u64 {
+        self.markers.iter().map(|marker| marker.unanswered).sum()
+    }
+
     /// The lowest position of its shards: nothing at or before its time is unknown.
     pub fn floor(&self) -> Position {
         let lowest = self.markers.iter().map(|marker| &marker.through).min();

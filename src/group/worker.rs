@@ -24,7 +24,7 @@ use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
 use super::{GroupName, Marker, Position, letter, request};
 use crate::bus::Place;
 use crate::clock::Fut;
-use crate::event::{EventName, EventTime};
+use crate::event::{EventName, EventTime, Wants};
 use crate::handler::Handler;
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
@@ -116,6 +116,8 @@ impl Settings {
 pub struct Summary {
     /// Events processed.
     pub done: u64,
+    /// Events that the group's condition has passed over.
+    pub passed_over: u64,
     /// Attempts that failed and will be repeated.
     pub retries: u64,
     /// Events that became dead letters.
@@ -295,12 +297,12 @@ pub struct Workplace {
 impl Worker {
     /// A worker that has not begun.
     pub fn new(at: Workplace, settings: Settings) -> StoreResult<Self> {
-        let filter = Rc::new(at.registered.definition.filter(&at.group)?);
+        let Wants { types, condition } = at.registered.definition.wants(&at.group)?;
         let shards = at.registered.definition.shards;
         let now = at.place.clock.elapsed();
         let poll = at.place.store.profile().poll;
         Ok(Self {
-            desk: Desk { place: at.place, group: at.group, filter, shards, polls: at.polls },
+            desk: Desk { place: at.place, group: at.group, filter: Rc::new(types), condition, shards, polls: at.polls },
             handler: at.handler,
             reporter: at.reporter,
             me: at.me,

@@ -285,3 +285,43 @@ fn tail_prints_what_is_there_and_what_comes() {
     signal(&tail, "TERM");
     tail.wait().unwrap();
 }
+
+#[test]
+fn a_condition_decides_and_what_it_cannot_answer_is_counted() {
+    let home = Home::new();
+    for data in ["{\"width\":300}", "{\"width\":100}", "{\"height\":7}"] {
+        home.run(&["emit", "image.uploaded", data]).exits(0);
+    }
+    home.run(&["emit", "other", "{\"width\":400}"]).exits(0);
+    let drain = |condition: &str, line: &str| {
+        let common = ["drain", "-g", "g", "-t", "image.*", "--from", "earliest", "--shell", line];
+        home.run(&[&common[..], &["--where", condition]].concat())
+    };
+    drain("data.width >", "cat").exits(2).says("where 'data.width >' cannot be read at column 13", "");
+    let first = drain("data.width > 256", "cat >> seen").exits(0);
+    assert!(first.err.contains("1 done, 2 passed over, 0 left"), "{}", first.err);
+    assert!(first.err.contains("where has no answer, passed over: No such key: width"), "{}", first.err);
+    assert_eq!(home.lines("seen").len(), 1);
+    let status = home.run(&["status", "g"]).exits(0).out;
+    assert!(status.contains("g: where had no answer for 1 event, passed over"), "{status}");
+    // The group owns it, as it owns the types.
+    drain("data.width > 1", "cat")
+        .exits(2)
+        .says("wants 'image.*' where data.width > 256, not 'image.*' where", "--where 'data.width > 1'");
+    home.run(&["group", "set", "g", "--where", "data.width > 1"]).exits(0);
+    home.run(&["emit", "image.uploaded", "{\"width\":2}"]).exits(0);
+    assert!(drain("data.width > 1", "cat >> seen").exits(0).err.contains("1 done, 0 left"));
+    home.run(&["group", "set", "g", "--where", ""]).exits(0);
+    assert!(!home.run(&["group", "ls"]).exits(0).out.contains("where"));
+}
+
+#[test]
+fn check_explains_what_a_condition_says() {
+    let home = Home::new();
+    let id = home.run(&["emit", "image.uploaded", "{\"width\":300}"]).exits(0).lines().remove(0);
+    let event = home.run(&["get", &id]).exits(0).out;
+    let check = |condition: &str| home.feed(&["check", "-t", "image.*", "--where", condition, "--event", "-"], &event);
+    assert!(check("data.width > 256").exits(0).out.contains("and 'data.width > 256' holds"));
+    assert!(check("data.width > 999").exits(1).out.contains("but 'data.width > 999' does not hold"));
+    assert!(check("data.nope > 1").exits(1).out.contains("has no answer, which counts as false: No such key: nope"));
+}

@@ -148,6 +148,7 @@ impl Cast {
             created: place.clock.now(),
             types: plan.types.clone(),
             not: Vec::new(),
+            condition: None,
             shards: plan.shards,
             start,
             paused: None,

@@ -60,6 +60,7 @@ pub fn of_everything(clock: &dyn Clock, shards: u16) -> Definition {
         created: clock.now(),
         types: Vec::new(),
         not: Vec::new(),
+        condition: None,
         shards,
         start: Position::START,
         paused: None,

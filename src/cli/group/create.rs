@@ -3,13 +3,13 @@
 use crate::bus::read::{self, Range};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::ls::FilterArgs;
+use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::{Opened, Session};
 use crate::cli::style;
 use crate::cli::watchers::wanted;
 use crate::config::StartFrom;
-use crate::event::EventTime;
+use crate::event::{EventTime, Wants};
 use crate::group::GroupName;
 use crate::group::definition::{self, Definition, MOST_SHARDS, Start};
 
@@ -28,6 +28,8 @@ pub(super) struct Args {
     name: String,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    condition: WhereArg,
     /// Into how many shards its events are split, for good: so many workers can share it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SHARDS)))]
     shards: u16,
@@ -48,7 +50,8 @@ pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<St
 
 pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let group = GroupName::parse(&args.name)?;
-    let filter = args.filter.filter()?;
+    let wants = Wants { types: args.filter.filter()?, condition: args.condition.condition()? };
+    let filter = &wants.types;
     let start = args.from.as_deref().map(|text| start_of("--from", text, session)).transpose()?;
     let (store, clock) = (&*opened.place().store, &*opened.place().clock);
     if definition::find(store, &group).await?.is_some() {
@@ -62,11 +65,8 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
             if matching > 0 {
                 let count = style::plural(matching, "stored event");
                 let verb = if matching == 1 { "matches" } else { "match" };
-                return Err(Failure::usage(format!(
-                    "{count} {verb} {}: where is '{group}' to start?",
-                    wanted(&filter)
-                ))
-                .help("add --from now or --from earliest"));
+                return Err(Failure::usage(format!("{count} {verb} {}: where is '{group}' to start?", wanted(&wants)))
+                    .help("add --from now or --from earliest"));
             }
             Start::Earliest
         }
@@ -75,12 +75,13 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
         created: clock.now(),
         types: filter.types_text(),
         not: filter.not_text(),
+        condition: wants.condition.as_ref().map(|condition| condition.as_str().to_owned()),
         shards: args.shards,
         start: definition::resolve(store, clock, start).await?,
         paused: None,
     };
     match definition::create(store, &group, definition).await? {
-        Some(_) => output::note(&format!("made group '{group}': {}", wanted(&filter))),
+        Some(_) => output::note(&format!("made group '{group}': {}", wanted(&wants))),
         None => return Err(exists(&group)),
     }
     Ok(Code::Done)

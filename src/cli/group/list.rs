@@ -61,13 +61,15 @@ fn row(standing: &Standing, session: &Session) -> Vec<String> {
         }
         (None, None) => String::new(),
     };
+    let condition = definition.condition.as_ref().map_or_else(String::new, |text| format!("where {text}"));
+    let notes: Vec<String> = [condition, note].into_iter().filter(|note| !note.is_empty()).collect();
     vec![
         standing.group.to_string(),
         list(&definition.types, "**"),
         list(&definition.not, "-"),
         definition.shards.to_string(),
         start_text(&definition.start, session),
-        note,
+        notes.join("; "),
     ]
 }
 
@@ -85,6 +87,7 @@ fn document(standing: &Standing) -> Value {
         "group": standing.group,
         "types": definition.map(|definition| &definition.types),
         "not": definition.map(|definition| &definition.not),
+        "where": definition.and_then(|definition| definition.condition.as_ref()),
         "shards": definition.map(|definition| definition.shards),
         "start": definition.map(|definition| &definition.start),
         "created": definition.map(|definition| definition.created.to_rfc3339()),

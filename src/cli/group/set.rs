@@ -2,29 +2,31 @@
 
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::ls::FilterArgs;
+use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::watchers::wanted;
-use crate::event::TypeFilter;
+use crate::event::{Condition, TypeFilter, Wants};
 use crate::group::definition::{self, Definition, Paused};
 
 /// Change what a group wants
 ///
-/// What is not given stays: -t replaces the wanted types, --not the unwanted ones (--not '' none at all). Events
-/// that were passed over stay passed over: see evbus group reset.
+/// What is not given stays: -t replaces the wanted types, --not the unwanted ones (--not '' none at all), --where the
+/// condition (--where '' none at all). Events that were passed over stay passed over: see evbus group reset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   evbus group set mail -t 'order.*' -t 'invoice.*'
   evbus group set mail --not 'order.test'
-  evbus group set mail -t '**' --not ''")]
+  evbus group set mail -t '**' --not '' --where ''")]
 pub(super) struct Args {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    condition: WhereArg,
 }
 
 /// Let a group's workers start nothing
@@ -75,14 +77,20 @@ async fn change(
 
 pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     let given = &args.filter;
-    if given.types.is_empty() && given.not.is_empty() {
+    let condition = args.condition.condition()?;
+    if given.types.is_empty() && given.not.is_empty() && args.condition.condition.is_none() {
         return Err(Failure::usage("nothing to change").help(format!("evbus group set {} -t 'PATTERN'", args.name)));
     }
-    let mut now = TypeFilter::default();
+    let mut now = Wants::default();
     let changed = change(opened, &args.name, |definition| {
-        now = changed_filter(definition, given)?;
-        definition.types = now.types_text();
-        definition.not = now.not_text();
+        let types = changed_filter(definition, given)?;
+        definition.types = types.types_text();
+        definition.not = types.not_text();
+        if args.condition.condition.is_some() {
+            definition.condition = condition.as_ref().map(|condition| condition.as_str().to_owned());
+        }
+        let stands = definition.condition.as_deref().map(Condition::parse).transpose()?;
+        now = Wants { types, condition: stands };
         Ok(())
     })
     .await?;
@@ -145,6 +153,7 @@ mod tests {
             created: EventTime::MIN,
             types: owned(&["order.*"]),
             not: owned(&["order.test"]),
+            condition: None,
             shards: 1,
             start: Position::START,
             paused: None,

@@ -61,6 +61,7 @@ fn group(row: &Row, report: &Report) -> Value {
         "rate": row.rate,
         "shards": definition.map(|definition| definition.shards),
         "requests": standing.requests,
+        "unanswered": standing.unanswered(),
         "cost": cost(row.cost()),
         "owners": standing.owners.iter().map(owner).collect::<Vec<_>>(),
         "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({

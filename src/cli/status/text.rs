@@ -31,8 +31,15 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
     }
     text.push_str(&table.to_string());
     for row in &report.groups {
+        let group = &row.standing.group;
         if let Some(line) = trouble(row, report, zone) {
-            text.push_str(&format!("{}: {}\n", row.standing.group, style::escape(&line)));
+            text.push_str(&format!("{group}: {}\n", style::escape(&line)));
+        }
+        if row.standing.unanswered() > 0 {
+            let passed = style::plural(row.standing.unanswered(), "event");
+            text.push_str(&format!(
+                "{group}: where had no answer for {passed}, passed over   evbus group ls {group}\n"
+            ));
         }
     }
     text

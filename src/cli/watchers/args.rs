@@ -25,6 +25,9 @@ pub(in crate::cli) struct RunArgs {
     /// Unwanted types
     #[arg(long, value_name = "PATTERN", requires = "group")]
     not: Vec<String>,
+    /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
+    #[arg(long = "where", value_name = "CEL", requires = "group")]
+    condition: Option<String>,
     /// Where a new group starts: earliest, now, or a time
     #[arg(long, value_name = "START", requires = "group")]
     from: Option<String>,
@@ -115,6 +118,7 @@ impl RunArgs {
         watcher.shell = self.shell.is_some();
         watcher.types.clone_from(&self.types);
         watcher.not.clone_from(&self.not);
+        watcher.condition.clone_from(&self.condition);
         watcher.from = self.from.as_deref().map(|text| StartFrom::parse(text, &session.world)).transpose()?;
         watcher.shards = self.shards;
         watcher.cwd.clone_from(&self.cwd);

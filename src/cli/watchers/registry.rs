@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Opened;
 use crate::cli::style;
 use crate::config::{StartFrom, Watcher};
-use crate::event::{EventTime, TypeFilter};
+use crate::event::{Condition, EventTime, TypeFilter, Wants};
 use crate::group::definition::{self, Definition, Registered, Start};
 use crate::group::{GroupName, read_marker};
 use crate::store::StoreResult;
@@ -19,12 +19,12 @@ pub(in crate::cli) struct Ready {
 /// Finds or makes a watcher's group. `dry`: makes nothing.
 pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
     let store = &*opened.place().store;
-    let filter = TypeFilter::new(&watcher.types, &watcher.not)?;
+    let wants = watcher.wants()?;
     let registered = match definition::find(store, &watcher.group).await? {
         Some(registered) => registered,
-        None => make(&watcher, &filter, opened, dry).await?,
+        None => make(&watcher, &wants.types, opened, dry).await?,
     };
-    agree(&watcher, &filter, &registered.definition)?;
+    agree(&watcher, &wants, &registered.definition)?;
     Ok(Ready { watcher, registered })
 }
 
@@ -43,6 +43,7 @@ async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool
         created: clock.now(),
         types: filter.types_text(),
         not: filter.not_text(),
+        condition: watcher.condition.clone(),
         shards: watcher.shards.unwrap_or(1),
         start: if dry { crate::group::Position::START } else { definition::resolve(store, clock, start).await? },
         paused: None,
@@ -74,15 +75,17 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
 }
 
 /// A group owns its filter: two workers with different ones would pass over each other's events.
-fn agree(watcher: &Watcher, filter: &TypeFilter, definition: &Definition) -> Result<(), Failure> {
+fn agree(watcher: &Watcher, wants: &Wants, definition: &Definition) -> Result<(), Failure> {
     let group = &watcher.group;
-    let theirs = definition.filter(group)?;
-    let given = !(watcher.types.is_empty() && watcher.not.is_empty());
-    if given && theirs != *filter {
-        let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(filter));
-        let flags: Vec<String> = filter.types_text().iter().map(|text| format!("-t '{text}'")).collect();
-        let not: Vec<String> = filter.not_text().iter().map(|text| format!("--not '{text}'")).collect();
-        return Err(Failure::usage(what).help(format!("evbus group set {group} {}", [flags, not].concat().join(" "))));
+    let theirs = definition.wants(group)?;
+    let types_given = !(watcher.types.is_empty() && watcher.not.is_empty());
+    let differs = (types_given && theirs.types != wants.types)
+        || ((types_given || wants.condition.is_some()) && theirs.condition != wants.condition);
+    if differs {
+        let own =
+            Wants { types: if types_given { wants.types.clone() } else { theirs.types.clone() }, ..wants.clone() };
+        let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(&own));
+        return Err(Failure::usage(what).help(set_command(group, &own)));
     }
     if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
         let what = format!(
@@ -96,16 +99,34 @@ fn agree(watcher: &Watcher, filter: &TypeFilter, definition: &Definition) -> Res
     Ok(())
 }
 
+/// The command that makes a group want this.
+pub(in crate::cli) fn set_command(group: &GroupName, wants: &Wants) -> String {
+    let types = wants.types.types_text();
+    let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
+    let mut flags: Vec<String> = types.iter().map(|text| format!("-t '{text}'")).collect();
+    flags.extend(wants.types.not_text().iter().map(|text| format!("--not '{text}'")));
+    let condition = wants.condition.as_ref().map_or("", Condition::as_str);
+    flags.push(format!("--where '{}'", condition.replace('\'', "'\\''")));
+    if condition.is_empty() {
+        flags.pop();
+    }
+    format!("evbus group set {group} {}", flags.join(" "))
+}
+
 fn shards_text(shards: u16) -> String {
     style::plural(u64::from(shards), "shard")
 }
 
 /// A filter in words.
-pub(in crate::cli) fn wanted(filter: &TypeFilter) -> String {
+pub(in crate::cli) fn wanted(wants: &Wants) -> String {
+    let filter = &wants.types;
     let types = filter.types_text();
     let mut text = if types.is_empty() { "every type".to_owned() } else { format!("'{}'", types.join(",")) };
     if !filter.not_text().is_empty() {
         text = format!("{text} but not '{}'", filter.not_text().join(","));
+    }
+    if let Some(condition) = &wants.condition {
+        text = format!("{text} where {}", condition.as_str());
     }
     text
 }

@@ -170,8 +170,11 @@ impl Worker {
             return;
         }
         let was = self.paused();
-        match registered.definition.filter(&self.desk.group) {
-            Ok(filter) => self.desk.filter = Rc::new(filter),
+        match registered.definition.wants(&self.desk.group) {
+            Ok(Wants { types, condition }) => {
+                self.desk.filter = Rc::new(types);
+                self.desk.condition = condition;
+            }
             Err(error) => {
                 self.failure.get_or_insert(error);
                 return;
@@ -204,11 +207,17 @@ impl Worker {
             return;
         }
         let (succeeded, took) = ran.success();
+        let passed_over = matches!(ran, Ran::PassedOver(_));
+        if let Ran::PassedOver(why) = &ran {
+            self.pass_over(number, epoch, name, why.as_deref());
+        }
         let judged = run::judge(ran, name, attempt, &self.settings.retry, wall, self.desk.place.clock.random());
         match &judged {
             run::Judged::Verdict(verdict) => {
                 self.unstall();
-                self.report_verdict(name, attempt, verdict, took);
+                if !passed_over {
+                    self.report_verdict(name, attempt, verdict, took);
+                }
             }
             run::Judged::Unread(why) => self.report(Fact::Stalled { why }),
             run::Judged::NotStarted(why) => self.stall(why),
@@ -218,6 +227,15 @@ impl Worker {
             run::Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
             run::Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
             run::Judged::NotStarted(_) => shard.settle(name, Verdict::Again, false, now),
+        }
+    }
+
+    /// The group's condition does not hold for the event, or cannot be answered, which is counted.
+    fn pass_over(&mut self, number: u16, epoch: u64, name: &EventName, why: Option<&str>) {
+        self.summary.passed_over += 1;
+        self.report(Fact::PassedOver { name, why });
+        if let Some(shard) = self.owned(number, epoch).filter(|_| why.is_some()) {
+            shard.marker.unanswered += 1;
         }
     }
 

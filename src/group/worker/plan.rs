@@ -156,6 +156,7 @@ impl Worker {
             place: self.desk.place.clone(),
             group: self.desk.group.clone(),
             filter: Rc::clone(&self.desk.filter),
+            condition: self.desk.condition.clone(),
             handler: Rc::clone(&self.handler),
             epoch,
             max_attempts: self.settings.retry.max_attempts,
