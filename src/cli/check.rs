@@ -163,7 +163,10 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
             }
         }
         out.flush()?;
-        super::watchers::check_commands(&config.watchers, session)?;
+        for watcher in &config.watchers {
+            super::watchers::check_command(watcher, session)
+                .map_err(|failure| failure.after(&format!("watcher '{}'", watcher.name)))?;
+        }
         opened?;
         let differs = plans.iter().any(|plan| matches!(plan.group, GroupState::Differs(_)));
         Ok(if differs { Code::Usage } else { Code::Done })

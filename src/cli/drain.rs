@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::output::{self, Out};
 use super::reporter::id_of;
 use super::session::{Needs, Opened, Session, block_on};
-use super::watchers::{self, Ended, Ready, RunArgs};
+use super::watchers::{self, Ended, Ready, RunArgs, Starting};
 use super::{style, times};
 use crate::bus::read;
 use crate::config::{Watcher, World};
@@ -47,16 +47,21 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let watchers = args.run.watchers(&session, "drain")?;
     let span = args.span.as_deref().map(times::parse_duration).transpose()?;
     let mode = Mode::Drain { wait: args.wait, most: args.max, span };
-    watchers::check_commands(&watchers, &session)?;
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
         if args.run.dry_run {
             return dry_run(watchers, &opened).await;
         }
-        let mut ready = Vec::new();
+        let mut starting = Starting::new(&watchers);
         for watcher in watchers {
-            ready.push(watchers::prepare(watcher, &opened, false).await?);
+            let name = watcher.name.clone();
+            let start = async {
+                watchers::check_command(&watcher, &session)?;
+                watchers::prepare(watcher, &opened, false).await
+            };
+            starting.take(&name, start.await)?;
         }
+        let Starting { ready, code: started, .. } = starting;
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
@@ -70,7 +75,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         };
         let took = session.clock.elapsed().saturating_sub(begun);
         let worth_telling = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
-        let code = tell(ended, &args, took, &session.world);
+        let code = tell(ended, started, &args, took, &session.world);
         if let Some(requests) = opened.place().store.requests().filter(|_| worth_telling && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));
         }
@@ -79,11 +84,10 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 /// One line for each watcher that did something, and the exit code of them all.
-fn tell(ended: Vec<Ended>, args: &Args, took: Duration, world: &World) -> Code {
-    let mut code = Code::Done;
+fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &World) -> Code {
     for Ended { watcher, outcome } in ended {
         match outcome {
-            Err(error) => code = Failure::from(error).after(&format!("watcher '{}' ended", watcher.name)).tell(),
+            Err(failed) => code = failed,
             Ok(summary) => {
                 let failed = summary.retries + summary.dead > 0 || summary.stalled.is_some();
                 let worth_telling = summary.done > 0

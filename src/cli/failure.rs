@@ -72,6 +72,11 @@ impl Failure {
         Self { code: Code::Usage, message, help, verbatim: false }
     }
 
+    /// The exit code that it asks for.
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
     /// Prints it and gives the exit code.
     pub(super) fn tell(self) -> Code {
         if self.verbatim {

@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
-use super::watchers::{self, Ready, RunArgs};
+use super::watchers::{self, Ready, RunArgs, Starting};
 use crate::group::worker::{Mode, Stop};
 use crate::store::dir::Execution;
 
@@ -32,20 +32,25 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let watchers = args.run.watchers(&session, "watch")?;
-    watchers::check_commands(&watchers, &session)?;
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
         if args.run.dry_run {
             return super::drain::dry_run(watchers, &opened).await;
         }
-        let mut ready = Vec::new();
+        let mut starting = Starting::new(&watchers);
         for watcher in watchers {
-            let next = watchers::prepare(watcher, &opened, false).await?;
-            if !args.run.quiet {
-                announce(&next, &opened).await?;
-            }
-            ready.push(next);
+            let name = watcher.name.clone();
+            let start = async {
+                watchers::check_command(&watcher, &session)?;
+                let ready = watchers::prepare(watcher, &opened, false).await?;
+                if !args.run.quiet {
+                    announce(&ready, &opened).await?;
+                }
+                Ok(ready)
+            };
+            starting.take(&name, start.await)?;
         }
+        let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
         let printer = args.run.printer(&session, true);
         let ended = tokio::select! {
@@ -56,10 +61,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
                 return Ok(Code::Done);
             }
         };
-        let mut code = Code::Done;
         for watcher in ended {
-            if let Err(error) = watcher.outcome {
-                code = Failure::from(error).after(&format!("watcher '{}' ended", watcher.watcher.name)).tell();
+            if let Err(failed) = watcher.outcome {
+                code = failed;
             }
         }
         Ok(code)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use super::exit::Code;
 use super::failure::Failure;
 use super::reporter::{LogFormat, Printer};
 use super::session::{Opened, Session};
@@ -16,7 +17,6 @@ use crate::group::lease::Lease;
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
 use crate::handler::{Command, CommandHandler, Guard, Handler};
-use crate::store::StoreError;
 
 mod args;
 mod process;
@@ -31,27 +31,54 @@ pub(super) use stop::on_signals;
 /// Between TERM and KILL at a handler's time limit.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How one watcher ended.
+/// How one watcher ended: what it did, or the exit code that its failure, which was told, asks for.
 pub(super) struct Ended {
     pub(super) watcher: Watcher,
-    pub(super) outcome: Result<Summary, StoreError>,
+    pub(super) outcome: Result<Summary, Code>,
 }
 
-/// Checks every command before anything starts.
-pub(super) fn check_commands(watchers: &[Watcher], session: &Session) -> Result<(), Failure> {
-    for watcher in watchers {
-        let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world));
-        let handler = CommandHandler::new(command(watcher), Rc::clone(&session.clock), printer);
-        handler.check().map_err(|why| {
-            let (why, help) = split_help(&why);
-            let failure = Failure::usage(format!("watcher '{}': {why}", watcher.name));
-            match help {
-                Some(help) => failure.help(help),
-                None => failure,
-            }
-        })?;
+/// The watchers of one process as they start. One that cannot is told, and holds up no other.
+pub(super) struct Starting {
+    alone: bool,
+    pub(super) ready: Vec<Ready>,
+    /// Of the first that could not start.
+    pub(super) code: Code,
+}
+
+impl Starting {
+    pub(super) fn new(watchers: &[Watcher]) -> Self {
+        Self { alone: watchers.len() == 1, ready: Vec::new(), code: Code::Done }
     }
-    Ok(())
+
+    /// Takes in how the start of a watcher went. Fails where that is everybody's matter: it is the only one, or the bus
+    /// cannot be reached.
+    pub(super) fn take(&mut self, name: &str, started: Result<Ready, Failure>) -> Result<(), Failure> {
+        match started {
+            Ok(ready) => self.ready.push(ready),
+            Err(failure) if self.alone || failure.code() == Code::TryAgain => return Err(failure),
+            Err(failure) => {
+                let code = failure.after(&format!("watcher '{name}' is not run")).tell();
+                if self.code == Code::Done {
+                    self.code = code;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a watcher's command before anything starts.
+pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
+    let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world));
+    let handler = CommandHandler::new(command(watcher), Rc::clone(&session.clock), printer);
+    handler.check().map_err(|why| {
+        let (why, help) = split_help(&why);
+        let failure = Failure::usage(why);
+        match help {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    })
 }
 
 /// A one-line reason and the cure that it ends with.
@@ -107,6 +134,9 @@ pub(super) async fn run_all(
                 Ok(worker) => worker.run().await,
                 Err(error) => Err(error),
             };
+            // At once: the others may go on for months.
+            let told = |error| Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell();
+            let outcome = outcome.map_err(told);
             Ended { watcher: ready.watcher, outcome }
         }
     });

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::support::{Home, signal, sorted, unique, until};
+use super::support::{Home, Ran, signal, sorted, unique, until};
 
 /// Appends the event's id to `seen`.
 const NOTE: &str = "echo $EVBUS_ID >> seen";
@@ -324,4 +324,32 @@ fn check_explains_what_a_condition_says() {
     assert!(check("data.width > 256").exits(0).out.contains("and 'data.width > 256' holds"));
     assert!(check("data.width > 999").exits(1).out.contains("but 'data.width > 999' does not hold"));
     assert!(check("data.nope > 1").exits(1).out.contains("has no answer, which counts as false: No such key: nope"));
+}
+
+#[test]
+fn a_watcher_that_cannot_start_or_fails_holds_up_no_other() {
+    let home = Home::new();
+    home.file(
+        "evbus.toml",
+        "[watchers.good]\nshell = 'echo $EVBUS_ID >> seen'\n[watchers.lost]\ncommand = ['no-such-program']\n\
+         [watchers.torn]\nshell = 'true'\n[watchers.bad]\nshell = 'exit 1'\n",
+    );
+    home.run(&["group", "create", "torn"]).exits(0);
+    home.file("bus/groups/torn.json.9", "{");
+    let ids = home.emit_many("t", 2);
+    for group in ["good", "lost", "bad"] {
+        home.run(&["group", "create", group, "--from", "earliest"]).exits(0);
+    }
+    let drain = home.run(&["drain"]).exits(2);
+    assert!(drain.err.contains("watcher 'lost' is not run: "), "{}", drain.err);
+    assert!(drain.err.contains("watcher 'torn' is not run: groups/torn.json cannot be read"), "{}", drain.err);
+    assert!(drain.err.contains("bad: 0 done, 2 retries"), "{}", drain.err);
+    assert_eq!(sorted(home.lines("seen")), sorted(ids.clone()));
+    let watch = home.spawn(&["watch", "-q"]);
+    let more = home.emit_many("t", 2);
+    until("the good one works", || home.lines("seen").len() == 4);
+    signal(&watch, "TERM");
+    let watch = Ran::of(watch.wait_with_output().unwrap());
+    assert!(watch.err.contains("watcher 'lost' is not run"), "{}", watch.err);
+    assert_eq!(sorted(home.lines("seen")), sorted([ids, more].concat()));
 }
