@@ -4,9 +4,11 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
+use super::style;
 use crate::event::Event;
 use crate::store::dir::Execution;
 
+mod field;
 mod lookup;
 mod standing;
 
@@ -21,35 +23,42 @@ const NAMED: usize = 5;
 Examples:
   evbus get 20261123T021530-7kq3f9x2m7qa5w
   evbus get 20261123T0215 | jq .data
-  evbus get invoice-42 --source //shop")]
+  evbus get invoice-42 --source //shop
+  evbus get 20261123T021530-7kq3f9x2m7qa5w --field data.customer.name
+  evbus get --field data.path                        # in a handler: of its own event")]
 pub(super) struct Args {
-    /// The event's id, or the beginning of it
+    /// The event's id, or the beginning of it; in a handler, its own event without one
     #[arg(value_name = "ID")]
-    id: String,
+    id: Option<String>,
+    /// Print only this field, such as data.path or data.items.0: a string without its quotes
+    #[arg(long, value_name = "PATH")]
+    field: Option<String>,
     /// The event's source, for an id that its emitter made up
     #[arg(long, value_name = "URI")]
     source: Option<String>,
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let Some(id) = &args.id else { return of_this_handler(&args, &session) };
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let place = opened.place();
-        let names = lookup::find(place, &args.id, args.source.as_deref()).await?;
+        let names = lookup::find(place, id, args.source.as_deref()).await?;
         let Some((name, rest)) = names.split_first() else {
-            return Err(Failure::failed(format!("no event '{}' on {}", args.id, opened.address)).help(
-                match args.source {
-                    Some(_) => "evbus ls lists what there is",
-                    None => "evbus ls lists what there is; an id that its emitter made up may need its --source",
-                },
-            ));
+            return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match args.source {
+                Some(_) => "evbus ls lists what there is",
+                None => "evbus ls lists what there is; an id that its emitter made up may need its --source",
+            }));
         };
         if !rest.is_empty() {
-            return Err(ambiguous(place, &args.id, &names).await?);
+            return Err(ambiguous(place, id, &names).await?);
         }
         let Some(object) = place.store.get(&name.key()).await? else {
-            return Err(Failure::failed(format!("event '{}' was pruned just now", args.id)));
+            return Err(Failure::failed(format!("event '{id}' was pruned just now")));
         };
+        if let Some(path) = &args.field {
+            return print_field(&object.bytes, path);
+        }
         let mut out = Out::new();
         out.bytes(&object.bytes)?;
         if !object.bytes.ends_with(b"\n") && output::on_terminal() {
@@ -65,6 +74,35 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         }
         Ok(Code::Done)
     })
+}
+
+/// The event for which this process was started, from the file that its worker has named.
+fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
+    let Some(file) = session.world.var("EVBUS_FILE") else {
+        return Err(
+            Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").help("evbus ls")
+        );
+    };
+    let bytes = std::fs::read(file)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.to_string_lossy())))?;
+    if let Some(path) = &args.field {
+        return print_field(&bytes, path);
+    }
+    let mut out = Out::new();
+    out.bytes(&bytes)?;
+    out.flush()?;
+    Ok(Code::Done)
+}
+
+fn print_field(document: &[u8], path: &str) -> Result<Code, Failure> {
+    let text = String::from_utf8_lossy(document);
+    let value =
+        field::at(&text, path).map_err(|why| Failure::failed(format!("the event has no field '{path}'{why}")))?;
+    let mut out = Out::new();
+    let shown = if output::on_terminal() { style::escape(&value) } else { value.as_str().into() };
+    out.line(&shown)?;
+    out.flush()?;
+    Ok(Code::Done)
 }
 
 /// The error that names the events a prefix could mean.

@@ -353,3 +353,16 @@ fn a_watcher_that_cannot_start_or_fails_holds_up_no_other() {
     assert!(watch.err.contains("watcher 'lost' is not run"), "{}", watch.err);
     assert_eq!(sorted(home.lines("seen")), sorted([ids, more].concat()));
 }
+
+#[test]
+fn a_handler_reads_one_field_of_its_event() {
+    let home = Home::new();
+    let id = home.run(&["emit", "t", "{\"path\":\"/a b\",\"n\":[1,2.50]}"]).exits(0).lines().remove(0);
+    assert_eq!(home.run(&["get", &id, "--field", "data.n.1"]).exits(0).out, "2.50\n");
+    home.run(&["get", &id, "--field", "data.no"]).exits(1).says("no field 'data.no'; data has n, path", "");
+    home.run(&["get", "--field", "data.path"]).exits(2).says("which event?", "evbus ls");
+    let line = "$EVBUS get --field data.path > path; $EVBUS get | cmp - $EVBUS_FILE";
+    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", line]).exits(0);
+    assert_eq!(home.lines("path"), ["/a b"]);
+    assert!(home.run(&["status"]).exits(0).out.contains("ok"));
+}
