@@ -1,5 +1,6 @@
 //! The same bus in a bucket, on real servers: the main job, and what is wrong with a bucket.
 
+use super::proxy::{self, Habits};
 use super::s3;
 use super::support::{Home, Ran, signal, sorted, unique, until};
 
@@ -173,4 +174,71 @@ fn no_bus_is_made_where_conditions_are_ignored() {
     let home = Home::at_bucket(&s3::rclone().endpoint, "unfit");
     home.run(&["init"]).exits(1).says("cannot carry a bus: create: two creators of one key both won", "conditional");
     home.run(&["ls"]).exits(2).says("no bus at", "");
+}
+
+/// A policy of SECURITY.md, by the heading that it stands under.
+fn policy(heading: &str) -> serde_json::Value {
+    let text = include_str!("../../SECURITY.md");
+    let (_, after) = text.split_once(&format!("**{heading}.**")).unwrap();
+    let json = after.split("```").nth(1).unwrap().strip_prefix("json").unwrap();
+    serde_json::from_str(json).unwrap()
+}
+
+/// Whether a policy, written for the prefix `prod`, allows an action on what lies at a key.
+fn allows(policy: &serde_json::Value, action: &str, key: &str) -> bool {
+    let resource = format!("arn:aws:s3:::acme-events/{key}");
+    let fits = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(start) => resource.starts_with(start),
+        None => resource == pattern || (action == "s3:ListBucket" && pattern == "arn:aws:s3:::acme-events"),
+    };
+    let any = |list: &serde_json::Value, fits: &dyn Fn(&str) -> bool| {
+        list.as_array().unwrap().iter().any(|item| fits(item.as_str().unwrap()))
+    };
+    let statements = policy["Statement"].as_array().unwrap();
+    statements.iter().any(|of| any(&of["Action"], &|given| given == action) && any(&of["Resource"], &fits))
+}
+
+#[test]
+fn the_policies_allow_what_is_done_and_no_more_is_done() {
+    let server = s3::seaweedfs();
+    let admin = Home::at_bucket(&server.endpoint, "prod");
+    admin.run(&["init"]).exits(0);
+    admin.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
+    let judged = |proxy: &proxy::Running, heading: &str| {
+        let policy = policy(heading);
+        for proxy::Seen { method, target, body } in proxy.seen() {
+            let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+            let key = path.trim_start_matches('/').trim_start_matches(s3::BUCKET).trim_start_matches('/');
+            let (action, keys) = match (method.as_str(), query.contains("list-type=")) {
+                ("GET", true) => ("s3:ListBucket", vec![key]),
+                ("GET", false) => ("s3:GetObject", vec![key]),
+                ("PUT", _) => ("s3:PutObject", vec![key]),
+                // Several at a time, named in the body (Amazon S3 API reference, DeleteObjects).
+                ("POST", _) => {
+                    let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+                    ("s3:DeleteObject", keys.collect())
+                }
+                _ => ("s3:DeleteObject", vec![key]),
+            };
+            assert!(!keys.is_empty(), "{method} {target} {body}");
+            for key in keys {
+                assert!(allows(&policy, action, key), "{heading}: {method} {key}");
+            }
+        }
+        assert!(!proxy.seen().is_empty());
+    };
+    let emits = proxy::start(&server.endpoint, Habits::default());
+    let emitter = Home::at_bucket(&emits.endpoint, "prod");
+    emitter.emit_many("t", 20);
+    for _ in 0..2 {
+        emitter.run(&["emit", "t", "--id", "mine"]).exits(0);
+    }
+    judged(&emits, "Emit only");
+    let consumes = proxy::start(&server.endpoint, Habits::default());
+    let consumer = Home::at_bucket(&consumes.endpoint, "prod");
+    let drain = |line: &str| consumer.run(&["drain", "-g", "g", "--max-attempts", "1", "--shell", line]).exits(0);
+    assert!(drain("exit 1").err.contains("21 dead"));
+    admin.run(&["dead", "redrive", "g", "--all", "--yes"]).exits(0);
+    assert!(drain("true").err.contains("21 done"));
+    judged(&consumes, "Consume only");
 }

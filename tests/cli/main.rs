@@ -8,6 +8,8 @@
     reason = "a test ends by panicking"
 )]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/s3.rs"]
 mod s3;
 

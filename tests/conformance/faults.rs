@@ -60,7 +60,7 @@ fn schedule(seed: u64) {
     let (late, shreds) = (seed.is_multiple_of(3), seed.is_multiple_of(2));
     let server = if shreds { s3::ministack() } else { s3::seaweedfs() };
     let late_by = late.then_some(Duration::from_millis(2_500));
-    let proxy = proxy::start(&server.endpoint, Habits { seed, late: late_by, shreds });
+    let proxy = proxy::start(&server.endpoint, Habits { faulty: true, seed, late: late_by, shreds });
     let lease = if late { Lease { length: Duration::from_secs(2) } } else { Lease::default() };
     let bucket = s3::Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
     let place = || Place { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };

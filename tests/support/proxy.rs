@@ -1,5 +1,7 @@
-//! Between a client and a real server: refuses, breaks off, answers late, loses the answers to writes that were applied,
+//! Between a client and a real server: keeps count, and where it is to be faulty, refuses, breaks off, answers late, loses the answers to writes that were applied,
 //! and hands out listings in shreds. What happens to which request, a seed decides.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -16,9 +18,20 @@ pub fn next(state: &AtomicU64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    pub body: String,
+}
+
 /// What a proxy may do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Habits {
+    /// Whether it does any of this; else it only keeps count.
+    pub faulty: bool,
     /// Which of its whims come when.
     pub seed: u64,
     /// Some requests, or their answers, are held back so long.
@@ -52,6 +65,7 @@ struct Proxy {
     habits: Habits,
     state: AtomicU64,
     over: AtomicBool,
+    seen: Mutex<Vec<Seen>>,
     /// What listings that were answered with nothing had asked for.
     emptied: Mutex<HashMap<u64, String>>,
 }
@@ -61,6 +75,13 @@ pub struct Running {
     pub endpoint: String,
     address: std::net::SocketAddr,
     proxy: Arc<Proxy>,
+}
+
+impl Running {
+    /// Each request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.proxy.seen.lock().unwrap().clone()
+    }
 }
 
 impl Drop for Running {
@@ -80,6 +101,7 @@ pub fn start(endpoint: &str, habits: Habits) -> Running {
         habits,
         state: AtomicU64::new(habits.seed),
         over: AtomicBool::new(false),
+        seen: Mutex::default(),
         emptied: Mutex::default(),
     });
     let serving = Arc::clone(&proxy);
@@ -99,6 +121,9 @@ impl Proxy {
     fn fault(&self, write: bool, listing: bool) -> Fault {
         let state = &self.state;
         let late = self.habits.late.is_some();
+        if !self.habits.faulty {
+            return Fault::None;
+        }
         match next(state) % 200 {
             0..5 => Fault::Refused("503 Slow Down"),
             5..8 if write => Fault::Refused("409 Conflict"),
@@ -123,6 +148,10 @@ impl Proxy {
         let request = self.unemptied(request(&mut client)?);
         let (write, listing) = (request.starts_with(b"PUT "), target(&request)?.contains("list-type="));
         let status = |text: &str| format!("HTTP/1.1 {text}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let method = String::from_utf8_lossy(request.split(|byte| *byte == b' ').next()?).into_owned();
+        let body = request.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |end| end + 4);
+        let body = String::from_utf8_lossy(&request[body..]).into_owned();
+        self.seen.lock().unwrap().push(Seen { method, target: target(&request)?.to_owned(), body });
         let answer = match self.fault(write, listing) {
             Fault::Refused(text) => status(text).into_bytes(),
             Fault::BrokenOff => return client.shutdown(Shutdown::Both).ok(),
