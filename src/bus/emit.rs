@@ -106,6 +106,11 @@ impl Emitter {
         Self { place, patience, last: EventTime::MIN, seen: EventTime::MIN }
     }
 
+    /// So many events are best emitted together.
+    pub fn batch(&self) -> usize {
+        self.place.store.profile().batch
+    }
+
     /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe. After an error some of them may
     /// be there, unacknowledged.
     pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Receipt>> {

@@ -287,6 +287,8 @@ impl Store for DirStore {
             commit_gap: Duration::from_millis(10),
             hold: Duration::from_mins(1),
             poll: (Duration::from_millis(200), Duration::from_secs(5)),
+            // They share one wait for the disk.
+            batch: 512,
             scans_folders: true,
         }
     }

@@ -132,6 +132,8 @@ pub struct Profile {
     pub hold: Duration,
     /// The hot poll starts at the first and grows to the second.
     pub poll: (Duration, Duration),
+    /// So many events of a bulk emit are put and acknowledged together.
+    pub batch: usize,
     /// Whether a listing costs what its last folder holds, and not only what it returns.
     pub scans_folders: bool,
 }

@@ -47,6 +47,8 @@ pub const PROFILE: Profile = Profile {
     commit_gap: Duration::from_secs(1),
     hold: Duration::from_secs(5),
     poll: (Duration::from_millis(200), Duration::from_secs(30)),
+    // Each batch ends with a few puts that have the line to themselves.
+    batch: 1_024,
     scans_folders: false,
 };
 

@@ -46,6 +46,7 @@ fn memory() -> Bench {
         commit_gap: Duration::ZERO,
         hold: Duration::ZERO,
         poll: (Duration::ZERO, Duration::ZERO),
+        batch: 512,
         scans_folders: false,
     };
     let store = MemoryStore::new(Rc::new(Contents::default()), Rc::new(Calm), profile);

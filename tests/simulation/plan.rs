@@ -85,6 +85,7 @@ impl Plan {
             hold: Duration::from_secs(if bucket { 5 } else { 60 }),
             commit_gap: if bucket { Duration::from_secs(1) } else { Duration::ZERO },
             poll: (Duration::from_millis(200), Duration::from_secs(30)),
+            batch: 512,
             scans_folders: !bucket && dice.chance(0.5),
         };
         let retry = Retry {

@@ -13,10 +13,7 @@ use crate::cli::output::{self, Out};
 use crate::cli::progress::Progress;
 use crate::cli::style;
 
-/// So many events share one wait for the disk.
-const BATCH: usize = 512;
-
-/// And so many bytes, so that large events do not fill the memory.
+/// A batch holds no more bytes than this, so that large events do not fill the memory.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Where the lines come from.
@@ -92,7 +89,7 @@ async fn emit_all<R: Read + AsFd>(
     let mut end = Ok(false);
     while matches!(end, Ok(false)) {
         let mut batch: Vec<Draft> = Vec::new();
-        end = fill(args, maker, &mut lines, &mut batch, &mut progress);
+        end = fill(args, maker, &mut lines, &mut batch, emitter.batch(), &mut progress);
         // What came before a bad line is good.
         let receipts = emitter.emit(&batch).await.map_err(|error| told(Failure::from(error), acknowledged))?;
         print(&mut out, args.print(), &batch, &receipts).map_err(|failure| told(failure, acknowledged))?;
@@ -108,10 +105,11 @@ fn fill<R: Read + AsFd>(
     maker: &Maker,
     lines: &mut Lines<R>,
     batch: &mut Vec<Draft>,
+    most: usize,
     progress: &mut Progress,
 ) -> Result<bool, Failure> {
     let mut bytes = 0;
-    while batch.len() < BATCH && bytes < BATCH_BYTES && (batch.is_empty() || lines.ready()) {
+    while batch.len() < most && bytes < BATCH_BYTES && (batch.is_empty() || lines.ready()) {
         let Some(line) = lines.next()? else { return Ok(true) };
         let draft = draft(args, maker, &line).map_err(|failure| failure.after(&format!("line {}", lines.number)))?;
         bytes += draft.size();
