@@ -185,6 +185,19 @@ struct Maker {
     extensions: Vec<(String, String)>,
 }
 
+/// Whether a text is a `traceparent` (W3C Trace Context § 3.2.2): what is none is not passed on.
+fn is_trace_parent(text: &str) -> bool {
+    let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    lengths == [2, 32, 16, 2]
+        && parts.iter().all(|part| hex(part))
+        && parts[0] != "ff"
+        && !zero(parts[1])
+        && !zero(parts[2])
+}
+
 impl Maker {
     fn new(args: &Args, session: &Session, opened: &Opened) -> Result<Self, Failure> {
         let world = &session.world;
@@ -205,6 +218,12 @@ impl Maker {
             if let Some(value) = var(variable).filter(|_| !extensions.iter().any(|(given, _)| given == name)) {
                 extensions.push((name.to_owned(), value.to_owned()));
             }
+        }
+        // And which trace it belongs to (CloudEvents distributed tracing extension).
+        let given = extensions.iter().any(|(name, _)| name == "traceparent");
+        if let Some(parent) = var("TRACEPARENT").filter(|parent| !given && is_trace_parent(parent)) {
+            extensions.push(("traceparent".to_owned(), parent.to_owned()));
+            extensions.extend(var("TRACESTATE").map(|state| ("tracestate".to_owned(), state.to_owned())));
         }
         Ok(Self {
             clock: Rc::clone(&session.clock),
@@ -311,4 +330,25 @@ fn open(path: &str, cwd: &Path) -> Result<std::fs::File, Failure> {
 fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_a_trace_parent_is_passed_on() {
+        assert!(is_trace_parent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for text in [
+            "",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "$(reboot)",
+        ] {
+            assert!(!is_trace_parent(text), "{text}");
+        }
+    }
 }

@@ -97,7 +97,10 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
 
 fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
     let time = event.time().map_or_else(|| launch.name.time().to_rfc3339(), str::to_owned);
-    vec![
+    // CloudEvents distributed tracing extension: as tracing tools expect it of a process.
+    let trace = [("TRACEPARENT", "traceparent"), ("TRACESTATE", "tracestate")];
+    let trace = trace.into_iter().filter_map(|(name, of)| Some((name, event.attribute(of)?.into_owned())));
+    let vars = [
         ("EVBUS_ID", event.id().to_owned()),
         ("EVBUS_TYPE", event.type_().to_owned()),
         ("EVBUS_SOURCE", event.source().to_owned()),
@@ -110,7 +113,8 @@ fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, Strin
         ("EVBUS_EPOCH", task.epoch.to_string()),
         ("EVBUS_URL", task.url.clone()),
         ("EVBUS_CORRELATIONID", event.attribute("correlationid").unwrap_or(event.id().into()).into_owned()),
-    ]
+    ];
+    vars.into_iter().chain(trace).collect()
 }
 
 /// What a run means.

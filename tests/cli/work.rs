@@ -366,3 +366,20 @@ fn a_handler_reads_one_field_of_its_event() {
     assert_eq!(home.lines("path"), ["/a b"]);
     assert!(home.run(&["status"]).exits(0).out.contains("ok"));
 }
+
+#[test]
+fn a_trace_goes_from_event_to_handler_to_event() {
+    let home = Home::new();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    home.shell(&format!(
+        "TRACEPARENT={parent} TRACESTATE=a=b $EVBUS emit first; TRACEPARENT=nonsense $EVBUS emit other"
+    ));
+    let line = "echo $EVBUS_TYPE $TRACEPARENT $TRACESTATE >> seen; [ $EVBUS_TYPE != first ] || $EVBUS emit second";
+    for _ in 0..2 {
+        home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", line]).exits(0);
+    }
+    assert_eq!(
+        sorted(home.lines("seen")),
+        [format!("first {parent} a=b"), "other".to_owned(), format!("second {parent} a=b")]
+    );
+}
