@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::ls::{FilterArgs, WhereArg};
 use super::output::Out;
 use super::session::{Needs, Opened, Session, block_on};
-use super::watchers::{set_command as group_set, wanted};
+use super::watchers::{set_command, wanted};
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::config::Watcher;
@@ -125,8 +125,8 @@ enum GroupState {
     New(u64),
     /// The group is there and agrees; so many stored events match.
     Agrees(u64),
-    /// The group is there and wants something else, or has other shards.
-    Differs(String),
+    /// The group is there and wants something else (what), or has other shards.
+    Differs(String, Option<Box<Wants>>),
 }
 
 fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
@@ -168,7 +168,7 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
                 .map_err(|failure| failure.after(&format!("watcher '{}'", watcher.name)))?;
         }
         opened?;
-        let differs = plans.iter().any(|plan| matches!(plan.group, GroupState::Differs(_)));
+        let differs = plans.iter().any(|plan| matches!(plan.group, GroupState::Differs(..)));
         Ok(if differs { Code::Usage } else { Code::Done })
     })
 }
@@ -181,8 +181,10 @@ async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Wants) -> Resul
     let theirs = found.definition.wants(&watcher.group)?;
     let shards = found.definition.shards;
     Ok(match watcher.shards {
-        _ if theirs != *wants => GroupState::Differs(format!("wants {}", wanted(&theirs))),
-        Some(own) if own != shards => GroupState::Differs(format!("has {}", style::plural(u64::from(shards), "shard"))),
+        _ if theirs != *wants => GroupState::Differs(format!("wants {}", wanted(&theirs)), Some(Box::new(theirs))),
+        Some(own) if own != shards => {
+            GroupState::Differs(format!("has {}", style::plural(u64::from(shards), "shard")), None)
+        }
         _ => GroupState::Agrees(matching),
     })
 }
@@ -203,7 +205,10 @@ fn text(plan: &Plan<'_>) -> String {
         }
         GroupState::New(n) => format!("new; {}", events(n)),
         GroupState::Agrees(n) => format!("there; {}", events(n)),
-        GroupState::Differs(how) => format!("there, but it {how}{}", set_command(plan)),
+        GroupState::Differs(how, None) => format!("there, but it {how}"),
+        GroupState::Differs(how, Some(theirs)) => {
+            format!("there, but it {how}   {}", set_command(group, &plan.wants, theirs))
+        }
     };
     let command = if watcher.shell { watcher.argv.last().cloned().unwrap_or_default() } else { watcher.argv.join(" ") };
     let retry = &watcher.retry;
@@ -226,22 +231,13 @@ fn text(plan: &Plan<'_>) -> String {
     lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
 }
 
-/// The command that makes the group agree; nothing where only its shards differ, which are fixed.
-fn set_command(plan: &Plan<'_>) -> String {
-    let differs = matches!(&plan.group, GroupState::Differs(how) if how.starts_with("wants"));
-    if !differs {
-        return String::new();
-    }
-    format!("   {}", group_set(&plan.watcher.group, &plan.wants))
-}
-
 fn document(plan: &Plan<'_>) -> Value {
     let watcher = plan.watcher;
     let (state, matching, why) = match &plan.group {
         GroupState::Unknown => ("unknown", None, None),
         GroupState::New(n) => ("new", Some(n), None),
         GroupState::Agrees(n) => ("there", Some(n), None),
-        GroupState::Differs(how) => ("differs", None, Some(how)),
+        GroupState::Differs(how, _) => ("differs", None, Some(how)),
     };
     json!({
         "watcher": watcher.name,

@@ -50,7 +50,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
         if args.run.dry_run {
-            return dry_run(watchers, &opened).await;
+            return dry_run(watchers, &opened, &session).await;
         }
         let mut starting = Starting::new(&watchers);
         for watcher in watchers {
@@ -139,9 +139,10 @@ fn in_words(summary: &Summary, world: &World) -> String {
 }
 
 /// Shows what would run, and changes nothing.
-pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened, session: &Session) -> Result<Code, Failure> {
     let mut out = Out::new();
     for watcher in watchers {
+        watchers::check_command(&watcher, session)?;
         let ready = watchers::prepare(watcher, opened, true).await?;
         for line in would_run(&ready, opened).await? {
             out.line(&line)?;

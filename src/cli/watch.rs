@@ -35,7 +35,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
         if args.run.dry_run {
-            return super::drain::dry_run(watchers, &opened).await;
+            return super::drain::dry_run(watchers, &opened, &session).await;
         }
         let mut starting = Starting::new(&watchers);
         for watcher in watchers {

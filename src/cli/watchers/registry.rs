@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Opened;
 use crate::cli::style;
 use crate::config::{StartFrom, Watcher};
-use crate::event::{Condition, EventTime, TypeFilter, Wants};
+use crate::event::{EventTime, TypeFilter, Wants};
 use crate::group::definition::{self, Definition, Registered, Start};
 use crate::group::{GroupName, read_marker};
 use crate::store::StoreResult;
@@ -85,7 +85,7 @@ fn agree(watcher: &Watcher, wants: &Wants, definition: &Definition) -> Result<()
         let own =
             Wants { types: if types_given { wants.types.clone() } else { theirs.types.clone() }, ..wants.clone() };
         let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(&own));
-        return Err(Failure::usage(what).help(set_command(group, &own)));
+        return Err(Failure::usage(what).help(set_command(group, &own, &theirs)));
     }
     if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
         let what = format!(
@@ -99,16 +99,19 @@ fn agree(watcher: &Watcher, wants: &Wants, definition: &Definition) -> Result<()
     Ok(())
 }
 
-/// The command that makes a group want this.
-pub(in crate::cli) fn set_command(group: &GroupName, wants: &Wants) -> String {
+/// The command that makes a group want this in place of what it wants; what is not given to it stays.
+pub(in crate::cli) fn set_command(group: &GroupName, wants: &Wants, in_place_of: &Wants) -> String {
     let types = wants.types.types_text();
     let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
     let mut flags: Vec<String> = types.iter().map(|text| format!("-t '{text}'")).collect();
-    flags.extend(wants.types.not_text().iter().map(|text| format!("--not '{text}'")));
-    let condition = wants.condition.as_ref().map_or("", Condition::as_str);
-    flags.push(format!("--where '{}'", condition.replace('\'', "'\\''")));
-    if condition.is_empty() {
-        flags.pop();
+    match wants.types.not_text() {
+        not if not.is_empty() && !in_place_of.types.not_text().is_empty() => flags.push("--not ''".to_owned()),
+        not => flags.extend(not.iter().map(|text| format!("--not '{text}'"))),
+    }
+    match &wants.condition {
+        Some(condition) => flags.push(format!("--where '{}'", condition.as_str().replace('\'', r"'\''"))),
+        None if in_place_of.condition.is_some() => flags.push("--where ''".to_owned()),
+        None => {}
     }
     format!("evbus group set {group} {}", flags.join(" "))
 }
@@ -183,4 +186,28 @@ pub(in crate::cli) async fn near_misses(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Condition;
+
+    fn wants(types: &[&str], not: &[&str], condition: Option<&str>) -> Wants {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let condition = condition.map(|text| Condition::parse(text).unwrap());
+        Wants { types: TypeFilter::new(&owned(types), &owned(not)).unwrap(), condition }
+    }
+
+    #[test]
+    fn the_command_takes_away_what_is_not_wanted_any_more() {
+        let group = GroupName::parse("g").unwrap();
+        let plain = wants(&["a.*"], &[], None);
+        let rich = wants(&[], &["b", "c"], Some("type == 'x'"));
+        let set = |to, from| set_command(&group, to, from);
+        assert_eq!(set(&plain, &plain), "evbus group set g -t 'a.*'");
+        assert_eq!(set(&plain, &rich), "evbus group set g -t 'a.*' --not '' --where ''");
+        let quoted = r"evbus group set g -t '**' --not 'b' --not 'c' --where 'type == '\''x'\'''";
+        assert_eq!(set(&rich, &plain), quoted);
+    }
 }
