@@ -69,14 +69,19 @@ fn shards_spread_over_the_workers_that_come() {
     assert_eq!(sorted(home.lines("seen")), sorted(ids), "nothing was lost, and nothing ran twice");
 }
 
-/// How many shards each owner has, the fewest first.
-pub fn owned(home: &Home) -> Vec<usize> {
+/// The process that owns each owned shard.
+pub fn owners(home: &Home) -> Vec<u32> {
     let status = home.run(&["status", "g", "--json"]).exits(0).out;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let owners = status["groups"][0]["owners"].as_array().unwrap();
+    owners.iter().map(|owner| u32::try_from(owner["pid"].as_u64().unwrap()).unwrap()).collect()
+}
+
+/// How many shards each owner has, the fewest first.
+pub fn owned(home: &Home) -> Vec<usize> {
     let mut counts = std::collections::BTreeMap::new();
-    for owner in owners {
-        *counts.entry(owner["pid"].as_u64().unwrap()).or_insert(0) += 1;
+    for pid in owners(home) {
+        *counts.entry(pid).or_insert(0) += 1;
     }
     let mut counts: Vec<usize> = counts.into_values().collect();
     counts.sort_unstable();
