@@ -95,7 +95,7 @@ fn a_host_that_is_cut_off_is_fenced_and_a_rolling_restart_repeats_nothing() {
     home.run(&["init"]).exits(0);
     home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);
     // Work enough for as long as shards change hands.
-    let mut acked = home.emit_many("t", 1_500);
+    let mut acked = home.emit_many("t", 2_000);
     let mut cut = worker_apart(&home, "cut", &server.endpoint);
     until("it owns all", || owned(&home) == [8]);
     let mut others = [worker(&home, "one"), worker(&home, "two")];
