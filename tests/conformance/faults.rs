@@ -21,7 +21,7 @@ use crate::proxy::{self, Habits, next};
 use crate::{block_on, group, s3};
 
 /// So many schedules run at a time.
-const AT_ONCE: usize = 100;
+const AT_ONCE: usize = 40;
 
 fn draft(seed: u64, n: usize) -> Draft {
     if n.is_multiple_of(3) {

@@ -212,22 +212,20 @@ fn events_survive_a_prune_that_removes_their_folder() {
     let folder = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
     let bus: &Path = folder.path();
     let options = DirOptions { durability: Durability::None, ..DirOptions::default() };
-    let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let pruner = DirStore::create(bus, options, &SystemClock).unwrap();
-            let absent = vec!["events/20261123/0215/none.json".to_owned()];
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                block_on_ready(pruner.delete_many(&absent)).unwrap();
+        let writing = scope.spawn(|| {
+            let writer = DirStore::create(bus, options, &SystemClock).unwrap();
+            for turn in 0..10_000 {
+                let key = format!("events/20261123/0215/{turn}.json");
+                assert_eq!(block_on_ready(writer.put_new(&key, b"x")), Ok(Put::Created));
+                assert!(block_on_ready(writer.get(&key)).unwrap().is_some());
+                block_on_ready(writer.delete(&key)).unwrap();
             }
         });
-        let writer = DirStore::create(bus, options, &SystemClock).unwrap();
-        for turn in 0..3_000 {
-            let key = format!("events/20261123/0215/{turn}.json");
-            assert_eq!(block_on_ready(writer.put_new(&key, b"x")), Ok(Put::Created));
-            assert!(block_on_ready(writer.get(&key)).unwrap().is_some());
-            block_on_ready(writer.delete(&key)).unwrap();
+        let pruner = DirStore::create(bus, options, &SystemClock).unwrap();
+        let absent = vec!["events/20261123/0215/none.json".to_owned()];
+        while !writing.is_finished() {
+            block_on_ready(pruner.delete_many(&absent)).unwrap();
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }

@@ -20,6 +20,9 @@ pub(super) const SHARED_MODE: Mode = Mode::from_raw_mode(0o2775);
 /// So many folders are kept open: a worker writes to its markers, its letters, the frontier and the staging folder.
 const KEPT_OPEN: usize = 12;
 
+/// How often a folder may vanish before it is open. A loop that does nothing but remove it wins nine times in ten.
+const TRIES: usize = 10_000;
+
 /// The attribute that says that a folder can be reached after a crash.
 const MARK: &str = "user.evbus.reachable";
 
@@ -81,7 +84,7 @@ impl Folders {
 
     fn make(&self, root: &OwnedFd, folder: &str) -> StoreResult<OwnedFd> {
         // Retention removes what is empty, also what is being made just now.
-        for _ in 0..super::put::TRIES {
+        for _ in 0..TRIES {
             self.make_path(root, folder)?;
             match rustix::fs::openat(root, at(folder), FOLDER_FLAGS, Mode::empty()) {
                 Ok(fd) => return Ok(fd),
@@ -93,19 +96,20 @@ impl Folders {
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
+    /// Makes a folder, or where one above it is missing, the highest that is: the next try goes on from there.
     fn make_path(&self, root: &OwnedFd, folder: &str) -> StoreResult<()> {
-        let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
-        for part in ends.map(|end| &folder[..end]) {
-            match rustix::fs::mkdirat(root, part, Mode::from_raw_mode(0o777)) {
-                Ok(()) if self.group_writable => match rustix::fs::chmodat(root, part, SHARED_MODE, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(self.failed("cannot share the folder", part, errno)),
-                },
-                Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
-                Err(errno) => return Err(self.failed("cannot make the folder", part, errno)),
-            }
+        match rustix::fs::mkdirat(root, folder, Mode::from_raw_mode(0o777)) {
+            Ok(()) if self.group_writable => match rustix::fs::chmodat(root, folder, SHARED_MODE, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(self.failed("cannot share the folder", folder, errno)),
+            },
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(Errno::NOENT) => match folder.rsplit_once('/') {
+                Some((parent, _)) => self.make_path(root, parent),
+                None => Ok(()),
+            },
+            Err(errno) => Err(self.failed("cannot make the folder", folder, errno)),
         }
-        Ok(())
     }
 
     /// Forgets the open folder: it has been removed.

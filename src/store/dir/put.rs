@@ -13,8 +13,8 @@ use crate::store::{ErrorKind, Put, StoreError, StoreResult};
 /// From so many files on, one `syncfs` is quicker than a flush of each.
 const SYNCFS_FROM: usize = 4;
 
-/// How often a folder may vanish under a write.
-pub(super) const TRIES: usize = 100;
+/// How often a folder may vanish between its opening and the rename.
+const TRIES: usize = 100;
 
 /// File systems whose `syncfs` is known to reach the disk: ext2/3/4, XFS, Btrfs, F2FS, tmpfs (statfs(2)). Elsewhere
 /// (FUSE, CIFS, 9p) it may end at this machine's page cache while `fdatasync` goes on to the server.
