@@ -65,8 +65,13 @@ pub struct Bus {
 impl Bus {
     /// Opens the bus at `place`; `shown` is its address, for messages.
     pub async fn open(place: Place, shown: &str) -> StoreResult<Self> {
+        Ok(Self::read(place, shown).await?.0)
+    }
+
+    /// The bus, and the bytes of its `bus.json`.
+    async fn read(place: Place, shown: &str) -> StoreResult<(Self, Vec<u8>)> {
         match place.store.get(keys::BUS).await? {
-            Some(object) => Ok(Self { settings: parse(&object.bytes, shown)?, place }),
+            Some(object) => Ok((Self { settings: parse(&object.bytes, shown)?, place }, object.bytes)),
             None => Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {shown} (there is no bus.json)"))
                 .with_help(format!("evbus init {shown}"))),
         }
@@ -80,8 +85,8 @@ impl Bus {
             return Ok((Self { place, settings }, true));
         }
         // It may be the answer to my own success.
-        let mine = place.store.get(keys::BUS).await?.is_some_and(|object| object.bytes == bytes);
-        Ok((Self::open(place, shown).await?, mine))
+        let (bus, found) = Self::read(place, shown).await?;
+        Ok((bus, found == bytes))
     }
 
     /// How large an event may be, in bytes.

@@ -13,9 +13,10 @@ use super::watchers::{set_command, wanted};
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::config::Watcher;
-use crate::event::{Condition, Event, EventTime, TypeFilter, Wants};
+use crate::event::{Condition, Event, EventTime, Judgement, TypeFilter, Wants};
 use crate::group::definition;
 use crate::store::dir::Execution;
+use crate::store::system_words;
 
 /// Check the config, or whether a pattern matches an event
 ///
@@ -52,13 +53,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> {
-    let (filter, condition) = (args.filter.filter()?, args.condition.condition()?);
-    let cannot = |error: std::io::Error| {
-        let why = error.to_string();
-        // The system's words without Rust's "(os error 2)".
-        let why = why.split(" (os error").next().unwrap_or(&why).to_lowercase();
-        Failure::usage(format!("cannot read the event {file}: {why}"))
-    };
+    let wants = Wants { types: args.filter.filter()?, condition: args.condition.condition()? };
+    let cannot =
+        |error: std::io::Error| Failure::usage(format!("cannot read the event {file}: {}", system_words(&error)));
     let mut bytes = Vec::new();
     match file.strip_prefix('@').unwrap_or(file) {
         "-" => std::io::stdin().lock().read_to_end(&mut bytes).map_err(cannot)?,
@@ -68,12 +65,9 @@ fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> 
     };
     let event =
         Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
-    let held = condition.as_ref().filter(|_| filter.matches(event.type_())).map(|condition| condition.holds(&event));
-    let is_match = filter.matches(event.type_()) && !matches!(held, Some(Ok(false) | Err(_)));
-    let why = match (condition, held) {
-        (Some(condition), Some(held)) => format!("{}, {}", why(&filter, event.type_()), why_where(&condition, held)),
-        _ => why(&filter, event.type_()),
-    };
+    let judged = wants.judge(&event);
+    let is_match = judged == Judgement::Wanted;
+    let why = format!("{}{}", why(&wants.types, event.type_()), why_where(wants.condition.as_ref(), judged));
     let mut out = Out::new();
     if args.json {
         out.json(&json!({"type": event.type_(), "match": is_match, "why": why}))?;
@@ -100,13 +94,15 @@ fn why(filter: &TypeFilter, type_: &str) -> String {
     }
 }
 
-/// What a condition says of an event.
-fn why_where(condition: &Condition, held: Result<bool, String>) -> String {
+/// What a condition says of an event whose type is wanted.
+fn why_where(condition: Option<&Condition>, judged: Judgement) -> String {
+    let Some(condition) = condition else { return String::new() };
     let text = condition.as_str();
-    match held {
-        Ok(true) => format!("and '{text}' holds"),
-        Ok(false) => format!("but '{text}' does not hold"),
-        Err(why) => format!("but '{text}' has no answer, which counts as false: {why}"),
+    match judged {
+        Judgement::OtherType => String::new(),
+        Judgement::Wanted => format!(", and '{text}' holds"),
+        Judgement::DoesNotHold => format!(", but '{text}' does not hold"),
+        Judgement::NoAnswer(why) => format!(", but '{text}' has no answer, which counts as false: {why}"),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::bus::emit::{Draft, Emitter, Receipt};
 use crate::config::World;
 use crate::event::{Data, Event, EventBuilder, Identity, event_id};
 use crate::store::dir::{Durability, Execution};
+use crate::store::system_words;
 
 mod bulk;
 mod data;
@@ -323,13 +324,7 @@ fn read_source(source: &str, cwd: &Path) -> Result<Vec<u8>, Failure> {
 
 fn open(path: &str, cwd: &Path) -> Result<std::fs::File, Failure> {
     let full = cwd.join(OsString::from(path));
-    std::fs::File::open(&full).map_err(|error| Failure::usage(format!("cannot open {path}: {}", reason(&error))))
-}
-
-/// The system's words without Rust's "(os error 2)".
-fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    std::fs::File::open(&full).map_err(|error| Failure::usage(format!("cannot open {path}: {}", system_words(&error))))
 }
 
 #[cfg(test)]

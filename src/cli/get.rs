@@ -7,6 +7,7 @@ use super::session::{Needs, Session, block_on};
 use super::style;
 use crate::event::Event;
 use crate::store::dir::Execution;
+use crate::store::system_words;
 
 mod field;
 mod lookup;
@@ -56,13 +57,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let Some(object) = place.store.get(&name.key()).await? else {
             return Err(Failure::failed(format!("event '{id}' was pruned just now")));
         };
-        if let Some(path) = &args.field {
-            return print_field(&object.bytes, path);
-        }
-        let mut out = Out::new();
-        out.bytes(&object.bytes)?;
-        if !object.bytes.ends_with(b"\n") && output::on_terminal() {
-            out.text("\n")?;
+        print(&object.bytes, args.field.as_deref())?;
+        if args.field.is_some() {
+            return Ok(Code::Done);
         }
         if let Err(error) = Event::parse(&object.bytes, opened.bus.max_event_bytes()) {
             output::warn(&format!("{} {error}", name.key()));
@@ -83,26 +80,32 @@ fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
             Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").help("evbus ls")
         );
     };
-    let bytes = std::fs::read(file)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.to_string_lossy())))?;
-    if let Some(path) = &args.field {
-        return print_field(&bytes, path);
-    }
-    let mut out = Out::new();
-    out.bytes(&bytes)?;
-    out.flush()?;
+    let bytes = std::fs::read(file).map_err(|error| {
+        Failure::failed(format!("cannot read {}: {}", file.to_string_lossy(), system_words(&error)))
+    })?;
+    print(&bytes, args.field.as_deref())?;
     Ok(Code::Done)
 }
 
-fn print_field(document: &[u8], path: &str) -> Result<Code, Failure> {
-    let text = String::from_utf8_lossy(document);
-    let value =
-        field::at(&text, path).map_err(|why| Failure::failed(format!("the event has no field '{path}'{why}")))?;
+/// Prints a document as it is stored, or one field of it.
+fn print(document: &[u8], field: Option<&str>) -> Result<(), Failure> {
     let mut out = Out::new();
-    let shown = if output::on_terminal() { style::escape(&value) } else { value.as_str().into() };
-    out.line(&shown)?;
+    match field {
+        Some(path) => {
+            let value = field::at(&String::from_utf8_lossy(document), path)
+                .map_err(|why| Failure::failed(format!("the event has no field '{path}'{why}")))?;
+            let shown = if output::on_terminal() { style::escape(&value) } else { value.as_str().into() };
+            out.line(&shown)?;
+        }
+        None => {
+            out.bytes(document)?;
+            if !document.ends_with(b"\n") && output::on_terminal() {
+                out.text("\n")?;
+            }
+        }
+    }
     out.flush()?;
-    Ok(Code::Done)
+    Ok(())
 }
 
 /// The error that names the events a prefix could mean.

@@ -31,6 +31,33 @@ pub struct Wants {
     pub condition: Option<Condition>,
 }
 
+/// What a group says of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is wanted.
+    Wanted,
+    /// Its type is not.
+    OtherType,
+    /// The condition does not hold.
+    DoesNotHold,
+    /// The condition has no answer, which counts as no; why.
+    NoAnswer(String),
+}
+
+impl Wants {
+    /// Judges an event by its type, and if that is wanted, by its content.
+    pub fn judge(&self, event: &Event) -> Judgement {
+        if !self.types.matches(event.type_()) {
+            return Judgement::OtherType;
+        }
+        match self.condition.as_ref().map(|condition| condition.holds(event)) {
+            None | Some(Ok(true)) => Judgement::Wanted,
+            Some(Ok(false)) => Judgement::DoesNotHold,
+            Some(Err(why)) => Judgement::NoAnswer(why),
+        }
+    }
+}
+
 /// Why a text is no condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("where '{}' cannot be read at column {column}: {problem}", .text.escape_debug())]

@@ -8,7 +8,7 @@ mod name;
 mod pattern;
 mod time;
 
-pub use condition::{Condition, ConditionError, Wants};
+pub use condition::{Condition, ConditionError, Judgement, Wants};
 pub use document::{Data, Event, EventBuilder, EventError, one_line};
 pub use identity::{Identity, Lane, dedup_hash, event_id, parse_event_id};
 pub use name::{EVENTS, EventName, NameError, NameParts, minute_folder, parse_parts, slug_of};

@@ -11,7 +11,7 @@ use super::polls::Polls;
 use super::shard::Commit;
 use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
-use crate::event::{Condition, EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
+use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_parts};
 use crate::store::{ErrorKind, Glance, List, Page, StoreError, StoreResult, Swap, Version};
 
 /// What every operation of one worker needs.
@@ -19,8 +19,7 @@ use crate::store::{ErrorKind, Glance, List, Page, StoreError, StoreResult, Swap,
 pub(super) struct Desk {
     pub place: Place,
     pub group: GroupName,
-    pub filter: Rc<TypeFilter>,
-    pub condition: Option<Condition>,
+    pub wants: Rc<Wants>,
     pub shards: u16,
     /// Shares the hot listings of this process.
     pub polls: Option<Rc<Polls>>,
@@ -141,7 +140,7 @@ impl Watcher {
 impl Desk {
     /// A list of what the group wants after `after`, of one shard or of all, and what collects what it sees.
     fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<Watcher>, List) {
-        let (watcher, filter, shards) = (Watcher::new(&self.place), (*self.filter).clone(), self.shards);
+        let (watcher, filter, shards) = (Watcher::new(&self.place), self.wants.types.clone(), self.shards);
         let seen = Arc::clone(&watcher);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
             let Some(parts) = parse_parts(read::name_in(key)) else {

@@ -11,7 +11,7 @@ use super::retry::Retry;
 use super::shard::Launch;
 use super::{GroupName, letter};
 use crate::bus::Place;
-use crate::event::{Condition, Event, EventName, EventTime, TypeFilter};
+use crate::event::{Event, EventName, EventTime, Judgement, Wants};
 use crate::handler::{EventFile, Handler, Job, Outcome, Report};
 use crate::store::{StoreError, StoreResult};
 
@@ -19,8 +19,7 @@ use crate::store::{StoreError, StoreResult};
 pub(super) struct Task {
     pub place: Place,
     pub group: GroupName,
-    pub filter: Rc<TypeFilter>,
-    pub condition: Option<Condition>,
+    pub wants: Rc<Wants>,
     pub handler: Rc<dyn Handler>,
     pub epoch: u64,
     pub max_attempts: u32,
@@ -72,13 +71,11 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         Ok(event) => event,
         Err(error) => return Ran::Unparseable(error.to_string()),
     };
-    if !task.filter.matches(event.type_()) {
-        return Ran::NotMine;
-    }
-    match task.condition.as_ref().map(|condition| condition.holds(&event)) {
-        None | Some(Ok(true)) => {}
-        Some(Ok(false)) => return Ran::PassedOver(None),
-        Some(Err(why)) => return Ran::PassedOver(Some(why)),
+    match task.wants.judge(&event) {
+        Judgement::Wanted => {}
+        Judgement::OtherType => return Ran::NotMine,
+        Judgement::DoesNotHold => return Ran::PassedOver(None),
+        Judgement::NoAnswer(why) => return Ran::PassedOver(Some(why)),
     }
     // Reading may have taken long: by now the shard may be somebody else's.
     if !task.tenure.lease.may_start(task.tenure.commit_sent.get(), task.place.clock.elapsed()) {

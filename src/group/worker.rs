@@ -14,17 +14,16 @@ use tokio::sync::watch;
 
 use super::definition::Registered;
 use super::facts::{Fact, Reporter};
-use super::lease::{self, Lease, Process, Sighting};
+use super::lease::{self, Process, Sighting};
 use super::marker::{Open, Owner, Verdict};
 use super::ops::{Asked, Besides, Committed, Desk, Hot, Looked, Sights};
 use super::polls::Polls;
-use super::retry::Retry;
 use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
 use super::{GroupName, Marker, Position, letter, request};
 use crate::bus::Place;
 use crate::clock::Fut;
-use crate::event::{EventName, EventTime, Wants};
+use crate::event::{EventName, EventTime};
 use crate::handler::Handler;
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
@@ -32,107 +31,13 @@ mod apply;
 mod hot;
 mod looks;
 mod plan;
+mod settings;
 mod share;
 
-/// How far a worker was told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Stop {
-    /// Go on.
-    #[default]
-    No,
-    /// Start nothing new; let what runs end.
-    Starts,
-    /// End what runs, too.
-    Handlers,
-}
-
-/// What a worker is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
-    /// Until told to stop.
-    Watch,
-    /// What is due now, then end.
-    Drain {
-        /// Also wait for later retries and for other workers.
-        wait: bool,
-        /// Start at most so many handlers.
-        most: Option<u64>,
-        /// Start none after so long.
-        span: Option<Duration>,
-    },
-}
+pub use settings::{Mode, Settings, Stop, Summary};
 
 /// What could not be run is tried again after this.
 const STALL: Duration = Duration::from_secs(5);
-
-/// How a worker works.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// See [`Mode`].
-    pub mode: Mode,
-    /// At most so many handlers at a time.
-    pub concurrency: usize,
-    /// One at a time for each ordering key, in the order of emission.
-    pub ordered: bool,
-    /// When failed events are tried again.
-    pub retry: Retry,
-    /// How long running handlers may go on after a stop.
-    pub stop_timeout: Duration,
-    /// See [`Lease`].
-    pub lease: Lease,
-    /// See [`Bounds`].
-    pub bounds: Bounds,
-    /// Look so often where hints do not come; the store's own range else.
-    pub poll: Option<Duration>,
-    /// Whether to use the store's hints.
-    pub hints: bool,
-    /// The bus's address, for handlers.
-    pub url: String,
-    /// Events larger than this were not put there by evbus.
-    pub max_event_bytes: usize,
-}
-
-impl Settings {
-    /// One handler at a time, with the defaults of everything else.
-    pub fn new(mode: Mode) -> Self {
-        Self {
-            mode,
-            concurrency: 1,
-            ordered: false,
-            retry: Retry::default(),
-            stop_timeout: Duration::from_secs(30),
-            lease: Lease::default(),
-            bounds: Bounds::default(),
-            poll: None,
-            hints: true,
-            url: String::new(),
-            max_event_bytes: usize::try_from(crate::bus::MAX_EVENT_BYTES).unwrap_or(usize::MAX),
-        }
-    }
-}
-
-/// What a worker did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Events processed.
-    pub done: u64,
-    /// Events that the group's condition has passed over.
-    pub passed_over: u64,
-    /// Attempts that failed and will be repeated.
-    pub retries: u64,
-    /// Events that became dead letters.
-    pub dead: u64,
-    /// Events known to be left, waiting or retrying.
-    pub left: u64,
-    /// When the next of them is due again.
-    pub next_retry: Option<EventTime>,
-    /// Whether another worker holds a shard that has work.
-    pub held_elsewhere: bool,
-    /// Whether the group is paused.
-    pub paused: bool,
-    /// Why the handler cannot be started, if it could not.
-    pub stalled: Option<String>,
-}
 
 /// How an operation ended.
 enum Ended {
@@ -297,12 +202,12 @@ pub struct Workplace {
 impl Worker {
     /// A worker that has not begun.
     pub fn new(at: Workplace, settings: Settings) -> StoreResult<Self> {
-        let Wants { types, condition } = at.registered.definition.wants(&at.group)?;
+        let wants = Rc::new(at.registered.definition.wants(&at.group)?);
         let shards = at.registered.definition.shards;
         let now = at.place.clock.elapsed();
         let poll = at.place.store.profile().poll;
         Ok(Self {
-            desk: Desk { place: at.place, group: at.group, filter: Rc::new(types), condition, shards, polls: at.polls },
+            desk: Desk { place: at.place, group: at.group, wants, shards, polls: at.polls },
             handler: at.handler,
             reporter: at.reporter,
             me: at.me,

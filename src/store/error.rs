@@ -77,11 +77,12 @@ impl StoreError {
     }
 }
 
-/// The system's own words, without Rust's "(os error 2)".
 fn describe(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_lowercase(),
-        None => text,
-    }
+    system_words(&io::Error::from(errno))
+}
+
+/// The system's own words, without Rust's "(os error 2)".
+pub(crate) fn system_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

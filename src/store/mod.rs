@@ -20,6 +20,7 @@ pub mod object;
 pub mod probe;
 
 pub use cost::Requests;
+pub(crate) use error::system_words;
 pub use error::{ErrorKind, StoreError};
 
 /// What every operation returns.

@@ -171,10 +171,7 @@ impl Worker {
         }
         let was = self.paused();
         match registered.definition.wants(&self.desk.group) {
-            Ok(Wants { types, condition }) => {
-                self.desk.filter = Rc::new(types);
-                self.desk.condition = condition;
-            }
+            Ok(wants) => self.desk.wants = Rc::new(wants),
             Err(error) => {
                 self.failure.get_or_insert(error);
                 return;

@@ -155,8 +155,7 @@ impl Worker {
         let task = Task {
             place: self.desk.place.clone(),
             group: self.desk.group.clone(),
-            filter: Rc::clone(&self.desk.filter),
-            condition: self.desk.condition.clone(),
+            wants: Rc::clone(&self.desk.wants),
             handler: Rc::clone(&self.handler),
             epoch,
             max_attempts: self.settings.retry.max_attempts,

@@ -1,0 +1,105 @@
+//! What a worker is told, and what it tells in the end.
+
+use std::time::Duration;
+
+use crate::event::EventTime;
+use crate::group::lease::Lease;
+use crate::group::retry::Retry;
+use crate::group::shard::Bounds;
+
+/// How far a worker was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Stop {
+    /// Go on.
+    #[default]
+    No,
+    /// Start nothing new; let what runs end.
+    Starts,
+    /// End what runs, too.
+    Handlers,
+}
+
+/// What a worker is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Until told to stop.
+    Watch,
+    /// What is due now, then end.
+    Drain {
+        /// Also wait for later retries and for other workers.
+        wait: bool,
+        /// Start at most so many handlers.
+        most: Option<u64>,
+        /// Start none after so long.
+        span: Option<Duration>,
+    },
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// See [`Mode`].
+    pub mode: Mode,
+    /// At most so many handlers at a time.
+    pub concurrency: usize,
+    /// One at a time for each ordering key, in the order of emission.
+    pub ordered: bool,
+    /// When failed events are tried again.
+    pub retry: Retry,
+    /// How long running handlers may go on after a stop.
+    pub stop_timeout: Duration,
+    /// See [`Lease`].
+    pub lease: Lease,
+    /// See [`Bounds`].
+    pub bounds: Bounds,
+    /// Look so often where hints do not come; the store's own range else.
+    pub poll: Option<Duration>,
+    /// Whether to use the store's hints.
+    pub hints: bool,
+    /// The bus's address, for handlers.
+    pub url: String,
+    /// Events larger than this were not put there by evbus.
+    pub max_event_bytes: usize,
+}
+
+impl Settings {
+    /// One handler at a time, with the defaults of everything else.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            concurrency: 1,
+            ordered: false,
+            retry: Retry::default(),
+            stop_timeout: Duration::from_secs(30),
+            lease: Lease::default(),
+            bounds: Bounds::default(),
+            poll: None,
+            hints: true,
+            url: String::new(),
+            max_event_bytes: usize::try_from(crate::bus::MAX_EVENT_BYTES).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// What a worker did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events processed.
+    pub done: u64,
+    /// Events that the group's condition has passed over.
+    pub passed_over: u64,
+    /// Attempts that failed and will be repeated.
+    pub retries: u64,
+    /// Events that became dead letters.
+    pub dead: u64,
+    /// Events known to be left, waiting or retrying.
+    pub left: u64,
+    /// When the next of them is due again.
+    pub next_retry: Option<EventTime>,
+    /// Whether another worker holds a shard that has work.
+    pub held_elsewhere: bool,
+    /// Whether the group is paused.
+    pub paused: bool,
+    /// Why the handler cannot be started, if it could not.
+    pub stalled: Option<String>,
+}
