@@ -84,6 +84,9 @@ pub struct Marker {
     pub nonce: String,
     /// Nobody, after an orderly end.
     pub owner: Option<Owner>,
+    /// The worker that the shard was given to, who takes it before others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
     /// Takeovers in a row from an owner that had not given back, with no good commit in between.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unclean: u32,
@@ -150,6 +153,7 @@ impl Marker {
             epoch: 0,
             nonce: String::new(),
             owner: None,
+            given: None,
             unclean: 0,
             through: start,
             done: BTreeSet::new(),
@@ -172,11 +176,13 @@ impl Marker {
             }
         }
         self.owner = Some(owner);
+        self.given = None;
     }
 
-    /// Gives the shard back in order.
-    pub fn give_back(&mut self) {
+    /// Gives the shard back in order, to anybody or to one worker.
+    pub fn give_back(&mut self, to: Option<String>) {
         self.owner = None;
+        self.given = to;
         self.unclean = 0;
     }
 

@@ -25,10 +25,15 @@ pub enum Request {
         /// Resolved when it was asked; never above W.
         to: Position,
     },
-    /// Give the shard back, to be taken by a worker that owns fewer.
+    /// Give some shards, this one among them, to a worker that owns fewer.
     Share {
-        /// Which worker: its own request means nothing to it.
-        with: String,
+        /// The worker that is asked. To another owner the request means nothing: it may have been asked for the shard that
+        /// it has just been given, by somebody who saw it with the old one.
+        of: String,
+        /// The worker that asks.
+        by: String,
+        /// So many it owns already.
+        owns: usize,
     },
 }
 
@@ -99,7 +104,7 @@ pub fn fold(marker: &mut Marker, id: &str, request: &Request, open_limit: usize)
             marker.redrive(event.clone(), letter.clone());
         }
         Request::Reset { to } => marker.reset(to.clone()),
-        // Nothing in the marker: its owner sees to it.
+        // Nothing in the marker: its owner has seen to it.
         Request::Share { .. } => {}
     }
     marker.folded.insert(id.to_owned());

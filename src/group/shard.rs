@@ -157,8 +157,8 @@ pub(super) struct Shard {
     pub last_active: Duration,
     pub bounds: Bounds,
     pub giving_back: bool,
-    /// Another worker was promised the shard: nothing new starts here.
-    pub yielding: bool,
+    /// The worker that it is given to as soon as what runs has ended.
+    pub yielding: Option<String>,
     /// [`Marker::unclean`] as it stands on the store: a good verdict ends careful mode once it is durable.
     durable_unclean: u32,
     sent_unclean: u32,
@@ -190,7 +190,7 @@ impl Shard {
             last_active: now,
             bounds,
             giving_back: false,
-            yielding: false,
+            yielding: None,
         }
     }
 

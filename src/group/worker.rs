@@ -110,6 +110,9 @@ struct Watched {
     sights: Sights,
     last_look_through: Option<Position>,
     /// A last look was made to let `through` pass what it can.
+    /// The worker that it was given to, and when.
+    given: Option<String>,
+    given_at: Duration,
     closed: bool,
     /// The version at the first look: a drain sees by it whether an owner that it cannot ask after still commits.
     first_version: Option<Option<Version>>,
@@ -165,6 +168,7 @@ pub struct Worker {
     /// When the markers of quiet shards are to be read again.
     stirred_at: Duration,
     pending: Vec<request::Pending>,
+    asked_last: Duration,
     defined_at: Duration,
     defining: bool,
     trouble: Option<String>,
@@ -242,6 +246,7 @@ impl Worker {
             defining: false,
             trouble: None,
             stalled_until: None,
+            asked_last: now,
             foreign_told: false,
             other_told: false,
             careful_told: false,

@@ -167,14 +167,15 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Waits until something is true that must become so; gives up after a minute.
+/// Waits until something is true that must become so; gives up after some minutes.
 #[track_caller]
 #[allow(
     clippy::disallowed_methods,
     reason = "another process's doing is waited for; how long it takes decides nothing"
 )]
 pub fn until(what: &str, mut true_now: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_mins(5) {
         if true_now() {
             return;
         }

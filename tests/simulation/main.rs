@@ -15,6 +15,7 @@
 )]
 
 mod actors;
+mod bucket;
 mod checks;
 mod cost;
 mod dice;
@@ -25,6 +26,7 @@ mod handler;
 mod network;
 mod plan;
 mod seed;
+mod sharing;
 mod verdict;
 mod world;
 

@@ -56,10 +56,7 @@ impl Shard {
                             self.forget_everything();
                             reset = true;
                         }
-                        request::Request::Share { with } => {
-                            self.yielding |= self.marker.owner.as_ref().is_some_and(|owner| owner.worker != *with);
-                        }
-                        request::Request::Redrive { .. } => {}
+                        request::Request::Share { .. } | request::Request::Redrive { .. } => {}
                     }
                     self.deletes.push(asked.key.clone());
                     self.dirty = true;

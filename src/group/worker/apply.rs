@@ -148,6 +148,7 @@ impl Worker {
             } else if self.pending.iter().any(|asked| usize::from(asked.shard) == at) {
                 watched.quiet = false;
                 watched.seen = false;
+        self.share_out();
                 watched.look_at = now;
             }
         }

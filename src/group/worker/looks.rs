@@ -169,6 +169,10 @@ impl Worker {
         watched.last_look_through = Some(marker.through.clone());
         let sighting = Sighting::see(watched.sighting.take(), version.as_ref(), now);
         let may = lease::may_take(marker.owner.as_ref(), process, &sighting, self.settings.lease, now);
+        // For a while it is there for the worker that it was given to.
+        let kept = marker.given.as_ref().is_some_and(|to| *to != self.me.worker)
+            && now.saturating_sub(sighting.since()) < self.settings.lease.length * 2 / 3;
+        let may = may && (draining || !kept);
         watched.sighting = Some(sighting);
         // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
         let abandoned = marker.owner.is_some() && may;
@@ -181,7 +185,7 @@ impl Worker {
             marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
         watched.held = wanted && marker.owner.is_some() && !may;
         watched.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| watched.held);
-        watched.free = marker.owner.is_none().then(|| (Box::new(marker.clone()), version.clone()));
+        watched.free = (marker.owner.is_none() && !kept).then(|| (Box::new(marker.clone()), version.clone()));
         // What is done waits for W: nothing will be different before that may pass it.
         let waits = (!wanted && !again && marker.owner.is_none()).then_some(looked.sights.newest).flatten();
         if let Some(newest) = waits {

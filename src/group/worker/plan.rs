@@ -215,7 +215,8 @@ impl Worker {
         }
         if let Some(shard) = self.shards[at].owned.as_deref_mut() {
             shard.giving_back = true;
-            shard.marker.give_back();
+            let to = shard.yielding.clone().filter(|_| yielding);
+            shard.marker.give_back(to);
             shard.dirty = true;
         }
     }
@@ -224,6 +225,8 @@ impl Worker {
     pub(super) fn passed_all(&self, at: usize) -> bool {
         let watched = &self.shards[at];
         let Some(shard) = watched.owned.as_deref() else { return false };
+            self.shards[at].given_at = now;
+            self.shards[at].given = self.shards[at].owned.as_deref().and_then(|shard| shard.yielding.clone());
         let newest = watched.sights.newest.max(Some(self.hot_cursor).filter(|time| *time != EventTime::MIN));
         newest.is_none_or(|newest| newest <= shard.through().time())
     }
@@ -262,7 +265,7 @@ impl Worker {
         if self.ending() && !self.draining() {
             return;
         }
-        if !self.asking && self.asked_at <= now {
+        if !self.asking && self.ask_at() <= now {
             self.asking = true;
             self.asked_at = now + self.poll_range().1.max(Duration::from_secs(4));
             if self.draining() && !self.waits() {
@@ -276,6 +279,7 @@ impl Worker {
             self.defining = true;
             self.defined_at = now + self.poll_range().1.max(Duration::from_secs(4));
             let desk = self.desk.clone();
+            self.asked_last = now;
             self.ops.push(Box::pin(async move { Ended::Definition(desk.definition().await) }));
         }
     }
@@ -300,7 +304,7 @@ impl Worker {
         }
         at(self.defined_at);
         if self.asked_at != Duration::MAX {
-            at(self.asked_at);
+            at(self.ask_at());
         }
         if let Some(stopped) = self.stopped_at.filter(|_| !self.told_handlers) {
             at(stopped + self.settings.stop_timeout);

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::group::request::Request;
 
 impl Worker {
-    /// Asks the worker that holds the most shards with work for half of what it holds more than I own.
+    /// Asks the worker that holds the most shards with work for some of them, if it has two more than I own.
     pub(super) fn ask_for_a_share(&mut self) {
         let now = self.now();
         let all_seen = self.shards.iter().all(|shard| shard.owned.is_some() || (shard.seen && !shard.looking));
@@ -19,22 +20,67 @@ impl Worker {
                 held.entry(holder).or_default().push(at);
             }
         }
-        let Some(most) = held.into_values().max_by_key(Vec::len).filter(|most| most.len() >= mine + 2) else { return };
-        self.share_at = now + self.settings.lease.length;
-        for at in most.iter().rev().take((most.len() - mine) / 2) {
-            let (desk, with) = (self.desk.clone(), self.me.worker.clone());
-            let shard = u16::try_from(*at).unwrap_or(u16::MAX);
-            self.shards[*at].look_at = now + Duration::from_secs(1);
-            self.ops.push(Box::pin(async move {
-                // One that does not arrive is asked for again.
-                let _ = request::ask(&desk.place, &desk.group, shard, &request::Request::Share { with }).await;
-                Ended::Sent
-            }));
+        let most = held.into_iter().max_by_key(|(_, shards)| shards.len());
+        let Some((of, most)) = most.filter(|(_, shards)| shards.len() >= mine + 2) else { return };
+        let of = of.to_owned();
+        // He gives each who asks as many as make them even.
+        self.share_at = now + self.settings.lease.length / 3;
+        let Some(shard) = most.last().and_then(|at| u16::try_from(*at).ok()) else { return };
+        let (desk, by) = (self.desk.clone(), self.me.worker.clone());
+        self.ops.push(Box::pin(async move {
+            // One that does not arrive is asked for again.
+            let _ = request::ask(&desk.place, &desk.group, shard, &Request::Share { of, by, owns: mine }).await;
+            Ended::Sent
+        }));
+    }
+
+    /// Gives of my shards to the workers that have asked me, one after the other to who has the fewest, until they have
+    /// as many as I have.
+    pub(super) fn share_out(&mut self) {
+        let now = self.now();
+        let mut others: BTreeMap<String, usize> = BTreeMap::new();
+        for asked in &self.pending {
+            let Some(Request::Share { of, by, owns }) = &asked.request else { continue };
+            let mine = self.shards.get(usize::from(asked.shard)).and_then(|watched| watched.owned.as_deref());
+            let new = mine.is_some_and(|shard| !shard.marker.folded.contains(&asked.id));
+            if new && *of == self.me.worker {
+                others.insert(by.clone(), *owns);
+            }
+        }
+        // What is on its way to them, they did not know of.
+        for watched in &self.shards {
+            let on_its_way = now < watched.given_at + self.settings.lease.length / 3;
+            let to = match watched.owned.as_deref() {
+                Some(shard) => shard.yielding.as_ref(),
+                None => watched.given.as_ref().filter(|_| on_its_way),
+            };
+            if let Some(owns) = to.and_then(|to| others.get_mut(to)) {
+                *owns += 1;
+            }
+        }
+        let mine = self.shards.iter_mut().filter_map(|watched| watched.owned.as_deref_mut());
+        let mut mine: Vec<&mut Shard> = mine.filter(|shard| !shard.giving_back && shard.yielding.is_none()).collect();
+        while let Some((by, owns)) =
+            others.iter_mut().min_by_key(|(_, owns)| **owns).filter(|(_, owns)| **owns + 1 < mine.len())
+            && let Some(shard) = mine.pop()
+        {
+            shard.yielding = Some(by.clone());
+            *owns += 1;
+        }
+    }
+
+    /// When to look for what is asked of me. Who has shards to give looks more often: a full window has no hot listings,
+    /// which would show it, and whoever asks waits.
+    pub(super) fn ask_at(&self) -> Duration {
+        let has_work = |watched: &&Watched| watched.owned.as_deref().is_some_and(|shard| shard.waiting_len() > 0);
+        match self.shards.iter().filter(has_work).count() {
+            0 | 1 => self.asked_at,
+            _ => self.asked_at.min(self.asked_last + self.settings.lease.length / 3),
         }
     }
 
     /// Whether a shard is left to another worker, who asked for it. A drain keeps what it has: it ends soon enough.
     pub(super) fn yields(&self, shard: &Shard) -> bool {
-        shard.yielding && !self.draining()
+        shard.yielding.is_some() && !self.draining()
     }
 }
