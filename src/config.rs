@@ -26,5 +26,5 @@ pub use error::ConfigError;
 pub use find::{ConfigFile, Found};
 pub use nearest::nearest;
 pub use read::Config;
-pub use watcher::{MAX_CONCURRENCY, StartFrom, WantsError, Watcher};
+pub use watcher::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, WantsError, Watcher};
 pub use world::World;

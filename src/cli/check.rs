@@ -210,12 +210,15 @@ fn text(plan: &Plan<'_>) -> String {
     let retry = &watcher.retry;
     let span = |duration| times::format_duration(duration);
     let order = if watcher.ordered { ", in order" } else { "" };
-    let lines = [
+    let batch = watcher.batch.map_or_else(String::new, |batch| {
+        format!(", each of up to {} within {}", style::plural(batch.size as u64, "event"), span(batch.linger))
+    });
+    let mut lines = vec![
         watcher.name.clone(),
         format!("  group    {group}, {state}"),
         format!("  wants    {}", wanted(&plan.wants)),
         format!("  runs     {command}"),
-        format!("  at once  {}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
+        format!("  at once  {}{batch}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
         format!(
             "  retries  {} after {}..{}; dead at once on exit {}",
             style::plural(u64::from(retry.max_attempts.saturating_sub(1)), "time"),
@@ -224,6 +227,9 @@ fn text(plan: &Plan<'_>) -> String {
             retry.dead_on.iter().map(i32::to_string).collect::<Vec<_>>().join(", "),
         ),
     ];
+    if let Some(argv) = &watcher.on_dead {
+        lines.push(format!("  on dead  {}", argv.join(" ")));
+    }
     lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
 }
 
@@ -243,6 +249,8 @@ fn document(plan: &Plan<'_>) -> Value {
         "where": watcher.condition,
         "command": watcher.argv,
         "concurrency": watcher.concurrency,
+        "batch": watcher.batch.map(|batch| json!({"size": batch.size, "linger": times::format_duration(batch.linger)})),
+        "on_dead": watcher.on_dead,
         "ordered": watcher.ordered,
         "timeout": times::format_duration(watcher.timeout),
         "max_attempts": watcher.retry.max_attempts,

@@ -67,6 +67,12 @@ impl Printer {
                 let attempts = style::plural(u64::from(*attempt), "attempt");
                 format!("dead after {attempts}: {} ({} {})", style::escape(why), id_of(name), name.slug())
             }
+            Fact::Halved { events, why } => {
+                format!("a batch of {events} failed: {}; trying it in halves", style::escape(why))
+            }
+            Fact::OnDeadFailed { name, why } => {
+                format!("on_dead failed: {} ({} {})", style::escape(why), id_of(name), name.slug())
+            }
             Fact::PassedOver { name, why: Some(why) } => {
                 format!("where has no answer, passed over: {} ({} {})", style::escape(why), id_of(name), name.slug())
             }
@@ -107,6 +113,10 @@ fn json(group: &GroupName, fact: &Fact<'_>) -> Value {
         Fact::Dead { name, attempt, why } => json!({
             "event": "dead", "group": group, "id": id_of(name), "type": name.slug(), "attempts": attempt, "why": why,
         }),
+        Fact::Halved { events, why } => json!({"event": "halved", "group": group, "events": events, "why": why}),
+        Fact::OnDeadFailed { name, why } => {
+            json!({"event": "on_dead_failed", "group": group, "id": id_of(name), "type": name.slug(), "why": why})
+        }
         Fact::Stalled { why } => json!({"event": "stalled", "group": group, "why": why}),
         Fact::Unreachable { error } => json!({"event": "waiting", "group": group, "why": error.to_string()}),
         Fact::GoesOn => json!({"event": "goes_on", "group": group}),

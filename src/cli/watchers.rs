@@ -10,13 +10,14 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::reporter::{LogFormat, Printer};
 use super::session::{Opened, Session};
+use crate::clock::Clock;
 use crate::config::Watcher;
 use crate::group::Bounds;
-use crate::group::facts::Reporter;
+use crate::group::facts::{Fact, Reporter};
 use crate::group::lease::Lease;
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
-use crate::handler::{Command, CommandHandler, Guard, Handler};
+use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Report};
 
 mod args;
 mod process;
@@ -70,15 +71,37 @@ impl Starting {
 /// Checks a watcher's command before anything starts.
 pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
     let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world));
-    let handler = CommandHandler::new(command(watcher), Rc::clone(&session.clock), printer);
-    handler.check().map_err(|why| {
+    let check = |argv: &[String]| {
+        CommandHandler::new(command(watcher, argv), Rc::clone(&session.clock), Rc::clone(&printer) as _).check()
+    };
+    let failure = |why: String| {
         let (why, help) = split_help(&why);
         let failure = Failure::usage(why);
         match help {
             Some(help) => failure.help(help),
             None => failure,
         }
-    })
+    };
+    check(&watcher.argv).map_err(failure)?;
+    watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|why| failure(why).after("on_dead"))
+}
+
+/// What runs a watcher's events.
+fn handler(
+    watcher: &Watcher,
+    command: Command,
+    clock: &Rc<dyn Clock>,
+    guard: Rc<Guard>,
+    printer: &Rc<Printer>,
+) -> Rc<dyn Handler> {
+    let handler = Rc::new(CommandHandler::with_guard(command, Rc::clone(clock), Rc::clone(printer) as _, guard));
+    let Some(batch) = watcher.batch else { return handler };
+    let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
+    let (printer, group) = (Rc::clone(printer), watcher.group.clone());
+    let split = move |events, report: &Report| {
+        printer.report(&group, Fact::Halved { events, why: &report.why() });
+    };
+    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(split)))
 }
 
 /// A one-line reason and the cure that it ends with.
@@ -89,9 +112,10 @@ fn split_help(why: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn command(watcher: &Watcher) -> Command {
+/// How a watcher runs its command, or another.
+fn command(watcher: &Watcher, argv: &[String]) -> Command {
     Command {
-        argv: watcher.argv.clone(),
+        argv: argv.to_vec(),
         cwd: watcher.cwd.clone(),
         env: watcher.env.clone(),
         timeout: Some(watcher.timeout),
@@ -114,16 +138,20 @@ pub(super) async fn run_all(
     let runs = ready.into_iter().map(|ready| {
         let (guard, stop, polls) = (Rc::clone(&guard), stop.clone(), polls.clone());
         async move {
-            let (place, command) = (opened.place().clone(), command(&ready.watcher));
-            let me = process::this(&place, command.digest());
-            let output: Rc<dyn crate::handler::Output> = Rc::clone(printer) as _;
-            let handler: Rc<dyn Handler> =
-                Rc::new(CommandHandler::with_guard(command, Rc::clone(&place.clock), output, guard));
+            let (watcher, place) = (&ready.watcher, opened.place().clone());
+            let run = command(watcher, &watcher.argv);
+            let me = process::this(&place, run.digest());
+            let on_dead = watcher.on_dead.as_deref().map(|argv| {
+                let (clock, output, guard) = (Rc::clone(&place.clock), Rc::clone(printer) as _, Rc::clone(&guard));
+                Rc::new(CommandHandler::with_guard(command(watcher, argv), clock, output, guard)) as Rc<dyn Handler>
+            });
+            let handler = handler(watcher, run, &place.clock, guard, printer);
             let workplace = Workplace {
                 place,
                 group: ready.watcher.group.clone(),
                 registered: ready.registered,
                 handler,
+                on_dead,
                 reporter: Rc::clone(printer) as Rc<dyn Reporter>,
                 me,
                 alive: Rc::new(process_of),
@@ -146,7 +174,8 @@ pub(super) async fn run_all(
 fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {
     Settings {
         mode,
-        concurrency: watcher.concurrency,
+        // Checked when it was read.
+        concurrency: watcher.places().unwrap_or(1),
         ordered: watcher.ordered,
         retry: watcher.retry.clone(),
         stop_timeout: watcher.stop_timeout,

@@ -74,9 +74,11 @@ fn reads_every_key() {
         shell: false,
         cwd: Some("/srv/app/desk/thumbs".into()),
         concurrency: 4,
+        batch: Some(Batch { size: 100, linger: secs(5) }),
         ordered: true,
         timeout: secs(90),
         retry: Retry { max_attempts: 3, min: secs(2), max: secs(60), jitter: false, dead_on: vec![64, 65] },
+        on_dead: Some(["notify-me", "--now"].map(str::to_owned).to_vec()),
         env: Some(["PATH", "HOME", "LANG"].map(str::to_owned).to_vec()),
         poll: Some(Duration::from_millis(500)),
         hints: false,
@@ -209,8 +211,15 @@ fn wrong_values_name_key_and_cure() {
         ),
         ("where = 'data.x >'", "where 'data.x >' cannot be read at column 9: it ends too early"),
         ("where = 1", "'where' in [watchers.w]: must be a string in quotes, not 1"),
-        ("on_dead = ['x']", "`on_dead` is not supported by this version yet"),
-        ("batch = 3", "`batch` is not supported by this version yet"),
+        ("on_dead = 'notify'", "'on_dead' in [watchers.w]: must be an array of strings: [\"notify\"], not a string"),
+        ("on_dead = []", "'on_dead' in [watchers.w]: is empty (write on_dead = [\"PROGRAM\", \"ARG\"])"),
+        ("batch = 3", "'batch' in [watchers.w]: must be a table: [watchers.w.batch], not 3"),
+        ("batch = { linger = '1s' }", "'batch' in [watchers.w]: has no size (write { size = 100 })"),
+        ("batch = { size = 0 }", "'size' in [watchers.w.batch]: must be a whole number from 1 to 1000, not 0"),
+        (
+            "batch = { size = 501 }\nconcurrency = 2",
+            "'batch' in [watchers.w]: batches of 501, 2 at a time, are 1002 events; at most 1000 can be under way",
+        ),
     ];
     for (line, error) in table {
         assert_eq!(parse(&with(line)).unwrap_err(), format!("evbus.toml:3: {error}"), "{line}");

@@ -59,6 +59,20 @@ pub enum Fact<'a> {
         /// How it ended.
         why: &'a str,
     },
+    /// A batch failed and is run again in halves, which is no attempt of its events.
+    Halved {
+        /// How many they are.
+        events: usize,
+        /// How it ended.
+        why: &'a str,
+    },
+    /// What was to be run for a new dead letter failed, which changes nothing.
+    OnDeadFailed {
+        /// Whose letter it is.
+        name: &'a EventName,
+        /// How it ended.
+        why: &'a str,
+    },
     /// The event is given up and becomes a dead letter.
     Dead {
         /// Which.

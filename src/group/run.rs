@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::Lease;
-use super::marker::Verdict;
+use super::marker::{Open, Verdict};
 use super::retry::Retry;
 use super::shard::Launch;
 use super::{GroupName, letter};
 use crate::bus::Place;
+use crate::clock::Clock;
 use crate::event::{Event, EventName, EventTime, Judgement, Wants};
-use crate::handler::{EventFile, Handler, Job, Outcome, Report};
+use crate::handler::{EventFile, Handler, Job, Outcome, Permit, Report};
 use crate::store::{StoreError, StoreResult};
 
 /// What a run needs besides its event.
@@ -33,6 +34,13 @@ pub(super) struct Tenure {
     pub lease: Lease,
     /// When the last successful commit was sent.
     pub commit_sent: Rc<Cell<Duration>>,
+}
+
+impl Tenure {
+    fn permit(&self, clock: Rc<dyn Clock>) -> Permit {
+        let (lease, commit_sent) = (self.lease, Rc::clone(&self.commit_sent));
+        Permit::new(move || lease.may_start(commit_sent.get(), clock.elapsed()))
+    }
 }
 
 /// What became of an event that was started.
@@ -78,7 +86,8 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         Judgement::NoAnswer(why) => return Ran::PassedOver(Some(why)),
     }
     // Reading may have taken long: by now the shard may be somebody else's.
-    if !task.tenure.lease.may_start(task.tenure.commit_sent.get(), task.place.clock.elapsed()) {
+    let permit = task.tenure.permit(Rc::clone(&task.place.clock));
+    if !permit.holds() {
         return Ran::Reported(Report { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO });
     }
     let key = launch.name.key();
@@ -89,11 +98,25 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         None => EventFile::Make(launch.name.to_string()),
     };
     let vars = vars(&task, &event, &launch);
-    Ran::Reported(task.handler.run(Job { event: Arc::from(bytes), file, vars }).await)
+    let job = Job { event: Arc::from(bytes), file, vars, tried: launch.attempt > 1, permit };
+    Ran::Reported(task.handler.run(job).await)
 }
 
 fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
-    let time = event.time().map_or_else(|| launch.name.time().to_rfc3339(), str::to_owned);
+    let mut vars = event_vars(event, &launch.name);
+    vars.extend([
+        ("EVBUS_GROUP", task.group.to_string()),
+        ("EVBUS_ATTEMPT", launch.attempt.to_string()),
+        ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
+        ("EVBUS_EPOCH", task.epoch.to_string()),
+        ("EVBUS_URL", task.url.clone()),
+    ]);
+    vars
+}
+
+/// What a handler is told of its event.
+fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
+    let time = event.time().map_or_else(|| name.time().to_rfc3339(), str::to_owned);
     // CloudEvents distributed tracing extension: as tracing tools expect it of a process.
     let trace = [("TRACEPARENT", "traceparent"), ("TRACESTATE", "tracestate")];
     let trace = trace.into_iter().filter_map(|(name, of)| Some((name, event.attribute(of)?.into_owned())));
@@ -104,14 +127,37 @@ fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, Strin
         ("EVBUS_SUBJECT", event.subject().unwrap_or_default().to_owned()),
         ("EVBUS_TIME", time),
         ("EVBUS_KEY", event.ordering_key().unwrap_or_default().to_owned()),
-        ("EVBUS_GROUP", task.group.to_string()),
-        ("EVBUS_ATTEMPT", launch.attempt.to_string()),
-        ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
-        ("EVBUS_EPOCH", task.epoch.to_string()),
-        ("EVBUS_URL", task.url.clone()),
         ("EVBUS_CORRELATIONID", event.attribute("correlationid").unwrap_or(event.id().into()).into_owned()),
     ];
     vars.into_iter().chain(trace).collect()
+}
+
+/// Runs what is to be run for a new dead letter, with the event as any handler has it. Its failure changes nothing, and
+/// is told; it is not run again.
+pub(super) async fn mourn(
+    place: &Place,
+    group: &GroupName,
+    name: &EventName,
+    open: &Open,
+    url: String,
+    on_dead: &dyn Handler,
+) -> Result<(), String> {
+    let letter = open.dead.clone().unwrap_or_default();
+    let found = letter::read(place, group, &letter).await.map_err(|error| error.to_string())?;
+    let Some(found) = found else { return Ok(()) };
+    let bytes = found.event_bytes().unwrap_or_default();
+    let mut vars = Event::parse(&bytes, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, name));
+    vars.extend([
+        ("EVBUS_GROUP", group.to_string()),
+        ("EVBUS_URL", url),
+        ("EVBUS_ATTEMPT", found.attempts.to_string()),
+        ("EVBUS_DEAD_LETTER", letter),
+        ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ")),
+        ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
+    ]);
+    let (file, permit) = (EventFile::Make(name.to_string()), Permit::new(|| true));
+    let report = on_dead.run(Job { event: Arc::from(bytes), file, vars, tried: false, permit }).await;
+    if report.outcome == Outcome::Exit(0) { Ok(()) } else { Err(report.why()) }
 }
 
 /// What a run means.
@@ -136,19 +182,14 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
         }
         Ran::Reported(report) => report,
     };
-    let (why, exit) = match report.outcome {
+    let exit = match &report.outcome {
         Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
         Outcome::Stopped => return Judged::Verdict(Verdict::Again),
-        Outcome::NotStarted(why) => return Judged::NotStarted(why),
-        Outcome::Exit(code) => (format!("exit {code}"), Some(code)),
-        Outcome::Signal(signal) => (format!("signal {signal}"), None),
-        Outcome::TimedOut => ("time limit".to_owned(), None),
+        Outcome::NotStarted(why) => return Judged::NotStarted(why.clone()),
+        Outcome::Exit(code) => Some(*code),
+        Outcome::Signal(_) | Outcome::TimedOut => None,
     };
-    let last_words = report.stderr_tail.lines().rev().find(|line| !line.trim().is_empty());
-    let why = match last_words {
-        Some(line) => format!("{why} \"{}\"", line.trim().chars().take(120).collect::<String>()),
-        None => why,
-    };
+    let why = report.why();
     let dead_at_once = exit.is_some_and(|code| retry.dead_on.contains(&code));
     Judged::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)

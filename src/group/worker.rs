@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::{AbortHandle, Abortable, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::definition::Registered;
 use super::facts::{Fact, Reporter};
@@ -38,6 +38,9 @@ pub use settings::{Mode, Settings, Stop, Summary};
 
 /// What could not be run is tried again after this.
 const STALL: Duration = Duration::from_secs(5);
+
+/// What is run for new dead letters runs so often at a time: when everything fails, a thousand die at once.
+const MOURNERS: usize = 4;
 
 /// How an operation ended.
 enum Ended {
@@ -81,6 +84,8 @@ enum Ended {
         epoch: u64,
         name: EventName,
         written: StoreResult<()>,
+        /// Why what is run for it failed.
+        failed: Option<String>,
     },
     /// What was sent has been answered, and the answer changes nothing.
     Sent,
@@ -105,14 +110,14 @@ struct Watched {
     look_at: Duration,
     /// Left to another worker, which has asked for it, until then.
     yielded_until: Duration,
+    /// The worker that it was given to, and when.
+    given: Option<String>,
+    given_at: Duration,
     /// The worker that holds it.
     holder: Option<String>,
     sights: Sights,
     last_look_through: Option<Position>,
     /// A last look was made to let `through` pass what it can.
-    /// The worker that it was given to, and when.
-    given: Option<String>,
-    given_at: Duration,
     closed: bool,
     /// The version at the first look: a drain sees by it whether an owner that it cannot ask after still commits.
     first_version: Option<Option<Version>>,
@@ -132,6 +137,7 @@ pub struct Worker {
     desk: Desk,
     settings: Settings,
     handler: Rc<dyn Handler>,
+    on_dead: Option<(Rc<dyn Handler>, Rc<Semaphore>)>,
     reporter: Rc<dyn Reporter>,
     me: Owner,
     alive: Rc<dyn Fn(&Owner) -> Process>,
@@ -162,13 +168,13 @@ pub struct Worker {
     /// The last shared poll that was taken in.
     polled: u64,
     asked_at: Duration,
+    asked_last: Duration,
     asking: bool,
     /// When the next shard may be asked for.
     share_at: Duration,
     /// When the markers of quiet shards are to be read again.
     stirred_at: Duration,
     pending: Vec<request::Pending>,
-    asked_last: Duration,
     defined_at: Duration,
     defining: bool,
     trouble: Option<String>,
@@ -191,6 +197,8 @@ pub struct Workplace {
     pub registered: Registered,
     /// Runs the group's command.
     pub handler: Rc<dyn Handler>,
+    /// Runs what is to be run for each new dead letter.
+    pub on_dead: Option<Rc<dyn Handler>>,
     /// Takes in what happens.
     pub reporter: Rc<dyn Reporter>,
     /// This process, as others are to know it.
@@ -213,6 +221,7 @@ impl Worker {
         Ok(Self {
             desk: Desk { place: at.place, group: at.group, wants, shards, polls: at.polls },
             handler: at.handler,
+            on_dead: at.on_dead.map(|handler| (handler, Rc::new(Semaphore::new(MOURNERS)))),
             reporter: at.reporter,
             me: at.me,
             alive: at.alive,
@@ -237,6 +246,7 @@ impl Worker {
             hot_running: false,
             polled: 0,
             asked_at: now,
+            asked_last: now,
             asking: false,
             share_at: now,
             stirred_at: now,
@@ -246,7 +256,6 @@ impl Worker {
             defining: false,
             trouble: None,
             stalled_until: None,
-            asked_last: now,
             foreign_told: false,
             other_told: false,
             careful_told: false,
@@ -340,15 +349,18 @@ impl Worker {
         self.told_to_end() || (self.draining() && (self.starts_over() || self.drained()))
     }
 
+    fn looked_everywhere(&self) -> bool {
+        self.shards.iter().all(|shard| shard.seen && !shard.looking)
+    }
+
     /// Whether a drain has seen everything and found nothing more that is due.
     fn drained(&self) -> bool {
-        let seen = self.shards.iter().all(|shard| shard.seen && !shard.looking);
         let idle = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).all(|shard| {
             !shard.busy() && !shard.wants_more() && !shard.has_unconfirmed() && self.next_of(shard) == Next::Nothing
         });
         let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.quiet);
         let waits = waits && !self.shards.iter().all(|shard| self.settled(shard));
-        seen && idle && !waits && self.reading_keys.is_empty() && !self.asking
+        self.looked_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking
     }
 
     /// Whether nothing of a shard is left to wait for.

@@ -21,6 +21,16 @@ pub enum EventFile {
     Make(String),
 }
 
+impl EventFile {
+    /// What the file's name ends in.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::At(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            Self::Make(name) => name.clone(),
+        }
+    }
+}
+
 /// Makes the handler's stdin with the whole event already in it, so that nobody needs to feed it: a handler that
 /// never reads, or that writes a lot before it reads, is then no special case. A small event goes into a pipe; one that
 /// a pipe might not hold goes into memory with a file's face.

@@ -1,10 +1,11 @@
 //! Run one handler for one event.
 //!
 //! [`Handler`] is all the worker knows of any handler; [`CommandHandler`] runs a command of the user's. The rooms:
-//! [`CommandHandler`] puts one run together, `program` finds the executable, `input` makes stdin and the event's file,
+//! [`CommandHandler`] puts one run together, [`Batches`] makes one run of many, `program` finds the executable, `input` makes stdin and the event's file,
 //! `output` passes lines on and keeps the end of stderr, `process` owns the running child until it is reaped, and
 //! [`Guard`] ends what would be left behind by a worker that was killed.
 
+mod batch;
 mod command;
 mod guard;
 mod input;
@@ -14,9 +15,11 @@ mod program;
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use batch::{Batches, Bounds as BatchBounds};
 pub use command::{Command, CommandHandler};
 pub use guard::{Guard, guard_main};
 pub use input::EventFile;
@@ -33,6 +36,32 @@ pub struct Job {
     pub file: EventFile,
     /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not among them.
     pub vars: Vec<(&'static str, String)>,
+    /// Whether it has failed before.
+    pub tried: bool,
+    /// Whether it may still start.
+    pub permit: Permit,
+}
+
+/// Says whether a run may start: one that waits for its turn may outlive the lease that it was to start under.
+#[derive(Clone)]
+pub struct Permit(Rc<dyn Fn() -> bool>);
+
+impl Permit {
+    /// Holds for as long as `holds` says so.
+    pub fn new(holds: impl Fn() -> bool + 'static) -> Self {
+        Self(Rc::new(holds))
+    }
+
+    /// Whether the run may start now.
+    pub fn holds(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Permit").field(&self.holds()).finish()
+    }
 }
 
 /// How a run ended.
@@ -62,6 +91,23 @@ pub struct Report {
     pub took: Duration,
 }
 
+impl Report {
+    /// How it ended, in a few words: `exit 22 "curl: (22) 503"`.
+    pub fn why(&self) -> String {
+        let how = match &self.outcome {
+            Outcome::Exit(code) => format!("exit {code}"),
+            Outcome::Signal(signal) => format!("signal {signal}"),
+            Outcome::TimedOut => "time limit".to_owned(),
+            Outcome::Stopped => "stopped".to_owned(),
+            Outcome::NotStarted(why) => why.clone(),
+        };
+        match self.stderr_tail.lines().rev().find(|line| !line.trim().is_empty()) {
+            Some(line) => format!("{how} \"{}\"", line.trim().chars().take(120).collect::<String>()),
+            None => how,
+        }
+    }
+}
+
 /// What the worker needs of any handler.
 pub trait Handler {
     /// Runs the handler for one event. Dropping the future kills the handler at once.
@@ -70,6 +116,13 @@ pub trait Handler {
     /// Asks every run under way to end now: TERM, and KILL after the grace. Their outcome is [`Outcome::Stopped`].
     /// Later runs are not touched.
     fn stop(&self);
+
+    /// Nothing more is to begin: runs that wait for others end as [`Outcome::Stopped`].
+    fn end(&self) {}
+
+    /// So many runs are under way, and no other will come before one of them has ended: nobody need wait for company.
+    /// None: others may come.
+    fn expect(&self, _runs: Option<usize>) {}
 
     /// Tells before the first event whether the handler could be started at all.
     ///

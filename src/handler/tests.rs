@@ -60,7 +60,8 @@ fn handler(command: Command, output: Rc<dyn Output>) -> CommandHandler {
 }
 
 fn job(event: &[u8]) -> Job {
-    Job { event: event.into(), file: EventFile::At("/dev/null".into()), vars: Vec::new() }
+    let (file, permit) = (EventFile::At("/dev/null".into()), Permit::new(|| true));
+    Job { event: event.into(), file, vars: Vec::new(), tried: false, permit }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -383,3 +383,53 @@ fn a_trace_goes_from_event_to_handler_to_event() {
         [format!("first {parent} a=b"), "other".to_owned(), format!("second {parent} a=b")]
     );
 }
+
+#[test]
+fn a_batch_is_one_run_and_one_bad_event_costs_no_other_an_attempt() {
+    let home = Home::new();
+    let ids = home.emit_many("t", 100);
+    let drain = |handler: &str| {
+        let args =
+            ["drain", "-g", "g", "--from", "earliest", "--batch", "100", "--max-attempts", "1", "--shell", handler];
+        home.run(&args).exits(0)
+    };
+    let bad = &ids[62];
+    let handler = format!("cat > batch; echo $EVBUS_BATCH >> runs; ! grep -q {bad} batch && cat batch >> seen");
+    let ran = drain(&handler);
+    assert!(ran.err.contains("a batch of 100 failed: exit 1; trying it in halves"), "{}", ran.err);
+    assert!(ran.err.contains("g: 99 done, 1 dead, 0 left"), "{}", ran.err);
+    assert_eq!(home.lines("runs")[..3], ["100", "50", "50"]);
+    let id =
+        |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    let mut good = ids.clone();
+    good.remove(62);
+    assert_eq!(sorted(home.lines("seen").iter().map(id).collect()), sorted(good));
+    home.emit_many("t", 100);
+    drain("cat > batch; echo $EVBUS_BATCH:$EVBUS_TYPE:$EVBUS_ID >> good; cmp batch $EVBUS_FILE");
+    assert_eq!(home.lines("good"), ["100:t:"], "a hundred events are one run");
+}
+
+#[test]
+fn a_new_dead_letter_is_told_once() {
+    let home = Home::new();
+    home.file(
+        "evbus.toml",
+        "[watchers.g]\nshell = 'echo no >&2; exit 65'\nfrom = 'earliest'\n\
+         on_dead = ['sh', '-c', 'echo $EVBUS_ID $EVBUS_DEAD_WHY $EVBUS_DEAD_EXIT >> told; cat >> told; exit 3']\n",
+    );
+    let id = home.emit_many("t", 1).remove(0);
+    let ran = home.run(&["drain"]).exits(0);
+    assert!(ran.err.contains("g: on_dead failed: exit 3"), "{}", ran.err);
+    home.run(&["drain"]).exits(0);
+    let told = home.lines("told");
+    assert_eq!(told[0], format!("{id} exit 65 \"no\" 65"));
+    assert_eq!(
+        told[1..],
+        home.events()
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap().trim_end().to_owned())
+            .collect::<Vec<_>>()
+    );
+    home.file("evbus.toml", "[watchers.g]\nshell = 'true'\non_dead = ['no-such-program']\n");
+    home.run(&["drain"]).exits(2).says("on_dead: handler 'no-such-program' not found", "extend PATH");
+}

@@ -15,13 +15,14 @@ use evbus::group::marker::Owner;
 use evbus::group::request::{self, Request};
 use evbus::group::worker::{Mode, Settings, Stop, Worker, Workplace};
 use evbus::group::{Position, letter};
+use evbus::handler::{BatchBounds, Batches, Handler};
 use evbus::store::memory::MemoryStore;
 use evbus::store::{ErrorKind, StoreResult};
 use tokio::sync::watch;
 
 use crate::dice::{self, Dice};
 use crate::executor::{Micros, Process, SECOND};
-use crate::handler::SimHandler;
+use crate::handler::{Jobs, Recorder, SimHandler};
 use crate::network::{BEGIN, Line, Role, SkewedClock};
 use crate::plan::Birth;
 use crate::world::{Known, World};
@@ -266,8 +267,24 @@ impl Cast {
                 _ => Alive::MayLive,
             }
         };
-        let handler =
-            SimHandler { world: Rc::clone(&world), process, group: at, stopped: Rc::default(), waiting: Rc::default() };
+        let jobs = Jobs::default();
+        let (stopped, waiting) = Default::default();
+        let handler: Rc<dyn Handler> = Rc::new(SimHandler {
+            world: Rc::clone(&world),
+            process,
+            group: at,
+            jobs: Rc::clone(&jobs),
+            stopped,
+            waiting,
+        });
+        let handler = match plan.batch {
+            None => handler,
+            Some((size, linger)) => {
+                let bounds = BatchBounds { size, linger: Duration::from_micros(linger), concurrency: 2 };
+                let batches = Batches::new(handler, Rc::clone(&place.clock), bounds, Box::new(|_, _| {}));
+                Rc::new(Recorder { batches, jobs })
+            }
+        };
         let settings = Settings {
             mode,
             concurrency: plan.concurrency,
@@ -294,7 +311,8 @@ impl Cast {
                 place,
                 group: name,
                 registered,
-                handler: Rc::new(handler),
+                handler,
+                on_dead: None,
                 reporter: Rc::new(Silent),
                 me,
                 alive: Rc::new(alive),

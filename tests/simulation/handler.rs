@@ -1,34 +1,37 @@
 //! Simulated handlers: each event of each group has its fate.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use evbus::clock::Fut;
-use evbus::event::EventName;
-use evbus::handler::{EventFile, Handler, Job, Outcome, Report};
+use evbus::event::{Event, EventName};
+use evbus::handler::{Batches, EventFile, Handler, Job, Outcome, Report};
 
 use crate::dice::{self, Dice};
 use crate::executor::{Micros, Process, SECOND};
 use crate::world::{Running, World};
 
 /// What a handler does with an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// From the best to the worst: a batch's is the worst of its events'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     Succeed,
+    /// Longer than a lease.
+    Slow,
     /// Fails so often first.
     Fail(u32),
     Never,
     DeadAtOnce,
     /// Until the time limit.
     Hang,
-    /// Longer than a lease.
-    Slow,
-    /// Takes its worker with it.
-    Kill,
     /// The command cannot be started the first time.
     NotStarted,
+    /// Takes its worker with it.
+    Kill,
 }
 
 /// The fate of an event in a group.
@@ -55,11 +58,45 @@ pub fn fate(world: &World, group: usize, id: &str) -> Fate {
     Fate::Succeed
 }
 
+/// Keeps each job of a worker that runs batches: what stands in a batch says less.
+pub struct Recorder {
+    pub batches: Batches,
+    pub jobs: Jobs,
+}
+
+/// Jobs by the ids of their events.
+pub type Jobs = Rc<RefCell<BTreeMap<String, Job>>>;
+
+impl Handler for Recorder {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        self.jobs.borrow_mut().insert(var(&job, "EVBUS_ID"), job.clone());
+        self.batches.run(job)
+    }
+    fn stop(&self) {
+        self.batches.stop();
+    }
+    fn end(&self) {
+        self.batches.end();
+    }
+    fn expect(&self, runs: Option<usize>) {
+        self.batches.expect(runs);
+    }
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn var(job: &Job, name: &str) -> String {
+    job.vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
 /// The handlers of one worker.
 pub struct SimHandler {
     pub world: Rc<World>,
     pub process: Rc<Process>,
     pub group: usize,
+    /// What its batches are made of.
+    pub jobs: Jobs,
     pub stopped: Rc<Cell<bool>>,
     pub waiting: Rc<RefCell<Vec<Waker>>>,
 }
@@ -82,11 +119,8 @@ impl Drop for Child {
 }
 
 impl SimHandler {
-    fn begin(&self, job: &Job) -> (Child, Fate, u32) {
-        let var = |name: &str| {
-            job.vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()).unwrap_or_default()
-        };
-        let (id, epoch) = (var("EVBUS_ID"), var("EVBUS_EPOCH").parse().unwrap());
+    fn begin(&self, job: &Job) -> (Child, Fate) {
+        let (id, epoch) = (var(job, "EVBUS_ID"), var(job, "EVBUS_EPOCH").parse().unwrap());
         let EventFile::Make(name) = &job.file else { panic!("the memory store has no files") };
         let shards = self.world.groups.borrow()[self.group].shards();
         let shard = EventName::parse(name).unwrap().lane().shard(shards);
@@ -101,7 +135,17 @@ impl SimHandler {
             _ if self.world.cured.borrow().contains(&id) => Fate::Succeed,
             fate => fate,
         };
-        (Child { world: Rc::clone(&self.world), number, outcome: Rc::default() }, fate, started)
+        (Child { world: Rc::clone(&self.world), number, outcome: Rc::default() }, fate)
+    }
+
+    /// The jobs of the events that a job has on its stdin.
+    fn each(&self, job: Job) -> Vec<Job> {
+        if var(&job, "EVBUS_BATCH").is_empty() {
+            return vec![job];
+        }
+        let lines = job.event.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let ids = lines.map(|line| Event::parse(line, usize::MAX).unwrap().id().to_owned());
+        ids.map(|id| self.jobs.borrow()[&id].clone()).collect()
     }
 
     fn time(&self, fate: Fate) -> Micros {
@@ -118,9 +162,10 @@ impl SimHandler {
 impl Handler for SimHandler {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         Box::pin(async move {
-            let (child, fate, _) = self.begin(&job);
-            let took = self.time(fate);
-            let success = matches!(fate, Fate::Succeed | Fate::Slow);
+            let begun: Vec<(Child, Fate)> = self.each(job).iter().map(|job| self.begin(job)).collect();
+            // A batch ends as the worst of its events would.
+            let fate = begun.iter().map(|(_, fate)| *fate).max().unwrap();
+            let (took, success) = (self.time(fate), fate <= Fate::Slow);
             if fate == Fate::Kill {
                 let (world, process) = (Rc::clone(&self.world), Rc::clone(&self.process));
                 self.world.simulation.later(50_000, move || {
@@ -131,20 +176,23 @@ impl Handler for SimHandler {
             let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
             {
                 // The child ends by itself, even while its worker is frozen.
-                let (world, outcome, number, waker) =
-                    (Rc::clone(&self.world), Rc::clone(&child.outcome), child.number, Rc::clone(&waker));
+                let (world, waker) = (Rc::clone(&self.world), Rc::clone(&waker));
+                let children: Vec<_> =
+                    begun.iter().map(|(child, _)| (Rc::clone(&child.outcome), child.number)).collect();
                 self.world.simulation.later(took, move || {
-                    if outcome.get().is_none() {
-                        outcome.set(Some(success));
-                        world.run_ends(number, success);
-                        if let Some(waker) = waker.borrow_mut().take() {
-                            waker.wake();
+                    for (outcome, number) in &children {
+                        if outcome.get().is_none() {
+                            outcome.set(Some(success));
+                            world.run_ends(*number, success);
                         }
+                    }
+                    if let Some(waker) = waker.borrow_mut().take() {
+                        waker.wake();
                     }
                 });
             }
             let stopped = std::future::poll_fn(|context| {
-                if child.outcome.get().is_some() {
+                if begun.iter().all(|(child, _)| child.outcome.get().is_some()) {
                     return Poll::Ready(false);
                 }
                 if self.stopped.get() {

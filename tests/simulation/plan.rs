@@ -17,6 +17,8 @@ pub struct GroupPlan {
     pub shards: u16,
     pub ordered: bool,
     pub concurrency: usize,
+    /// So many events at most for one handler, and how long the first waits for others.
+    pub batch: Option<(usize, Micros)>,
     pub bounds: Bounds,
     /// Workers that watch.
     pub watchers: usize,
@@ -169,6 +171,7 @@ impl GroupPlan {
             shards,
             ordered: dice.chance(0.35),
             concurrency: dice.one(&[1, 2, 3, 8]),
+            batch: dice.chance(0.25).then(|| (dice.one(&[2, 4, 8]), dice.one(&[0, SECOND / 5, 2 * SECOND]))),
             bounds,
             watchers,
             drains,

@@ -97,6 +97,6 @@ pub async fn work(
     };
     let (_sender, stop) = tokio::sync::watch::channel(Stop::No);
     let (alive, reporter) = (Rc::new(|_: &Owner| Process::MayLive), Rc::new(Silent));
-    let at = Workplace { place, group, registered, handler, reporter, me, alive, stop, polls };
+    let at = Workplace { place, group, registered, handler, on_dead: None, reporter, me, alive, stop, polls };
     Worker::new(at, settings).unwrap().run().await.unwrap()
 }

@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::reporter::{LogFormat, Printer};
 use crate::cli::session::Session;
 use crate::cli::times;
-use crate::config::{MAX_CONCURRENCY, StartFrom, Watcher};
+use crate::config::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::group::GroupName;
 
 /// Flags of `watch` and `drain`.
@@ -37,6 +37,12 @@ pub(in crate::cli) struct RunArgs {
     /// Handlers at a time
     #[arg(short = 'j', long, value_name = "N", requires = "group")]
     concurrency: Option<usize>,
+    /// Up to so many events for one run of the handler: NDJSON on its stdin
+    #[arg(long, value_name = "N", requires = "group")]
+    batch: Option<usize>,
+    /// How long the first event of a batch waits for others [default: 1s]
+    #[arg(long, value_name = "DURATION", requires = "batch")]
+    linger: Option<String>,
     /// One at a time for each ordering key, in the order of emission
     #[arg(long, requires = "group")]
     ordered: bool,
@@ -133,6 +139,14 @@ impl RunArgs {
                 return Err(Failure::usage(format!("-j {concurrency} is not between 1 and {MAX_CONCURRENCY}")));
             }
             watcher.concurrency = concurrency;
+        }
+        if let Some(size) = self.batch {
+            let linger = self.linger.as_deref().map_or(Ok(LINGER), times::parse_duration)?;
+            if !(1..=MAX_CONCURRENCY).contains(&size) {
+                return Err(Failure::usage(format!("--batch {size} is not between 1 and {MAX_CONCURRENCY}")));
+            }
+            watcher.batch = Some(Batch { size, linger });
+            watcher.places().map_err(Failure::usage)?;
         }
         if let Some(timeout) = &self.timeout {
             watcher.timeout = times::parse_duration(timeout)?;

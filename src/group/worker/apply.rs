@@ -15,7 +15,12 @@ impl Worker {
             Ended::Definition(registered) => self.defined(registered),
             Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
-            Ended::Buried { shard, epoch, name, written } => self.buried(shard, epoch, &name, written),
+            Ended::Buried { shard, epoch, name, written, failed } => {
+                if let Some(why) = &failed {
+                    self.report(Fact::OnDeadFailed { name: &name, why });
+                }
+                self.buried(shard, epoch, &name, written);
+            }
             Ended::Sent => {}
         }
     }
@@ -114,10 +119,17 @@ impl Worker {
         let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
             return;
         };
-        let desk = self.desk.clone();
+        let (desk, on_dead, url) = (self.desk.clone(), self.on_dead.clone(), self.settings.url.clone());
         self.ops.push(Box::pin(async move {
             let written = letter::write(&desk.place, &desk.group, &name, &open).await;
-            Ended::Buried { shard: number, epoch, name, written }
+            let failed = match on_dead.filter(|_| written.is_ok()) {
+                Some((handler, turns)) => {
+                    let _turn = turns.acquire().await;
+                    run::mourn(&desk.place, &desk.group, &name, &open, url, &*handler).await.err()
+                }
+                None => None,
+            };
+            Ended::Buried { shard: number, epoch, name, written, failed }
         }));
     }
 
@@ -136,6 +148,7 @@ impl Worker {
             return;
         };
         self.pending = asked.pending;
+        self.share_out();
         for shard in asked.stirred {
             self.shards[usize::from(shard)].stir(now);
         }
@@ -148,7 +161,6 @@ impl Worker {
             } else if self.pending.iter().any(|asked| usize::from(asked.shard) == at) {
                 watched.quiet = false;
                 watched.seen = false;
-        self.share_out();
                 watched.look_at = now;
             }
         }

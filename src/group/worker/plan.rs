@@ -13,6 +13,7 @@ impl Worker {
         }
         self.tell_full();
         self.plan_starts();
+        self.handler.expect(self.nobody_else_starts().then(|| self.running()));
         for at in 0..self.shards.len() {
             self.plan_look(at);
             self.plan_give_back(at);
@@ -49,11 +50,17 @@ impl Worker {
             return;
         }
         let now = self.now();
-        let since = *self.stopped_at.get_or_insert(now);
+        let since = *self.stopped_at.get_or_insert_with(|| {
+            self.handler.end();
+            now
+        });
         let late = now.saturating_sub(since) >= self.settings.stop_timeout;
         if (level == Stop::Handlers || late) && !self.told_handlers {
             self.told_handlers = true;
             self.handler.stop();
+            if let Some((on_dead, _)) = &self.on_dead {
+                on_dead.stop();
+            }
         }
     }
 
@@ -93,6 +100,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether nothing will start before something that runs has ended.
+    fn nobody_else_starts(&self) -> bool {
+        self.alone_runs() || (self.draining() && self.looked_everywhere() && self.reading_keys.is_empty())
     }
 
     /// Starts the next event of a shard; false if none may start now.
@@ -212,6 +224,8 @@ impl Worker {
         if yielding {
             // Long enough for the one who asked to look and find it free.
             self.shards[at].yielded_until = now + self.settings.lease.length;
+            self.shards[at].given_at = now;
+            self.shards[at].given = self.shards[at].owned.as_deref().and_then(|shard| shard.yielding.clone());
         }
         if let Some(shard) = self.shards[at].owned.as_deref_mut() {
             shard.giving_back = true;
@@ -225,8 +239,6 @@ impl Worker {
     pub(super) fn passed_all(&self, at: usize) -> bool {
         let watched = &self.shards[at];
         let Some(shard) = watched.owned.as_deref() else { return false };
-            self.shards[at].given_at = now;
-            self.shards[at].given = self.shards[at].owned.as_deref().and_then(|shard| shard.yielding.clone());
         let newest = watched.sights.newest.max(Some(self.hot_cursor).filter(|time| *time != EventTime::MIN));
         newest.is_none_or(|newest| newest <= shard.through().time())
     }
@@ -267,6 +279,7 @@ impl Worker {
         }
         if !self.asking && self.ask_at() <= now {
             self.asking = true;
+            self.asked_last = now;
             self.asked_at = now + self.poll_range().1.max(Duration::from_secs(4));
             if self.draining() && !self.waits() {
                 self.asked_at = Duration::MAX;
@@ -279,7 +292,6 @@ impl Worker {
             self.defining = true;
             self.defined_at = now + self.poll_range().1.max(Duration::from_secs(4));
             let desk = self.desk.clone();
-            self.asked_last = now;
             self.ops.push(Box::pin(async move { Ended::Definition(desk.definition().await) }));
         }
     }

@@ -1,0 +1,219 @@
+//! Reads one `[watchers.NAME]`, and says of each mistake where it is.
+
+use std::path::Path;
+
+use super::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+use crate::config::nearest::nearest;
+use crate::config::section::{Field, Item, Section};
+use crate::config::units::format_duration;
+use crate::config::{ConfigError, World};
+use crate::event::{Condition, TypeFilter};
+use crate::group::GroupName;
+use crate::group::definition::MOST_SHARDS;
+use crate::group::retry::Retry;
+
+const KEYS: [&str; 19] = [
+    "group",
+    "types",
+    "not",
+    "from",
+    "command",
+    "shell",
+    "cwd",
+    "concurrency",
+    "ordered",
+    "timeout",
+    "retry",
+    "env",
+    "poll",
+    "hints",
+    "stop_timeout",
+    "shards",
+    "where",
+    "batch",
+    "on_dead",
+];
+const BATCH_KEYS: [&str; 2] = ["size", "linger"];
+const RETRY_KEYS: [&str; 5] = ["max_attempts", "min", "max", "jitter", "dead_on"];
+
+impl Watcher {
+    /// Reads one `[watchers.NAME]`; relative paths start from `folder`.
+    pub(in crate::config) fn read(field: &Field<'_>, world: &World, folder: &Path) -> Result<Self, ConfigError> {
+        let section = field.section()?;
+        refuse_keys(&section)?;
+        let argv = read_command(field, &section)?;
+        let mut watcher = Self::new(field.name.to_owned(), read_group(field, &section)?, argv);
+        watcher.shell = section.field("shell").is_some();
+        watcher.read_filter(&section, world)?;
+        watcher.read_running(&section, world, folder)?;
+        watcher.read_pace(&section)?;
+        Ok(watcher)
+    }
+
+    /// What the group will hold: types, start, shards.
+    fn read_filter(&mut self, section: &Section<'_>, world: &World) -> Result<(), ConfigError> {
+        if let Some(field) = section.field("types") {
+            self.types = read_patterns(&field, |pattern| TypeFilter::new(&[pattern], &[]).map(drop))?;
+            if self.types.is_empty() {
+                return Err(field.error("is empty (leave it out to take every type)"));
+            }
+        }
+        if let Some(field) = section.field("not") {
+            self.not = read_patterns(&field, |pattern| TypeFilter::new(&["**".to_owned()], &[pattern]).map(drop))?;
+        }
+        if let Some(field) = section.field("where") {
+            let text = field.text()?;
+            Condition::parse(text).map_err(|error| field.plain_error(error))?;
+            self.condition = Some(text.to_owned());
+        }
+        if let Some(field) = section.field("from") {
+            let text = field.time_text()?;
+            let start = StartFrom::parse(&text, world)
+                .map_err(|error| field.error(format_args!("must be earliest, now or a time: {error}")))?;
+            self.from = Some(start);
+        }
+        set(&mut self.shards, section, "shards", |field| field.whole(1, i64::from(MOST_SHARDS)).map(Some))
+    }
+
+    /// How a handler is run.
+    fn read_running(&mut self, section: &Section<'_>, world: &World, folder: &Path) -> Result<(), ConfigError> {
+        if let Some(field) = section.field("cwd") {
+            let text = clean(&field, field.offset, field.text()?)?;
+            self.cwd = Some(world.expand(Path::new(text), folder));
+        }
+        if let Some(field) = section.field("env") {
+            self.env = Some(field.items()?.iter().map(|item| read_variable(&field, item)).collect::<Result<_, _>>()?);
+        }
+        set(&mut self.timeout, section, "timeout", Field::positive_duration)?;
+        set(&mut self.stop_timeout, section, "stop_timeout", Field::duration)?;
+        if let Some(field) = section.field("retry") {
+            read_retry(&mut self.retry, &field)?;
+        }
+        if let Some(field) = section.field("on_dead") {
+            self.on_dead = Some(read_argv(&field)?);
+        }
+        Ok(())
+    }
+
+    /// How many at a time, in what order, and how soon.
+    fn read_pace(&mut self, section: &Section<'_>) -> Result<(), ConfigError> {
+        let max = i64::try_from(MAX_CONCURRENCY).unwrap_or(i64::MAX);
+        set(&mut self.concurrency, section, "concurrency", |field| field.whole(1, max))?;
+        set(&mut self.ordered, section, "ordered", Field::flag)?;
+        if let Some(field) = section.field("batch") {
+            self.batch = Some(read_batch(&field)?);
+            self.places().map_err(|why| field.error(why))?;
+        }
+        set(&mut self.poll, section, "poll", |field| field.positive_duration().map(Some))?;
+        set(&mut self.hints, section, "hints", Field::flag)
+    }
+}
+
+/// Reads `retry = {…}` over the defaults.
+fn read_retry(retry: &mut Retry, field: &Field<'_>) -> Result<(), ConfigError> {
+    let section = field.section()?;
+    section.refuse_unknown(&RETRY_KEYS)?;
+    set(&mut retry.max_attempts, &section, "max_attempts", |field| field.whole(1, i64::from(u32::MAX)))?;
+    set(&mut retry.min, &section, "min", Field::duration)?;
+    set(&mut retry.max, &section, "max", Field::duration)?;
+    set(&mut retry.jitter, &section, "jitter", Field::flag)?;
+    set(&mut retry.dead_on, &section, "dead_on", |field| field.wholes(1, 255))?;
+    if retry.min <= retry.max {
+        return Ok(());
+    }
+    let (min, max) = (format_duration(retry.min), format_duration(retry.max));
+    Err(field.error(format_args!("min ({min}) is longer than max ({max})")))
+}
+
+/// Reads `batch = {…}`.
+fn read_batch(field: &Field<'_>) -> Result<Batch, ConfigError> {
+    let section = field.section()?;
+    section.refuse_unknown(&BATCH_KEYS)?;
+    let size = section.field("size").ok_or_else(|| field.error("has no size (write { size = 100 })"))?;
+    let max = i64::try_from(MAX_CONCURRENCY).unwrap_or(i64::MAX);
+    let mut batch = Batch { size: size.whole(1, max)?, linger: LINGER };
+    set(&mut batch.linger, &section, "linger", Field::duration)?;
+    Ok(batch)
+}
+
+/// Sets `target` if the key is there.
+fn set<'a, T>(
+    target: &mut T,
+    section: &Section<'a>,
+    key: &str,
+    read: impl FnOnce(&Field<'a>) -> Result<T, ConfigError>,
+) -> Result<(), ConfigError> {
+    if let Some(field) = section.field(key) {
+        *target = read(&field)?;
+    }
+    Ok(())
+}
+
+/// Refuses the first key that is unknown.
+fn refuse_keys(section: &Section<'_>) -> Result<(), ConfigError> {
+    for field in section.fields() {
+        if !KEYS.contains(&field.name) {
+            return Err(match nearest(field.name, RETRY_KEYS).filter(|_| nearest(field.name, KEYS).is_none()) {
+                Some(key) => field.unknown_near(&format!(" (did you mean 'retry.{key}'?)")),
+                None => field.unknown(&KEYS),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn read_group(watcher: &Field<'_>, section: &Section<'_>) -> Result<GroupName, ConfigError> {
+    match section.field("group") {
+        Some(field) => GroupName::parse(field.text()?).map_err(|error| field.plain_error(error)),
+        None => GroupName::parse(watcher.name)
+            .map_err(|error| watcher.plain_error(format_args!("{error}; or add group = \"…\" to the watcher"))),
+    }
+}
+
+fn read_command(watcher: &Field<'_>, section: &Section<'_>) -> Result<Vec<String>, ConfigError> {
+    match (section.field("command"), section.field("shell")) {
+        (Some(_), Some(shell)) => Err(shell.error("stands beside 'command' (keep one of them)")),
+        (None, None) => Err(watcher.error("has no command (add command = [\"PROGRAM\", \"ARG\"] or shell = \"…\")")),
+        (Some(field), None) => read_argv(&field),
+        (None, Some(field)) => match clean(&field, field.offset, field.text()?)?.trim() {
+            "" => Err(field.error("is empty (write shell = \"PROGRAM ARG | …\")")),
+            _ => Ok(Watcher::shell_argv(field.text()?)),
+        },
+    }
+}
+
+fn read_argv(field: &Field<'_>) -> Result<Vec<String>, ConfigError> {
+    let words = field.items()?;
+    let argv = words.iter().map(|word| clean(field, word.offset, word.text).map(str::to_owned));
+    let argv: Vec<String> = argv.collect::<Result<_, _>>()?;
+    match argv.first().is_none_or(String::is_empty) {
+        true => Err(field.error(format_args!("is empty (write {} = [\"PROGRAM\", \"ARG\"])", field.name))),
+        false => Ok(argv),
+    }
+}
+
+fn read_patterns<E: std::fmt::Display>(
+    field: &Field<'_>,
+    check: impl Fn(String) -> Result<(), E>,
+) -> Result<Vec<String>, ConfigError> {
+    let read = |item: &Item<'_>| match check(item.text.to_owned()) {
+        Ok(()) => Ok(item.text.to_owned()),
+        Err(error) => Err(field.error_at(item.offset, error)),
+    };
+    field.items()?.iter().map(read).collect()
+}
+
+fn read_variable(field: &Field<'_>, item: &Item<'_>) -> Result<String, ConfigError> {
+    let text = clean(field, item.offset, item.text)?;
+    if text.is_empty() || text.contains('=') {
+        let what =
+            format!("'{}' is not the name of a variable (write env = [\"PATH\", \"HOME\"])", text.escape_debug());
+        return Err(field.error_at(item.offset, what));
+    }
+    Ok(text.to_owned())
+}
+
+/// No program can be given a NUL.
+fn clean<'a>(field: &Field<'_>, offset: usize, text: &'a str) -> Result<&'a str, ConfigError> {
+    if text.contains('\0') { Err(field.error_at(offset, "holds a NUL character")) } else { Ok(text) }
+}

@@ -1,0 +1,318 @@
+//! Many events through one run of a handler: NDJSON on stdin, an event a line, in the order of their names.
+//!
+//! Each event has a run of its own for whoever asks, and its own report; what was asked for at about the same time is
+//! run together. A batch that fails is run again in halves, so that only an event that fails alone has failed. Events
+//! that have failed before keep to themselves: what is wrong with them cannot cost the new ones another run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use futures_util::future::{FutureExt, Shared, WeakShared};
+use tokio::sync::{Notify, Semaphore};
+
+use super::{EventFile, Handler, Job, Outcome, Report};
+use crate::clock::{Clock, Fut};
+
+/// How batches are made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// At most so many events in one; at least 1.
+    pub size: usize,
+    /// How long the first of them waits for others.
+    pub linger: Duration,
+    /// At most so many runs at a time.
+    pub concurrency: usize,
+}
+
+/// Told of each batch that failed and is run again in halves: its length, and how it ended.
+pub type OnSplit = Box<dyn Fn(usize, &Report)>;
+
+/// Runs events in batches through another handler.
+pub struct Batches(Rc<Inner>);
+
+struct Inner {
+    handler: Rc<dyn Handler>,
+    clock: Rc<dyn Clock>,
+    bounds: Bounds,
+    runs: Semaphore,
+    split: OnSplit,
+    live: RefCell<Vec<Live>>,
+    /// Events that are in a batch.
+    seated: Cell<usize>,
+    /// So many events are to be expected, and no more before one of them has ended.
+    expected: Cell<Option<usize>>,
+    over: Cell<bool>,
+}
+
+type Going = Shared<Fut<'static, ()>>;
+
+/// A batch that somebody waits for. It goes on for as long as any of its events does.
+struct Live {
+    batch: Weak<Batch>,
+    going: WeakShared<Fut<'static, ()>>,
+}
+
+#[derive(Default)]
+struct Batch {
+    seats: RefCell<Vec<Seat>>,
+    /// Whether its events have failed before.
+    tried: bool,
+    /// Everybody who was to be expected had come.
+    complete: Cell<bool>,
+    /// Nobody can join any more.
+    closed: Cell<bool>,
+    /// Somebody has come or gone, or nobody else will.
+    changed: Notify,
+}
+
+struct Seat {
+    job: Job,
+    report: Option<Report>,
+    waker: Option<Waker>,
+    /// Nobody waits for its report any more.
+    left: bool,
+}
+
+impl Seat {
+    fn end(&mut self, report: Report) {
+        self.report = Some(report);
+        // Whoever drives the batch may be another of its events.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// An event's place in a batch; leaves it when dropped.
+struct Member {
+    inner: Rc<Inner>,
+    batch: Rc<Batch>,
+    at: usize,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.inner.seated.set(self.inner.seated.get() - 1);
+        self.batch.seats.borrow_mut()[self.at].left = true;
+        self.batch.changed.notify_one();
+    }
+}
+
+impl Batches {
+    /// Batches for `handler`, which finds many events on its stdin.
+    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: Bounds, split: OnSplit) -> Self {
+        let runs = Semaphore::new(bounds.concurrency);
+        let (live, seated, expected, over) = Default::default();
+        Self(Rc::new(Inner { handler, clock, bounds, runs, split, live, seated, expected, over }))
+    }
+}
+
+impl Handler for Batches {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        Box::pin(async move {
+            let (member, mut going) = Inner::join(&self.0, job);
+            poll_fn(|context| {
+                let over = Pin::new(&mut going).poll(context).is_ready();
+                let seat = &mut member.batch.seats.borrow_mut()[member.at];
+                match seat.report.take() {
+                    Some(report) => Poll::Ready(report),
+                    None if over => Poll::Ready(stopped()),
+                    None => {
+                        seat.waker = Some(context.waker().clone());
+                        Poll::Pending
+                    }
+                }
+            })
+            .await
+        })
+    }
+
+    fn stop(&self) {
+        self.end();
+        self.0.handler.stop();
+    }
+
+    fn end(&self) {
+        self.0.over.set(true);
+        self.0.look_again();
+    }
+
+    fn expect(&self, runs: Option<usize>) {
+        if self.0.expected.replace(runs) != runs {
+            self.0.look_again();
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.0.handler.check()
+    }
+}
+
+impl Inner {
+    fn join(this: &Rc<Self>, job: Job) -> (Member, Going) {
+        this.seated.set(this.seated.get() + 1);
+        let (batch, going) = this.open(job.tried).unwrap_or_else(|| Self::begin(this, job.tried));
+        let at = batch.seats.borrow().len();
+        batch.seats.borrow_mut().push(Seat { job, report: None, waker: None, left: false });
+        this.look_again();
+        (Member { inner: Rc::clone(this), batch, at }, going)
+    }
+
+    /// The batch that has room, if there is one.
+    fn open(&self, tried: bool) -> Option<(Rc<Batch>, Going)> {
+        let mut live = self.live.borrow_mut();
+        live.retain(|live| live.batch.strong_count() > 0);
+        let mut live = live.iter().filter_map(|live| Some((live.batch.upgrade()?, live.going.upgrade()?)));
+        live.find(|(batch, _)| batch.tried == tried && !batch.closed.get() && batch.present() < self.bounds.size)
+    }
+
+    fn begin(this: &Rc<Self>, tried: bool) -> (Rc<Batch>, Going) {
+        let batch = Rc::new(Batch { tried, ..Batch::default() });
+        let going: Fut<'static, ()> = Box::pin(Self::go(Rc::clone(this), Rc::clone(&batch)));
+        let going = going.shared();
+        if let Some(weak) = going.downgrade() {
+            this.live.borrow_mut().push(Live { batch: Rc::downgrade(&batch), going: weak });
+        }
+        (batch, going)
+    }
+
+    fn look_again(&self) {
+        let all_here = self.expected.get().is_some_and(|expected| self.seated.get() >= expected);
+        for batch in self.live.borrow().iter().filter_map(|live| live.batch.upgrade()) {
+            batch.complete.set(batch.complete.get() || all_here);
+            batch.changed.notify_one();
+        }
+    }
+
+    /// A batch from its first event to its last report.
+    async fn go(self: Rc<Self>, batch: Rc<Batch>) {
+        self.gather(&batch).await;
+        // While it waits for its turn it can still grow.
+        let turn = self.unless(&batch, || self.over.get(), self.runs.acquire()).await;
+        batch.closed.set(true);
+        let mut parts = vec![batch.in_order()];
+        while let Some(mut part) = parts.pop() {
+            batch.keep_startable(&mut part, turn.is_none() || self.over.get());
+            if part.is_empty() {
+                continue;
+            }
+            let job = batch.merged(&part);
+            let left = || part.iter().any(|at| batch.seats.borrow()[*at].left);
+            match self.unless(&batch, left, self.handler.run(job)).await {
+                // What was begun for somebody who has left since is ended, and the others begin anew.
+                None => parts.push(part),
+                Some(report) if part.len() == 1 || is_for_all(&report.outcome) => batch.report(&part, &report),
+                Some(report) => {
+                    (self.split)(part.len(), &report);
+                    let later = part.split_off(part.len().div_ceil(2));
+                    parts.extend([later, part]);
+                }
+            }
+        }
+    }
+
+    /// Waits until the batch is full, its first event has waited long enough, or nobody else will come.
+    async fn gather(&self, batch: &Batch) {
+        let complete = || self.over.get() || batch.complete.get() || batch.present() >= self.bounds.size;
+        let until = self.clock.elapsed() + self.bounds.linger;
+        let _ = self.unless(batch, complete, self.clock.sleep_until(until)).await;
+    }
+
+    /// What `future` ends in, unless something that is told as a change of the batch comes first.
+    async fn unless<T>(
+        &self,
+        batch: &Batch,
+        happened: impl Fn() -> bool,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut future = pin!(future);
+        loop {
+            if happened() {
+                return None;
+            }
+            tokio::select! { biased;
+                () = batch.changed.notified() => {}
+                value = &mut future => return Some(value),
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// How many wait for their reports.
+    fn present(&self) -> usize {
+        self.seats.borrow().iter().filter(|seat| !seat.left).count()
+    }
+
+    /// The seats in the order of their events.
+    fn in_order(&self) -> Vec<usize> {
+        let seats = self.seats.borrow();
+        let mut order: Vec<usize> = (0..seats.len()).collect();
+        order.sort_by_key(|at| seats[*at].job.file.name());
+        order
+    }
+
+    /// Drops from a part who has left, and who may not start any more, which is no attempt.
+    fn keep_startable(&self, part: &mut Vec<usize>, over: bool) {
+        let mut seats = self.seats.borrow_mut();
+        part.retain(|at| {
+            let seat = &mut seats[*at];
+            let may = !over && seat.job.permit.holds();
+            if !may {
+                seat.end(stopped());
+            }
+            may && !seat.left
+        });
+    }
+
+    fn report(&self, part: &[usize], report: &Report) {
+        let mut seats = self.seats.borrow_mut();
+        for at in part {
+            seats[*at].end(report.clone());
+        }
+    }
+
+    /// One job of many: their documents a line each, and what their environments have in common.
+    fn merged(&self, part: &[usize]) -> Job {
+        let seats = self.seats.borrow();
+        let jobs: Vec<&Job> = part.iter().map(|at| &seats[*at].job).collect();
+        let mut lines = Vec::with_capacity(jobs.iter().map(|job| job.event.len() + 1).sum());
+        for job in &jobs {
+            // Line ends in a document are white space: strings have them escaped (RFC 8259 §2 and §7).
+            lines.extend(
+                job.event.trim_ascii().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }),
+            );
+            lines.push(b'\n');
+        }
+        let mut vars: BTreeMap<&'static str, String> = jobs[0].vars.iter().cloned().collect();
+        for job in &jobs[1..] {
+            let its: BTreeMap<&str, &String> = job.vars.iter().map(|(name, value)| (*name, value)).collect();
+            vars.retain(|name, value| its.get(name) == Some(&&*value));
+        }
+        if jobs.len() > 1 {
+            // Of several shards; that they are in the same epoch means nothing.
+            vars.remove("EVBUS_EPOCH");
+        }
+        let vars = vars.into_iter().chain([("EVBUS_BATCH", jobs.len().to_string())]).collect();
+        let (file, permit) = (EventFile::Make("batch.ndjson".to_owned()), jobs[0].permit.clone());
+        Job { event: Arc::from(lines), file, vars, tried: self.tried, permit }
+    }
+}
+
+/// Whether an outcome says nothing about the events.
+fn is_for_all(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Exit(0) | Outcome::Stopped | Outcome::NotStarted(_))
+}
+
+fn stopped() -> Report {
+    Report { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests;

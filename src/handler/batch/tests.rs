@@ -1,0 +1,270 @@
+//! What becomes of events that run together, with a handler and a clock of the test's own.
+
+use futures_util::future::{AbortHandle, Abortable, join, join_all};
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::EventTime;
+use crate::handler::Permit;
+
+/// Stands still until it is moved.
+#[derive(Default)]
+struct Still {
+    elapsed: Cell<Duration>,
+    moved: Notify,
+}
+
+impl Still {
+    fn move_to(&self, to: Duration) {
+        self.elapsed.set(to);
+        self.moved.notify_waiters();
+    }
+}
+
+impl Clock for Still {
+    fn now(&self) -> EventTime {
+        EventTime::MIN
+    }
+    fn elapsed(&self) -> Duration {
+        self.elapsed.get()
+    }
+    fn sleep_until(&self, until: Duration) -> Fut<'_, ()> {
+        Box::pin(async move {
+            while self.elapsed.get() < until {
+                self.moved.notified().await;
+            }
+        })
+    }
+    fn random(&self) -> u64 {
+        0
+    }
+}
+
+/// Fails while a line of its stdin says `bad`; ends once it may.
+#[derive(Default)]
+struct Lines {
+    runs: RefCell<Vec<Vec<String>>>,
+    vars: RefCell<Vec<(&'static str, String)>>,
+    /// Runs end only after this is told.
+    held: Option<Rc<Notify>>,
+    under_way: Cell<usize>,
+    most_under_way: Cell<usize>,
+    stopped: Cell<bool>,
+    /// What a run without a bad line ends in.
+    outcome: Option<Outcome>,
+}
+
+struct UnderWay<'a>(&'a Lines);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+    }
+}
+
+impl Handler for Lines {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        Box::pin(async move {
+            let lines: Vec<String> = std::str::from_utf8(&job.event).unwrap().lines().map(str::to_owned).collect();
+            let failed = lines.iter().any(|line| line.contains("bad"));
+            self.runs.borrow_mut().push(lines);
+            *self.vars.borrow_mut() = job.vars;
+            self.under_way.set(self.under_way.get() + 1);
+            self.most_under_way.set(self.most_under_way.get().max(self.under_way.get()));
+            let _under_way = UnderWay(self);
+            if let Some(held) = &self.held {
+                held.notified().await;
+            }
+            let good = self.outcome.clone().unwrap_or(Outcome::Exit(0));
+            report(if failed { Outcome::Exit(1) } else { good })
+        })
+    }
+    fn stop(&self) {
+        self.stopped.set(true);
+    }
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn report(outcome: Outcome) -> Report {
+    Report { outcome, stderr_tail: String::new(), took: Duration::ZERO }
+}
+
+fn job(name: &str) -> Job {
+    let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
+    let file = EventFile::Make(name.to_owned());
+    Job { event: Arc::from(name.as_bytes()), file, vars, tried: false, permit: Permit::new(|| true) }
+}
+
+fn batches(lines: &Rc<Lines>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
+    let bounds = Bounds { size, linger: Duration::from_secs(5), concurrency };
+    Batches::new(Rc::clone(lines) as _, Rc::clone(clock) as _, bounds, Box::new(|_, _| {}))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// The outcomes of jobs that come at once and are all there are.
+fn outcomes(batches: &Batches, names: &[&str]) -> Vec<Outcome> {
+    batches.expect(Some(names.len()));
+    let runs = join_all(names.iter().map(|name| batches.run(job(name))));
+    block_on(runs).into_iter().map(|report| report.outcome).collect()
+}
+
+#[test]
+fn many_run_as_one_in_the_order_of_their_names() {
+    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let batches = batches(&lines, &clock, 10, 1);
+    assert_eq!(outcomes(&batches, &["c", "a", "b"]), vec![Outcome::Exit(0); 3]);
+    assert_eq!(*lines.runs.borrow(), [["a", "b", "c"]]);
+    let vars = [("EVBUS_GROUP", "g".to_owned()), ("EVBUS_BATCH", "3".to_owned())];
+    assert_eq!(*lines.vars.borrow(), vars, "what they have in common");
+}
+
+#[test]
+fn a_document_of_many_lines_is_one_line() {
+    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    outcomes(&batches(&lines, &clock, 10, 1), &["{\"a\":\r\n1}\n", "{}"]);
+    assert_eq!(*lines.runs.borrow(), [["{\"a\":  1}", "{}"]]);
+}
+
+#[test]
+fn only_what_fails_alone_has_failed() {
+    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let found = outcomes(&batches(&lines, &clock, 8, 1), &["1", "2", "3", "4", "5", "6 bad", "7", "8"]);
+    let failed: Vec<usize> = (0..8).filter(|at| found[*at] != Outcome::Exit(0)).collect();
+    assert_eq!(failed, [5]);
+    let lengths: Vec<usize> = lines.runs.borrow().iter().map(Vec::len).collect();
+    assert_eq!(lengths, [8, 4, 4, 2, 1, 1, 2]);
+}
+
+#[test]
+fn what_is_nobodys_fault_is_not_tried_in_halves() {
+    for outcome in [Outcome::NotStarted("no such file".to_owned()), Outcome::Stopped] {
+        let lines = Rc::new(Lines { outcome: Some(outcome.clone()), ..Lines::default() });
+        let found = outcomes(&batches(&lines, &Rc::default(), 4, 1), &["1", "2", "3"]);
+        assert_eq!((found, lines.runs.borrow().len()), (vec![outcome; 3], 1));
+    }
+}
+
+#[test]
+fn a_batch_is_at_most_its_size_and_runs_at_most_so_many() {
+    for concurrency in [1, 2] {
+        let held = Rc::new(Notify::new());
+        let lines = Rc::new(Lines { held: Some(Rc::clone(&held)), ..Lines::default() });
+        let batches = batches(&lines, &Rc::default(), 3, concurrency);
+        let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        batches.expect(Some(10));
+        block_on(async {
+            let all = join_all(names.iter().map(|name| batches.run(job(name))));
+            let ending = async {
+                while lines.runs.borrow().len() < 4 || lines.under_way.get() > 0 {
+                    held.notify_one();
+                    tokio::task::yield_now().await;
+                }
+            };
+            join(all, ending).await;
+        });
+        let mut lengths: Vec<usize> = lines.runs.borrow().iter().map(Vec::len).collect();
+        lengths.sort_unstable();
+        assert_eq!((lengths, lines.most_under_way.get()), (vec![1, 3, 3, 3], concurrency));
+    }
+}
+
+#[test]
+fn the_first_waits_for_others_but_no_longer_than_it_may() {
+    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let batches = batches(&lines, &clock, 10, 1);
+    block_on(async {
+        let mut both = pin!(join(batches.run(job("1")), batches.run(job("2"))));
+        clock.elapsed.set(Duration::from_secs(4));
+        assert!(futures_util::poll!(&mut both).is_pending());
+        assert!(lines.runs.borrow().is_empty());
+        clock.move_to(Duration::from_secs(9));
+        both.await;
+    });
+    assert_eq!(*lines.runs.borrow(), [["1", "2"]]);
+}
+
+#[test]
+fn what_has_failed_before_does_not_run_with_the_new() {
+    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let batches = batches(&lines, &clock, 10, 1);
+    batches.expect(Some(3));
+    let tried = Job { tried: true, ..job("tried") };
+    block_on(join_all([batches.run(job("1")), batches.run(tried), batches.run(job("2"))]));
+    let mut runs = lines.runs.borrow().clone();
+    runs.sort();
+    assert_eq!(runs, [vec!["1", "2"], vec!["tried"]]);
+}
+
+#[test]
+fn nothing_starts_without_its_permit() {
+    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let batches = batches(&lines, &clock, 10, 1);
+    batches.expect(Some(2));
+    let late = Job { permit: Permit::new(|| false), ..job("late") };
+    let (late, other) = block_on(join(batches.run(late), batches.run(job("other"))));
+    assert_eq!((late.outcome, other.outcome), (Outcome::Stopped, Outcome::Exit(0)));
+    assert_eq!(*lines.runs.borrow(), [["other"]]);
+}
+
+#[test]
+fn whoever_leaves_ends_the_run_and_the_others_begin_anew() {
+    let held = Rc::new(Notify::new());
+    let lines = Rc::new(Lines { held: Some(Rc::clone(&held)), ..Lines::default() });
+    let batches = batches(&lines, &Rc::default(), 10, 1);
+    batches.expect(Some(2));
+    let (handle, registration) = AbortHandle::new_pair();
+    block_on(async {
+        let fenced = async {
+            let _ = Abortable::new(batches.run(job("fenced")), registration).await;
+        };
+        let mut both = pin!(join(fenced, batches.run(job("kept"))));
+        assert!(futures_util::poll!(&mut both).is_pending());
+        assert_eq!(*lines.runs.borrow(), [["fenced", "kept"]]);
+        handle.abort();
+        assert!(futures_util::poll!(&mut both).is_pending());
+        held.notify_one();
+        assert_eq!(both.await.1.outcome, Outcome::Exit(0));
+    });
+    assert_eq!(lines.runs.borrow()[1..], [["kept"]]);
+    assert_eq!(lines.most_under_way.get(), 1, "the first run was ended before the second began");
+}
+
+#[test]
+fn at_the_end_nothing_more_begins_and_what_runs_may_end() {
+    let held = Rc::new(Notify::new());
+    let lines = Rc::new(Lines { held: Some(Rc::clone(&held)), ..Lines::default() });
+    let batches = batches(&lines, &Rc::default(), 2, 1);
+    block_on(async {
+        let running = join(batches.run(job("1 bad")), batches.run(job("2")));
+        let mut all = pin!(join(running, batches.run(job("3"))));
+        assert!(futures_util::poll!(&mut all).is_pending());
+        batches.end();
+        held.notify_one();
+        let ((bad, good), waiting) = all.await;
+        // The halves would be new runs.
+        assert_eq!([bad, good, waiting].map(|report| report.outcome), [const { Outcome::Stopped }; 3]);
+    });
+    assert_eq!(*lines.runs.borrow(), [["1 bad", "2"]]);
+    assert!(!lines.stopped.get());
+    batches.stop();
+    assert!(lines.stopped.get());
+}
+
+proptest! {
+    /// Each event has a report: failed if it is bad, done if not; nobody waits for ever.
+    #[test]
+    fn each_has_its_own_report(bad in prop::collection::vec(any::<bool>(), 1..40), size in 1usize..12) {
+        let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+        let names: Vec<String> =
+            bad.iter().enumerate().map(|(n, bad)| format!("{n:02}{}", if *bad { " bad" } else { "" })).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let found = outcomes(&batches(&lines, &clock, size, 2), &names);
+        let failed: Vec<bool> = found.iter().map(|outcome| *outcome != Outcome::Exit(0)).collect();
+        prop_assert_eq!(failed, bad);
+    }
+}
