@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::settings::to_json;
-use super::{Place, frontier, keys};
+use super::{Place, frontier, keys, schedule};
 use crate::event::{Event, EventName, EventTime, Identity, dedup_hash};
 use crate::store::{ErrorKind, Put, StoreError, StoreResult};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,13 @@ impl Draft {
         let identity = Identity::named(event.source(), event.id());
         let dedup = Some(dedup_hash(event.source(), event.id()));
         Self { bytes: event.to_json(), event, identity, dedup }
+    }
+
+    /// An event that has waited, as it is stored: it keeps its bytes and its identity, and released twice, it is there
+    /// once. None if the name tells no identity.
+    pub(super) fn stored(event: Event, bytes: Vec<u8>, name: &EventName) -> Option<Self> {
+        let dedup = Some(dedup_hash(event.source(), event.id()));
+        Some(Self { identity: Identity::parse(name.identity())?, bytes, event, dedup })
     }
 
     /// The event itself.
@@ -142,6 +149,30 @@ impl Emitter {
         }
         self.acknowledge(drafts, pending, &mut receipts).await?;
         Ok(receipts.into_iter().flatten().collect())
+    }
+
+    /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled.
+    pub async fn schedule(&mut self, drafts: &[Draft], due: EventTime) -> StoreResult<Vec<Receipt>> {
+        let (receipts, _) = self.repeats(drafts).await?;
+        let mut due = due;
+        let mut answers = Vec::with_capacity(drafts.len());
+        for (draft, known) in drafts.iter().zip(receipts) {
+            if let Some(receipt) = known {
+                answers.push(receipt);
+                continue;
+            }
+            let mut name = draft.name(due);
+            while draft.dedup.is_some()
+                && self.retry(async || schedule::was_cancelled(&*self.place.store, &name).await).await?
+            {
+                name = name.with_time(name.time().next());
+            }
+            let mine = self.settle(&keys::scheduled(&name), &draft.bytes).await?;
+            answers.push(Receipt { name, novelty: if mine { Novelty::New } else { Novelty::Repeat } });
+            // In the order in which they were given.
+            due = due.next();
+        }
+        Ok(answers)
     }
 
     /// Receipts of what had been acknowledged before, and the indices of the rest.

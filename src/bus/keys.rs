@@ -1,5 +1,6 @@
 //! Where everything lies on the bus, the same on every store.
 
+use crate::event::{EVENTS, EventName};
 use crate::group::GroupName;
 
 /// The bus's format version and the settings fixed at its creation.
@@ -71,6 +72,33 @@ pub fn request_of<'a>(group: &GroupName, key: &'a str) -> Option<(u16, &'a str)>
     let (shard, id) = key.strip_prefix(&requests(group))?.strip_suffix(".json")?.split_once('-')?;
     Some((shard.parse().ok()?, id))
 }
+
+/// Events that wait for their time. It sorts behind all else: see [`crate::store::Store::glance`].
+pub const SCHEDULED: &str = "timed/";
+
+/// Where an event waits until the time of its name.
+pub fn scheduled(name: &EventName) -> String {
+    let key = name.key();
+    format!("{SCHEDULED}{}", key.strip_prefix(EVENTS).unwrap_or(&key))
+}
+
+/// The event that waits at a key.
+pub fn scheduled_name(key: &str) -> Option<EventName> {
+    EventName::from_key(&format!("{EVENTS}{}", key.strip_prefix(SCHEDULED)?))
+}
+
+/// What decides whether an event that waits is released or cancelled.
+pub fn decision(name: &EventName) -> String {
+    format!("{}{DECISION}", scheduled(name))
+}
+
+/// Whether a decision lies at a key.
+pub fn is_decision(key: &str) -> bool {
+    key.strip_suffix(DECISION).is_some_and(|key| scheduled_name(key).is_some())
+}
+
+/// The end of a decision's key.
+pub const DECISION: &str = ".decided";
 
 /// Ids of emitters' own that were acknowledged.
 pub const DEDUP: &str = "dedup/";

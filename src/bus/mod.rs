@@ -5,6 +5,7 @@ pub mod frontier;
 pub mod keys;
 pub mod prune;
 pub mod read;
+pub mod schedule;
 mod settings;
 
 use std::rc::Rc;

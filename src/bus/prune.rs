@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Place, keys, read};
+use super::{Place, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, parse_parts};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
@@ -102,6 +102,7 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
     }
     if !asked.dry_run {
         report.ids = forget_ids(place, asked.before).await?;
+        schedule::forget(&*place.store, asked.before).await?;
         report.abandoned = place.store.tidy(ABANDONED).await?;
     }
     Ok(report)

@@ -12,7 +12,8 @@ use super::session::{Needs, Opened, Session, block_on};
 use super::times;
 use crate::bus::emit::{Draft, Emitter, Receipt};
 use crate::config::World;
-use crate::event::{Data, Event, EventBuilder, Identity, event_id};
+use crate::event::{Data, Event, EventBuilder, EventTime, Identity, event_id};
+use crate::store::StoreResult;
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
 
@@ -38,6 +39,7 @@ Examples:
   pg_dump app | gzip > app.gz; evbus emit dump.done -F rc=$? --id \"dump-$(date +%F)\"
   evbus emit --ndjson @events.ndjson           # each line a CloudEvent
   tail -f access.log | evbus emit log.line --text --ndjson -q
+  evbus emit report.due --at 02:00             # evbus ls --scheduled; evbus cancel ID
 
 DATA is JSON. '-' reads it from stdin, '@file' from a file; nothing else reads stdin but --ndjson.")]
 pub(super) struct Args {
@@ -77,6 +79,12 @@ pub(super) struct Args {
     /// When it happened (default: now): 10m ago, 09:30, 2026-11-20, RFC 3339
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
+    /// Let it wait until then: 02:00, 2026-12-24, '2026-12-24 09:30', RFC 3339
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    at: Option<String>,
+    /// Let it wait so long: 5m, 12h
+    #[arg(long, value_name = "DURATION")]
+    delay: Option<String>,
     /// Add an extension attribute
     #[arg(long, value_name = "NAME=VALUE")]
     attr: Vec<String>,
@@ -121,8 +129,8 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
             Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut emitter).await,
             None => {
                 let draft = maker.single(&args, &session.world)?;
-                let receipts =
-                    emitter.emit(std::slice::from_ref(&draft)).await.map_err(|error| cannot_emit(error, &draft))?;
+                let sent = maker.send(&mut emitter, std::slice::from_ref(&draft)).await;
+                let receipts = sent.map_err(|error| cannot_emit(error, &draft))?;
                 print(&mut Out::new(), args.print(), &[draft], &receipts)?;
                 Ok(Code::Done)
             }
@@ -146,6 +154,17 @@ fn print(out: &mut Out, print: Print, drafts: &[Draft], receipts: &[Receipt]) ->
 }
 
 impl Args {
+    /// Until when the events are to wait. A time that has come is now.
+    fn due(&self, world: &World) -> Result<Option<EventTime>, Failure> {
+        match (&self.at, &self.delay) {
+            (Some(at), _) => times::parse_coming(at, world.now, &world.zone()).map(Some).map_err(|error| {
+                Failure::usage(format!("--at {error}")).help("--delay DURATION, if it is to wait for a while")
+            }),
+            (None, Some(delay)) => Ok(Some(world.now.plus(times::parse_duration(delay)?))),
+            (None, None) => Ok(None),
+        }
+    }
+
     fn print(&self) -> Print {
         match (self.quiet, self.json) {
             (true, _) => Print::Nothing,
@@ -182,6 +201,8 @@ struct Maker {
     content_type: Option<String>,
     schema: Option<String>,
     time: Option<String>,
+    /// Until when the events are to wait.
+    due: Option<EventTime>,
     /// Extension attributes: the ordering key, what `--attr` says, and where this event comes from.
     extensions: Vec<(String, String)>,
 }
@@ -234,8 +255,17 @@ impl Maker {
             content_type: args.content_type.clone(),
             schema: args.schema.clone(),
             time,
+            due: args.due(world)?,
             extensions,
         })
+    }
+
+    /// Emits, or lets wait what is to wait.
+    async fn send(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Receipt>> {
+        match self.due.filter(|due| *due > self.clock.now()) {
+            Some(due) => emitter.schedule(drafts, due).await,
+            None => emitter.emit(drafts).await,
+        }
     }
 
     /// The one event that the arguments describe.
@@ -251,7 +281,9 @@ impl Maker {
 
     /// An event of these flags with its own type and data.
     fn draft(&self, type_: &str, data: Data, content_type: Option<&str>, id: Option<&str>) -> Result<Draft, Failure> {
-        let (now, identity) = (self.clock.now(), Identity::random(self.clock.random(), self.clock.random()));
+        // What waits happens when it comes.
+        let now = self.due.unwrap_or(EventTime::MIN).max(self.clock.now());
+        let identity = Identity::random(self.clock.random(), self.clock.random());
         let made = event_id(now, &identity);
         let mut event: EventBuilder = Event::new(id.unwrap_or(&made), self.source.clone(), type_);
         event = event.time(self.time.clone().unwrap_or_else(|| now.to_rfc3339()));
@@ -291,9 +323,10 @@ impl Maker {
 /// `--time`: when it happened.
 fn past(text: &str, world: &World) -> Result<String, Failure> {
     let answer = times::parse_past(text, world.now, &world.zone());
-    answer.map(crate::event::EventTime::to_rfc3339).map_err(|error| match error {
-        times::TimeError::Future { .. } => Failure::usage(format!("--time {error}"))
-            .help("--at TIME, for events that are to wait, comes with a later release"),
+    answer.map(EventTime::to_rfc3339).map_err(|error| match error {
+        times::TimeError::Future { .. } => {
+            Failure::usage(format!("--time {error}")).help("--at TIME, if the event is to wait until then")
+        }
         error => Failure::usage(format!("--time {error}")),
     })
 }

@@ -4,7 +4,8 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
-use super::style;
+use super::{style, times};
+use crate::bus::keys;
 use crate::event::Event;
 use crate::store::dir::Execution;
 use crate::store::system_words;
@@ -45,6 +46,15 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let opened = session.open(Execution::Inline).await?;
         let place = opened.place();
         let names = lookup::find(place, id, args.source.as_deref()).await?;
+        if names.is_empty()
+            && let [waiting] = &*super::cancel::waiting(place, id).await?
+            && let Some(object) = place.store.get(&keys::scheduled(waiting)).await?
+        {
+            print(&object.bytes, args.field.as_deref())?;
+            let due = times::clock_text(waiting.time(), session.world.now, &session.world.zone());
+            output::note(&format!("it waits until {due}"));
+            return Ok(Code::Done);
+        }
         let Some((name, rest)) = names.split_first() else {
             return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match args.source {
                 Some(_) => "evbus ls lists what there is",

@@ -6,8 +6,10 @@ use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::bus::read::{self, Range};
+use crate::bus::{keys, schedule};
 use crate::config::World;
-use crate::event::{Condition, EventName, EventTime, TypeFilter};
+use crate::event::{Condition, EventName, EventTime, TypeFilter, Wanted};
+use crate::store::Store;
 use crate::store::dir::Execution;
 
 pub(super) mod line;
@@ -41,9 +43,26 @@ pub(super) struct Args {
     /// At most so many, the newest; 0: all
     #[arg(short = 'n', long, value_name = "N", default_value_t = PAGE)]
     limit: usize,
+    /// Events that wait for their time, the next first
+    #[arg(long, conflicts_with_all = ["since", "until"])]
+    scheduled: bool,
     /// Print each event's JSON document, one a line
     #[arg(long)]
     json: bool,
+}
+
+/// Lists what waits for its time.
+async fn scheduled(store: &dyn Store, line: &Line, limit: usize, out: &mut Out) -> Result<Code, Failure> {
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let filter = line.filter.clone();
+    let wanted = move |name: &EventName| filter.matches_slug(name.slug()) != Wanted::No;
+    let (names, more) = schedule::entries(store, limit, wanted).await?;
+    print(store, line, &names, keys::scheduled, out).await?;
+    if more {
+        let count = style::thousands(u64::try_from(limit).unwrap_or(u64::MAX));
+        output::note(&format!("the next {count}; there are more after them (--limit 0 for all)"));
+    }
+    Ok(Code::Done)
 }
 
 /// Which types, as `ls`, `tail` and the group verbs take them.
@@ -101,9 +120,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let line = Line { format, filter: range.filter.clone(), now: session.world.now, zone: session.world.zone() };
         let store = &*opened.place().store;
         let mut out = Out::new();
+        if args.scheduled {
+            return scheduled(store, &line, args.limit, &mut out).await;
+        }
         if args.limit > 0 {
             let (names, more) = read::newest(store, &range, args.limit, session.clock.now()).await?;
-            print(store, &line, &names, &mut out).await?;
+            print(store, &line, &names, EventName::key, &mut out).await?;
             if more {
                 let count = style::thousands(u64::try_from(args.limit).unwrap_or(u64::MAX));
                 output::note(&format!("the newest {count}; there are more before them (--limit 0 for all)"));
@@ -113,7 +135,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let mut after = String::new();
         loop {
             let (names, cut) = read::names(store, &range, &after, PAGE).await?;
-            print(store, &line, &names, &mut out).await?;
+            print(store, &line, &names, EventName::key, &mut out).await?;
             match names.last() {
                 Some(last) if cut => after = last.key(),
                 _ => return Ok(Code::Done),
@@ -124,14 +146,15 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 
 /// Reads a page of events and prints it, its columns lined up.
 async fn print(
-    store: &dyn crate::store::Store,
+    store: &dyn Store,
     line: &Line,
     names: &[EventName],
+    key: impl Fn(&EventName) -> String,
     out: &mut Out,
 ) -> Result<(), Failure> {
     let width = names.iter().map(|name| name.slug().len()).max().unwrap_or(0).min(40);
     for name in names {
-        let Some(object) = store.get(&name.key()).await? else { continue };
+        let Some(object) = store.get(&key(name)).await? else { continue };
         let found = Found::new(name, &object.bytes);
         if let Some(text) = line.text(&found, width) {
             out.line(&text)?;

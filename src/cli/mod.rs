@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod cancel;
 mod check;
 mod completions;
 mod dead;
@@ -65,6 +66,7 @@ enum Verb {
     Tail(tail::Args),
     Ls(ls::Args),
     Get(get::Args),
+    Cancel(cancel::Args),
     Status(status::Args),
     Group(group::Args),
     #[command(alias = "dlq")]
@@ -129,6 +131,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Tail(args) => tail::run(args, session),
         Verb::Ls(args) => ls::run(args, session),
         Verb::Get(args) => get::run(args, session),
+        Verb::Cancel(args) => cancel::run(args, session),
         Verb::Status(args) => status::run(args, session),
         Verb::Group(args) => group::run(args, session),
         Verb::Dead(args) => dead::run(args, session),

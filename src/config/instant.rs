@@ -13,6 +13,9 @@ pub enum TimeError {
     /// None of the forms.
     #[error("'{}' is not a time (write 10m, 7d, 2026-11-20, 09:30 or 2026-11-20T09:30:00Z)", .0.escape_debug())]
     Malformed(String),
+    /// None of the forms of a time to come.
+    #[error("'{}' is not a time to come (write 02:00, 2026-12-24, '2026-12-24 09:30' or 2026-12-24T09:30:00Z)", .0.escape_debug())]
+    NotComing(String),
     /// It looks like a duration, which is wrong.
     #[error(transparent)]
     Duration(#[from] UnitError),
@@ -58,6 +61,18 @@ pub fn parse_time_any(text: &str, now: EventTime, tz: &TimeZone) -> Result<Event
     Err(malformed())
 }
 
+/// Reads a time that may be to come: a local date (its first moment), a local time of day (the next one there is), a
+/// local date and time, or RFC 3339.
+///
+/// # Errors
+/// None of these forms.
+pub fn parse_coming(text: &str, now: EventTime, tz: &TimeZone) -> Result<EventTime, TimeError> {
+    if !text.contains(':') || text.as_bytes().get(4) == Some(&b'-') {
+        return from_date(text, tz).map(event_time).ok_or_else(|| TimeError::NotComing(text.to_owned()));
+    }
+    next_time_of_day(text, now, tz).map(event_time).ok_or_else(|| TimeError::NotComing(text.to_owned()))
+}
+
 /// `02:16:34` if that is today, else `2026-11-24 02:16`: local time, for people.
 pub fn clock_text(time: EventTime, now: EventTime, tz: &TimeZone) -> String {
     match (zoned(time, tz), zoned(now, tz)) {
@@ -95,6 +110,18 @@ fn last_time_of_day(text: &str, now: EventTime, tz: &TimeZone) -> Option<Timesta
         .into_iter()
         .flat_map(|date| moments(DateTime::from_parts(date, time), tz))
         .find(|moment| *moment <= now.timestamp())
+}
+
+/// The first moment after now at which local clocks will show `text`.
+fn next_time_of_day(text: &str, now: EventTime, tz: &TimeZone) -> Option<Timestamp> {
+    let time = time_of_day(text)?;
+    let now = zoned(now, tz)?;
+    let today = now.date();
+    let days = [today, today.tomorrow().ok()?];
+    let mut moments: Vec<Timestamp> =
+        days.into_iter().flat_map(|date| moments(DateTime::from_parts(date, time), tz)).collect();
+    moments.sort_unstable();
+    moments.into_iter().find(|moment| *moment > now.timestamp())
 }
 
 /// The moments that a local time names, latest first: two of them in the hour that the clocks repeat.
@@ -229,6 +256,29 @@ mod tests {
         // Clocks go from 00:00 to 01:00 on the first Sunday of September, as in Chile.
         let chile = TimeZone::posix("<-04>4<-03>,M9.1.6/24,M4.1.6/24").unwrap();
         assert_eq!(parse_past("2026-09-06", now(), &chile), Ok(at("2026-09-06T04:00:00Z")));
+    }
+
+    #[test]
+    fn a_time_to_come_is_the_next_one() {
+        let table = [
+            ("02:16", "2026-11-24T01:16:00Z"),
+            ("02:16:34", "2026-11-24T01:16:34Z"),
+            ("02:16:35", "2026-11-23T01:16:35Z"),
+            ("23:00", "2026-11-23T22:00:00Z"),
+            ("2026-12-24", "2026-12-23T23:00:00Z"),
+            ("2026-12-24 09:30", "2026-12-24T08:30:00Z"),
+            ("2026-12-24T09:30:00Z", "2026-12-24T09:30:00Z"),
+            ("2020-01-01", "2019-12-31T23:00:00Z"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse_coming(text, now(), &berlin()), Ok(at(expected)), "{text}");
+        }
+        // The hour that comes twice: its first pass is the next.
+        let night = at("2026-10-24T23:00:00Z");
+        assert_eq!(parse_coming("02:30", night, &berlin()), Ok(at("2026-10-25T00:30:00Z")));
+        for text in ["", "5m", "tomorrow", "25:00", "9:30"] {
+            assert_eq!(parse_coming(text, now(), &berlin()), Err(TimeError::NotComing(text.to_owned())));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::shard::Commit;
 use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_parts};
-use crate::store::{ErrorKind, Glance, List, Page, StoreError, StoreResult, Swap, Version};
+use crate::store::{ErrorKind, Glance, List, Page, Showing, StoreError, StoreResult, Swap, Version};
 
 /// What every operation of one worker needs.
 #[derive(Clone)]
@@ -66,6 +66,8 @@ pub(super) struct Besides {
     pub markers: Vec<(u16, Version)>,
     /// Whether somebody asks for something.
     pub requests: bool,
+    /// When the next event is due that waits for its time.
+    pub scheduled: Option<EventTime>,
 }
 
 /// What only a question shows: nothing on the bus hints at it.
@@ -184,7 +186,11 @@ impl Desk {
     pub async fn hot(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Hot> {
         let (watcher, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
-        let mine = move |key: &str| key == definition || (key.starts_with(&state) && !keys::is_letter(key));
+        let mine = move |key: &str| match key {
+            _ if keys::scheduled_name(key).is_some() => Showing::Last,
+            _ if key == definition || (key.starts_with(&state) && !keys::is_letter(key)) => Showing::Yes,
+            _ => Showing::No,
+        };
         let begun = self.place.clock.elapsed();
         let (glance, poll) = match &self.polls {
             None => (self.place.store.glance(list, Arc::new(mine)).await?, 0),
@@ -203,6 +209,8 @@ impl Desk {
         for (key, version) in found {
             if key == keys::group(&self.group) {
                 besides.definition = Some(version);
+            } else if let Some(waiting) = keys::scheduled_name(&key) {
+                besides.scheduled = Some(waiting.time());
             } else if keys::request_of(&self.group, &key).is_some() {
                 besides.requests = true;
             } else if let Some(shard) = keys::marker_of(&self.group, &key) {
@@ -281,12 +289,12 @@ impl Desk {
 }
 
 /// What one group wants of a poll that was made for all.
-fn picked(shown: &Glance, list: &List, mine: impl Fn(&str) -> bool) -> Glance {
+fn picked(shown: &Glance, list: &List, mine: impl Fn(&str) -> Showing) -> Glance {
     let mut wanted = shown.page.keys.iter().filter(|key| **key > list.after && (list.keep)(key));
     let keys: Vec<String> = wanted.by_ref().take(list.limit).cloned().collect();
     let cut = wanted.next().is_some() || shown.page.cut;
     let behind = shown.behind.as_ref().filter(|_| !cut);
-    let behind = behind.map(|found| found.iter().filter(|(key, _)| mine(key)).cloned().collect());
+    let behind = behind.map(|found| found.iter().filter(|(key, _)| mine(key) != Showing::No).cloned().collect());
     Glance { page: Page { keys, cut }, behind }
 }
 

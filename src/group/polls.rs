@@ -14,7 +14,7 @@ use futures_util::future::{FutureExt, Shared, WeakShared};
 use crate::bus::{Place, keys};
 use crate::clock::Fut;
 use crate::event::EVENTS;
-use crate::store::{Glance, List, StoreResult};
+use crate::store::{Glance, List, Showing, StoreResult};
 
 /// Polls that show more events than this are each group's own matter: then they are not at the same place any more.
 const MOST: usize = 900;
@@ -90,7 +90,7 @@ impl Polls {
         let (me, from) = (Rc::clone(self), after.clone());
         let poll: Asking = Box::pin(async move {
             let list = List::all(EVENTS).after(from.clone()).limit(MOST);
-            let glance = place.store.glance(list, Arc::new(|key| !keys::is_letter(key))).await?;
+            let glance = place.store.glance(list, Arc::new(showing)).await?;
             me.made.set(me.made.get() + 1);
             let poll = Rc::new(Shown { number: me.made.get(), after: from, glance });
             *me.latest.borrow_mut() = Some(Rc::clone(&poll));
@@ -102,6 +102,15 @@ impl Polls {
         let answer = poll.shared();
         *self.running.borrow_mut() = answer.downgrade().map(|weak| (after, weak));
         answer
+    }
+}
+
+/// What is shown of all that lies behind the events, for any group.
+fn showing(key: &str) -> Showing {
+    match key {
+        _ if keys::scheduled_name(key).is_some() => Showing::Last,
+        _ if keys::is_letter(key) || key.starts_with(keys::SCHEDULED) => Showing::No,
+        _ => Showing::Yes,
     }
 }
 

@@ -22,18 +22,21 @@ use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
 use super::{GroupName, Marker, Position, letter, request};
 use crate::bus::Place;
+use crate::bus::schedule::Released;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
 use crate::handler::Handler;
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;
+mod due;
 mod hot;
 mod looks;
 mod plan;
 mod settings;
 mod share;
 
+use due::Due;
 pub use settings::{Mode, Settings, Stop, Summary};
 
 /// What could not be run is tried again after this.
@@ -65,6 +68,7 @@ enum Ended {
     },
     Hot(StoreResult<Hot>),
     Asked(StoreResult<Asked>),
+    Released(StoreResult<Released>),
     Definition(StoreResult<Option<Registered>>),
     Ran {
         shard: u16,
@@ -153,6 +157,7 @@ pub struct Worker {
     turn: usize,
     summary: Summary,
     reading_keys: HashSet<EventName>,
+    due: Due,
     hot_cursor: EventTime,
     /// Where the next hot listing goes on, if the last one was cut off.
     hot_after: Option<String>,
@@ -236,6 +241,7 @@ impl Worker {
             turn: 0,
             summary: Summary::default(),
             reading_keys: HashSet::new(),
+            due: Due::new(now),
             hot_cursor: EventTime::MIN,
             hot_after: None,
             sighted: HashSet::new(),
@@ -360,7 +366,7 @@ impl Worker {
         });
         let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.quiet);
         let waits = waits && !self.shards.iter().all(|shard| self.settled(shard));
-        self.looked_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking
+        self.looked_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking && self.due.seen()
     }
 
     /// Whether nothing of a shard is left to wait for.

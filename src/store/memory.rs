@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
-    ErrorKind, Glance, Hints, Keep, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap, Version,
+    Behind, ErrorKind, Glance, Hints, List, Object, Page, Profile, Put, Showing, Store, StoreError, StoreResult, Swap,
+    Version,
 };
 use crate::clock::Fut;
 
@@ -263,7 +264,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn glance(&self, list: List, behind: Keep) -> Fut<'_, StoreResult<Glance>> {
+    fn glance(&self, list: List, behind: Behind) -> Fut<'_, StoreResult<Glance>> {
         Box::pin(async move {
             if !self.network.glances() {
                 return Ok(Glance { page: self.list_after(list).await?, behind: None });
@@ -280,7 +281,11 @@ impl Store for MemoryStore {
                 for (key, version) in found {
                     after.clone_from(&key);
                     if !key.starts_with(&list.prefix) {
-                        registers.extend(behind(&key).then_some((key, version)));
+                        let taken = behind(&key);
+                        registers.extend((taken != Showing::No).then_some((key, version)));
+                        if taken == Showing::Last {
+                            return Ok(Glance { page, behind: Some(registers) });
+                        }
                     } else if (list.keep)(&key) {
                         if page.keys.len() == list.limit {
                             page.cut = true;

@@ -62,6 +62,20 @@ pub enum Swap {
 /// Which of the listed keys are wanted; sees every key of the range once, in any order.
 pub type Keep = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// How a [`Store::glance`] takes a key that lies behind the objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Showing {
+    /// Not at all.
+    No,
+    /// It is shown.
+    Yes,
+    /// It is shown, and nothing behind it.
+    Last,
+}
+
+/// Says how a key that lies behind the objects is taken.
+pub type Behind = Arc<dyn Fn(&str) -> Showing + Send + Sync>;
+
 /// What to list: keys that begin with `prefix`, are greater than `after`, and are kept, the first `limit` of them.
 #[derive(Clone)]
 pub struct List {
@@ -160,7 +174,7 @@ pub trait Store {
 
     /// [`Store::list_after`], and what `behind` wants of all that lies behind the list's prefix, where one listing shows
     /// both for the price of one.
-    fn glance(&self, list: List, _behind: Keep) -> Fut<'_, StoreResult<Glance>> {
+    fn glance(&self, list: List, _behind: Behind) -> Fut<'_, StoreResult<Glance>> {
         Box::pin(async move { Ok(Glance { page: self.list_after(list).await?, behind: None }) })
     }
 

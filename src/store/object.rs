@@ -18,8 +18,8 @@ use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{
-    ErrorKind, Glance, Hints, Keep, List, Object, Page, Profile, Put, Requests, Store, StoreError, StoreResult, Swap,
-    Version,
+    Behind, ErrorKind, Glance, Hints, List, Object, Page, Profile, Put, Requests, Showing, Store, StoreError,
+    StoreResult, Swap, Version,
 };
 use crate::clock::Fut;
 use crate::event::EventName;
@@ -133,7 +133,7 @@ impl BucketStore {
     }
 
     /// Lists a prefix; with `behind`, also all that lies behind it.
-    async fn list(&self, list: List, behind: Option<Keep>) -> StoreResult<Glance> {
+    async fn list(&self, list: List, behind: Option<Behind>) -> StoreResult<Glance> {
         let failed = |error: &Error| self.failed("list", &list.prefix, error);
         let mut glance = Glance::default();
         let after = list.after.as_str();
@@ -164,10 +164,14 @@ impl BucketStore {
                 if passed > GLANCE_KEYS {
                     return Ok(glance);
                 }
-                if behind.as_ref().is_some_and(|wanted| wanted(key))
+                let taken = behind.as_ref().map_or(Showing::No, |behind| behind(key));
+                if taken != Showing::No
                     && let Some(version) = self.version(object.e_tag, object.version)
                 {
                     registers.push((key.to_owned(), version));
+                }
+                if taken == Showing::Last {
+                    break;
                 }
             }
         }
@@ -239,7 +243,7 @@ impl Store for BucketStore {
         Box::pin(async move { Ok(self.list(list, None).await?.page) })
     }
 
-    fn glance(&self, list: List, behind: Keep) -> Fut<'_, StoreResult<Glance>> {
+    fn glance(&self, list: List, behind: Behind) -> Fut<'_, StoreResult<Glance>> {
         Box::pin(self.list(list, Some(behind)))
     }
 

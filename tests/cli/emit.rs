@@ -1,6 +1,6 @@
 //! emit: what is written, what is printed, what is refused.
 
-use super::support::{Home, unique};
+use super::support::{Home, unique, until};
 
 #[test]
 fn one_event_is_one_readable_file_and_its_id_is_printed() {
@@ -113,4 +113,33 @@ fn the_default_bus_makes_itself_and_a_named_one_does_not() {
     assert!(home.path().join(".local/share/evbus/bus.json").exists());
     home.run(&["--bus", "./nowhere", "emit", "t"]).exits(2).says("no bus at", "evbus init");
     assert!(!home.path().join("nowhere").exists());
+}
+
+#[test]
+fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
+    let home = Home::new();
+    home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
+    let drain = || {
+        home.run(&["drain", "-q", "-g", "g", "--shell", "echo $EVBUS_ID $EVBUS_TIME >> seen"]).exits(0);
+        home.lines("seen")
+    };
+    let tomorrow = home.run(&["emit", "report.due", "{\"n\":1}", "--delay", "1d"]).exits(0).lines().remove(0);
+    home.run(&["emit", "later", "--at", "2999-12-24 09:30", "--id", "xmas"]).exits(0);
+    home.run(&["emit", "later", "--at", "2999-12-24 09:30", "--id", "xmas"]).exits(0);
+    let listed = home.run(&["ls", "--scheduled"]).exits(0).lines();
+    assert!(listed.len() == 2 && listed[0].contains(&tomorrow) && listed[1].contains("2999-12-24 09:30"), "{listed:?}");
+    assert_eq!(home.run(&["ls"]).exits(0).out, "");
+    assert_eq!(home.run(&["get", &tomorrow, "--field", "data.n"]).exits(0).out, "1\n");
+    assert_eq!(drain(), Vec::<String>::new());
+    assert_eq!(home.run(&["cancel", "xmas", &tomorrow[..20]]).exits(0).lines().len(), 2);
+    assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).out, "");
+    home.run(&["cancel", "xmas"]).exits(1).says("no event 'xmas' waits", "ls --scheduled");
+    // What is due comes with the next drain, as if emitted then.
+    let soon = home.run(&["emit", "t", "--delay", "1ms"]).exits(0).lines().remove(0);
+    until("it is due and comes", || drain().len() == 1);
+    assert!(home.lines("seen")[0].starts_with(&soon));
+    assert_eq!((home.run(&["ls", "--scheduled"]).exits(0).out.as_str(), home.events().len()), ("", 1));
+    home.run(&["get", &soon]).exits(0);
+    home.run(&["cancel", &soon]).exits(1).says("waits", "");
+    home.run(&["emit", "t", "--at", "tomorrow"]).exits(2).says("is not a time to come (write 02:00,", "--delay");
 }

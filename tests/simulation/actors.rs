@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evbus::bus::emit::{Draft, Emitter};
-use evbus::bus::{Place, prune};
+use evbus::bus::{Place, prune, schedule};
 use evbus::clock::Clock;
 use evbus::event::{Event, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
@@ -25,7 +25,7 @@ use crate::executor::{Micros, Process, SECOND};
 use crate::handler::{Jobs, Recorder, SimHandler};
 use crate::network::{BEGIN, Line, Role, SkewedClock};
 use crate::plan::Birth;
-use crate::world::{Known, World};
+use crate::world::{Cancelled, Known, World};
 
 /// A running worker that something may happen to.
 struct Victim {
@@ -80,11 +80,16 @@ impl Cast {
         let simulation = Rc::clone(&self.world.simulation);
         let dice = &simulation.dice;
         let years = if self.world.plan.wild_clocks && dice.chance(0.15) { dice.one(&[3, -3, 40]) } else { 0 };
-        let millis: i64 = dice.one(&[0, 0, 0, 400, -7_000, 3_000, 3_600_000, -3_600_000]);
-        let jump = if dice.chance(0.1) { dice.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
+        let waits = self.world.plan.waits > 0.0;
+        let millis: i64 = dice.one(if waits {
+            &[0, 0, 0, 400, -7_000, 3_000]
+        } else {
+            &[0, 0, 0, 400, -7_000, 3_000, 3_600_000, -3_600_000]
+        });
+        let jump = if !waits && dice.chance(0.1) { dice.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
         SkewedClock {
             skew: years * 365 * 86_400 * 1_000_000 + millis * 1_000,
-            drift: if dice.chance(0.2) { dice.between(-0.01, 0.01) } else { 0.0 },
+            drift: if !waits && dice.chance(0.2) { dice.between(-0.01, 0.01) } else { 0.0 },
             jump: ((dice.share() * self.world.plan.faults_until as f64) as Micros, jump),
             uptime: (dice.around(300.0) * 1e6) as Micros,
             simulation,
@@ -455,7 +460,7 @@ async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usiz
     let plan = &world.plan;
     let clock = Rc::clone(&place.clock);
     let pid = process.pid;
-    let mut emitter = Emitter::new(place, Duration::from_secs(60));
+    let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
     let mut order = 0;
     while next.get() < plan.events_each {
         let dice = &world.simulation.dice;
@@ -471,18 +476,36 @@ async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usiz
             })
             .collect();
         let (ids, drafts): (Vec<String>, Vec<Draft>) = drafts.into_iter().unzip();
+        let wait = dice.chance(plan.waits).then(|| (dice.between(0.0, 60.0) * 1e6) as Micros);
+        let due = wait.map_or(0, |wait| world.simulation.now() + wait);
+        if wait.is_some() {
+            for id in ids.iter().filter(|_| !named) {
+                if let Some(known) = world.events.borrow_mut().get_mut(id) {
+                    (known.due, known.order) = (due, None);
+                }
+            }
+        }
         if !named {
             next.set(next.get() + batch);
         }
-        match emitter.emit(&drafts).await {
+        let sent = match wait {
+            Some(wait) => emitter.schedule(&drafts, clock.now().plus(Duration::from_micros(wait))).await,
+            None => emitter.emit(&drafts).await,
+        };
+        match sent {
             Ok(receipts) => {
                 for (id, receipt) in ids.iter().zip(receipts) {
                     let mut events = world.events.borrow_mut();
                     let known = events.get_mut(id).expect("it was made");
                     if known.acked.is_none() {
                         world.tell(|| format!("p{pid} {id} acknowledged as {}", receipt.name));
-                        known.acked = Some((world.simulation.now(), receipt.name));
+                        // Who is slow by some seconds releases it so much later.
+                        let waits = if wait.is_some() { due + 11 * SECOND } else { 0 };
+                        known.acked = Some((world.simulation.now().max(waits), receipt.name));
                     }
+                }
+                if wait.is_some() && !named && world.simulation.dice.chance(0.3) {
+                    cancel(&world, &place, &ids[0]).await;
                 }
                 if named {
                     next.set(next.get() + batch);
@@ -497,6 +520,25 @@ async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usiz
             }
         }
     }
+}
+
+/// Cancels an event that waits, sooner or later.
+async fn cancel(world: &World, place: &Place, id: &str) {
+    world.simulation.sleep((world.simulation.dice.between(0.0, 60.0) * 1e6) as Micros).await;
+    let name = world.events.borrow()[id].acked.as_ref().map(|(_, name)| name.clone());
+    let Some(name) = name else { return };
+    world.events.borrow_mut().get_mut(id).unwrap().cancelled = Cancelled::Perhaps;
+    let answer = schedule::cancel(place, &name).await;
+    world.tell(|| format!("{id} cancelled: {answer:?}"));
+    let cancelled = match answer {
+        Ok(schedule::Cancelled::Yes) => Cancelled::Yes,
+        Ok(schedule::Cancelled::TooLate) => Cancelled::No,
+        Err(_) => return,
+    };
+    if cancelled == Cancelled::Yes && world.groups.borrow().iter().any(|group| group.runs.contains_key(id)) {
+        world.complain(format!("{id} was cancelled, and had run"));
+    }
+    world.events.borrow_mut().get_mut(id).unwrap().cancelled = cancelled;
 }
 
 fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order: (u32, u32)) -> (String, Draft) {
@@ -524,6 +566,8 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         order: named.is_none().then_some(order),
         began: world.simulation.now(),
         acked: None,
+        due: 0,
+        cancelled: Cancelled::No,
     };
     world.events.borrow_mut().entry(id.clone()).or_insert(known);
     let draft = if named.is_some() { Draft::named(event) } else { Draft::fresh(event, identity) };

@@ -74,6 +74,8 @@ pub struct Plan {
     pub wild_clocks: bool,
     /// How many of the events are named by their emitter.
     pub named: f64,
+    /// How many of the batches wait for their time. Where some do, no clock is wrong by more than seconds.
+    pub waits: f64,
 }
 
 impl Plan {
@@ -99,6 +101,7 @@ impl Plan {
         };
         let calm = dice.chance(0.1);
         let glances = bucket && dice.chance(0.7);
+        let waits = if dice.chance(0.4) { 0.3 } else { 0.0 };
         let groups = (0..groups).map(|at| GroupPlan::new(dice, at, groups, faults_until)).collect();
         Self {
             faults_until,
@@ -127,8 +130,9 @@ impl Plan {
             operator: dice.chance(0.6),
             resets: dice.chance(0.15),
             pauses: dice.chance(0.2),
-            wild_clocks: dice.chance(0.3),
+            wild_clocks: dice.chance(0.3) && waits == 0.0,
             named: 0.3,
+            waits,
             shared_polls: glances && dice.chance(0.5),
         }
     }

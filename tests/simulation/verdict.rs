@@ -183,7 +183,8 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
         .map(|group| {
             // Each half minute, each watcher: events, requests, the definition, and the markers.
             let listings = (world.present.borrow().len() / group.bounds.window) as u64 + 1;
-            let mut each = pages + 2 + listings * 2 + u64::from(group.shards);
+            // What waits for its time is asked for besides.
+            let mut each = pages + 3 + listings * 2 + u64::from(group.shards);
             if world.present.borrow().len() > 2 * group.bounds.window {
                 // More than a watcher remembers to have seen in its future: it looks at each shard again, and once more at
                 // what turned up meanwhile.
@@ -191,7 +192,7 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
             }
             let watching = group.watchers as u64 * (minutes * 2 + 1) * each;
             // Every few seconds, each drain: the definition, requests, and each shard's marker, W and events.
-            watching + group.drains as u64 * minutes * 12 * (2 + u64::from(group.shards) * (pages + 2))
+            watching + group.drains as u64 * minutes * 12 * (3 + u64::from(group.shards) * (pages + 2))
         })
         .sum();
     (asked > most).then(|| format!("an idle bus was asked {asked} times in {minutes} minutes, more than {most}"))

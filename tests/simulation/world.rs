@@ -26,8 +26,20 @@ pub struct Known {
     pub order: Option<(u32, u32)>,
     /// When its first emit began.
     pub began: Micros,
-    /// When it was acknowledged, and under which name.
+    /// When it was acknowledged, and under which name; one that waits, when it is due.
     pub acked: Option<(Micros, EventName)>,
+    /// Not to be run before.
+    pub due: Micros,
+    pub cancelled: Cancelled,
+}
+
+/// Whether an event that waits was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    No,
+    /// Whoever asked got no answer.
+    Perhaps,
+    Yes,
 }
 
 /// What a group's handler has done with one event.
@@ -272,6 +284,12 @@ impl World {
             }
         }
         self.check_neighbours(&run);
+        if let Some(known) = self.events.borrow().get(&run.id) {
+            // No two clocks are further apart.
+            if now + 11 * SECOND < known.due || known.cancelled == Cancelled::Yes {
+                self.complain(format!("{} runs at {now}, due {}, cancelled: {:?}", run.id, known.due, known.cancelled));
+            }
+        }
         self.running.borrow_mut().insert(number, run);
         number
     }
@@ -343,6 +361,9 @@ impl World {
     /// Whether a group must handle an acknowledged event.
     pub fn expected(&self, at: usize, group: &GroupState, known: &Known) -> bool {
         let Some((_, name)) = &known.acked else { return false };
+        if known.cancelled != Cancelled::No {
+            return false;
+        }
         let Some(definition) = &group.definition else { return false };
         if !group.filter.matches(&known.type_) || group.runs.get(&known.id).is_some_and(|runs| runs.excused) {
             return false;

@@ -91,7 +91,7 @@ async fn emit_all<R: Read + AsFd>(
         let mut batch: Vec<Draft> = Vec::new();
         end = fill(args, maker, &mut lines, &mut batch, emitter.batch(), &mut progress);
         // What came before a bad line is good.
-        let receipts = emitter.emit(&batch).await.map_err(|error| told(Failure::from(error), acknowledged))?;
+        let receipts = maker.send(emitter, &batch).await.map_err(|error| told(Failure::from(error), acknowledged))?;
         print(&mut out, args.print(), &batch, &receipts).map_err(|failure| told(failure, acknowledged))?;
         acknowledged += u64::try_from(receipts.len()).unwrap_or(0);
     }

@@ -12,6 +12,7 @@ impl Worker {
             Ended::Committed { shard, epoch, then, committed } => self.committed(shard, epoch, then, committed),
             Ended::Hot(found) => self.found(found),
             Ended::Asked(asked) => self.asked(asked),
+            Ended::Released(released) => self.released(released),
             Ended::Definition(registered) => self.defined(registered),
             Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),

@@ -68,6 +68,7 @@ impl Worker {
         self.hot_at = (self.hot_begun + self.hot_pause).max(now + (now - self.hot_begun));
         let Some(Hot { names, cut, sights, besides, poll }) = answer else { return };
         self.polled = self.polled.max(poll);
+        self.scheduled_seen(besides.as_ref().map(|besides| besides.scheduled), now);
         if let Some(besides) = besides {
             self.seen_besides(besides, now);
         }

@@ -20,6 +20,7 @@ impl Worker {
             self.plan_commit(at);
         }
         self.plan_hot();
+        self.plan_due();
         self.plan_questions();
     }
 
@@ -314,6 +315,7 @@ impl Worker {
         if !self.draining() {
             at(self.hot_at);
         }
+        at(self.due_at());
         at(self.defined_at);
         if self.asked_at != Duration::MAX {
             at(self.ask_at());

@@ -1,0 +1,182 @@
+//! Events that wait for their time: `timed/<day>/<minute>/<event name>`, which sorts by when they are due.
+//!
+//! An entry is an event's document, acknowledged once it is durable. Any worker releases what is due: it emits the
+//! event under a time of now, as one whose id was named, so that two releasers make one event, and then removes the
+//! entry. Whether an entry is released or cancelled, whoever first creates its *decision* has decided. A released entry
+//! goes before its decision, and nobody acts on a decision without looking for the entry once more: so who comes late
+//! acts on nothing. What was cancelled keeps its decision until `prune`: a put of the entry may still be on its way.
+//!
+//! The folder sorts behind everything else, so that the listing by which a bucket is polled ends with the next entry,
+//! and what waits costs nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::emit::{Draft, Emitter};
+use super::keys::{self, SCHEDULED};
+use super::{Place, to_json};
+use crate::event::{Event, EventName, EventTime};
+use crate::store::{List, Put, Store, StoreResult};
+use serde::{Deserialize, Serialize};
+
+/// So many entries are released together.
+const BATCH: usize = 100;
+
+/// How long a releaser asks a store that does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Decision {
+    Release,
+    Cancel,
+}
+
+/// What a decision holds.
+#[derive(Serialize, Deserialize)]
+struct Decided {
+    decision: Decision,
+}
+
+/// What releasing did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Released {
+    /// How many events came to the bus.
+    pub events: usize,
+    /// When the next entry is due, if one waits.
+    pub next: Option<EventTime>,
+    /// Entries that somebody else is releasing.
+    pub others: BTreeSet<EventName>,
+    /// The key of something that is no entry.
+    pub foreign: Option<String>,
+}
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It will not come.
+    Yes,
+    /// It has come, or is just coming.
+    TooLate,
+}
+
+/// The first `limit` entries that are wanted, the next first, and whether there are more.
+pub async fn entries(
+    store: &dyn Store,
+    limit: usize,
+    wanted: impl Fn(&EventName) -> bool + Send + Sync + 'static,
+) -> StoreResult<(Vec<EventName>, bool)> {
+    let list =
+        List::all(SCHEDULED).limit(limit).keep(move |key| keys::scheduled_name(key).is_some_and(|name| wanted(&name)));
+    let page = store.list_after(list).await?;
+    Ok((page.keys.iter().filter_map(|key| keys::scheduled_name(key)).collect(), page.cut))
+}
+
+/// Releases what is due. What somebody else has decided to release is left to him, unless it is among `others`: then he
+/// has had his time. None: whoever asks comes only once, and leaves nothing to others.
+pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>) -> StoreResult<Released> {
+    let (store, now) = (&*place.store, place.clock.now());
+    let page = store.list_after(List::all(SCHEDULED).limit(2 * BATCH).keep(|key| !keys::is_decision(key))).await?;
+    let (mut released, mut due) = (Released::default(), Vec::new());
+    for key in page.keys {
+        match keys::scheduled_name(&key) {
+            None => released.foreign = Some(key),
+            Some(name) if name.time() > now || due.len() == BATCH => {
+                released.next = Some(name.time());
+                break;
+            }
+            Some(name) => due.push(name),
+        }
+    }
+    let (mut drafts, mut ended, mut decided) = (Vec::new(), Vec::new(), Vec::new());
+    for name in due {
+        match decide(store, &name, Decision::Release).await? {
+            (Decision::Release, false) if others.is_some_and(|others| !others.contains(&name)) => {
+                released.others.insert(name);
+                continue;
+            }
+            (Decision::Cancel, _) => {
+                ended.push(keys::scheduled(&name));
+                continue;
+            }
+            (Decision::Release, _) => match store.get(&keys::scheduled(&name)).await? {
+                None => {}
+                Some(object) => match Event::parse(&object.bytes, usize::MAX) {
+                    Ok(event) => drafts.extend(Draft::stored(event, object.bytes, &name)),
+                    // It stays, to be looked at.
+                    Err(_) => {
+                        released.foreign = Some(keys::scheduled(&name));
+                        continue;
+                    }
+                },
+            },
+        }
+        ended.push(keys::scheduled(&name));
+        decided.push(keys::decision(&name));
+    }
+    released.events = drafts.len();
+    Emitter::new(place.clone(), PATIENCE).emit(&drafts).await?;
+    store.delete_many(&ended).await?;
+    store.delete_many(&decided).await?;
+    Ok(released)
+}
+
+/// Cancels an entry.
+pub async fn cancel(place: &Place, name: &EventName) -> StoreResult<Cancelled> {
+    let (store, key) = (&*place.store, keys::scheduled(name));
+    let (decision, mine) = decide(store, name, Decision::Cancel).await?;
+    if decision == Decision::Release {
+        return Ok(Cancelled::TooLate);
+    }
+    if store.get(&key).await?.is_some() || !mine {
+        store.delete(&key).await?;
+        return Ok(Cancelled::Yes);
+    }
+    // Released, down to its decision.
+    store.delete(&keys::decision(name)).await?;
+    Ok(Cancelled::TooLate)
+}
+
+/// Whether an entry of this name was cancelled: another must have another name.
+pub(super) async fn was_cancelled(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
+    let decided = store.get(&keys::decision(name)).await?;
+    Ok(decided.is_some_and(|object| read(&object.bytes) == Decision::Cancel))
+}
+
+/// Forgets what was decided of entries that were due before a time and are gone.
+pub(super) async fn forget(store: &dyn Store, before: EventTime) -> StoreResult<()> {
+    let page = store.list_after(List::all(SCHEDULED)).await?;
+    let entries: BTreeSet<&String> = page.keys.iter().filter(|key| !keys::is_decision(key)).collect();
+    let old = |key: &&String| {
+        let of = key.strip_suffix(keys::DECISION).map(str::to_owned);
+        of.is_some_and(|of| {
+            !entries.contains(&of) && keys::scheduled_name(&of).is_some_and(|name| name.time() < before)
+        })
+    };
+    let old: Vec<String> = page.keys.iter().filter(old).cloned().collect();
+    store.delete_many(&old).await
+}
+
+/// What cannot be read decides for the event.
+fn read(decided: &[u8]) -> Decision {
+    serde_json::from_slice::<Decided>(decided).map_or(Decision::Release, |decided| decided.decision)
+}
+
+/// Decides what becomes of an entry, unless that is decided; and whether it was I who did.
+async fn decide(store: &dyn Store, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
+    let key = keys::decision(name);
+    let mut bytes = to_json(&Decided { decision });
+    bytes.push(b'\n');
+    loop {
+        if store.put_new(&key, &bytes).await? == Put::Created {
+            return Ok((decision, true));
+        }
+        // It may be gone again: then so is the entry, which whoever decides anew will see.
+        let Some(object) = store.get(&key).await? else { continue };
+        return Ok((read(&object.bytes), false));
+    }
+}
+
+#[cfg(test)]
+mod tests;

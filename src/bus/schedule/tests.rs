@@ -1,0 +1,192 @@
+//! Who decides, and what is left behind.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+
+use super::*;
+use crate::bus::emit::Novelty;
+use crate::clock::{Clock, Fut};
+use crate::event::{EVENTS, Identity, event_id};
+use crate::store::memory::{Calm, Contents, MemoryStore};
+use crate::store::object;
+
+/// Shows the time that it is set to.
+struct Set(Cell<EventTime>);
+
+impl Clock for Set {
+    fn now(&self) -> EventTime {
+        self.0.get()
+    }
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn sleep_until(&self, _: Duration) -> Fut<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    fn random(&self) -> u64 {
+        7
+    }
+}
+
+fn at(seconds: i64) -> EventTime {
+    EventTime::from_micros(1_795_396_594_000_000 + seconds * 1_000_000)
+}
+
+struct Bus {
+    contents: Rc<Contents>,
+    clock: Rc<Set>,
+    place: Place,
+}
+
+fn bus() -> Bus {
+    let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)))));
+    let store = MemoryStore::new(Rc::clone(&contents), Rc::new(Calm), object::PROFILE);
+    Bus { contents, clock: Rc::clone(&clock), place: Place { store: Rc::new(store), clock } }
+}
+
+impl Bus {
+    fn schedule(&self, id: &str, due: EventTime) -> EventName {
+        let draft = Draft::named(Event::new(id, "/s", "t").build().unwrap());
+        let mut emitter = Emitter::new(self.place.clone(), PATIENCE);
+        done(emitter.schedule(&[draft], due)).unwrap().remove(0).name
+    }
+
+    fn release(&self) -> Released {
+        done(release(&self.place, Some(&BTreeSet::new()))).unwrap()
+    }
+
+    /// The ids of the events on the bus.
+    fn events(&self) -> Vec<String> {
+        let id = |key: &String| Event::parse(&self.contents.read(key).unwrap(), usize::MAX).unwrap().id().to_owned();
+        self.contents.keys(EVENTS).iter().map(id).collect()
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        self.contents.keys(SCHEDULED)
+    }
+}
+
+fn done<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn what_is_due_comes_once_and_nothing_is_left_of_it() {
+    let bus = bus();
+    bus.schedule("tonight", at(100));
+    bus.schedule("soon", at(10));
+    bus.schedule("soon", at(10));
+    assert_eq!((bus.waiting().len(), bus.release().next), (2, Some(at(10))));
+    bus.clock.0.set(at(10));
+    let released = bus.release();
+    assert_eq!((released.events, released.next), (1, Some(at(100))));
+    assert_eq!((bus.events(), bus.waiting().len()), (vec!["soon".to_owned()], 1));
+    bus.schedule("soon", at(10));
+    assert_eq!(bus.waiting().len(), 1, "an id that has come already is a repeat");
+    bus.clock.0.set(at(1_000));
+    bus.release();
+    assert_eq!((bus.events(), bus.waiting()), (vec!["soon".to_owned(), "tonight".to_owned()], Vec::new()));
+}
+
+#[test]
+fn an_event_keeps_its_id_its_bytes_and_its_order() {
+    let bus = bus();
+    let identity = Identity::random(1, 2);
+    let fresh = Event::new(event_id(at(10), &identity), "/s", "t").build().unwrap();
+    let drafts = [Draft::fresh(fresh.clone(), identity), Draft::named(Event::new("b", "/s", "t").build().unwrap())];
+    let receipts = done(Emitter::new(bus.place.clone(), PATIENCE).schedule(&drafts, at(10))).unwrap();
+    assert!(receipts.iter().all(|receipt| receipt.novelty == Novelty::New));
+    bus.clock.0.set(at(20));
+    bus.release();
+    let keys = bus.contents.keys(EVENTS);
+    assert_eq!(EventName::from_key(&keys[0]).unwrap().identity(), receipts[0].name.identity());
+    assert_eq!(bus.contents.read(&keys[0]).unwrap()[..], fresh.to_json());
+    assert_eq!(bus.events()[1], "b");
+}
+
+#[test]
+fn what_is_cancelled_never_comes() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    let entry = bus.contents.read(&keys::scheduled(&name)).unwrap();
+    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
+    // A put of it was still on its way.
+    assert_eq!(done(bus.place.store.put_new(&keys::scheduled(&name), &entry)), Ok(Put::Created));
+    bus.clock.0.set(at(20));
+    bus.release();
+    assert_eq!((bus.events(), bus.waiting()), (Vec::new(), vec![keys::decision(&name)]));
+    done(forget(&*bus.place.store, at(11))).unwrap();
+    assert_eq!(bus.waiting(), Vec::<String>::new());
+    // Whoever had cancelled it and then died is taken at its word.
+    let name = bus.schedule("b", at(30));
+    assert_eq!(done(decide(&*bus.place.store, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    bus.clock.0.set(at(40));
+    bus.release();
+    assert_eq!(bus.events(), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_cancelled_can_be_scheduled_anew() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
+    let again = bus.schedule("a", at(10));
+    assert_eq!((again != name, bus.schedule("a", at(10)) == again), (true, true));
+    bus.clock.0.set(at(20));
+    bus.release();
+    assert_eq!(bus.events(), ["a"]);
+}
+
+#[test]
+fn what_is_being_released_cannot_be_cancelled_and_comes_although_its_releaser_died() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    bus.clock.0.set(at(20));
+    assert_eq!(done(decide(&*bus.place.store, &name, Decision::Release)), Ok((Decision::Release, true)));
+    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
+    let first = bus.release();
+    assert_eq!((first.events, first.others.len()), (0, 1), "it is left to the other for a while");
+    assert_eq!(done(release(&bus.place, Some(&first.others))).unwrap().events, 1);
+    assert_eq!((bus.events(), bus.waiting()), (vec!["a".to_owned()], Vec::new()));
+    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
+    assert_eq!(bus.waiting(), Vec::<String>::new());
+}
+
+#[test]
+fn two_releasers_make_one_event() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    bus.clock.0.set(at(20));
+    let bytes = bus.contents.read(&keys::scheduled(&name)).unwrap();
+    // One has read the entry, and is slow; the other does it all.
+    bus.release();
+    let draft = Draft::stored(Event::parse(&bytes, usize::MAX).unwrap(), bytes.to_vec(), &name);
+    let receipts = done(Emitter::new(bus.place.clone(), PATIENCE).emit(&[draft.unwrap()])).unwrap();
+    assert_eq!(receipts[0].novelty, Novelty::Repeat);
+    assert_eq!(bus.events(), ["a"]);
+}
+
+#[test]
+fn what_is_no_event_is_told_and_holds_up_nothing() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    let store = &*bus.place.store;
+    let broken = keys::scheduled(&name.with_time(at(5)));
+    assert_eq!(done(store.put_new(&broken, b"{")), Ok(Put::Created));
+    assert_eq!(done(store.put_new("timed/readme", b"x")), Ok(Put::Created));
+    bus.clock.0.set(at(20));
+    let released = bus.release();
+    assert_eq!((released.events, released.foreign.is_some()), (1, true));
+    assert_eq!(bus.events(), ["a"]);
+    assert!(bus.waiting().contains(&broken));
+}
+
+#[test]
+fn who_comes_only_once_leaves_nothing_to_others() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    bus.clock.0.set(at(20));
+    assert_eq!(done(decide(&*bus.place.store, &name, Decision::Release)), Ok((Decision::Release, true)));
+    assert_eq!(done(release(&bus.place, None)).unwrap().events, 1);
+}

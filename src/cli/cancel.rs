@@ -1,0 +1,81 @@
+//! `evbus cancel`: events that wait for their time, and are not to come.
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output::Out;
+use super::reporter::id_of;
+use super::session::{Needs, Session, block_on};
+use crate::bus::schedule::{self, Cancelled};
+use crate::bus::{Place, keys};
+use crate::event::{Event, EventName};
+use crate::store::dir::Execution;
+
+/// Take back events that wait for their time
+///
+/// What has come already, or is just coming, cannot be cancelled: exit 1.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus ls --scheduled
+  evbus cancel 20261224T093000-7kq3f9x2m7qa5w
+  evbus emit report.due --id report-7 --delay 1h && evbus cancel report-7")]
+pub(super) struct Args {
+    /// Ids of events, or the beginnings of them
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    block_on(Needs::Everything, async {
+        let opened = session.open(Execution::Inline).await?;
+        let (place, mut out) = (opened.place(), Out::new());
+        for id in &args.ids {
+            let name = the_one(place, id).await?;
+            match schedule::cancel(place, &name).await? {
+                Cancelled::Yes if args.quiet => {}
+                Cancelled::Yes => out.line(&format!("cancelled {id}"))?,
+                Cancelled::TooLate => {
+                    out.flush()?;
+                    return Err(
+                        Failure::failed(format!("event '{id}' has come already")).help(format!("evbus get {id}"))
+                    );
+                }
+            }
+        }
+        out.flush()?;
+        Ok(Code::Done)
+    })
+}
+
+async fn the_one(place: &Place, id: &str) -> Result<EventName, Failure> {
+    let mut found = waiting(place, id).await?;
+    match (found.pop(), found.len()) {
+        (Some(name), 0) => Ok(name),
+        (Some(_), more) => {
+            let what = format!("'{id}' is the beginning of {} ids of events that wait", more + 1);
+            Err(Failure::failed(what).help("give more of it: evbus ls --scheduled"))
+        }
+        (None, _) => Err(Failure::failed(format!("no event '{id}' waits")).help("evbus ls --scheduled")),
+    }
+}
+
+/// The events that wait and whose ids, as evbus makes them, begin with `id`; else those whose emitter named them so.
+pub(super) async fn waiting(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
+    let store = &*place.store;
+    let prefix = id.to_owned();
+    let (found, _) = schedule::entries(store, usize::MAX, move |name| id_of(name).starts_with(&prefix)).await?;
+    if !found.is_empty() || id.is_empty() {
+        return Ok(found);
+    }
+    let mut named = Vec::new();
+    for name in schedule::entries(store, usize::MAX, |_| true).await?.0 {
+        let Some(object) = store.get(&keys::scheduled(&name)).await? else { continue };
+        if Event::parse(&object.bytes, usize::MAX).is_ok_and(|event| event.id() == id) {
+            named.push(name);
+        }
+    }
+    Ok(named)
+}

@@ -1,0 +1,127 @@
+//! Events that wait for their time: when the next is due, and releasing it. Any worker does, of whatever group.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::bus::schedule::{self, Released};
+
+/// Entries that another worker is releasing are left to it for so long.
+const OTHERS: Duration = Duration::from_secs(10);
+
+/// The pause after a release that has failed for good.
+const FAILED: Duration = Duration::from_secs(60);
+
+/// What a worker knows of the events that wait.
+#[derive(Default)]
+pub(super) struct Due {
+    /// When the next one is due.
+    next: Option<EventTime>,
+    /// When to look for it, whatever is known.
+    look_at: Duration,
+    looked: Option<Duration>,
+    running: bool,
+    /// What another was releasing at the last look.
+    others: BTreeSet<EventName>,
+    /// What has gone wrong, and was told.
+    told: Option<String>,
+}
+
+impl Due {
+    /// Looks for the first time at `now`.
+    pub(super) fn new(now: Duration) -> Self {
+        Self { look_at: now, ..Self::default() }
+    }
+
+    /// Whether it is known what waits: a drain leaves nothing behind that was due when it began.
+    pub(super) fn seen(&self) -> bool {
+        self.looked.is_some() && !self.running
+    }
+}
+
+impl Worker {
+    /// When to release what is due, or to look for it.
+    pub(super) fn due_at(&self) -> Duration {
+        // A drain looks once.
+        if self.due.running || (self.draining() && self.due.looked.is_some()) {
+            return Duration::MAX;
+        }
+        let due = self.due.next.map(|next| self.now() + next.since(self.wall()));
+        due.map_or(self.due.look_at, |due| due.min(self.due.look_at))
+    }
+
+    pub(super) fn plan_due(&mut self) {
+        let now = self.now();
+        if self.told_to_end() || self.due_at() > now {
+            return;
+        }
+        self.due.running = true;
+        self.due.looked = Some(now);
+        let place = self.desk.place.clone();
+        let others = (!self.draining()).then(|| self.due.others.clone());
+        self.ops.push(Box::pin(async move { Ended::Released(schedule::release(&place, others.as_ref()).await) }));
+    }
+
+    pub(super) fn released(&mut self, released: StoreResult<Released>) {
+        let now = self.now();
+        self.due.running = false;
+        self.due.next = None;
+        self.due.look_at = now + self.poll_range().1;
+        let released = match released {
+            Ok(released) => released,
+            Err(error) if error.kind() == crate::store::ErrorKind::Unavailable => {
+                self.answer::<()>(Err(error));
+                self.due.look_at = now + Duration::from_secs(2);
+                // A drain has not seen what is due before it has been told.
+                self.due.looked = None;
+                return;
+            }
+            Err(error) => {
+                self.due.look_at = now + FAILED;
+                self.tell_of_due(format!("what was due cannot be released: {error}"));
+                return;
+            }
+        };
+        match released.foreign {
+            Some(key) => self.tell_of_due(format!("{key} is no event that could be released")),
+            None => self.due.told = None,
+        }
+        if !released.others.is_empty() {
+            self.due.look_at = self.due.look_at.min(now + OTHERS);
+        }
+        self.due.others = released.others;
+        self.due.next = released.next;
+        if released.events > 0 {
+            // My own writes give me no hints.
+            self.hint();
+            for watched in &mut self.shards {
+                watched.stir(now);
+                watched.seen = false;
+            }
+        }
+    }
+
+    fn tell_of_due(&mut self, why: String) {
+        if self.due.told.as_ref() != Some(&why) {
+            self.report(Fact::Stalled { why: &why });
+            self.due.told = Some(why);
+        }
+    }
+
+    /// What a hot listing has shown of what waits; none: it shows nothing of it.
+    pub(super) fn scheduled_seen(&mut self, shown: Option<Option<EventTime>>, now: Duration) {
+        match shown {
+            Some(next) if self.due.others.is_empty() => {
+                self.due.next = next;
+                // While a window is full there are no hot listings.
+                self.due.look_at = now + self.poll_range().1 + Duration::from_secs(5);
+            }
+            Some(_) => {}
+            // Asked for by itself where that costs nothing, but not for each event.
+            None if self.desk.place.store.profile().scans_folders => {
+                let soon = self.due.looked.map_or(now, |looked| (looked + Duration::from_secs(1)).max(now));
+                self.due.look_at = self.due.look_at.min(soon);
+            }
+            None => {}
+        }
+    }
+}
