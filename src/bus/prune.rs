@@ -102,7 +102,8 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
     }
     if !asked.dry_run {
         report.ids = forget_ids(place, asked.before).await?;
-        schedule::forget(&*place.store, asked.before).await?;
+        // A put may have been on its way for as long as a write that was given up.
+        schedule::forget(&*place.store, asked.before.min(place.clock.now().minus(ABANDONED))).await?;
         report.abandoned = place.store.tidy(ABANDONED).await?;
     }
     Ok(report)
