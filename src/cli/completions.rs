@@ -25,8 +25,18 @@ pub(super) fn run(args: Args) -> Result<Code, Failure> {
         "fish" => Shell::Fish,
         _ => Shell::Bash,
     };
+    Out::new().bytes(&script(shell))?;
+    Ok(Code::Done)
+}
+
+fn script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "evbus", &mut script);
-    Out::new().bytes(&script)?;
-    Ok(Code::Done)
+    script
+}
+
+/// All of them, by the names under which packages install them.
+pub fn scripts() -> Vec<(String, Vec<u8>)> {
+    let named = [("evbus.bash", Shell::Bash), ("_evbus", Shell::Zsh), ("evbus.fish", Shell::Fish)];
+    named.map(|(name, shell)| (name.to_owned(), script(shell))).to_vec()
 }

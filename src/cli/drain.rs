@@ -1,5 +1,7 @@
 //! `evbus drain`: run what is due now, then end. For cron.
 
+use std::rc::Rc;
+
 use std::time::Duration;
 
 use super::exit::Code;
@@ -12,6 +14,7 @@ use super::{style, times};
 use crate::bus::read;
 use crate::config::{Watcher, World};
 use crate::event::EventTime;
+use crate::group::facts::Reporter;
 use crate::group::read_marker;
 use crate::group::worker::{Mode, Stop, Summary};
 use crate::store::dir::Execution;
@@ -65,9 +68,10 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
+        let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
         let ended = tokio::select! {
             biased;
-            ended = watchers::run_all(ready, &opened, &mode, &printer, &stopped) => ended,
+            ended = watchers::run_all(ready, &opened, &mode, (&printer, &reporter), &stopped) => ended,
             failure = watchers::on_signals(stop) => {
                 failure?;
                 return Ok(Code::Done);

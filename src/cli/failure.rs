@@ -73,6 +73,11 @@ impl Failure {
     }
 
     /// The exit code that it asks for.
+    /// What failed, in one line.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn code(&self) -> Code {
         self.code
     }

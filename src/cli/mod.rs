@@ -9,7 +9,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod cancel;
 mod check;
-mod completions;
+pub mod completions;
 mod dead;
 mod doctor;
 mod drain;

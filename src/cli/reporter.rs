@@ -83,7 +83,11 @@ impl Printer {
             Fact::Careful => "a handler seems to kill its worker: one at a time until one has come back".to_owned(),
             Fact::Paused { paused: true } => "paused".to_owned(),
             Fact::Paused { paused: false } => "resumed".to_owned(),
-            Fact::PassedOver { why: None, .. } | Fact::Done { .. } | Fact::Took { .. } | Fact::Started { .. } => {
+            Fact::PassedOver { why: None, .. }
+            | Fact::Done { .. }
+            | Fact::Took { .. }
+            | Fact::Started { .. }
+            | Fact::Ended => {
                 return None;
             }
         };
@@ -120,6 +124,7 @@ fn json(group: &GroupName, fact: &Fact<'_>) -> Value {
         Fact::Stalled { why } => json!({"event": "stalled", "group": group, "why": why}),
         Fact::Unreachable { error } => json!({"event": "waiting", "group": group, "why": error.to_string()}),
         Fact::GoesOn => json!({"event": "goes_on", "group": group}),
+        Fact::Ended => json!({"event": "ended", "group": group}),
         Fact::OtherCommand { owner } => json!({
             "event": "other_command", "group": group, "host": owner.host, "pid": owner.pid, "command": owner.command,
         }),

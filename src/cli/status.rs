@@ -120,6 +120,11 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
+/// The status of every group, as Prometheus reads it.
+pub(super) async fn metrics(opened: &Opened) -> Result<String, Failure> {
+    Ok(prometheus::text(&report(opened, None, None).await?))
+}
+
 async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<Report, Failure> {
     let place = opened.place();
     let first = standings(place, name).await?;

@@ -1,5 +1,7 @@
 //! `evbus watch`: run handlers until told to stop.
 
+use std::rc::Rc;
+
 use tokio::sync::watch as signal;
 
 use super::exit::Code;
@@ -8,8 +10,15 @@ use super::output;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
 use super::watchers::{self, Ready, RunArgs, Starting};
+use crate::group::facts::Reporter;
 use crate::group::worker::{Mode, Stop};
 use crate::store::dir::Execution;
+
+mod metrics;
+mod service;
+
+use metrics::Tally;
+use service::Service;
 
 /// Run a command for each event, until told to stop
 ///
@@ -22,12 +31,16 @@ Examples:
   evbus watch -g mail -t 'order.*' -- ./send-mail
   evbus watch -g thumbs -t 'image.uploaded' -j 4 --timeout 2m -- make-thumb --size 256
   evbus watch -g audit -t 'backup.**' --shell 'cat >> audit.log'
+  evbus watch --metrics 9464                         # http://127.0.0.1:9464/metrics and /healthz
 
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
 65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).")]
 pub(super) struct Args {
     #[command(flatten)]
     run: RunArgs,
+    /// Serve /metrics for Prometheus, and /healthz; a port alone is on the loopback interface
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<String>,
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
@@ -37,6 +50,11 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         if args.run.dry_run {
             return super::drain::dry_run(watchers, &opened, &session).await;
         }
+        let listener = match &args.metrics {
+            Some(address) => Some(metrics::listen(address).await?),
+            None => None,
+        };
+        let service = Service::new(&session.world);
         let mut starting = Starting::new(&watchers);
         for watcher in watchers {
             let name = watcher.name.clone();
@@ -53,13 +71,25 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
         let printer = args.run.printer(&session, true);
+        let tally = Rc::new(Tally::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
+        let reporter = Rc::clone(&tally) as Rc<dyn Reporter>;
+        let served = async {
+            let Some(listener) = listener else { return std::future::pending().await };
+            if let Ok(address) = listener.local_addr() {
+                output::note(&format!("metrics on http://{address}/metrics"));
+            }
+            metrics::serve(listener, &opened, &tally).await
+        };
+        service.say("READY=1");
         let ended = tokio::select! {
             biased;
-            ended = watchers::run_all(ready, &opened, &Mode::Watch, &printer, &stopped) => ended,
+            ended = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped) => ended,
             failure = watchers::on_signals(stop) => {
                 failure?;
                 return Ok(Code::Done);
             }
+            () = service.accompany(&*session.clock, stopped.clone()) => return Ok(Code::Done),
+            never = served => match never {},
         };
         for watcher in ended {
             if let Err(failed) = watcher.outcome {

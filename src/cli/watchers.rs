@@ -124,12 +124,13 @@ fn command(watcher: &Watcher, argv: &[String]) -> Command {
     }
 }
 
-/// Runs watchers whose groups are ready, side by side, until each has ended.
+/// Runs watchers whose groups are ready, side by side, until each has ended. What handlers say goes to the printer,
+/// what workers do to the reporter.
 pub(super) async fn run_all(
     ready: Vec<Ready>,
     opened: &Opened,
     mode: &Mode,
-    printer: &Rc<Printer>,
+    (printer, reporter): (&Rc<Printer>, &Rc<dyn Reporter>),
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
     let guard = Rc::new(Guard::new());
@@ -152,7 +153,7 @@ pub(super) async fn run_all(
                 registered: ready.registered,
                 handler,
                 on_dead,
-                reporter: Rc::clone(printer) as Rc<dyn Reporter>,
+                reporter: Rc::clone(reporter),
                 me,
                 alive: Rc::new(process_of),
                 stop,
@@ -163,7 +164,10 @@ pub(super) async fn run_all(
                 Err(error) => Err(error),
             };
             // At once: the others may go on for months.
-            let told = |error| Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell();
+            let told = |error| {
+                reporter.report(&ready.watcher.group, Fact::Ended);
+                Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell()
+            };
             let outcome = outcome.map_err(told);
             Ended { watcher: ready.watcher, outcome }
         }

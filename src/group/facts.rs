@@ -101,6 +101,8 @@ pub enum Fact<'a> {
     },
     /// From now on handlers run alone, because one of them seems to kill its worker.
     Careful,
+    /// The worker has ended by an error, which is told otherwise.
+    Ended,
     /// The group was paused or resumed.
     Paused {
         /// Whether it is now.

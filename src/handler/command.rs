@@ -189,7 +189,12 @@ impl CommandHandler {
 
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let allowed = self.command.env.as_ref().map(|names| names.iter().map(OsString::from).collect::<BTreeSet<_>>());
-        std::env::vars_os().filter(|(name, _)| allowed.as_ref().is_none_or(|names| names.contains(name))).collect()
+        let seen = |name: &OsString| {
+            // A service manager speaks to its service, not to what that runs (sd_notify(3)).
+            let services = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"].iter().any(|own| name == own);
+            !services && allowed.as_ref().is_none_or(|names| names.contains(name))
+        };
+        std::env::vars_os().filter(|(name, _)| seen(name)).collect()
     }
 
     fn name(&self) -> &str {

@@ -10,6 +10,12 @@ use std::process::{Command, Output};
 use evbus::config::Watcher;
 use evbus::group::GroupName;
 
+mod container;
+mod postgres;
+mod recipes;
+#[path = "../support/s3.rs"]
+mod s3;
+
 const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 
 /// A variable that a crontab sets, and its value.
@@ -109,9 +115,9 @@ fn the_crontab_runs_what_is_due_every_minute_and_says_nothing() {
     assert_eq!(set, ["PATH", "EVBUS_URL", "MAILTO"]);
     let plain = |value: &str| !value.contains(['$', '"', '\'', '#']) && !value.ends_with(' ');
     assert!(settings.iter().all(|(_, value)| plain(value)), "cron takes values as they stand: {settings:?}");
-    let [(fields, command)] = &jobs[..] else { panic!("one job: {jobs:?}") };
+    let [(fields, command), (_, alert)] = &jobs[..] else { panic!("two jobs: {jobs:?}") };
     assert_eq!(*fields, ["*"; 5]);
-    assert!(!command.contains('%'), "cron makes a line break of '%'");
+    assert!(!command.contains('%') && !alert.contains('%'), "cron makes a line break of '%'");
 
     fs::write(at("evbus.toml"), "[watchers.copy]\nfrom = 'earliest'\nshell = 'cat > copy.json'\n").unwrap();
     let bus = at("bus");
@@ -125,10 +131,19 @@ fn the_crontab_runs_what_is_due_every_minute_and_says_nothing() {
 
     assert_eq!((out.as_str(), err.as_str()), ("", ""), "cron would mail this");
     assert!(fs::read_to_string(at("copy.json")).unwrap().contains(id.trim()));
+
+    // All is well, and nothing is said; then something dies, and cron has something to mail.
+    let (out, err) = with_bus(bare("sh", home.path()).args(["-c", alert]));
+    assert_eq!((out.as_str(), err.as_str()), ("", ""));
+    with_bus(bare("evbus", home.path()).args(["emit", "tick"]));
+    with_bus(bare("evbus", home.path()).args(["drain", "-q", "-g", "copy", "--shell", "exit 65"]));
+    let told = run(bare("sh", home.path()).args(["-c", alert]).env("EVBUS_URL", &bus));
+    assert_eq!((told.status.code(), text(&told.stdout)), (Some(3), String::new()));
+    assert_eq!(text(&told.stderr), "copy: 1 dead letter, over 0\n");
 }
 
 #[test]
-fn systemd_accepts_the_unit() {
+fn systemd_accepts_the_units() {
     let there = Command::new("systemd-analyze").arg("--version").output().is_ok_and(|output| output.status.success());
     assert!(there, "this test needs systemd-analyze: install the package 'systemd' (./test does)");
     let dir = tempfile::tempdir().unwrap();
@@ -136,9 +151,12 @@ fn systemd_accepts_the_unit() {
     let installed = "ExecStart=/usr/bin/evbus watch ";
     assert!(unit.contains(installed), "{unit}");
 
-    let copy = dir.path().join("evbus.service");
-    fs::write(&copy, unit.replace(installed, &format!("ExecStart={EVBUS} watch "))).unwrap();
-    let (out, err) = succeeds(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy));
+    let units = ["evbus.service", "evbus-drain.service", "evbus-drain.timer"].map(|name| {
+        let (text, copy) = (fs::read_to_string(example(name)).unwrap(), dir.path().join(name));
+        fs::write(&copy, text.replace("ExecStart=/usr/bin/evbus ", &format!("ExecStart={EVBUS} "))).unwrap();
+        copy
+    });
+    let (out, err) = succeeds(Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units));
     assert_eq!((out.as_str(), err.as_str()), ("", ""), "systemd-analyze verify has something to say");
 
     let seconds = |key: &str| -> u64 {

@@ -1,0 +1,192 @@
+//! `watch --metrics`: the status as Prometheus reads it, what this process has done, and `/healthz`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::cli::failure::Failure;
+use crate::cli::session::Opened;
+use crate::cli::status;
+use crate::group::GroupName;
+use crate::group::facts::{Fact, Reporter};
+use crate::store::system_words;
+
+/// Prometheus text format, version 0.0.4.
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Whoever takes longer to ask is no scraper.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// So many may ask at a time.
+const CONNECTIONS: usize = 16;
+
+/// What this process has done for one group.
+#[derive(Debug, Default)]
+struct Doings {
+    done: u64,
+    failed: u64,
+    dead: u64,
+    passed_over: u64,
+    /// Why nothing goes on, while it does not.
+    trouble: Option<String>,
+}
+
+/// Counts what workers report, and passes it on.
+pub(super) struct Tally {
+    next: Rc<dyn Reporter>,
+    groups: RefCell<BTreeMap<GroupName, Doings>>,
+}
+
+impl Tally {
+    pub(super) fn new<'a>(next: Rc<dyn Reporter>, groups: impl Iterator<Item = &'a GroupName>) -> Self {
+        let groups = groups.map(|group| (group.clone(), Doings::default())).collect();
+        Self { next, groups: RefCell::new(groups) }
+    }
+
+    /// What has been done, as counters.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut each = |name: &str, help: &str, value: fn(&Doings) -> u64| {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+            for (group, doings) in self.groups.borrow().iter() {
+                let _ = writeln!(text, "{name}{{group=\"{group}\"}} {}", value(doings));
+            }
+        };
+        each("evbus_worker_done_total", "Events that this process has handled.", |doings| doings.done);
+        each("evbus_worker_failed_attempts_total", "Attempts that failed.", |doings| doings.failed);
+        each("evbus_worker_dead_total", "Events that this process has given up.", |doings| doings.dead);
+        each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |doings| doings.passed_over);
+        text
+    }
+
+    /// What is in the way of which group.
+    fn troubles(&self) -> Vec<String> {
+        let groups = self.groups.borrow();
+        let troubles = groups.iter().filter_map(|(group, doings)| Some((group, doings.trouble.as_deref()?)));
+        troubles.map(|(group, why)| format!("{group}: {}", why.replace(char::is_control, " "))).collect()
+    }
+}
+
+impl Reporter for Tally {
+    fn report(&self, group: &GroupName, fact: Fact<'_>) {
+        if let Some(doings) = self.groups.borrow_mut().get_mut(group) {
+            match &fact {
+                Fact::Done { .. } => doings.done += 1,
+                Fact::Retrying { .. } => doings.failed += 1,
+                Fact::Dead { .. } => (doings.failed, doings.dead) = (doings.failed + 1, doings.dead + 1),
+                Fact::PassedOver { .. } => doings.passed_over += 1,
+                Fact::Stalled { why } => doings.trouble = Some((*why).to_owned()),
+                Fact::Unreachable { error } => doings.trouble = Some(error.to_string()),
+                Fact::Ended => doings.trouble = Some("its worker has ended".to_owned()),
+                Fact::GoesOn => doings.trouble = None,
+                _ => {}
+            }
+        }
+        self.next.report(group, fact);
+    }
+}
+
+/// Listens, on the loopback interface where only a port is named.
+pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
+    let port = address.strip_prefix(':').unwrap_or(address);
+    let named: Vec<SocketAddr> = match port.parse::<u16>() {
+        Ok(port) => vec![SocketAddr::from(([127, 0, 0, 1], port))],
+        Err(_) => address
+            .to_socket_addrs()
+            .map_err(|_| {
+                Failure::usage(format!("--metrics '{}' is no address", address.escape_debug()))
+                    .help("--metrics 9464 (on the loopback interface), or --metrics 0.0.0.0:9464")
+            })?
+            .collect(),
+    };
+    let cannot = |error: std::io::Error| {
+        Failure::failed(format!("cannot listen on {}: {}", address.escape_debug(), system_words(&error)))
+    };
+    TcpListener::bind(&*named).await.map_err(cannot)
+}
+
+/// Answers whoever asks, for as long as it is polled.
+pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Tally) -> Infallible {
+    let page = Page { opened, tally, kept: RefCell::default() };
+    let mut asking = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if asking.len() < CONNECTIONS => {
+                if let Ok((stream, _)) = accepted {
+                    asking.push(page.answer_all(stream));
+                }
+            }
+            Some(()) = asking.next() => {}
+        }
+    }
+}
+
+/// What is served.
+struct Page<'a> {
+    opened: &'a Opened,
+    tally: &'a Tally,
+    /// The last status, and when it was made: it reads much of the bus.
+    kept: RefCell<Option<(Duration, String)>>,
+}
+
+impl Page<'_> {
+    async fn answer_all(&self, stream: TcpStream) {
+        let clock = &self.opened.place().clock;
+        let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request).await) });
+        let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            // Whoever does not speak HTTP is not worth a word.
+            _ = connection => {}
+            () = clock.sleep_until(clock.elapsed() + PATIENCE) => {}
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<String> {
+        let (status, kind, text) = match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/metrics") => match self.status().await {
+                Ok(text) => (StatusCode::OK, METRICS, text + &self.tally.text()),
+                Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{}\n", failure.message())),
+            },
+            (&Method::GET | &Method::HEAD, "/healthz") => match &*self.tally.troubles() {
+                [] => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
+                troubles => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, troubles.join("\n") + "\n"),
+            },
+            (&Method::GET | &Method::HEAD, _) => {
+                (StatusCode::NOT_FOUND, PLAIN, "there are /metrics and /healthz\n".to_owned())
+            }
+            _ => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET\n".to_owned()),
+        };
+        let mut response = Response::new(text);
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    }
+
+    /// The status, made anew where the last is too old: on a bucket each costs listings.
+    async fn status(&self) -> Result<String, Failure> {
+        let place = self.opened.place();
+        let most = if place.store.requests().is_some() { Duration::from_mins(1) } else { Duration::from_secs(5) };
+        let now = place.clock.elapsed();
+        let kept = self.kept.borrow().clone().filter(|(made, _)| now.saturating_sub(*made) < most);
+        if let Some((_, text)) = kept {
+            return Ok(text);
+        }
+        let text = status::metrics(self.opened).await?;
+        *self.kept.borrow_mut() = Some((now, text.clone()));
+        Ok(text)
+    }
+}

@@ -1,0 +1,73 @@
+//! What systemd is told: that the watchers have begun, that they live, that they end (`sd_notify(3)`).
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::World;
+use crate::group::worker::Stop;
+
+/// The service manager, if there is one.
+pub(super) struct Service {
+    socket: Option<UnixDatagram>,
+    /// How often it wants to hear that the process lives.
+    watchdog: Option<Duration>,
+}
+
+impl Service {
+    /// As the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`).
+    pub(super) fn new(world: &World) -> Self {
+        let number = |name: &str| world.var(name)?.to_str()?.parse::<u64>().ok();
+        let mine = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && mine).map(Duration::from_micros);
+        Self { socket: world.var("NOTIFY_SOCKET").and_then(|name| connect(name.as_bytes())), watchdog }
+    }
+
+    /// Tells something. That nobody hears it changes nothing.
+    pub(super) fn say(&self, what: &str) {
+        if let Some(socket) = &self.socket {
+            let _ = socket.send(what.as_bytes());
+        }
+    }
+
+    /// Says that the process lives, twice as often as is asked, and that it ends once it is told to. It is the workers'
+    /// own thread that says so: where they hang, it is silent.
+    pub(super) async fn accompany(&self, clock: &dyn Clock, mut stop: watch::Receiver<Stop>) {
+        let stopping = async {
+            let told = stop.wait_for(|stop| *stop != Stop::No).await.is_ok();
+            if told {
+                self.say("STOPPING=1");
+            }
+            std::future::pending::<()>().await;
+        };
+        let living = async {
+            let Some(often) = self.watchdog.map(|watchdog| watchdog / 2) else {
+                return std::future::pending().await;
+            };
+            loop {
+                self.say("WATCHDOG=1");
+                clock.sleep_until(clock.elapsed() + often).await;
+            }
+        };
+        tokio::select! {
+            () = stopping => {}
+            () = living => {}
+        }
+    }
+}
+
+/// A path, or `@` and a name in the abstract namespace (`unix(7)`).
+fn connect(name: &[u8]) -> Option<UnixDatagram> {
+    let address = match name.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name).ok()?,
+        None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name)).ok()?,
+    };
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    socket.connect_addr(&address).ok()?;
+    Some(socket)
+}

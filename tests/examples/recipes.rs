@@ -1,0 +1,208 @@
+//! The recipes do what they say, with real files, a real bucket, and programs that fail.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::{EVBUS, bare, example, fs, run, s3, succeeds, text};
+
+/// A home with a bus of its own, and a recipe's config.
+fn home(config: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    if !config.is_empty() {
+        fs::copy(example(config), home.path().join("evbus.toml")).unwrap();
+    }
+    home
+}
+
+fn evbus(home: &Path, args: &[&str]) -> String {
+    succeeds(bare("evbus", home).args(args)).0
+}
+
+/// Drains all watchers until there is nothing more to do.
+fn drain(home: &Path) {
+    // What one watcher emits, another takes: three steps at most follow from each other.
+    for _ in 0..3 {
+        succeeds(bare("evbus", home).args(["drain", "-q"]));
+    }
+}
+
+fn lines(path: impl AsRef<Path>) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_backup_is_verified_and_copied_and_a_bad_one_is_told() {
+    let home = home("backup/evbus.toml");
+    let at = |name: &str| home.path().join(name);
+    for folder in ["data", "backups", "offsite"] {
+        fs::create_dir(at(folder)).unwrap();
+    }
+    fs::write(at("data/file"), "content").unwrap();
+    let nightly = |name: &str, from: &str| {
+        run(bare("sh", home.path()).arg(example("backup/nightly")).args([name, from, "backups"]))
+    };
+    assert!(nightly("db", "data").status.success());
+    drain(home.path());
+    assert_eq!(fs::read_dir(at("offsite")).unwrap().count(), 1);
+    assert_eq!(lines(at("alerts")), Vec::<String>::new());
+
+    assert!(nightly("gone", "no-such-folder").status.success(), "that it failed is told on the bus");
+    assert!(nightly("broken", "data").status.success());
+    let broken = fs::read_dir(at("backups")).unwrap().map(|entry| entry.unwrap().path());
+    let broken = broken.into_iter().find(|path| path.display().to_string().contains("broken")).unwrap();
+    fs::write(broken, "rot").unwrap();
+    drain(home.path());
+    let mut alerts = lines(at("alerts"));
+    alerts.sort();
+    assert!(alerts[0].starts_with("backup of broken: exit 65"), "{alerts:?}");
+    assert_eq!(alerts[1], "backup of gone ended with 2");
+    assert_eq!((alerts.len(), fs::read_dir(at("offsite")).unwrap().count()), (2, 1));
+}
+
+#[test]
+fn images_become_thumbnails_and_the_index_has_their_history_in_order() {
+    let home = home("media/evbus.toml");
+    let at = |name: &str| home.path().join(name);
+    fs::create_dir_all(at("bin")).unwrap();
+    fs::create_dir(at("thumbs")).unwrap();
+    fs::write(at("bin/convert"), "#!/bin/sh\necho \"$1 as $3\" > \"$4\"\n").unwrap();
+    fs::set_permissions(at("bin/convert"), fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, width) in [("a", "800"), ("b", "100")] {
+        let (path, width) = (format!("path=in/{name}.png"), format!("width={width}"));
+        evbus(home.path(), &["emit", "image.uploaded", "--subject", name, "-f", &path, "-F", &width]);
+    }
+    drain(home.path());
+    let thumbs: Vec<_> = fs::read_dir(at("thumbs")).unwrap().map(|entry| lines(entry.unwrap().path())).collect();
+    assert_eq!(thumbs, [["in/a.png as 256x256"]]);
+    let of_a: Vec<String> = lines(at("index")).into_iter().filter(|line| line.starts_with("a ")).collect();
+    assert_eq!(of_a, ["a image.uploaded", "a image.thumbnail"]);
+    assert_eq!(lines(at("index")).len(), 3);
+}
+
+#[test]
+fn five_megabytes_go_by_reference_and_what_is_not_what_was_promised_is_refused() {
+    let home = home("");
+    let at = |name: &str| home.path().join(name);
+    fs::create_dir(at("store")).unwrap();
+    fs::write(at("film.mov"), vec![7; 5 << 20]).unwrap();
+    let put = |name: &str| succeeds(bare("sh", home.path()).arg(example("large/put")).args(["film", name, "store"]));
+    put("film.mov");
+    put("film.mov");
+    assert_eq!(fs::read_dir(at("store")).unwrap().count(), 1, "the same content is stored once");
+    let handler = example("large/handler").display().to_string();
+    let drain = ["drain", "-q", "-g", "films", "--from", "earliest", "--", &handler];
+    succeeds(bare("evbus", home.path()).args(drain));
+    assert_eq!(fs::read(at("received-film.mov")).unwrap(), vec![7; 5 << 20]);
+
+    fs::write(at("other.mov"), "other").unwrap();
+    put("other.mov");
+    let stored = fs::read_dir(at("store")).unwrap().map(|entry| entry.unwrap().path());
+    let stored = stored.into_iter().find(|path| fs::metadata(path).unwrap().len() == 5).unwrap();
+    fs::write(stored, "rotten").unwrap();
+    succeeds(bare("evbus", home.path()).args(drain));
+    assert!(evbus(home.path(), &["dead", "show", "films"]).contains("exit 65"));
+}
+
+/// A command that finds a bucket's server, as evbus and as rclone do.
+fn with_bucket<'a>(command: &'a mut Command, server: &s3::Server) -> &'a mut Command {
+    command.envs(s3::CREDENTIALS).env("AWS_ENDPOINT_URL_S3", &server.endpoint);
+    let remote = [("TYPE", "s3"), ("PROVIDER", "Other"), ("ENV_AUTH", "true"), ("ENDPOINT", server.endpoint.as_str())];
+    for (name, value) in remote {
+        command.env(format!("RCLONE_CONFIG_DROP_{name}"), value);
+    }
+    let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/s3/bin");
+    let path = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path).unwrap().to_owned();
+    command.env("PATH", format!("{}:{}", path.display(), bin.display())).env("RCLONE_CONFIG", "/dev/null")
+}
+
+#[test]
+fn a_file_in_a_drop_folder_is_one_event_however_often_it_is_listed() {
+    let server = s3::seaweedfs();
+    let home = home("");
+    let remote = format!("drop:{}/dropped", s3::BUCKET);
+    let rclone = |args: &[&str]| succeeds(with_bucket(bare("rclone", home.path()).args(args), server));
+    let list = || {
+        let mut command = bare("sh", home.path());
+        succeeds(with_bucket(command.arg(example("drop-folder")).args([&remote, "file.dropped"]), server));
+        let ids = evbus(home.path(), &["ls", "--json", "--limit", "0"]);
+        ids.lines().filter(|line| line.contains("file.dropped")).count()
+    };
+    fs::create_dir(home.path().join("in")).unwrap();
+    fs::write(home.path().join("in/a; b.csv"), "1").unwrap();
+    fs::write(home.path().join("in/c.csv"), "2").unwrap();
+    rclone(&["copy", "in", &remote]);
+    assert_eq!((list(), list()), (2, 2));
+    fs::write(home.path().join("in/c.csv"), "three").unwrap();
+    rclone(&["copy", "in", &remote]);
+    assert_eq!(list(), 3, "written anew, it is another event");
+    assert!(evbus(home.path(), &["ls", "--json"]).contains("\"subject\":\"a; b.csv\""));
+}
+
+#[test]
+fn a_bus_moves_from_a_directory_to_a_bucket_and_no_event_is_lost() {
+    let server = s3::seaweedfs();
+    let home = home("");
+    let new = format!("s3://{}/moved", s3::BUCKET);
+    let at = |program: &str, args: &[&str]| {
+        let mut command = bare(program, home.path());
+        with_bucket(command.args(args), server);
+        succeeds(&mut command).0
+    };
+    let drain = |bus: &str| at("evbus", &["--bus", bus, "drain", "-q", "-g", "g", "--shell", "echo $EVBUS_ID >> seen"]);
+    let old = home.path().join("old").display().to_string();
+    at("evbus", &["init", &old]);
+    at("evbus", &["init", &new]);
+    at(
+        "evbus",
+        &[
+            "--bus",
+            &old,
+            "group",
+            "create",
+            "g",
+            "-t",
+            "order.*",
+            "--not",
+            "order.test",
+            "--where",
+            "data.n > 0",
+            "--from",
+            "earliest",
+        ],
+    );
+    let mut ids = vec![at("evbus", &["--bus", &old, "emit", "order.a", "-F", "n=1"])];
+    let script = example("move-bus").display().to_string();
+    at(&script, &["groups", &old, &new]);
+    let group = at("evbus", &["--bus", &new, "group", "ls", "--json"]);
+    assert!(group.contains("\"order.test\"") && group.contains("data.n > 0"), "{group}");
+    // Emitters go over, while something still waits on the old bus.
+    ids.push(at("evbus", &["--bus", &new, "emit", "order.a", "-F", "n=2"]));
+    let waits = run(bare("evbus", home.path()).args(["--bus", &old, "status", "--max-lag", "0s"]));
+    assert_eq!(waits.status.code(), Some(3), "{}", text(&waits.stderr));
+    drain(&old);
+    at(&script, &["wait", &old]);
+    drain(&new);
+    let ids: Vec<String> = ids.iter().map(|id| id.trim().to_owned()).collect();
+    assert_eq!(lines(home.path().join("seen")), ids);
+}
+
+#[test]
+fn two_buses_stand_side_by_side_and_the_unnamed_one_is_staging() {
+    let home = home("two-buses.toml");
+    let config = home.path().join("evbus.toml");
+    let here = |name: &str| home.path().join(name).display().to_string();
+    let local = fs::read_to_string(&config)
+        .unwrap()
+        .replace("/srv/bus-staging", &here("one"))
+        .replace("s3://acme-events/production?region=eu-central-1", &here("two"));
+    fs::write(&config, local).unwrap();
+    for bus in ["one", "two"] {
+        evbus(home.path(), &["init", &here(bus)]);
+    }
+    evbus(home.path(), &["emit", "order.created"]);
+    evbus(home.path(), &["--bus", "production", "emit", "order.paid"]);
+    assert!(evbus(home.path(), &["ls"]).contains("order.created"));
+    let production = succeeds(bare(EVBUS, home.path()).args(["ls"]).env("EVBUS_URL", "production")).0;
+    assert!(production.contains("order.paid") && !production.contains("order.created"), "{production}");
+}
