@@ -238,6 +238,8 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
     for _ in 0..2 {
         emitter.run(&["emit", "t", "--id", "mine"]).exits(0);
     }
+    let waits = emitter.run(&["emit", "t", "--delay", "1d"]).exits(0).lines().remove(0);
+    emitter.run(&["cancel", &waits]).exits(0);
     judged(&emits, "Emit only");
     let consumes = proxy::start(&server.endpoint, Habits::default());
     let consumer = Home::at_bucket(&consumes.endpoint, "prod");

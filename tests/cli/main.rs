@@ -18,5 +18,6 @@ mod bucket;
 mod crash;
 mod emit;
 mod hosts;
+mod served;
 mod support;
 mod work;

@@ -1,0 +1,90 @@
+//! What `watch` tells others while it runs: Prometheus, whoever asks after its health, and systemd.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+
+use super::support::{Home, signal, until};
+
+/// A watcher with its log in a file, and the address that it serves on.
+fn served(home: &Home, args: &[&str], more: &[(&str, &str)]) -> (Child, String) {
+    let mut command = home.evbus(&["watch", "--metrics", "127.0.0.1:0"]);
+    let mut child = command.args(args).envs(more.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let address =
+        lines.find_map(|line| Some(line.strip_prefix("metrics on http://")?.strip_suffix("/metrics")?.to_owned()));
+    // Nobody reads on: what it says next must not stop it.
+    std::thread::spawn(move || lines.count());
+    (child, address.unwrap())
+}
+
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn metrics_and_health_are_served_on_the_loopback_interface() {
+    let home = Home::new();
+    home.emit_many("t", 3);
+    let (mut child, address) = served(&home, &["-g", "g", "--from", "earliest", "--shell", "exit 65"], &[]);
+    until("all are dead", || ask(&address, "GET /metrics").contains("evbus_worker_dead_total{group=\"g\"} 3\n"));
+    let metrics = ask(&address, "GET /metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n") && metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+    assert!(metrics.contains("\nevbus_events 3\n") && metrics.contains("# TYPE evbus_worker_dead_total counter\n"));
+    assert!(ask(&address, "GET /healthz").ends_with("\r\n\r\nok\n"));
+    assert!(ask(&address, "GET /").starts_with("HTTP/1.1 404 "));
+    assert!(ask(&address, "POST /metrics").starts_with("HTTP/1.1 405 "));
+    // Whoever asks for nothing holds up nobody.
+    let _idle: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    assert!(ask(&address, "HEAD /healthz").starts_with("HTTP/1.1 200 "));
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+    home.run(&["watch", "--metrics", "nowhere", "-g", "g", "--shell", "x"]).exits(2).says("no address", "9464");
+}
+
+#[test]
+fn what_stands_still_is_not_healthy() {
+    let home = Home::new();
+    let handler = home.script("handler", "exit 0");
+    let (mut child, address) = served(&home, &["-g", "g", "--", &handler], &[]);
+    assert!(ask(&address, "GET /healthz").ends_with("ok\n"));
+    std::fs::remove_file(&handler).unwrap();
+    home.emit_many("t", 1);
+    until("its handler is missed", || ask(&address, "GET /healthz").starts_with("HTTP/1.1 503 "));
+    assert!(ask(&address, "GET /healthz").contains("g: handler"));
+    home.script("handler", "exit 0");
+    until("it goes on", || ask(&address, "GET /healthz").ends_with("ok\n"));
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn systemd_hears_of_the_start_the_life_and_the_end() {
+    let home = Home::new();
+    let path = home.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let hear = || {
+        let mut said = [0; 64];
+        let len = socket.recv(&mut said).unwrap();
+        String::from_utf8_lossy(&said[..len]).into_owned()
+    };
+    home.emit_many("t", 1);
+    let handler = "echo \"${NOTIFY_SOCKET-unset} ${WATCHDOG_USEC-unset}\" > seen; sleep 1000";
+    let args = ["-g", "g", "--from", "earliest", "--shell", handler];
+    let service = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000")];
+    let (mut child, _) = served(&home, &args, &service);
+    assert_eq!(hear(), "READY=1");
+    assert_eq!((hear(), hear()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
+    until("its handler runs", || home.lines("seen") == ["unset unset"]);
+    signal(&child, "TERM");
+    // It waits for its handler, and lives meanwhile.
+    while hear() != "STOPPING=1" {}
+    assert_eq!(hear(), "WATCHDOG=1");
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+}
