@@ -67,7 +67,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let Starting { ready, code: started, .. } = starting;
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
-        let printer = args.run.printer(&session, false);
+        let printer = args.run.printer(&session, false)?;
         let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
         let ended = tokio::select! {
             biased;

@@ -13,9 +13,10 @@ const EXIT_STATUS: [(&str, &str); 5] = [
     ("75", "Try again later: the store cannot be reached or did not answer in time."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 5] = [
     ("EVBUS_URL", "The bus, where --bus does not name it."),
     ("EVBUS_CONFIG", "The config file, where --config does not name it."),
+    ("EVBUS_LOG", "What libraries log is shown besides: debug, or object_store=debug."),
     ("XDG_DATA_HOME", "The folder of the default bus; ~/.local/share without it."),
     ("NO_COLOR", "If set, nothing is coloured."),
 ];

@@ -70,7 +70,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         }
         let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
-        let printer = args.run.printer(&session, true);
+        let printer = args.run.printer(&session, true)?;
         let tally = Rc::new(Tally::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
         let reporter = Rc::clone(&tally) as Rc<dyn Reporter>;
         let served = async {

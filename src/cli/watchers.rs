@@ -70,7 +70,7 @@ impl Starting {
 
 /// Checks a watcher's command before anything starts.
 pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
-    let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world));
+    let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world, &session.clock));
     let check = |argv: &[String]| {
         CommandHandler::new(command(watcher, argv), Rc::clone(&session.clock), Rc::clone(&printer) as _).check()
     };

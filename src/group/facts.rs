@@ -38,6 +38,8 @@ pub enum Fact<'a> {
     Done {
         /// Which.
         name: &'a EventName,
+        /// The attempt that succeeded, from 1.
+        attempt: u32,
         /// How long its handler ran.
         took: Duration,
     },

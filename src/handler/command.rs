@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::guard::{Guard, RUN_VARIABLE};
 use super::input::{self, PlacedFile};
-use super::output::{self, Listener, Output, Stream, Tail, Tap};
+use super::output::{self, Listener, Output, Speaker, Stream, Tail, Tap};
 use super::process::{self, Cut, Leader, Strays, Taps, see_through};
 use super::{Handler, Job, Outcome, Report, program};
 use crate::clock::{Clock, Fut};
@@ -59,7 +59,7 @@ impl Command {
 pub struct CommandHandler {
     command: Command,
     clock: Rc<dyn Clock>,
-    listener: Listener,
+    output: Rc<dyn Output>,
     guard: Rc<Guard>,
     stop: Notify,
     strays: Strays,
@@ -75,9 +75,8 @@ impl CommandHandler {
 
     /// A handler that shares a guard with others of the same worker.
     pub fn with_guard(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>, guard: Rc<Guard>) -> Self {
-        let listener = Listener { output, label: command.label.as_str().into() };
         let (stop, strays) = (Notify::new(), Strays::default());
-        Self { command, clock, listener, guard, stop, strays, template: RefCell::default() }
+        Self { command, clock, output, guard, stop, strays, template: RefCell::default() }
     }
 
     async fn outcome(&self, job: Job) -> (Outcome, Tail) {
@@ -124,9 +123,10 @@ impl CommandHandler {
         self.guard.ensure();
         let plumbing = |error: io::Error| format!("cannot make pipes for handler '{}': {error}", self.name());
         let stdin = input::stdin(event).map_err(plumbing)?;
-        let (stdout, out) = self.stdout().map_err(plumbing)?;
+        let listener = self.listener(vars);
+        let (stdout, out) = self.stdout(&listener).map_err(plumbing)?;
         let (err, stderr) = output::pipe().map_err(plumbing)?;
-        let taps = Taps { out, err: Tap::new(err, Stream::Err, &self.listener) };
+        let taps = Taps { out, err: Tap::new(err, Stream::Err, &listener) };
         let entry = self.guard.begin();
         let child = self.spawn([stdin, stdout, stderr], vars, file, entry.token())?;
         let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
@@ -136,13 +136,23 @@ impl CommandHandler {
         Ok((Leader::new(child, group, entry, &self.strays), taps))
     }
 
+    /// Who hears one run, and knows for which event it is.
+    fn listener(&self, vars: &[(&'static str, String)]) -> Listener {
+        let var = |wanted: &str| {
+            vars.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let (id, attempt) = (var("EVBUS_ID"), var("EVBUS_ATTEMPT"));
+        let speaker = Rc::new(Speaker { label: self.command.label.clone(), id, attempt });
+        Listener { output: Rc::clone(&self.output), speaker }
+    }
+
     /// What becomes the handler's stdout, and our end of it if somebody wants to read it.
-    fn stdout(&self) -> io::Result<(OwnedFd, Option<Tap>)> {
-        if !self.listener.output.wants(Stream::Out) {
+    fn stdout(&self, listener: &Listener) -> io::Result<(OwnedFd, Option<Tap>)> {
+        if !self.output.wants(Stream::Out) {
             return Ok((std::fs::OpenOptions::new().write(true).open("/dev/null")?.into(), None));
         }
         let (read, write) = output::pipe()?;
-        Ok((write, Some(Tap::new(read, Stream::Out, &self.listener))))
+        Ok((write, Some(Tap::new(read, Stream::Out, listener))))
     }
 
     fn spawn(

@@ -23,7 +23,7 @@ pub use batch::{Batches, Bounds as BatchBounds};
 pub use command::{Command, CommandHandler};
 pub use guard::{Guard, guard_main};
 pub use input::EventFile;
-pub use output::{Discard, Output, Stream};
+pub use output::{Discard, Output, Speaker, Stream};
 
 use crate::clock::Fut;
 

@@ -30,11 +30,22 @@ pub enum Stream {
     Err,
 }
 
+/// Whose line it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Speaker {
+    /// What the command's lines are marked with.
+    pub label: String,
+    /// The event that it runs for; empty for several.
+    pub id: String,
+    /// Which attempt, from 1; empty for several.
+    pub attempt: String,
+}
+
 /// Where the lines of handlers go.
 pub trait Output {
     /// Takes one line without its line feed, raw: whoever prints it escapes control characters. A line over 8 KiB
     /// comes in pieces.
-    fn line(&self, label: &str, stream: Stream, line: &[u8]);
+    fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]);
 
     /// Whether anybody wants the lines of this stream. A stdout that nobody wants goes to `/dev/null`.
     fn wants(&self, stream: Stream) -> bool {
@@ -48,7 +59,7 @@ pub trait Output {
 pub struct Discard;
 
 impl Output for Discard {
-    fn line(&self, _label: &str, _stream: Stream, _line: &[u8]) {}
+    fn line(&self, _: &Speaker, _: Stream, _: &[u8]) {}
 
     fn wants(&self, _stream: Stream) -> bool {
         false
@@ -136,7 +147,7 @@ impl Tail {
 #[derive(Clone)]
 pub(super) struct Listener {
     pub(super) output: Rc<dyn Output>,
-    pub(super) label: Rc<str>,
+    pub(super) speaker: Rc<Speaker>,
 }
 
 /// Our end of a handler's output.
@@ -238,14 +249,14 @@ impl Tap {
             self.tail.feed(bytes);
         }
         if let Some(listener) = &self.listener {
-            self.lines.feed(bytes, |line| listener.output.line(&listener.label, self.stream, line));
+            self.lines.feed(bytes, |line| listener.output.line(&listener.speaker, self.stream, line));
         }
     }
 
     fn finish(&mut self) {
         self.pipe = Pipe::Ended;
         if let Some(listener) = &self.listener {
-            self.lines.finish(|line| listener.output.line(&listener.label, self.stream, line));
+            self.lines.finish(|line| listener.output.line(&listener.speaker, self.stream, line));
         }
     }
 }

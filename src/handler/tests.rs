@@ -33,8 +33,8 @@ impl Heard {
 }
 
 impl Output for Heard {
-    fn line(&self, label: &str, stream: Stream, line: &[u8]) {
-        assert_eq!(label, "test");
+    fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]) {
+        assert_eq!(speaker.label, "test");
         self.bytes.set(self.bytes.get() + line.len());
         if self.bytes.get() < 1 << 20 {
             self.lines.borrow_mut().push((stream, String::from_utf8_lossy(line).into_owned()));

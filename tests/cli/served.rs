@@ -88,3 +88,35 @@ fn systemd_hears_of_the_start_the_life_and_the_end() {
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn the_log_says_of_each_line_whose_it_is() {
+    let home = Home::new();
+    let id = home.emit_many("t", 1).remove(0);
+    let drain = |format: &str| {
+        let handler = "echo out; echo no >&2; exit 1";
+        let args =
+            ["drain", "-g", format, "--from", "earliest", "--max-attempts", "1", "--log", format, "--shell", handler];
+        home.run(&args).exits(0)
+    };
+    let people = drain("human");
+    assert_eq!(people.out, "human| out\n");
+    assert_eq!(people.err.lines().next(), Some("human| no"));
+    assert!(people.err.contains(&format!("human: dead after 1 attempt: exit 1 \"no\" ({id} t)\n")), "{}", people.err);
+    let machine = drain("json");
+    assert_eq!(machine.out, "json| out\n");
+    let lines: Vec<serde_json::Value> =
+        machine.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of =
+        |event: &str| lines.iter().find(|line| line["event"] == event).unwrap_or_else(|| panic!("{}", machine.err));
+    let (said, dead) = (of("stderr"), of("dead"));
+    assert_eq!((&said["message"], &said["attempt"]), (&"no".into(), &"1".into()));
+    assert_eq!((&dead["attempt"], &dead["why"], &dead["level"]), (&1.into(), &"exit 1 \"no\"".into(), &"ERROR".into()));
+    for line in [said, dead] {
+        assert_eq!((&line["group"], &line["id"]), (&"json".into(), &id.as_str().into()));
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+    let mut odd = home.evbus(&["drain", "-g", "g", "--from", "now", "--shell", "x"]);
+    let refused = super::support::Ran::of(odd.env("EVBUS_LOG", "a=b=c").output().unwrap()).exits(2);
+    refused.says("EVBUS_LOG: 'a=b=c' selects no logs", "EVBUS_LOG=debug");
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::cli::failure::Failure;
-use crate::cli::reporter::{LogFormat, Printer};
+use crate::cli::reporter::{EVBUS_LOG, LogFormat, Printer, begin};
 use crate::cli::session::Session;
 use crate::cli::times;
 use crate::config::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
@@ -183,7 +183,8 @@ impl RunArgs {
     }
 
     /// Who prints what the workers report.
-    pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Rc<Printer> {
-        Rc::new(Printer::new(self.log, self.quiet, watching, &session.world))
+    pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Result<Rc<Printer>, Failure> {
+        begin(self.log, session.world.var(EVBUS_LOG).and_then(|selected| selected.to_str()))?;
+        Ok(Rc::new(Printer::new(self.log, self.quiet, watching, &session.world, &session.clock)))
     }
 }

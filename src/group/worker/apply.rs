@@ -269,7 +269,7 @@ impl Worker {
         match verdict {
             Verdict::Done => {
                 self.summary.done += 1;
-                self.report(Fact::Done { name, took });
+                self.report(Fact::Done { name, attempt, took });
             }
             Verdict::Retry { next, why } => {
                 self.summary.retries += 1;
