@@ -56,7 +56,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand emit" -l source -d 'Who emit
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l subject -d 'What the event is about' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l key -d 'The ordering key (default: the subject)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l time -d 'When it happened (default: now): 10m ago, 09:30, 2026-11-20, RFC 3339' -r
-complete -c evbus -n "__fish_evbus_using_subcommand emit" -l at -d 'Let it wait until then: 02:00, 2026-12-24, \'2026-12-24 09:30\', RFC 3339' -r
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l at -d 'Let it wait until then: 02:00 (the next), 2026-12-24, \'2026-12-24 09:30\', RFC 3339; what has passed is now' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l delay -d 'Let it wait so long: 5m, 12h' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l attr -d 'Add an extension attribute' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l content-type -d 'The data\'s media type' -r
@@ -92,7 +92,7 @@ json\t'One JSON document a line'"
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l metrics -d 'Serve /metrics for Prometheus, and /healthz; a port alone is on the loopback interface' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
-complete -c evbus -n "__fish_evbus_using_subcommand watch" -l ordered -d 'One at a time for each ordering key, in the order of emission'
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l ordered -d 'One at a time for each ordering key, in the order of emission; with -j N, so many keys side by side'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l no-hints -d 'Do not use inotify'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l dry-run -d 'Show what would run, and change nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s q -l quiet -d 'Print only failures'
@@ -120,7 +120,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand drain" -l max -d 'Start at m
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l for -d 'Start no handler after so long' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
-complete -c evbus -n "__fish_evbus_using_subcommand drain" -l ordered -d 'One at a time for each ordering key, in the order of emission'
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l ordered -d 'One at a time for each ordering key, in the order of emission; with -j N, so many keys side by side'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l no-hints -d 'Do not use inotify'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l dry-run -d 'Show what would run, and change nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -s q -l quiet -d 'Print only failures'

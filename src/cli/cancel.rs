@@ -33,16 +33,16 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let opened = session.open(Execution::Inline).await?;
         let (place, mut out) = (opened.place(), Out::new());
         for id in &args.ids {
-            let name = the_one(place, id).await?;
-            match schedule::cancel(place, &name).await? {
-                Cancelled::Yes if args.quiet => {}
-                Cancelled::Yes => out.line(&format!("cancelled {id}"))?,
-                Cancelled::TooLate => {
-                    out.flush()?;
-                    return Err(
-                        Failure::failed(format!("event '{id}' has come already")).help(format!("evbus get {id}"))
-                    );
-                }
+            let mut late = false;
+            for name in of_one(place, id).await? {
+                late |= schedule::cancel(place, &name).await? == Cancelled::TooLate;
+            }
+            if late {
+                out.flush()?;
+                return Err(Failure::failed(format!("event '{id}' has come already")).help(format!("evbus get {id}")));
+            }
+            if !args.quiet {
+                out.line(&format!("cancelled {id}"))?;
             }
         }
         out.flush()?;
@@ -50,15 +50,17 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-async fn the_one(place: &Place, id: &str) -> Result<EventName, Failure> {
-    let mut found = waiting(place, id).await?;
-    match (found.pop(), found.len()) {
-        (Some(name), 0) => Ok(name),
-        (Some(_), more) => {
-            let what = format!("'{id}' is the beginning of {} ids of events that wait", more + 1);
-            Err(Failure::failed(what).help("give more of it: evbus ls --scheduled"))
+/// The entries of one event: it may wait more than once, if its emitter named its id.
+async fn of_one(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
+    let found = waiting(place, id).await?;
+    let several = found.iter().any(|name| name.identity() != found[0].identity());
+    match found.len() {
+        0 => Err(Failure::failed(format!("no event '{id}' waits")).help("evbus ls --scheduled")),
+        more if several => {
+            let what = format!("'{id}' may mean {more} events that wait");
+            Err(Failure::failed(what).help("give more of it, or its id as evbus makes it: evbus ls --scheduled"))
         }
-        (None, _) => Err(Failure::failed(format!("no event '{id}' waits")).help("evbus ls --scheduled")),
+        _ => Ok(found),
     }
 }
 

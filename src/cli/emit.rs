@@ -36,7 +36,7 @@ const FULL: &str = "full";
 Examples:
   evbus emit backup.done -F rc=0 -f host=db1
   evbus emit order.created '{\"id\":42,\"total\":99.5}' --subject order/42
-  pg_dump app | gzip > app.gz; evbus emit dump.done -F rc=$? --id \"dump-$(date +%F)\"
+  pg_dump app > app.sql; evbus emit dump.done -F rc=$? --id \"dump-$(date +%F)\"
   evbus emit --ndjson @events.ndjson           # each line a CloudEvent
   tail -f access.log | evbus emit log.line --text --ndjson -q
   evbus emit report.due --at 02:00             # evbus ls --scheduled; evbus cancel ID
@@ -79,7 +79,7 @@ pub(super) struct Args {
     /// When it happened (default: now): 10m ago, 09:30, 2026-11-20, RFC 3339
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
-    /// Let it wait until then: 02:00, 2026-12-24, '2026-12-24 09:30', RFC 3339
+    /// Let it wait until then: 02:00 (the next), 2026-12-24, '2026-12-24 09:30', RFC 3339; what has passed is now
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     at: Option<String>,
     /// Let it wait so long: 5m, 12h

@@ -51,8 +51,13 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             && let Some(object) = place.store.get(&keys::scheduled(waiting)).await?
         {
             print(&object.bytes, args.field.as_deref())?;
-            let due = times::clock_text(waiting.time(), session.world.now, &session.world.zone());
-            output::note(&format!("it waits until {due}"));
+            if output::on_terminal() {
+                let due = times::clock_text(waiting.time(), session.world.now, &session.world.zone());
+                output::note(&match waiting.time() > session.world.now {
+                    true => format!("it waits until {due}"),
+                    false => format!("it was due at {due}, and comes with the next watch or drain"),
+                });
+            }
             return Ok(Code::Done);
         }
         let Some((name, rest)) = names.split_first() else {

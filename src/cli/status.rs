@@ -9,8 +9,8 @@ use super::output::{self, Out};
 use super::session::{Needs, Opened, Session, block_on};
 use super::times;
 use super::watchers::process_of;
-use crate::bus::Place;
-use crate::event::EventTime;
+use crate::bus::{Place, schedule};
+use crate::event::{EventName, EventTime};
 use crate::group::status::{self, Lag, Standing, State};
 use crate::store::Requests;
 use crate::store::dir::Execution;
@@ -64,8 +64,17 @@ struct Report {
     origin: String,
     events: u64,
     oldest: Option<EventTime>,
+    /// When the next event is due that waits for its time.
+    scheduled: Option<EventTime>,
     now: EventTime,
     groups: Vec<Row>,
+}
+
+impl Report {
+    /// How long an event has been due that nobody has released: it takes a worker.
+    fn overdue(&self) -> Option<Duration> {
+        self.scheduled.filter(|due| *due < self.now).map(|due| self.now.since(due))
+    }
 }
 
 /// One group.
@@ -150,9 +159,10 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
         Row { standing, lag, state, rate }
     });
     let groups = groups.collect();
+    let scheduled = schedule::entries(&*place.store, 1, |_| true).await?.0.first().map(EventName::time);
     let now = place.clock.now();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
-    Ok(Report { bus, origin, events: tally.events, oldest: tally.oldest, now, groups })
+    Ok(Report { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
 }
 
 async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<Standing>, Failure> {
@@ -173,6 +183,12 @@ fn rate(before: &Lag, now: &Lag, took: Duration) -> f64 {
 /// The thresholds that are crossed, one line each.
 fn crossed(report: &Report, max_lag: Option<Duration>, max_dead: Option<u64>) -> Vec<String> {
     let mut lines = Vec::new();
+    if let (Some(overdue), Some(max)) = (report.overdue(), max_lag)
+        && overdue > max
+    {
+        let (overdue, max) = (times::format_duration(overdue), times::format_duration(max));
+        lines.push(format!("an event has been due for {overdue}, over {max}, and no worker has let it come"));
+    }
     for row in &report.groups {
         let group = &row.standing.group;
         if let (Some(age), Some(max)) = (row.age(report.now), max_lag)

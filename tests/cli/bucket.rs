@@ -249,3 +249,21 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
     assert!(drain("true").err.contains("21 done"));
     judged(&consumes, "Consume only");
 }
+
+#[test]
+fn in_a_bucket_too_what_waits_comes_when_it_is_due() {
+    let home = home("waits");
+    home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
+    home.run(&["emit", "later", "--delay", "1d"]).exits(0);
+    let mut watcher = home.evbus(&["watch", "-q", "-g", "g", "--poll", "1s", "--shell", NOTE]).spawn().unwrap();
+    let id = home.run(&["emit", "t", "--delay", "1s"]).exits(0).lines().remove(0);
+    until("it has come", || home.lines("seen") == [id.as_str()]);
+    signal(&watcher, "TERM");
+    assert!(watcher.wait().unwrap().success());
+    assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).lines().len(), 1);
+    // And once more for a drain, which looks for itself.
+    let id = home.run(&["emit", "t", "--delay", "1ms"]).exits(0).lines().remove(0);
+    let drain = || home.run(&["drain", "-q", "-g", "g", "--shell", NOTE]).exits(0);
+    until("it has come", || drain().code == 0 && home.lines("seen").contains(&id));
+    assert_eq!(home.lines("seen").len(), 2);
+}

@@ -433,3 +433,28 @@ fn a_new_dead_letter_is_told_once() {
     home.file("evbus.toml", "[watchers.g]\nshell = 'true'\non_dead = ['no-such-program']\n");
     home.run(&["drain"]).exits(2).says("on_dead: handler 'no-such-program' not found", "extend PATH");
 }
+
+#[test]
+fn a_group_that_somebody_works_for_is_not_removed() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let mut watcher = home.spawn(&["watch", "-g", "g", "--from", "earliest", "--shell", NOTE]);
+    until("it works", || home.lines("seen").len() == 1);
+    home.run(&["group", "rm", "g", "--yes"]).exits(1).says("works for group 'g' just now", "stop it first");
+    signal(&watcher, "TERM");
+    assert!(watcher.wait().unwrap().success());
+    home.run(&["group", "rm", "g", "--yes"]).exits(0);
+    assert_eq!(home.lines("seen").len(), 1);
+}
+
+#[test]
+fn a_worker_whose_bus_was_removed_ends_and_says_so() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let watcher = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--poll", "100ms", "--shell", NOTE]);
+    until("it works", || home.lines("seen").len() == 1);
+    std::fs::remove_dir_all(home.bus()).unwrap();
+    let ended = Ran::of(watcher.wait_with_output().unwrap());
+    // The bus, or the group, whichever it misses first.
+    assert!(ended.code != 0 && ended.err.contains("was removed"), "{}", ended.err);
+}

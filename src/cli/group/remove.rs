@@ -12,6 +12,7 @@ use crate::cli::style;
 use crate::cli::watchers::process_of;
 use crate::group::GroupName;
 use crate::group::lease::{Lease, Process};
+use crate::group::marker::Owner;
 use crate::group::status::{Owned, Standing};
 use crate::store::List;
 
@@ -56,6 +57,14 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
 
 /// An owner whose process may live is watched for a lease: one that works has committed by then.
 async fn refuse_live_owner(place: &Place, standing: &Standing) -> Result<(), Failure> {
+    let refused = |owner: &Owner| {
+        let (host, pid) = (style::escape(&owner.host), owner.pid);
+        let what = format!("{host}:{pid} works for group '{}' just now", standing.group);
+        Err(Failure::failed(what).help(format!("stop it first (on {host}: kill {pid})")))
+    };
+    if let Some(alive) = standing.owners.iter().find(|owned| process_of(&owned.owner) == Process::Lives) {
+        return refused(&alive.owner);
+    }
     let suspects: Vec<&Owned> =
         standing.owners.iter().filter(|owned| process_of(&owned.owner) == Process::MayLive).collect();
     let Some(first) = suspects.first() else { return Ok(()) };
@@ -67,8 +76,7 @@ async fn refuse_live_owner(place: &Place, standing: &Standing) -> Result<(), Fai
     while place.clock.elapsed() < until {
         place.clock.sleep_until(place.clock.elapsed() + Duration::from_millis(500)).await;
         if versions(place, &standing.group, &suspects).await? != before {
-            let what = format!("{host}:{pid} works for group '{}' just now", standing.group);
-            return Err(Failure::failed(what).help(format!("stop it first (on {host}: kill {pid})")));
+            return refused(&first.owner);
         }
     }
     Ok(())

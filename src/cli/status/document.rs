@@ -16,6 +16,7 @@ pub(super) fn document(report: &Report) -> Value {
         "time": report.now.to_rfc3339(),
         "events": report.events,
         "oldest": report.oldest.map(EventTime::to_rfc3339),
+        "scheduled": report.scheduled.map(EventTime::to_rfc3339),
         "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),
     })
 }

@@ -15,6 +15,8 @@ pub(super) fn text(report: &Report) -> String {
     bus("evbus_events", "Events on the bus.", report.events as f64);
     let age = report.oldest.map_or(0.0, |oldest| report.now.since(oldest).as_secs_f64());
     bus("evbus_oldest_event_age_seconds", "Age of the oldest event on the bus.", age);
+    let overdue = report.overdue().map_or(0.0, |overdue| overdue.as_secs_f64());
+    bus("evbus_overdue_seconds", "For how long an event has been due that no worker has let come.", overdue);
     let mut each = |name: &str, help: &str, value: &dyn Fn(&Row) -> Option<f64>| {
         head(&mut text, name, help);
         for row in &report.groups {
@@ -69,13 +71,14 @@ mod tests {
             origin: "--bus".to_owned(),
             events: 0,
             oldest: None,
+            scheduled: None,
             now: EventTime::from_micros(0),
             groups: Vec::new(),
         };
         let text = text(&report);
         assert!(text.contains("# TYPE evbus_events gauge\nevbus_events 0\n"), "{text}");
         let sample = |line: &&str| !line.starts_with('#');
-        assert_eq!(text.lines().filter(sample).count(), 2, "no group, no sample: {text}");
+        assert_eq!(text.lines().filter(sample).count(), 3, "no group, no sample: {text}");
         assert!(text.ends_with('\n'));
     }
 }

@@ -30,6 +30,10 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
         table.row(cells(row, report));
     }
     text.push_str(&table.to_string());
+    if let Some(overdue) = report.overdue() {
+        let overdue = times::format_duration(overdue);
+        text.push_str(&format!("due for {overdue}, and no worker lets it come   evbus ls --scheduled\n"));
+    }
     for row in &report.groups {
         let group = &row.standing.group;
         if let Some(line) = trouble(row, report, zone) {

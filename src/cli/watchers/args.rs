@@ -43,7 +43,7 @@ pub(in crate::cli) struct RunArgs {
     /// How long the first event of a batch waits for others [default: 1s]
     #[arg(long, value_name = "DURATION", requires = "batch")]
     linger: Option<String>,
-    /// One at a time for each ordering key, in the order of emission
+    /// One at a time for each ordering key, in the order of emission; with -j N, so many keys side by side
     #[arg(long, requires = "group")]
     ordered: bool,
     /// A handler's time limit

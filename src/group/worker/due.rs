@@ -40,18 +40,18 @@ impl Due {
 
 impl Worker {
     /// When to release what is due, or to look for it.
-    pub(super) fn due_at(&self) -> Duration {
+    pub(super) fn due_at(&self, now: Duration) -> Duration {
         // A drain looks once.
         if self.due.running || (self.draining() && self.due.looked.is_some()) {
             return Duration::MAX;
         }
-        let due = self.due.next.map(|next| self.now() + next.since(self.wall()));
+        let due = self.due.next.map(|next| now + next.since(self.wall()));
         due.map_or(self.due.look_at, |due| due.min(self.due.look_at))
     }
 
     pub(super) fn plan_due(&mut self) {
         let now = self.now();
-        if self.told_to_end() || self.due_at() > now {
+        if self.told_to_end() || self.due_at(now) > now {
             return;
         }
         self.due.running = true;

@@ -315,7 +315,7 @@ impl Worker {
         if !self.draining() {
             at(self.hot_at);
         }
-        at(self.due_at());
+        at(self.due_at(now));
         at(self.defined_at);
         if self.asked_at != Duration::MAX {
             at(self.ask_at());

@@ -92,6 +92,11 @@ impl Folders {
                 Err(errno) => return Err(self.failed("cannot open the folder", folder, errno)),
             }
         }
+        // Nothing can be made in a folder that was removed, whoever holds it open.
+        if rustix::fs::fstat(root).is_ok_and(|stat| stat.st_nlink == 0) {
+            let what = format!("the bus at {} was removed", self.path.display());
+            return Err(StoreError::new(ErrorKind::NoBus, what));
+        }
         let what = format!("cannot open the folder {}: it vanishes", self.path.join(folder).display());
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
