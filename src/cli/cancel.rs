@@ -67,13 +67,13 @@ async fn of_one(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
 /// The events that wait and whose ids, as evbus makes them, begin with `id`; else those whose emitter named them so.
 pub(super) async fn waiting(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
     let store = &*place.store;
-    let prefix = id.to_owned();
-    let (found, _) = schedule::entries(store, usize::MAX, move |name| id_of(name).starts_with(&prefix)).await?;
-    if !found.is_empty() || id.is_empty() {
+    let (all, _) = schedule::entries(store, usize::MAX, |_| true).await?;
+    let found: Vec<EventName> = all.iter().filter(|name| id_of(name).starts_with(id)).cloned().collect();
+    if !found.is_empty() {
         return Ok(found);
     }
     let mut named = Vec::new();
-    for name in schedule::entries(store, usize::MAX, |_| true).await?.0 {
+    for name in all {
         let Some(object) = store.get(&keys::scheduled(&name)).await? else { continue };
         if Event::parse(&object.bytes, usize::MAX).is_ok_and(|event| event.id() == id) {
             named.push(name);

@@ -13,9 +13,8 @@ use super::times;
 use crate::bus::emit::{Draft, Emitter, Receipt};
 use crate::config::World;
 use crate::event::{Data, Event, EventBuilder, EventTime, Identity, event_id};
-use crate::store::StoreResult;
 use crate::store::dir::{Durability, Execution};
-use crate::store::system_words;
+use crate::store::{StoreResult, system_words};
 
 mod bulk;
 mod data;

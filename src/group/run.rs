@@ -88,7 +88,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     // Reading may have taken long: by now the shard may be somebody else's.
     let permit = task.tenure.permit(Rc::clone(&task.place.clock));
     if !permit.holds() {
-        return Ran::Reported(Report { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO });
+        return Ran::Reported(Report::stopped());
     }
     let key = launch.name.key();
     // A redriven event may be in its letter only.

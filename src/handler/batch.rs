@@ -122,7 +122,7 @@ impl Handler for Batches {
                 let seat = &mut member.batch.seats.borrow_mut()[member.at];
                 match seat.report.take() {
                     Some(report) => Poll::Ready(report),
-                    None if over => Poll::Ready(stopped()),
+                    None if over => Poll::Ready(Report::stopped()),
                     None => {
                         seat.waker = Some(context.waker().clone());
                         Poll::Pending
@@ -265,7 +265,7 @@ impl Batch {
             let seat = &mut seats[*at];
             let may = !over && seat.job.permit.holds();
             if !may {
-                seat.end(stopped());
+                seat.end(Report::stopped());
             }
             may && !seat.left
         });
@@ -308,10 +308,6 @@ impl Batch {
 /// Whether an outcome says nothing about the events.
 fn is_for_all(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Exit(0) | Outcome::Stopped | Outcome::NotStarted(_))
-}
-
-fn stopped() -> Report {
-    Report { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO }
 }
 
 #[cfg(test)]

@@ -92,6 +92,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a run that was cut short, or never began because none may any more.
+    pub fn stopped() -> Self {
+        Self { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO }
+    }
+
     /// How it ended, in a few words: `exit 22 "curl: (22) 503"`.
     pub fn why(&self) -> String {
         let how = match &self.outcome {
