@@ -123,12 +123,16 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__cancel)
-            opts="-q -h --quiet --bus --config --help"
+            opts="-q -h --source --quiet --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bus)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Place, keys, read, schedule};
-use crate::event::{EVENTS, EventName, EventTime, parse_parts};
+use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
@@ -26,15 +26,19 @@ pub struct Request {
     pub dry_run: bool,
 }
 
-/// Who still needs events that are old enough to go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Who holds back events that are old enough to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The group.
     pub group: GroupName,
     /// How far its slowest shard has come.
     pub through: String,
-    /// How many events it holds open.
-    pub open: usize,
+    /// How many of them it holds open.
+    pub open: u64,
+    /// How many of them it has not passed yet, those that it holds open too.
+    pub held: u64,
+    /// How many of those it wants, as far as their names tell.
+    pub wanted: u64,
 }
 
 /// What was deleted, or would be.
@@ -44,7 +48,7 @@ pub struct Report {
     pub deleted: u64,
     /// Events old enough that somebody still needs.
     pub held: u64,
-    /// Who, slowest first.
+    /// Who, slowest first; nobody else.
     pub holders: Vec<Holder>,
     /// Remembered ids that went with their events.
     pub ids: u64,
@@ -52,18 +56,33 @@ pub struct Report {
     pub abandoned: u64,
 }
 
-/// What all groups together still need.
-struct Needs {
+/// What a group still needs.
+struct Need {
+    group: GroupName,
     /// Everything after this.
-    bar: Position,
+    through: Position,
     /// And these.
     open: BTreeSet<EventName>,
-    holders: Vec<Holder>,
+    /// What it wants; none if that cannot be read.
+    filter: Option<TypeFilter>,
 }
 
-impl Needs {
-    fn allow(&self, name: &EventName) -> bool {
-        self.bar.covers(name) && !self.open.contains(name)
+impl Need {
+    fn allows(&self, name: &EventName) -> bool {
+        self.through.covers(name) && !self.open.contains(name)
+    }
+
+    /// What it holds back of the events that stay.
+    fn holder(&self, stay: &[EventName]) -> Holder {
+        let mut holder =
+            Holder { group: self.group.clone(), through: self.through.to_string(), open: 0, held: 0, wanted: 0 };
+        for name in stay.iter().filter(|name| !self.allows(name)) {
+            let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != Wanted::No;
+            holder.open += u64::from(self.open.contains(name));
+            holder.wanted += u64::from(self.open.contains(name) || self.filter.as_ref().is_none_or(wants));
+            holder.held += 1;
+        }
+        holder
     }
 }
 
@@ -82,14 +101,15 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
         // The groups last, just before the deletes: one that was made meanwhile is heard.
         let needs = needs(place).await?;
         let names = page.keys.iter().filter_map(|key| EventName::from_key(key));
-        let (go, stay): (Vec<EventName>, Vec<EventName>) = names.partition(|name| needs.allow(name));
+        let (go, stay): (Vec<EventName>, Vec<EventName>) =
+            names.partition(|name| needs.iter().all(|need| need.allows(name)));
         if !asked.dry_run {
             let keys: Vec<String> = go.iter().map(EventName::key).collect();
             place.store.delete_many(&keys).await?;
         }
         report.deleted += count(go.len());
         report.held += count(stay.len());
-        report.holders = needs.holders;
+        report.take_holders(needs.iter().map(|need| need.holder(&stay)));
         seen += count(page.keys.len());
         progress(seen);
         match page.keys.last() {
@@ -97,9 +117,7 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
             _ => break,
         }
     }
-    if report.held == 0 {
-        report.holders.clear();
-    }
+    report.holders.sort_by(|a, b| a.through.cmp(&b.through));
     if !asked.dry_run {
         report.ids = forget_ids(place, asked.before).await?;
         // A put may have been on its way for as long as a write that was given up.
@@ -109,42 +127,57 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
     Ok(report)
 }
 
+impl Report {
+    /// Adds what groups hold back of a page.
+    fn take_holders(&mut self, holders: impl Iterator<Item = Holder>) {
+        for new in holders.filter(|holder| holder.held > 0) {
+            match self.holders.iter_mut().find(|holder| holder.group == new.group) {
+                Some(holder) => {
+                    holder.open += new.open;
+                    holder.held += new.held;
+                    holder.wanted += new.wanted;
+                    holder.through = new.through;
+                }
+                None => self.holders.push(new),
+            }
+        }
+    }
+}
+
 fn count(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-async fn needs(place: &Place) -> StoreResult<Needs> {
+async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
     let groups = definition::names(&*place.store).await?;
     if groups.is_empty() {
         let what = "this bus has no groups, so nobody has processed anything";
         return Err(StoreError::new(ErrorKind::Unfit, what).with_help("evbus group create NAME, or delete the folder"));
     }
-    let mut needs = Needs { bar: Position::Time(EventTime::MAX), open: BTreeSet::new(), holders: Vec::new() };
+    let mut needs = Vec::new();
     for group in groups {
         let Some(registered) = definition::find(&*place.store, &group).await? else { continue };
         // A reset may be folded into its marker between the two reads, or come between them: so read it twice.
         let mut asked = request::pending(place, &group).await?;
-        let (mut slowest, mut open) = (Position::Time(EventTime::MAX), 0);
+        let (mut through, mut open) = (Position::Time(EventTime::MAX), BTreeSet::new());
         for shard in 0..registered.definition.shards {
             let (marker, _) = read_marker(place, &group, shard, &registered.definition).await?;
-            open += marker.open.len();
-            needs.open.extend(marker.open.into_keys());
-            slowest = slowest.min(marker.through);
+            open.extend(marker.open.into_keys());
+            through = through.min(marker.through);
         }
         asked.extend(request::pending(place, &group).await?);
         for asked in asked {
             match asked.request {
-                Some(request::Request::Reset { to }) => slowest = slowest.min(to),
+                Some(request::Request::Reset { to }) => through = through.min(to),
                 Some(request::Request::Redrive { event, .. }) => {
-                    needs.open.insert(event);
+                    open.insert(event);
                 }
                 Some(request::Request::Share { .. }) | None => {}
             }
         }
-        needs.bar = needs.bar.min(slowest.clone());
-        needs.holders.push(Holder { group, through: slowest.to_string(), open });
+        let filter = registered.definition.filter(&group).ok();
+        needs.push(Need { group, through, open, filter });
     }
-    needs.holders.sort_by(|a, b| a.through.cmp(&b.through));
     Ok(needs)
 }
 

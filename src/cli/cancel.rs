@@ -7,12 +7,12 @@ use super::reporter::id_of;
 use super::session::{Needs, Session, block_on};
 use crate::bus::schedule::{self, Cancelled};
 use crate::bus::{Place, keys};
-use crate::event::{Event, EventName};
+use crate::event::{Event, EventName, Identity};
 use crate::store::dir::Execution;
 
 /// Take back events that wait for their time
 ///
-/// What has come already, or is just coming, cannot be cancelled: exit 1.
+/// What has come already, or is just coming, cannot be cancelled: exit 1, after all that can be is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// Ids of events, or the beginnings of them
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
+    /// The events' source, for ids that their emitter made up
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
@@ -31,43 +34,57 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
-        let (place, mut out) = (opened.place(), Out::new());
+        let (mut out, mut code) = (Out::new(), Code::Done);
         for id in &args.ids {
-            let mut late = false;
-            for name in of_one(place, id).await? {
-                late |= schedule::cancel(place, &name).await? == Cancelled::TooLate;
-            }
-            if late {
-                out.flush()?;
-                return Err(Failure::failed(format!("event '{id}' has come already")).help(format!("evbus get {id}")));
-            }
-            if !args.quiet {
-                out.line(&format!("cancelled {id}"))?;
+            match cancel(opened.place(), id, args.source.as_deref()).await {
+                Ok(()) if args.quiet => {}
+                Ok(()) => {
+                    out.line(&format!("cancelled {id}"))?;
+                    out.flush()?;
+                }
+                Err(failure) if failure.code() == Code::Failed => code = failure.tell(),
+                Err(failure) => return Err(failure),
             }
         }
-        out.flush()?;
-        Ok(Code::Done)
+        Ok(code)
     })
 }
 
+async fn cancel(place: &Place, id: &str, source: Option<&str>) -> Result<(), Failure> {
+    let mut late = false;
+    for name in of_one(place, id, source).await? {
+        late |= schedule::cancel(place, &name).await? == Cancelled::TooLate;
+    }
+    match late {
+        true => Err(Failure::failed(format!("event '{id}' has come already")).help(format!("evbus get {id}"))),
+        false => Ok(()),
+    }
+}
+
 /// The entries of one event: it may wait more than once, if its emitter named its id.
-async fn of_one(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
-    let found = waiting(place, id).await?;
+async fn of_one(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
+    let found = waiting(place, id, source).await?;
     let several = found.iter().any(|name| name.identity() != found[0].identity());
     match found.len() {
         0 => Err(Failure::failed(format!("no event '{id}' waits")).help("evbus ls --scheduled")),
         more if several => {
             let what = format!("'{id}' may mean {more} events that wait");
-            Err(Failure::failed(what).help("give more of it, or its id as evbus makes it: evbus ls --scheduled"))
+            Err(Failure::failed(what)
+                .help("give more of it, its --source, or its id as evbus makes it: evbus ls --scheduled"))
         }
         _ => Ok(found),
     }
 }
 
-/// The events that wait and whose ids, as evbus makes them, begin with `id`; else those whose emitter named them so.
-pub(super) async fn waiting(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
+/// The events that wait and whose ids, as evbus makes them, begin with `id`; else those whose emitter named them so,
+/// if `source` is given only its own.
+pub(super) async fn waiting(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     let store = &*place.store;
     let (all, _) = schedule::entries(store, usize::MAX, |_| true).await?;
+    if let Some(source) = source {
+        let identity = Identity::named(source, id).to_string();
+        return Ok(all.into_iter().filter(|name| name.identity() == identity).collect());
+    }
     let found: Vec<EventName> = all.iter().filter(|name| id_of(name).starts_with(id)).cloned().collect();
     if !found.is_empty() {
         return Ok(found);

@@ -135,9 +135,13 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 async fn look(path: &Path, place: &Place, session: &Session) -> Vec<Finding> {
     let (first, settings) = settings(place, &path.display().to_string()).await;
     let mut findings = vec![first];
-    findings.extend(machine::permissions(path, settings.as_ref()));
+    let permissions = machine::permissions(path, settings.as_ref());
+    let may_write = permissions.iter().all(|finding| finding.level != Level::Fail);
+    findings.extend(permissions);
     findings.extend(mounted::mount(path));
-    findings.extend(tried_with_threads(path, place, session, settings.as_ref()).await);
+    if may_write {
+        findings.extend(tried_with_threads(path, place, session, settings.as_ref()).await);
+    }
     findings.push(mounted::flush(path));
     findings.push(mounted::hints(place));
     findings.extend(mounted::room(path));

@@ -60,7 +60,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             let name = watcher.name.clone();
             let start = async {
                 watchers::check_command(&watcher, &session)?;
-                watchers::prepare(watcher, &opened, false).await
+                let ready = watchers::prepare(watcher, &opened, false).await?;
+                args.run.note_start(&ready);
+                Ok(ready)
             };
             starting.take(&name, start.await)?;
         }
@@ -102,6 +104,9 @@ fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &
                 if worth_telling && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, world)));
+                    if summary.paused {
+                        output::note(&format!("help: evbus group resume {}", watcher.group));
+                    }
                     if summary.dead > 0 {
                         output::note(&format!("help: evbus dead show {}", watcher.group));
                     }
@@ -119,7 +124,7 @@ fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &
 
 fn in_words(summary: &Summary, world: &World) -> String {
     if summary.paused && summary.done == 0 {
-        return "paused: nothing was run (help: evbus group resume)".to_owned();
+        return "paused: nothing was run".to_owned();
     }
     let mut parts = vec![format!("{} done", style::thousands(summary.done))];
     if summary.retries > 0 || summary.next_retry.is_some() {
@@ -132,10 +137,11 @@ fn in_words(summary: &Summary, world: &World) -> String {
     if summary.passed_over > 0 {
         parts.push(format!("{} passed over", style::thousands(summary.passed_over)));
     }
-    parts.push(format!("{} left", style::thousands(summary.left)));
-    if summary.held_elsewhere {
-        parts.push("more with another worker".to_owned());
-    }
+    parts.push(match summary.held_elsewhere {
+        true if summary.left == 0 => "the rest is with another worker".to_owned(),
+        true => format!("{} left, more with another worker", style::thousands(summary.left)),
+        false => format!("{} left", style::thousands(summary.left)),
+    });
     if summary.paused {
         parts.push("paused".to_owned());
     }

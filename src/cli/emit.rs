@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::exit::Code;
 use super::failure::Failure;
-use super::output::Out;
+use super::output::{self, Out};
 use super::session::{Needs, Opened, Session, block_on};
 use super::times;
 use crate::bus::emit::{Draft, Emitter, Receipt};
@@ -131,10 +131,19 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
                 let sent = maker.send(&mut emitter, std::slice::from_ref(&draft)).await;
                 let receipts = sent.map_err(|error| cannot_emit(error, &draft))?;
                 print(&mut Out::new(), args.print(), &[draft], &receipts)?;
+                if let Some(due) = maker.due.filter(|_| !args.quiet && output::notes_on_terminal()) {
+                    output::note(&waits(due, &session.world));
+                }
                 Ok(Code::Done)
             }
         }
     })
+}
+
+/// What became of `--at` or `--delay`, for whoever meant another day.
+fn waits(due: EventTime, world: &World) -> String {
+    let at = times::clock_text(due, world.now, &world.zone());
+    if due > world.now { format!("it waits until {at}") } else { format!("{at} has passed: it came at once") }
 }
 
 fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
@@ -221,6 +230,7 @@ fn is_trace_parent(text: &str) -> bool {
 
 impl Maker {
     fn new(args: &Args, session: &Session, opened: &Opened) -> Result<Self, Failure> {
+        args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
         let world = &session.world;
         let time = args.time.as_deref().map(|text| past(text, world)).transpose()?;
         let mut extensions = Vec::new();
@@ -313,10 +323,29 @@ impl Maker {
     fn checked(&self, draft: Draft) -> Result<Draft, Failure> {
         draft.event().to_json_within(self.max_event_bytes).map_err(|error| {
             Failure::usage(format!("the event {error}"))
-                .help("emit a reference to the payload instead, or make a bus with: evbus init --max-event 8MiB")
+                .help("emit a reference to the payload instead, or make another bus, for larger ones: evbus init --max-event 8MiB BUS")
         })?;
         Ok(draft)
     }
+}
+
+/// A type that no pattern can name is a slip of whoever typed it. CloudEvents that come as documents may have any.
+fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
+    if type_.starts_with(['{', '[']) {
+        return Err(Failure::usage(format!("'{type_}' is data; the event's type comes before it"))
+            .help(format!("evbus emit TYPE '{type_}'")));
+    }
+    let odd = |what: &str| {
+        let cure = "write tokens with dots between them, such as order.created";
+        Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).help(cure))
+    };
+    if type_.contains(['*', '>', ',']) || type_.starts_with('!') {
+        return odd("has a character that patterns use");
+    }
+    if type_.split('.').any(str::is_empty) {
+        return odd("has an empty token");
+    }
+    Ok(())
 }
 
 /// `--time`: when it happened.

@@ -11,6 +11,8 @@ use crate::event::{ConditionError, EventError, PatternError};
 use crate::group::name::GroupNameError;
 use crate::store::{ErrorKind, StoreError};
 
+mod typed;
+
 /// Why evbus ends otherwise than done.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -50,34 +52,12 @@ impl Failure {
         self
     }
 
-    /// clap's many lines as one, and its tip as the help.
-    pub(super) fn from_clap(error: clap::Error) -> Self {
-        use clap::error::ErrorKind as Kind;
-        let text = error.render().to_string();
-        match error.kind() {
-            Kind::DisplayHelp | Kind::DisplayVersion => {
-                return Self { code: Code::Done, message: text, help: None, verbatim: true };
-            }
-            Kind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                return Self { code: Code::Usage, message: text, help: None, verbatim: true };
-            }
-            _ => {}
-        }
-        let paragraphs: Vec<&str> = text.split("\n\n").collect();
-        let first = paragraphs.first().copied().unwrap_or_default();
-        let message = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
-        let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
-        let help = tip.or_else(|| usage.map(|usage| format!("usage: {usage}")));
-        Self { code: Code::Usage, message, help, verbatim: false }
-    }
-
-    /// The exit code that it asks for.
     /// What failed, in one line.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
 
+    /// The exit code that it asks for.
     pub(super) fn code(&self) -> Code {
         self.code
     }

@@ -47,7 +47,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let place = opened.place();
         let names = lookup::find(place, id, args.source.as_deref()).await?;
         if names.is_empty()
-            && let [waiting] = &*super::cancel::waiting(place, id).await?
+            && let [waiting] = &*super::cancel::waiting(place, id, args.source.as_deref()).await?
             && let Some(object) = place.store.get(&keys::scheduled(waiting)).await?
         {
             print(&object.bytes, args.field.as_deref())?;

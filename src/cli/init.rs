@@ -7,8 +7,8 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
-use super::times;
-use crate::bus::{Bus, Place, Settings, Sharing, keys};
+use super::{style, times};
+use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing, keys};
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
@@ -32,14 +32,14 @@ pub(super) struct Args {
     /// Let this Unix group write, whatever anybody's umask: a name, a number, or 'group' for the folder's own
     #[arg(long, value_name = "GROUP")]
     shared: Option<String>,
-    /// The largest event, for good
-    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
-    max_event: String,
+    /// The largest event, for good [default: 1MiB]
+    #[arg(long, value_name = "SIZE")]
+    max_event: Option<String>,
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    let max_event_bytes = times::parse_size(&args.max_event)?;
-    if max_event_bytes == 0 {
+    let max_event_bytes = args.max_event.as_deref().map(times::parse_size).transpose()?;
+    if max_event_bytes == Some(0) {
         return Err(Failure::usage("--max-event 0B leaves no room for any event").help("evbus init --max-event 1MiB"));
     }
     let address = match &args.bus {
@@ -53,7 +53,10 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     };
     block_on(Needs::of(&address), async {
         let sharing = if args.shared.is_some() { Sharing::Group } else { Sharing::Umask };
-        let mut settings = Settings::new(session.clock.now(), max_event_bytes, sharing);
+        if let Some(there) = existing(&address, &session).await? {
+            refuse_another(&there, max_event_bytes, sharing, &address.display)?;
+        }
+        let mut settings = Settings::new(session.clock.now(), max_event_bytes.unwrap_or(MAX_EVENT_BYTES), sharing);
         let place = match &address.location {
             Location::Dir(path) => session.place(folder(path, args.shared.as_deref(), &session)?),
             Location::Bucket(..) if sharing == Sharing::Group => {
@@ -74,12 +77,36 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         if made {
             out.line(&format!("made the bus {}", address.display))?;
         } else {
+            refuse_another(&bus.settings, max_event_bytes, sharing, &address.display)?;
             let since = bus.settings.created.to_rfc3339();
             out.line(&format!("the bus {} is there already (made {since}); nothing changed", address.display))?;
         }
         out.flush()?;
         Ok(Code::Done)
     })
+}
+
+/// What the bus that is in a folder already was made with. A bucket is asked when it is there to be asked.
+async fn existing(address: &BusAddress, session: &Session) -> Result<Option<Settings>, Failure> {
+    let Location::Dir(path) = &address.location else { return Ok(None) };
+    if !path.join(keys::BUS).is_file() {
+        return Ok(None);
+    }
+    let place = session.place(DirStore::open(path, DirOptions::default(), &*session.clock)?);
+    Ok(Some(Bus::open(place, &address.display).await?.settings))
+}
+
+/// What a bus was made with is for good: `init` does not say yes to anything else.
+fn refuse_another(made: &Settings, max_event_bytes: Option<u64>, sharing: Sharing, shown: &str) -> Result<(), Failure> {
+    let there = format!("the bus {shown} is there already, and");
+    let what = match max_event_bytes {
+        Some(bytes) if bytes != made.max_event_bytes => {
+            format!("{there} takes events of up to {} bytes", style::thousands(made.max_event_bytes))
+        }
+        _ if sharing == Sharing::Group && made.sharing != Sharing::Group => format!("{there} is not shared"),
+        _ => return Ok(()),
+    };
+    Err(Failure::usage(what).help("make another one, and move to it as examples/move-bus does"))
 }
 
 /// The folder of a bus, made if it is not there.

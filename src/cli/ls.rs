@@ -28,6 +28,7 @@ Examples:
   evbus ls --since 1h
   evbus ls -t 'order.**' --not 'order.test.*' --since 2026-11-20 --until 09:30
   evbus ls --json --limit 0 | jq -r .type | sort | uniq -c
+  evbus ls --scheduled --until 2026-12-24
 
 Times: 10m, 7d (ago), 09:30, 2026-11-20, RFC 3339; local unless they name a zone. They are compared with the time
 at which an event came to the bus.")]
@@ -43,8 +44,8 @@ pub(super) struct Args {
     /// At most so many, the newest; 0: all
     #[arg(short = 'n', long, value_name = "N", default_value_t = PAGE)]
     limit: usize,
-    /// Events that wait for their time, the next first
-    #[arg(long, conflicts_with_all = ["since", "until"])]
+    /// Events that wait for their time, the next first; --since and --until then say when they are due
+    #[arg(long)]
     scheduled: bool,
     /// Print each event's JSON document, one a line
     #[arg(long)]
@@ -52,10 +53,11 @@ pub(super) struct Args {
 }
 
 /// Lists what waits for its time.
-async fn scheduled(store: &dyn Store, line: &Line, limit: usize, out: &mut Out) -> Result<Code, Failure> {
+async fn scheduled(store: &dyn Store, line: &Line, range: Range, limit: usize, out: &mut Out) -> Result<Code, Failure> {
     let limit = if limit == 0 { usize::MAX } else { limit };
-    let filter = line.filter.clone();
-    let wanted = move |name: &EventName| filter.matches_slug(name.slug()) != Wanted::No;
+    let wanted = move |name: &EventName| {
+        range.filter.matches_slug(name.slug()) != Wanted::No && (range.since..=range.until).contains(&name.time())
+    };
     let (names, more) = schedule::entries(store, limit, wanted).await?;
     print(store, line, &names, keys::scheduled, out).await?;
     if more {
@@ -121,7 +123,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let store = &*opened.place().store;
         let mut out = Out::new();
         if args.scheduled {
-            return scheduled(store, &line, args.limit, &mut out).await;
+            return scheduled(store, &line, range, args.limit, &mut out).await;
         }
         if args.limit > 0 {
             let (names, more) = read::newest(store, &range, args.limit, session.clock.now()).await?;

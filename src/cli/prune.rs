@@ -9,7 +9,7 @@ use super::output::{self, Out};
 use super::progress::Progress;
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
-use crate::bus::prune::{self, Report, Request};
+use crate::bus::prune::{self, Holder, Report, Request};
 use crate::store::dir::Execution;
 
 /// Delete old events that every group is done with
@@ -68,10 +68,15 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
     let mut out = Out::new();
     if args.json {
-        let holders = report
-            .holders
-            .iter()
-            .map(|holder| json!({"group": holder.group, "through": holder.through, "open": holder.open}));
+        let holders = report.holders.iter().map(|holder| {
+            json!({
+                "group": holder.group,
+                "through": holder.through,
+                "open": holder.open,
+                "held": holder.held,
+                "wanted": holder.wanted,
+            })
+        });
         out.json(&json!({
             "dry_run": dry_run,
             "deleted": report.deleted,
@@ -100,33 +105,43 @@ fn lines(report: &Report, dry_run: bool) -> Vec<String> {
     let mut lines = vec![first];
     if report.held > 0 {
         lines.push(format!("{} old enough, but not passed by every group yet:", style::plural(report.held, "event")));
-        lines.extend(report.holders.iter().map(|holder| {
-            let open = if holder.open == 0 { String::new() } else { format!(", {} open", holder.open) };
-            let through = &holder.through.get(..15).unwrap_or(&holder.through);
-            let through = if through.starts_with("0000") { "nothing yet" } else { through };
-            let group = &holder.group;
-            format!("  {group}: done up to {through}{open}   evbus status {group}")
-        }));
+        lines.extend(report.holders.iter().map(holding));
     }
     lines
+}
+
+/// What a group holds back, why, and what to do about it.
+fn holding(holder: &Holder) -> String {
+    let Holder { group, open, held, wanted, .. } = holder;
+    let held = style::thousands(*held);
+    if *wanted == 0 {
+        let next = "its next watch or drain passes them";
+        return format!("  {group}: {held} that it does not want; {next}   evbus drain, or evbus group rm {group}");
+    }
+    let open = if *open == 0 { String::new() } else { format!(", {} of them open", style::thousands(*open)) };
+    let through = &holder.through.get(..15).unwrap_or(&holder.through);
+    let far = if through.starts_with("0000") { "none yet".to_owned() } else { format!("done up to {through}") };
+    format!("  {group}: {held} ({far}{open})   evbus status {group}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::prune::Holder;
     use crate::group::GroupName;
 
     #[test]
     fn those_who_hold_it_back_are_named() {
-        let holder = |name: &str, through: &str, open| Holder {
+        let holder = |name: &str, through: &str, open, held, wanted| Holder {
             group: GroupName::parse(name).unwrap(),
             through: through.to_owned(),
             open,
+            held,
+            wanted,
         };
         let holders = vec![
-            holder("loader", "00000101T000000.000000Z", 0),
-            holder("mail", "20261123T021530.123456Z-7kq3f9x2m7qa5w0c-a.json", 3),
+            holder("loader", "00000101T000000.000000Z", 0, 2, 1),
+            holder("mail", "20261123T021530.123456Z-7kq3f9x2m7qa5w0c-a.json", 1, 1, 1),
+            holder("crm", "20261123T021530.123456Z-7kq3f9x2m7qa5w0c-a.json", 0, 1, 0),
         ];
         let report = Report { deleted: 1, held: 2, holders, ids: 0, abandoned: 1 };
         assert_eq!(
@@ -134,8 +149,9 @@ mod tests {
             [
                 "would delete 1 event, 1 unfinished file",
                 "2 events old enough, but not passed by every group yet:",
-                "  loader: done up to nothing yet   evbus status loader",
-                "  mail: done up to 20261123T021530, 3 open   evbus status mail",
+                "  loader: 2 (none yet)   evbus status loader",
+                "  mail: 1 (done up to 20261123T021530, 1 of them open)   evbus status mail",
+                "  crm: 1 that it does not want; its next watch or drain passes them   evbus drain, or evbus group rm crm",
             ]
         );
     }

@@ -57,7 +57,9 @@ impl Printer {
             Fact::Started { .. } | Fact::PassedOver { why: None, .. } | Fact::Took { unclean: false, .. } => {
                 self.format == LogFormat::Json && self.each
             }
-            Fact::Done { .. } => self.each,
+            // For people a batch is one line.
+            Fact::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
+            Fact::Done { .. } | Fact::DoneTogether { .. } => self.each,
             Fact::Ended => self.format == LogFormat::Json,
             Fact::Took { .. } | Fact::GoesOn | Fact::Paused { .. } => !self.quiet || self.format == LogFormat::Json,
             _ => true,
@@ -68,7 +70,12 @@ impl Printer {
     fn words(&self, fact: &Fact<'_>) -> String {
         let of = |name: &EventName| format!("{} {}", id_of(name), name.slug());
         match fact {
-            Fact::Done { name, took, .. } => format!("done {} {}", of(name), times::format_duration(*took)),
+            Fact::Done { name, attempt, took, .. } => {
+                format!("done {}, attempt {attempt}, {}", of(name), times::format_duration(*took))
+            }
+            Fact::DoneTogether { events, took } => {
+                format!("done {events} events in one run, {}", times::format_duration(*took))
+            }
             Fact::Started { name, attempt } => format!("starts {}, attempt {attempt}", of(name)),
             Fact::Took { shard, unclean: true } => format!("took over shard {shard}: its worker had not given it back"),
             Fact::Took { shard, unclean: false } => format!("took shard {shard}"),
@@ -119,9 +126,13 @@ impl Reporter for Printer {
                 let (id, r#type) = of(name);
                 info!(event = "started", group, id, r#type, attempt, "{line}");
             }
-            Fact::Done { name, attempt, took } => {
+            Fact::Done { name, attempt, took, events } => {
                 let ((id, r#type), seconds) = (of(name), took.as_secs_f64());
-                info!(event = "done", group, id, r#type, attempt, seconds, "{line}");
+                info!(event = "done", group, id, r#type, attempt, seconds, events, "{line}");
+            }
+            Fact::DoneTogether { events, took } => {
+                let seconds = took.as_secs_f64();
+                info!(event = "done_together", group, events, seconds, "{line}");
             }
             Fact::PassedOver { name, why } => {
                 let (id, r#type) = of(name);
@@ -159,17 +170,28 @@ impl Reporter for Printer {
 
 impl Output for Printer {
     fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]) {
-        let (text, label) = (String::from_utf8_lossy(line), &*speaker.label);
+        let text = String::from_utf8_lossy(line);
         if self.format == LogFormat::Json && stream == Stream::Err {
-            let (id, attempt) = (&*speaker.id, &*speaker.attempt);
-            return info!(event = "stderr", group = label, id, attempt, "{text}");
+            let (group, id, attempt, events) = (&*speaker.label, &*speaker.id, &*speaker.attempt, &*speaker.events);
+            return info!(event = "stderr", group, id, attempt, events, "{text}");
         }
-        let text = if output::on_terminal() { style::escape(&text) } else { text.as_ref().into() };
+        let line = format!("{}| {text}", mark(speaker));
+        let line = if output::on_terminal() { style::escape(&line) } else { line.as_str().into() };
         // A reader that has gone away must not end the worker.
         let _ = match stream {
-            Stream::Out => writeln!(std::io::stdout().lock(), "{label}| {text}"),
-            Stream::Err => writeln!(std::io::stderr().lock(), "{label}| {text}"),
+            Stream::Out => writeln!(std::io::stdout().lock(), "{line}"),
+            Stream::Err => writeln!(std::io::stderr().lock(), "{line}"),
         };
+    }
+}
+
+/// Whose line it is: the group, and the event with its attempt, or how many events.
+fn mark(speaker: &Speaker) -> String {
+    let Speaker { label, id, attempt, events } = speaker;
+    match (&**id, &**events) {
+        ("", "") => label.clone(),
+        ("", events) => format!("{label} {events} events"),
+        (id, _) => format!("{label} {id} #{attempt}"),
     }
 }
 

@@ -34,7 +34,10 @@ Examples:
   evbus watch --metrics 9464                         # http://127.0.0.1:9464/metrics and /healthz
 
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
-65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).")]
+65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).
+
+/healthz answers 200 while every watcher works, and 503 with the reason, a line each, for one that is stalled
+(nothing can start), cannot reach the bus, or has ended.")]
 pub(super) struct Args {
     #[command(flatten)]
     run: RunArgs,
@@ -61,6 +64,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             let start = async {
                 watchers::check_command(&watcher, &session)?;
                 let ready = watchers::prepare(watcher, &opened, false).await?;
+                args.run.note_start(&ready);
                 if !args.run.quiet {
                     announce(&ready, &opened).await?;
                 }

@@ -17,7 +17,7 @@ use crate::group::facts::{Fact, Reporter};
 use crate::group::lease::Lease;
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
-use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Report};
+use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Many, Report};
 
 mod args;
 mod process;
@@ -98,10 +98,14 @@ fn handler(
     let Some(batch) = watcher.batch else { return handler };
     let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
     let (printer, group) = (Rc::clone(printer), watcher.group.clone());
-    let split = move |events, report: &Report| {
-        printer.report(&group, Fact::Halved { events, why: &report.why() });
+    let told = move |many, report: &Report| {
+        let events = report.events;
+        match many {
+            Many::Done => printer.report(&group, Fact::DoneTogether { events, took: report.took }),
+            Many::Halved => printer.report(&group, Fact::Halved { events, why: &report.why() }),
+        }
     };
-    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(split)))
+    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(told)))
 }
 
 /// A one-line reason and the cure that it ends with.

@@ -213,7 +213,7 @@ impl<'a> Field<'a> {
         array.iter().map(|value| whole(value, min, max).ok_or_else(wrong)).collect()
     }
 
-    fn mistyped(&self, wanted: &str) -> ConfigError {
+    pub(super) fn mistyped(&self, wanted: &str) -> ConfigError {
         self.error(wrong_type(wanted, self.value.get_ref()))
     }
 }

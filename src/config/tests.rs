@@ -140,6 +140,7 @@ fn unknown_keys_name_the_nearest_and_the_line() {
             with("max_attempts = 3"),
             "evbus.toml:3: unknown key 'max_attempts' in [watchers.w] (did you mean 'retry.max_attempts'?)",
         ),
+        (with("linger = '5s'"), "evbus.toml:3: unknown key 'linger' in [watchers.w] (did you mean 'batch.linger'?)"),
         (
             with("retry = { min = '1s', jiter = true }"),
             "evbus.toml:3: unknown key 'jiter' in [watchers.w.retry] (did you mean 'jitter'?)",
@@ -213,7 +214,7 @@ fn wrong_values_name_key_and_cure() {
         ("where = 1", "'where' in [watchers.w]: must be a string in quotes, not 1"),
         ("on_dead = 'notify'", "'on_dead' in [watchers.w]: must be an array of strings: [\"notify\"], not a string"),
         ("on_dead = []", "'on_dead' in [watchers.w]: is empty (write on_dead = [\"PROGRAM\", \"ARG\"])"),
-        ("batch = 3", "'batch' in [watchers.w]: must be a table: [watchers.w.batch], not 3"),
+        ("batch = 3", "'batch' in [watchers.w]: must be a table: { size = 100, linger = \"5s\" }, not 3"),
         ("batch = { linger = '1s' }", "'batch' in [watchers.w]: has no size (write { size = 100 })"),
         ("batch = { size = 0 }", "'size' in [watchers.w.batch]: must be a whole number from 1 to 1000, not 0"),
         (

@@ -42,6 +42,15 @@ pub enum Fact<'a> {
         attempt: u32,
         /// How long its handler ran.
         took: Duration,
+        /// For how many events that run was: one, unless they came as a batch.
+        events: usize,
+    },
+    /// A batch is processed; each of its events is told besides.
+    DoneTogether {
+        /// How many they are.
+        events: usize,
+        /// How long their handler ran.
+        took: Duration,
     },
     /// The group's condition does not hold for the event.
     PassedOver {

@@ -59,11 +59,11 @@ pub(super) enum Ran {
 }
 
 impl Ran {
-    /// Whether the handler ran to success, and how long it took.
-    pub fn success(&self) -> (bool, Duration) {
+    /// The handler's own report, if it ran.
+    pub fn report(&self) -> Option<&Report> {
         match self {
-            Self::Reported(report) => (report.outcome == Outcome::Exit(0), report.took),
-            _ => (false, Duration::ZERO),
+            Self::Reported(report) => Some(report),
+            _ => None,
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::bus::Place;
 use crate::bus::schedule::Released;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::Handler;
+use crate::handler::{Handler, Report};
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;

@@ -30,8 +30,17 @@ pub struct Bounds {
     pub concurrency: usize,
 }
 
-/// Told of each batch that failed and is run again in halves: its length, and how it ended.
-pub type OnSplit = Box<dyn Fn(usize, &Report)>;
+/// What became of a run for many events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Many {
+    /// It is done, for all of them.
+    Done,
+    /// It failed, and they are run again in halves.
+    Halved,
+}
+
+/// Told of each run for more than one event, unless it says nothing about them.
+pub type OnMany = Box<dyn Fn(Many, &Report)>;
 
 /// Runs events in batches through another handler.
 pub struct Batches(Rc<Inner>);
@@ -41,7 +50,7 @@ struct Inner {
     clock: Rc<dyn Clock>,
     bounds: Bounds,
     runs: Semaphore,
-    split: OnSplit,
+    told: OnMany,
     live: RefCell<Vec<Live>>,
     /// Events that are in a batch.
     seated: Cell<usize>,
@@ -106,10 +115,10 @@ impl Drop for Member {
 
 impl Batches {
     /// Batches for `handler`, which finds many events on its stdin.
-    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: Bounds, split: OnSplit) -> Self {
+    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: Bounds, told: OnMany) -> Self {
         let runs = Semaphore::new(bounds.concurrency);
         let (live, seated, expected, over) = Default::default();
-        Self(Rc::new(Inner { handler, clock, bounds, runs, split, live, seated, expected, over }))
+        Self(Rc::new(Inner { handler, clock, bounds, runs, told, live, seated, expected, over }))
     }
 }
 
@@ -207,9 +216,16 @@ impl Inner {
             match self.unless(&batch, left, self.handler.run(job)).await {
                 // What was begun for somebody who has left since is ended, and the others begin anew.
                 None => parts.push(part),
-                Some(report) if part.len() == 1 || is_for_all(&report.outcome) => batch.report(&part, &report),
                 Some(report) => {
-                    (self.split)(part.len(), &report);
+                    let report = Report { events: part.len(), ..report };
+                    if part.len() == 1 || is_for_all(&report.outcome) {
+                        if part.len() > 1 && report.succeeded() {
+                            (self.told)(Many::Done, &report);
+                        }
+                        batch.report(&part, &report);
+                        continue;
+                    }
+                    (self.told)(Many::Halved, &report);
                     let later = part.split_off(part.len().div_ceil(2));
                     parts.extend([later, part]);
                 }

@@ -136,13 +136,13 @@ impl CommandHandler {
         Ok((Leader::new(child, group, entry, &self.strays), taps))
     }
 
-    /// Who hears one run, and knows for which event it is.
+    /// Who hears one run, and knows for which events it is.
     fn listener(&self, vars: &[(&'static str, String)]) -> Listener {
         let var = |wanted: &str| {
             vars.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
         };
-        let (id, attempt) = (var("EVBUS_ID"), var("EVBUS_ATTEMPT"));
-        let speaker = Rc::new(Speaker { label: self.command.label.clone(), id, attempt });
+        let (id, attempt, events) = (var("EVBUS_ID"), var("EVBUS_ATTEMPT"), var("EVBUS_BATCH"));
+        let speaker = Rc::new(Speaker { label: self.command.label.clone(), id, attempt, events });
         Listener { output: Rc::clone(&self.output), speaker }
     }
 
@@ -221,7 +221,7 @@ impl Handler for CommandHandler {
         Box::pin(async move {
             let start = self.clock.elapsed();
             let (outcome, tail) = self.outcome(job).await;
-            Report { outcome, stderr_tail: tail.text(), took: self.clock.elapsed().saturating_sub(start) }
+            Report::new(outcome, tail.text(), self.clock.elapsed().saturating_sub(start))
         })
     }
 

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use batch::{Batches, Bounds as BatchBounds};
+pub use batch::{Batches, Bounds as BatchBounds, Many};
 pub use command::{Command, CommandHandler};
 pub use guard::{Guard, guard_main};
 pub use input::EventFile;
@@ -89,12 +89,24 @@ pub struct Report {
     pub stderr_tail: String,
     /// From before the start until the handler was reaped and its output read.
     pub took: Duration,
+    /// For how many events the run was: one, unless they came as a batch.
+    pub events: usize,
 }
 
 impl Report {
+    /// Of a run for one event.
+    pub fn new(outcome: Outcome, stderr_tail: String, took: Duration) -> Self {
+        Self { outcome, stderr_tail, took, events: 1 }
+    }
+
     /// Of a run that was cut short, or never began because none may any more.
     pub fn stopped() -> Self {
-        Self { outcome: Outcome::Stopped, stderr_tail: String::new(), took: Duration::ZERO }
+        Self::new(Outcome::Stopped, String::new(), Duration::ZERO)
+    }
+
+    /// Whether the events are processed.
+    pub fn succeeded(&self) -> bool {
+        self.outcome == Outcome::Exit(0)
     }
 
     /// How it ended, in a few words: `exit 22 "curl: (22) 503"`.

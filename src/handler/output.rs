@@ -39,6 +39,8 @@ pub struct Speaker {
     pub id: String,
     /// Which attempt, from 1; empty for several.
     pub attempt: String,
+    /// How many events it runs for, if they come as a batch; else empty.
+    pub events: String,
 }
 
 /// Where the lines of handlers go.

@@ -59,6 +59,9 @@ impl StoreError {
         let error = Self::new(kind, format!("{doing} {path}: {}", describe(errno)));
         match errno {
             Errno::NOTDIR => error.with_help(format!("a file stands where a folder should be: ls -la {path}")),
+            Errno::ACCESS | Errno::PERM => {
+                error.with_help("evbus doctor tells what this user may not do, and the cure")
+            }
             Errno::ROFS => error.with_help("the file system is read-only: remount it, or name another bus"),
             Errno::NOSPC | Errno::DQUOT => error.with_help("make room on the disk, or: evbus prune --keep 7d"),
             Errno::MFILE => error.with_help("raise the limit of open files: ulimit -n"),

@@ -16,6 +16,30 @@ fn flags_that_do_not_exist_and_verbs_that_do_not_are_one_line() {
 }
 
 #[test]
+fn a_type_that_no_pattern_can_name_is_a_slip() {
+    let home = Home::new();
+    home.run(&["emit", "{\"a\":1}"]).exits(2).says("is data", "evbus emit TYPE '{\"a\":1}'");
+    for odd in ["a*", "a..b", "a.", "a,b", "!a"] {
+        home.run(&["emit", odd]).exits(2).says("no pattern could name it", "order.created");
+        home.feed(&["emit", odd, "--ndjson"], "1\n").exits(2).says("no pattern could name it", "");
+    }
+    assert!(home.events().is_empty());
+}
+
+#[test]
+fn a_bus_is_not_made_twice_with_other_settings() {
+    let home = Home::new();
+    let bus = home.bus().display().to_string();
+    home.run(&["init", &bus]).exits(0);
+    home.run(&["init", "--max-event", "1MiB", &bus]).exits(0);
+    home.run(&["init", "--max-event", "8MiB", &bus]).exits(2).says("takes events of up to 1,048,576 bytes", "another");
+    let mode = || std::fs::metadata(home.bus()).unwrap().permissions().mode();
+    let before = mode();
+    home.run(&["init", "--shared", "group", &bus]).exits(2).says("is not shared", "another");
+    assert_eq!(mode(), before, "nothing is half shared");
+}
+
+#[test]
 fn a_pattern_that_the_shell_has_eaten_is_refused() {
     let home = Home::new();
     home.run(&["drain", "-g", "g", "-t", "order.", "--", "true"]).exits(2).says("quote it", "");
@@ -193,5 +217,5 @@ fn a_bus_that_one_may_not_write_to_is_told() {
     let ran =
         home.shell(&format!("chmod 755 .; exec setpriv --reuid 65534 --regid 65534 --clear-groups {EVBUS} emit t"));
     std::fs::set_permissions(home.bus().join("staging"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    ran.exits(1).says("permission denied", "");
+    ran.exits(1).says("permission denied", "evbus doctor");
 }

@@ -134,6 +134,16 @@ fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
     assert_eq!(home.run(&["cancel", "xmas", &tomorrow[..20]]).exits(0).lines().len(), 2);
     assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).out, "");
     home.run(&["cancel", "xmas"]).exits(1).says("no event 'xmas' waits", "ls --scheduled");
+    // One that does not wait keeps no other waiting; a source tells two of one id apart.
+    for source in ["//a", "//b"] {
+        home.run(&["emit", "t", "--at", "2999-01-01", "--id", "one", "--source", source]).exits(0);
+    }
+    home.run(&["cancel", "one"]).exits(1).says("may mean 2 events", "--source");
+    assert_eq!(home.run(&["ls", "--scheduled", "--until", "2998-12-31"]).exits(0).out, "");
+    assert_eq!(home.run(&["ls", "--scheduled", "--since", "2998-12-31"]).exits(0).lines().len(), 2);
+    let ran = home.run(&["cancel", "none", "one", "--source", "//a"]).exits(1);
+    assert_eq!((ran.out.as_str(), ran.err.contains("no event 'none' waits")), ("cancelled one\n", true), "{}", ran.err);
+    home.run(&["cancel", "one"]).exits(0);
     // One id that waits twice is one event.
     home.run(&["emit", "t", "--delay", "1h", "--id", "twice"]).exits(0);
     home.run(&["emit", "t", "--delay", "2h", "--id", "twice"]).exits(0);

@@ -100,11 +100,11 @@ fn the_log_says_of_each_line_whose_it_is() {
         home.run(&args).exits(0)
     };
     let people = drain("human");
-    assert_eq!(people.out, "human| out\n");
-    assert_eq!(people.err.lines().next(), Some("human| no"));
+    assert_eq!(people.out, format!("human {id} #1| out\n"));
+    assert_eq!(people.err.lines().next(), Some(&*format!("human {id} #1| no")));
     assert!(people.err.contains(&format!("human: dead after 1 attempt: exit 1 \"no\" ({id} t)\n")), "{}", people.err);
     let machine = drain("json");
-    assert_eq!(machine.out, "json| out\n");
+    assert_eq!(machine.out, format!("json {id} #1| out\n"));
     let lines: Vec<serde_json::Value> =
         machine.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let of =

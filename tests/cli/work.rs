@@ -213,12 +213,19 @@ fn watchers_of_the_config_run_side_by_side() {
 }
 
 #[test]
-fn output_is_passed_on_with_its_group() {
+fn output_is_passed_on_with_its_group_event_and_attempt() {
     let home = Home::new();
-    home.emit_many("t", 1);
-    let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", "echo out; echo err >&2"]).exits(0);
-    assert_eq!(ran.out, "g| out\n");
-    assert!(ran.err.starts_with("g| err\n"), "{}", ran.err);
+    let ids = home.emit_many("t", 2);
+    let (drain, handler) =
+        (["drain", "-g", "g", "--from", "earliest", "--wait"], "echo out; echo err >&2; exit $((2 - EVBUS_ATTEMPT))");
+    let ran = home.run(&[&drain[..], &["--backoff", "1ms..1ms", "--shell", handler]].concat()).exits(0);
+    let mut lines = ran.lines();
+    lines.sort();
+    let expected = ids.iter().flat_map(|id| [1, 2].map(|attempt| format!("g {id} #{attempt}| out")));
+    assert_eq!(lines, sorted(expected.collect()));
+    assert!(ran.err.contains(&format!("g {} #2| err\n", ids[0])), "{}", ran.err);
+    let batch = ["drain", "-g", "b", "--from", "earliest", "--batch", "9", "--shell", "echo out"];
+    assert_eq!(home.run(&batch).exits(0).out, "b 2 events| out\n");
 }
 
 #[test]
@@ -237,7 +244,10 @@ fn a_paused_group_waits() {
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
     home.run(&["group", "pause", "g", "--why", "db restore"]).exits(0);
     let ran = home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
-    assert!(ran.err.contains("paused"), "{}", ran.err);
+    assert!(ran.err.contains("g: paused: nothing was run"), "{}", ran.err);
+    assert!(ran.err.contains("help: evbus group resume g\n"), "{}", ran.err);
+    assert!(home.run(&["group", "ls", "g"]).exits(0).out.contains("db restore"));
+    home.run(&["group", "ls", "h"]).exits(2).says("no group 'h'", "");
     home.run(&["group", "resume", "g"]).exits(0);
     home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
     assert_eq!(home.lines("seen").len(), 2);
@@ -260,8 +270,15 @@ fn prune_deletes_only_what_every_group_is_done_with() {
     home.run(&["prune", "--keep", "0s"]).exits(1).says("no groups", "");
     home.emit_many("t", 4);
     home.run(&["group", "create", "late", "--from", "earliest"]).exits(0);
-    home.run(&["prune", "--keep", "0s"]).exits(0);
+    home.run(&["group", "create", "other", "-t", "x", "--from", "earliest"]).exits(0);
+    let holders = home.run(&["prune", "--keep", "0s"]).exits(0).lines().join("\n");
+    assert!(holders.contains("late: 4 (none yet)"), "{holders}");
+    assert!(
+        holders.contains("other: 4 that it does not want") && holders.contains("evbus group rm other"),
+        "{holders}"
+    );
     assert_eq!(home.events().len(), 4);
+    home.run(&["group", "rm", "other", "--yes"]).exits(0);
     home.run(&["drain", "-g", "late", "--shell", "true"]).exits(0);
     // The frontier stays behind the clock: what is younger than its lag waits for the next drain.
     until("the drain may pass them", || {

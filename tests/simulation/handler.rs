@@ -212,7 +212,7 @@ impl Handler for SimHandler {
                 Fate::Kill => Outcome::Signal(9),
                 Fate::Fail(_) | Fate::Never => Outcome::Exit(1),
             };
-            Report { outcome, stderr_tail: "it failed\n".to_owned(), took: Duration::from_micros(took) }
+            Report::new(outcome, "it failed\n".to_owned(), Duration::from_micros(took))
         })
     }
 

@@ -24,7 +24,7 @@ impl Handler for Slow {
     fn run(&self, _: Job) -> Fut<'_, Report> {
         Box::pin(async move {
             self.0.sleep_until(self.0.elapsed() + Duration::from_millis(200)).await;
-            Report { outcome: Outcome::Exit(0), stderr_tail: String::new(), took: Duration::from_millis(200) }
+            Report::new(Outcome::Exit(0), String::new(), Duration::from_millis(200))
         })
     }
     fn stop(&self) {}

@@ -68,7 +68,7 @@ pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code,
     let place = opened.place();
     let standing = group::standing(place, &args.group).await?;
     let letters = match (&args.ids[..], &args.types[..], args.all) {
-        ([], [], false) => return Err(nothing_named("redrive", &args.group)),
+        ([], [], false) => return Err(nothing_named("redrive", &standing)),
         ([], [], true) => standing.letters.clone(),
         ([], types, _) => pick::by_type(place, &standing, &TypeFilter::new(types, &[])?).await?,
         (ids, ..) => pick::by_ids(place, &standing, ids).await?,
@@ -82,7 +82,7 @@ pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code,
         return Ok(Code::Done);
     }
     let redriven = ask(place, &standing, &letters).await?;
-    let works = standing.owners.iter().any(|owned| process_of(&owned.owner) == Process::MayLive);
+    let works = standing.owners.iter().any(|owned| process_of(&owned.owner) != Process::Gone);
     let when = if works { "" } else { " as soon as a worker of the group runs" };
     output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
     Ok(Code::Done)
@@ -122,7 +122,7 @@ pub(super) async fn remove(args: &RmArgs, opened: &Opened) -> Result<Code, Failu
     let place = opened.place();
     let standing = group::standing(place, &args.group).await?;
     let letters = match (&args.ids[..], args.all) {
-        ([], false) => return Err(nothing_named("rm", &args.group)),
+        ([], false) => return Err(nothing_named("rm", &standing)),
         ([], true) => standing.letters.clone(),
         (ids, _) => pick::by_ids(place, &standing, ids).await?,
     };
@@ -145,6 +145,11 @@ fn counted(letters: &[String]) -> String {
     style::plural(u64::try_from(letters.len()).unwrap_or(u64::MAX), "dead letter")
 }
 
-fn nothing_named(verb: &str, group: &str) -> Failure {
-    Failure::usage("which dead letters?").help(format!("evbus dead {verb} {group} ID, or --all; evbus dead ls {group}"))
+fn nothing_named(verb: &str, standing: &Standing) -> Failure {
+    let group = &standing.group;
+    Failure::usage("which dead letters?").help(match &standing.letters[..] {
+        [] => format!("group '{group}' has none"),
+        [only] => format!("evbus dead {verb} {group} {}", pick::shown_id(only, None)),
+        _ => format!("evbus dead {verb} {group} ID, or --all; evbus dead ls {group}"),
+    })
 }

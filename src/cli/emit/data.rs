@@ -69,9 +69,8 @@ fn object(args: &Args) -> Result<(Data, Option<&'static str>), Failure> {
     }
     for field in &args.json_field {
         let (key, value) = pair("-F", field)?;
-        let value = serde_json::from_str(value).map_err(|error| {
-            Failure::usage(format!("-F {field}: '{value}' is not JSON: {error}"))
-                .help(format!("-f {field}, for a string"))
+        let value = serde_json::from_str(value).map_err(|_| {
+            Failure::usage(format!("-F {field}: '{value}' is not JSON")).help(format!("-f {field}, for a string"))
         })?;
         fields.insert(key.to_owned(), value);
     }

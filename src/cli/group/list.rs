@@ -19,13 +19,19 @@ Examples:
   evbus group ls
   evbus group ls --json | jq -r '.groups[].group'")]
 pub(super) struct Args {
+    /// Only this group
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
-    let standings = super::all(opened.place()).await?;
+    let standings = match &args.name {
+        Some(name) => vec![super::standing(opened.place(), name).await?],
+        None => super::all(opened.place()).await?,
+    };
     let mut out = Out::new();
     if args.json {
         out.json(&json!({"groups": standings.iter().map(document).collect::<Vec<_>>()}))?;

@@ -39,7 +39,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let start = start_of("--to", &args.to, session)?;
     let (group, found) = super::registered(opened.place(), &args.name).await?;
-    let what = consequence(args, &group, &found.definition, start, session, opened).await?;
+    let what = consequence(&group, &found.definition, start, session, opened).await?;
     if !agreed(&what, args.yes, &format!("evbus group reset {group} --to '{}'", args.to))? {
         return Ok(Code::Done);
     }
@@ -54,13 +54,13 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
             Err(error) => return Err(error.into()),
         }
     }
-    output::note(&format!("'{group}' goes on from {} as soon as a worker of the group runs", args.to));
+    let from = shown(start, session);
+    output::note(&format!("'{group}' goes on from {from} as soon as a worker of the group runs"));
     Ok(Code::Done)
 }
 
 /// What the reset would do, in words that follow "this".
 async fn consequence(
-    args: &Args,
     group: &GroupName,
     definition: &Definition,
     start: definition::Start,
@@ -75,11 +75,17 @@ async fn consequence(
     // Where the filter is what cannot be read, the count is left out.
     let filter = definition.filter(group)?;
     let (count, _) = read::count(&*opened.place().store, &Range { since, until: EventTime::MAX, filter }).await?;
-    let from = match since {
-        EventTime::MIN => args.to.clone(),
-        time => times::clock_text(time, session.world.now, &session.world.zone()),
-    };
-    Ok(format!("lets '{group}' process {} from {from} on, done or not", style::plural(count, "stored event")))
+    let (count, from) = (style::plural(count, "stored event"), shown(start, session));
+    Ok(format!("lets '{group}' process {count} from {from} on, done or not"))
+}
+
+/// A start for people.
+fn shown(start: definition::Start, session: &Session) -> String {
+    match start {
+        definition::Start::Earliest => "the earliest".to_owned(),
+        definition::Start::Now => "now".to_owned(),
+        definition::Start::At(time) => times::clock_text(time, session.world.now, &session.world.zone()),
+    }
 }
 
 /// Writes a marker that cannot be read anew. Its owner, if there is one, is fenced by that.

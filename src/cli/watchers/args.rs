@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::Ready;
 use crate::cli::failure::Failure;
+use crate::cli::output;
 use crate::cli::reporter::{EVBUS_LOG, LogFormat, Printer, begin};
 use crate::cli::session::Session;
 use crate::cli::times;
@@ -180,6 +182,18 @@ impl RunArgs {
             return Err(Failure::usage(what).help(format!("evbus {verb} -g GROUP -t 'TYPE' -- CMD ARG…")));
         }
         Ok(config.watchers)
+    }
+
+    /// Says on a terminal that a start was given to a group that has begun already: somebody may expect a replay.
+    pub(in crate::cli) fn note_start(&self, ready: &Ready) {
+        let Some(from) = self.from.as_ref().filter(|_| ready.found && !self.quiet && output::notes_on_terminal())
+        else {
+            return;
+        };
+        let group = &ready.watcher.group;
+        output::note(&format!(
+            "group '{group}' goes on where it was: --from is for a new one   evbus group reset {group} --to '{from}'"
+        ));
     }
 
     /// Who prints what the workers report.

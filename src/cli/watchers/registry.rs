@@ -14,18 +14,21 @@ use crate::store::StoreResult;
 pub(in crate::cli) struct Ready {
     pub(in crate::cli) watcher: Watcher,
     pub(in crate::cli) registered: Registered,
+    /// Whether the group was there already.
+    pub(in crate::cli) found: bool,
 }
 
 /// Finds or makes a watcher's group. `dry`: makes nothing.
 pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
     let store = &*opened.place().store;
     let wants = watcher.wants()?;
-    let registered = match definition::find(store, &watcher.group).await? {
-        Some(registered) => registered,
-        None => make(&watcher, &wants.types, opened, dry).await?,
+    let found = definition::find(store, &watcher.group).await?;
+    let (found, registered) = match found {
+        Some(registered) => (true, registered),
+        None => (false, make(&watcher, &wants.types, opened, dry).await?),
     };
     agree(&watcher, &wants, &registered.definition)?;
-    Ok(Ready { watcher, registered })
+    Ok(Ready { watcher, registered, found })
 }
 
 async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {

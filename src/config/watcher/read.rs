@@ -127,7 +127,7 @@ fn read_retry(retry: &mut Retry, field: &Field<'_>) -> Result<(), ConfigError> {
 
 /// Reads `batch = {…}`.
 fn read_batch(field: &Field<'_>) -> Result<Batch, ConfigError> {
-    let section = field.section()?;
+    let section = field.section().map_err(|_| field.mistyped("a table: { size = 100, linger = \"5s\" }"))?;
     section.refuse_unknown(&BATCH_KEYS)?;
     let size = section.field("size").ok_or_else(|| field.error("has no size (write { size = 100 })"))?;
     let max = i64::try_from(MAX_CONCURRENCY).unwrap_or(i64::MAX);
@@ -153,8 +153,12 @@ fn set<'a, T>(
 fn refuse_keys(section: &Section<'_>) -> Result<(), ConfigError> {
     for field in section.fields() {
         if !KEYS.contains(&field.name) {
-            return Err(match nearest(field.name, RETRY_KEYS).filter(|_| nearest(field.name, KEYS).is_none()) {
-                Some(key) => field.unknown_near(&format!(" (did you mean 'retry.{key}'?)")),
+            let within = |table: &str, keys: &[&'static str]| {
+                nearest(field.name, keys.iter().copied()).map(|key| format!(" (did you mean '{table}.{key}'?)"))
+            };
+            let within = within("batch", &BATCH_KEYS).or_else(|| within("retry", &RETRY_KEYS));
+            return Err(match within.filter(|_| nearest(field.name, KEYS).is_none()) {
+                Some(meant) => field.unknown_near(&meant),
                 None => field.unknown(&KEYS),
             });
         }

@@ -217,7 +217,8 @@ impl Worker {
         if self.owned(number, epoch).is_none_or(|shard| !shard.running.contains_key(name)) {
             return;
         }
-        let (succeeded, took) = ran.success();
+        let succeeded = ran.report().is_some_and(Report::succeeded);
+        let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
         let passed_over = matches!(ran, Ran::PassedOver(_));
         if let Ran::PassedOver(why) = &ran {
             self.pass_over(number, epoch, name, why.as_deref());
@@ -227,7 +228,7 @@ impl Worker {
             run::Judged::Verdict(verdict) => {
                 self.unstall();
                 if !passed_over {
-                    self.report_verdict(name, attempt, verdict, took);
+                    self.report_verdict(name, attempt, verdict, (took, events));
                 }
             }
             run::Judged::Unread(why) => self.report(Fact::Stalled { why }),
@@ -265,11 +266,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn report_verdict(&mut self, name: &EventName, attempt: u32, verdict: &Verdict, took: Duration) {
+    /// Tells how an attempt ended; `run`: how long it took, and for how many events it was.
+    pub(super) fn report_verdict(&mut self, name: &EventName, attempt: u32, verdict: &Verdict, run: (Duration, usize)) {
         match verdict {
             Verdict::Done => {
                 self.summary.done += 1;
-                self.report(Fact::Done { name, attempt, took });
+                let (took, events) = run;
+                self.report(Fact::Done { name, attempt, took, events });
             }
             Verdict::Retry { next, why } => {
                 self.summary.retries += 1;

@@ -145,7 +145,7 @@ impl Worker {
                     let letter = letter::fresh_name(&name, self.desk.place.clock.random());
                     let verdict = Verdict::Dead { letter, why, stderr: String::new(), exit: None };
                     let attempt = shard.settle_spent(&name, verdict.clone(), now);
-                    self.report_verdict(&name, attempt, &verdict, Duration::ZERO);
+                    self.report_verdict(&name, attempt, &verdict, (Duration::ZERO, 1));
                     return true;
                 }
                 self.started += 1;

@@ -88,7 +88,7 @@ impl Handler for Lines {
 }
 
 fn report(outcome: Outcome) -> Report {
-    Report { outcome, stderr_tail: String::new(), took: Duration::ZERO }
+    Report::new(outcome, String::new(), Duration::ZERO)
 }
 
 fn job(name: &str) -> Job {
