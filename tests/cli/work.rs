@@ -424,6 +424,22 @@ fn a_batch_is_one_run_and_one_bad_event_costs_no_other_an_attempt() {
     home.emit_many("t", 100);
     drain("cat > batch; echo $EVBUS_BATCH:$EVBUS_TYPE:$EVBUS_ID >> good; cmp batch $EVBUS_FILE");
     assert_eq!(home.lines("good"), ["100:t:"], "a hundred events are one run");
+    // For people that is one line; a log for machines has each event.
+    home.emit_many("t", 100);
+    let log = |format: &str| {
+        let args = ["watch", "-g", format, "--from", "earliest", "--batch", "1000", "--log", format, "--shell"];
+        let mut watch = home.evbus(&[&args[..], &["cat >/dev/null; touch $EVBUS_GROUP"]].concat());
+        let log = home.path().join("log");
+        let mut watch = watch.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        until("the batch is done", || home.path().join(format).exists());
+        signal(&watch, "TERM");
+        assert_eq!(watch.wait().unwrap().code(), Some(0));
+        std::fs::read_to_string(log).unwrap()
+    };
+    let people = log("human");
+    assert!(people.contains("human: done 300 events in one run, ") && !people.contains("done 2026"), "{people}");
+    let machine = log("json");
+    assert_eq!(machine.matches("\"event\":\"done\"").count(), 300);
 }
 
 #[test]
