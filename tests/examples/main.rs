@@ -13,6 +13,8 @@ use evbus::group::GroupName;
 mod container;
 mod postgres;
 mod recipes;
+#[path = "../support/root.rs"]
+mod root;
 #[path = "../support/s3.rs"]
 mod s3;
 

@@ -5,6 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod booted;
+#[path = "../support/root.rs"]
+mod root;
+
 /// A tool that `./test` has built.
 fn tool(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
@@ -28,7 +32,7 @@ fn package(folder: &Path) -> PathBuf {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_evbus"), target.join("release/evbus")).unwrap();
     let deb = folder.join("evbus.deb");
     let mut command = Command::new(tool("cargo-deb"));
-    command.args(["deb", "--no-build", "--no-strip", "--offline", "-q", "--output"]).arg(&deb);
+    command.args(["deb", "--fast", "--no-build", "--no-strip", "--offline", "-q", "--output"]).arg(&deb);
     succeeds(command.env("CARGO_TARGET_DIR", &target).current_dir(env!("CARGO_MANIFEST_DIR")));
     deb
 }

@@ -1,0 +1,22 @@
+//! The package under a systemd of its own, in a container: what the units promise, they do.
+
+use std::fs;
+use std::path::Path;
+
+use super::{package, root};
+
+#[test]
+fn the_units_run_fail_hang_and_go_as_they_promise() {
+    let shared = tempfile::tempdir().unwrap();
+    package(shared.path());
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/package");
+    fs::copy(here.join("day"), shared.path().join("day")).unwrap();
+    // It ends by itself within two minutes, whatever goes wrong in there.
+    let mut boot = root::as_root("timeout");
+    boot.args(["--kill-after=10", "180"]).arg(here.join("boot")).arg(shared.path());
+    let said = boot.output().unwrap();
+    let log = fs::read_to_string(shared.path().join("log")).unwrap_or_default();
+    let ended = fs::read_to_string(shared.path().join("ended")).unwrap_or_default();
+    let (log, said) = (log.trim_end(), String::from_utf8_lossy(&said.stderr));
+    assert!(ended.trim() == "0" && log.ends_with("the day is over"), "ended with '{ended}'\n{log}\n{said}");
+}
