@@ -31,33 +31,68 @@ fn lines(path: impl AsRef<Path>) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
+/// A shell line on a host of its own, as far as a program can tell: its name, its processes and its network are no other
+/// host's. What several hosts share is the folder.
+fn on_host(name: &str, shared: &Path, line: &str) -> Command {
+    let mut command = bare("unshare", shared);
+    command.args(["--map-root-user", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-c", &format!("hostname {name} && {line}")]);
+    command
+}
+
 #[test]
-fn a_backup_is_verified_and_copied_and_a_bad_one_is_told() {
+fn a_backup_goes_its_way_over_two_hosts_and_a_bad_one_is_told() {
     let home = home("backup/evbus.toml");
     let at = |name: &str| home.path().join(name);
     for folder in ["data", "backups", "offsite"] {
         fs::create_dir(at(folder)).unwrap();
     }
     fs::write(at("data/file"), "content").unwrap();
+    // From cron on the host that has the data, while the other one is down.
     let nightly = |name: &str, from: &str| {
-        run(bare("sh", home.path()).arg(example("backup/nightly")).args([name, from, "backups"]))
+        let line = format!("exec sh {} {name} {from} backups", example("backup/nightly").display());
+        assert!(run(&mut on_host("db1", home.path(), &line)).status.success(), "that it failed is told on the bus");
     };
-    assert!(nightly("db", "data").status.success());
-    drain(home.path());
-    assert_eq!(fs::read_dir(at("offsite")).unwrap().count(), 1);
-    assert_eq!(lines(at("alerts")), Vec::<String>::new());
+    nightly("db", "data");
+    assert_eq!(fs::read_dir(at("offsite")).unwrap().count(), 0);
+    assert!(evbus(home.path(), &["ls", "--json"]).contains("\"source\":\"//db1\""));
 
-    assert!(nightly("gone", "no-such-folder").status.success(), "that it failed is told on the bus");
-    assert!(nightly("broken", "data").status.success());
+    let mut vault = on_host("vault", home.path(), "exec evbus watch -q 2>/dev/null").spawn().unwrap();
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..1_200 {
+            if holds() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("within a minute {what}");
+    };
+    until("the good one is copied", &|| fs::read_dir(at("offsite")).unwrap().count() == 1);
+    assert_eq!(lines(at("alerts")), Vec::<String>::new());
+    let owners = evbus(home.path(), &["status", "--json"]);
+    assert!(owners.contains("\"host\":\"vault\""), "{owners}");
+
+    // One that failed, and one that rots before anybody has looked at it.
+    nightly("gone", "no-such-folder");
+    until("the failure is told", &|| lines(at("alerts")) == ["backup of gone ended with 2"]);
+    stop(&mut vault);
+    nightly("broken", "data");
     let broken = fs::read_dir(at("backups")).unwrap().map(|entry| entry.unwrap().path());
     let broken = broken.into_iter().find(|path| path.display().to_string().contains("broken")).unwrap();
     fs::write(broken, "rot").unwrap();
-    drain(home.path());
-    let mut alerts = lines(at("alerts"));
-    alerts.sort();
-    assert!(alerts[0].starts_with("backup of broken: exit 65"), "{alerts:?}");
-    assert_eq!(alerts[1], "backup of gone ended with 2");
-    assert_eq!((alerts.len(), fs::read_dir(at("offsite")).unwrap().count()), (2, 1));
+    let mut vault = on_host("vault", home.path(), "exec evbus watch -q 2>/dev/null").spawn().unwrap();
+    until("the rot is told", &|| lines(at("alerts")).len() == 2);
+    assert!(lines(at("alerts"))[1].starts_with("backup of broken: exit 65"), "{:?}", lines(at("alerts")));
+    assert_eq!(fs::read_dir(at("offsite")).unwrap().count(), 1);
+    stop(&mut vault);
+}
+
+/// Stops what runs on a host, in order.
+fn stop(host: &mut std::process::Child) {
+    let children = format!("/proc/{0}/task/{0}/children", host.id());
+    let pid = fs::read_to_string(children).unwrap();
+    succeeds(Command::new("kill").arg("-TERM").arg(pid.trim()));
+    assert!(host.wait().unwrap().success());
 }
 
 #[test]
