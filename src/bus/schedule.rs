@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::emit::{Draft, Emitter};
 use super::keys::{self, SCHEDULED};
 use super::{Place, to_json};
-use crate::event::{Event, EventName, EventTime};
+use crate::event::{Event, EventName, EventTime, Identity};
 use crate::store::{List, Put, Store, StoreResult};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ enum Decision {
 #[derive(Serialize, Deserialize)]
 struct Decided {
     decision: Decision,
+    /// A number of whoever decided, by which he knows it as his own after an answer was lost.
+    #[serde(default)]
+    by: String,
 }
 
 /// What releasing did.
@@ -91,7 +94,7 @@ pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>) -> Sto
     }
     let (mut drafts, mut ended, mut decided) = (Vec::new(), Vec::new(), Vec::new());
     for name in due {
-        match decide(store, &name, Decision::Release).await? {
+        match decide(place, &name, Decision::Release).await? {
             (Decision::Release, false) if others.is_some_and(|others| !others.contains(&name)) => {
                 released.others.insert(name);
                 continue;
@@ -125,17 +128,31 @@ pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>) -> Sto
 /// Cancels an entry.
 pub async fn cancel(place: &Place, name: &EventName) -> StoreResult<Cancelled> {
     let (store, key) = (&*place.store, keys::scheduled(name));
-    let (decision, mine) = decide(store, name, Decision::Cancel).await?;
+    if store.get(&key).await?.is_none() {
+        let cancelled = was_cancelled(store, name).await? && !has_come(store, name).await?;
+        return Ok(if cancelled { Cancelled::Yes } else { Cancelled::TooLate });
+    }
+    let (decision, mine) = decide(place, name, Decision::Cancel).await?;
     if decision == Decision::Release {
         return Ok(Cancelled::TooLate);
     }
-    if store.get(&key).await?.is_some() || !mine {
+    if store.get(&key).await?.is_some() {
         store.delete(&key).await?;
         return Ok(Cancelled::Yes);
     }
-    // Released, down to its decision.
-    store.delete(&keys::decision(name)).await?;
-    Ok(Cancelled::TooLate)
+    if mine {
+        // Released meanwhile, down to its decision.
+        store.delete(&keys::decision(name)).await?;
+        return Ok(Cancelled::TooLate);
+    }
+    Ok(if has_come(store, name).await? { Cancelled::TooLate } else { Cancelled::Yes })
+}
+
+/// Whether an entry that is gone has been released: another who cancels it too late may have left a decision, and not yet
+/// have taken it back. It costs a listing of the bus; only who races comes here.
+async fn has_come(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
+    let Some(identity) = Identity::parse(name.identity()) else { return Ok(false) };
+    Ok(!super::read::with_identity(store, &identity).await?.is_empty())
 }
 
 /// Whether an entry of this name was cancelled: another must have another name.
@@ -164,9 +181,9 @@ fn read(decided: &[u8]) -> Decision {
 }
 
 /// Decides what becomes of an entry, unless that is decided; and whether it was I who did.
-async fn decide(store: &dyn Store, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
-    let key = keys::decision(name);
-    let mut bytes = to_json(&Decided { decision });
+async fn decide(place: &Place, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
+    let (store, key) = (&*place.store, keys::decision(name));
+    let mut bytes = to_json(&Decided { decision, by: format!("{:016x}", place.clock.random()) });
     bytes.push(b'\n');
     loop {
         if store.put_new(&key, &bytes).await? == Put::Created {
@@ -174,7 +191,7 @@ async fn decide(store: &dyn Store, name: &EventName, decision: Decision) -> Stor
         }
         // It may be gone again: then so is the entry, which whoever decides anew will see.
         let Some(object) = store.get(&key).await? else { continue };
-        return Ok((read(&object.bytes), false));
+        return Ok((read(&object.bytes), object.bytes == bytes));
     }
 }
 

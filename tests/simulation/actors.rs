@@ -7,7 +7,7 @@ use std::time::Duration;
 use evbus::bus::emit::{Draft, Emitter};
 use evbus::bus::{Place, prune, schedule};
 use evbus::clock::Clock;
-use evbus::event::{Event, EventTime, Identity, event_id};
+use evbus::event::{Data, Event, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
 use evbus::group::facts::Silent;
 use evbus::group::lease::{Lease, Process as Alive};
@@ -154,7 +154,7 @@ impl Cast {
             created: place.clock.now(),
             types: plan.types.clone(),
             not: Vec::new(),
-            condition: None,
+            condition: plan.condition.map(str::to_owned),
             shards: plan.shards,
             start,
             paused: None,
@@ -556,6 +556,10 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
     if let Some(key) = &key {
         event = event.subject(key);
     }
+    let n = of_id.one(&[Some(0), Some(1), None]);
+    if let Some(n) = n {
+        event = event.data(Data::json(&format!("{{\"n\":{n}}}")).expect("valid JSON"));
+    }
     let event = event.build().expect("a valid event");
     let identity = if named.is_some() { Identity::named("/simulation", &id) } else { identity };
     world.by_identity.borrow_mut().insert(identity.to_string(), id.clone());
@@ -568,6 +572,7 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         acked: None,
         due: 0,
         cancelled: Cancelled::No,
+        n,
     };
     world.events.borrow_mut().entry(id.clone()).or_insert(known);
     let draft = if named.is_some() { Draft::named(event) } else { Draft::fresh(event, identity) };

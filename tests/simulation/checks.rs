@@ -203,7 +203,7 @@ fn excuse(world: &World, group: &mut GroupState, shard: u16, to: &Position) {
 /// Whether an event has been processed, or need not be.
 fn settled(world: &World, group: &GroupState, id: Option<&String>, deleted: bool) -> bool {
     let Some(id) = id else { return true };
-    let wanted = world.events.borrow().get(id).is_none_or(|known| group.filter.matches(&known.type_));
+    let wanted = world.events.borrow().get(id).is_none_or(|known| group.wants(known));
     deleted || !wanted || group.handled(id)
 }
 
@@ -220,7 +220,8 @@ fn left_open(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &
         // Redriven twice, and dead again meanwhile: its newer letter is there.
         let newer =
             open.letter.is_some() && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
-        let unwanted = id.is_none() || newer;
+        let known = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| group.wants(known)));
+        let unwanted = id.is_none() || newer || known == Some(false);
         if !(deleted || buried || unwanted || (succeeded && open.dead.is_none())) {
             world.complain(format!("{}/{shard}: {id:?} {name} leaves open, neither done nor dead", group.name));
         }

@@ -9,11 +9,16 @@ use evbus::store::Profile;
 use crate::dice::Dice;
 use crate::executor::{Micros, SECOND};
 
+/// It holds for an event whose `n` is 1, not for one whose `n` is 0, and has no answer where there is none.
+const CONDITION: &str = "data.n > 0";
+
 /// What one group is like.
 #[derive(Debug, Clone)]
 pub struct GroupPlan {
     pub name: String,
     pub types: Vec<String>,
+    /// Whether it wants only events for which its condition holds.
+    pub condition: Option<&'static str>,
     pub shards: u16,
     pub ordered: bool,
     pub concurrency: usize,
@@ -180,6 +185,7 @@ impl GroupPlan {
             watchers,
             drains,
             born,
+            condition: dice.chance(0.3).then_some(CONDITION),
         }
     }
 }

@@ -53,6 +53,7 @@ fn world(seed: u64, options: Options) -> Rc<World> {
     let groups = plan.groups.iter().map(|group| GroupState {
         name: GroupName::parse(&group.name).expect("a valid name"),
         filter: TypeFilter::new(&group.types, &[]).expect("valid patterns"),
+        choosy: group.condition.is_some(),
         definition: None,
         created: 0,
         markers: Default::default(),

@@ -31,6 +31,8 @@ pub struct Known {
     /// Not to be run before.
     pub due: Micros,
     pub cancelled: Cancelled,
+    /// Its `n`, if it has one.
+    pub n: Option<u8>,
 }
 
 /// Whether an event that waits was cancelled.
@@ -60,6 +62,8 @@ pub struct Runs {
 pub struct GroupState {
     pub name: GroupName,
     pub filter: TypeFilter,
+    /// Whether it has a condition.
+    pub choosy: bool,
     /// None: not made yet.
     pub definition: Option<Definition>,
     pub created: Micros,
@@ -78,6 +82,11 @@ pub struct GroupState {
 }
 
 impl GroupState {
+    /// Whether an event is one of those that it is to run.
+    pub fn wants(&self, known: &Known) -> bool {
+        self.filter.matches(&known.type_) && (!self.choosy || known.n == Some(1))
+    }
+
     /// A shard's `through`, as a reader of the store sees it.
     pub fn through(&self, shard: u16) -> Position {
         let start = || self.definition.as_ref().map_or(Position::START, |definition| definition.start.clone());
@@ -289,6 +298,10 @@ impl World {
             if now + 11 * SECOND < known.due || known.cancelled == Cancelled::Yes {
                 self.complain(format!("{} runs at {now}, due {}, cancelled: {:?}", run.id, known.due, known.cancelled));
             }
+            let group = &self.groups.borrow()[run.group];
+            if !group.wants(known) {
+                self.complain(format!("{} runs {}, which it does not want", group.name, run.id));
+            }
         }
         self.running.borrow_mut().insert(number, run);
         number
@@ -365,7 +378,7 @@ impl World {
             return false;
         }
         let Some(definition) = &group.definition else { return false };
-        if !group.filter.matches(&known.type_) || group.runs.get(&known.id).is_some_and(|runs| runs.excused) {
+        if !group.wants(known) || group.runs.get(&known.id).is_some_and(|runs| runs.excused) {
             return false;
         }
         match self.plan.groups[at].born {

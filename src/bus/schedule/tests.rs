@@ -11,8 +11,8 @@ use crate::event::{EVENTS, Identity, event_id};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object;
 
-/// Shows the time that it is set to.
-struct Set(Cell<EventTime>);
+/// Shows the time that it is set to, and counts where it should throw dice.
+struct Set(Cell<EventTime>, Cell<u64>);
 
 impl Clock for Set {
     fn now(&self) -> EventTime {
@@ -25,7 +25,7 @@ impl Clock for Set {
         Box::pin(std::future::ready(()))
     }
     fn random(&self) -> u64 {
-        7
+        self.1.replace(self.1.get() + 1)
     }
 }
 
@@ -40,7 +40,7 @@ struct Bus {
 }
 
 fn bus() -> Bus {
-    let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)))));
+    let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)), Cell::new(7))));
     let store = MemoryStore::new(Rc::clone(&contents), Rc::new(Calm), object::PROFILE);
     Bus { contents, clock: Rc::clone(&clock), place: Place { store: Rc::new(store), clock } }
 }
@@ -120,7 +120,7 @@ fn what_is_cancelled_never_comes() {
     assert_eq!(bus.waiting(), Vec::<String>::new());
     // Whoever had cancelled it and then died is taken at its word.
     let name = bus.schedule("b", at(30));
-    assert_eq!(done(decide(&*bus.place.store, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(decide(&bus.place, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
     bus.clock.0.set(at(40));
     bus.release();
     assert_eq!(bus.events(), Vec::<String>::new());
@@ -143,7 +143,7 @@ fn what_is_being_released_cannot_be_cancelled_and_comes_although_its_releaser_di
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
-    assert_eq!(done(decide(&*bus.place.store, &name, Decision::Release)), Ok((Decision::Release, true)));
+    assert_eq!(done(decide(&bus.place, &name, Decision::Release)), Ok((Decision::Release, true)));
     assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
     let first = bus.release();
     assert_eq!((first.events, first.others.len()), (0, 1), "it is left to the other for a while");
@@ -151,6 +151,24 @@ fn what_is_being_released_cannot_be_cancelled_and_comes_although_its_releaser_di
     assert_eq!((bus.events(), bus.waiting()), (vec!["a".to_owned()], Vec::new()));
     assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
     assert_eq!(bus.waiting(), Vec::<String>::new());
+}
+
+#[test]
+fn a_cancel_that_comes_too_late_says_so_whoever_else_is_late() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    bus.clock.0.set(at(20));
+    bus.release();
+    // Another saw the entry before that, has decided since, and has not taken it back yet.
+    assert_eq!(done(decide(&bus.place, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
+    // One whose answer was lost finds what it has decided itself.
+    let again = bus.schedule("b", at(30));
+    let before = bus.clock.1.get();
+    assert_eq!(done(decide(&bus.place, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    bus.clock.1.set(before);
+    assert_eq!(done(decide(&bus.place, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(decide(&bus.place, &again, Decision::Cancel)), Ok((Decision::Cancel, false)));
 }
 
 #[test]
@@ -187,6 +205,6 @@ fn who_comes_only_once_leaves_nothing_to_others() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
-    assert_eq!(done(decide(&*bus.place.store, &name, Decision::Release)), Ok((Decision::Release, true)));
+    assert_eq!(done(decide(&bus.place, &name, Decision::Release)), Ok((Decision::Release, true)));
     assert_eq!(done(release(&bus.place, None)).unwrap().events, 1);
 }
