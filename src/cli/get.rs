@@ -76,11 +76,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         if args.field.is_some() {
             return Ok(Code::Done);
         }
-        if let Err(error) = Event::parse(&object.bytes, opened.bus.max_event_bytes()) {
+        let event = Event::parse(&object.bytes, opened.bus.max_event_bytes());
+        if let Err(error) = &event {
             output::warn(&format!("{} {error}", name.key()));
         }
         if output::on_terminal() && output::notes_on_terminal() {
-            for line in standing::lines(place, name, &session).await? {
+            for line in standing::lines(place, name, event.ok().as_ref(), &session).await? {
                 output::note(&line);
             }
         }

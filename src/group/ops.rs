@@ -1,8 +1,9 @@
 //! What a worker does on the store: each a future of its own, that ends in what the worker must know.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub(super) struct Desk {
     pub place: Place,
     pub group: GroupName,
     pub wants: Rc<Wants>,
+    /// Of the definition that `wants` is from.
+    pub version: Version,
+    /// When the last question began that found that version unchanged.
+    pub confirmed: Rc<Cell<Option<Duration>>>,
     pub shards: u16,
     /// Shares the hot listings of this process.
     pub polls: Option<Rc<Polls>>,
@@ -46,6 +51,8 @@ pub(super) struct Looked {
     pub whole: bool,
     pub survey: Survey,
     pub sights: Sights,
+    /// The group wants something else since: then the survey says nothing.
+    pub redefined: Option<Registered>,
 }
 
 /// What a hot listing shows.
@@ -95,6 +102,8 @@ struct Watcher {
     passable: AtomicI64,
     passable_len: AtomicU64,
     foreign: Mutex<Option<String>>,
+    /// Whether there was something that the group does not want.
+    unwanted: AtomicBool,
 }
 
 impl Watcher {
@@ -107,6 +116,7 @@ impl Watcher {
             passable: AtomicI64::new(i64::MIN),
             passable_len: AtomicU64::new(0),
             foreign: Mutex::default(),
+            unwanted: AtomicBool::new(false),
         })
     }
 
@@ -150,7 +160,12 @@ impl Desk {
                 return false;
             };
             seen.see(parts.time);
-            shard.is_none_or(|shard| parts.lane.shard(shards) == shard) && filter.matches_slug(parts.slug) != Wanted::No
+            if shard.is_some_and(|shard| parts.lane.shard(shards) != shard) {
+                return false;
+            }
+            let wanted = filter.matches_slug(parts.slug) != Wanted::No;
+            seen.unwanted.fetch_or(!wanted, Ordering::Relaxed);
+            wanted
         });
         (watcher, list)
     }
@@ -161,7 +176,9 @@ impl Desk {
         (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), watcher.sights(took))
     }
 
-    /// Reads W, raising it first where that is asked, and then lists a shard's window.
+    /// Reads W, raising it first where that is asked, and then lists a shard's window. Where something lies there that
+    /// the group does not want, the group is asked last whether it still does not: whatever was emitted after it was
+    /// told to want it lies above the W that was read before.
     pub async fn look(
         &self,
         shard: u16,
@@ -178,7 +195,19 @@ impl Desk {
         let begun = self.place.clock.elapsed();
         let page = store.list_after(list).await?;
         let (names, sights) = self.shown(&page, &watcher, begun);
-        Ok(Looked { whole: true, survey: Survey::new(w, names, page.cut), sights })
+        let redefined = match watcher.unwanted.load(Ordering::Relaxed) {
+            true => self.redefined(begun).await?,
+            false => None,
+        };
+        Ok(Looked { whole: true, survey: Survey::new(w, names, page.cut), sights, redefined })
+    }
+
+    /// The group's definition, if it is not what it was; a question that began at `since` or later counts.
+    pub async fn redefined(&self, since: Duration) -> StoreResult<Option<Registered>> {
+        if self.confirmed.get() >= Some(since) {
+            return Ok(None);
+        }
+        Ok(self.definition().await?.filter(|found| found.version != self.version))
     }
 
     /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides; by a
@@ -241,7 +270,12 @@ impl Desk {
 
     /// The group as it is registered now.
     pub async fn definition(&self) -> StoreResult<Option<Registered>> {
-        definition::find(&*self.place.store, &self.group).await
+        let begun = self.place.clock.elapsed();
+        let found = definition::find(&*self.place.store, &self.group).await?;
+        if found.as_ref().is_some_and(|found| found.version == self.version) {
+            self.confirmed.set(self.confirmed.get().max(Some(begun)));
+        }
+        Ok(found)
     }
 
     /// Writes a commit and makes sure of the answer: after a lost one, or a conflict that may be with itself, it

@@ -5,22 +5,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::definition::Registered;
 use super::lease::Lease;
 use super::marker::{Open, Verdict};
+use super::ops::Desk;
 use super::retry::Retry;
 use super::shard::Launch;
 use super::{GroupName, letter};
 use crate::bus::Place;
 use crate::clock::Clock;
-use crate::event::{Event, EventName, EventTime, Judgement, Wants};
+use crate::event::{Event, EventName, EventTime, Judgement};
 use crate::handler::{EventFile, Handler, Job, Outcome, Permit, Report};
 use crate::store::{StoreError, StoreResult};
 
 /// What a run needs besides its event.
 pub(super) struct Task {
-    pub place: Place,
-    pub group: GroupName,
-    pub wants: Rc<Wants>,
+    pub desk: Desk,
+    /// When the last listing ended that may have shown the event.
+    pub listed_at: Duration,
     pub handler: Rc<dyn Handler>,
     pub epoch: u64,
     pub max_attempts: u32,
@@ -29,17 +31,18 @@ pub(super) struct Task {
     pub tenure: Tenure,
 }
 
-/// How long the owner may still start handlers; follows its commits.
+/// Whether the owner may still start handlers; follows its commits, and pauses of its group.
 pub(super) struct Tenure {
     pub lease: Lease,
     /// When the last successful commit was sent.
     pub commit_sent: Rc<Cell<Duration>>,
+    pub pausing: Rc<Cell<bool>>,
 }
 
 impl Tenure {
     fn permit(&self, clock: Rc<dyn Clock>) -> Permit {
-        let (lease, commit_sent) = (self.lease, Rc::clone(&self.commit_sent));
-        Permit::new(move || lease.may_start(commit_sent.get(), clock.elapsed()))
+        let (lease, commit_sent, pausing) = (self.lease, Rc::clone(&self.commit_sent), Rc::clone(&self.pausing));
+        Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed()))
     }
 }
 
@@ -50,6 +53,8 @@ pub(super) enum Ran {
     NotMine,
     /// The group's condition does not hold for it; or why that cannot be said.
     PassedOver(Option<String>),
+    /// The group did not want it, and wants something else since.
+    Redefined(Registered),
     /// Its content cannot be parsed.
     Unparseable(String),
     /// Its content cannot be read now.
@@ -70,7 +75,8 @@ impl Ran {
 
 /// Runs one event.
 pub(super) async fn run(task: Task, launch: Launch) -> Ran {
-    let bytes = match letter::event_bytes(&task.place, &task.group, &launch.name, launch.letter.as_deref()).await {
+    let Desk { place, group, wants, .. } = &task.desk;
+    let bytes = match letter::event_bytes(place, group, &launch.name, launch.letter.as_deref()).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ran::NotMine,
         Err(error) => return Ran::Unreadable(error),
@@ -79,20 +85,29 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         Ok(event) => event,
         Err(error) => return Ran::Unparseable(error.to_string()),
     };
-    match task.wants.judge(&event) {
+    let judgement = wants.judge(&event);
+    if judgement != Judgement::Wanted {
+        // Who emitted it may have told the group before that to want it.
+        match task.desk.redefined(task.listed_at).await {
+            Ok(Some(registered)) => return Ran::Redefined(registered),
+            Ok(None) => {}
+            Err(error) => return Ran::Unreadable(error),
+        }
+    }
+    match judgement {
         Judgement::Wanted => {}
         Judgement::OtherType => return Ran::NotMine,
         Judgement::DoesNotHold => return Ran::PassedOver(None),
         Judgement::NoAnswer(why) => return Ran::PassedOver(Some(why)),
     }
     // Reading may have taken long: by now the shard may be somebody else's.
-    let permit = task.tenure.permit(Rc::clone(&task.place.clock));
+    let permit = task.tenure.permit(Rc::clone(&place.clock));
     if !permit.holds() {
         return Ran::Reported(Report::stopped());
     }
     let key = launch.name.key();
     // A redriven event may be in its letter only.
-    let there = task.place.store.local_path(&key).filter(|path| launch.letter.is_none() || path.exists());
+    let there = place.store.local_path(&key).filter(|path| launch.letter.is_none() || path.exists());
     let file = match there {
         Some(path) => EventFile::At(path),
         None => EventFile::Make(launch.name.to_string()),
@@ -105,7 +120,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
 fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
     let mut vars = event_vars(event, &launch.name);
     vars.extend([
-        ("EVBUS_GROUP", task.group.to_string()),
+        ("EVBUS_GROUP", task.desk.group.to_string()),
         ("EVBUS_ATTEMPT", launch.attempt.to_string()),
         ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
         ("EVBUS_EPOCH", task.epoch.to_string()),
@@ -175,6 +190,7 @@ pub(super) enum Judged {
 pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
     let report = match ran {
         Ran::NotMine | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
+        Ran::Redefined(_) => return Judged::Verdict(Verdict::Again),
         Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
         Ran::Unparseable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);

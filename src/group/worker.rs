@@ -4,6 +4,7 @@
 //! `Ended` that `apply` takes into the state; `hot` and `looks` find work and shards, `share` asks others for some. All
 //! deciding is in [`Shard`], [`Marker`], [`super::lease`] and [`super::retry`].
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -172,6 +173,10 @@ pub struct Worker {
     hot_running: bool,
     /// The last shared poll that was taken in.
     polled: u64,
+    /// When the last listing ended that showed something.
+    listed_at: Duration,
+    /// Whether the group is paused: runs that wait for their turn look at it.
+    pausing: Rc<Cell<bool>>,
     asked_at: Duration,
     asked_last: Duration,
     asking: bool,
@@ -224,12 +229,21 @@ impl Worker {
         let now = at.place.clock.elapsed();
         let poll = at.place.store.profile().poll;
         Ok(Self {
-            desk: Desk { place: at.place, group: at.group, wants, shards, polls: at.polls },
+            desk: Desk {
+                place: at.place,
+                group: at.group,
+                wants,
+                version: at.registered.version.clone(),
+                confirmed: Rc::default(),
+                shards,
+                polls: at.polls,
+            },
             handler: at.handler,
             on_dead: at.on_dead.map(|handler| (handler, Rc::new(Semaphore::new(MOURNERS)))),
             reporter: at.reporter,
             me: at.me,
             alive: at.alive,
+            pausing: Rc::new(Cell::new(at.registered.definition.paused.is_some())),
             registered: at.registered,
             shards: (0..shards).map(|_| Watched { look_at: now, ..Watched::default() }).collect(),
             ops: FuturesUnordered::new(),
@@ -251,6 +265,7 @@ impl Worker {
             hot_begun: now,
             hot_running: false,
             polled: 0,
+            listed_at: now,
             asked_at: now,
             asked_last: now,
             asking: false,

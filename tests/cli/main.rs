@@ -12,6 +12,8 @@
 mod proxy;
 #[path = "../support/s3.rs"]
 mod s3;
+#[path = "../support/until.rs"]
+mod until;
 
 mod bad_input;
 mod bucket;
@@ -19,5 +21,6 @@ mod crash;
 mod emit;
 mod hosts;
 mod served;
+mod sight;
 mod support;
 mod work;

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+pub use super::until::until;
+
 /// The program under test.
 pub const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 
@@ -165,23 +167,6 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() { files_below(&path, found) } else { found.push(path) }
     }
-}
-
-/// Waits until something is true that must become so; gives up after some minutes.
-#[track_caller]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "another process's doing is waited for; how long it takes decides nothing"
-)]
-pub fn until(what: &str, mut true_now: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < std::time::Duration::from_mins(5) {
-        if true_now() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("never came true: {what}");
 }
 
 /// Sends a signal to a process of ours.

@@ -17,6 +17,8 @@ mod recipes;
 mod root;
 #[path = "../support/s3.rs"]
 mod s3;
+#[path = "../support/until.rs"]
+mod until;
 
 const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use super::until::until;
 use super::{EVBUS, bare, example, fs, run, s3, succeeds, text};
 
 /// A home with a bus of its own, and a recipe's config.
@@ -58,30 +59,21 @@ fn a_backup_goes_its_way_over_two_hosts_and_a_bad_one_is_told() {
     assert!(evbus(home.path(), &["ls", "--json"]).contains("\"source\":\"//db1\""));
 
     let mut vault = on_host("vault", home.path(), "exec evbus watch -q 2>/dev/null").spawn().unwrap();
-    let until = |what: &str, holds: &dyn Fn() -> bool| {
-        for _ in 0..1_200 {
-            if holds() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("within a minute {what}");
-    };
-    until("the good one is copied", &|| fs::read_dir(at("offsite")).unwrap().count() == 1);
+    until("the good one is copied", || fs::read_dir(at("offsite")).unwrap().count() == 1);
     assert_eq!(lines(at("alerts")), Vec::<String>::new());
     let owners = evbus(home.path(), &["status", "--json"]);
     assert!(owners.contains("\"host\":\"vault\""), "{owners}");
 
     // One that failed, and one that rots before anybody has looked at it.
     nightly("gone", "no-such-folder");
-    until("the failure is told", &|| lines(at("alerts")) == ["backup of gone ended with 2"]);
+    until("the failure is told", || lines(at("alerts")) == ["backup of gone ended with 2"]);
     stop(&mut vault);
     nightly("broken", "data");
     let broken = fs::read_dir(at("backups")).unwrap().map(|entry| entry.unwrap().path());
     let broken = broken.into_iter().find(|path| path.display().to_string().contains("broken")).unwrap();
     fs::write(broken, "rot").unwrap();
     let mut vault = on_host("vault", home.path(), "exec evbus watch -q 2>/dev/null").spawn().unwrap();
-    until("the rot is told", &|| lines(at("alerts")).len() == 2);
+    until("the rot is told", || lines(at("alerts")).len() == 2);
     assert!(lines(at("alerts"))[1].starts_with("backup of broken: exit 65"), "{:?}", lines(at("alerts")));
     assert_eq!(fs::read_dir(at("offsite")).unwrap().count(), 1);
     stop(&mut vault);

@@ -137,6 +137,10 @@ impl Cast {
             let me = Rc::clone(&self);
             self.as_god(async move { me.cron(at, drain).await });
         }
+        if let Some(when) = self.world.plan.groups[at].widens {
+            let me = Rc::clone(&self);
+            self.as_god(async move { me.widener(at, when).await });
+        }
         let me = Rc::clone(&self);
         if self.world.plan.pauses && at == 0 {
             self.as_god(async move { me.pauser(at).await });
@@ -160,6 +164,27 @@ impl Cast {
             paused: None,
         };
         definition::create(&*place.store, &name, made).await.map(|_| ())
+    }
+
+    /// Makes a group want every event.
+    async fn widener(&self, at: usize, when: Micros) {
+        let (world, name) = (&self.world, self.world.groups.borrow()[at].name.clone());
+        world.simulation.sleep_until(when).await;
+        let place = self.place(&world.simulation.process(), Role::Operator, self.clock());
+        loop {
+            let Ok(found) = definition::find(&*place.store, &name).await else { continue };
+            let Some(found) = found else {
+                world.simulation.sleep(SECOND).await;
+                continue;
+            };
+            let wide = Definition { types: Vec::new(), condition: None, ..found.definition };
+            world.groups.borrow_mut()[at].widening.get_or_insert(world.simulation.now());
+            if let Ok(Some(_)) = definition::replace(&*place.store, &name, &found.version, wide).await {
+                world.tell(|| format!("{name} wants everything"));
+                world.groups.borrow_mut()[at].widened = Some(world.simulation.now());
+                return;
+            }
+        }
     }
 
     /// Pauses a group for a while, and resumes it.

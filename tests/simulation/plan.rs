@@ -19,6 +19,8 @@ pub struct GroupPlan {
     pub types: Vec<String>,
     /// Whether it wants only events for which its condition holds.
     pub condition: Option<&'static str>,
+    /// When it is made to want every event.
+    pub widens: Option<Micros>,
     pub shards: u16,
     pub ordered: bool,
     pub concurrency: usize,
@@ -149,7 +151,7 @@ impl Plan {
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         self.named = 1.0;
         for group in &mut self.groups {
-            group.born = None;
+            (group.born, group.widens) = (None, None);
         }
     }
 }
@@ -186,6 +188,7 @@ impl GroupPlan {
             drains,
             born,
             condition: dice.chance(0.3).then_some(CONDITION),
+            widens: dice.chance(0.4).then(|| (dice.share() * faults_until as f64) as Micros),
         }
     }
 }

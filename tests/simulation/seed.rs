@@ -54,6 +54,8 @@ fn world(seed: u64, options: Options) -> Rc<World> {
         name: GroupName::parse(&group.name).expect("a valid name"),
         filter: TypeFilter::new(&group.types, &[]).expect("valid patterns"),
         choosy: group.condition.is_some(),
+        widening: None,
+        widened: None,
         definition: None,
         created: 0,
         markers: Default::default(),

@@ -79,7 +79,7 @@ fn unfinished(world: &World) -> bool {
     let (groups, events) = (world.groups.borrow(), world.events.borrow());
     let wanted = |group: &GroupState, name: &EventName| {
         let known = world.id_of(name.as_str()).and_then(|id| events.get(&id));
-        known.is_some_and(|known| group.filter.matches(&known.type_))
+        known.is_some_and(|known| group.filter.matches(&known.type_) || group.wants(known))
     };
     groups.iter().filter(|group| group.definition.is_some()).any(|group| {
         world.present.borrow().iter().filter(|name| wanted(group, name)).any(|name| {

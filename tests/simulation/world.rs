@@ -64,6 +64,9 @@ pub struct GroupState {
     pub filter: TypeFilter,
     /// Whether it has a condition.
     pub choosy: bool,
+    /// Since when it may want every event, and since when it certainly does.
+    pub widening: Option<Micros>,
+    pub widened: Option<Micros>,
     /// None: not made yet.
     pub definition: Option<Definition>,
     pub created: Micros,
@@ -82,9 +85,16 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    /// Whether an event is one of those that it is to run.
+    /// Whether an event is one of those that it is to run: as it was made, or because it was emitted after it had been
+    /// made to want all.
     pub fn wants(&self, known: &Known) -> bool {
-        self.filter.matches(&known.type_) && (!self.choosy || known.n == Some(1))
+        let at_first = self.filter.matches(&known.type_) && (!self.choosy || known.n == Some(1));
+        at_first || self.widened.is_some_and(|widened| known.began >= widened)
+    }
+
+    /// Whether it may run an event.
+    pub fn may_want(&self, known: &Known) -> bool {
+        self.widening.is_some() || self.wants(known)
     }
 
     /// A shard's `through`, as a reader of the store sees it.
@@ -299,7 +309,7 @@ impl World {
                 self.complain(format!("{} runs at {now}, due {}, cancelled: {:?}", run.id, known.due, known.cancelled));
             }
             let group = &self.groups.borrow()[run.group];
-            if !group.wants(known) {
+            if !group.may_want(known) {
                 self.complain(format!("{} runs {}, which it does not want", group.name, run.id));
             }
         }
@@ -340,7 +350,9 @@ impl World {
         let markers = groups[group].markers.values().filter(|marker| whose(marker.owner.as_ref()) == whose(owner));
         let careful = markers.clone().any(|marker| marker.unclean > 1)
             || markers.flat_map(|marker| marker.open.values()).any(|open| open.suspect || open.started);
-        let places = if careful { 1 } else { self.plan.groups[group].concurrency };
+        // The halves of a batch wait for each other.
+        let plan = &self.plan.groups[group];
+        let places = if careful || plan.batch.is_some() { 1 } else { plan.concurrency };
         theirs.any(|run| run.shard == shard) || owners >= places
     }
 

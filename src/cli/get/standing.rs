@@ -4,13 +4,18 @@ use crate::bus::Place;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::{style, times};
-use crate::event::{EventName, Wanted};
+use crate::event::{Condition, Event, EventName, Judgement, Wanted};
 use crate::group::marker::Open;
 use crate::group::status::{self, Standing};
 use crate::group::{definition, letter};
 
-/// One line for each group.
-pub(super) async fn lines(place: &Place, name: &EventName, session: &Session) -> Result<Vec<String>, Failure> {
+/// One line for each group; without an event if it cannot be read.
+pub(super) async fn lines(
+    place: &Place,
+    name: &EventName,
+    event: Option<&Event>,
+    session: &Session,
+) -> Result<Vec<String>, Failure> {
     let groups = definition::names(&*place.store).await?;
     let width = groups.iter().map(|group| group.as_str().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
@@ -28,7 +33,7 @@ pub(super) async fn lines(place: &Place, name: &EventName, session: &Session) ->
                 let next = |open: &Open| {
                     open.next.map(|next| times::clock_text(next, session.world.now, &session.world.zone()))
                 };
-                said(&standing, name, next)
+                passed_over(&standing, event).unwrap_or_else(|| said(&standing, name, next))
             }
         };
         lines.push(format!("{group:<width$}  {}", style::escape(&state)));
@@ -39,6 +44,17 @@ pub(super) async fn lines(place: &Place, name: &EventName, session: &Session) ->
 /// The event's dead letter, if it has one that nobody has put back to work.
 fn letter_of<'a>(standing: &'a Standing, name: &EventName) -> Option<&'a String> {
     standing.letters.iter().rev().find(|letter| letter.starts_with(name.stem()))
+}
+
+/// What the group's condition says of an event that it does not want.
+fn passed_over(standing: &Standing, event: Option<&Event>) -> Option<String> {
+    let wants = standing.definition.as_ref()?.wants(&standing.group).ok()?;
+    let condition = wants.condition.as_ref().map(Condition::as_str)?;
+    match wants.judge(event?) {
+        Judgement::Wanted | Judgement::OtherType => None,
+        Judgement::DoesNotHold => Some(format!("not wanted: '{condition}' does not hold")),
+        Judgement::NoAnswer(why) => Some(format!("not wanted: '{condition}' has no answer: {why}")),
+    }
 }
 
 /// What became of an event that is not dead.

@@ -175,6 +175,11 @@ impl Worker {
             self.failure.get_or_insert(StoreError::new(crate::store::ErrorKind::Unfit, what));
             return;
         };
+        self.redefine(registered);
+    }
+
+    /// From now on the group is this.
+    pub(super) fn redefine(&mut self, registered: Registered) {
         if registered == self.registered {
             return;
         }
@@ -185,12 +190,17 @@ impl Worker {
         }
         let was = self.paused();
         match registered.definition.wants(&self.desk.group) {
-            Ok(wants) => self.desk.wants = Rc::new(wants),
+            Ok(wants) => {
+                self.desk.wants = Rc::new(wants);
+                self.desk.version = registered.version.clone();
+                self.desk.confirmed = Rc::default();
+            }
             Err(error) => {
                 self.failure.get_or_insert(error);
                 return;
             }
         }
+        self.pausing.set(registered.definition.paused.is_some());
         self.registered = registered;
         if was != self.paused() {
             self.report(Fact::Paused { paused: self.paused() });
@@ -220,6 +230,9 @@ impl Worker {
         let succeeded = ran.report().is_some_and(Report::succeeded);
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
         let passed_over = matches!(ran, Ran::PassedOver(_));
+        if let Ran::Redefined(registered) = &ran {
+            self.redefine(registered.clone());
+        }
         if let Ran::PassedOver(why) = &ran {
             self.pass_over(number, epoch, name, why.as_deref());
         }

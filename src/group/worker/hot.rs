@@ -67,6 +67,9 @@ impl Worker {
         // From when it was asked for, so that nothing waits for a listing besides its own; a slow one rests as long.
         self.hot_at = (self.hot_begun + self.hot_pause).max(now + (now - self.hot_begun));
         let Some(Hot { names, cut, sights, besides, poll }) = answer else { return };
+        if !names.is_empty() {
+            self.listed_at = now;
+        }
         self.polled = self.polled.max(poll);
         self.scheduled_seen(besides.as_ref().map(|besides| besides.scheduled), now);
         if let Some(besides) = besides {
@@ -137,7 +140,7 @@ impl Worker {
         }
         // With a W of the beginning of time it lets nothing pass: the next look does.
         let survey = Survey::new(EventTime::MIN, names, false);
-        self.take(at, *marker, version, Looked { whole: false, survey, sights: Sights::default() });
+        self.take(at, *marker, version, Looked { whole: false, survey, sights: Sights::default(), redefined: None });
     }
 
     /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.

@@ -113,10 +113,16 @@ impl Worker {
         let at = usize::from(number);
         self.shards[at].looking = false;
         let now = self.now();
-        let Some(looked) = self.answer(looked) else {
+        let Some(mut looked) = self.answer(looked) else {
             self.shards[at].look_at = now + Duration::from_secs(1);
             return;
         };
+        if let Some(registered) = looked.redefined.take() {
+            self.shards[at].look_at = now;
+            self.redefine(registered);
+            return;
+        }
+        self.listed_at = now;
         self.see(at, looked.sights.clone());
         let confirm = self.settings.ordered;
         let warm = self.warm(&looked.sights);

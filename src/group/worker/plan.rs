@@ -166,15 +166,18 @@ impl Worker {
         }
         let (number, epoch) = (shard.number, shard.marker.epoch);
         let task = Task {
-            place: self.desk.place.clone(),
-            group: self.desk.group.clone(),
-            wants: Rc::clone(&self.desk.wants),
+            desk: self.desk.clone(),
+            listed_at: self.listed_at,
             handler: Rc::clone(&self.handler),
             epoch,
             max_attempts: self.settings.retry.max_attempts,
             max_event_bytes: self.settings.max_event_bytes,
             url: self.settings.url.clone(),
-            tenure: run::Tenure { lease: self.settings.lease, commit_sent: Rc::clone(&shard.tenure) },
+            tenure: run::Tenure {
+                lease: self.settings.lease,
+                commit_sent: Rc::clone(&shard.tenure),
+                pausing: Rc::clone(&self.pausing),
+            },
         };
         let (name, attempt) = (launch.name.clone(), launch.attempt);
         let running = Abortable::new(async move { run::run(task, launch).await }, registration);
