@@ -12,7 +12,8 @@ use crate::group::definition::{self, Definition, Paused};
 /// Change what a group wants
 ///
 /// What is not given stays: -t replaces the wanted types, --not the unwanted ones (--not '' none at all), --where the
-/// condition (--where '' none at all). Events that were passed over stay passed over: see evbus group reset.
+/// condition (--where '' none at all). It holds for all that is emitted from then on, whoever works for the group; events
+/// that were passed over before stay passed over: see evbus group reset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
