@@ -807,7 +807,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__init)
-            opts="-h --shared --max-event --config --help"
+            opts="-h --shared --max-event --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -818,6 +818,10 @@ _evbus() {
                     return 0
                     ;;
                 --max-event)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bus)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

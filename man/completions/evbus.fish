@@ -45,6 +45,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "check" -d 'Check the co
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "completions" -d 'Print what a shell needs to complete evbus\'s verbs and options'
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l shared -d 'Let this Unix group write, whatever anybody\'s umask: a name, a number, or \'group\' for the folder\'s own' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l max-event -d 'The largest event, for good [default: 1MiB]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand init" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand init" -s h -l help -d 'Print help'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s f -d 'Add a string field to the data' -r
@@ -144,7 +145,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand ls" -l until -d 'Up to this 
 complete -c evbus -n "__fish_evbus_using_subcommand ls" -s n -l limit -d 'At most so many, the newest; 0: all' -r
 complete -c evbus -n "__fish_evbus_using_subcommand ls" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand ls" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
-complete -c evbus -n "__fish_evbus_using_subcommand ls" -l scheduled -d 'Events that wait for their time, the next first; --since and --until then say when they are due'
+complete -c evbus -n "__fish_evbus_using_subcommand ls" -l scheduled -d 'Events that wait for their time, the next first; --since and --until then say when they are due, as --at and --delay of emit do'
 complete -c evbus -n "__fish_evbus_using_subcommand ls" -l json -d 'Print each event\'s JSON document, one a line'
 complete -c evbus -n "__fish_evbus_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand get" -l field -d 'Print only this field, such as data.path or data.items.0: a string without its quotes' -r

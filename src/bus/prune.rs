@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Place, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
+use crate::group::marker::Stem;
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
@@ -37,7 +38,7 @@ pub struct Holder {
     pub open: u64,
     /// How many of them it has not passed yet, those that it holds open too.
     pub held: u64,
-    /// How many of those it wants, as far as their names tell.
+    /// How many of those it has still to run, as far as their names tell.
     pub wanted: u64,
 }
 
@@ -63,6 +64,8 @@ struct Need {
     through: Position,
     /// And these.
     open: BTreeSet<EventName>,
+    /// What it is done with, though that cannot be passed yet.
+    done: BTreeSet<Stem>,
     /// What it wants; none if that cannot be read.
     filter: Option<TypeFilter>,
 }
@@ -78,8 +81,10 @@ impl Need {
             Holder { group: self.group.clone(), through: self.through.to_string(), open: 0, held: 0, wanted: 0 };
         for name in stay.iter().filter(|name| !self.allows(name)) {
             let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != Wanted::No;
-            holder.open += u64::from(self.open.contains(name));
-            holder.wanted += u64::from(self.open.contains(name) || self.filter.as_ref().is_none_or(wants));
+            let open = self.open.contains(name);
+            let waits = !self.done.contains(name.stem()) && self.filter.as_ref().is_none_or(wants);
+            holder.open += u64::from(open);
+            holder.wanted += u64::from(open || waits);
             holder.held += 1;
         }
         holder
@@ -160,15 +165,20 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
         // A reset may be folded into its marker between the two reads, or come between them: so read it twice.
         let mut asked = request::pending(place, &group).await?;
         let (mut through, mut open) = (Position::Time(EventTime::MAX), BTreeSet::new());
+        let mut done = BTreeSet::new();
         for shard in 0..registered.definition.shards {
             let (marker, _) = read_marker(place, &group, shard, &registered.definition).await?;
             open.extend(marker.open.into_keys());
+            done.extend(marker.done);
             through = through.min(marker.through);
         }
         asked.extend(request::pending(place, &group).await?);
         for asked in asked {
             match asked.request {
-                Some(request::Request::Reset { to }) => through = through.min(to),
+                Some(request::Request::Reset { to }) => {
+                    through = through.min(to);
+                    done.clear();
+                }
                 Some(request::Request::Redrive { event, .. }) => {
                     open.insert(event);
                 }
@@ -176,7 +186,7 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
             }
         }
         let filter = registered.definition.filter(&group).ok();
-        needs.push(Need { group, through, open, filter });
+        needs.push(Need { group, through, open, done, filter });
     }
     Ok(needs)
 }

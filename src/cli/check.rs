@@ -164,8 +164,12 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
                 .map_err(|failure| failure.after(&format!("watcher '{}'", watcher.name)))?;
         }
         opened?;
-        let differs = plans.iter().any(|plan| matches!(plan.group, GroupState::Differs(..)));
-        Ok(if differs { Code::Usage } else { Code::Done })
+        let refused = |plan: &Plan<'_>| match plan.group {
+            GroupState::Differs(..) => true,
+            GroupState::New(n) => n > 0 && plan.watcher.from.is_none(),
+            GroupState::Agrees(_) | GroupState::Unknown => false,
+        };
+        Ok(if plans.iter().any(refused) { Code::Usage } else { Code::Done })
     })
 }
 

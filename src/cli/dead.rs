@@ -26,6 +26,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    #[command(alias = "list")]
     Ls(show::LsArgs),
     Show(show::ShowArgs),
     Redrive(act::RedriveArgs),

@@ -131,7 +131,8 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
                 let sent = maker.send(&mut emitter, std::slice::from_ref(&draft)).await;
                 let receipts = sent.map_err(|error| cannot_emit(error, &draft))?;
                 print(&mut Out::new(), args.print(), &[draft], &receipts)?;
-                if let Some(due) = maker.due.filter(|_| !args.quiet && output::notes_on_terminal()) {
+                let past = |due: &EventTime| *due <= session.world.now;
+                if let Some(due) = maker.due.filter(|due| !args.quiet && (past(due) || output::notes_on_terminal())) {
                     output::note(&waits(due, &session.world));
                 }
                 Ok(Code::Done)

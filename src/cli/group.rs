@@ -31,6 +31,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    #[command(alias = "list")]
     Ls(list::Args),
     Create(create::Args),
     Set(set::Args),

@@ -27,7 +27,7 @@ Examples:
   evbus init                    # the bus that --bus, EVBUS_URL or the config names")]
 pub(super) struct Args {
     /// Where: a path with a '/', s3://bucket/prefix, or a name from [buses.NAME] in the config
-    #[arg(value_name = "BUS")]
+    #[arg(id = "place", value_name = "BUS")]
     bus: Option<OsString>,
     /// Let this Unix group write, whatever anybody's umask: a name, a number, or 'group' for the folder's own
     #[arg(long, value_name = "GROUP")]

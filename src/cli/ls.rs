@@ -44,7 +44,8 @@ pub(super) struct Args {
     /// At most so many, the newest; 0: all
     #[arg(short = 'n', long, value_name = "N", default_value_t = PAGE)]
     limit: usize,
-    /// Events that wait for their time, the next first; --since and --until then say when they are due
+    /// Events that wait for their time, the next first; --since and --until then say when they are due, as --at and
+    /// --delay of emit do
     #[arg(long)]
     scheduled: bool,
     /// Print each event's JSON document, one a line
@@ -107,9 +108,19 @@ pub(super) fn time_of(option: &str, text: &str, world: &World) -> Result<EventTi
     time.map_err(|error| Failure::from(error).after(option))
 }
 
+/// A time to come that an option names, as `emit` takes it: a duration is from now.
+fn due_of(option: &str, text: &str, world: &World) -> Result<EventTime, Failure> {
+    if let Ok(delay) = times::parse_duration(text) {
+        return Ok(world.now.plus(delay));
+    }
+    let time = times::parse_coming(text, world.now, &world.zone());
+    time.map_err(|error| Failure::from(error).after(option).help("a duration, 3h, is from now"))
+}
+
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    let read = if args.scheduled { due_of } else { time_of };
     let time =
-        |option, text: &Option<String>| text.as_deref().map(|text| time_of(option, text, &session.world)).transpose();
+        |option, text: &Option<String>| text.as_deref().map(|text| read(option, text, &session.world)).transpose();
     let since = time("--since", &args.since)?.unwrap_or(EventTime::MIN);
     let until = time("--until", &args.until)?.unwrap_or(EventTime::MAX);
     if since > until {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod advice;
 mod cancel;
 mod check;
 pub mod completions;
@@ -64,6 +65,7 @@ enum Verb {
     Watch(Box<watch::Args>),
     Drain(Box<drain::Args>),
     Tail(tail::Args),
+    #[command(alias = "list")]
     Ls(ls::Args),
     Get(get::Args),
     Cancel(cancel::Args),

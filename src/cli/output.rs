@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
 
-use super::style;
+use super::{advice, style};
 
 /// Buffered stdout; an error is the caller's to pass on, a closed pipe ends evbus in order.
 pub(super) struct Out {
@@ -56,7 +56,7 @@ pub(super) fn notes_on_terminal() -> bool {
 
 /// A line on stderr. There is nobody to tell where that fails.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", advice::complete(line));
 }
 
 /// Text on stderr as it is.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::advice;
 use super::exit::Code;
 use super::failure::Failure;
 use super::group;
@@ -87,7 +88,7 @@ fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
         }))?;
     } else {
         for line in lines(report, dry_run) {
-            out.line(&line)?;
+            out.line(&advice::complete(&line))?;
         }
     }
     Ok(out.flush().map(|()| Code::Done)?)
@@ -116,7 +117,7 @@ fn holding(holder: &Holder) -> String {
     let held = style::thousands(*held);
     if *wanted == 0 {
         let next = "its next watch or drain passes them";
-        return format!("  {group}: {held} that it does not want; {next}   evbus drain, or evbus group rm {group}");
+        return format!("  {group}: {held} that it has done or does not want; {next}   or: evbus group rm {group}");
     }
     let open = if *open == 0 { String::new() } else { format!(", {} of them open", style::thousands(*open)) };
     let through = &holder.through.get(..15).unwrap_or(&holder.through);
@@ -151,7 +152,7 @@ mod tests {
                 "2 events old enough, but not passed by every group yet:",
                 "  loader: 2 (none yet)   evbus status loader",
                 "  mail: 1 (done up to 20261123T021530, 1 of them open)   evbus status mail",
-                "  crm: 1 that it does not want; its next watch or drain passes them   evbus drain, or evbus group rm crm",
+                "  crm: 1 that it has done or does not want; its next watch or drain passes them   or: evbus group rm crm",
             ]
         );
     }

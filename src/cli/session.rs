@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::failure::Failure;
-use super::output;
+use super::{advice, output};
 use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Location, Origin, World};
@@ -54,6 +54,9 @@ impl Opened {
 
 impl Session {
     pub(super) fn new(args: BusArgs) -> Self {
+        if let Some(bus) = &args.bus {
+            advice::about(&bus.to_string_lossy());
+        }
         Self { args, world: World::from_process(), clock: Rc::new(SystemClock) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::advice;
 use super::exit::Code;
 use super::failure::Failure;
 use super::group;
@@ -116,7 +117,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         } else if args.prom {
             out.text(&prometheus::text(&report))?;
         } else {
-            out.text(&text::text(&report, &session.world.zone()))?;
+            out.text(&advice::complete(&text::text(&report, &session.world.zone())))?;
             if args.cost {
                 out.text(&text::costs(&report))?;
             }

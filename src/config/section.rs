@@ -194,7 +194,11 @@ impl<'a> Field<'a> {
     pub(super) fn items(&self) -> Result<Vec<Item<'a>>, ConfigError> {
         let DeValue::Array(array) = self.value.get_ref() else {
             let example = match self.value.get_ref() {
-                DeValue::String(text) => format!("an array of strings: [\"{}\"]", text.escape_debug()),
+                DeValue::String(text) => {
+                    let words: Vec<String> =
+                        text.split(' ').map(|word| format!("\"{}\"", word.escape_debug())).collect();
+                    format!("an array of strings: [{}]", words.join(", "))
+                }
                 _ => "an array of strings: [\"…\"]".to_owned(),
             };
             return Err(self.mistyped(&example));

@@ -246,7 +246,7 @@ fn a_watcher_needs_exactly_one_command() {
         ("command = ['']", format!("2: 'command' in [watchers.w]: is empty {cure}")),
         (
             "command = 'ls -l'",
-            "2: 'command' in [watchers.w]: must be an array of strings: [\"ls -l\"], not a string".to_owned(),
+            "2: 'command' in [watchers.w]: must be an array of strings: [\"ls\", \"-l\"], not a string".to_owned(),
         ),
         ("shell = ' '", "2: 'shell' in [watchers.w]: is empty (write shell = \"PROGRAM ARG | …\")".to_owned()),
         ("shell = ['ls']", "2: 'shell' in [watchers.w]: must be a string in quotes, not this array".to_owned()),

@@ -122,7 +122,7 @@ impl Standing {
     /// The state in one word; `process` tells of an owner whether it is known to be gone.
     pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> State {
         let full = |marker: &Marker| marker.open.len() >= Bounds::default().places();
-        let works = self.owners.iter().any(|owned| process(&owned.owner) == Process::MayLive);
+        let works = self.owners.iter().any(|owned| process(&owned.owner) != Process::Gone);
         match &self.definition {
             _ if self.damage.is_some() => State::Damaged,
             Some(Definition { paused: Some(_), .. }) => State::Paused,
@@ -132,6 +132,15 @@ impl Standing {
             _ if works => State::Working,
             _ => State::Waiting,
         }
+    }
+
+    /// The events that its owners run, or are about to, the oldest first, and who that is.
+    pub fn running(&self) -> impl Iterator<Item = (&EventName, &Owner)> {
+        self.owners.iter().flat_map(|Owned { shard, owner }| {
+            let open = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.open);
+            let runs = open.filter(|(_, open)| open.next.is_none() && open.dead.is_none());
+            runs.map(move |(name, _)| (name, owner))
+        })
     }
 
     /// Whether the group has still to do with an event, and why not else.
@@ -385,6 +394,7 @@ mod tests {
         };
         group.owners.push(Owned { shard: 0, owner });
         assert_eq!(group.state(&lag, lives), State::Working);
+        assert_eq!(group.state(&lag, |_| Process::Lives), State::Working);
         assert_eq!(group.state(&lag, gone), State::Waiting);
         group.letters.push("letter".to_owned());
         assert_eq!(group.state(&lag, lives), State::Failing);

@@ -47,8 +47,13 @@ fn search_path(name: &str, base: &Path, search: &OsStr) -> Result<PathBuf, Strin
             Err(flaw) => denied = denied.or_else(|| Some(flaw.sentence(name, &file))),
         }
     }
-    Err(denied
-        .unwrap_or_else(|| format!("handler '{name}' not found in PATH (help: name it by its path, or extend PATH)")))
+    let cure = match name.split_once(' ') {
+        Some((program, _)) => {
+            format!("program and arguments are words of their own, {program} …; a line is for --shell")
+        }
+        None => "name it by its path, or extend PATH".to_owned(),
+    };
+    Err(denied.unwrap_or_else(|| format!("handler '{name}' not found in PATH (help: {cure})")))
 }
 
 /// What keeps a file from being run.

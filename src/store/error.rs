@@ -60,7 +60,7 @@ impl StoreError {
         match errno {
             Errno::NOTDIR => error.with_help(format!("a file stands where a folder should be: ls -la {path}")),
             Errno::ACCESS | Errno::PERM => {
-                error.with_help("evbus doctor tells what this user may not do, and the cure")
+                error.with_help("ls -ld shows who may write there; evbus doctor tells more of a bus")
             }
             Errno::ROFS => error.with_help("the file system is read-only: remount it, or name another bus"),
             Errno::NOSPC | Errno::DQUOT => error.with_help("make room on the disk, or: evbus prune --keep 7d"),

@@ -12,6 +12,11 @@ fn flags_that_do_not_exist_and_verbs_that_do_not_are_one_line() {
     home.run(&["emit", "t", "--sauce", "x"]).exits(2).says("--sauce", "--source");
     home.run(&["emitt", "t"]).exits(2).says("emitt", "emit");
     home.run(&["watch", "-g", "g", "./handler"]).exits(2).says("a command comes after '--'", "-- ./handler");
+    home.file("order.log", "");
+    home.run(&["watch", "-g", "g", "-t", "order.csv", "order.log", "--", "cat"]).exits(2).says("order.log", "quote it");
+    home.run(&["drain", "-g", "g", "--", "echo hi"]).exits(2).says("'echo hi' not found", "--shell");
+    home.run(&["drain", "-g", "g", "--poll", "0s", "--", "cat"]).exits(2).says("--poll 0s", "--poll 5s");
+    home.run(&["drain", "-g", "g", "--dead-on", "300", "--", "cat"]).exits(2).says("--dead-on 300", "");
     home.run(&["watch", "--", "cat"]).exits(2).says("a command needs a group", "-g GROUP");
 }
 

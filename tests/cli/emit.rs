@@ -141,6 +141,9 @@ fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
     home.run(&["cancel", "one"]).exits(1).says("may mean 2 events", "--source");
     assert_eq!(home.run(&["ls", "--scheduled", "--until", "2998-12-31"]).exits(0).out, "");
     assert_eq!(home.run(&["ls", "--scheduled", "--since", "2998-12-31"]).exits(0).lines().len(), 2);
+    home.run(&["emit", "t", "--delay", "2h", "--id", "soon"]).exits(0);
+    assert_eq!(home.run(&["ls", "--scheduled", "--until", "3h"]).exits(0).lines().len(), 1, "in three hours, not ago");
+    home.run(&["cancel", "soon"]).exits(0);
     let ran = home.run(&["cancel", "none", "one", "--source", "//a"]).exits(1);
     assert_eq!((ran.out.as_str(), ran.err.contains("no event 'none' waits")), ("cancelled one\n", true), "{}", ran.err);
     home.run(&["cancel", "one"]).exits(0);
@@ -158,5 +161,7 @@ fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
     assert_eq!((home.run(&["ls", "--scheduled"]).exits(0).out.as_str(), home.events().len()), ("", 1));
     home.run(&["get", &soon]).exits(0);
     home.run(&["cancel", &soon]).exits(1).says("waits", "");
+    let past = home.run(&["emit", "t", "--at", "2020-01-01"]).exits(0);
+    assert!(past.err.contains("2020-01-01 00:00 has passed: it came at once"), "{}", past.err);
     home.run(&["emit", "t", "--at", "tomorrow"]).exits(2).says("is not a time to come (write 02:00,", "--delay");
 }

@@ -102,3 +102,50 @@ fn what_prometheus_reads_follows_its_conventions() {
     assert!(names.contains("evbus_events"), "{text}");
     assert!(text.contains("{group=\"a\"} 3\n"), "three dead letters: {text}");
 }
+
+#[test]
+fn what_runs_is_shown_with_who_runs_it() {
+    let home = Home::new();
+    let id = home.emit_many("t", 1).remove(0);
+    let mut watch =
+        home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", "touch runs; read forever <gate"]);
+    let made = home.command("mkfifo").arg("gate").status().unwrap();
+    assert!(made.success());
+    until("the handler runs", || home.path().join("runs").exists());
+    until("its worker has said so", || home.run(&["status"]).exits(0).out.contains(&format!("g: runs {id}, ")));
+    let status = home.run(&["status"]).exits(0).out;
+    let row = status.lines().find(|line| line.starts_with("g ")).unwrap();
+    let owner = format!(":{}", watch.id());
+    assert!(row.contains("working") && row.ends_with(&owner), "{status}");
+    // A second pause keeps the reason of the first.
+    home.run(&["group", "pause", "g", "--why", "db restore"]).exits(0);
+    home.run(&["group", "pause", "g"]).exits(0);
+    assert!(home.run(&["status"]).exits(0).out.contains("(db restore)"));
+    std::fs::write(home.path().join("gate"), "go\n").unwrap();
+    signal(&watch, "TERM");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn advice_is_about_the_bus_that_was_named() {
+    let home = Home::new();
+    let bus = home.path().join("other").display().to_string();
+    home.run(&["init", "--bus", &bus]).exits(0);
+    home.run(&["--bus", &bus, "group", "create", "g", "--from", "earliest"]).exits(0);
+    home.run(&["--bus", &bus, "emit", "t"]).exits(0);
+    let status = home.run(&["status", "--bus", &bus]).exits(0).out;
+    assert!(status.contains(&format!("evbus --bus {bus} drain -g g -- CMD, or evbus --bus {bus} watch")), "{status}");
+    home.run(&["get", "none", "--bus", &bus]).exits(1).says("no event", &format!("evbus --bus {bus} ls"));
+}
+
+#[test]
+fn check_refuses_what_drain_would_refuse() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    home.file("evbus.toml", "[watchers.a]\ncommand = ['true']\n");
+    assert!(home.run(&["check"]).exits(2).out.contains("it needs from = \"earliest\""));
+    home.run(&["drain"]).exits(2);
+    home.file("evbus.toml", "[watchers.a]\ncommand = ['true']\nfrom = 'earliest'\n");
+    home.run(&["check"]).exits(0);
+    home.run(&["drain"]).exits(0);
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pick;
+use crate::cli::advice;
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
@@ -149,7 +150,7 @@ pub(super) async fn show(args: &ShowArgs, session: &Session, opened: &Opened) ->
         if place > 0 {
             out.line("")?;
         }
-        out.text(&sheet(&standing.group, name, letter.as_ref(), session))?;
+        out.text(&advice::complete(&sheet(&standing.group, name, letter.as_ref(), session)))?;
     }
     Ok(out.flush().map(|()| Code::Done)?)
 }

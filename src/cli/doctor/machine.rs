@@ -44,7 +44,10 @@ pub(super) fn permissions(path: &Path, settings: Option<&Settings>) -> Vec<Findi
     let refused: Vec<&str> = FOLDERS.into_iter().filter(|folder| !may_write(&path.join(folder))).collect();
     if let Some(first) = refused.first() {
         let shown = path.join(first);
-        let cure = format!("ls -ld {}; or share the bus: evbus init --shared GROUP", shown.display());
+        let cure = format!(
+            "ls -ld {} shows who may; for several users make a bus with: evbus init --shared GROUP BUS",
+            shown.display()
+        );
         return vec![Finding::fail("writing", format!("{} may not write to {}", user(), shown.display())).cure(cure)];
     }
     let Ok(owner) = std::fs::metadata(path).map(|metadata| metadata.uid()) else { return Vec::new() };

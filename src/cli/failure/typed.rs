@@ -9,7 +9,7 @@ use super::Failure;
 use crate::cli::exit::Code;
 
 /// What people who know other tools type first, and what it is here.
-const OTHER_WORDS: [(&[&str], &str); 13] = [
+const OTHER_WORDS: [(&[&str], &str); 12] = [
     (&["pause", "stop"], "evbus group pause GROUP"),
     (&["resume", "unpause", "continue"], "evbus group resume GROUP"),
     (&["create", "add"], "evbus group create GROUP -t 'PATTERN'"),
@@ -20,7 +20,6 @@ const OTHER_WORDS: [(&[&str], &str); 13] = [
     (&["redrive", "retry", "requeue"], "evbus dead redrive GROUP ID, or --all"),
     (&["publish", "pub", "send", "push", "put", "post"], "evbus emit TYPE [DATA]"),
     (&["subscribe", "sub", "consume", "listen", "run"], "evbus watch -g GROUP -t 'PATTERN' -- CMD"),
-    (&["list", "events"], "evbus ls"),
     (&["show", "cat", "read"], "evbus get ID, or evbus dead show GROUP"),
     (&["clean", "cleanup", "gc", "purge"], "evbus prune --keep 7d"),
 ];
@@ -38,7 +37,8 @@ impl Failure {
             }
             _ => {}
         }
-        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+        // What clap says of '--' would make an operand of a misspelt flag.
+        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).filter(|tip| !tip.contains("'-- "));
         let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
         let help = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
         let refused = Self { help, ..Self::usage(first_paragraph(&text)) };
@@ -74,6 +74,12 @@ fn in_our_words(error: &clap::Error, refused: Failure) -> Failure {
         ErrorKind::UnknownArgument if looks_negative(argument) => Failure::usage(format!(
             "unexpected '{argument}': a value may not begin with '-' (durations, counts and times have no sign)"
         )),
+        ErrorKind::UnknownArgument if argument.contains('*') => {
+            refused.help(format!("a pattern is given with -t: -t '{argument}'"))
+        }
+        ErrorKind::UnknownArgument if is_emit(error) && ["--type", "-t", "--data"].contains(&argument) => {
+            refused.help("type and data stand by themselves: evbus emit TYPE [DATA]")
+        }
         ErrorKind::ValueValidation if error.source().is_some_and(|source| source.is::<ParseIntError>()) => {
             let value = named(ContextKind::InvalidValue).unwrap_or_default();
             let flag = argument.split(' ').next().unwrap_or_default();
@@ -85,6 +91,10 @@ fn in_our_words(error: &clap::Error, refused: Failure) -> Failure {
         }
         _ => refused,
     }
+}
+
+fn is_emit(error: &clap::Error) -> bool {
+    error.render().to_string().contains("evbus emit")
 }
 
 fn looks_negative(argument: &str) -> bool {
@@ -113,6 +123,10 @@ mod tests {
         is("publish x", "evbus emit TYPE [DATA]");
         is("version", "evbus --version");
         is("statsu", "a similar subcommand exists: 'status'");
+        is("emit --type a", "type and data stand by themselves: evbus emit TYPE [DATA]");
+        is("emit a --data {}", "type and data stand by themselves: evbus emit TYPE [DATA]");
+        is("ls a.*", "a pattern is given with -t: -t 'a.*'");
+        assert!(refused("status --watch").1.unwrap().starts_with("usage: evbus status"));
         assert_eq!(refused("pause mail").0, "there is no verb 'pause'");
     }
 

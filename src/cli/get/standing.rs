@@ -73,7 +73,11 @@ fn said(standing: &Standing, name: &EventName, next: impl Fn(&Open) -> Option<St
             format!("retrying after {}: {why}{next}", style::plural(u64::from(open.attempts), "attempt"))
         }
         Some(Open { letter: Some(_), .. }) => "waiting: redriven".to_owned(),
-        Some(_) => "running, or about to".to_owned(),
+        Some(_) => {
+            let by = standing.running().find(|(running, _)| *running == name);
+            let by = by.map_or_else(String::new, |(_, owner)| format!(", on {}:{}", owner.host, owner.pid));
+            format!("running, or about to{by}")
+        }
         None if standing.lacks(name) && paused => "waiting: the group is paused".to_owned(),
         None if standing.lacks(name) => "waiting".to_owned(),
         None if started_behind => "not reached: the group started behind it".to_owned(),

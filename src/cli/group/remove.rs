@@ -18,7 +18,8 @@ use crate::store::List;
 
 /// Remove a group, its progress and its dead letters
 ///
-/// Events stay. A group that a worker is working for is not removed.
+/// Events stay. A group that a worker has events of is not removed; a watch that waits for its next event ends when it
+/// hears of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

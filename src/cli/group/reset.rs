@@ -17,7 +17,8 @@ use crate::store::{ErrorKind, Swap};
 
 /// Process again everything after a time, and nothing before it
 ///
-/// Running handlers are not stopped. Dead letters stay. A marker that cannot be read is written anew.
+/// A worker drops what it runs, which ends those handlers at once, and goes on from there. Dead letters stay. A marker that
+/// cannot be read is written anew.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -70,13 +71,15 @@ async fn consequence(
     let since = match start {
         definition::Start::Earliest => EventTime::MIN,
         definition::Start::At(time) => time,
-        definition::Start::Now => return Ok(format!("lets '{group}' skip everything stored so far")),
+        definition::Start::Now => {
+            return Ok(format!("lets '{group}' skip everything stored so far, and ends what it runs just now"));
+        }
     };
     // Where the filter is what cannot be read, the count is left out.
     let filter = definition.filter(group)?;
     let (count, _) = read::count(&*opened.place().store, &Range { since, until: EventTime::MAX, filter }).await?;
     let (count, from) = (style::plural(count, "stored event"), shown(start, session));
-    Ok(format!("lets '{group}' process {count} from {from} on, done or not"))
+    Ok(format!("lets '{group}' process {count} from {from} on, done or not, and ends what it runs just now"))
 }
 
 /// A start for people.

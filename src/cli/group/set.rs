@@ -98,7 +98,8 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     let name = &args.name;
     output::note(&match changed {
         true => format!(
-            "'{name}' wants {} from where it stands; evbus group reset {name} --to TIME goes back",
+            "'{name}' wants {} from where it stands (evbus group reset {name} --to TIME goes back); a watcher that says \
+             otherwise, by its flags or its config, will not start again",
             wanted(&now)
         ),
         false => format!("'{name}' wants {} already", wanted(&now)),
@@ -121,11 +122,16 @@ pub(super) async fn pause(args: &PauseArgs, opened: &Opened) -> Result<Code, Fai
     let since = opened.place().clock.now();
     change(opened, &args.name, |definition| {
         let since = definition.paused.as_ref().map_or(since, |paused| paused.since);
-        definition.paused = Some(Paused { since, why: args.why.clone() });
+        let before = definition.paused.as_ref().and_then(|paused| paused.why.clone());
+        definition.paused = Some(Paused { since, why: args.why.clone().or(before) });
         Ok(())
     })
     .await?;
-    output::note(&format!("'{}' is paused: its workers start nothing; evbus group resume {}", args.name, args.name));
+    let poll = opened.place().store.profile().poll.1.as_secs();
+    output::note(&format!(
+        "'{0}' is paused: within a poll ({poll}s) its workers start nothing more, and let end what runs; evbus group resume {0}",
+        args.name
+    ));
     Ok(Code::Done)
 }
 

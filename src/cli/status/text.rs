@@ -101,8 +101,14 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
             next.map_or_else(String::new, |next| format!("; next {}", times::clock_text(next, report.now, zone)));
         (name, format!("{why}{next}"))
     });
+    let nobody = row.standing.owners.iter().all(|owned| process_of(&owned.owner) == Process::Gone);
     Some(match row.state {
-        State::Ok | State::Working => return None,
+        State::Ok => return None,
+        State::Working => {
+            let (name, owner) = row.standing.running().min_by_key(|(name, _)| name.time())?;
+            let (id, age) = (crate::cli::reporter::id_of(name), times::format_duration(report.now.since(name.time())));
+            format!("runs {id}, {age} old, on {}:{}   evbus get {id}", owner.host, owner.pid)
+        }
         State::Waiting => format!("nobody works on it   evbus drain -g {group} -- CMD, or evbus watch"),
         State::Paused => format!("paused   evbus group resume {group}"),
         State::Damaged => {
@@ -116,6 +122,10 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
                 "all {} open events have failed, nothing new is started{why}",
                 style::thousands(retrying.len() as u64)
             )
+        }
+        State::Failing if nobody && row.lag.events > 0 => {
+            let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
+            format!("nobody works on it{why}   evbus drain -g {group} -- CMD, or evbus watch")
         }
         State::Failing => match failing {
             Some((_, why)) if row.dead() > 0 => format!("{why}   evbus dead ls {group}"),

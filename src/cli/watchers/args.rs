@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::Ready;
 use crate::cli::failure::Failure;
@@ -11,6 +12,7 @@ use crate::cli::session::Session;
 use crate::cli::times;
 use crate::config::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::group::GroupName;
+use crate::group::definition::MOST_SHARDS;
 
 /// Flags of `watch` and `drain`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +36,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "START", requires = "group")]
     from: Option<String>,
     /// Into how many shards a new group is split, for good: so many workers can share it
-    #[arg(long, value_name = "N", requires = "group")]
+    #[arg(long, value_name = "N", requires = "group", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SHARDS)))]
     shards: Option<u16>,
     /// Handlers at a time
     #[arg(short = 'j', long, value_name = "N", requires = "group")]
@@ -89,6 +91,14 @@ pub(in crate::cli) struct RunArgs {
     command: Vec<String>,
 }
 
+/// A duration that must not be nothing.
+fn positive(option: &str, text: &str) -> Result<Duration, Failure> {
+    match times::parse_duration(text).map_err(|error| Failure::from(error).after(option))? {
+        Duration::ZERO => Err(Failure::usage(format!("{option} 0s is no time at all")).help(format!("{option} 5s"))),
+        duration => Ok(duration),
+    }
+}
+
 impl RunArgs {
     /// The watchers to run: the ad hoc one, or those of the config.
     pub(in crate::cli) fn watchers(&self, session: &Session, verb: &str) -> Result<Vec<Watcher>, Failure> {
@@ -98,7 +108,7 @@ impl RunArgs {
         };
         for watcher in &mut watchers {
             if let Some(poll) = &self.poll {
-                watcher.poll = Some(times::parse_duration(poll)?);
+                watcher.poll = Some(positive("--poll", poll)?);
             }
             if let Some(stop_timeout) = &self.stop_timeout {
                 watcher.stop_timeout = times::parse_duration(stop_timeout)?;
@@ -112,7 +122,11 @@ impl RunArgs {
         let group = GroupName::parse(group)?;
         if let Some(name) = self.names.first() {
             let what = format!("'{name}' is no option: a command comes after '--'");
-            return Err(Failure::usage(what).help(format!("evbus {verb} -g {group} … -- {}", self.names.join(" "))));
+            let eaten = !self.command.is_empty() && session.world.cwd.join(name).exists();
+            return Err(Failure::usage(what).help(match eaten {
+                true => format!("did the shell put '{name}' in the place of a pattern? quote it: -t 'order.*'"),
+                false => format!("evbus {verb} -g {group} … -- {}", self.names.join(" ")),
+            }));
         }
         let argv = match &self.shell {
             Some(line) => Watcher::shell_argv(line),
@@ -151,7 +165,7 @@ impl RunArgs {
             watcher.places().map_err(Failure::usage)?;
         }
         if let Some(timeout) = &self.timeout {
-            watcher.timeout = times::parse_duration(timeout)?;
+            watcher.timeout = positive("--timeout", timeout)?;
         }
         if let Some(backoff) = &self.backoff {
             (watcher.retry.min, watcher.retry.max) = times::parse_range(backoff)?;
@@ -161,6 +175,9 @@ impl RunArgs {
                 return Err(Failure::usage("--max-attempts 0 would run nothing").help("--max-attempts 1: no retry"));
             }
             watcher.retry.max_attempts = max_attempts;
+        }
+        if let Some(code) = self.dead_on.iter().find(|code| !(1..=255).contains(*code)) {
+            return Err(Failure::usage(format!("--dead-on {code} is not the exit code of a failure: 1 to 255")));
         }
         if !self.dead_on.is_empty() {
             watcher.retry.dead_on.clone_from(&self.dead_on);

@@ -4,6 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::failure::Failure;
+use crate::cli::output;
 use crate::group::worker::Stop;
 
 /// Turns signals into stop levels, for as long as the future is polled.
@@ -15,6 +16,9 @@ pub(in crate::cli) async fn on_signals(stop: watch::Sender<Stop>) -> Result<(), 
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+        }
+        if level == Stop::Starts && output::notes_on_terminal() {
+            output::note("stopping: what runs may end; once more ends it at once");
         }
         stop.send_replace(level);
     }
