@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use tracing::{error, info, warn};
 
+use super::watchers::wanted;
 use super::{output, style, times};
 use crate::clock::Clock;
 use crate::config::World;
@@ -61,7 +62,9 @@ impl Printer {
             Fact::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
             Fact::Done { .. } | Fact::DoneTogether { .. } => self.each,
             Fact::Ended => self.format == LogFormat::Json,
-            Fact::Took { .. } | Fact::GoesOn | Fact::Paused { .. } => !self.quiet || self.format == LogFormat::Json,
+            Fact::Took { .. } | Fact::GoesOn | Fact::Paused { .. } | Fact::Redefined { .. } => {
+                !self.quiet || self.format == LogFormat::Json
+            }
             _ => true,
         }
     }
@@ -106,6 +109,7 @@ impl Printer {
             Fact::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
             Fact::Careful => "a handler seems to kill its worker: one at a time until one has come back".to_owned(),
             Fact::Ended => "ended".to_owned(),
+            Fact::Redefined { wants } => format!("wants {} now", wanted(wants)),
             Fact::Paused { paused: true } => "paused".to_owned(),
             Fact::Paused { paused: false } => "resumed".to_owned(),
         }
@@ -161,6 +165,7 @@ impl Reporter for Printer {
             }
             Fact::Foreign { key } => warn!(event = "ignored", group, key, "{line}"),
             Fact::Careful => warn!(event = "careful", group, "{line}"),
+            Fact::Redefined { .. } => info!(event = "redefined", group, "{line}"),
             Fact::Paused { paused } => {
                 info!(event = if paused { "paused" } else { "resumed" }, group, "{line}");
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::GroupName;
 use super::marker::Owner;
-use crate::event::{EventName, EventTime};
+use crate::event::{EventName, EventTime, Wants};
 use crate::store::StoreError;
 
 /// Something that happened in a worker.
@@ -114,6 +114,11 @@ pub enum Fact<'a> {
     Careful,
     /// The worker has ended by an error, which is told otherwise.
     Ended,
+    /// The group wants something else since.
+    Redefined {
+        /// What.
+        wants: &'a Wants,
+    },
     /// The group was paused or resumed.
     Paused {
         /// Whether it is now.

@@ -60,6 +60,7 @@ fn a_running_worker_hears_of_a_pause_and_of_another_filter() {
     home.run(&["group", "set", "g", "-t", "b"]).exits(0);
     home.run(&["emit", "b"]).exits(0);
     until("what it wants now is run", || home.lines("seen") == ["a", "b"]);
+    assert!(home.lines("log").contains(&"g: wants 'b' now".to_owned()));
     home.run(&["emit", "a"]).exits(0);
     home.run(&["group", "pause", "g"]).exits(0);
     // It says so once it has heard; what comes after that waits.

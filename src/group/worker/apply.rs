@@ -191,6 +191,9 @@ impl Worker {
         let was = self.paused();
         match registered.definition.wants(&self.desk.group) {
             Ok(wants) => {
+                if wants != *self.desk.wants {
+                    self.report(Fact::Redefined { wants: &wants });
+                }
                 self.desk.wants = Rc::new(wants);
                 self.desk.version = registered.version.clone();
                 self.desk.confirmed = Rc::default();
