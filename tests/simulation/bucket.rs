@@ -10,7 +10,7 @@ use evbus::bus::emit::{Draft, Emitter};
 use evbus::clock::Fut;
 use evbus::group::polls::Polls;
 use evbus::group::worker::{Mode, Settings};
-use evbus::group::{GroupName, definition};
+use evbus::group::{Definition, GroupName, definition};
 use evbus::store::memory::{Contents, MemoryStore, Network, Operation, Route};
 use evbus::store::{Hints, object};
 
@@ -119,8 +119,19 @@ impl Bucket {
         assert_eq!(self.simulation.trouble(), None);
     }
 
-    /// One process with a worker for each group; what they have run.
+    /// One process with a worker for each group, which wants everything; what they have run.
     pub fn work(&self, user: &User, groups: &[&str], mode: &Mode) -> Rc<Notes> {
+        self.work_wanting(user, groups, mode, |_| {})
+    }
+
+    /// The same, for groups that want what `narrow` makes of it.
+    pub fn work_wanting(
+        &self,
+        user: &User,
+        groups: &[&str],
+        mode: &Mode,
+        narrow: impl Fn(&mut Definition) + Copy + 'static,
+    ) -> Rc<Notes> {
         let (notes, process) = (Rc::new(Notes::default()), self.simulation.process());
         let polls = (groups.len() > 1).then(Rc::<Polls>::default);
         let settings = Settings { concurrency: 16, ..Settings::new(mode.clone()) };
@@ -128,7 +139,8 @@ impl Bucket {
             let (place, name) = (user.place.clone(), GroupName::parse(group).unwrap());
             let (notes, settings, polls) = (Rc::clone(&notes), settings.clone(), polls.clone());
             self.simulation.spawn(&process, async move {
-                let made = group::of_everything(&*place.clock, 1);
+                let mut made = group::of_everything(&*place.clock, 1);
+                narrow(&mut made);
                 definition::create(&*place.store, &name, made).await.unwrap();
                 group::work(place, name, notes, settings, polls).await;
             });

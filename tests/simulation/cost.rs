@@ -74,3 +74,21 @@ fn a_backlog_costs_a_get_and_a_twentieth_of_a_request_for_each_event() {
     let others = user.sum() - EVENTS;
     assert!(user.of(Operation::Get) >= EVENTS && others <= EVENTS / 20, "{:?}", user.network.counts);
 }
+
+#[test]
+fn what_types_exclude_is_not_read_and_what_a_condition_excludes_is_read_once() {
+    const EVENTS: u64 = 2_000;
+    let bucket = Bucket::new(1);
+    bucket.emit(EVENTS / 100, 100);
+    let drain = Mode::Drain { wait: false, most: None, span: None };
+    let by_type = bucket.user();
+    let none = bucket.work_wanting(&by_type, &["one"], &drain, |group| group.types = vec!["no.such".to_owned()]);
+    let by_condition = bucket.user();
+    let neither =
+        bucket.work_wanting(&by_condition, &["two"], &drain, |group| group.condition = Some("1 > 2".to_owned()));
+    bucket.pass(120 * SECOND);
+    assert_eq!((none.runs(), neither.runs()), (0, 0));
+    assert!(by_type.sum() <= 40, "{:?}", by_type.network.counts);
+    let gets = by_condition.of(Operation::Get);
+    assert!((EVENTS..=EVENTS + EVENTS / 20).contains(&gets), "{:?}", by_condition.network.counts);
+}
