@@ -73,7 +73,9 @@ pub fn seaweedfs() -> &'static Server {
         for (flag, port) in flags.iter().zip(&ports) {
             line.push_str(&format!(" -{flag}={port}"));
         }
-        start(&line, ports[9])
+        // Its sockets are in /tmp, whatever it is told.
+        let sockets: Vec<String> = ports.iter().map(|port| format!("/tmp/seaweedfs-*-{port}.sock")).collect();
+        start(&line, ports[9], &sockets.join(" "))
     })
 }
 
@@ -87,7 +89,7 @@ pub fn ministack() -> &'static Server {
              STATE_DIR=\"$D/state\" {}",
             program("ministack").display()
         );
-        start(&line, port)
+        start(&line, port, "")
     })
 }
 
@@ -100,7 +102,7 @@ pub fn rclone() -> &'static Server {
             "mkdir \"$D/{BUCKET}\"; exec {} serve s3 --addr 127.0.0.1:{port} --config /dev/null \"$D\"",
             program("rclone").display()
         );
-        start(&line, port)
+        start(&line, port, "")
     })
 }
 
@@ -129,7 +131,7 @@ impl Restartable {
             self.port,
             program("ministack").display()
         );
-        self.server = Some(start(&line, self.port));
+        self.server = Some(start(&line, self.port, ""));
     }
 
     /// Kills it with -9, and waits until it is gone.
@@ -151,10 +153,11 @@ fn free_ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-fn start(line: &str, port: u16) -> Server {
+/// Runs a server in a folder of its own until this process ends; what it leaves elsewhere goes too.
+fn start(line: &str, port: u16, leaves: &str) -> Server {
     let script = format!(
-        "D=$(mktemp -d) || exit; cd \"$D\"; ( {line} ) >\"$D/log\" 2>&1 </dev/null & server=$!\n\
-         cat >/dev/null; kill -KILL $server; wait $server; cd /; rm -rf \"$D\""
+        "D=$(mktemp -d) || exit; export TMPDIR=\"$D\"; cd \"$D\"; ( {line} ) >\"$D/log\" 2>&1 </dev/null & server=$!\n\
+         cat >/dev/null; kill -KILL $server; wait $server; cd /; rm -rf \"$D\" {leaves}"
     );
     let shell = Command::new("sh")
         .args(["-c", &script])
