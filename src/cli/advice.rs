@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use super::style;
+
 /// What `--bus` was given, once it is known.
 static GIVEN: OnceLock<String> = OnceLock::new();
 
@@ -24,7 +26,7 @@ fn naming<'a>(text: &'a str, bus: &str) -> Cow<'a, str> {
     let mut parts = text.split("evbus ");
     let Some(first) = parts.next() else { return text.into() };
     let plain = bus.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-:".contains(&byte));
-    let bus = if plain { bus.to_owned() } else { format!("'{}'", bus.replace('\'', r"'\''")) };
+    let bus = if plain { bus.to_owned() } else { style::quoted(bus) };
     let mut named = first.to_owned();
     for part in parts {
         let verb = part.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();

@@ -73,6 +73,11 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
+/// A word of a command for a POSIX shell, in single quotes.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// `1 event`, `12,431 events`, `2 retries`, `3 matches`.
 pub fn plural(n: u64, noun: &str) -> String {
     let number = thousands(n);

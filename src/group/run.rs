@@ -172,7 +172,7 @@ pub(super) async fn mourn(
     ]);
     let (file, permit) = (EventFile::Make(name.to_string()), Permit::new(|| true));
     let report = on_dead.run(Job { event: Arc::from(bytes), file, vars, tried: false, permit }).await;
-    if report.outcome == Outcome::Exit(0) { Ok(()) } else { Err(report.why()) }
+    if report.succeeded() { Ok(()) } else { Err(report.why()) }
 }
 
 /// What a run means.

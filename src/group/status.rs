@@ -119,17 +119,21 @@ impl Standing {
         lowest.cloned().unwrap_or(Position::Time(EventTime::MAX))
     }
 
+    /// Whether somebody owns one of its shards who is not known to be gone, as `process` tells.
+    pub fn attended(&self, process: impl Fn(&Owner) -> Process) -> bool {
+        self.owners.iter().any(|owned| process(&owned.owner) != Process::Gone)
+    }
+
     /// The state in one word; `process` tells of an owner whether it is known to be gone.
     pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> State {
         let full = |marker: &Marker| marker.open.len() >= Bounds::default().places();
-        let works = self.owners.iter().any(|owned| process(&owned.owner) != Process::Gone);
         match &self.definition {
             _ if self.damage.is_some() => State::Damaged,
             Some(Definition { paused: Some(_), .. }) => State::Paused,
             _ if self.markers.iter().any(full) => State::Stalled,
             _ if !(self.letters.is_empty() && self.retrying().is_empty()) => State::Failing,
             _ if lag.events == 0 => State::Ok,
-            _ if works => State::Working,
+            _ if self.attended(process) => State::Working,
             _ => State::Waiting,
         }
     }

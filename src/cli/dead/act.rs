@@ -12,7 +12,6 @@ use crate::cli::session::Opened;
 use crate::cli::style;
 use crate::cli::watchers::process_of;
 use crate::event::TypeFilter;
-use crate::group::lease::Process;
 use crate::group::request::{self, Request};
 use crate::group::status::Standing;
 
@@ -82,8 +81,7 @@ pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code,
         return Ok(Code::Done);
     }
     let redriven = ask(place, &standing, &letters).await?;
-    let works = standing.owners.iter().any(|owned| process_of(&owned.owner) != Process::Gone);
-    let when = if works { "" } else { " as soon as a worker of the group runs" };
+    let when = if standing.attended(process_of) { "" } else { " as soon as a worker of the group runs" };
     output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
     Ok(Code::Done)
 }

@@ -42,7 +42,7 @@ impl Failure {
         let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
         let help = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
         let refused = Self { help, ..Self::usage(first_paragraph(&text)) };
-        in_our_words(&error, refused)
+        in_our_words(&error, &text, refused)
     }
 }
 
@@ -52,8 +52,8 @@ fn first_paragraph(text: &str) -> String {
     first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The same, said better where that can be told.
-fn in_our_words(error: &clap::Error, refused: Failure) -> Failure {
+/// The same, said better where that can be told; `text` is all that clap says.
+fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -77,7 +77,7 @@ fn in_our_words(error: &clap::Error, refused: Failure) -> Failure {
         ErrorKind::UnknownArgument if argument.contains('*') => {
             refused.help(format!("a pattern is given with -t: -t '{argument}'"))
         }
-        ErrorKind::UnknownArgument if is_emit(error) && ["--type", "-t", "--data"].contains(&argument) => {
+        ErrorKind::UnknownArgument if text.contains("evbus emit") && ["--type", "-t", "--data"].contains(&argument) => {
             refused.help("type and data stand by themselves: evbus emit TYPE [DATA]")
         }
         ErrorKind::ValueValidation if error.source().is_some_and(|source| source.is::<ParseIntError>()) => {
@@ -91,10 +91,6 @@ fn in_our_words(error: &clap::Error, refused: Failure) -> Failure {
         }
         _ => refused,
     }
-}
-
-fn is_emit(error: &clap::Error) -> bool {
-    error.render().to_string().contains("evbus emit")
 }
 
 fn looks_negative(argument: &str) -> bool {

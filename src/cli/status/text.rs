@@ -101,7 +101,6 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
             next.map_or_else(String::new, |next| format!("; next {}", times::clock_text(next, report.now, zone)));
         (name, format!("{why}{next}"))
     });
-    let nobody = row.standing.owners.iter().all(|owned| process_of(&owned.owner) == Process::Gone);
     Some(match row.state {
         State::Ok => return None,
         State::Working => {
@@ -123,7 +122,7 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
                 style::thousands(retrying.len() as u64)
             )
         }
-        State::Failing if nobody && row.lag.events > 0 => {
+        State::Failing if !row.standing.attended(process_of) && row.lag.events > 0 => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
             format!("nobody works on it{why}   evbus drain -g {group} -- CMD, or evbus watch")
         }

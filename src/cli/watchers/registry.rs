@@ -112,7 +112,7 @@ pub(in crate::cli) fn set_command(group: &GroupName, wants: &Wants, in_place_of:
         not => flags.extend(not.iter().map(|text| format!("--not '{text}'"))),
     }
     match &wants.condition {
-        Some(condition) => flags.push(format!("--where '{}'", condition.as_str().replace('\'', r"'\''"))),
+        Some(condition) => flags.push(format!("--where {}", style::quoted(condition.as_str()))),
         None if in_place_of.condition.is_some() => flags.push("--where ''".to_owned()),
         None => {}
     }
