@@ -10,6 +10,7 @@
 //! - [`store`]: six operations, and the directory and memory stores behind them.
 //! - [`event`]: what an event is: document, key name, type pattern. Pure.
 //! - [`clock`]: the only wall clock and the only randomness.
+//! - [`threads`]: where what waits for the disk, or computes for long, is done.
 
 pub mod bus;
 pub mod cli;
@@ -19,3 +20,4 @@ pub mod event;
 pub mod group;
 pub mod handler;
 pub mod store;
+pub mod threads;

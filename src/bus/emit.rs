@@ -4,14 +4,22 @@
 //! had ended before the frontier moved past it, so before that listing began, so the listing has it. No lock, no
 //! shared counter, no trust in any clock.
 
-use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use super::settings::to_json;
 use super::{Place, frontier, keys, schedule};
+use crate::clock::Fut;
 use crate::event::{Event, EventName, EventTime, Identity, dedup_hash};
-use crate::store::{ErrorKind, Put, StoreError, StoreResult};
-use serde::{Deserialize, Serialize};
+use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
+
+mod named;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+pub(super) use named::acknowledged_name;
+use turn::Turns;
 
 /// A clock further ahead of the store's than this would drag the bus along.
 const CLOCK_AHEAD: Duration = Duration::from_hours(24);
@@ -49,6 +57,11 @@ impl Draft {
         Some(Self { identity: Identity::parse(name.identity())?, bytes, event, dedup })
     }
 
+    /// The same event, whatever else is called by its id.
+    pub(super) fn regardless_of_its_id(self) -> Self {
+        Self { dedup: None, ..self }
+    }
+
     /// The event itself.
     pub fn event(&self) -> &Event {
         &self.event
@@ -71,6 +84,8 @@ pub enum Novelty {
     New,
     /// It had been acknowledged before.
     Repeat,
+    /// Its id had been acknowledged before, for an event of another type, subject or data: this one is not on the bus.
+    Taken,
 }
 
 /// The acknowledgement of one event.
@@ -80,17 +95,6 @@ pub struct Receipt {
     pub name: EventName,
     /// Whether this emit added it.
     pub novelty: Novelty,
-}
-
-/// What a `dedup/` object holds.
-#[derive(Serialize, Deserialize)]
-struct Acknowledged {
-    event: EventName,
-}
-
-/// The event that a `dedup/` object tells of.
-pub(super) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
-    serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
 }
 
 /// Emits from one process; its times strictly grow.
@@ -107,6 +111,24 @@ struct Pending {
     name: EventName,
 }
 
+/// A batch that was put; `late`: not all of it, because W had passed its beginning meanwhile.
+struct Batch {
+    pending: Vec<Pending>,
+    late: bool,
+}
+
+/// A gate of all items, for those from a place on.
+struct Behind<'a> {
+    gate: &'a dyn Gate,
+    at: usize,
+}
+
+impl Gate for Behind<'_> {
+    fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>> {
+        self.gate.opens(self.at + at)
+    }
+}
+
 impl Emitter {
     /// An emitter that gives up on a store that does not answer after `patience`.
     pub fn new(place: Place, patience: Duration) -> Self {
@@ -118,17 +140,19 @@ impl Emitter {
         self.place.store.profile().batch
     }
 
-    /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe. After an error some of them may
-    /// be there, unacknowledged.
+    /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe whose receipt does not say
+    /// [`Novelty::Taken`]. After an error some of them may be there, unacknowledged.
     pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Receipt>> {
         let (mut receipts, fresh) = self.repeats(drafts).await?;
-        let mut pending = self.put_batch(drafts, &fresh, EventTime::MIN).await?;
+        let mut batch = self.put_batch(drafts, &fresh, EventTime::MIN).await?;
+        // Copies of named ids that came too late: a twin of this emitter may have been acknowledged on them.
+        let mut first_copies = Vec::new();
         let mut reputs = 0;
-        loop {
-            self.refuse_clock_ahead(&pending).await?;
+        while !batch.pending.is_empty() {
+            self.refuse_clock_ahead(drafts, &batch.pending).await?;
             let w = self.retry(async || frontier::read(&*self.place.store).await).await?.time;
             self.seen = self.seen.max(w);
-            if pending.iter().all(|put| put.name.time() > w) {
+            if !batch.late && batch.pending.iter().all(|put| put.name.time() > w) {
                 break;
             }
             if reputs == REPUTS {
@@ -139,19 +163,33 @@ impl Emitter {
             let lag = self.place.store.profile().lag;
             let earliest = w.next().max(w.plus(lag.saturating_mul(1u32.checked_shl(reputs).unwrap_or(u32::MAX))));
             reputs += 1;
-            let indices: Vec<usize> = pending.iter().map(|put| put.index).collect();
+            let indices: Vec<usize> = batch.pending.iter().map(|put| put.index).collect();
             let again = self.put_batch(drafts, &indices, earliest).await?;
+            let (named, own): (Vec<Pending>, Vec<Pending>) =
+                batch.pending.into_iter().partition(|put| drafts[put.index].dedup.is_some());
             // The last first: a worker of an ordered group that still finds a first copy has found all before it, too.
-            let old: Vec<String> = pending.iter().rev().map(|put| put.name.key()).collect();
+            let own: Vec<String> = own.iter().rev().map(|put| put.name.key()).collect();
             // One that stays is run twice at worst.
-            let _ = self.place.store.delete_many(&old).await;
-            pending = again;
+            let _ = self.place.store.delete_many(&own).await;
+            first_copies.extend(named);
+            batch = again;
         }
-        self.acknowledge(drafts, pending, &mut receipts).await?;
+        self.acknowledge(drafts, batch.pending, &mut receipts).await?;
+        self.clear_away(first_copies, &receipts).await;
         Ok(receipts.into_iter().flatten().collect())
     }
 
-    /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled.
+    /// Removes first copies of named ids, once the record of each id says which copy was acknowledged: whoever comes later
+    /// is acknowledged on that one, and nobody on any other.
+    async fn clear_away(&self, copies: Vec<Pending>, receipts: &[Option<Receipt>]) {
+        let acknowledged = |put: &Pending| receipts[put.index].as_ref().is_some_and(|receipt| receipt.name == put.name);
+        let old: Vec<String> = copies.iter().rev().filter(|put| !acknowledged(put)).map(|put| put.name.key()).collect();
+        // One that stays is run twice at worst.
+        let _ = self.place.store.delete_many(&old).await;
+    }
+
+    /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled, or its receipt says
+    /// [`Novelty::Taken`].
     pub async fn schedule(&mut self, drafts: &[Draft], due: EventTime) -> StoreResult<Vec<Receipt>> {
         let (receipts, _) = self.repeats(drafts).await?;
         let mut due = due;
@@ -167,53 +205,20 @@ impl Emitter {
             {
                 name = name.with_time(name.time().next());
             }
-            let mine = self.settle(&keys::scheduled(&name), &draft.bytes).await?;
-            answers.push(Receipt { name, novelty: if mine { Novelty::New } else { Novelty::Repeat } });
+            let novelty = match self.settle(&keys::scheduled(&name), &draft.bytes).await? {
+                None => Novelty::New,
+                Some(found) if named::same(draft, &found) => Novelty::Repeat,
+                Some(_) => Novelty::Taken,
+            };
+            answers.push(Receipt { name, novelty });
             // In the order in which they were given.
             due = due.next();
         }
         Ok(answers)
     }
 
-    /// Receipts of what had been acknowledged before, and the indices of the rest.
-    async fn repeats(&self, drafts: &[Draft]) -> StoreResult<(Vec<Option<Receipt>>, Vec<usize>)> {
-        let mut receipts = vec![None; drafts.len()];
-        let mut fresh = Vec::with_capacity(drafts.len());
-        for (index, draft) in drafts.iter().enumerate() {
-            match &draft.dedup {
-                Some(hash) => match self.acknowledged(hash).await? {
-                    Some(name) => receipts[index] = Some(Receipt { name, novelty: Novelty::Repeat }),
-                    None => fresh.push(index),
-                },
-                None => fresh.push(index),
-            }
-        }
-        // Of two with one id in one batch only the first is put.
-        let mut first = HashMap::new();
-        fresh.retain(|index| match &drafts[*index].dedup {
-            Some(hash) => *first.entry(hash.clone()).or_insert(*index) == *index,
-            None => true,
-        });
-        Ok((receipts, fresh))
-    }
-
-    async fn acknowledged(&self, hash: &str) -> StoreResult<Option<EventName>> {
-        let key = keys::dedup(hash);
-        let Some(object) = self.retry(async || self.place.store.get(&key).await).await? else { return Ok(None) };
-        let content: Acknowledged = serde_json::from_slice(&object.bytes).map_err(|error| {
-            StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
-                .with_help(format!("delete {key} and emit again: the event may then be there twice"))
-        })?;
-        Ok(Some(content.event))
-    }
-
     /// Puts drafts under new, growing times, none below `earliest`.
-    async fn put_batch(
-        &mut self,
-        drafts: &[Draft],
-        indices: &[usize],
-        earliest: EventTime,
-    ) -> StoreResult<Vec<Pending>> {
+    async fn put_batch(&mut self, drafts: &[Draft], indices: &[usize], earliest: EventTime) -> StoreResult<Batch> {
         let mut pending = Vec::with_capacity(indices.len());
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
@@ -223,28 +228,42 @@ impl Emitter {
             items.push((name.key(), drafts[index].bytes.clone()));
             pending.push(Pending { index, name });
         }
-        for at in self.put_in_order(&items).await? {
+        let Some(first) = pending.first() else { return Ok(Batch { pending, late: false }) };
+        let keys = indices.iter().map(|index| drafts[*index].event.ordering_key());
+        let store = Rc::clone(&self.place.store);
+        let turns = Turns::new(&*store, first.name.time(), keys);
+        for at in self.put_in_order(&items, &turns).await? {
             // Another event of this very name: 70 random bits have met. Any other time will do.
             pending[at].name = self.put_elsewhere(&drafts[pending[at].index], earliest).await?;
         }
-        Ok(pending)
+        Ok(Batch { pending, late: turns.late() })
     }
 
-    /// Puts every item, none before the one ahead of it is there, so that a group that works in order sees them in
-    /// order. The places of those whose keys somebody else had taken.
-    async fn put_in_order(&self, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<usize>> {
+    /// Puts every item, none before the one ahead of it is there and `gate` lets it, so that a group that works in order
+    /// sees them in order; what it does not let is not put. The places of those whose keys somebody else had taken.
+    async fn put_in_order(&self, items: &[(String, Vec<u8>)], gate: &dyn Gate) -> StoreResult<Vec<usize>> {
         let mut taken = Vec::new();
         let mut at = 0;
         while at < items.len() {
-            let answers = match self.place.store.put_many(&items[at..]).await {
+            let from = Behind { gate, at };
+            let answers = match self.place.store.put_gated(&items[at..], &from).await {
                 Ok(answers) => answers,
                 // Which of them arrived is unknown: the same names again, the first by itself.
                 Err(error) if error.kind() == ErrorKind::Unavailable => vec![Put::Exists],
                 Err(error) => return Err(error),
             };
+            if answers.is_empty() {
+                return Ok(taken);
+            }
             for answer in answers {
-                if answer == Put::Exists && !self.settle(&items[at].0, &items[at].1).await? {
-                    taken.push(at);
+                if answer == Put::Exists {
+                    if !self.retry(async || gate.opens(at).await).await? {
+                        return Ok(taken);
+                    }
+                    let (key, bytes) = &items[at];
+                    if self.settle(key, bytes).await?.is_some() {
+                        taken.push(at);
+                    }
                 }
                 at += 1;
             }
@@ -252,16 +271,17 @@ impl Emitter {
         Ok(taken)
     }
 
-    /// Makes sure that `bytes` are at `key`: puts until a `get` shows whose the key is. False: somebody else's.
-    async fn settle(&self, key: &str, bytes: &[u8]) -> StoreResult<bool> {
+    /// Makes sure that `bytes` are at `key`, durably: puts until a `get` shows whose the key is. What somebody else has
+    /// put there; none: it is mine.
+    async fn settle(&self, key: &str, bytes: &[u8]) -> StoreResult<Option<Vec<u8>>> {
         let store = &self.place.store;
         loop {
-            if let Some(object) = self.retry(async || store.get(key).await).await? {
-                return Ok(object.bytes == bytes);
+            if let Some(object) = self.retry(async || get_durable(&**store, key).await).await? {
+                return Ok((object.bytes != bytes).then_some(object.bytes));
             }
             let put = self.retry(async || store.put_new(key, bytes).await).await?;
             if put == Put::Created {
-                return Ok(true);
+                return Ok(None);
             }
         }
     }
@@ -271,54 +291,22 @@ impl Emitter {
             let time = self.place.clock.now().max(self.last.next()).max(earliest);
             self.last = time;
             let name = draft.name(time);
-            if self.settle(&name.key(), &draft.bytes).await? {
+            if self.settle(&name.key(), &draft.bytes).await?.is_none() {
                 return Ok(name);
             }
         }
     }
 
-    /// Step 3: what names its own id is written down as acknowledged; a copy of another emitter wins over mine.
-    async fn acknowledge(
-        &self,
-        drafts: &[Draft],
-        pending: Vec<Pending>,
-        receipts: &mut [Option<Receipt>],
-    ) -> StoreResult<()> {
-        let (mut named, mut items) = (Vec::new(), Vec::new());
-        for (at, put) in pending.iter().enumerate() {
-            let Some(hash) = &drafts[put.index].dedup else { continue };
-            let mut bytes = to_json(&Acknowledged { event: put.name.clone() });
-            bytes.push(b'\n');
-            named.push(at);
-            items.push((keys::dedup(hash), bytes));
-        }
-        let mut theirs = HashMap::new();
-        for taken in self.put_in_order(&items).await? {
-            let at = named[taken];
-            let hash = drafts[pending[at].index].dedup.as_deref().unwrap_or_default();
-            if let Some(name) = self.acknowledged(hash).await? {
-                self.retry(async || self.place.store.delete(&pending[at].name.key()).await).await?;
-                theirs.insert(at, name);
-            }
-        }
-        for (at, put) in pending.into_iter().enumerate() {
-            receipts[put.index] = Some(match theirs.remove(&at) {
-                Some(name) => Receipt { name, novelty: Novelty::Repeat },
-                None => Receipt { name: put.name, novelty: Novelty::New },
-            });
-        }
-        repeat_within_batch(drafts, receipts);
-        Ok(())
-    }
-
     /// A clock a day ahead of the store's own would make everybody else's events late: takes the puts back.
-    async fn refuse_clock_ahead(&self, pending: &[Pending]) -> StoreResult<()> {
+    async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Pending]) -> StoreResult<()> {
         let Some(written) = self.place.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
         let now = self.place.clock.now();
         if pending.is_empty() || now.since(written) <= CLOCK_AHEAD {
             return Ok(());
         }
-        let keys: Vec<String> = pending.iter().map(|put| put.name.key()).collect();
+        // Of a named id it may be the very copy on which a twin was acknowledged.
+        let own = pending.iter().filter(|put| drafts[put.index].dedup.is_none());
+        let keys: Vec<String> = own.map(|put| put.name.key()).collect();
         self.place.store.delete_many(&keys).await?;
         let what = format!("this machine's clock says {now}, the store's {written}: more than a day ahead");
         Err(StoreError::new(ErrorKind::Unfit, what).with_help("set the clock: timedatectl status"))
@@ -337,20 +325,6 @@ impl Emitter {
                 }
                 answer => return answer,
             }
-        }
-    }
-}
-
-/// The second of two with one id in one batch is a repeat of the first.
-fn repeat_within_batch(drafts: &[Draft], receipts: &mut [Option<Receipt>]) {
-    let mut known: HashMap<&str, EventName> = HashMap::new();
-    for (draft, receipt) in drafts.iter().zip(receipts) {
-        let Some(hash) = draft.dedup.as_deref() else { continue };
-        match receipt {
-            Some(receipt) => {
-                known.insert(hash, receipt.name.clone());
-            }
-            None => *receipt = known.get(hash).map(|name| Receipt { name: name.clone(), novelty: Novelty::Repeat }),
         }
     }
 }

@@ -6,9 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Place, keys, read, schedule};
-use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
-use crate::group::marker::Stem;
+use super::{Place, keys, schedule};
+use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
@@ -65,7 +64,7 @@ struct Need {
     /// And these.
     open: BTreeSet<EventName>,
     /// What it is done with, though that cannot be passed yet.
-    done: BTreeSet<Stem>,
+    done: BTreeSet<EventName>,
     /// What it wants; none if that cannot be read.
     filter: Option<TypeFilter>,
 }
@@ -82,7 +81,7 @@ impl Need {
         for name in stay.iter().filter(|name| !self.allows(name)) {
             let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != Wanted::No;
             let open = self.open.contains(name);
-            let waits = !self.done.contains(name.stem()) && self.filter.as_ref().is_none_or(wants);
+            let waits = !self.done.contains(name) && self.filter.as_ref().is_none_or(wants);
             holder.open += u64::from(open);
             holder.wanted += u64::from(open || waits);
             holder.held += 1;
@@ -101,7 +100,7 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
         let list = List::all(EVENTS)
             .after(after.clone())
             .limit(PAGE)
-            .keep(move |key| parse_parts(read::name_in(key)).is_some_and(|parts| parts.time < before));
+            .keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before));
         let page = place.store.list_after(list).await?;
         // The groups last, just before the deletes: one that was made meanwhile is heard.
         let needs = needs(place).await?;
@@ -161,13 +160,17 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
     }
     let mut needs = Vec::new();
     for group in groups {
-        let Some(registered) = definition::find(&*place.store, &group).await? else { continue };
+        let Some(registered) = definition::find_durable(&*place.store, &group).await? else { continue };
         // A reset may be folded into its marker between the two reads, or come between them: so read it twice.
         let mut asked = request::pending(place, &group).await?;
         let (mut through, mut open) = (Position::Time(EventTime::MAX), BTreeSet::new());
         let mut done = BTreeSet::new();
         for shard in 0..registered.definition.shards {
-            let (marker, _) = read_marker(place, &group, shard, &registered.definition).await?;
+            let (marker, version) = read_marker(place, &group, shard, &registered.definition).await?;
+            if version.is_some() {
+                // What it says is passed is about to be deleted.
+                place.store.persist(&keys::marker(&group, shard)).await?;
+            }
             open.extend(marker.open.into_keys());
             done.extend(marker.done);
             through = through.min(marker.through);

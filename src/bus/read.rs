@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::event::{
-    EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_parts,
+    EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_key,
 };
 use crate::store::{List, Store, StoreResult};
 
@@ -26,7 +26,7 @@ pub async fn newest_between(store: &dyn Store, after: EventTime, until: EventTim
     let newest = Arc::new(AtomicI64::new(i64::MIN));
     let seen = Arc::clone(&newest);
     let list = List::all(EVENTS).after(list_from(after.next())).keep(move |key| {
-        if let Some(parts) = parse_parts(name_in(key))
+        if let Some(parts) = parse_key(key)
             && parts.time <= until
         {
             seen.fetch_max(parts.time.as_micros(), Ordering::Relaxed);
@@ -55,8 +55,7 @@ pub async fn names(store: &dyn Store, range: &Range, after: &str, limit: usize) 
     let from = list_from(range.since);
     let after = if after > from.as_str() { after.to_owned() } else { from };
     let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
-        parse_parts(name_in(key))
-            .is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No)
+        parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No)
     });
     let page = store.list_after(list).await?;
     Ok((page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), page.cut))
@@ -67,7 +66,7 @@ pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option
     let tally = Arc::new((std::sync::atomic::AtomicU64::new(0), AtomicI64::new(i64::MAX)));
     let (seen, filter, until) = (Arc::clone(&tally), range.filter.clone(), range.until);
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        if let Some(parts) = parse_parts(name_in(key))
+        if let Some(parts) = parse_key(key)
             && parts.time <= until
             && filter.matches_slug(parts.slug) != Wanted::No
         {
@@ -103,7 +102,7 @@ async fn matching(
     limit: usize,
 ) -> StoreResult<Vec<EventName>> {
     let list = List::all(EVENTS).after(list_from(from)).limit(limit).keep(move |key| {
-        parse_parts(name_in(key)).is_some_and(|parts| {
+        parse_key(key).is_some_and(|parts| {
             until.is_none_or(|until| parts.time <= until) && parts.identity.starts_with(&identity_prefix)
         })
     });
@@ -135,8 +134,8 @@ async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<
     let kept: Arc<Mutex<BTreeSet<EventName>>> = Arc::default();
     let (seen, filter, until) = (Arc::clone(&kept), range.filter.clone(), range.until);
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        let wanted = parse_parts(name_in(key))
-            .is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No);
+        let wanted =
+            parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No);
         if let Some(name) = wanted.then(|| EventName::from_key(key)).flatten() {
             let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
             kept.insert(name);
@@ -155,7 +154,7 @@ async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<
 pub async fn with_id_prefix(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
     let wanted = prefix.to_owned();
     let list = List::all(EVENTS).limit(limit).keep(move |key| {
-        parse_parts(name_in(key))
+        parse_key(key)
             .is_some_and(|parts| format!("{}-{}", parts.time.seconds_text(), parts.identity).starts_with(&wanted))
     });
     let page = store.list_after(list).await?;

@@ -10,13 +10,14 @@
 //! and what waits costs nothing.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::emit::{Draft, Emitter};
+use super::emit::{Draft, Emitter, Novelty};
 use super::keys::{self, SCHEDULED};
 use super::{Place, to_json};
 use crate::event::{Event, EventName, EventTime, Identity};
-use crate::store::{List, Put, Store, StoreResult};
+use crate::store::{ErrorKind, List, Put, Store, StoreError, StoreResult, get_durable};
 use serde::{Deserialize, Serialize};
 
 /// So many entries are released together.
@@ -77,52 +78,105 @@ pub async fn entries(
 }
 
 /// Releases what is due. What somebody else has decided to release is left to him, unless it is among `others`: then he
-/// has had his time. None: whoever asks comes only once, and leaves nothing to others.
-pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>) -> StoreResult<Released> {
-    let (store, now) = (&*place.store, place.clock.now());
-    let page = store.list_after(List::all(SCHEDULED).limit(2 * BATCH).keep(|key| !keys::is_decision(key))).await?;
-    let (mut released, mut due) = (Released::default(), Vec::new());
-    for key in page.keys {
-        match keys::scheduled_name(&key) {
-            None => released.foreign = Some(key),
-            Some(name) if name.time() > now || due.len() == BATCH => {
-                released.next = Some(name.time());
-                break;
-            }
-            Some(name) => due.push(name),
+/// has had his time. None: whoever asks comes only once, and leaves nothing to others. An entry is not read if it is larger
+/// than `limit`, in bytes. What is no entry, or cannot be read, costs the rest nothing.
+pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>, limit: usize) -> StoreResult<Released> {
+    let mut released = Released::default();
+    let mut after = String::new();
+    loop {
+        let page = due(place, &after, &mut released).await?;
+        release_entries(place, &page.names, others, limit, &mut released).await?;
+        let (Some(last), true) = (page.names.last(), page.more) else { return Ok(released) };
+        if released.events > 0 {
+            // There is more, at once.
+            released.next = Some(last.time());
+            return Ok(released);
         }
+        after = keys::scheduled(last);
     }
-    let (mut drafts, mut ended, mut decided) = (Vec::new(), Vec::new(), Vec::new());
+}
+
+/// Some of the entries that are due.
+struct Due {
+    names: Vec<EventName>,
+    /// Whether more may be due behind them.
+    more: bool,
+}
+
+/// The next entries that are due behind `after`; notes when the first is that is not, and what is no entry.
+async fn due(place: &Place, after: &str, released: &mut Released) -> StoreResult<Due> {
+    let now = place.clock.now();
+    let foreign: Arc<Mutex<Option<String>>> = Arc::default();
+    let seen = Arc::clone(&foreign);
+    let list = List::all(SCHEDULED).after(after).limit(BATCH).keep(move |key| {
+        let entry = keys::scheduled_name(key).is_some();
+        if !entry && !keys::is_decision(key) {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| key.to_owned());
+        }
+        entry
+    });
+    let page = place.store.list_after(list).await?;
+    let mut names: Vec<EventName> = page.keys.iter().filter_map(|key| keys::scheduled_name(key)).collect();
+    let waits = names.iter().position(|name| name.time() > now);
+    released.next = waits.map(|at| names[at].time());
+    names.truncate(waits.unwrap_or(names.len()));
+    let foreign = foreign.lock().unwrap_or_else(PoisonError::into_inner).take();
+    released.foreign = released.foreign.take().or(foreign);
+    Ok(Due { names, more: page.cut && waits.is_none() })
+}
+
+async fn release_entries(
+    place: &Place,
+    due: &[EventName],
+    others: Option<&BTreeSet<EventName>>,
+    limit: usize,
+    released: &mut Released,
+) -> StoreResult<()> {
+    let store = &*place.store;
+    let (mut drafts, mut ended, mut decided, mut failed) = (Vec::new(), Vec::new(), Vec::new(), None);
     for name in due {
-        match decide(place, &name, Decision::Release).await? {
-            (Decision::Release, false) if others.is_some_and(|others| !others.contains(&name)) => {
-                released.others.insert(name);
+        let key = keys::scheduled(name);
+        match decide(place, name, Decision::Release).await? {
+            (Decision::Release, false) if others.is_some_and(|others| !others.contains(name)) => {
+                released.others.insert(name.clone());
                 continue;
             }
             (Decision::Cancel, _) => {
-                ended.push(keys::scheduled(&name));
+                ended.push(key);
                 continue;
             }
-            (Decision::Release, _) => match store.get(&keys::scheduled(&name)).await? {
-                None => {}
-                Some(object) => match Event::parse(&object.bytes, usize::MAX) {
-                    Ok(event) => drafts.extend(Draft::stored(event, object.bytes, &name)),
-                    // It stays, to be looked at.
-                    Err(_) => {
-                        released.foreign = Some(keys::scheduled(&name));
-                        continue;
-                    }
-                },
+            (Decision::Release, _) => match entry(store, name, limit).await {
+                Ok(draft) => drafts.extend(draft),
+                // It stays, to be looked at or tried again: the others go on.
+                Err(error) => {
+                    released.foreign.get_or_insert(format!("{key} ({error})"));
+                    failed = failed.or(Some(error).filter(|error| error.kind() == ErrorKind::Unavailable));
+                    continue;
+                }
             },
         }
-        ended.push(keys::scheduled(&name));
-        decided.push(keys::decision(&name));
+        ended.push(key);
+        decided.push(keys::decision(name));
     }
-    released.events = drafts.len();
-    Emitter::new(place.clone(), PATIENCE).emit(&drafts).await?;
+    let mut emitter = Emitter::new(place.clone(), PATIENCE);
+    let receipts = emitter.emit(&drafts).await?;
+    // Its id was given to another event meanwhile; both were acknowledged.
+    let taken = drafts.iter().zip(&receipts).filter(|(_, receipt)| receipt.novelty == Novelty::Taken);
+    let taken: Vec<Draft> = taken.map(|(draft, _)| draft.clone().regardless_of_its_id()).collect();
+    emitter.emit(&taken).await?;
+    released.events += drafts.len();
     store.delete_many(&ended).await?;
     store.delete_many(&decided).await?;
-    Ok(released)
+    // Where nothing could be read, the store is away.
+    failed.filter(|_| drafts.is_empty()).map_or(Ok(()), Err)
+}
+
+/// An entry as it is to be emitted; none if it is gone. An error says why it cannot be.
+async fn entry(store: &dyn Store, name: &EventName, limit: usize) -> StoreResult<Option<Draft>> {
+    let Some(object) = store.get_within(&keys::scheduled(name), limit).await? else { return Ok(None) };
+    let event = Event::parse(&object.bytes, limit)
+        .map_err(|error| StoreError::new(ErrorKind::Damaged, format!("it {error}")))?;
+    Ok(Draft::stored(event, object.bytes, name))
 }
 
 /// Cancels an entry.
@@ -157,7 +211,7 @@ async fn has_come(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
 
 /// Whether an entry of this name was cancelled: another must have another name.
 pub(super) async fn was_cancelled(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
-    let decided = store.get(&keys::decision(name)).await?;
+    let decided = get_durable(store, &keys::decision(name)).await?;
     Ok(decided.is_some_and(|object| read(&object.bytes) == Decision::Cancel))
 }
 
@@ -190,7 +244,7 @@ async fn decide(place: &Place, name: &EventName, decision: Decision) -> StoreRes
             return Ok((decision, true));
         }
         // It may be gone again: then so is the entry, which whoever decides anew will see.
-        let Some(object) = store.get(&key).await? else { continue };
+        let Some(object) = get_durable(store, &key).await? else { continue };
         return Ok((read(&object.bytes), object.bytes == bytes));
     }
 }

@@ -84,7 +84,8 @@ impl Bus {
         if place.store.put_new(keys::BUS, &bytes).await? == Put::Created {
             return Ok((Self { place, settings }, true));
         }
-        // It may be the answer to my own success.
+        // It may be the answer to my own success, or its maker died before it was durable.
+        place.store.persist(keys::BUS).await?;
         let (bus, found) = Self::read(place, shown).await?;
         Ok((bus, found == bytes))
     }

@@ -102,6 +102,9 @@ fn why_where(condition: Option<&Condition>, judged: Judgement) -> String {
         Judgement::OtherType => String::new(),
         Judgement::Wanted => format!(", and '{text}' holds"),
         Judgement::DoesNotHold => format!(", but '{text}' does not hold"),
+        Judgement::Unjudged(why) => {
+            format!(", but nobody can tell whether '{text}' holds: {why}; it would be dead at once")
+        }
         Judgement::NoAnswer(why) => format!(", but '{text}' has no answer, which counts as false: {why}"),
     }
 }

@@ -1,7 +1,5 @@
 //! A progress bar, only on a terminal and only for long work.
 
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
@@ -26,7 +24,6 @@ impl Progress {
         // Work that is over at once shows no bar.
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         bar.set_message(doing);
-        bar.enable_steady_tick(Duration::from_millis(500));
         Self { bar }
     }
 

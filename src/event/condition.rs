@@ -5,11 +5,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use cel::{Context, Program, Value};
 
 use super::{Data, Event, TypeFilter};
+
+mod effort;
+
+use effort::Bulk;
+
+/// A condition that takes more steps than this is best answered on a thread of its own.
+const QUICK: u64 = 20_000;
 
 /// The attributes that every event may have (CloudEvents 1.0.2 § Context Attributes); its extensions come besides.
 const ATTRIBUTES: [&str; 8] =
@@ -19,7 +26,7 @@ const ATTRIBUTES: [&str; 8] =
 #[derive(Clone)]
 pub struct Condition {
     text: String,
-    program: Rc<Program>,
+    program: Arc<Program>,
 }
 
 /// All that a group wants of an event: its type, and what must hold besides.
@@ -42,6 +49,8 @@ pub enum Judgement {
     DoesNotHold,
     /// The condition has no answer, which counts as no; why.
     NoAnswer(String),
+    /// Nobody can tell: the event's data cannot be read as a condition needs it, or the answer would take too long; why.
+    Unjudged(String),
 }
 
 impl Wants {
@@ -53,9 +62,24 @@ impl Wants {
         match self.condition.as_ref().map(|condition| condition.holds(event)) {
             None | Some(Ok(true)) => Judgement::Wanted,
             Some(Ok(false)) => Judgement::DoesNotHold,
-            Some(Err(why)) => Judgement::NoAnswer(why),
+            Some(Err(Unanswered::No(why))) => Judgement::NoAnswer(why),
+            Some(Err(Unanswered::Unknown(why))) => Judgement::Unjudged(why),
         }
     }
+
+    /// Whether [`Wants::judge`] may take so long that others would wait for it.
+    pub fn is_slow(&self, event: &Event) -> bool {
+        self.condition.as_ref().is_some_and(|condition| condition.steps(event) > QUICK)
+    }
+}
+
+/// Why a condition has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Something that it asks for is missing, or of another type: then it does not hold.
+    No(String),
+    /// It could not even be asked.
+    Unknown(String),
 }
 
 /// Why a text is no condition.
@@ -76,13 +100,24 @@ impl Condition {
     /// # Errors
     /// Where it is no expression.
     pub fn parse(text: &str) -> Result<Self, ConditionError> {
+        let refused = |problem: String| ConditionError { text: shortened(text), column: 1, problem };
+        if text.len() > effort::MOST_BYTES {
+            return Err(refused(format!("it has {} bytes, more than {}", text.len(), effort::MOST_BYTES)));
+        }
+        let nesting = effort::nesting(text);
+        if nesting > effort::MOST_NESTING {
+            return Err(refused(format!(
+                "it has {nesting} operators and brackets, more than {}",
+                effort::MOST_NESTING
+            )));
+        }
         let program = Program::compile(text).map_err(|errors| {
             let first = errors.errors.first();
             let column = first.map_or(1, |error| usize::try_from(error.pos.1).unwrap_or(1).max(1));
             let problem = first.map_or_else(String::new, |error| in_words(&error.msg));
             ConditionError { text: text.to_owned(), column, problem }
         })?;
-        Ok(Self { text: text.to_owned(), program: Rc::new(program) })
+        Ok(Self { text: text.to_owned(), program: Arc::new(program) })
     }
 
     /// The condition as it was written.
@@ -90,24 +125,51 @@ impl Condition {
         &self.text
     }
 
+    /// The most steps that an answer for this event takes.
+    fn steps(&self, event: &Event) -> u64 {
+        let (raw, bytes) = match event.data() {
+            Data::Json(raw) => (Some(raw), raw.get().len()),
+            Data::Base64(text) => (None, text.len()),
+            Data::Absent => (None, 0),
+        };
+        let attributes = ATTRIBUTES.len() + event.extensions().len();
+        let steps = |longest: usize| {
+            let bulk = Bulk { longest: longest.max(attributes) as u64, bytes: bytes as u64 };
+            effort::steps(self.program.expression(), bulk)
+        };
+        // Most conditions and most events are small: then nothing need be counted.
+        let bound = steps(bytes / 2);
+        match raw.filter(|_| bound > QUICK) {
+            Some(raw) => steps(data_of(raw).map_or(0, |data| effort::longest(&data))),
+            None => bound,
+        }
+    }
+
     /// Whether it holds for an event.
     ///
     /// # Errors
-    /// Why that cannot be said: something is missing, of another type, or the answer is no boolean.
-    pub fn holds(&self, event: &Event) -> Result<bool, String> {
+    /// Why that cannot be said: something is missing, of another type, or the answer is no boolean; or it could not be
+    /// asked at all.
+    pub fn holds(&self, event: &Event) -> Result<bool, Unanswered> {
+        let steps = self.steps(event);
+        if steps > effort::MOST_STEPS {
+            let what = format!("'{}' would take up to {steps} steps on it", shortened(&self.text));
+            return Err(Unanswered::Unknown(what));
+        }
         let mut context = Context::default();
-        let members = members(event);
         let references = self.program.references();
+        let whole = references.has_variable("event");
+        let members = members(event, whole || references.has_variable("data"))?;
         for name in members.keys().filter(|name| references.has_variable(name.as_str())) {
             context.add_variable_from_value(name.clone(), members[name].clone());
         }
-        if references.has_variable("event") {
+        if whole {
             context.add_variable_from_value("event", members);
         }
         match self.program.execute(&context) {
             Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(format!("the answer is {}, not true or false", other.type_of())),
-            Err(error) => Err(one_line(&error.to_string())),
+            Ok(other) => Err(Unanswered::No(format!("the answer is {}, not true or false", other.type_of()))),
+            Err(error) => Err(Unanswered::No(one_line(&error.to_string()))),
         }
     }
 }
@@ -124,23 +186,39 @@ impl fmt::Debug for Condition {
     }
 }
 
-/// All that an event has, by name.
-fn members(event: &Event) -> HashMap<String, Value> {
+/// The start of a text that may be long.
+fn shortened(text: &str) -> String {
+    let start: String = text.chars().take(100).collect();
+    if start.len() < text.len() { start + "…" } else { start }
+}
+
+/// Data as conditions see it.
+///
+/// # Errors
+/// What they cannot hold: a number beyond a double, half of a surrogate pair, more than 127 levels.
+fn data_of(raw: &serde_json::value::RawValue) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(raw.get())
+}
+
+/// All that an event has, by name; its data only where that is asked for.
+fn members(event: &Event, with_data: bool) -> Result<HashMap<String, Value>, Unanswered> {
     let core =
         ATTRIBUTES.into_iter().filter_map(|name| Some((name.to_owned(), Value::from(event.attribute(name)?.as_ref()))));
     let extensions = event.extensions().iter().map(|(name, value)| (name.clone(), value_of(value)));
     let mut members: HashMap<String, Value> = core.chain(extensions).collect();
     match event.data() {
         Data::Absent => {}
+        Data::Json(_) if !with_data => {}
         Data::Json(raw) => {
-            let data = serde_json::from_str(raw.get()).unwrap_or_default();
+            let data =
+                data_of(raw).map_err(|error| Unanswered::Unknown(format!("its data cannot be read: {error}")))?;
             members.insert("data".to_owned(), value_of(&data));
         }
         Data::Base64(text) => {
             members.insert("data_base64".to_owned(), Value::from(text.as_str()));
         }
     }
-    members
+    Ok(members)
 }
 
 fn value_of(json: &serde_json::Value) -> Value {
@@ -186,7 +264,7 @@ mod tests {
         Event::parse(document.as_bytes(), 10_000).unwrap()
     }
 
-    fn holds(text: &str) -> Result<bool, String> {
+    fn holds(text: &str) -> Result<bool, Unanswered> {
         Condition::parse(text).unwrap().holds(&event())
     }
 
@@ -216,8 +294,72 @@ mod tests {
             ("data.width", "not true or false"),
             ("1 / 0 == 1", "Division by zero"),
         ] {
-            let said = holds(text).unwrap_err();
+            let Err(Unanswered::No(said)) = holds(text) else { panic!("{text}") };
             assert!(said.contains(why) && !said.contains('\n'), "{text}: {said}");
+        }
+    }
+
+    /// On a thread with as little room as any that runs conditions.
+    #[test]
+    fn what_is_too_long_or_too_deep_is_refused_and_the_rest_has_room_on_the_stack() {
+        let deepest = |open: &str, middle: &str, close: &str, levels: usize| {
+            format!("{}{middle}{}", open.repeat(levels), close.repeat(levels))
+        };
+        let most = effort::MOST_NESTING;
+        let chains = [" + 1", " || true", ".x", " ? 1 : 1", " in [1]", "[0]"];
+        let mut taken: Vec<String> = chains
+            .iter()
+            .map(|link| format!("data.width{}", link.repeat((most - 1) / effort::nesting(link).max(1))))
+            .collect();
+        taken.extend([deepest("(", "true", ")", most), deepest("!", "true", "", most), deepest("[", "1", "]", most)]);
+        taken.push(deepest("[1].all(x, ", "true", ")", most / 3));
+        let small = std::thread::Builder::new().stack_size(2 << 20);
+        let answers = small.spawn(move || taken.iter().map(|text| holds_or_not(text)).collect::<Vec<_>>()).unwrap();
+        assert_eq!(answers.join().unwrap().len(), chains.len() + 4);
+        for text in [" + 1".repeat(most + 1), format!(" == '{}'", "x".repeat(effort::MOST_BYTES))] {
+            let refused = Condition::parse(&format!("1{text}")).unwrap_err().to_string();
+            assert!(refused.contains("more than") && refused.len() < 250, "{refused}");
+        }
+        // What stands in a string leads nowhere.
+        assert!(Condition::parse(&format!("type == '{}'", "((((".repeat(most))).is_ok());
+    }
+
+    fn holds_or_not(text: &str) -> Option<bool> {
+        Condition::parse(text).ok().and_then(|condition| condition.holds(&event()).ok())
+    }
+
+    #[test]
+    fn what_would_take_too_long_is_not_begun() {
+        let list = format!("[{}]", vec!["1"; 20_000].join(","));
+        let document = format!(
+            r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{{"l":{list},"s":"{}"}}}}"#,
+            "a".repeat(100_000)
+        );
+        let event = Event::parse(document.as_bytes(), 1 << 20).unwrap();
+        for text in [
+            "data.l.all(x, data.l.all(y, x + y >= 0))",
+            "data.l.exists(x, data.l.filter(y, y == x).size() > 3)",
+            "data.l.exists(x, x + 1 in data.l)",
+            "data.l.all(x, data.s.matches('(a*)*b'))",
+        ] {
+            let answer = Condition::parse(text).unwrap().holds(&event);
+            assert!(matches!(&answer, Err(Unanswered::Unknown(why)) if why.contains("steps")), "{text}: {answer:?}");
+        }
+        assert_eq!(Condition::parse("data.l.all(x, x == 1)").unwrap().holds(&event), Ok(true));
+    }
+
+    #[test]
+    fn what_no_condition_can_read_is_no_no() {
+        let deep = format!("{}{}", "[".repeat(140), "]".repeat(140));
+        for note in ["1e999", "\"\\ud800\"", &deep] {
+            let document = format!(
+                r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{{"width":300,"note":{note}}}}}"#
+            );
+            let event = Event::parse(document.as_bytes(), 1 << 20).unwrap();
+            let of = |text: &str| Condition::parse(text).unwrap().holds(&event);
+            assert!(matches!(of("data.width > 256"), Err(Unanswered::Unknown(_))), "{note}");
+            assert!(matches!(of("event.data.width > 256"), Err(Unanswered::Unknown(_))), "{note}");
+            assert_eq!(of("type == 't'"), Ok(true), "what does not ask for the data has its answer");
         }
     }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::identity::is_base32;
-use super::{EventTime, Identity, Lane};
+use super::{Event, EventTime, Identity, Lane, parse_event_id};
 
 /// The folder of all events, as a prefix of their keys.
 pub const EVENTS: &str = "events/";
@@ -20,6 +20,8 @@ const SLUG_MAX_LEN: usize = 120;
 const LANE: Range<usize> = EventTime::LEN + 1..EventTime::LEN + 1 + Lane::LEN;
 const IDENTITY: Range<usize> = LANE.end..LANE.end + Identity::LEN;
 const SLUG_START: usize = IDENTITY.end + 1;
+/// The length of what stands before the name in a key.
+const KEY_FOLDER_LEN: usize = EVENTS.len() + 14;
 /// `YYYYMMDD` and `HHMM` within the time.
 const DAY: Range<usize> = 0..8;
 const MINUTE: Range<usize> = 9..13;
@@ -62,14 +64,8 @@ impl EventName {
 
     /// Reads the key that [`EventName::key`] makes; its folder must be that of its time.
     pub fn from_key(key: &str) -> Option<Self> {
-        let path = key.strip_prefix(EVENTS)?.as_bytes();
-        if path.get(8) != Some(&b'/') || path.get(13) != Some(&b'/') {
-            return None;
-        }
-        // Both are bytes of ASCII, so what is behind them begins a character.
-        let name = Self::parse(key.get(EVENTS.len() + 14..)?)?;
-        let agrees = path[..8] == name.0.as_bytes()[DAY] && path[9..13] == name.0.as_bytes()[MINUTE];
-        agrees.then_some(name)
+        let name = parse_key(key).map(|_| &key[KEY_FOLDER_LEN..])?;
+        Some(Self(name.into()))
     }
 
     /// Its key on the store: `events/20261123/0215/<name>`.
@@ -81,6 +77,14 @@ impl EventName {
     #[must_use]
     pub fn with_time(&self, time: EventTime) -> Self {
         Self(format!("{time}{}", &self.0[EventTime::LEN..]).into())
+    }
+
+    /// Whether an event can be called so: its identity is in its id or is made of its source and id, and its type is the
+    /// name's. A name that does not agree was made by somebody else, and tells nothing.
+    pub fn fits(&self, event: &Event) -> bool {
+        let of_id = parse_event_id(event.id()).is_some_and(|(_, identity)| identity.as_str() == self.identity());
+        let identity = of_id || Identity::named(event.source(), event.id()).as_str() == self.identity();
+        identity && slug_of(event.type_()) == self.slug()
     }
 
     /// The time that gives the event its place.
@@ -167,6 +171,18 @@ pub fn parse_parts(text: &str) -> Option<NameParts<'_>> {
     let lane = Lane::parse(text.get(LANE)?)?;
     let identity = text.get(IDENTITY).filter(|identity| is_base32(identity.as_bytes()))?;
     Some(NameParts { time, lane, identity, slug: text.get(SLUG_START..slug_end)? })
+}
+
+/// Reads the key of an event without keeping it. What lies in another folder than that of its time is no event: a listing
+/// that took it for one would end at names that nobody can read.
+pub fn parse_key(key: &str) -> Option<NameParts<'_>> {
+    let folder = key.strip_prefix(EVENTS)?.as_bytes();
+    // All before the name is ASCII where it is as it must be, so that what is behind it begins a character.
+    let name = key.get(KEY_FOLDER_LEN..)?;
+    let parts = parse_parts(name)?;
+    let (day, minute) = (&name.as_bytes()[DAY], &name.as_bytes()[MINUTE]);
+    let agrees = folder[..8] == *day && folder[8] == b'/' && folder[9..13] == *minute && folder[13] == b'/';
+    agrees.then_some(parts)
 }
 
 /// What a name says of a type: the type itself where it has only `[a-z0-9._-]` and at most 120 bytes. Otherwise every

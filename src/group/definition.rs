@@ -6,7 +6,7 @@ use super::{GroupName, Position};
 use crate::bus::{frontier, keys, read};
 use crate::clock::Clock;
 use crate::event::{Condition, EventTime, TypeFilter, Wants};
-use crate::store::{ErrorKind, List, Store, StoreError, StoreResult, Swap, Version};
+use crate::store::{ErrorKind, List, Object, Store, StoreError, StoreResult, Swap, Version, get_durable};
 
 /// A group is never split finer.
 pub const MOST_SHARDS: u16 = 256;
@@ -84,10 +84,19 @@ pub enum Start {
     At(EventTime),
 }
 
-/// Reads a group's definition.
+/// Reads a group's definition, to show it, or to see whether it has changed.
 pub async fn find(store: &dyn Store, group: &GroupName) -> StoreResult<Option<Registered>> {
-    let key = keys::group(group);
-    let Some(object) = store.get(&key).await? else { return Ok(None) };
+    read(store.get(&keys::group(group)).await?, group)
+}
+
+/// Reads a group's definition, to work by it: were it lost again, events would have been passed over that the one before
+/// it wants.
+pub async fn find_durable(store: &dyn Store, group: &GroupName) -> StoreResult<Option<Registered>> {
+    read(get_durable(store, &keys::group(group)).await?, group)
+}
+
+fn read(found: Option<Object>, group: &GroupName) -> StoreResult<Option<Registered>> {
+    let (key, Some(object)) = (keys::group(group), found) else { return Ok(None) };
     let definition: Definition = serde_json::from_slice(&object.bytes).map_err(|error| {
         StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
             .with_help(format!("mend the newest {key} file; `evbus group ls` shows how the others look"))
@@ -140,7 +149,7 @@ async fn swap(
             Err(error) if error.kind() == ErrorKind::Unavailable => Some(error),
             Err(error) => return Err(error),
         };
-        let found = find(store, group).await?;
+        let found = find_durable(store, group).await?;
         let stands = found.as_ref().map(|found| &found.version) == version;
         match (found.filter(|found| found.definition == definition), lost) {
             (Some(mine), _) => return Ok(Some(mine)),

@@ -7,7 +7,10 @@ use super::GroupName;
 use super::marker::Open;
 use crate::bus::{Place, keys};
 use crate::event::{EventName, EventTime};
-use crate::store::{ErrorKind, List, StoreError, StoreResult};
+use crate::store::{ErrorKind, List, StoreError, StoreResult, get_durable};
+
+/// White space around a document, which does not count as its size, is read up to here, in bytes.
+const WHITE_SPACE: usize = 4_096;
 
 /// The event inside a letter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +20,8 @@ pub enum Enclosed {
     Event(Box<RawValue>),
     /// What stood there was not JSON: its bytes, and invalid UTF-8 replaced.
     Text(String),
+    /// What stood there was larger than an event of this bus may be, or no file; it is not kept. Why.
+    Unfit(String),
     /// It was gone.
     Nothing,
 }
@@ -49,7 +54,7 @@ impl Letter {
         match &self.content {
             Enclosed::Event(raw) => Some(raw.get().as_bytes().to_vec()),
             Enclosed::Text(text) => Some(text.clone().into_bytes()),
-            Enclosed::Nothing => None,
+            Enclosed::Unfit(_) | Enclosed::Nothing => None,
         }
     }
 }
@@ -77,12 +82,15 @@ pub async fn names(place: &Place, group: &GroupName) -> StoreResult<Vec<String>>
     Ok(page.keys.iter().filter_map(|key| keys::letter_of(group, key)).map(str::to_owned).collect())
 }
 
-/// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it.
-pub async fn write(place: &Place, group: &GroupName, name: &EventName, open: &Open) -> StoreResult<()> {
+/// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it. An event that is
+/// larger than `limit`, in bytes, is not kept.
+pub async fn write(place: &Place, group: &GroupName, name: &EventName, open: &Open, limit: usize) -> StoreResult<()> {
     let Some(letter_name) = &open.dead else { return Ok(()) };
-    let content = match event_bytes(place, group, name, open.letter.as_deref()).await? {
-        None => Enclosed::Nothing,
-        Some(bytes) => match serde_json::from_slice::<Box<RawValue>>(&bytes) {
+    let content = match event_bytes(place, group, name, open.letter.as_deref(), limit).await {
+        Err(error) if error.kind() == ErrorKind::Damaged => Enclosed::Unfit(error.to_string()),
+        Err(error) => return Err(error),
+        Ok(None) => Enclosed::Nothing,
+        Ok(Some(bytes)) => match serde_json::from_slice::<Box<RawValue>>(&bytes) {
             Ok(raw) => Enclosed::Event(raw),
             Err(_) => Enclosed::Text(String::from_utf8_lossy(&bytes).into_owned()),
         },
@@ -102,21 +110,22 @@ pub async fn write(place: &Place, group: &GroupName, name: &EventName, open: &Op
     match place.store.put_new(&key, &bytes).await? {
         crate::store::Put::Created => Ok(()),
         // "Exists" may also mean that nobody won a race: only what can be read is there.
-        crate::store::Put::Exists => match place.store.get(&key).await? {
+        crate::store::Put::Exists => match get_durable(&*place.store, &key).await? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
         },
     }
 }
 
-/// An event as the bus has it, else as its redriven letter has it.
+/// An event as the bus has it, if it is not larger than `limit`, in bytes; else as its redriven letter has it.
 pub async fn event_bytes(
     place: &Place,
     group: &GroupName,
     name: &EventName,
     redriven: Option<&str>,
+    limit: usize,
 ) -> StoreResult<Option<Vec<u8>>> {
-    if let Some(object) = place.store.get(&name.key()).await? {
+    if let Some(object) = place.store.get_within(&name.key(), limit.saturating_add(WHITE_SPACE)).await? {
         return Ok(Some(object.bytes));
     }
     match redriven {

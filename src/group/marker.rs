@@ -14,9 +14,6 @@ use super::Position;
 use crate::event::{EventName, EventTime};
 use crate::store::Requests;
 
-/// An event's name without its type, as `done` lists it: the first 40 characters tell it from all others.
-pub type Stem = Box<str>;
-
 /// Who owns a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,8 +89,8 @@ pub struct Marker {
     pub unclean: u32,
     /// See [`Position`].
     pub through: Position,
-    /// Processed, above `through`.
-    pub done: BTreeSet<Stem>,
+    /// Processed, above `through`. Whole names: two that differ only in their type are two events.
+    pub done: BTreeSet<EventName>,
     /// Not processed, at or below `through`, or tried.
     pub open: BTreeMap<EventName, Open>,
     /// Requests that were folded in and may still lie on the bus.
@@ -188,7 +185,7 @@ impl Marker {
 
     /// Whether an event that the group wants is still to be processed.
     pub fn lacks(&self, name: &EventName) -> bool {
-        self.open.contains_key(name) || !(self.through.covers(name) || self.done.contains(name.stem()))
+        self.open.contains_key(name) || !(self.through.covers(name) || self.done.contains(name))
     }
 
     /// Records how a run ended. `counted` says that careful mode had counted the attempt before the run.
@@ -262,7 +259,7 @@ impl Marker {
 
     /// An operator puts an event back to work, with its dead letter.
     pub fn redrive(&mut self, name: EventName, letter: String) {
-        self.done.remove(name.stem());
+        self.done.remove(&name);
         self.open.entry(name).or_insert_with(|| Open { letter: Some(letter), ..Open::default() });
     }
 
@@ -275,15 +272,16 @@ impl Marker {
 
     fn done_above_through(&mut self, name: &EventName) {
         if !self.through.covers(name) {
-            self.done.insert(name.stem().into());
+            self.done.insert(name.clone());
         }
     }
 }
 
-/// What sorts behind every stem that `through` covers, and before every other.
+/// What sorts behind every name that `through` covers, and before every other.
 fn edge(through: &Position) -> String {
     match through {
         Position::Time(time) => format!("{time}~"),
-        Position::Name(name) => format!("{}~", name.stem()),
+        // Nothing sorts between a name and the same name with a zero byte.
+        Position::Name(name) => format!("{name}\0"),
     }
 }

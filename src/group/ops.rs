@@ -11,9 +11,9 @@ use super::definition::{self, Registered};
 use super::polls::Polls;
 use super::shard::Commit;
 use super::{Definition, GroupName, Marker, Position, Survey, request};
-use crate::bus::{Place, frontier, keys, read};
-use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_parts};
-use crate::store::{ErrorKind, Glance, List, Page, Showing, StoreError, StoreResult, Swap, Version};
+use crate::bus::{Place, frontier, keys};
+use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_key};
+use crate::store::{ErrorKind, Glance, List, Page, Showing, StoreError, StoreResult, Swap, Version, get_durable};
 
 /// What every operation of one worker needs.
 #[derive(Clone)]
@@ -155,7 +155,7 @@ impl Desk {
         let (watcher, filter, shards) = (Watcher::new(&self.place), self.wants.types.clone(), self.shards);
         let seen = Arc::clone(&watcher);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
-            let Some(parts) = parse_parts(read::name_in(key)) else {
+            let Some(parts) = parse_key(key) else {
                 seen.see_foreign(key);
                 return false;
             };
@@ -274,6 +274,9 @@ impl Desk {
         let found = definition::find(&*self.place.store, &self.group).await?;
         if found.as_ref().is_some_and(|found| found.version == self.version) {
             self.confirmed.set(self.confirmed.get().max(Some(begun)));
+        } else if found.is_some() {
+            // It is worked by from now on.
+            self.place.store.persist(&keys::group(&self.group)).await?;
         }
         Ok(found)
     }
@@ -293,7 +296,7 @@ impl Desk {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {}
                 Err(error) => return Committed::Failed(error),
             }
-            match store.get(&key).await {
+            match get_durable(store, &key).await {
                 Ok(found) => {
                     match self.whose(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
                         Whose::Mine(version) => return Committed::Yes { version, sent },

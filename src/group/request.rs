@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{GroupName, Marker, Position};
 use crate::bus::{Place, keys};
 use crate::event::EventName;
-use crate::store::{ErrorKind, List, Put, StoreError, StoreResult};
+use crate::store::{ErrorKind, List, Put, StoreError, StoreResult, get_durable};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,11 +58,17 @@ pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request
     let key = keys::request(group, shard, &id);
     match place.store.put_new(&key, &bytes).await? {
         Put::Created => Ok(()),
-        Put::Exists => match place.store.get(&key).await? {
+        Put::Exists => match get_durable(&*place.store, &key).await? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
         },
     }
+}
+
+/// Makes durable what lies there of earlier requests: whoever asks the same again is told that it is on its way.
+pub async fn persist(place: &Place, group: &GroupName) -> StoreResult<()> {
+    let page = place.store.list_after(List::all(&keys::requests(group))).await?;
+    place.store.persist_many(&page.keys).await
 }
 
 /// The requests that lie on the bus, oldest id first within a shard.

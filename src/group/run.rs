@@ -1,6 +1,7 @@
 //! One event through its handler: read it, run the command, and what the outcome means.
 
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use super::shard::Launch;
 use super::{GroupName, letter};
 use crate::bus::Place;
 use crate::clock::Clock;
-use crate::event::{Event, EventName, EventTime, Judgement};
-use crate::handler::{EventFile, Handler, Job, Outcome, Permit, Report};
-use crate::store::{StoreError, StoreResult};
+use crate::event::{Event, EventName, EventTime, Identity, Judgement, Wants};
+use crate::handler::{Handler, Job, Outcome, Permit, Report};
+use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::threads;
 
 /// What a run needs besides its event.
 pub(super) struct Task {
@@ -29,6 +31,8 @@ pub(super) struct Task {
     pub max_event_bytes: usize,
     pub url: String,
     pub tenure: Tenure,
+    /// The key of its fingerprints.
+    pub secret: u64,
 }
 
 /// Whether the owner may still start handlers; follows its commits, and pauses of its group.
@@ -49,8 +53,14 @@ impl Tenure {
 /// What became of an event that was started.
 #[derive(Debug)]
 pub(super) enum Ran {
-    /// Its emitter has moved or retention has removed it, or its type is not wanted after all.
+    /// Its emitter has moved it, or its type is not wanted after all.
     NotMine,
+    /// Somebody else than its emitter has taken it away.
+    Gone,
+    /// What lies under its name is another event, which nobody has emitted so.
+    Foreign,
+    /// It is the copy of an event that has run to success here.
+    Copy,
     /// The group's condition does not hold for it; or why that cannot be said.
     PassedOver(Option<String>),
     /// The group did not want it, and wants something else since.
@@ -60,14 +70,27 @@ pub(super) enum Ran {
     /// Its content cannot be read now.
     Unreadable(StoreError),
     /// Its handler ran.
-    Reported(Report),
+    Reported(Report, Fingerprint),
+}
+
+/// Tells one content from another; keyed, so that nobody can make two that are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn of(bytes: &[u8], key: u64) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(key);
+        hasher.write(bytes);
+        Self(hasher.finish())
+    }
 }
 
 impl Ran {
     /// The handler's own report, if it ran.
     pub fn report(&self) -> Option<&Report> {
         match self {
-            Self::Reported(report) => Some(report),
+            Self::Reported(report, _) => Some(report),
             _ => None,
         }
     }
@@ -75,46 +98,84 @@ impl Ran {
 
 /// Runs one event.
 pub(super) async fn run(task: Task, launch: Launch) -> Ran {
-    let Desk { place, group, wants, .. } = &task.desk;
-    let bytes = match letter::event_bytes(place, group, &launch.name, launch.letter.as_deref()).await {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ran::NotMine,
-        Err(error) => return Ran::Unreadable(error),
+    let place = &task.desk.place;
+    let (bytes, event) = match read(&task, &launch).await {
+        Ok(found) => found,
+        Err(ran) => return ran,
     };
-    let event = match Event::parse(&bytes, task.max_event_bytes) {
-        Ok(event) => event,
-        Err(error) => return Ran::Unparseable(error.to_string()),
-    };
-    let judgement = wants.judge(&event);
-    if judgement != Judgement::Wanted {
-        // Who emitted it may have told the group before that to want it.
-        match task.desk.redefined(task.listed_at).await {
-            Ok(Some(registered)) => return Ran::Redefined(registered),
-            Ok(None) => {}
-            Err(error) => return Ran::Unreadable(error),
-        }
+    let content = Fingerprint::of(&bytes, task.secret);
+    if launch.copy_of == Some(content) {
+        return Ran::Copy;
     }
-    match judgement {
-        Judgement::Wanted => {}
-        Judgement::OtherType => return Ran::NotMine,
-        Judgement::DoesNotHold => return Ran::PassedOver(None),
-        Judgement::NoAnswer(why) => return Ran::PassedOver(Some(why)),
+    if let Some(ran) = unwanted(&task, &event).await {
+        return ran;
     }
     // Reading may have taken long: by now the shard may be somebody else's.
     let permit = task.tenure.permit(Rc::clone(&place.clock));
     if !permit.holds() {
-        return Ran::Reported(Report::stopped());
+        return Ran::Reported(Report::stopped(), content);
     }
-    let key = launch.name.key();
-    // A redriven event may be in its letter only.
-    let there = place.store.local_path(&key).filter(|path| launch.letter.is_none() || path.exists());
-    let file = match there {
-        Some(path) => EventFile::At(path),
-        None => EventFile::Make(launch.name.to_string()),
-    };
     let vars = vars(&task, &event, &launch);
+    let file = launch.name.to_string();
     let job = Job { event: Arc::from(bytes), file, vars, tried: launch.attempt > 1, permit };
-    Ran::Reported(task.handler.run(job).await)
+    Ran::Reported(task.handler.run(job).await, content)
+}
+
+/// The event, if there is one to be run.
+async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
+    let Desk { place, group, .. } = &task.desk;
+    let (name, limit) = (&launch.name, task.max_event_bytes);
+    let bytes = match letter::event_bytes(place, group, name, launch.letter.as_deref(), limit).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) if launch.letter.is_some() || launch.copy_of.is_some() => return Err(Ran::NotMine),
+        Ok(None) => return Err(gone(place, name).await),
+        // It is too large, or no file at all: it never will be an event.
+        Err(error) if error.kind() == ErrorKind::Damaged => return Err(Ran::Unparseable(format!("({error})"))),
+        Err(error) => return Err(Ran::Unreadable(error)),
+    };
+    match Event::parse(&bytes, limit) {
+        Ok(event) if name.fits(&event) => Ok((bytes, event)),
+        Ok(_) => Err(Ran::Foreign),
+        Err(error) => Err(Ran::Unparseable(error.to_string())),
+    }
+}
+
+/// An emitter that moves an event, or gives way to a twin, leaves another copy; an earlier one, too, if its twin was first.
+async fn gone(place: &Place, name: &EventName) -> Ran {
+    let Some(identity) = Identity::parse(name.identity()) else { return Ran::NotMine };
+    match crate::bus::read::with_identity(&*place.store, &identity).await {
+        Ok(copies) if copies.iter().any(|copy| copy != name) => Ran::NotMine,
+        Ok(_) => Ran::Gone,
+        Err(error) => Ran::Unreadable(error),
+    }
+}
+
+/// What becomes of an event that the group does not want.
+async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
+    let wants = &task.desk.wants;
+    let judgement = if wants.is_slow(event) {
+        let (wants, event) = (Wants::clone(wants), event.clone());
+        let unjudged = || Judgement::Unjudged("the answer broke off".to_owned());
+        threads::run(move || wants.judge(&event)).await.unwrap_or_else(unjudged)
+    } else {
+        wants.judge(event)
+    };
+    if judgement == Judgement::Wanted {
+        return None;
+    }
+    // Who emitted it may have told the group before that to want it.
+    match task.desk.redefined(task.listed_at).await {
+        Ok(Some(registered)) => return Some(Ran::Redefined(registered)),
+        Ok(None) => {}
+        Err(error) => return Some(Ran::Unreadable(error)),
+    }
+    Some(match judgement {
+        Judgement::Wanted => return None,
+        Judgement::OtherType => Ran::NotMine,
+        Judgement::DoesNotHold => Ran::PassedOver(None),
+        Judgement::NoAnswer(why) => Ran::PassedOver(Some(why)),
+        Judgement::Unjudged(why) => Ran::Unparseable(format!("cannot be judged: {why}")),
+    })
 }
 
 fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
@@ -170,7 +231,7 @@ pub(super) async fn mourn(
         ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ")),
         ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
     ]);
-    let (file, permit) = (EventFile::Make(name.to_string()), Permit::new(|| true));
+    let (file, permit) = (name.to_string(), Permit::new(|| true));
     let report = on_dead.run(Job { event: Arc::from(bytes), file, vars, tried: false, permit }).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
 }
@@ -189,14 +250,18 @@ pub(super) enum Judged {
 /// Judges a run. Pure: time and chance are handed in.
 pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
     let report = match ran {
-        Ran::NotMine | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
+        Ran::NotMine | Ran::Foreign | Ran::Copy | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
+        Ran::Gone => {
+            let why = "it is gone from the bus: not by its emitter, nor by evbus prune".to_owned();
+            return Judged::Verdict(dead(name, why, String::new(), None, random));
+        }
         Ran::Redefined(_) => return Judged::Verdict(Verdict::Again),
         Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
         Ran::Unparseable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);
             return Judged::Verdict(dead);
         }
-        Ran::Reported(report) => report,
+        Ran::Reported(report, _) => report,
     };
     let exit = match &report.outcome {
         Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
@@ -227,8 +292,10 @@ pub(super) async fn ordering_key(
     letter: Option<&str>,
     max_event_bytes: usize,
 ) -> StoreResult<Option<u64>> {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let bytes = letter::event_bytes(place, group, name, letter).await?;
+    let bytes = match letter::event_bytes(place, group, name, letter, max_event_bytes).await {
+        Err(error) if error.kind() == ErrorKind::Damaged => Some(Vec::new()),
+        bytes => bytes?,
+    };
     let Some(bytes) = bytes else { return Ok(None) };
     let event = Event::parse(&bytes, max_event_bytes).ok();
     let mut hasher = DefaultHasher::new();

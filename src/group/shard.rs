@@ -4,7 +4,7 @@
 //! what starting and ending does, `commit` what the marker then says and what was asked of it.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::lease::Lease;
 use super::marker::{Open, Verdict};
 use super::request::{self, Folded, Pending};
 use super::retry::Retry;
+use super::run::Fingerprint;
 use super::{GroupName, Marker, Position, Survey};
 use crate::bus::{keys, to_json};
 use crate::event::{EventName, EventTime};
@@ -65,6 +66,8 @@ pub(super) struct Launch {
     pub attempt: u32,
     /// The letter to read if the event is gone.
     pub letter: Option<String>,
+    /// What an event of the same identity held that has succeeded here: a copy of it need not run.
+    pub copy_of: Option<Fingerprint>,
 }
 
 /// A takeover that has succeeded.
@@ -108,21 +111,22 @@ pub(super) enum Next {
     Nothing,
 }
 
-/// Identities that ran to success here: another copy of the same event need not run. Bounded, oldest out.
+/// What ran to success here, by identity: another copy of the same event need not run. Its content decides, for whoever
+/// may write to the bus may give any identity to what he writes. Bounded, oldest out.
 #[derive(Default)]
 struct Succeeded {
-    set: HashSet<Box<str>>,
+    contents: HashMap<Box<str>, Fingerprint>,
     order: VecDeque<Box<str>>,
 }
 
 impl Succeeded {
-    fn insert(&mut self, identity: &str, limit: usize) {
-        if self.set.insert(identity.into()) {
+    fn insert(&mut self, identity: &str, content: Fingerprint, limit: usize) {
+        if self.contents.insert(identity.into(), content).is_none() {
             self.order.push_back(identity.into());
         }
         while self.order.len() > limit {
             if let Some(oldest) = self.order.pop_front() {
-                self.set.remove(&oldest);
+                self.contents.remove(&oldest);
             }
         }
     }
@@ -237,7 +241,7 @@ impl Shard {
     /// bus.
     pub fn held_len(&self) -> usize {
         let listed = self.survey.as_ref().map_or(0, |survey| survey.names.len());
-        listed + self.waiting.len() + self.unconfirmed.len() + self.succeeded.set.len() + self.order_keys.len()
+        listed + self.waiting.len() + self.unconfirmed.len() + self.succeeded.contents.len() + self.order_keys.len()
     }
 
     /// Whether every handler of the worker must run alone.

@@ -26,7 +26,7 @@ use crate::bus::Place;
 use crate::bus::schedule::Released;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::{Handler, Report};
+use crate::handler::Handler;
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;
@@ -154,6 +154,8 @@ pub struct Worker {
     told_handlers: bool,
     begun: Duration,
     started: u64,
+    /// The key of its fingerprints: nobody else knows it.
+    secret: u64,
     /// Whose turn it is to start something.
     turn: usize,
     summary: Summary,
@@ -228,6 +230,7 @@ impl Worker {
         let shards = at.registered.definition.shards;
         let now = at.place.clock.elapsed();
         let poll = at.place.store.profile().poll;
+        let secret = at.place.clock.random();
         Ok(Self {
             desk: Desk {
                 place: at.place,
@@ -252,6 +255,7 @@ impl Worker {
             told_handlers: false,
             begun: now,
             started: 0,
+            secret,
             turn: 0,
             summary: Summary::default(),
             reading_keys: HashSet::new(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{EventFile, Handler, Job, Outcome, Report};
+use super::{Handler, Job, Outcome, Report};
 use crate::clock::{Clock, Fut};
 
 /// How batches are made up.
@@ -270,7 +270,7 @@ impl Batch {
     fn in_order(&self) -> Vec<usize> {
         let seats = self.seats.borrow();
         let mut order: Vec<usize> = (0..seats.len()).collect();
-        order.sort_by_key(|at| seats[*at].job.file.name());
+        order.sort_by_key(|at| seats[*at].job.file.clone());
         order
     }
 
@@ -316,7 +316,7 @@ impl Batch {
             vars.remove("EVBUS_EPOCH");
         }
         let vars = vars.into_iter().chain([("EVBUS_BATCH", jobs.len().to_string())]).collect();
-        let (file, permit) = (EventFile::Make("batch.ndjson".to_owned()), jobs[0].permit.clone());
+        let (file, permit) = ("batch.ndjson".to_owned(), jobs[0].permit.clone());
         Job { event: Arc::from(lines), file, vars, tried: self.tried, permit }
     }
 }

@@ -9,27 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::MemfdFlags;
 use rustix::pipe::PipeFlags;
 
+/// A folder in memory (Filesystem Hierarchy Standard of Linux: tmpfs).
+const MEMORY: &str = "/dev/shm";
+
 /// What every pipe holds, whatever the user's pipe quota: one page (pipe(7)).
 const PIPE_HOLDS_BYTES: usize = 4096;
-
-/// The file that `EVBUS_FILE` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventFile {
-    /// This one, which exists already: an event on a directory bus.
-    At(PathBuf),
-    /// A private temporary file, made for the run and removed after it, whose name ends in this.
-    Make(String),
-}
-
-impl EventFile {
-    /// What the file's name ends in.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::At(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            Self::Make(name) => name.clone(),
-        }
-    }
-}
 
 /// Makes the handler's stdin with the whole event already in it, so that nobody needs to feed it: a handler that
 /// never reads, or that writes a lot before it reads, is then no special case. A small event goes into a pipe; one that
@@ -57,31 +41,32 @@ fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// An [`EventFile`] that is there; one that was made goes with it.
+/// The file that `EVBUS_FILE` names: a private one, made for the run and removed after it. On a folder bus too it is not
+/// the stored event, so that what a handler moves, changes or removes is missing to nobody else.
 #[derive(Debug)]
 pub(super) struct PlacedFile {
     path: PathBuf,
-    made: bool,
 }
 
 impl PlacedFile {
-    /// Puts the event's file in its place. `unique` keeps two runs of one event apart.
+    /// Makes the file; its name ends in `name`. `unique` keeps two runs of one event apart. Where the folder for temporary
+    /// files takes none, because its disk is full, memory does.
     ///
     /// # Errors
-    /// The temporary file cannot be written.
-    pub(super) fn place(file: EventFile, event: &[u8], unique: impl FnOnce() -> u64) -> io::Result<Self> {
-        match file {
-            EventFile::At(path) => Ok(Self { path: std::path::absolute(path)?, made: false }),
-            EventFile::Make(name) => {
-                let name = name.replace('/', "_");
-                let path = std::env::temp_dir().join(format!("evbus-{:016x}-{name}", unique()));
-                // Made before it is filled: a half-written file is removed, too.
-                let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-                let placed = Self { path, made: true };
-                out.write_all(event)?;
-                Ok(placed)
-            }
-        }
+    /// It cannot be written anywhere.
+    pub(super) fn place(name: &str, event: &[u8], unique: u64) -> io::Result<Self> {
+        let name = format!("evbus-{unique:016x}-{}", name.replace('/', "_"));
+        let folder = std::env::temp_dir();
+        Self::write(folder.join(&name), event)
+            .or_else(|error| Self::write(Path::new(MEMORY).join(&name), event).map_err(|_| error))
+    }
+
+    fn write(path: PathBuf, event: &[u8]) -> io::Result<Self> {
+        // Made before it is filled: a half-written file is removed, too.
+        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let placed = Self { path };
+        out.write_all(event)?;
+        Ok(placed)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,9 +76,7 @@ impl PlacedFile {
 
 impl Drop for PlacedFile {
     fn drop(&mut self) {
-        if self.made {
-            // The handler may have removed or moved it, which is its good right.
-            let _ = std::fs::remove_file(&self.path);
-        }
+        // The handler may have removed or moved it, which is its good right.
+        let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -22,7 +22,6 @@ use std::time::Duration;
 pub use batch::{Batches, Bounds as BatchBounds, Many};
 pub use command::{Command, CommandHandler};
 pub use guard::{Guard, guard_main};
-pub use input::EventFile;
 pub use output::{Discard, Output, Speaker, Stream};
 
 use crate::clock::Fut;
@@ -32,8 +31,8 @@ use crate::clock::Fut;
 pub struct Job {
     /// The event's document, which the handler finds on stdin.
     pub event: Arc<[u8]>,
-    /// The file that `EVBUS_FILE` names.
-    pub file: EventFile,
+    /// What the name of the file ends in that `EVBUS_FILE` names.
+    pub file: String,
     /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not among them.
     pub vars: Vec<(&'static str, String)>,
     /// Whether it has failed before.

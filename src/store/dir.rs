@@ -10,15 +10,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{ErrorKind, Hints, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap, Version};
+use super::{
+    ErrorKind, Gate, Hints, LARGEST_BYTES, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap,
+    Version,
+};
 use crate::clock::{Clock, Fut};
+use crate::threads;
 
 mod folders;
 mod hints;
 mod list;
+mod persist;
 mod put;
 mod read;
 mod register;
@@ -147,7 +152,7 @@ impl DirStore {
     /// Runs `work` where [`Execution`] says.
     fn run<'a, T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> StoreResult<T> + Send + 'static,
+        work: impl FnOnce(&Arc<Shared>) -> StoreResult<T> + Send + 'static,
     ) -> Fut<'a, StoreResult<T>> {
         let shared = Arc::clone(&self.shared);
         match self.execution {
@@ -156,11 +161,29 @@ impl DirStore {
                 Box::pin(std::future::ready(answer))
             }
             Execution::Threaded => Box::pin(async move {
-                let task = tokio::task::spawn_blocking(move || work(&shared));
-                task.await.unwrap_or_else(|_| {
+                threads::run(move || work(&shared)).await.unwrap_or_else(|| {
                     Err(StoreError::new(ErrorKind::Unavailable, "the thread that writes to the bus has ended"))
                 })
             }),
+        }
+    }
+}
+
+/// Opens what lies below the bus's folder, and no link on the way to it: whoever may write to the bus must not have a
+/// worker of another user read what he may not.
+fn open_below(root: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    create_below(root, path, flags, Mode::empty())
+}
+
+fn create_below(root: &OwnedFd, path: &str, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    loop {
+        match rustix::fs::openat2(root, path, flags, mode, no_links) {
+            // A folder was renamed meanwhile (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            // A kernel or a container that does not know the call: then at least the last part is no link.
+            Err(Errno::NOSYS | Errno::PERM) => return rustix::fs::openat(root, path, flags | OFlags::NOFOLLOW, mode),
+            answer => return answer,
         }
     }
 }
@@ -193,7 +216,7 @@ impl Shared {
         let error = StoreError::system(doing, self.shown(key), errno);
         match errno {
             Errno::ISDIR => error.with_help(self.out_of_the_way("a folder stands where a file should be", key)),
-            Errno::LOOP => error.with_help(self.out_of_the_way("a symbolic link leads nowhere", key)),
+            Errno::LOOP => error.with_help(self.out_of_the_way("a symbolic link is no part of a bus", key)),
             Errno::XDEV => error.with_help("all of a bus must lie on one file system: move the folder back"),
             _ => error,
         }
@@ -253,8 +276,12 @@ impl Store for DirStore {
     }
 
     fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
+        self.get_within(key, LARGEST_BYTES)
+    }
+
+    fn get_within<'a>(&'a self, key: &'a str, limit: usize) -> Fut<'a, StoreResult<Option<Object>>> {
         // A cached read is quicker than a change of threads.
-        Box::pin(std::future::ready(self.shared.get(key)))
+        Box::pin(std::future::ready(self.shared.get(key, limit)))
     }
 
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
@@ -293,14 +320,22 @@ impl Store for DirStore {
         }
     }
 
-    fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
-        match self.execution {
-            Execution::Inline => Box::pin(std::future::ready(self.shared.put_many(items))),
-            Execution::Threaded => {
-                let items = items.to_vec();
-                self.run(move |shared| shared.put_many(&items))
-            }
-        }
+    /// All are written before the first is published, so that a full disk leaves none of them.
+    fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
+        Box::pin(async move {
+            let drafts = match self.execution {
+                Execution::Inline => self.shared.write_many(items),
+                Execution::Threaded => {
+                    let items = items.to_vec();
+                    self.run(move |shared| shared.write_many(&items)).await
+                }
+            }?;
+            let answers = self.shared.publish_in_turn(drafts, items, gate).await;
+            // Also after an error: the caller will look for what was published before it, and rely on that.
+            let folders = put::folders_of(items);
+            self.run(move |shared| folders.iter().try_for_each(|folder| shared.flush_folder(folder))).await?;
+            answers
+        })
     }
 
     fn delete_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
@@ -309,8 +344,13 @@ impl Store for DirStore {
     }
 
     fn persist<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
-        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-        self.run(move |shared| shared.folders.persist(&shared.root, &folder, shared.durability))
+        let key = key.to_owned();
+        self.run(move |shared| shared.persist(std::slice::from_ref(&key)))
+    }
+
+    fn persist_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
+        let keys = keys.to_vec();
+        self.run(move |shared| shared.persist(&keys))
     }
 
     fn tidy<'a>(&'a self, age: Duration) -> Fut<'a, StoreResult<u64>> {
@@ -319,9 +359,5 @@ impl Store for DirStore {
 
     fn last_write_micros(&self) -> Option<i64> {
         Some(self.shared.last_write_micros.load(Ordering::Relaxed)).filter(|micros| *micros != 0)
-    }
-
-    fn local_path(&self, key: &str) -> Option<PathBuf> {
-        Some(self.shared.path.join(key))
     }
 }

@@ -38,6 +38,11 @@ impl StoreError {
         Self { kind, what: what.into(), help: None }
     }
 
+    /// What lies at `path` is larger than anything that evbus puts there, in bytes.
+    pub fn too_large(path: impl std::fmt::Display, size: u64, limit: usize) -> Self {
+        Self::new(ErrorKind::Damaged, format!("{path} is {size} bytes, over the limit of {limit}"))
+    }
+
     /// The same error with the next command to type.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -58,6 +63,7 @@ impl StoreError {
         };
         let error = Self::new(kind, format!("{doing} {path}: {}", describe(errno)));
         match errno {
+            Errno::LOOP => error.with_help(format!("a symbolic link is no part of a bus: ls -la {path}")),
             Errno::NOTDIR => error.with_help(format!("a file stands where a folder should be: ls -la {path}")),
             Errno::ACCESS | Errno::PERM => {
                 error.with_help("ls -ld shows who may write there; evbus doctor tells more of a bus")

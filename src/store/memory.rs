@@ -56,6 +56,10 @@ pub trait Network {
     fn glances(&self) -> bool {
         false
     }
+    /// Whether what is written lasts only from a flush on, which its sender makes before he has his answer, as in a folder.
+    fn flushes(&self) -> bool {
+        false
+    }
     /// Hints of changes, if this network carries any.
     fn hints(&self) -> Option<Box<dyn Hints>>;
     /// See [`Store::last_write_micros`].
@@ -99,9 +103,38 @@ pub struct Contents {
     entries: RefCell<Entries>,
     versions: Cell<u64>,
     observer: RefCell<Option<Observer>>,
+    /// What is not flushed yet, and what lies below it.
+    unflushed: RefCell<BTreeMap<String, Option<(Rc<[u8]>, u64)>>>,
+    /// How often the power has failed.
+    cuts: Cell<u64>,
 }
 
 impl Contents {
+    /// The power fails: what was not flushed is as it was before. Whoever waits for an answer has none.
+    pub fn cut_power(&self) {
+        self.cuts.set(self.cuts.get() + 1);
+        for (key, below) in self.unflushed.take() {
+            let new = below.as_ref().map(|(bytes, _)| Rc::clone(bytes));
+            let old = match below {
+                Some(below) => self.entries.borrow_mut().insert(key.clone(), below),
+                None => self.entries.borrow_mut().remove(&key),
+            };
+            if let Some(observer) = &*self.observer.borrow() {
+                observer(&key, old.as_ref().map(|(bytes, _)| &**bytes), new.as_deref());
+            }
+        }
+    }
+
+    fn flush(&self, key: &str) {
+        self.unflushed.borrow_mut().remove(key);
+    }
+
+    /// What follows is not durable before it is flushed.
+    fn unflush(&self, key: &str) {
+        let below = self.entries.borrow().get(key).cloned();
+        self.unflushed.borrow_mut().entry(key.to_owned()).or_insert(below);
+    }
+
     /// Calls `observer` after every change.
     pub fn observe(&self, observer: Observer) {
         *self.observer.borrow_mut() = Some(observer);
@@ -153,8 +186,13 @@ impl Contents {
         entries.get(key).map(|(bytes, version)| Object { bytes: bytes.to_vec(), version: Version(version.to_string()) })
     }
 
+    /// Whether a register has a version.
+    fn has(&self, key: &str, version: Option<&Version>) -> bool {
+        self.version(key).map(|version| version.to_string()) == version.map(|version| version.0.clone())
+    }
+
     fn cas(&self, key: &str, version: Option<&Version>, bytes: &[u8]) -> Swap {
-        if self.version(key).map(|version| version.to_string()) != version.map(|version| version.0.clone()) {
+        if !self.has(key, version) {
             return Swap::Conflict;
         }
         Swap::Swapped(Version(self.set(key, Some(bytes)).to_string()))
@@ -205,10 +243,11 @@ impl MemoryStore {
             let action = move || *slot.borrow_mut() = Some(apply(&contents));
             self.network.later(arrives, Box::new(action));
         }
+        let cuts = self.contents.cuts.get();
         self.network.pause(route.answered.unwrap_or(route.patience)).await;
         let answer = answer.borrow_mut().take();
         answer
-            .filter(|_| route.answered.is_some())
+            .filter(|_| route.answered.is_some() && self.contents.cuts.get() == cuts)
             .ok_or_else(|| StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer")))
     }
 
@@ -221,11 +260,19 @@ impl Store for MemoryStore {
     fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>> {
         Box::pin(async move {
             let route = self.route(Operation::Put, key);
-            let (owned, bytes) = (key.to_owned(), bytes.to_vec());
-            self.call(route, Operation::Put, key, move |contents| {
-                if route.nobody_won { Put::Exists } else { contents.put_new(&owned, &bytes) }
-            })
-            .await
+            let (owned, bytes, flushes) = (key.to_owned(), bytes.to_vec(), self.network.flushes());
+            let put = self.call(route, Operation::Put, key, move |contents| {
+                if route.nobody_won {
+                    return Put::Exists;
+                }
+                if flushes && contents.version(&owned).is_none() {
+                    contents.unflush(&owned);
+                }
+                contents.put_new(&owned, &bytes)
+            });
+            let put = put.await?;
+            self.contents.flush(key);
+            Ok(put)
         })
     }
 
@@ -304,11 +351,21 @@ impl Store for MemoryStore {
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
         Box::pin(async move {
             let (owned, version, bytes) = (key.to_owned(), version.cloned(), bytes.to_vec());
-            let route = self.route(Operation::Cas, key);
+            let (route, flushes) = (self.route(Operation::Cas, key), self.network.flushes());
             let apply = move |contents: &Contents| {
-                if route.nobody_won { Swap::Conflict } else { contents.cas(&owned, version.as_ref(), &bytes) }
+                if route.nobody_won || !contents.has(&owned, version.as_ref()) {
+                    return Swap::Conflict;
+                }
+                if flushes {
+                    contents.unflush(&owned);
+                }
+                contents.cas(&owned, version.as_ref(), &bytes)
             };
-            self.call(route, Operation::Cas, key, apply).await
+            let swap = self.call(route, Operation::Cas, key, apply).await?;
+            if matches!(swap, Swap::Swapped(_)) {
+                self.contents.flush(key);
+            }
+            Ok(swap)
         })
     }
 
@@ -317,11 +374,17 @@ impl Store for MemoryStore {
             let owned = key.to_owned();
             let apply = move |contents: &Contents| {
                 if contents.version(&owned).is_some() {
+                    contents.flush(&owned);
                     contents.set(&owned, None);
                 }
             };
             self.call(self.route(Operation::Delete, key), Operation::Delete, key, apply).await
         })
+    }
+
+    fn persist<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
+        self.contents.flush(key);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn hints(&self) -> Result<Box<dyn Hints>, String> {

@@ -23,6 +23,10 @@ pub use cost::Requests;
 pub(crate) use error::system_words;
 pub use error::{ErrorKind, StoreError};
 
+/// Nothing that evbus writes is larger: a marker with a full window and a thousand pending events with their stderr has
+/// some megabytes.
+pub(crate) const LARGEST_BYTES: usize = 64 << 20;
+
 /// What every operation returns.
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -153,10 +157,36 @@ pub struct Profile {
     pub scans_folders: bool,
 }
 
+/// Says of the items of a batch, before each becomes visible, whether it may.
+pub trait Gate {
+    /// Whether the item at this place may become visible now. Once it has said no, it says no.
+    fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>>;
+}
+
+/// Lets everything.
+pub struct AlwaysOpen;
+
+impl Gate for AlwaysOpen {
+    fn opens(&self, _: usize) -> Fut<'_, StoreResult<bool>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+}
+
 /// A stream of "look now". It may lie, be late, or never come.
 pub trait Hints {
     /// Completes when something may have changed since the last call.
     fn next(&mut self) -> Fut<'_, ()>;
+}
+
+/// [`Store::get`] of what is going to be relied on: **nothing found is relied on before it is durable**. Whoever answers
+/// "it is there" for what somebody else has written, or for what he has written himself and does not remember, reads it
+/// by this.
+pub async fn get_durable(store: &dyn Store, key: &str) -> StoreResult<Option<Object>> {
+    let found = store.get(key).await?;
+    if found.is_some() {
+        store.persist(key).await?;
+    }
+    Ok(found)
 }
 
 /// The six operations, and what can be built better below than above them.
@@ -171,6 +201,19 @@ pub trait Store {
 
     /// Lists keys in byte order; complete for every `put_new` that had returned before the call.
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>>;
+
+    /// [`Store::get`] of what is not larger than `limit`, in bytes: whoever may write to a bus can put a file there that no
+    /// memory holds. One that is larger is [`ErrorKind::Damaged`], and is not read where the store can tell before.
+    fn get_within<'a>(&'a self, key: &'a str, limit: usize) -> Fut<'a, StoreResult<Option<Object>>> {
+        Box::pin(async move {
+            match self.get(key).await? {
+                Some(found) if found.bytes.len() > limit => {
+                    Err(StoreError::too_large(key, found.bytes.len() as u64, limit))
+                }
+                found => Ok(found),
+            }
+        })
+    }
 
     /// [`Store::list_after`], and what `behind` wants of all that lies behind the list's prefix, where one listing shows
     /// both for the price of one.
@@ -195,9 +238,18 @@ pub trait Store {
     /// `Exists` says that an item is not known to be there, and that a `get` must tell. On an error any part of them
     /// may be there.
     fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
+        self.put_gated(items, &AlwaysOpen)
+    }
+
+    /// [`Store::put_many`], of which only becomes visible what `gate` lets. Where it does not, the answers may end before
+    /// that item, or say `Exists` from there on.
+    fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(items.len());
-            for (key, bytes) in items {
+            for (at, (key, bytes)) in items.iter().enumerate() {
+                if !gate.opens(at).await? {
+                    break;
+                }
                 let answer = self.put_new(key, bytes).await?;
                 answers.push(answer);
                 if answer == Put::Exists {
@@ -218,9 +270,20 @@ pub trait Store {
         })
     }
 
-    /// Makes what `get` showed of a register durable, whoever wrote it, before something relies on it.
+    /// Makes what `get` showed of an object or a register durable, whoever wrote it: its writer may have died before the
+    /// flush, or have done without one. Nothing found is relied on before this has returned; see [`get_durable`].
     fn persist<'a>(&'a self, _key: &'a str) -> Fut<'a, StoreResult<()>> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// [`Store::persist`] of many objects, with one wait for the disk where the store can.
+    fn persist_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
+        Box::pin(async move {
+            for key in keys {
+                self.persist(key).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Removes what died while it was written, longer than `age` ago; how many.
@@ -240,11 +303,6 @@ pub trait Store {
 
     /// The requests that no earlier call of this has told of.
     fn untold_requests(&self) -> Option<Requests> {
-        None
-    }
-
-    /// Where a key can be read as a plain file by other programs of this machine.
-    fn local_path(&self, _key: &str) -> Option<std::path::PathBuf> {
         None
     }
 }

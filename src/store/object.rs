@@ -18,8 +18,8 @@ use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{
-    Behind, ErrorKind, Glance, Hints, List, Object, Page, Profile, Put, Requests, Showing, Store, StoreError,
-    StoreResult, Swap, Version,
+    Behind, ErrorKind, Gate, Glance, Hints, LARGEST_BYTES, List, Object, Page, Profile, Put, Requests, Showing, Store,
+    StoreError, StoreResult, Swap, Version,
 };
 use crate::clock::Fut;
 use crate::event::EventName;
@@ -31,9 +31,6 @@ mod meter;
 pub use connect::{Bucket, Kind};
 use failure::Shown;
 use meter::Meter;
-
-/// Nothing that evbus writes is larger; what is was put there by somebody else.
-const LARGEST_BYTES: u64 = 1 << 30;
 
 /// So many puts of one batch are under way at a time.
 const PUTS_AT_ONCE: usize = 32;
@@ -115,7 +112,7 @@ impl BucketStore {
         }
     }
 
-    async fn read(&self, key: &str) -> StoreResult<Option<Object>> {
+    async fn read(&self, key: &str, limit: usize) -> StoreResult<Option<Object>> {
         let failed = |error: &Error| self.failed("read", key, error);
         let found = match self.inner.get(&self.path(key)?).await {
             Ok(found) => found,
@@ -123,9 +120,9 @@ impl BucketStore {
             Err(error) => return Err(failed(&error)),
         };
         let GetResult { meta, .. } = &found;
-        if meta.size > LARGEST_BYTES {
-            return Err(StoreError::new(ErrorKind::Damaged, format!("{key} is {} bytes", meta.size))
-                .with_help("nothing that evbus writes is as large: move it away"));
+        if meta.size > limit as u64 {
+            return Err(StoreError::too_large(key, meta.size, limit)
+                .with_help("nothing that evbus writes there is as large: move it away"));
         }
         let version = self.version(meta.e_tag.clone(), meta.version.clone()).unwrap_or_else(|| Version(String::new()));
         let bytes = found.bytes().await.map_err(|error| failed(&error))?;
@@ -191,11 +188,20 @@ impl BucketStore {
     }
 
     /// Puts the items of one chain, each after the one before it; stops at the first that is not known to be there.
-    async fn put_chain(&self, items: &[(String, Vec<u8>)], chain: Vec<usize>) -> Vec<(usize, StoreResult<Put>)> {
+    async fn put_chain(
+        &self,
+        items: &[(String, Vec<u8>)],
+        chain: Vec<usize>,
+        gate: &dyn Gate,
+    ) -> Vec<(usize, StoreResult<Put>)> {
         let mut answers = Vec::with_capacity(chain.len());
         for at in chain {
             let (key, bytes) = &items[at];
-            let answer = self.put_new(key, bytes).await;
+            let answer = match gate.opens(at).await {
+                Ok(true) => self.put_new(key, bytes).await,
+                Ok(false) => Ok(Put::Exists),
+                Err(error) => Err(error),
+            };
             let there = matches!(answer, Ok(Put::Created));
             answers.push((at, answer));
             if !there {
@@ -236,7 +242,11 @@ impl Store for BucketStore {
     }
 
     fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
-        Box::pin(self.read(key))
+        Box::pin(self.read(key, LARGEST_BYTES))
+    }
+
+    fn get_within<'a>(&'a self, key: &'a str, limit: usize) -> Fut<'a, StoreResult<Option<Object>>> {
+        Box::pin(self.read(key, limit))
     }
 
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
@@ -258,7 +268,7 @@ impl Store for BucketStore {
                 Ok(Some(version)) => Ok(Swap::Swapped(version)),
                 Err(()) => Ok(Swap::Conflict),
                 // A server that does not say which version it has made: it is mine if its content is.
-                Ok(None) => match self.read(key).await? {
+                Ok(None) => match self.get(key).await? {
                     Some(object) if object.bytes == bytes => Ok(Swap::Swapped(object.version)),
                     _ => Ok(Swap::Conflict),
                 },
@@ -286,10 +296,10 @@ impl Store for BucketStore {
 
     /// Side by side, but in their order where that may matter. An answer for every item: `Exists` also says that
     /// nobody knows, or that it was not tried, because one before it is in doubt.
-    fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
+    fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = vec![Put::Exists; items.len()];
-            let chains = chains(items).into_iter().map(|chain| self.put_chain(items, chain));
+            let chains = chains(items).into_iter().map(|chain| self.put_chain(items, chain, gate));
             let mut running = stream::iter(chains).buffer_unordered(PUTS_AT_ONCE);
             while let Some(chain) = running.next().await {
                 for (at, answer) in chain {

@@ -90,7 +90,7 @@ macro_rules! conformance {
                 swaps_make_a_chain, stale_and_future_versions_conflict, deleting_is_final_and_idempotent,
                 many_futures_at_once, one_winner_among_futures, large_objects, many_objects_in_one_go,
                 events_of_a_lane_keep_their_order, many_deletions_in_one_go, what_is_persisted_can_be_read,
-                a_local_path_shows_the_content;
+                what_is_larger_than_its_limit_is_not_read, a_gate_ends_a_batch;
                 listing: after_is_exclusive, limit_and_cut_are_exact, keep_filters, a_register_is_listed_once,
                 complete_after_every_put, pages_make_the_whole_of_10_000_keys;
                 $($more: $($beyond),*;)*

@@ -243,14 +243,51 @@ pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> Bench) {
     swapped(&*bench.store, "state/g/marker-000", None, b"m").await;
     bench.store.persist("state/g/marker-000").await.unwrap();
     assert_eq!(bytes(&*bench.store, "frontier").await.unwrap(), b"w");
-}
-
-pub async fn a_local_path_shows_the_content(make: &dyn Fn() -> Bench) {
-    let bench = make();
-    assert_eq!(bench.store.put_new("events/a/x.json", b"content").await.unwrap(), Put::Created);
-    // A store without files says so; one with files must show the bytes.
-    let shown = bench.store.local_path("events/a/x.json").map(|path| std::fs::read(path).unwrap());
-    assert_eq!(shown.unwrap_or_else(|| b"content".to_vec()), b"content");
+    let keys = ["events/a/x.json", "events/b/y.json", "dedup/z.json", "events/never/there.json", "top.json"];
+    let keys: Vec<String> = keys.map(str::to_owned).into();
+    for key in &keys[..3] {
+        assert_eq!(bench.store.put_new(key, b"x").await.unwrap(), Put::Created);
+    }
+    // What is gone meanwhile needs nothing, and nothing is made for it.
+    for some in [&keys[..0], &keys[..1], &keys[2..4], &keys] {
+        bench.store.persist_many(some).await.unwrap();
+    }
+    let listed = bench.store.list_after(evbus::store::List::all("events/")).await.unwrap();
+    assert_eq!(listed.keys, keys[..2]);
     let writes = bench.store.last_write_micros();
     assert!(writes.is_none_or(|micros| micros > 1_500_000_000_000_000), "{writes:?}");
+}
+
+pub async fn what_is_larger_than_its_limit_is_not_read(make: &dyn Fn() -> Bench) {
+    let bench = make();
+    assert_eq!(bench.store.put_new("events/a/x.json", b"12345678").await.unwrap(), Put::Created);
+    swapped(&*bench.store, "frontier", None, b"12345678").await;
+    for key in ["events/a/x.json", "frontier"] {
+        let read = async |limit| bench.store.get_within(key, limit).await;
+        assert_eq!(read(8).await.unwrap().unwrap().bytes, b"12345678");
+        let error = read(7).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains("8 bytes"), "{error}");
+    }
+    assert_eq!(bench.store.get_within("events/a/y.json", 0).await.unwrap(), None);
+}
+
+/// What a gate lets becomes visible in its turn, and nothing behind it.
+pub async fn a_gate_ends_a_batch(make: &dyn Fn() -> Bench) {
+    struct UpTo(usize);
+    impl evbus::store::Gate for UpTo {
+        fn opens(&self, at: usize) -> evbus::clock::Fut<'_, StoreResult<bool>> {
+            Box::pin(std::future::ready(Ok(at < self.0)))
+        }
+    }
+    let bench = make();
+    let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
+    let items: Vec<(String, Vec<u8>)> = (0..8).map(|n| (key(n), vec![n as u8])).collect();
+    for let_ in [0, 3, 8] {
+        let answers = bench.store.put_gated(&items, &UpTo(let_)).await.unwrap();
+        let created = answers.iter().filter(|put| **put == Put::Created).count();
+        let listed = bench.store.list_after(evbus::store::List::all("events/")).await.unwrap();
+        assert_eq!((created, listed.keys.len()), (let_, let_));
+        let keys: Vec<String> = items.iter().map(|(key, _)| key.clone()).collect();
+        bench.store.delete_many(&keys).await.unwrap();
+    }
 }

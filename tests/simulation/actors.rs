@@ -453,6 +453,10 @@ impl Cast {
             if !world.faults() {
                 return;
             }
+            if world.plan.power > 0.0 && dice.chance(world.plan.power) {
+                self.power_cut();
+                continue;
+            }
             let victims = self.victims.borrow();
             if victims.is_empty() {
                 continue;
@@ -477,6 +481,20 @@ impl Cast {
                 (_, None) => {}
             }
         }
+    }
+}
+
+impl Cast {
+    /// Everything dies at once, and what was not flushed is gone.
+    fn power_cut(&self) {
+        self.world.tell(|| "THE POWER FAILS".to_owned());
+        let all: Vec<Rc<Process>> = self.victims.borrow().iter().map(|victim| Rc::clone(&victim.process)).collect();
+        for process in all {
+            self.world.simulation.kill(&process);
+        }
+        self.world.rewinding.set(true);
+        self.world.contents.cut_power();
+        self.world.rewinding.set(false);
     }
 }
 

@@ -34,7 +34,41 @@ fn ring(world: &Rc<World>) {
     }
 }
 
+/// What was not flushed is as it was before: nobody has done that, and nothing is to be judged.
+fn rewound(world: &World, key: &str, new: Option<&[u8]>) {
+    world.tell(|| format!("{key} is as it was before: {}", new.is_some()));
+    if key == "frontier" {
+        return world.frontier.set(new.map_or(EventTime::MIN, w_of));
+    }
+    let mut groups = world.groups.borrow_mut();
+    for group in groups.iter_mut() {
+        if key == evbus::bus::keys::group(&group.name) {
+            group.definition = new.map(|bytes| serde_json::from_slice(bytes).unwrap());
+            group.paused = group.definition.as_ref().is_some_and(|definition| definition.paused.is_some());
+            group.resumed = world.simulation.now();
+        }
+        let Some(shard) = evbus::bus::keys::marker_of(&group.name, key) else { continue };
+        group.markers.remove(&shard);
+        if let Some(bytes) = new {
+            let marker: Marker = serde_json::from_slice(bytes).unwrap();
+            world.replaced.borrow_mut().remove(&(group.name.to_string(), shard, marker.nonce.clone()));
+            group.markers.insert(shard, marker);
+        } else {
+            world.replaced.borrow_mut().remove(&(group.name.to_string(), shard, String::new()));
+        }
+    }
+}
+
+fn w_of(content: &[u8]) -> EventTime {
+    let text: serde_json::Value = serde_json::from_slice(content).unwrap();
+    text["w"].as_str().unwrap().parse().unwrap()
+}
+
 fn changed(world: &World, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
+    let register = key == "frontier" || key.starts_with("groups/") || key.contains("/marker-");
+    if world.rewinding.get() && register {
+        return rewound(world, key, new);
+    }
     if key == "frontier" {
         return frontier(world, new);
     }
@@ -64,8 +98,7 @@ fn changed(world: &World, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
 }
 
 fn frontier(world: &World, new: Option<&[u8]>) {
-    let text: serde_json::Value = serde_json::from_slice(new.expect("the frontier stays")).unwrap();
-    let w: EventTime = text["w"].as_str().unwrap().parse().unwrap();
+    let w = w_of(new.expect("the frontier stays"));
     if w <= world.frontier.get() {
         world.complain(format!("the frontier falls from {} to {w}", world.frontier.get()));
     }
@@ -134,7 +167,7 @@ fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Mar
             group.name,
             new.epoch,
             new.through,
-            new.done.iter().filter_map(|stem| world.id_of(stem)).collect::<Vec<_>>(),
+            new.done.iter().filter_map(|name| world.id_of(name.as_str())).collect::<Vec<_>>(),
             new.open
                 .iter()
                 .map(|(name, open)| (
@@ -240,7 +273,7 @@ fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &
         if name.lane().shard(shards) != shard || from.covers(name) || !new.through.covers(name) {
             continue;
         }
-        let known = new.open.contains_key(name) || old.done.contains(name.stem());
+        let known = new.open.contains_key(name) || old.done.contains(name);
         let id = world.id_of(name.as_str());
         let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).and_then(|known| known.acked.clone()));
         let acked = acked.is_some_and(|(_, acked)| acked == *name);
@@ -252,9 +285,9 @@ fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &
 
 /// `done` lists only what was processed.
 fn done(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
-    for stem in new.done.difference(&old.done) {
-        let id = world.id_of(stem);
-        let deleted = world.deleted.borrow().iter().any(|name| name.stem() == &**stem);
+    for name in new.done.difference(&old.done) {
+        let id = world.id_of(name.as_str());
+        let deleted = world.deleted.borrow().contains(name);
         if !settled(world, group, id.as_ref(), deleted) {
             world.complain(format!("{}/{shard}: {id:?} is said to be done and is not", group.name));
         }

@@ -49,10 +49,10 @@ fn an_event_on_an_idle_bus_costs_8_requests_from_emit_to_commit() {
     let emitted = bucket.emit(1, 1).sum();
     bucket.until(|| runs.runs() == 2);
     let id = bucket.contents.keys("events/").pop().unwrap();
-    let stem = id.rsplit('/').next().unwrap().get(..40).unwrap().to_owned();
+    let name = id.rsplit('/').next().unwrap().to_owned();
     let done = || {
         let marker: serde_json::Value = serde_json::from_slice(&marker()).unwrap();
-        marker["done"].as_array().is_some_and(|done| done.iter().any(|name| name.as_str() == Some(&stem)))
+        marker["done"].as_array().is_some_and(|done| done.iter().any(|done| done.as_str() == Some(&name)))
     };
     bucket.until(done);
     let all = emitted + user.sum() - before;

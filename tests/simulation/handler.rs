@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evbus::clock::Fut;
 use evbus::event::{Event, EventName};
-use evbus::handler::{Batches, EventFile, Handler, Job, Outcome, Report};
+use evbus::handler::{Batches, Handler, Job, Outcome, Report};
 
 use crate::dice::{self, Dice};
 use crate::executor::{Micros, Process, SECOND};
@@ -121,7 +121,7 @@ impl Drop for Child {
 impl SimHandler {
     fn begin(&self, job: &Job) -> (Child, Fate) {
         let (id, epoch) = (var(job, "EVBUS_ID"), var(job, "EVBUS_EPOCH").parse().unwrap());
-        let EventFile::Make(name) = &job.file else { panic!("the memory store has no files") };
+        let name = &job.file;
         let shards = self.world.groups.borrow()[self.group].shards();
         let shard = EventName::parse(name).unwrap().lane().shard(shards);
         let fate = fate(&self.world, self.group, &id);

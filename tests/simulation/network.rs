@@ -125,6 +125,10 @@ impl Network for Line {
         self.world.plan.glances
     }
 
+    fn flushes(&self) -> bool {
+        self.world.plan.power > 0.0
+    }
+
     fn hints(&self) -> Option<Box<dyn Hints>> {
         if !self.world.plan.hints {
             return None;

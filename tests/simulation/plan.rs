@@ -79,6 +79,8 @@ pub struct Plan {
     pub resets: bool,
     pub pauses: bool,
     pub wild_clocks: bool,
+    /// How often bad luck is a power cut, on a folder: then what was not flushed is gone.
+    pub power: f64,
     /// How many of the events are named by their emitter.
     pub named: f64,
     /// How many of the batches wait for their time. Where some do, no clock is wrong by more than seconds.
@@ -109,6 +111,7 @@ impl Plan {
         let calm = dice.chance(0.1);
         let glances = bucket && dice.chance(0.7);
         let waits = if dice.chance(0.4) { 0.3 } else { 0.0 };
+        let power = if !bucket && dice.chance(0.7) { 0.15 } else { 0.0 };
         let groups = (0..groups).map(|at| GroupPlan::new(dice, at, groups, faults_until)).collect();
         Self {
             faults_until,
@@ -138,6 +141,7 @@ impl Plan {
             resets: dice.chance(0.15),
             pauses: dice.chance(0.2),
             wild_clocks: dice.chance(0.3) && waits == 0.0,
+            power,
             named: 0.3,
             waits,
             shared_polls: glances && dice.chance(0.5),
@@ -149,7 +153,7 @@ impl Plan {
         (self.slow_puts, self.nobody_won, self.lost) = (0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
-        self.named = 1.0;
+        (self.named, self.power) = (1.0, 0.0);
         for group in &mut self.groups {
             (group.born, group.widens) = (None, None);
         }

@@ -80,6 +80,7 @@ fn world(seed: u64, options: Options) -> Rc<World> {
         present: RefCell::default(),
         deleted: RefCell::default(),
         frontier: Cell::new(EventTime::MIN),
+        rewinding: Cell::new(false),
         replaced: RefCell::default(),
         polls: plan.shared_polls.then(Rc::default),
         running: RefCell::default(),

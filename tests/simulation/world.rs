@@ -136,6 +136,8 @@ pub struct World {
     pub present: RefCell<BTreeSet<EventName>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
     pub frontier: Cell<EventTime>,
+    /// While what was not flushed is taken back.
+    pub rewinding: Cell<bool>,
     /// The versions of markers that were swapped: group, shard, nonce.
     pub replaced: RefCell<BTreeSet<(String, u16, String)>>,
     /// Shared by all workers, as by the groups of one process, where the plan says so.

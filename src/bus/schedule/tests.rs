@@ -53,7 +53,7 @@ impl Bus {
     }
 
     fn release(&self) -> Released {
-        done(release(&self.place, Some(&BTreeSet::new()))).unwrap()
+        done(release(&self.place, Some(&BTreeSet::new()), 1 << 20)).unwrap()
     }
 
     /// The ids of the events on the bus.
@@ -147,7 +147,7 @@ fn what_is_being_released_cannot_be_cancelled_and_comes_although_its_releaser_di
     assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
     let first = bus.release();
     assert_eq!((first.events, first.others.len()), (0, 1), "it is left to the other for a while");
-    assert_eq!(done(release(&bus.place, Some(&first.others))).unwrap().events, 1);
+    assert_eq!(done(release(&bus.place, Some(&first.others), 1 << 20)).unwrap().events, 1);
     assert_eq!((bus.events(), bus.waiting()), (vec!["a".to_owned()], Vec::new()));
     assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
     assert_eq!(bus.waiting(), Vec::<String>::new());
@@ -206,5 +206,5 @@ fn who_comes_only_once_leaves_nothing_to_others() {
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
     assert_eq!(done(decide(&bus.place, &name, Decision::Release)), Ok((Decision::Release, true)));
-    assert_eq!(done(release(&bus.place, None)).unwrap().events, 1);
+    assert_eq!(done(release(&bus.place, None, 1 << 20)).unwrap().events, 1);
 }

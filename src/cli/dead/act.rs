@@ -66,6 +66,8 @@ pub(super) struct RmArgs {
 pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let place = opened.place();
     let standing = group::standing(place, &args.group).await?;
+    // What was asked before counts as asked.
+    request::persist(place, &standing.group).await?;
     let letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &standing)),
         ([], [], true) => standing.letters.clone(),

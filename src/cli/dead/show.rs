@@ -125,7 +125,7 @@ fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool)
         document["event"] = match letter.map(|letter| &letter.content) {
             Some(Enclosed::Event(raw)) => serde_json::from_str(raw.get()).unwrap_or(Value::Null),
             Some(Enclosed::Text(text)) => Value::from(text.as_str()),
-            Some(Enclosed::Nothing) | None => Value::Null,
+            Some(Enclosed::Unfit(_) | Enclosed::Nothing) | None => Value::Null,
         };
     }
     document
@@ -174,6 +174,7 @@ fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Sessi
     let content = match &letter.content {
         Enclosed::Event(raw) => Some(raw.get()),
         Enclosed::Text(text) => Some(text.as_str()),
+        Enclosed::Unfit(why) => Some(why.as_str()),
         Enclosed::Nothing => None,
     };
     match content {

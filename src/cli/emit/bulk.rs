@@ -1,61 +1,26 @@
 //! `emit --ndjson`: many events, acknowledged in batches.
 
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::{Args, Maker, data, open, print};
-use crate::bus::emit::{Draft, Emitter};
+use super::acks::Acks;
+use super::lines::{Given, Lines};
+use super::maker::Maker;
+use super::{Args, data, open};
+use crate::bus::emit::{Draft, Emitter, Novelty, Receipt};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::output::{self, Out};
+use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::style;
 
 /// A batch holds no more bytes than this, so that large events do not fill the memory.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Where the lines come from.
-struct Lines<R: Read + AsFd> {
-    reader: BufReader<R>,
-    number: u64,
-    max_bytes: usize,
-}
-
-impl<R: Read + AsFd> Lines<R> {
-    /// The next line that is not blank, without its end; none at the end.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        loop {
-            let mut line = Vec::new();
-            // One byte more than allowed is enough to know that it is too long.
-            let limit = u64::try_from(self.max_bytes).unwrap_or(u64::MAX).saturating_add(2);
-            let read = (&mut self.reader).take(limit).read_until(b'\n', &mut line);
-            let read = read.map_err(|error| Failure::failed(format!("cannot read the lines: {error}")))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.number += 1;
-            if !line.ends_with(b"\n") && line.len() > self.max_bytes {
-                let what = format!("line {}: longer than this bus's limit of {} bytes", self.number, self.max_bytes);
-                return Err(Failure::usage(what));
-            }
-            if !line.trim_ascii().is_empty() {
-                return Ok(Some(line));
-            }
-        }
-    }
-
-    /// Whether the next line is there without waiting for it.
-    fn ready(&self) -> bool {
-        self.reader.buffer().contains(&b'\n') || readable(self.reader.get_ref().as_fd())
-    }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-}
+/// So many of the lines that are passed over are told one by one.
+const TOLD: u64 = 5;
 
 pub(super) async fn run(
     args: &Args,
@@ -63,77 +28,169 @@ pub(super) async fn run(
     maker: &Maker,
     emitter: &mut Emitter,
 ) -> Result<Code, Failure> {
-    let file = source.and_then(|source| source.strip_prefix('@'));
-    match file {
+    let typed = args.type_.is_some();
+    match source.and_then(|source| source.strip_prefix('@')) {
         Some(path) => {
-            let file = open(path, std::path::Path::new(""))?;
+            let file = open(path, Path::new(""))?;
             let bytes = file.metadata().ok().map(|metadata| metadata.len());
-            emit_all(args, file, bytes, maker, emitter).await
+            let lines = Lines::new(file, maker.max_event_bytes, typed)?;
+            Bulk::new(args, maker, lines, bytes)?.emit(emitter).await
         }
-        None => emit_all(args, std::io::stdin(), None, maker, emitter).await,
+        None => {
+            let lines = Lines::new(std::io::stdin(), maker.max_event_bytes, typed)?;
+            Bulk::new(args, maker, lines, None)?.emit(emitter).await
+        }
     }
 }
 
-async fn emit_all<R: Read + AsFd>(
-    args: &Args,
-    source: R,
-    bytes: Option<u64>,
-    maker: &Maker,
-    emitter: &mut Emitter,
-) -> Result<Code, Failure> {
-    let reader = BufReader::with_capacity(256 * 1024, source);
-    let mut lines = Lines { reader, number: 0, max_bytes: maker.max_event_bytes };
-    let mut progress = Progress::new("emitting", bytes);
-    let mut out = Out::new();
-    let mut acknowledged = 0u64;
-    let mut end = Ok(false);
-    while matches!(end, Ok(false)) {
-        let mut batch: Vec<Draft> = Vec::new();
-        end = fill(args, maker, &mut lines, &mut batch, emitter.batch(), &mut progress);
-        // What came before a bad line is good.
-        let receipts = maker.send(emitter, &batch).await.map_err(|error| told(Failure::from(error), acknowledged))?;
-        print(&mut out, args.print(), &batch, &receipts).map_err(|failure| told(failure, acknowledged))?;
-        acknowledged += u64::try_from(receipts.len()).unwrap_or(0);
-    }
-    progress.end();
-    end.map(|_| Code::Done).map_err(|failure| told(failure, acknowledged))
+/// What was passed over, because `--on-error skip` says so.
+struct Skipped {
+    file: Option<(String, File)>,
+    count: u64,
 }
 
-/// Fills a batch until it is large enough, the next line is not there yet, or the lines end (true).
-fn fill<R: Read + AsFd>(
-    args: &Args,
-    maker: &Maker,
-    lines: &mut Lines<R>,
-    batch: &mut Vec<Draft>,
-    most: usize,
-    progress: &mut Progress,
-) -> Result<bool, Failure> {
-    let mut bytes = 0;
-    while batch.len() < most && bytes < BATCH_BYTES && (batch.is_empty() || lines.ready()) {
-        let Some(line) = lines.next()? else { return Ok(true) };
-        let draft = draft(args, maker, &line).map_err(|failure| failure.after(&format!("line {}", lines.number)))?;
-        bytes += draft.size();
-        progress.advance(u64::try_from(line.len()).unwrap_or(0));
-        batch.push(draft);
+impl Skipped {
+    fn new(path: Option<&str>) -> Result<Self, Failure> {
+        let made = |path: &str| {
+            let file = File::create(path).map_err(|error| {
+                Failure::usage(format!("cannot write {path}: {}", crate::store::system_words(&error)))
+            })?;
+            Ok::<_, Failure>((path.to_owned(), file))
+        };
+        Ok(Self { file: path.map(made).transpose()?, count: 0 })
     }
-    Ok(false)
+
+    fn add(&mut self, given: &Given, failure: &Failure) -> Result<(), Failure> {
+        self.count += 1;
+        if self.count <= TOLD {
+            output::warn(&format!("{}: {}; passed over", given.place, failure.message()));
+        }
+        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let mut line = given.bytes.trim_ascii().to_vec();
+        // An element of an array may have lines of its own, which a line has not.
+        line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        line.push(b'\n');
+        file.write_all(&line)
+            .map_err(|error| Failure::failed(format!("cannot write {path}: {}", crate::store::system_words(&error))))
+    }
+
+    fn tell(&self) {
+        let Some((path, _)) = self.file.as_ref().filter(|_| self.count > 0) else {
+            if self.count > 0 {
+                output::note(&format!("{} passed over", style::plural(self.count, "line")));
+            }
+            return;
+        };
+        output::note(&format!("{} passed over, kept in {path}", style::plural(self.count, "line")));
+    }
 }
 
-fn draft(args: &Args, maker: &Maker, line: &[u8]) -> Result<Draft, Failure> {
-    let Some(type_) = &args.type_ else {
-        return maker
-            .document(line)
-            .map_err(|failure| failure.or_help("evbus emit TYPE --ndjson, if each line is the data alone"));
-    };
-    let text = std::str::from_utf8(line).map_err(|_| Failure::usage("it is not UTF-8"))?;
-    let (data, content_type) = data::line(args, text.trim_end_matches(['\n', '\r']))?;
-    maker.draft(type_, data, content_type, None)
+/// A bulk emit under way.
+struct Bulk<'a, R> {
+    args: &'a Args,
+    maker: &'a Maker,
+    lines: Lines<R>,
+    acks: Acks,
+    skipped: Skipped,
+    progress: Progress,
 }
 
-/// A bulk emit that ends early tells what was acknowledged.
-fn told(failure: Failure, acknowledged: u64) -> Failure {
-    if acknowledged > 0 {
-        output::note(&format!("{} acknowledged before this:", style::plural(acknowledged, "event")));
+impl<'a, R: Read + AsFd> Bulk<'a, R> {
+    fn new(args: &'a Args, maker: &'a Maker, lines: Lines<R>, bytes: Option<u64>) -> Result<Self, Failure> {
+        Ok(Self {
+            acks: Acks::new(args.print()),
+            skipped: Skipped::new(args.rejects.as_deref())?,
+            progress: Progress::new("emitting", bytes),
+            args,
+            maker,
+            lines,
+        })
     }
-    failure
+
+    async fn emit(mut self, emitter: &mut Emitter) -> Result<Code, Failure> {
+        let ended = self.emit_all(emitter).await;
+        self.progress.end();
+        self.skipped.tell();
+        let acknowledged = self.acks.count();
+        if let Err(failure) = ended {
+            if acknowledged > 0 {
+                output::note(&format!("{} acknowledged before this:", style::plural(acknowledged, "event")));
+            }
+            return Err(failure);
+        }
+        self.acks.end().map(|()| Code::Done)
+    }
+
+    async fn emit_all(&mut self, emitter: &mut Emitter) -> Result<(), Failure> {
+        loop {
+            let mut batch = Batch::default();
+            let end = self.fill(&mut batch, emitter.batch());
+            // What came before a bad line is good.
+            let receipts = self.maker.send(emitter, &batch.drafts).await?;
+            self.acks.tell(&batch.drafts, &receipts);
+            self.taken(&batch, &receipts)?;
+            if end? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fills a batch until it is large enough, the next line is not there yet, or the lines end (true).
+    fn fill(&mut self, batch: &mut Batch, most: usize) -> Result<bool, Failure> {
+        let mut bytes = 0;
+        while batch.drafts.len() < most && bytes < BATCH_BYTES && (batch.drafts.is_empty() || self.lines.ready()) {
+            let Some(given) = self.lines.next()? else { return Ok(true) };
+            self.progress.advance(given.bytes.len() as u64);
+            match self.draft(&given.bytes) {
+                Ok(draft) => {
+                    bytes += draft.size();
+                    batch.drafts.push(draft);
+                    batch.given.push(given);
+                }
+                Err(failure) if self.args.skips() => self.skipped.add(&given, &failure)?,
+                Err(failure) => return Err(failure.after(&given.place)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn draft(&self, line: &[u8]) -> Result<Draft, Failure> {
+        let Some(type_) = &self.args.type_ else {
+            return self.maker.document(line).map_err(|failure| {
+                if looks_like_an_event(line) {
+                    return failure;
+                }
+                failure.or_help("evbus emit TYPE --ndjson, if each line is the data alone")
+            });
+        };
+        let (data, content_type) = data::line(self.args, line)?;
+        self.maker.draft(type_, data, content_type, None)
+    }
+
+    /// What another event has taken the id of is not on the bus.
+    fn taken(&mut self, batch: &Batch, receipts: &[Receipt]) -> Result<(), Failure> {
+        for ((given, draft), receipt) in batch.given.iter().zip(&batch.drafts).zip(receipts) {
+            if receipt.novelty != Novelty::Taken || self.args.if_exists.as_deref() == Some("ok") {
+                continue;
+            }
+            let failure = super::taken(draft, receipt);
+            if !self.args.skips() {
+                return Err(failure.after(&given.place));
+            }
+            self.skipped.add(given, &failure)?;
+        }
+        Ok(())
+    }
+}
+
+/// Events that are emitted together, and what they were made of.
+#[derive(Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    given: Vec<Given>,
+}
+
+/// Whether a line is meant as a CloudEvent: then it is no data that lacks a type.
+fn looks_like_an_event(line: &[u8]) -> bool {
+    line.windows(13).any(|part| part == b"\"specversion\"")
 }

@@ -1,5 +1,7 @@
 //! The data of one event, from the arguments.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::{Args, read_source};
@@ -8,13 +10,13 @@ use crate::config::World;
 use crate::event::Data;
 
 /// The data and the media type that goes with it.
-pub(super) fn from_args(args: &Args, world: &World) -> Result<(Data, Option<&'static str>), Failure> {
+pub(super) fn from_args(args: &Args, world: &World, limit: usize) -> Result<(Data, Option<&'static str>), Failure> {
     if let Some(source) = &args.binary {
         if source != "-" && !source.starts_with('@') {
             let what = format!("--binary takes a file, not '{source}'");
             return Err(Failure::usage(what).help(format!("--binary @{source}, or --binary - for stdin")));
         }
-        return Ok((Data::binary(&read_source(source, &world.cwd)?), Some("application/octet-stream")));
+        return Ok((Data::binary(&read_source(source, &world.cwd, limit)?), Some("application/octet-stream")));
     }
     let fields = !(args.string_field.is_empty() && args.json_field.is_empty());
     match (&args.data, fields) {
@@ -27,36 +29,53 @@ pub(super) fn from_args(args: &Args, world: &World) -> Result<(Data, Option<&'st
             Err(Failure::usage("--text without DATA").help("evbus emit TYPE --text 'some text'"))
         }
         (None, false) => Ok((Data::Absent, None)),
-        (Some(data), false) => given(args, data, world),
+        (Some(data), false) => given(args, data, world, limit),
     }
 }
 
 /// DATA itself, or what it points to.
-fn given(args: &Args, data: &str, world: &World) -> Result<(Data, Option<&'static str>), Failure> {
+fn given(args: &Args, data: &str, world: &World, limit: usize) -> Result<(Data, Option<&'static str>), Failure> {
     let bytes = if data == "-" || (data.starts_with('@') && data.len() > 1) {
-        read_source(data, &world.cwd)?
+        read_source(data, &world.cwd, limit)?
     } else {
         data.as_bytes().to_vec()
     };
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Failure::usage(format!("the data in '{}' is not UTF-8", shorten(data))).help("--binary @FILE takes any bytes")
-    })?;
+    let text = text(args, &bytes).map_err(|failure| failure.after(&format!("the data in '{}'", shorten(data))))?;
     if args.text {
         return Ok((Data::text(&text), Some("text/plain")));
     }
     json(&text, data)
 }
 
+/// Bytes as text; with `--lossy` whatever they are.
+fn text<'a>(args: &Args, bytes: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.into()),
+        Err(_) if args.lossy => Ok(String::from_utf8_lossy(bytes)),
+        Err(error) => {
+            let what = format!("it is not UTF-8 (at byte {})", error.valid_up_to() + 1);
+            Err(Failure::usage(what).help("--text --lossy replaces such bytes; --binary @FILE takes a file of any"))
+        }
+    }
+}
+
 /// JSON text, kept byte for byte.
 fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure> {
     let data = Data::json(text.trim()).map_err(|error| {
-        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).help("--text, if it is meant as text")
+        let field = shown.split_once('=').filter(|(key, _)| !key.is_empty() && !key.contains([' ', '"', '{']));
+        let cure = match field {
+            Some(_) => format!("-f {shown}, for a field of the data; --text, if it is meant as text"),
+            None => "--text, if it is meant as text".to_owned(),
+        };
+        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).help(cure)
     })?;
     Ok((data, Some("application/json")))
 }
 
 /// One line of `--ndjson` with a type.
-pub(super) fn line(args: &Args, line: &str) -> Result<(Data, Option<&'static str>), Failure> {
+pub(super) fn line(args: &Args, line: &[u8]) -> Result<(Data, Option<&'static str>), Failure> {
+    let text = text(args, line)?;
+    let line = text.trim_end_matches(['\n', '\r']);
     if args.text { Ok((Data::text(line), Some("text/plain"))) } else { json(line, line) }
 }
 

@@ -53,6 +53,7 @@ fn passed_over(standing: &Standing, event: Option<&Event>) -> Option<String> {
     match wants.judge(event?) {
         Judgement::Wanted | Judgement::OtherType => None,
         Judgement::DoesNotHold => Some(format!("not wanted: '{condition}' does not hold")),
+        Judgement::Unjudged(why) => Some(format!("dead at once: {why}")),
         Judgement::NoAnswer(why) => Some(format!("not wanted: '{condition}' has no answer: {why}")),
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
     let filter = &wants.types;
     let start = args.from.as_deref().map(|text| start_of("--from", text, session)).transpose()?;
     let (store, clock) = (&*opened.place().store, &*opened.place().clock);
-    if definition::find(store, &group).await?.is_some() {
+    if definition::find_durable(store, &group).await?.is_some() {
         return Err(exists(&group));
     }
     let start = match start {

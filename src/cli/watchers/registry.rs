@@ -22,7 +22,7 @@ pub(in crate::cli) struct Ready {
 pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
     let store = &*opened.place().store;
     let wants = watcher.wants()?;
-    let found = definition::find(store, &watcher.group).await?;
+    let found = definition::find_durable(store, &watcher.group).await?;
     let (found, registered) = match found {
         Some(registered) => (true, registered),
         None => (false, make(&watcher, &wants.types, opened, dry).await?),
@@ -58,7 +58,7 @@ async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool
         return Ok(made);
     }
     // Another worker made it just now.
-    let found = definition::find(store, &watcher.group).await?;
+    let found = definition::find_durable(store, &watcher.group).await?;
     found.ok_or_else(|| Failure::failed(format!("group '{}' was made and removed meanwhile", watcher.group)))
 }
 

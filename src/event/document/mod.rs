@@ -5,6 +5,7 @@
 
 mod builder;
 mod read;
+mod readable;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -204,6 +205,19 @@ impl Data {
     /// The JSON reader's message, with the position.
     pub fn json(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text).map(Self::Json)
+    }
+
+    /// Whether every reader of JSON can hold it: numbers within a double, strings of whole characters, and no more than 127
+    /// levels. What cannot be held is valid JSON (RFC 8259 § 6 to 9 lets readers set such limits), kept by the bus, and
+    /// lost on conditions and on most programs.
+    ///
+    /// # Errors
+    /// The JSON reader's message, with the position.
+    pub fn check_readable(&self) -> Result<(), serde_json::Error> {
+        match self {
+            Self::Json(raw) => serde_json::from_str::<readable::Readable>(raw.get()).map(|_| ()),
+            Self::Absent | Self::Base64(_) => Ok(()),
+        }
     }
 
     /// Plain text, as a JSON string.

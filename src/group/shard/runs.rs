@@ -23,7 +23,9 @@ impl Shard {
 
     fn launch(&self, name: &EventName, attempt: u32) -> Launch {
         let letter = self.marker.open.get(name).and_then(|open| open.letter.clone());
-        Launch { name: name.clone(), attempt, letter }
+        // An operator's redrive must run.
+        let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| letter.is_none());
+        Launch { name: name.clone(), attempt, letter, copy_of }
     }
 
     /// Whether an event must run alone whatever the rest.
@@ -36,19 +38,13 @@ impl Shard {
         self.marker.open.get(name).is_some_and(|open| open.suspect && open.attempts >= max_attempts)
     }
 
-    /// Whether another copy of this event has succeeded here, so that it need not run; an operator's redrive must.
-    pub fn succeeded_already(&self, name: &EventName) -> bool {
-        let redriven = self.marker.open.get(name).is_some_and(|open| open.letter.is_some());
-        !redriven && self.succeeded.set.contains(name.identity())
-    }
-
-    /// Records a verdict. `ran`: its handler ran to success here.
-    pub fn settle(&mut self, name: &EventName, verdict: Verdict, ran: bool, now: Duration) {
+    /// Records a verdict. `ran`: its handler ran to success here, for this content.
+    pub fn settle(&mut self, name: &EventName, verdict: Verdict, ran: Option<Fingerprint>, now: Duration) {
         self.running.remove(name);
-        // A copy of an event that has succeeded is settled without having been started.
+        // What is given up without another run was not started.
         self.waiting.remove(name);
-        if ran {
-            self.succeeded.insert(name.identity(), self.bounds.window);
+        if let Some(content) = ran {
+            self.succeeded.insert(name.identity(), content, self.bounds.window);
         }
         if verdict == Verdict::Done
             && let Some(letter) = self.marker.open.get(name).and_then(|open| open.letter.clone())
@@ -71,7 +67,7 @@ impl Shard {
     pub fn settle_spent(&mut self, name: &EventName, verdict: Verdict, now: Duration) -> u32 {
         // Nor is this a sign that handlers come back.
         let unclean = self.marker.unclean;
-        self.settle(name, verdict, false, now);
+        self.settle(name, verdict, None, now);
         self.marker.unclean = unclean;
         let Some(open) = self.marker.open.get_mut(name) else { return 0 };
         // No run ended here, so none is to be counted.

@@ -121,8 +121,9 @@ impl Worker {
             return;
         };
         let (desk, on_dead, url) = (self.desk.clone(), self.on_dead.clone(), self.settings.url.clone());
+        let limit = self.settings.max_event_bytes;
         self.ops.push(Box::pin(async move {
-            let written = letter::write(&desk.place, &desk.group, &name, &open).await;
+            let written = letter::write(&desk.place, &desk.group, &name, &open, limit).await;
             let failed = match on_dead.filter(|_| written.is_ok()) {
                 Some((handler, turns)) => {
                     let _turn = turns.acquire().await;
@@ -230,9 +231,15 @@ impl Worker {
         if self.owned(number, epoch).is_none_or(|shard| !shard.running.contains_key(name)) {
             return;
         }
-        let succeeded = ran.report().is_some_and(Report::succeeded);
+        let succeeded = match &ran {
+            Ran::Reported(report, content) if report.succeeded() => Some(*content),
+            _ => None,
+        };
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
-        let passed_over = matches!(ran, Ran::PassedOver(_));
+        let untold = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
+        if let Ran::Foreign = &ran {
+            self.report(Fact::Foreign { key: &name.key() });
+        }
         if let Ran::Redefined(registered) = &ran {
             self.redefine(registered.clone());
         }
@@ -243,7 +250,7 @@ impl Worker {
         match &judged {
             run::Judged::Verdict(verdict) => {
                 self.unstall();
-                if !passed_over {
+                if !untold {
                     self.report_verdict(name, attempt, verdict, (took, events));
                 }
             }
@@ -254,7 +261,7 @@ impl Worker {
         match judged {
             run::Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
             run::Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
-            run::Judged::NotStarted(_) => shard.settle(name, Verdict::Again, false, now),
+            run::Judged::NotStarted(_) => shard.settle(name, Verdict::Again, None, now),
         }
     }
 

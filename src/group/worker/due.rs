@@ -57,8 +57,10 @@ impl Worker {
         self.due.running = true;
         self.due.looked = Some(now);
         let place = self.desk.place.clone();
+        let limit = self.settings.max_event_bytes;
         let others = (!self.draining()).then(|| self.due.others.clone());
-        self.ops.push(Box::pin(async move { Ended::Released(schedule::release(&place, others.as_ref()).await) }));
+        self.ops
+            .push(Box::pin(async move { Ended::Released(schedule::release(&place, others.as_ref(), limit).await) }));
     }
 
     pub(super) fn released(&mut self, released: StoreResult<Released>) {

@@ -130,15 +130,10 @@ impl Worker {
             }
             Next::Start(name) => {
                 let alone = careful || shard.suspect(&name);
-                let again = shard.succeeded_already(&name);
                 if alone && !idle {
                     return false;
                 }
                 let Some(shard) = self.shards[at].owned.as_deref_mut() else { return false };
-                if again {
-                    shard.settle(&name, Verdict::Done, false, now);
-                    return true;
-                }
                 // It has killed its worker each time: nobody is left who could say so after another run.
                 if shard.spent(&name, self.settings.retry.max_attempts) {
                     let why = "its worker died with it each time".to_owned();
@@ -173,6 +168,7 @@ impl Worker {
             max_attempts: self.settings.retry.max_attempts,
             max_event_bytes: self.settings.max_event_bytes,
             url: self.settings.url.clone(),
+            secret: self.secret,
             tenure: run::Tenure {
                 lease: self.settings.lease,
                 commit_sent: Rc::clone(&shard.tenure),

@@ -93,7 +93,7 @@ fn report(outcome: Outcome) -> Report {
 
 fn job(name: &str) -> Job {
     let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
-    let file = EventFile::Make(name.to_owned());
+    let file = name.to_owned();
     Job { event: Arc::from(name.as_bytes()), file, vars, tried: false, permit: Permit::new(|| true) }
 }
 

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Durability;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// Folder mode of a bus shared by a Unix group: writable, and new files inherit the group.
@@ -68,25 +67,30 @@ impl Folders {
                 return Ok(fd);
             }
         }
-        let fd = match rustix::fs::openat(root, at(folder), FOLDER_FLAGS, Mode::empty()) {
+        let fd = match open_folder(root, folder) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => self.make(root, folder)?,
             Err(errno) => return Err(self.failed("cannot open the folder", folder, errno)),
         };
+        Ok(self.keep(folder, fd))
+    }
+
+    /// Keeps a folder open for the next write to it.
+    fn keep(&self, folder: &str, fd: OwnedFd) -> Arc<OwnedFd> {
         let fd = Arc::new(fd);
         let mut kept = self.kept();
         if kept.len() == KEPT_OPEN {
             kept.remove(0);
         }
         kept.push(Open { name: folder.to_owned(), fd: Arc::clone(&fd), reachable: false });
-        Ok(fd)
+        fd
     }
 
     fn make(&self, root: &OwnedFd, folder: &str) -> StoreResult<OwnedFd> {
         // Retention removes what is empty, also what is being made just now.
         for _ in 0..TRIES {
             self.make_path(root, folder)?;
-            match rustix::fs::openat(root, at(folder), FOLDER_FLAGS, Mode::empty()) {
+            match open_folder(root, folder) {
                 Ok(fd) => return Ok(fd),
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(self.failed("cannot open the folder", folder, errno)),
@@ -134,8 +138,7 @@ impl Folders {
         let marked = below.is_empty();
         while !below.is_empty() {
             let parent = below.rsplit_once('/').map_or("", |(parent, _)| parent);
-            let fd = rustix::fs::openat(root, at(parent), FOLDER_FLAGS, Mode::empty())
-                .map_err(|errno| self.failed("cannot open the folder", parent, errno))?;
+            let fd = open_folder(root, parent).map_err(|errno| self.failed("cannot open the folder", parent, errno))?;
             self.fsync(&fd, parent)?;
             below = parent;
         }
@@ -148,15 +151,18 @@ impl Folders {
         Ok(())
     }
 
-    /// Flushes `folder`, so that what was read in it is durable, whoever wrote it.
-    pub(super) fn persist(&self, root: &OwnedFd, folder: &str, durability: Durability) -> StoreResult<()> {
-        if durability == Durability::None {
-            return Ok(());
-        }
+    /// Flushes `folder`, so that what was read in it is durable, whoever wrote it. One that is gone has nothing in it.
+    pub(super) fn persist(&self, root: &OwnedFd, folder: &str) -> StoreResult<()> {
         // The one kept open may have been replaced by another.
         self.forget(folder);
-        let fd = self.open(root, folder)?;
-        self.flush(root, folder, &fd)
+        match open_folder(root, folder) {
+            Ok(fd) => {
+                let fd = self.keep(folder, fd);
+                self.flush(root, folder, &fd)
+            }
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.failed("cannot open the folder", folder, errno)),
+        }
     }
 
     /// Removes a folder if it is empty.
@@ -195,7 +201,7 @@ fn mark_of(fd: &OwnedFd) -> Option<String> {
     rustix::fs::fstat(fd).ok().map(|stat| stat.st_ino.to_string())
 }
 
-/// The bus itself is the folder with the empty name.
-fn at(folder: &str) -> &str {
-    if folder.is_empty() { "." } else { folder }
+/// Opens a folder of the bus; the bus itself is the one with the empty name.
+fn open_folder(root: &OwnedFd, folder: &str) -> rustix::io::Result<OwnedFd> {
+    super::open_below(root, if folder.is_empty() { "." } else { folder }, FOLDER_FLAGS)
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::{STAGING, Shared, register};
+use super::{STAGING, Shared, open_below, register};
 use crate::event::EVENTS;
 use crate::store::{List, Page, StoreResult};
 
@@ -77,7 +77,7 @@ impl Shared {
                 }
                 return;
             }
-            match register::version_of(name) {
+            match register::version_of(name).filter(|_| mark_of(kind).is_none()) {
                 // A register is listed once, however many versions lie about.
                 Some((register, _)) => {
                     key.push_str(register);
@@ -85,7 +85,10 @@ impl Shared {
                         return;
                     }
                 }
-                None => key.push_str(name),
+                None => {
+                    key.push_str(name);
+                    key.extend(mark_of(kind));
+                }
             }
             if key.as_str() > list.after.as_str() && (list.keep)(&key) {
                 files.push(&key);
@@ -119,7 +122,7 @@ impl Shared {
         let failed = |errno| self.failed("cannot list", folder, errno);
         let at = if folder.is_empty() { "." } else { folder };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.root, at, flags, Mode::empty()) {
+        let fd = match open_below(&self.root, at, flags) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(failed(errno)),
@@ -139,8 +142,7 @@ impl Shared {
                 continue;
             }
             let kind = match entry.file_type() {
-                // A day that was moved to a roomier place; what is written through the link must be listed.
-                FileType::Unknown | FileType::Symlink => kind_of(&fd, name),
+                FileType::Unknown => kind_of(&fd, name),
                 kind => kind,
             };
             see(name, kind);
@@ -149,10 +151,21 @@ impl Shared {
     }
 }
 
-/// Some file systems do not tell the kind in a listing, and none where a link leads.
+/// Some file systems do not tell the kind in a listing.
 fn kind_of(folder: &std::os::fd::OwnedFd, name: &str) -> FileType {
-    rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty())
+    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+}
+
+/// What a name that is not a file's is marked with, as `ls -F` does: whatever it is called, it is none of the bus's.
+fn mark_of(kind: FileType) -> Option<char> {
+    match kind {
+        FileType::Symlink => Some('@'),
+        FileType::Fifo => Some('|'),
+        FileType::Socket => Some('='),
+        FileType::CharacterDevice | FileType::BlockDevice => Some('#'),
+        _ => None,
+    }
 }
 
 /// Whether a folder (with its `/`) can hold a key greater than `after`.

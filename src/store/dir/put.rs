@@ -1,14 +1,16 @@
 //! Creating an object: write in `staging/`, flush, rename without replacing, flush the folder.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Durability, STAGING, Shared};
-use crate::store::{ErrorKind, Put, StoreError, StoreResult};
+use super::{Durability, STAGING, Shared, create_below};
+use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult};
 
 /// From so many files on, one `syncfs` is quicker than a flush of each.
 const SYNCFS_FROM: usize = 4;
@@ -54,13 +56,13 @@ fn is_draft(name: &str) -> bool {
 }
 
 /// A file in `staging/`; removed when dropped, unless it was published.
-struct Draft<'a> {
-    shared: &'a Shared,
+pub(super) struct Draft {
+    shared: Arc<Shared>,
     name: String,
     published: bool,
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Draft {
     fn drop(&mut self) {
         if !self.published {
             // Left behind, it would only be cleared away later.
@@ -74,10 +76,15 @@ pub(super) fn split(key: &str) -> (&str, &str) {
     key.rsplit_once('/').unwrap_or(("", key))
 }
 
+/// The folders of many keys, each once.
+pub(super) fn folders_of(items: &[(String, Vec<u8>)]) -> BTreeSet<String> {
+    items.iter().map(|(key, _)| split(key).0.to_owned()).collect()
+}
+
 impl Shared {
     /// See [`crate::store::Store::put_new`]. What exists already is made durable too: its maker may have died before
     /// the flush, and whoever finds it to be his own will rely on it.
-    pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> StoreResult<Put> {
+    pub(super) fn put_new(self: &Arc<Self>, key: &str, bytes: &[u8]) -> StoreResult<Put> {
         let put = self.create(key, bytes)?;
         if put == Put::Exists {
             self.flush_folder(split(key).0)?;
@@ -86,7 +93,7 @@ impl Shared {
     }
 
     /// Creates a file; it is durable if it is mine.
-    pub(super) fn create(&self, key: &str, bytes: &[u8]) -> StoreResult<Put> {
+    pub(super) fn create(self: &Arc<Self>, key: &str, bytes: &[u8]) -> StoreResult<Put> {
         let (draft, file) = self.write(bytes)?;
         self.flush_file(&file, &draft.name)?;
         drop(file);
@@ -97,10 +104,9 @@ impl Shared {
         Ok(put)
     }
 
-    /// See [`crate::store::Store::put_many`]. All are written before the first is published, so that a full disk
-    /// leaves none of them.
-    pub(super) fn put_many(&self, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
-        let one_by_one = items.len() < SYNCFS_FROM || !self.syncfs_reaches_disk();
+    /// Writes and flushes many drafts.
+    pub(super) fn write_many(self: &Arc<Self>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Draft>> {
+        let one_by_one = self.flushes_one_by_one(items.len());
         let mut drafts = Vec::with_capacity(items.len());
         for (_, bytes) in items {
             let (draft, file) = self.write(bytes)?;
@@ -113,20 +119,21 @@ impl Shared {
             rustix::fs::syncfs(&self.root)
                 .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
         }
-        let answers = self.publish_in_order(drafts, items);
-        // Also after an error: the caller will look for what was published before it, and rely on that.
-        let mut folders: Vec<&str> = items.iter().map(|(key, _)| split(key).0).collect();
-        folders.sort_unstable();
-        folders.dedup();
-        for folder in folders {
-            self.flush_folder(folder)?;
-        }
-        answers
+        Ok(drafts)
     }
 
-    fn publish_in_order(&self, drafts: Vec<Draft<'_>>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+    /// Publishes one after the other, each if `gate` lets it, until one exists already.
+    pub(super) async fn publish_in_turn(
+        &self,
+        drafts: Vec<Draft>,
+        items: &[(String, Vec<u8>)],
+        gate: &dyn Gate,
+    ) -> StoreResult<Vec<Put>> {
         let mut answers = Vec::with_capacity(items.len());
-        for (draft, (key, _)) in drafts.into_iter().zip(items) {
+        for (at, (draft, (key, _))) in drafts.into_iter().zip(items).enumerate() {
+            if !gate.opens(at).await? {
+                break;
+            }
             answers.push(self.publish(draft, key)?);
             if answers.last() == Some(&Put::Exists) {
                 break;
@@ -135,13 +142,18 @@ impl Shared {
         Ok(answers)
     }
 
+    /// Whether so many files are best flushed each by itself.
+    pub(super) fn flushes_one_by_one(&self, files: usize) -> bool {
+        files < SYNCFS_FROM || !self.syncfs_reaches_disk()
+    }
+
     #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
     fn syncfs_reaches_disk(&self) -> bool {
         rustix::fs::fstatfs(&self.root).is_ok_and(|stat| SYNCFS_REACHES_DISK.contains(&(stat.f_type as i64)))
     }
 
     /// See [`crate::store::Store::tidy`]. Ages are counted from a file written just now: no clock but the store's.
-    pub(super) fn tidy(&self, age: Duration) -> StoreResult<u64> {
+    pub(super) fn tidy(self: &Arc<Self>, age: Duration) -> StoreResult<u64> {
         let (draft, file) = self.write(b"")?;
         let stat = |path: &str| rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW);
         let now = stat(&draft.name).map_or(0, |stat| stat.st_mtime);
@@ -162,20 +174,20 @@ impl Shared {
     }
 
     #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
-    fn write(&self, bytes: &[u8]) -> StoreResult<(Draft<'_>, OwnedFd)> {
+    fn write(self: &Arc<Self>, bytes: &[u8]) -> StoreResult<(Draft, OwnedFd)> {
         let name = self.staging.next();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o666);
-        let file = match rustix::fs::openat(&self.root, name.as_str(), flags, mode) {
+        let file = match create_below(&self.root, &name, flags, mode) {
             Err(Errno::NOENT) => {
                 self.folders.forget(STAGING);
                 self.folders.open(&self.root, STAGING)?;
-                rustix::fs::openat(&self.root, name.as_str(), flags, mode)
+                create_below(&self.root, &name, flags, mode)
             }
             answer => answer,
         };
         let file = file.map_err(|errno| self.failed("cannot write", &name, errno))?;
-        let draft = Draft { shared: self, name, published: false };
+        let draft = Draft { shared: Arc::clone(self), name, published: false };
         if self.staging.group_writable {
             rustix::fs::fchmod(&file, SHARED_FILE_MODE)
                 .map_err(|errno| self.failed("cannot share", &draft.name, errno))?;
@@ -190,14 +202,14 @@ impl Shared {
     }
 
     /// After a failed flush the pages are marked clean: the file is given up, never flushed again.
-    fn flush_file(&self, file: &OwnedFd, name: &str) -> StoreResult<()> {
+    pub(super) fn flush_file(&self, file: &OwnedFd, name: &str) -> StoreResult<()> {
         if self.durability == Durability::None {
             return Ok(());
         }
         rustix::fs::fdatasync(file).map_err(|errno| self.failed("cannot flush", name, errno))
     }
 
-    fn publish(&self, mut draft: Draft<'_>, key: &str) -> StoreResult<Put> {
+    fn publish(&self, mut draft: Draft, key: &str) -> StoreResult<Put> {
         let (folder, name) = split(key);
         // Retention may remove an empty folder between its opening and the rename.
         for _ in 0..TRIES {
@@ -218,7 +230,7 @@ impl Shared {
 
     /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: who came again would find
     /// what he published, and believe in it.
-    fn flush_folder(&self, folder: &str) -> StoreResult<()> {
+    pub(super) fn flush_folder(&self, folder: &str) -> StoreResult<()> {
         if self.durability == Durability::None {
             return Ok(());
         }

@@ -1,13 +1,10 @@
 //! Reading an object or a register.
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::Shared;
-use crate::store::{ErrorKind, Object, StoreError, StoreResult, Version};
-
-/// Nothing that evbus writes is larger; a foreign file must not fill the memory.
-const LARGEST_BYTES: u64 = 1 << 30;
+use super::{Shared, open_below};
+use crate::store::{Object, StoreError, StoreResult, Version};
 
 /// Tells a file from another of its name: by the time it was written at and its size. Not by its inode, which some
 /// file systems (FUSE) number anew at every look.
@@ -32,18 +29,18 @@ impl std::fmt::Display for Stamp {
 
 impl Shared {
     /// See [`crate::store::Store::get`]. A plain file of that name is an object; else the highest version counts.
-    pub(super) fn get(&self, key: &str) -> StoreResult<Option<Object>> {
-        match self.read(key)? {
+    pub(super) fn get(&self, key: &str, limit: usize) -> StoreResult<Option<Object>> {
+        match self.read(key, limit)? {
             Some((bytes, _)) => Ok(Some(Object { bytes, version: Version(String::new()) })),
-            None => self.get_register(key),
+            None => self.get_register(key, limit),
         }
     }
 
-    /// The content and the stamp of one file; none if it is not there.
-    pub(super) fn read(&self, path: &str) -> StoreResult<Option<(Vec<u8>, Stamp)>> {
+    /// The content and the stamp of one file; none if it is not there. Its size is looked at before it is read.
+    pub(super) fn read(&self, path: &str, limit: usize) -> StoreResult<Option<(Vec<u8>, Stamp)>> {
         let failed = |errno| self.failed("cannot read", path, errno);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match rustix::fs::openat(&self.root, path, flags, Mode::empty()) {
+        let file = match open_below(&self.root, path, flags) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
             Err(errno) => return Err(failed(errno)),
@@ -53,10 +50,12 @@ impl Shared {
             return Err(self.not_a_file(path));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if size > LARGEST_BYTES {
-            return Err(StoreError::new(ErrorKind::Damaged, format!("{} is {size} bytes", self.shown(path)))
-                .with_help(self.out_of_the_way("nothing that evbus writes is as large", path)));
-        }
+        let within = |len: u64| match len > limit as u64 {
+            true => Err(StoreError::too_large(self.shown(path), len, limit)
+                .with_help(self.out_of_the_way("nothing that evbus writes there is as large", path))),
+            false => Ok(()),
+        };
+        within(size)?;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
         loop {
             if bytes.len() == bytes.capacity() {
@@ -66,7 +65,8 @@ impl Shared {
                 Ok(0) => return Ok(Some((bytes, Stamp::of(&stat)))),
                 // What a store publishes does not grow any more.
                 Ok(_) if bytes.len() as u64 == size => return Ok(Some((bytes, Stamp::of(&stat)))),
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(_) => within(bytes.len() as u64)?,
+                Err(Errno::INTR) => {}
                 Err(errno) => return Err(failed(errno)),
             }
         }
@@ -74,7 +74,7 @@ impl Shared {
 
     /// The stamp of what is at `path`; none if nothing is.
     pub(super) fn stamp(&self, path: &str) -> StoreResult<Option<Stamp>> {
-        match rustix::fs::statat(&self.root, path, AtFlags::empty()) {
+        match rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp::of(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.failed("cannot read", path, errno)),

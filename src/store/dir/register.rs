@@ -8,6 +8,8 @@
 //! Oldest first matters to listings that are not atomic: one may miss the newest version of its time only if that was
 //! deleted while it ran, and then all older ones were deleted before, and cannot be read.
 
+use std::sync::Arc;
+
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
@@ -63,7 +65,7 @@ fn version_text(number: u64, stamp: &Stamp) -> Version {
 
 impl Shared {
     /// The newest version of a register.
-    pub(super) fn get_register(&self, key: &str) -> StoreResult<Option<Object>> {
+    pub(super) fn get_register(&self, key: &str, limit: usize) -> StoreResult<Option<Object>> {
         if holds_no_register(key) {
             return Ok(None);
         }
@@ -79,7 +81,7 @@ impl Shared {
                 continue;
             };
             let path = format!("{key}.{version}");
-            if let Some((bytes, stamp)) = self.read(&path)? {
+            if let Some((bytes, stamp)) = self.read(&path, limit)? {
                 return Ok(Some(Object { bytes, version: version_text(version, &stamp) }));
             }
             // Cleared away by who has written four newer ones; then it is not listed again.
@@ -92,7 +94,7 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::cas`].
-    pub(super) fn cas(&self, key: &str, version: Option<&Version>, bytes: &[u8]) -> StoreResult<Swap> {
+    pub(super) fn cas(self: &Arc<Self>, key: &str, version: Option<&Version>, bytes: &[u8]) -> StoreResult<Swap> {
         let base = match version {
             None => Base { number: 0, stamp: None },
             Some(version) => match Base::parse(version) {

@@ -1,0 +1,180 @@
+//! Ids of the emitter's own: acknowledged once, however often they are emitted, and by whomever.
+//!
+//! The record `dedup/<hash of source and id>` says on which copy the event was acknowledged. It counts while that copy is
+//! on the bus and is what the record says it is: so a record of somebody who only wrote a record hides nobody's event.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Draft, Emitter, Novelty, Pending, Receipt};
+use crate::bus::keys;
+use crate::bus::settings::to_json;
+use crate::event::{Data, Event, EventName};
+use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
+
+/// How often a record may turn out to be good for nothing while it is replaced.
+const TRIES: u32 = 20;
+
+/// A record is larger than this only if evbus has not written it, in bytes.
+const RECORD_BYTES: usize = 4_096;
+
+/// What a `dedup/` object holds.
+#[derive(Serialize, Deserialize)]
+struct Acknowledged {
+    event: EventName,
+}
+
+/// The event that a `dedup/` object tells of.
+pub(in crate::bus) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
+    serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
+}
+
+/// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and how it is said to have
+/// happened may differ between two that mean the same.
+pub(super) fn same(draft: &Draft, bytes: &[u8]) -> bool {
+    let mine = &draft.event;
+    let Ok(theirs) = Event::parse(bytes, usize::MAX) else { return false };
+    mine.type_() == theirs.type_() && mine.subject() == theirs.subject() && same_data(mine.data(), theirs.data())
+}
+
+fn same_data(mine: &Data, theirs: &Data) -> bool {
+    let value = |raw: &serde_json::value::RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
+    match (mine, theirs) {
+        (Data::Json(mine), Data::Json(theirs)) => {
+            mine.get() == theirs.get() || value(mine).is_some_and(|mine| Some(mine) == value(theirs))
+        }
+        _ => mine == theirs,
+    }
+}
+
+fn names(draft: &Draft, bytes: &[u8]) -> bool {
+    let (id, source) = (draft.event.id(), draft.event.source());
+    Event::parse(bytes, usize::MAX).is_ok_and(|theirs| theirs.id() == id && theirs.source() == source)
+}
+
+impl Emitter {
+    /// Receipts of what had been acknowledged before, durably by now, and the indices of the rest.
+    pub(super) async fn repeats(&self, drafts: &[Draft]) -> StoreResult<(Vec<Option<Receipt>>, Vec<usize>)> {
+        let mut receipts = vec![None; drafts.len()];
+        let (mut fresh, mut relied_on) = (Vec::with_capacity(drafts.len()), Vec::new());
+        for (index, draft) in drafts.iter().enumerate() {
+            match &draft.dedup {
+                Some(hash) => match self.acknowledged(draft, hash).await? {
+                    Some(receipt) => {
+                        relied_on.extend([keys::dedup(hash), receipt.name.key()]);
+                        receipts[index] = Some(receipt);
+                    }
+                    None => fresh.push(index),
+                },
+                None => fresh.push(index),
+            }
+        }
+        if !relied_on.is_empty() {
+            self.retry(async || self.place.store.persist_many(&relied_on).await).await?;
+        }
+        // Of two with one id in one batch only the first is put.
+        let mut first = HashMap::new();
+        fresh.retain(|index| match &drafts[*index].dedup {
+            Some(hash) => *first.entry(hash.clone()).or_insert(*index) == *index,
+            None => true,
+        });
+        Ok((receipts, fresh))
+    }
+
+    /// What was acknowledged under the draft's id, if anything was and is still there.
+    async fn acknowledged(&self, draft: &Draft, hash: &str) -> StoreResult<Option<Receipt>> {
+        let (key, store) = (keys::dedup(hash), &self.place.store);
+        let Some(record) = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await? else {
+            return Ok(None);
+        };
+        let content: Acknowledged = serde_json::from_slice(&record.bytes).map_err(|error| {
+            StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
+                .with_help(format!("delete {key} and emit again: the event may then be there twice"))
+        })?;
+        let name = content.event;
+        let there = self.retry(async || store.get(&name.key()).await).await?;
+        Ok(there.filter(|found| names(draft, &found.bytes)).map(|found| {
+            let novelty = if same(draft, &found.bytes) { Novelty::Repeat } else { Novelty::Taken };
+            Receipt { name, novelty }
+        }))
+    }
+
+    /// Step 3: what names its own id is written down as acknowledged; a copy of another emitter wins over mine.
+    pub(super) async fn acknowledge(
+        &self,
+        drafts: &[Draft],
+        pending: Vec<Pending>,
+        receipts: &mut [Option<Receipt>],
+    ) -> StoreResult<()> {
+        let (mut named, mut items) = (Vec::new(), Vec::new());
+        for (at, put) in pending.iter().enumerate() {
+            let Some(hash) = &drafts[put.index].dedup else { continue };
+            named.push(at);
+            items.push((keys::dedup(hash), record(&put.name)));
+        }
+        let mut theirs = HashMap::new();
+        for taken in self.put_in_order(&items, &AlwaysOpen).await? {
+            let at = named[taken];
+            if let Some(receipt) = self.give_way(&drafts[pending[at].index], &pending[at].name).await? {
+                theirs.insert(at, receipt);
+            }
+        }
+        for (at, put) in pending.into_iter().enumerate() {
+            let mine = Receipt { name: put.name, novelty: Novelty::New };
+            receipts[put.index] = Some(theirs.remove(&at).unwrap_or(mine));
+        }
+        repeat_within_batch(drafts, receipts);
+        Ok(())
+    }
+
+    /// The id has a record that is not mine: what is acknowledged then. None: mine after all, because the record told of
+    /// nothing.
+    async fn give_way(&self, draft: &Draft, mine: &EventName) -> StoreResult<Option<Receipt>> {
+        let hash = draft.dedup.as_deref().unwrap_or_default();
+        let (key, store) = (keys::dedup(hash), &self.place.store);
+        for _ in 0..TRIES {
+            if let Some(receipt) = self.acknowledged(draft, hash).await? {
+                if receipt.name == *mine {
+                    return Ok(None);
+                }
+                self.retry(async || store.persist_many(&[key.clone(), receipt.name.key()]).await).await?;
+                self.retry(async || store.delete(&mine.key()).await).await?;
+                return Ok(Some(receipt));
+            }
+            // What it tells of was pruned, or never was.
+            self.retry(async || store.delete(&key).await).await?;
+            if self.settle(&key, &record(mine)).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        let what = format!("{key} changes while it is written");
+        Err(StoreError::new(ErrorKind::Unavailable, what))
+    }
+}
+
+fn record(name: &EventName) -> Vec<u8> {
+    let mut bytes = to_json(&Acknowledged { event: name.clone() });
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The second of two with one id in one batch is a repeat of the first.
+fn repeat_within_batch(drafts: &[Draft], receipts: &mut [Option<Receipt>]) {
+    let mut known: HashMap<&str, (usize, EventName)> = HashMap::new();
+    for (at, (draft, receipt)) in drafts.iter().zip(receipts).enumerate() {
+        let Some(hash) = draft.dedup.as_deref() else { continue };
+        match receipt {
+            Some(receipt) => {
+                known.insert(hash, (at, receipt.name.clone()));
+            }
+            None => {
+                *receipt = known.get(hash).map(|(first, name)| {
+                    let same = same(draft, &drafts[*first].bytes);
+                    let novelty = if same { Novelty::Repeat } else { Novelty::Taken };
+                    Receipt { name: name.clone(), novelty }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What happens to an emitter between its put and its check.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::event::{Data, EVENTS, EventBuilder};
+use crate::store::memory::{Calm, Contents, MemoryStore};
+use crate::store::object::PROFILE;
+use crate::store::{Hints, List, Object, Page, Profile, Store, Swap, Version};
+
+type Hook = Box<dyn FnOnce() -> Fut<'static, ()>>;
+
+/// A memory store that lets something else happen before it answers a question about the frontier: for each the next.
+struct Hooked {
+    inner: MemoryStore,
+    before: RefCell<VecDeque<Option<Hook>>>,
+}
+
+impl Store for Hooked {
+    fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>> {
+        self.inner.put_new(key, bytes)
+    }
+    fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
+        Box::pin(async move {
+            let next = (key == keys::FRONTIER).then(|| self.before.borrow_mut().pop_front()).flatten().flatten();
+            if let Some(hook) = next {
+                hook().await;
+            }
+            self.inner.get(key).await
+        })
+    }
+    fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
+        self.inner.list_after(list)
+    }
+    fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
+        self.inner.cas(key, version, bytes)
+    }
+    fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
+        self.inner.delete(key)
+    }
+    fn hints(&self) -> Result<Box<dyn Hints>, String> {
+        self.inner.hints()
+    }
+    fn profile(&self) -> Profile {
+        self.inner.profile()
+    }
+}
+
+struct Bus(Rc<Contents>);
+
+impl Bus {
+    fn new() -> Self {
+        Self(Rc::default())
+    }
+
+    fn store(&self) -> MemoryStore {
+        MemoryStore::new(Rc::clone(&self.0), Rc::new(Calm), PROFILE)
+    }
+
+    fn emitter(&self, hooks: impl IntoIterator<Item = Option<Hook>>) -> Emitter {
+        let store = Hooked { inner: self.store(), before: RefCell::new(hooks.into_iter().collect()) };
+        let place = Place { store: Rc::new(store), clock: Rc::new(SystemClock) };
+        Emitter::new(place, Duration::from_secs(5))
+    }
+
+    /// Another host emits the draft, wholly; then, `passed`, W moves on to the time that this was acknowledged under.
+    fn another_emits(&self, draft: Draft, passed: bool) -> Option<Hook> {
+        let (mut other, store) = (self.emitter([]), self.store());
+        Some(Box::new(move || {
+            Box::pin(async move {
+                let receipts = other.emit(&[draft]).await.unwrap();
+                if passed {
+                    frontier::raise(&store, receipts[0].name.time()).await.unwrap();
+                }
+            })
+        }))
+    }
+
+    fn raise(&self, to: EventTime) {
+        done(frontier::raise(&self.store(), to)).unwrap();
+    }
+
+    /// The data of the events on the bus, in the order of their names.
+    fn data(&self) -> Vec<String> {
+        let data = |key: &String| match Event::parse(&self.0.read(key).unwrap(), usize::MAX).unwrap().data() {
+            Data::Json(raw) => raw.get().to_owned(),
+            _ => String::new(),
+        };
+        self.0.keys(EVENTS).iter().map(data).collect()
+    }
+}
+
+fn done<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn event(id: &str, data: &str) -> EventBuilder {
+    Event::new(id, "//db1", "dump.done").data(Data::json(data).unwrap())
+}
+
+fn named(data: &str) -> Draft {
+    Draft::named(event("dump-1", data).build().unwrap())
+}
+
+fn of_key(key: &str, number: u64) -> Draft {
+    let event = event(&number.to_string(), &number.to_string()).subject(key).build().unwrap();
+    Draft::fresh(event, Identity::random(number << 40, number))
+}
+
+fn ahead() -> EventTime {
+    SystemClock.now().plus(Duration::from_secs(600))
+}
+
+/// Both find W ahead, and so choose the same time; whoever is late must not take away what the other was acknowledged on.
+#[test]
+fn what_two_hosts_emit_under_one_id_is_there_once() {
+    for (hooks_before, passed) in [(0, false), (0, true), (1, false), (1, true), (2, true)] {
+        let bus = Bus::new();
+        bus.raise(ahead());
+        let hooks = (0..hooks_before).map(|_| None).chain([bus.another_emits(named("1"), passed)]);
+        let receipt = done(bus.emitter(hooks).emit(&[named("1")])).unwrap().remove(0);
+        assert_eq!(bus.data(), ["1"], "acknowledged by both, and there: {hooks_before} {passed}");
+        assert_eq!(bus.0.keys(EVENTS), [receipt.name.key()]);
+    }
+}
+
+/// The other is the one who comes too late: while it emits, this one is acknowledged on the first copy of both.
+#[test]
+fn a_first_copy_stays_while_its_twin_may_be_acknowledged_on_it() {
+    let bus = Bus::new();
+    bus.raise(ahead());
+    // The first check of the other finds W before the copy that both have put; its second does not.
+    let mut this = bus.emitter([None, None]);
+    let (outer, store) = (bus.another_emits(named("1"), false), bus.store());
+    let late: Option<Hook> = Some(Box::new(move || {
+        Box::pin(async move {
+            let w = frontier::read(&store).await.unwrap().time;
+            outer.unwrap()().await;
+            frontier::raise(&store, w.plus(Duration::from_hours(1))).await.unwrap();
+        })
+    }));
+    let mut other = bus.emitter([None, late]);
+    let first = done(other.emit(&[named("1")])).unwrap().remove(0);
+    let second = done(this.emit(&[named("1")])).unwrap().remove(0);
+    assert_eq!((first.name.clone(), second.novelty), (second.name, Novelty::Repeat));
+    assert_eq!(bus.0.keys(EVENTS), [first.name.key()]);
+}
+
+#[test]
+fn an_id_that_is_taken_by_another_event_is_told() {
+    let bus = Bus::new();
+    let mut emitter = bus.emitter([]);
+    let novelty = |receipts: StoreResult<Vec<Receipt>>| -> Vec<Novelty> {
+        receipts.unwrap().iter().map(|receipt| receipt.novelty).collect()
+    };
+    assert_eq!(novelty(done(emitter.emit(&[named("{\"a\":1,\"b\":2}")]))), [Novelty::New]);
+    assert_eq!(novelty(done(emitter.emit(&[named("{\"a\": 1, \"b\": 2}")]))), [Novelty::Repeat]);
+    let other_subject = Draft::named(event("dump-1", "{\"a\":1,\"b\":2}").subject("s").build().unwrap());
+    for other in [named("3"), other_subject] {
+        assert_eq!(novelty(done(emitter.emit(std::slice::from_ref(&other)))), [Novelty::Taken]);
+        assert_eq!(novelty(done(emitter.schedule(&[other], ahead()))), [Novelty::Taken]);
+    }
+    let (one, two) = (event("x", "1").build().unwrap(), event("x", "2").build().unwrap());
+    let batch = [&one, &two, &one].map(|event| Draft::named(event.clone()));
+    assert_eq!(novelty(done(emitter.emit(&batch))), [Novelty::New, Novelty::Taken, Novelty::Repeat]);
+    // One that waits is found by its time, too.
+    let waits = |data: &str| vec![Draft::named(event("w", data).build().unwrap())];
+    let due = ahead();
+    assert_eq!(novelty(done(emitter.schedule(&waits("1"), due))), [Novelty::New]);
+    assert_eq!(novelty(done(emitter.schedule(&waits("2"), due))), [Novelty::Taken]);
+}
+
+/// Another finds the same id while it puts; its event is another.
+#[test]
+fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
+    let bus = Bus::new();
+    let receipts = done(bus.emitter([bus.another_emits(named("1"), false)]).emit(&[named("2")])).unwrap();
+    assert_eq!((receipts[0].novelty, bus.data()), (Novelty::Taken, vec!["1".to_owned()]));
+}
+
+/// Whoever may write records can hide nobody's event: one that tells of nothing, or of another id, does not count.
+#[test]
+fn a_record_that_lies_does_not_count() {
+    let bus = Bus::new();
+    let other = done(bus.emitter([]).emit(&[of_key("k", 7)])).unwrap().remove(0).name;
+    let gone = other.with_time(other.time().next());
+    let key = keys::dedup(&dedup_hash("//db1", "dump-1"));
+    for lie in [gone, other] {
+        let _ = done(bus.store().delete(&key));
+        let record = format!("{{\"event\":\"{lie}\"}}");
+        assert_eq!(done(bus.store().put_new(&key, record.as_bytes())), Ok(Put::Created));
+        let receipt = done(bus.emitter([]).emit(&[named("1")])).unwrap().remove(0);
+        assert_eq!(receipt.novelty, Novelty::New);
+        assert!(bus.0.read(&receipt.name.key()).is_some());
+        assert_eq!(done(bus.emitter([]).emit(&[named("1")])).unwrap()[0].novelty, Novelty::Repeat);
+        let _ = done(bus.store().delete(&receipt.name.key()));
+    }
+}
+
+/// W comes to stand within the batch: no event of a key may be there while an earlier one of it came too late.
+#[test]
+fn a_batch_that_comes_too_late_shows_no_later_half_before_its_first() {
+    let bus = Bus::new();
+    let (contents, store) = (Rc::clone(&bus.0), bus.store());
+    // What a group sees whose W has passed the first.
+    let seen: Rc<RefCell<Vec<String>>> = Rc::default();
+    let saw = Rc::clone(&seen);
+    let between: Option<Hook> = Some(Box::new(move || {
+        Box::pin(async move {
+            let first = EventName::from_key(&contents.keys(EVENTS)[0]).unwrap();
+            frontier::raise(&store, first.time()).await.unwrap();
+        })
+    }));
+    let contents = Rc::clone(&bus.0);
+    let look: Option<Hook> = Some(Box::new(move || {
+        saw.borrow_mut().extend(contents.keys(EVENTS));
+        Box::pin(std::future::ready(()))
+    }));
+    let drafts: Vec<Draft> = (0..4).map(|number| of_key("k", number)).collect();
+    let receipts = done(bus.emitter([between, look]).emit(&drafts)).unwrap();
+    assert_eq!(seen.borrow().len(), 1, "of the first copies only the first: {:?}", seen.borrow());
+    assert_eq!((bus.data(), receipts.len()), (["0", "1", "2", "3"].map(str::to_owned).to_vec(), 4));
+}
+
+/// What has no key in common is put together, and checked once.
+#[test]
+fn events_of_different_keys_share_a_check() {
+    let bus = Bus::new();
+    let late: Option<Hook> = Some(Box::new(|| panic!("a second question")));
+    let drafts: Vec<Draft> = (0..9).map(|number| of_key(&format!("key {number}"), number)).collect();
+    done(bus.emitter([None, late]).emit(&drafts)).unwrap();
+    assert_eq!(bus.data().len(), 9);
+}

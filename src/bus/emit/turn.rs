@@ -1,0 +1,53 @@
+//! The order of one emitter's events of one key, while they are put in a batch.
+//!
+//! Were two events of one key put before one check, W could come to stand between them: a group that works in order would
+//! then pass the first, unseen, and run the second before the first is put again. So the second of a key becomes visible
+//! only after W was seen to be before the first.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+
+use crate::bus::frontier;
+use crate::clock::Fut;
+use crate::event::EventTime;
+use crate::store::{Gate, Store, StoreResult};
+
+/// Lets each event of a batch become visible in its turn.
+pub(super) struct Turns<'a> {
+    store: &'a dyn Store,
+    /// The time of the batch's first event.
+    first: EventTime,
+    /// Whether an event before this one has its ordering key.
+    follows: Vec<bool>,
+    late: Cell<bool>,
+}
+
+impl<'a> Turns<'a> {
+    /// Of a batch whose first event has the time `first`, by the ordering keys of its events.
+    pub fn new<'k>(store: &'a dyn Store, first: EventTime, keys: impl Iterator<Item = Option<&'k str>>) -> Self {
+        let mut seen = HashSet::new();
+        let follows = keys.map(|key| key.is_some_and(|key| !seen.insert(key))).collect();
+        Self { store, first, follows, late: Cell::new(false) }
+    }
+
+    /// Whether one was not let: the whole batch came too late.
+    pub fn late(&self) -> bool {
+        self.late.get()
+    }
+}
+
+impl Gate for Turns<'_> {
+    fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>> {
+        if self.late.get() {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
+        if !self.follows.get(at).copied().unwrap_or(false) {
+            return Box::pin(std::future::ready(Ok(true)));
+        }
+        Box::pin(async move {
+            let late = frontier::read(self.store).await?.time >= self.first;
+            self.late.set(self.late.get() || late);
+            Ok(!self.late.get())
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! Tells which events are acknowledged, as long as somebody listens: whatever becomes of stdout, they are on the bus.
+
+use std::io;
+
+use crate::bus::emit::{Draft, Novelty, Receipt};
+use crate::cli::failure::Failure;
+use crate::cli::output::Out;
+use crate::cli::style;
+
+/// What goes to stdout for an acknowledged event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Print {
+    Id,
+    Event,
+    Nothing,
+}
+
+/// The acknowledgements of one emit.
+pub(super) struct Acks {
+    print: Print,
+    out: Option<Out>,
+    failed: Option<io::Error>,
+    count: u64,
+}
+
+impl Acks {
+    pub fn new(print: Print) -> Self {
+        Self { print, out: Some(Out::new()), failed: None, count: 0 }
+    }
+
+    /// How many events were acknowledged.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Acknowledges a batch, but for what another event has taken the id of.
+    pub fn tell(&mut self, drafts: &[Draft], receipts: &[Receipt]) {
+        let on_the_bus = || drafts.iter().zip(receipts).filter(|(_, receipt)| receipt.novelty != Novelty::Taken);
+        self.count += on_the_bus().count() as u64;
+        let Some(out) = self.out.as_mut() else { return };
+        let told = on_the_bus().try_for_each(|(draft, _)| line(out, self.print, draft)).and_then(|()| out.flush());
+        if let Err(error) = told {
+            self.out = None;
+            self.failed = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    /// The end. A reader that has gone is none of our business; anything else is told, with what is on the bus.
+    pub fn end(self) -> Result<(), Failure> {
+        let Some(error) = self.failed else { return Ok(()) };
+        let (events, are) = (style::plural(self.count, "event"), if self.count == 1 { "is" } else { "are" });
+        let why = crate::store::system_words(&error);
+        Err(Failure::failed(format!("cannot write to stdout: {why}; {events} {are} on the bus all the same")))
+    }
+}
+
+fn line(out: &mut Out, print: Print, draft: &Draft) -> io::Result<()> {
+    match print {
+        Print::Nothing => Ok(()),
+        Print::Id => out.line(draft.event().id()),
+        Print::Event => out.line(String::from_utf8_lossy(&draft.event().to_json()).trim_end()),
+    }
+}

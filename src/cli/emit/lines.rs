@@ -1,0 +1,208 @@
+//! Where the events of a bulk emit come from: lines, or the elements of one JSON array; gzip or not.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use flate2::bufread::MultiGzDecoder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cli::failure::Failure;
+
+/// So much is read at a time, in bytes.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What a gzip file begins with (RFC 1952 § 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// An event as it was given, and where.
+pub(super) struct Given {
+    pub bytes: Vec<u8>,
+    /// `line 3`, `element 3`.
+    pub place: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lines,
+    /// Behind the `[` of an array.
+    Array,
+    /// Behind its `]`.
+    Over,
+}
+
+enum Source<R> {
+    Plain(BufReader<R>),
+    Packed(BufReader<MultiGzDecoder<BufReader<R>>>),
+}
+
+/// Reads one event's text after the other.
+pub(super) struct Lines<R> {
+    source: Source<R>,
+    form: Form,
+    number: u64,
+    max_bytes: usize,
+}
+
+impl<R: Read + AsFd> Lines<R> {
+    /// `typed`: each line is data, and a line may be an array of its own.
+    pub fn new(file: R, max_bytes: usize, typed: bool) -> Result<Self, Failure> {
+        let mut plain = BufReader::with_capacity(BUFFER_BYTES, file);
+        let packed = plain.fill_buf().map_err(|error| unreadable(&error))?.starts_with(&GZIP);
+        let source = match packed {
+            true => Source::Packed(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(plain))),
+            false => Source::Plain(plain),
+        };
+        let mut this = Self { source, form: Form::Lines, number: 0, max_bytes };
+        this.begin(typed).map_err(|error| unreadable(&error))?;
+        Ok(this)
+    }
+
+    fn reader(&mut self) -> &mut dyn BufRead {
+        match &mut self.source {
+            Source::Plain(reader) => reader,
+            Source::Packed(reader) => reader,
+        }
+    }
+
+    /// Passes over a byte order mark, and into an array.
+    fn begin(&mut self, typed: bool) -> io::Result<()> {
+        if self.reader().fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+            self.reader().consume(BYTE_ORDER_MARK.len());
+        }
+        let start = self.reader().fill_buf()?;
+        let blank = start.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let rest = &start[blank..];
+        let first_line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+        // A whole array on the first line is a line's data, where lines are data.
+        let whole = typed && serde_json::from_slice::<serde::de::IgnoredAny>(first_line).is_ok();
+        if rest.starts_with(b"[") && !whole {
+            self.reader().consume(blank + 1);
+            self.form = Form::Array;
+        }
+        Ok(())
+    }
+
+    /// The next one that is not blank; none at the end.
+    pub fn next(&mut self) -> Result<Option<Given>, Failure> {
+        match self.form {
+            Form::Lines => self.line(),
+            Form::Array => self.element(),
+            Form::Over => Ok(None),
+        }
+    }
+
+    fn line(&mut self) -> Result<Option<Given>, Failure> {
+        loop {
+            let mut bytes = Vec::new();
+            // Two bytes more than allowed are enough to know that it is too long.
+            let limit = u64::try_from(self.max_bytes).unwrap_or(u64::MAX).saturating_add(2);
+            let read = self.reader().take(limit).read_until(b'\n', &mut bytes);
+            if read.map_err(|error| unreadable(&error))? == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if !bytes.ends_with(b"\n") && bytes.len() > self.max_bytes {
+                self.skip_line()?;
+                return Ok(Some(self.too_long("line", bytes)));
+            }
+            if !bytes.trim_ascii().is_empty() {
+                return Ok(Some(Given { bytes, place: format!("line {}", self.number) }));
+            }
+        }
+    }
+
+    /// What is left of a line that is too long, whose start says so already.
+    fn skip_line(&mut self) -> Result<(), Failure> {
+        loop {
+            let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
+            let (len, ends) = match buffer.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (buffer.len(), buffer.is_empty()),
+            };
+            self.reader().consume(len);
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    fn too_long(&self, what: &str, bytes: Vec<u8>) -> Given {
+        Given { bytes, place: format!("{what} {}", self.number) }
+    }
+
+    /// The next element of the array: up to the comma or the bracket that ends it.
+    fn element(&mut self) -> Result<Option<Given>, Failure> {
+        let mut scan = Element::default();
+        let mut bytes = Vec::new();
+        let most = self.max_bytes.saturating_add(2);
+        self.number += 1;
+        loop {
+            let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
+            if buffer.is_empty() {
+                return Err(Failure::usage(format!("element {}: the array ends too early", self.number)));
+            }
+            let end = buffer.iter().position(|byte| scan.ends_at(*byte));
+            let room = most.saturating_sub(bytes.len());
+            let len = end.unwrap_or(buffer.len());
+            bytes.extend_from_slice(&buffer[..len.min(room)]);
+            let ender = end.map(|at| buffer[at]);
+            self.reader().consume(len + usize::from(end.is_some()));
+            let Some(ender) = ender else { continue };
+            if ender == b']' {
+                self.form = Form::Over;
+            }
+            return match bytes.trim_ascii().is_empty() {
+                true if ender == b']' => Ok(None),
+                true => Err(Failure::usage(format!("element {}: nothing stands before the comma", self.number))),
+                false => Ok(Some(Given { bytes, place: format!("element {}", self.number) })),
+            };
+        }
+    }
+
+    /// Whether the next one can be had without waiting for it.
+    pub fn ready(&self) -> bool {
+        match &self.source {
+            Source::Plain(reader) => reader.buffer().contains(&b'\n') || readable(reader.get_ref().as_fd()),
+            // It was packed as a whole, and comes as it comes.
+            Source::Packed(_) => true,
+        }
+    }
+}
+
+/// Finds the end of an array's element.
+#[derive(Default)]
+struct Element {
+    depth: usize,
+    quoted: bool,
+    escaped: bool,
+}
+
+impl Element {
+    fn ends_at(&mut self, byte: u8) -> bool {
+        if self.quoted {
+            let escaped = std::mem::take(&mut self.escaped);
+            self.escaped = byte == b'\\' && !escaped;
+            self.quoted = escaped || byte != b'"';
+            return false;
+        }
+        match byte {
+            b'"' => self.quoted = true,
+            b'[' | b'{' => self.depth += 1,
+            b',' | b']' if self.depth == 0 => return true,
+            b']' | b'}' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+        false
+    }
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot read the lines: {}", crate::store::system_words(error)))
+}
+
+fn readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,226 @@
+//! Makes events of what the flags and the environment say.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Args, data, default_source};
+use crate::bus::emit::{Draft, Emitter, Receipt};
+use crate::cli::failure::Failure;
+use crate::cli::session::{Opened, Session};
+use crate::cli::times;
+use crate::clock::Clock;
+use crate::config::World;
+use crate::event::{Data, Event, EventBuilder, EventTime, Identity, event_id};
+use crate::store::{ErrorKind, Store, StoreError, StoreResult};
+
+/// Makes drafts: what the flags and the environment say of every event of this run.
+pub(super) struct Maker {
+    clock: Rc<dyn Clock>,
+    store: Rc<dyn Store>,
+    patience: Duration,
+    pub max_event_bytes: usize,
+    source: String,
+    subject: Option<String>,
+    content_type: Option<String>,
+    schema: Option<String>,
+    time: Option<String>,
+    /// Until when the events are to wait.
+    pub due: Option<EventTime>,
+    /// Extension attributes: the ordering key, what `--attr` says, and where this event comes from.
+    extensions: Vec<(String, String)>,
+}
+
+/// Whether a text is a `traceparent` (W3C Trace Context § 3.2.2): what is none is not passed on.
+fn is_trace_parent(text: &str) -> bool {
+    let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    lengths == [2, 32, 16, 2]
+        && parts.iter().all(|part| hex(part))
+        && parts[0] != "ff"
+        && !zero(parts[1])
+        && !zero(parts[2])
+}
+
+impl Maker {
+    pub fn new(args: &Args, session: &Session, opened: &Opened, patience: Duration) -> Result<Self, Failure> {
+        args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
+        let world = &session.world;
+        let time = args.time.as_deref().map(|text| past(text, world)).transpose()?;
+        let mut extensions = Vec::new();
+        if let Some(key) = &args.key {
+            extensions.push(("partitionkey".to_owned(), key.clone()));
+        }
+        for attribute in &args.attr {
+            let (name, value) = attribute
+                .split_once('=')
+                .ok_or_else(|| Failure::usage(format!("--attr '{attribute}' has no '='")).help("--attr name=value"))?;
+            extensions.push((name.to_owned(), value.to_owned()));
+        }
+        // An event emitted by a handler says which event caused it (CloudEvents correlation extension).
+        let var = |name: &str| world.var(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
+        for (name, variable) in [("causationid", "EVBUS_ID"), ("correlationid", "EVBUS_CORRELATIONID")] {
+            if let Some(value) = var(variable).filter(|_| !extensions.iter().any(|(given, _)| given == name)) {
+                extensions.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        // And which trace it belongs to (CloudEvents distributed tracing extension).
+        let given = extensions.iter().any(|(name, _)| name == "traceparent");
+        if let Some(parent) = var("TRACEPARENT").filter(|parent| !given && is_trace_parent(parent)) {
+            extensions.push(("traceparent".to_owned(), parent.to_owned()));
+            extensions.extend(var("TRACESTATE").map(|state| ("tracestate".to_owned(), state.to_owned())));
+        }
+        Ok(Self {
+            clock: Rc::clone(&session.clock),
+            store: Rc::clone(&opened.place().store),
+            patience,
+            max_event_bytes: opened.bus.max_event_bytes(),
+            source: args.source.clone().unwrap_or_else(default_source),
+            subject: args.subject.clone(),
+            content_type: args.content_type.clone(),
+            schema: args.schema.clone(),
+            time,
+            due: args.due(world)?,
+            extensions,
+        })
+    }
+
+    /// Emits, or lets wait what is to wait; gives up on a store that does not move for as long as the user has patience.
+    pub async fn send(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Receipt>> {
+        let sending = async {
+            match self.due.filter(|due| *due > self.clock.now()) {
+                Some(due) => emitter.schedule(drafts, due).await,
+                None => emitter.emit(drafts).await,
+            }
+        };
+        let mut sending = std::pin::pin!(sending);
+        // Many events may take longer, as long as requests go out.
+        let mut requests = (drafts.len() > 1).then(|| self.store.requests());
+        loop {
+            tokio::select! { biased;
+                sent = &mut sending => return sent,
+                () = self.clock.sleep_until(self.clock.elapsed() + self.patience) => {}
+            }
+            let now = self.store.requests();
+            if requests.as_ref().is_none_or(|before| *before == now) {
+                let what = format!("no answer within {}", times::format_duration(self.patience));
+                return Err(StoreError::new(ErrorKind::Unavailable, what)
+                    .with_help("it may be on the bus; --id makes a repeat harmless"));
+            }
+            requests = Some(now);
+        }
+    }
+
+    /// The one event that the arguments describe.
+    pub fn single(&self, args: &Args, world: &World) -> Result<Draft, Failure> {
+        let Some(type_) = &args.type_ else {
+            return Err(
+                Failure::usage("no event type").help("evbus emit TYPE [DATA], for example: evbus emit backup.done")
+            );
+        };
+        let (data, content_type) = data::from_args(args, world, self.max_event_bytes)?;
+        self.draft(type_, data, content_type, args.id.as_deref())
+    }
+
+    /// An event of these flags with its own type and data.
+    pub fn draft(
+        &self,
+        type_: &str,
+        data: Data,
+        content_type: Option<&str>,
+        id: Option<&str>,
+    ) -> Result<Draft, Failure> {
+        // What waits happens when it comes.
+        let now = self.due.unwrap_or(EventTime::MIN).max(self.clock.now());
+        let identity = Identity::random(self.clock.random(), self.clock.random());
+        let made = event_id(now, &identity);
+        let mut event: EventBuilder = Event::new(id.unwrap_or(&made), self.source.clone(), type_);
+        event = event.time(self.time.clone().unwrap_or_else(|| now.to_rfc3339()));
+        if let Some(subject) = &self.subject {
+            event = event.subject(subject.clone());
+        }
+        if let Some(media_type) = self.content_type.as_deref().or(content_type) {
+            event = event.datacontenttype(media_type);
+        }
+        if let Some(schema) = &self.schema {
+            event = event.dataschema(schema.clone());
+        }
+        for (name, value) in &self.extensions {
+            event = event.extension(name.clone(), value.clone());
+        }
+        let event = event.data(data).build()?;
+        self.checked(match id {
+            Some(_) => Draft::named(event),
+            None => Draft::fresh(event, identity),
+        })
+    }
+
+    /// A document that brings its own id and all the rest.
+    pub fn document(&self, line: &[u8]) -> Result<Draft, Failure> {
+        self.checked(Draft::named(Event::from_line(line, self.max_event_bytes)?))
+    }
+
+    fn checked(&self, draft: Draft) -> Result<Draft, Failure> {
+        draft.event().data().check_readable().map_err(|error| {
+            Failure::usage(format!("the data cannot be read by most readers of JSON: {error}"))
+                .help("--text keeps it as a string, --binary as bytes")
+        })?;
+        draft.event().to_json_within(self.max_event_bytes).map_err(|error| {
+            Failure::usage(format!("the event {error}"))
+                .help("emit a reference to the payload instead, or make another bus, for larger ones: evbus init --max-event 8MiB BUS")
+        })?;
+        Ok(draft)
+    }
+}
+
+/// A type that no pattern can name is a slip of whoever typed it. CloudEvents that come as documents may have any.
+fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
+    if type_.starts_with(['{', '[']) {
+        return Err(Failure::usage(format!("'{type_}' is data; the event's type comes before it"))
+            .help(format!("evbus emit TYPE '{type_}'")));
+    }
+    let odd = |what: &str| {
+        let cure = "write tokens with dots between them, such as order.created";
+        Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).help(cure))
+    };
+    if type_.contains(['*', '>', ',']) || type_.starts_with('!') {
+        return odd("has a character that patterns use");
+    }
+    if type_.split('.').any(str::is_empty) {
+        return odd("has an empty token");
+    }
+    Ok(())
+}
+
+/// `--time`: when it happened.
+fn past(text: &str, world: &World) -> Result<String, Failure> {
+    let answer = times::parse_past(text, world.now, &world.zone());
+    answer.map(EventTime::to_rfc3339).map_err(|error| match error {
+        times::TimeError::Future { .. } => {
+            Failure::usage(format!("--time {error}")).help("--at TIME, if the event is to wait until then")
+        }
+        error => Failure::usage(format!("--time {error}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_a_trace_parent_is_passed_on() {
+        assert!(is_trace_parent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for text in [
+            "",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "$(reboot)",
+        ] {
+            assert!(!is_trace_parent(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Making durable what was found: its writer may have died before the flush, or have done without one
+//! ([`Durability::None`]).
+
+use std::collections::BTreeSet;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::put::split;
+use super::{Durability, Shared, open_below};
+use crate::store::{StoreError, StoreResult};
+
+impl Shared {
+    /// See [`crate::store::Store::persist`]. The contents first, then the folders: a name that survives must not lead to
+    /// nothing. What is gone meanwhile needs nothing.
+    pub(super) fn persist(&self, keys: &[String]) -> StoreResult<()> {
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        if self.flushes_one_by_one(keys.len()) {
+            for key in keys {
+                self.flush_content(key)?;
+            }
+        } else {
+            rustix::fs::syncfs(&self.root)
+                .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
+        }
+        let folders: BTreeSet<&str> = keys.iter().map(|key| split(key).0).collect();
+        folders.into_iter().try_for_each(|folder| self.folders.persist(&self.root, folder))
+    }
+
+    /// Flushes an object's content. A version of a register has none to flush: it is published after its flush, always.
+    fn flush_content(&self, key: &str) -> StoreResult<()> {
+        match open_below(&self.root, key, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK) {
+            Ok(file) => self.flush_file(&file, key),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(()),
+            Err(errno) => Err(self.failed("cannot flush", key, errno)),
+        }
+    }
+}

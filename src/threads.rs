@@ -1,0 +1,110 @@
+//! Threads for what may wait for the disk or compute for long, so that a worker's own goes on.
+//!
+//! A pool of the house's own, because the runtime's ends the process where no thread can be had: in a container at its
+//! limit of processes, or under `ulimit -u`. Here the caller's thread does the work then, and the next call tries again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// At most so many threads; what comes besides waits for one.
+const MOST: usize = 64;
+
+/// A thread with nothing to do for so long ends.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Pool {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Work>,
+    threads: usize,
+    idle: usize,
+}
+
+/// Runs `work` on another thread, or where none can be had on this one; what it returns. None: it panicked.
+pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
+    let (answer, answered) = oneshot::channel();
+    let pool = POOL.get_or_init(Arc::default);
+    // Whoever asked may have gone meanwhile.
+    pool.take(Box::new(move || _ = answer.send(work())));
+    answered.await.ok()
+}
+
+impl Pool {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>, work: Work) {
+        let mut state = self.state();
+        let needed = state.idle <= state.waiting.len() && state.threads < MOST;
+        if needed && !self.start(&mut state) && state.threads == 0 {
+            drop(state);
+            return work();
+        }
+        state.waiting.push_back(work);
+        self.more.notify_one();
+    }
+
+    /// Starts a thread, if the system gives one.
+    fn start(self: &Arc<Self>, state: &mut State) -> bool {
+        let pool = Arc::clone(self);
+        let started = std::thread::Builder::new().name("evbus-disk".to_owned()).spawn(move || pool.serve()).is_ok();
+        state.threads += usize::from(started);
+        started
+    }
+
+    fn serve(&self) {
+        let mut state = self.state();
+        loop {
+            if let Some(work) = state.waiting.pop_front() {
+                drop(state);
+                // What panics has no answer, and its thread goes on.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                state = self.state();
+                continue;
+            }
+            state.idle += 1;
+            let (woken, waited) = self.more.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if waited.timed_out() && state.waiting.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn what_many_ask_for_side_by_side_is_done() {
+        let sum = block_on(async {
+            let all = (0..500u64).map(|n| run(move || n));
+            futures_util::future::join_all(all).await.into_iter().flatten().sum::<u64>()
+        });
+        assert_eq!(sum, 499 * 500 / 2);
+    }
+
+    #[test]
+    fn what_panics_has_no_answer_and_ends_no_thread() {
+        let answers = block_on(async { [run(|| panic!("on purpose")).await, run(|| 7).await] });
+        assert_eq!(answers, [None, Some(7)]);
+    }
+}

@@ -1,0 +1,75 @@
+//! evbus on a bus of the file system under test, and evbus killed at a system call of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The program under test.
+fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_evbus").into()
+}
+
+/// A bus, and a home outside of its disk.
+pub struct Bus {
+    url: PathBuf,
+    home: PathBuf,
+}
+
+/// What a run came to.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// Asserts that it did what it was told.
+    #[track_caller]
+    pub fn succeeds(self) -> Self {
+        assert_eq!(self.code, Some(0), "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+}
+
+impl Bus {
+    pub fn new(disk: &Path, home: &Path) -> Self {
+        Self { url: disk.join("bus"), home: home.to_owned() }
+    }
+
+    /// A file outside of the disk, which no power cut reaches.
+    pub fn outside(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &self.home);
+        command.env("EVBUS_URL", &self.url).env("TZ", "UTC").current_dir(&self.home).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&self.command(&program()).args(args).output().unwrap())
+    }
+
+    /// The same, killed as it begins its `nth` system call of a name, if it comes to that.
+    pub fn run_killed(&self, args: &[&str], call: &str, nth: usize) -> Ran {
+        let mut command = self.command(Path::new("strace"));
+        command.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        command.args(["-e", &format!("inject={call}:signal=KILL:when={nth}")]);
+        Ran::of(&command.arg(program()).args(args).output().unwrap())
+    }
+}
+
+/// Whether strace is there, and may trace.
+pub fn can_kill() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+    *CAN.get_or_init(|| strace.status().is_ok_and(|status| status.success()))
+}

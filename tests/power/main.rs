@@ -1,0 +1,151 @@
+//! Power cuts: evbus works on a disk that remembers every write and every flush, and from what it remembers come the
+//! disks that a power cut at any moment may leave. Whatever evbus had acknowledged by then must be on each of them.
+//!
+//! `EVBUS_POWER_IMAGES=1000` tries so many for each file system, `EVBUS_POWER_SEED` begins elsewhere, and
+//! `EVBUS_POWER_KEEP` names a folder for the images that are wrong. A seed repeats what is done, when evbus is killed and
+//! how the disk is cut; what the kernel writes, and when, is its own, so that a step's number may be another.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::print_stderr, reason = "what was tried, for --nocapture")]
+
+use std::path::Path;
+
+mod bus;
+#[path = "../simulation/dice.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod dice;
+mod image;
+mod private;
+mod recorder;
+#[path = "../support/root.rs"]
+mod root;
+mod verdict;
+mod workload;
+
+use dice::Dice;
+use image::{Cut, Mode};
+use recorder::{Recording, Step};
+use verdict::Story;
+
+/// So many images of each recording.
+const IMAGES_OF_ONE: usize = 25;
+
+/// After so many wrong images the rest tells nothing new.
+const ENOUGH: usize = 5;
+
+/// A number from the environment.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn what_is_acknowledged_survives_with_a_journal() {
+    survives("what_is_acknowledged_survives_with_a_journal", Mode::Journal);
+}
+
+#[test]
+fn what_is_acknowledged_survives_without_a_journal() {
+    survives("what_is_acknowledged_survives_without_a_journal", Mode::NoJournal);
+}
+
+/// That the harness itself loses what was not flushed, and nothing else.
+#[test]
+fn the_disk_keeps_what_was_flushed_and_no_more() {
+    private::in_a_room("the_disk_keeps_what_was_flushed_and_no_more", |room| {
+        for mode in [Mode::Journal, Mode::NoJournal] {
+            keeps_what_was_flushed(mode, room);
+        }
+    });
+}
+
+fn keeps_what_was_flushed(mode: Mode, room: &Path) {
+    let recording = image::record(mode, room, |disk, recorder| {
+        std::fs::write(disk.join("flushed"), "x").unwrap();
+        std::fs::File::open(disk.join("flushed")).unwrap().sync_all().unwrap();
+        std::fs::File::open(disk).unwrap().sync_all().unwrap();
+        recorder.mark("flushed");
+        std::fs::write(disk.join("cached"), "x").unwrap();
+        recorder.mark("cached");
+    });
+    for mark in ["flushed", "cached"] {
+        let at = 1 + recording.steps.iter().position(|step| matches!(step, Step::Mark(text) if text == mark)).unwrap();
+        let dice = Dice::new(0);
+        let image = Cut::bare(at).image(&recording, &dice);
+        let wrong = image::boot(mode, &image, room, |disk| {
+            assert!(disk.join("flushed").exists(), "{mode:?} {mark}");
+            assert!(!disk.join("cached").exists(), "{mode:?} {mark}");
+            Vec::new()
+        });
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+}
+
+fn survives(test: &str, mode: Mode) {
+    if !bus::can_kill() {
+        private::not_tried("emits that are killed and repeated; strace is not there, or may not trace");
+    }
+    private::in_a_room(test, |room| {
+        let wrong = images(mode, room, number("EVBUS_POWER_IMAGES", 50), number("EVBUS_POWER_SEED", 1));
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}
+
+/// Records as often as so many images need, each time with another seed. What is wrong.
+fn images(mode: Mode, room: &Path, images: usize, seed: usize) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (round, done) in (0..images).step_by(IMAGES_OF_ONE).enumerate() {
+        wrong.extend(one_recording(mode, room, seed + round, IMAGES_OF_ONE.min(images - done)));
+        if wrong.len() >= ENOUGH {
+            break;
+        }
+    }
+    eprintln!("{mode:?}: {images} images from seed {seed} on, {} of them wrong", wrong.len());
+    wrong
+}
+
+/// Records one workload, and looks at some of what may be left of it. What is wrong.
+fn one_recording(mode: Mode, room: &Path, seed: usize, images: usize) -> Vec<String> {
+    let dice = Dice::new(seed as u64);
+    let home = room.join("home");
+    std::fs::create_dir_all(&home).unwrap();
+    let _ = std::fs::remove_file(home.join("again"));
+    let deletes = mode == Mode::Journal;
+    let recording = image::record(mode, room, |disk, recorder| workload::run(disk, recorder, &home, &dice, deletes));
+    let mut wrong = Vec::new();
+    for (number, at) in moments(&recording, images, &dice).into_iter().enumerate() {
+        let cut = if number % 3 == 0 { Cut::bare(at) } else { Cut::new(at, mode, &dice) };
+        let found = look(mode, room, &home, &recording, &cut, &dice);
+        if !found.is_empty() {
+            let (last, found) = (recording.marks(at).last().unwrap_or("nothing"), found.join("\n    "));
+            let which = format!("EVBUS_POWER_SEED={seed} {mode:?}, image {number}: {cut}, after '{last}'");
+            wrong.push(format!("{which}:\n    {found}"));
+        }
+    }
+    wrong
+}
+
+fn look(mode: Mode, room: &Path, home: &Path, recording: &Recording, cut: &Cut, dice: &Dice) -> Vec<String> {
+    let image = cut.image(recording, dice);
+    let known = verdict::known(recording.marks(recording.steps.len()));
+    let story = Story::new(recording.marks(cut.at));
+    let wrong = image::boot(mode, &image, room, |disk| verdict::judge(&story, &known, disk, home));
+    if let Some(kept) = std::env::var_os("EVBUS_POWER_KEEP").filter(|_| !wrong.is_empty()) {
+        std::fs::write(Path::new(&kept).join(format!("{mode:?}-{}", cut.at)), image).unwrap();
+    }
+    wrong
+}
+
+/// When the power fails: mostly just after something was promised, before the next flush of anything else keeps it.
+fn moments(recording: &Recording, count: usize, dice: &Dice) -> Vec<usize> {
+    let steps = &recording.steps;
+    let promise = |at: &usize| matches!(&steps[*at], Step::Mark(text) if workload::promises(text));
+    let mut promised: Vec<usize> = (0..steps.len()).filter(promise).collect();
+    let mut moments = Vec::with_capacity(count);
+    for number in 0..count {
+        let after_promise = number % 3 < 2 && !promised.is_empty();
+        let last =
+            if after_promise { promised.swap_remove(dice.below(promised.len())) } else { dice.below(steps.len()) };
+        moments.push(last + 1);
+    }
+    moments
+}

@@ -1,0 +1,200 @@
+//! A disk that remembers: a FUSE file system with a file `disk`, in memory, whose every write and flush is recorded in
+//! order; and a file `marks`, by which whoever runs can say what he has done by then.
+//!
+//! Nothing may be cached above it: without FUSE's writeback cache, and with direct I/O, a write has been recorded when
+//! the loop device's write returns, and the loop device turns a flush of the block layer into an fsync of `disk`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+};
+
+const DISK: INodeNo = INodeNo(2);
+const MARKS: INodeNo = INodeNo(3);
+
+/// Nothing changes behind the kernel's back.
+const FOREVER: Duration = Duration::from_hours(1);
+
+/// What happened, one after the other.
+pub enum Step {
+    /// Bytes were handed to the disk, which may keep them in its cache.
+    Write { offset: usize, bytes: Vec<u8> },
+    /// All that was written before is on the disk for good.
+    Flush,
+    /// Somebody said something, a line.
+    Mark(String),
+}
+
+/// A disk as it was, and what happened to it.
+pub struct Recording {
+    pub base: Vec<u8>,
+    pub steps: Vec<Step>,
+}
+
+impl Recording {
+    /// What was said in the first `steps` steps.
+    pub fn marks(&self, steps: usize) -> impl Iterator<Item = &str> {
+        self.steps[..steps].iter().filter_map(|step| match step {
+            Step::Mark(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// What the file system and its starter share.
+struct Tape {
+    disk: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+/// The file system, mounted.
+pub struct Recorder {
+    base: Vec<u8>,
+    tape: Arc<Mutex<Tape>>,
+    folder: PathBuf,
+    _session: BackgroundSession,
+}
+
+impl Recorder {
+    /// Mounts it at a folder; the disk begins as `base`.
+    pub fn start(base: Vec<u8>, folder: &Path) -> Self {
+        let tape = Arc::new(Mutex::new(Tape { disk: base.clone(), steps: Vec::new() }));
+        let _session = fuser::spawn_mount(Served { tape: Arc::clone(&tape) }, folder, &Config::default()).unwrap();
+        Self { base, tape, folder: folder.to_owned(), _session }
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join("disk")
+    }
+
+    /// Where any process can append a line, to mark that moment.
+    pub fn marks(&self) -> PathBuf {
+        self.folder.join("marks")
+    }
+
+    /// Marks this moment.
+    pub fn mark(&self, text: &str) {
+        locked(&self.tape).steps.push(Step::Mark(text.to_owned()));
+    }
+
+    /// What was recorded since the start.
+    pub fn take(&self) -> Recording {
+        Recording { base: self.base.clone(), steps: std::mem::take(&mut locked(&self.tape).steps) }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Lazily: a loop device may be let go a moment after its file system.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.folder).status();
+    }
+}
+
+fn locked(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
+    tape.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What answers the kernel. One thread does, so that the order in which it answers is the order of the record.
+struct Served {
+    tape: Arc<Mutex<Tape>>,
+}
+
+impl Served {
+    fn attributes(&self, inode: INodeNo) -> FileAttr {
+        let size = if inode == DISK { locked(&self.tape).disk.len() as u64 } else { 0 };
+        let (kind, perm) =
+            if inode == INodeNo::ROOT { (FileType::Directory, 0o700) } else { (FileType::RegularFile, 0o600) };
+        let [atime, mtime, ctime, crtime] = [UNIX_EPOCH; 4];
+        FileAttr {
+            ino: inode,
+            size,
+            blocks: size / 512,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            kind,
+            perm,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+}
+
+impl Filesystem for Served {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match name.to_str() {
+            Some("disk") => reply.entry(&FOREVER, &self.attributes(DISK), Generation(0)),
+            Some("marks") => reply.entry(&FOREVER, &self.attributes(MARKS), Generation(0)),
+            _ => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&FOREVER, &self.attributes(inode));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let tape = locked(&self.tape);
+        let disk: &[u8] = if inode == DISK { &tape.disk } else { &[] };
+        let from = (offset as usize).min(disk.len());
+        reply.data(&disk[from..(from + size as usize).min(disk.len())]);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let mut tape = locked(&self.tape);
+        if inode == MARKS {
+            let text = String::from_utf8_lossy(data);
+            tape.steps.extend(text.lines().map(|line| Step::Mark(line.to_owned())));
+            return reply.written(data.len() as u32);
+        }
+        let offset = offset as usize;
+        let Some(place) = tape.disk.get_mut(offset..offset + data.len()) else { return reply.error(Errno::ENOSPC) };
+        place.copy_from_slice(data);
+        tape.steps.push(Step::Write { offset, bytes: data.to_vec() });
+        reply.written(data.len() as u32);
+    }
+
+    fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        if inode == DISK {
+            locked(&self.tape).steps.push(Step::Flush);
+        }
+        reply.ok();
+    }
+}

@@ -1,0 +1,217 @@
+//! What is done to a bus while its disk is recorded, and what is said of it.
+//!
+//! The marks: `tries ID`, `acked ID` (emit has exited with 0), `ran ID` and `died ID` (the handler says so before it
+//! exits), `drained` and `buried` (the drain whose handler said so has exited with 0), `prunes`, `redrives`,
+//! `redriven`, `cancels ID`, `cancelled ID`, `grouped NAME`, `removes NAME`.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write;
+use std::path::Path;
+
+use super::bus::{Bus, Ran, can_kill};
+use super::dice::Dice;
+use super::recorder::Recorder;
+
+/// So many things are done before the events are pruned, and so many after that.
+const STEPS: [usize; 2] = [16, 10];
+
+/// Where evbus may be killed. Most is lost between a rename and the flush of the folder.
+const CALLS: [&str; 7] = ["fsync", "fsync", "fsync", "fdatasync", "renameat2", "unlinkat", "mkdirat"];
+
+/// The source of all events whose id is made up here.
+pub const SOURCE: &str = "//power";
+
+/// When events are due that never are.
+pub const FAR: &str = "2099-01-01T00:00:00Z";
+
+struct Workload<'a> {
+    bus: Bus,
+    recorder: &'a Recorder,
+    dice: &'a Dice,
+    made: Cell<usize>,
+    deletes: bool,
+    /// Groups for which nobody works.
+    idle: RefCell<Vec<String>>,
+}
+
+/// Runs it on a fresh file system; with all that deletes, or without.
+///
+/// Without a journal a file that is deleted may come back in its folder after its inode has become another file's, or a
+/// folder's. e2fsck then believes one of the two, and clears the other: whatever is done, that may be a whole minute.
+pub fn run(disk: &Path, recorder: &Recorder, home: &Path, dice: &Dice, deletes: bool) {
+    let bus = Bus::new(disk, home);
+    let work = Workload { bus, recorder, dice, made: Cell::new(0), deletes, idle: RefCell::default() };
+    work.bus.run(&["init", disk.join("bus").to_str().unwrap()]).succeeds();
+    recorder.mark("made");
+    for (group, filter) in [("g", "--not"), ("d", "--type")] {
+        work.bus.run(&["group", "create", group, "--from", "earliest", filter, "bad"]).succeeds();
+        recorder.mark(&format!("grouped {group}"));
+    }
+    work.steps(STEPS[0]);
+    if deletes {
+        work.prune();
+    }
+    work.steps(STEPS[1]);
+}
+
+impl Workload<'_> {
+    fn steps(&self, steps: usize) {
+        for _ in 0..steps {
+            match self.dice.below(if self.deletes { 12 } else { 8 }) {
+                0 => self.single(),
+                1 | 2 => _ = self.named("named", &[]),
+                3 => self.careless(),
+                4 | 5 => _ = self.named("far", &["--at", FAR]),
+                6 => self.bulk(),
+                7 => self.group(),
+                8 => _ = self.named("soon", &["--delay", "20ms"]),
+                9 => self.cancel(),
+                10 => self.drain(),
+                _ => self.dead(),
+            }
+        }
+    }
+
+    fn mark(&self, verb: &str, of: &str) {
+        self.recorder.mark(&format!("{verb} {of}"));
+    }
+
+    fn id(&self, kind: &str) -> String {
+        self.made.set(self.made.get() + 1);
+        format!("{kind}-{}", self.made.get())
+    }
+
+    /// Runs evbus until it succeeds; before that it may be killed.
+    fn insist(&self, args: &[&str]) -> Ran {
+        while can_kill() && self.dice.chance(0.6) {
+            let ran = self.bus.run_killed(args, self.dice.one(&CALLS), 1 + self.dice.below(2));
+            if ran.code == Some(0) {
+                return ran;
+            }
+        }
+        self.bus.run(args).succeeds()
+    }
+
+    /// An event whose id evbus makes.
+    fn single(&self) {
+        let ran = self.bus.run(&["emit", "t", r#"{"of":"single"}"#]).succeeds();
+        self.mark("acked", ran.out.trim());
+    }
+
+    /// An event whose id is made up here, so that it can be emitted until that succeeds.
+    fn named(&self, kind: &str, more: &[&str]) -> String {
+        let id = self.id(kind);
+        self.mark("tries", &id);
+        self.insist(&[&emit(&id, &data(&id), "t"), more].concat());
+        self.mark("acked", &id);
+        id
+    }
+
+    /// First without a flush, then with one: only that counts.
+    fn careless(&self) {
+        let (kind, more) = if self.dice.chance(0.5) { ("far", &["--at", FAR][..]) } else { ("careless", &[][..]) };
+        let id = self.id(kind);
+        let data = data(&id);
+        let args = [&emit(&id, &data, "t"), more].concat();
+        self.mark("tries", &id);
+        self.bus.run(&[&args[..], &["--durability", "none"]].concat()).succeeds();
+        self.bus.run(&args).succeeds();
+        self.mark("acked", &id);
+    }
+
+    fn bulk(&self) {
+        let ids: Vec<String> = (0..2 + self.dice.below(10)).map(|_| self.id("bulk")).collect();
+        let mut lines = String::new();
+        for id in &ids {
+            self.mark("tries", id);
+            let (data, source) = (data(id), SOURCE);
+            let event = format!(r#"{{"specversion":"1.0","id":"{id}","source":"{source}","type":"t","data":{data}}}"#);
+            writeln!(lines, "{event}").unwrap();
+        }
+        std::fs::write(self.bus.outside("lines"), lines).unwrap();
+        self.insist(&["emit", "--ndjson", "@lines"]);
+        ids.iter().for_each(|id| self.mark("acked", id));
+    }
+
+    fn cancel(&self) {
+        let id = self.named("far", &["--at", FAR]);
+        self.mark("cancels", &id);
+        self.insist(&["cancel", "--source", SOURCE, &id]);
+        self.mark("cancelled", &id);
+    }
+
+    fn group(&self) {
+        let name = self.id("more");
+        self.bus.run(&["group", "create", &name, "-t", "never", "--from", "now"]).succeeds();
+        self.mark("grouped", &name);
+        self.idle.borrow_mut().push(name);
+    }
+
+    /// A line for the shell that marks what it was run for, and ends with `code`.
+    fn handler(&self, verb: &str, code: i32) -> String {
+        format!("echo \"{verb} $EVBUS_ID\" >> '{}'; exit {code}", self.recorder.marks().display())
+    }
+
+    fn drain(&self) {
+        self.insist(&["drain", "-q", "-g", "g", "--shell", &self.handler("ran", 0)]);
+        self.recorder.mark("drained");
+    }
+
+    /// Events that become dead letters and, perhaps, are put back to work.
+    fn dead(&self) {
+        let id = self.id("bad");
+        self.mark("tries", &id);
+        self.insist(&emit(&id, &data(&id), "bad"));
+        self.mark("acked", &id);
+        self.insist(&["drain", "-q", "-g", "d", "--shell", &self.handler("died", 65)]);
+        self.recorder.mark("buried");
+        if self.dice.chance(0.8) {
+            self.recorder.mark("redrives");
+            self.insist(&["dead", "redrive", "d", "--all", "--yes"]);
+            self.recorder.mark("redriven");
+            self.insist(&["drain", "-q", "-g", "d", "--shell", &self.handler("ran", 0)]);
+            self.recorder.mark("drained");
+        }
+    }
+
+    fn events(&self) -> usize {
+        self.bus.run(&["ls", "--json", "--limit", "0"]).succeeds().out.lines().count()
+    }
+
+    /// Prunes what the groups are done with. They pass an event only when the bus's lag has gone by since it came: the
+    /// drain waits so long for the second attempt of an event that fails once; by chance only half of the pause.
+    fn prune(&self) {
+        let id = self.named("again", &[]);
+        let (again, ran) = (self.bus.outside("again"), self.handler("ran", 0));
+        let once = format!("[ $EVBUS_ID != {id} ] || [ -e {0} ] || {{ touch {0}; exit 1; }}; {ran}", again.display());
+        self.bus.run(&["drain", "-q", "-g", "g", "--wait", "--backoff", "4200ms..4200ms", "--shell", &once]).succeeds();
+        self.recorder.mark("drained");
+        for group in ["g", "d"] {
+            self.insist(&["drain", "-q", "-g", group, "--shell", &ran]);
+            self.recorder.mark("drained");
+        }
+        // They would hold back what has come since they were made.
+        for name in self.idle.take() {
+            self.mark("removes", &name);
+            self.bus.run(&["group", "rm", "--yes", &name]).succeeds();
+        }
+        self.recorder.mark("prunes");
+        let before = self.events();
+        self.insist(&["prune", "--keep", "0s", "--yes"]);
+        assert!(self.events() < before, "nothing was pruned of {before} events");
+    }
+}
+
+/// Whether a mark tells of something that must not be lost from then on.
+pub fn promises(mark: &str) -> bool {
+    let promises = ["acked", "drained", "buried", "redriven", "cancelled", "grouped"];
+    promises.contains(&mark.split(' ').next().unwrap_or_default())
+}
+
+fn data(id: &str) -> String {
+    format!(r#"{{"of":"{id}"}}"#)
+}
+
+fn emit<'a>(id: &'a str, data: &'a str, type_: &'a str) -> [&'a str; 7] {
+    ["emit", "--source", SOURCE, "--id", id, type_, data]
+}

@@ -1,0 +1,161 @@
+//! Who hands out credentials: the EC2 metadata service, a container's agent, STS and the single sign-on. Each gives a
+//! key of its own, so that a test sees whose credentials have come to the bucket.
+
+use super::Options;
+use super::http::{Answer, Request, iso_date, now};
+
+/// What a session of the metadata service is told by.
+const SESSION: &str = "SESSION";
+const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+
+/// A service that is no bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// `AWS_METADATA_ENDPOINT`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`: gives `IMDSKEY`.
+    Metadata,
+    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` with the path `/creds`: gives `CONTAINERKEY`.
+    Container,
+    /// `AWS_ENDPOINT_URL_STS`: gives `ASSUMEDKEY` to who signs, `WEBKEY` for a web identity.
+    Sts,
+    /// The portal of the single sign-on: gives `SSOKEY`.
+    SignOn,
+}
+
+impl Service {
+    /// Whose request this is; none: a bucket's.
+    pub fn of(request: &Request) -> Option<Self> {
+        match request.path.as_str() {
+            "/creds" => Some(Self::Container),
+            "/federation/credentials" => Some(Self::SignOn),
+            "/" if request.parameter("Action").is_some() => Some(Self::Sts),
+            path => path.starts_with("/latest/").then_some(Self::Metadata),
+        }
+    }
+
+    pub fn answer(self, request: &Request, options: &Options) -> Answer {
+        let expires = now() + options.ahead_secs + options.credentials_secs;
+        match self {
+            Self::Metadata => metadata(request, options.role.as_deref(), expires),
+            Self::Container => container(request, options.authorization.as_deref(), expires),
+            Self::Sts => sts(request, expires),
+            Self::SignOn => sign_on(request, expires),
+        }
+    }
+
+    /// As it tells that it gives nothing.
+    pub fn denial(self) -> Answer {
+        match self {
+            Self::Metadata | Self::Container => Answer::text(403, "text/plain", "Forbidden"),
+            Self::Sts => sts_error(403, "AccessDenied", "User is not authorized to perform: sts:AssumeRole"),
+            Self::SignOn => portal_error(403, "ForbiddenException", "No access"),
+        }
+    }
+}
+
+/// A JSON object of texts.
+fn object(members: &[(&str, &str)]) -> String {
+    let members: Vec<String> = members.iter().map(|(name, text)| format!("\"{name}\":\"{text}\"")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+fn json(status: u16, text: &str) -> Answer {
+    Answer::text(status, "application/json", text)
+}
+
+fn has(request: &Request, name: &str) -> bool {
+    request.parameter(name).is_some_and(|value| !value.is_empty())
+}
+
+/// The second version of the service, which asks for a session (EC2 user guide, Instance Metadata Service).
+fn metadata(request: &Request, role: Option<&str>, expires: i64) -> Answer {
+    if request.path == "/latest/api/token" {
+        let life = request.header("x-aws-ec2-metadata-token-ttl-seconds");
+        return match life {
+            Some(life) if request.method == "PUT" => {
+                Answer::text(200, "text/plain", SESSION).with("x-aws-ec2-metadata-token-ttl-seconds", life)
+            }
+            _ => Answer::new(400),
+        };
+    }
+    if request.header("x-aws-ec2-metadata-token") != Some(SESSION) {
+        return Answer::new(401);
+    }
+    match (request.path.strip_prefix(ROLES), role) {
+        (Some(""), Some(role)) => Answer::text(200, "text/plain", role),
+        (Some(asked), Some(role)) if asked == role => json(200, &flat("IMDS", expires)),
+        _ => Answer::text(404, "text/html", "Not Found"),
+    }
+}
+
+/// As the metadata service and containers' agents write credentials.
+fn flat(who: &str, expires: i64) -> String {
+    object(&[
+        ("Code", "Success"),
+        ("Type", "AWS-HMAC"),
+        ("AccessKeyId", &format!("{who}KEY")),
+        ("SecretAccessKey", &format!("{who}SECRET")),
+        ("Token", &format!("{who}TOKEN")),
+        ("LastUpdated", &iso_date(now())),
+        ("Expiration", &iso_date(expires)),
+    ])
+}
+
+fn container(request: &Request, authorization: Option<&str>, expires: i64) -> Answer {
+    if authorization.is_some() && request.header("authorization") != authorization {
+        return json(401, &object(&[("code", "InvalidAuthorization"), ("message", "no such token")]));
+    }
+    json(200, &flat("CONTAINER", expires))
+}
+
+/// AWS Security Token Service API reference, `AssumeRole` and `AssumeRoleWithWebIdentity`.
+fn sts(request: &Request, expires: i64) -> Answer {
+    let action = request.parameter("Action").unwrap_or_default();
+    match action {
+        "AssumeRole" if request.access_key().is_none() => {
+            sts_error(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
+        }
+        "AssumeRoleWithWebIdentity" if !has(request, "WebIdentityToken") => {
+            sts_error(400, "InvalidIdentityToken", "No OpenIDConnect token")
+        }
+        _ if !has(request, "RoleArn") || !has(request, "RoleSessionName") => {
+            sts_error(400, "ValidationError", "RoleArn and RoleSessionName must be there")
+        }
+        "AssumeRole" => assumed(action, "ASSUMED", expires),
+        "AssumeRoleWithWebIdentity" => assumed(action, "WEB", expires),
+        _ => sts_error(400, "InvalidAction", "Could not find operation"),
+    }
+}
+
+fn assumed(action: &str, who: &str, expires: i64) -> Answer {
+    let expires = iso_date(expires);
+    let credentials = format!(
+        "<Credentials><AccessKeyId>{who}KEY</AccessKeyId><SecretAccessKey>{who}SECRET</SecretAccessKey>\
+         <SessionToken>{who}TOKEN</SessionToken><Expiration>{expires}</Expiration></Credentials>"
+    );
+    let result = format!("<{action}Result>{credentials}</{action}Result>");
+    let namespace = "https://sts.amazonaws.com/doc/2011-06-15/";
+    Answer::xml(200, &format!("<{action}Response xmlns=\"{namespace}\">{result}</{action}Response>"))
+}
+
+fn sts_error(status: u16, code: &str, message: &str) -> Answer {
+    let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
+    Answer::xml(status, &format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
+}
+
+/// AWS SSO portal API reference, `GetRoleCredentials`: milliseconds.
+fn sign_on(request: &Request, expires: i64) -> Answer {
+    if request.header("x-amz-sso_bearer_token").is_none() {
+        return portal_error(401, "UnauthorizedException", "Session token not found or invalid");
+    }
+    if !has(request, "role_name") || !has(request, "account_id") {
+        return portal_error(400, "InvalidRequestException", "role_name and account_id must be there");
+    }
+    let texts = object(&[("accessKeyId", "SSOKEY"), ("secretAccessKey", "SSOSECRET"), ("sessionToken", "SSOTOKEN")]);
+    let texts = texts.trim_end_matches('}');
+    json(200, &format!("{{\"roleCredentials\":{texts},\"expiration\":{}}}}}", expires * 1_000))
+}
+
+fn portal_error(status: u16, kind: &str, message: &str) -> Answer {
+    let kind = format!("com.amazonaws.switchboard.portal#{kind}");
+    json(status, &object(&[("message", message), ("__type", &kind)]))
+}

@@ -1,0 +1,111 @@
+//! How the server misbehaves, and what it answers then.
+
+use super::http::{Answer, Request};
+
+/// A bad habit; several may hold at once, and the first that refuses a request does. What is not said to be of the
+/// identity services is of the bucket alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Takes requests, and answers none until this is over; whose client has left by then is not carried out at all.
+    Hang,
+    /// Nothing listens at the port, and what was connected is cut off. All services.
+    Refuse,
+    /// Takes requests, and closes the connection instead of an answer; nothing is carried out.
+    BreakOff,
+    /// Every session token is too old.
+    ExpiredToken,
+    /// The client's clock is wrong.
+    RequestTimeTooSkewed,
+    /// The bucket is in this region, as the answer's message says; requests signed for it pass.
+    OtherRegion(String),
+    /// The same, as S3 tells it at another region's endpoint: a redirect without a Location, which may tell the region
+    /// in a header.
+    Redirect(Option<String>),
+    /// So many of a hundred requests are refused with a 503.
+    SlowDown(u64),
+    /// So many of a hundred PUTs are refused with a 409: nobody has won.
+    Busy409(u64),
+    /// A policy that wants an encryption header on every PUT.
+    DenyUnencrypted,
+    /// Nobody may see the versioning, the lifecycle or the location of a bucket.
+    DenyFacts,
+    /// A bulk delete deletes, and its answer lacks the keys.
+    BadBulkDelete,
+    /// Listings begin at their prefix, whatever they are asked.
+    IgnoreStartAfter,
+    /// Listings tell no ETags.
+    NoListEtags,
+    /// Listings are answered with what is no XML.
+    Garbage,
+    /// Only these access keys are known. Others that begin with `OLD` have expired.
+    OnlyKeys(Vec<String>),
+    /// The identity services answer nothing until this is over.
+    HangIdentity,
+    /// The identity services give credentials to nobody.
+    DenyIdentity,
+}
+
+impl Mode {
+    /// The answer to a request that this refuses. `chance` is a number below a hundred.
+    pub(super) fn refusal(&self, request: &Request, chance: u64) -> Option<Answer> {
+        let put = request.method == "PUT";
+        let error = |status, code, message: &str| Some(Answer::error(status, code, message));
+        match self {
+            Self::ExpiredToken => error(400, "ExpiredToken", "The provided token has expired."),
+            Self::RequestTimeTooSkewed => {
+                let why = "The difference between the request time and the current time is too large.";
+                error(403, "RequestTimeTooSkewed", why)
+            }
+            Self::OtherRegion(region) => wrong_region(request, region),
+            Self::Redirect(region) => redirect(request, region.as_deref()),
+            Self::SlowDown(share) if chance < *share => error(503, "SlowDown", "Please reduce your request rate."),
+            Self::Busy409(share) if put && chance < *share => {
+                let why = "A conflicting conditional operation is currently in progress against this resource.";
+                error(409, "ConditionalRequestConflict", why)
+            }
+            Self::DenyUnencrypted if put && request.sse().is_none() => {
+                error(403, "AccessDenied", "explicit deny in a resource-based policy")
+            }
+            Self::DenyFacts if is_of_facts(request) => error(403, "AccessDenied", "Access Denied"),
+            Self::Garbage if request.parameter("list-type").is_some() => {
+                Some(Answer::text(200, "text/html", "It works! <br> & that is all"))
+            }
+            Self::OnlyKeys(known) => stranger(request, known),
+            _ => None,
+        }
+    }
+}
+
+fn is_of_facts(request: &Request) -> bool {
+    ["versioning", "lifecycle", "location"].iter().any(|name| request.parameter(name).is_some())
+}
+
+fn wrong_region(request: &Request, region: &str) -> Option<Answer> {
+    let signed = request.region().unwrap_or_default();
+    let why = format!("The authorization header is malformed; the region '{signed}' is wrong; expecting '{region}'");
+    (signed != region).then(|| Answer::error(400, "AuthorizationHeaderMalformed", &why))
+}
+
+fn redirect(request: &Request, region: Option<&str>) -> Option<Answer> {
+    if region.is_some() && request.region() == region {
+        return None;
+    }
+    let why = "The bucket you are attempting to access must be addressed using the specified endpoint.";
+    let answer = Answer::error(301, "PermanentRedirect", why);
+    Some(match region {
+        Some(region) => answer.with("x-amz-bucket-region", region),
+        None => answer,
+    })
+}
+
+fn stranger(request: &Request, known: &[String]) -> Option<Answer> {
+    let why = "The AWS Access Key Id you provided does not exist in our records.";
+    match request.access_key() {
+        None => Some(Answer::error(403, "AccessDenied", "Access Denied")),
+        Some(key) if known.iter().any(|known| known == key) => None,
+        Some(key) if key.starts_with("OLD") => {
+            Some(Answer::error(400, "ExpiredToken", "The provided token has expired."))
+        }
+        Some(_) => Some(Answer::error(403, "InvalidAccessKeyId", why)),
+    }
+}

@@ -1,0 +1,327 @@
+//! The objects, and what S3 and Google's XML API do with them: strongly consistent, in the order of their bytes.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::http::{Answer, Request, escaped, http_date, iso_date, unescaped};
+use super::mode::Mode;
+
+/// No listing has longer pages.
+const PAGE: usize = 1_000;
+
+/// Whose words a client uses; who does not sign as Amazon's clients do is Google's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    S3,
+    Google,
+}
+
+impl Dialect {
+    fn of(request: &Request) -> Self {
+        let amazons = request.headers.iter().any(|(name, _)| name.starts_with("x-amz-"));
+        if amazons || request.access_key().is_some() { Self::S3 } else { Self::Google }
+    }
+}
+
+/// What an ETag says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Etags {
+    /// Which write it was: another one each time.
+    #[default]
+    Number,
+    /// What was written: the same for the same, as on S3.
+    Content,
+}
+
+/// Whether old versions are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Versioning {
+    #[default]
+    Never,
+    Enabled,
+    Suspended,
+}
+
+/// What a bucket's sub-resources tell.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub versioning: Versioning,
+    /// A `<LifecycleConfiguration>`; none: there is none.
+    pub lifecycle: Option<String>,
+    /// The region; none: us-east-1, which has no name here.
+    pub location: Option<String>,
+}
+
+struct Object {
+    body: Arc<[u8]>,
+    /// With its quotes.
+    etag: String,
+    generation: u64,
+    /// Seconds since the Unix epoch.
+    changed: i64,
+}
+
+impl Object {
+    fn is(&self, tag: &str) -> bool {
+        tag == "*" || tag.trim_matches('"') == self.etag.trim_matches('"')
+    }
+
+    fn tagged(&self, answer: Answer, dialect: Dialect) -> Answer {
+        let answer = answer.with("ETag", &self.etag).with("Last-Modified", http_date(self.changed));
+        match dialect {
+            Dialect::S3 => answer,
+            Dialect::Google => answer
+                .with("x-goog-generation", self.generation.to_string())
+                .with("x-goog-metageneration", "1")
+                .with("x-goog-stored-content-length", self.body.len().to_string()),
+        }
+    }
+}
+
+/// All buckets; each one is there.
+pub struct Buckets {
+    /// By bucket and key.
+    objects: BTreeMap<(String, String), Object>,
+    /// Of the newest generation, which are microseconds on Google's as well.
+    newest: u64,
+    etags: Etags,
+    page: usize,
+    pub facts: Facts,
+}
+
+impl Buckets {
+    pub fn new(etags: Etags, page: usize, now: i64) -> Self {
+        let newest = now.unsigned_abs() * 1_000_000;
+        Self { objects: BTreeMap::new(), newest, etags, page: page.clamp(1, PAGE), facts: Facts::default() }
+    }
+
+    /// `bucket/key` of all there is.
+    pub fn keys(&self) -> Vec<String> {
+        self.objects.keys().map(|(bucket, key)| format!("{bucket}/{key}")).collect()
+    }
+
+    pub fn body(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        self.objects.get(&(bucket.to_owned(), key.to_owned())).map(|object| object.body.to_vec())
+    }
+
+    pub fn answer(&mut self, request: &Request, modes: &[Mode], now: i64) -> Answer {
+        let path = request.path.trim_start_matches('/');
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+        let place = (bucket.to_owned(), key.to_owned());
+        match (request.method.as_str(), key) {
+            ("GET", "") => self.about(request, bucket, modes),
+            ("HEAD", "") => Answer::new(200).with("x-amz-bucket-region", self.region()),
+            ("PUT", "") => Answer::new(200),
+            ("POST", "") if request.parameter("delete").is_some() => self.delete_many(request, bucket, modes),
+            ("PUT", _) => self.put(request, place, now),
+            ("GET" | "HEAD", _) => self.get(request, &place),
+            ("DELETE", _) => self.delete(request, &place),
+            _ => Answer::error(405, "MethodNotAllowed", "The specified method is not allowed against this resource."),
+        }
+    }
+
+    fn put(&mut self, request: &Request, place: (String, String), now: i64) -> Answer {
+        if let Some(refusal) = unmet(request, self.objects.get(&place)) {
+            return refusal;
+        }
+        self.newest += 1;
+        let etag = match self.etags {
+            Etags::Number => format!("\"{:x}\"", self.newest),
+            Etags::Content => content_tag(&request.body),
+        };
+        let object = Object { body: request.body.as_slice().into(), etag, generation: self.newest, changed: now };
+        let answer = object.tagged(Answer::new(200), Dialect::of(request));
+        self.objects.insert(place, object);
+        answer
+    }
+
+    fn get(&self, request: &Request, place: &(String, String)) -> Answer {
+        let Some(object) = self.objects.get(place) else { return no_such_key() };
+        if request.header("if-match").is_some_and(|tag| !object.is(tag)) {
+            return precondition_failed();
+        }
+        if request.header("if-none-match").is_some_and(|tag| object.is(tag)) {
+            return object.tagged(Answer::new(304), Dialect::of(request));
+        }
+        let answer = ranged(request.header("range"), &object.body);
+        object.tagged(answer.with("Accept-Ranges", "bytes"), Dialect::of(request))
+    }
+
+    /// S3 does not mind if there is nothing; Google does.
+    fn delete(&mut self, request: &Request, place: &(String, String)) -> Answer {
+        match (self.objects.remove(place), Dialect::of(request)) {
+            (None, Dialect::Google) => no_such_key(),
+            _ => Answer::new(204),
+        }
+    }
+
+    fn delete_many(&mut self, request: &Request, bucket: &str, modes: &[Mode]) -> Answer {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        let mut deleted = String::new();
+        for key in keys {
+            self.objects.remove(&(bucket.to_owned(), unescaped(key)));
+            let key = if modes.contains(&Mode::BadBulkDelete) { String::new() } else { format!("<Key>{key}</Key>") };
+            deleted.push_str(&format!("<Deleted>{key}</Deleted>"));
+        }
+        let namespace = "http://s3.amazonaws.com/doc/2006-03-01/";
+        Answer::xml(200, &format!("<DeleteResult xmlns=\"{namespace}\">{deleted}</DeleteResult>"))
+    }
+
+    fn region(&self) -> &str {
+        self.facts.location.as_deref().unwrap_or("us-east-1")
+    }
+
+    /// A GET of a bucket: one of its sub-resources, or its listing.
+    fn about(&self, request: &Request, bucket: &str, modes: &[Mode]) -> Answer {
+        if request.parameter("versioning").is_some() {
+            let status = match self.facts.versioning {
+                Versioning::Never => "",
+                Versioning::Enabled => "<Status>Enabled</Status>",
+                Versioning::Suspended => "<Status>Suspended</Status>",
+            };
+            return Answer::xml(200, &format!("<VersioningConfiguration>{status}</VersioningConfiguration>"));
+        }
+        if request.parameter("location").is_some() {
+            let location = self.facts.location.as_deref().unwrap_or_default();
+            return Answer::xml(200, &format!("<LocationConstraint>{location}</LocationConstraint>"));
+        }
+        if request.parameter("lifecycle").is_some() {
+            let none = "The lifecycle configuration does not exist";
+            let none = || Answer::error(404, "NoSuchLifecycleConfiguration", none);
+            return self.facts.lifecycle.as_deref().map_or_else(none, |text| Answer::xml(200, text));
+        }
+        self.list(request, bucket, modes)
+    }
+
+    fn list(&self, request: &Request, bucket: &str, modes: &[Mode]) -> Answer {
+        let prefix = request.parameter("prefix").unwrap_or_default();
+        let start = request.parameter("start-after").filter(|_| !modes.contains(&Mode::IgnoreStartAfter));
+        let after = match request.parameter("continuation-token").map(key_of) {
+            None => start.unwrap_or_default().to_owned(),
+            Some(Some(key)) => key,
+            Some(None) => return Answer::error(400, "InvalidArgument", "The continuation token provided is incorrect"),
+        };
+        let asked = request.parameter("max-keys").and_then(|keys| keys.parse().ok()).unwrap_or(PAGE);
+        let page = asked.min(self.page);
+        let mut found = self.behind(bucket, prefix, &after);
+        let shown: Vec<_> = found.by_ref().take(page).collect();
+        let more = shown.last().filter(|_| found.next().is_some()).map(|(key, _)| token_of(key));
+        let etags = !modes.contains(&Mode::NoListEtags);
+        listing(bucket, prefix, &shown, more, etags, Dialect::of(request))
+    }
+
+    /// The objects below a prefix whose keys are greater than `after`, in their order.
+    fn behind<'a>(
+        &'a self,
+        bucket: &'a str,
+        prefix: &'a str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Object)> {
+        let begin = |key: &str| (bucket.to_owned(), key.to_owned());
+        let from = match after < prefix {
+            true => Bound::Included(begin(prefix)),
+            false if after.is_empty() => Bound::Included(begin("")),
+            false => Bound::Excluded(begin(after)),
+        };
+        let objects = self.objects.range((from, Bound::Unbounded));
+        objects
+            .take_while(move |((of, key), _)| of == bucket && key.starts_with(prefix))
+            .map(|((_, key), object)| (key.as_str(), object))
+    }
+}
+
+/// The refusal of a PUT whose conditions do not hold (Amazon S3 user guide, Conditional writes; Google Cloud Storage,
+/// HTTP headers for the XML API).
+fn unmet(request: &Request, current: Option<&Object>) -> Option<Answer> {
+    let generation = current.map_or(0, |object| object.generation).to_string();
+    if request.header("if-none-match") == Some("*") && current.is_some() {
+        return Some(precondition_failed());
+    }
+    if request.header("x-goog-if-generation-match").is_some_and(|wanted| wanted != generation) {
+        return Some(precondition_failed());
+    }
+    match (request.header("if-match"), current) {
+        (Some(_), None) => Some(no_such_key()),
+        (Some(tag), Some(object)) if !object.is(tag) => Some(precondition_failed()),
+        _ => None,
+    }
+}
+
+fn no_such_key() -> Answer {
+    Answer::error(404, "NoSuchKey", "The specified key does not exist.")
+}
+
+fn precondition_failed() -> Answer {
+    let why = "At least one of the pre-conditions you specified did not hold";
+    Answer::error(412, "PreconditionFailed", why)
+}
+
+fn content_tag(body: &[u8]) -> String {
+    let hash = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, body).hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("\"{:016x}{:016x}\"", hash(0), hash(1))
+}
+
+/// All of a body, or the range that was asked for (RFC 9110, 14).
+fn ranged(range: Option<&str>, body: &[u8]) -> Answer {
+    let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
+        return Answer { status: 200, body: body.to_vec(), ..Answer::default() };
+    };
+    let (all, first, last) = (body.len(), first.parse::<usize>(), last.parse::<usize>());
+    let (from, to) = match (first, last) {
+        (Ok(first), last) => (first, last.map_or(all, |last| all.min(last.saturating_add(1)))),
+        (Err(_), Ok(length)) => (all.saturating_sub(length), all),
+        (Err(_), Err(_)) => (all, all),
+    };
+    if from >= to {
+        return Answer::error(416, "InvalidRange", "The requested range is not satisfiable");
+    }
+    let answer = Answer { status: 206, body: body[from..to].to_vec(), ..Answer::default() };
+    answer.with("Content-Range", format!("bytes {from}-{}/{all}", to - 1))
+}
+
+/// Tokens are no keys: who takes one for the other is told.
+fn token_of(key: &str) -> String {
+    key.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key_of(token: &str) -> Option<String> {
+    let pairs = token.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    let bytes = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<_>>()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// `ListObjectsV2`, and what Google's has besides: each object's generation, which `object_store` does not read.
+fn listing(
+    bucket: &str,
+    prefix: &str,
+    shown: &[(&str, &Object)],
+    more: Option<String>,
+    etags: bool,
+    dialect: Dialect,
+) -> Answer {
+    let mut text = String::from("<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    text += &format!("<Name>{}</Name><Prefix>{}</Prefix>", escaped(bucket), escaped(prefix));
+    text += &format!("<KeyCount>{}</KeyCount><IsTruncated>{}</IsTruncated>", shown.len(), more.is_some());
+    for (key, object) in shown {
+        text += &format!("<Contents><Key>{}</Key>", escaped(key));
+        if dialect == Dialect::Google {
+            text += &format!("<Generation>{}</Generation><MetaGeneration>1</MetaGeneration>", object.generation);
+        }
+        if etags {
+            text += &format!("<ETag>{}</ETag>", escaped(&object.etag));
+        }
+        let changed = iso_date(object.changed);
+        text += &format!("<LastModified>{changed}</LastModified><Size>{}</Size></Contents>", object.body.len());
+    }
+    if let Some(token) = more {
+        text += &format!("<NextContinuationToken>{token}</NextContinuationToken>");
+    }
+    Answer::xml(200, &(text + "</ListBucketResult>"))
+}
