@@ -17,10 +17,14 @@ mod until;
 
 mod bad_input;
 mod bucket;
+mod bulk;
 mod crash;
 mod emit;
+mod faults;
 mod hosts;
 mod served;
 mod sight;
 mod support;
+mod survive;
+mod typed;
 mod work;

@@ -17,7 +17,7 @@ use crate::handler::Stream;
 const ROOM_BYTES: usize = 256 << 10;
 
 /// What cannot wait (the last words of a handler, the log) is dropped, and counted, while so much is.
-const MOST_BYTES: usize = 4 * ROOM_BYTES;
+const MOST_BYTES: usize = 16 << 20;
 
 /// So long the last lines may take when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
