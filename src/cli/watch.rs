@@ -40,6 +40,9 @@ Examples:
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
 65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).
 
+TERM, INT, and the HUP of a terminal that closes: start nothing more, let what runs end; a second one ends it.
+HUP to a daemon (no terminal, watchers from the config): read the config anew.
+
 /healthz answers 200 while every watcher works, and 503 with the reason, a line each, for one that is stalled
 (nothing can start), cannot reach the bus, or has ended.")]
 pub(super) struct Args {
