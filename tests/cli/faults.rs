@@ -149,7 +149,7 @@ fn what_no_condition_can_read_is_refused_or_dead_and_never_passed_over() {
 #[test]
 fn a_condition_that_would_take_too_long_is_a_dead_letter_and_holds_up_nobody() {
     let home = Home::new();
-    let nested = "data.l.all(x, data.l.all(y, data.l.all(z, x + y + z >= 0)))";
+    let nested = "data.l.all(x, data.l.all(y, x + y >= 0 && type == 't'))";
     home.run(&["group", "create", "g", "--where", nested, "--from", "earliest"]).exits(0);
     let list = vec!["1"; 20_000].join(",");
     home.feed(&["emit", "t", "-"], &format!("{{\"l\":[{list}]}}")).exits(0);
