@@ -208,3 +208,33 @@ fn who_comes_only_once_leaves_nothing_to_others() {
     assert_eq!(done(decide(&bus.place, &name, Decision::Release)), Ok((Decision::Release, true)));
     assert_eq!(done(release(&bus.place, None, 1 << 20)).unwrap().events, 1);
 }
+
+/// Whatever somebody has put before them: names that are none, documents that are none, files that are too large.
+#[test]
+fn what_waits_does_not_starve_behind_what_is_no_entry() {
+    let bus = bus();
+    let name = bus.schedule("a", at(100));
+    let store = &*bus.place.store;
+    for n in 0..3 * BATCH as i64 {
+        let early = keys::scheduled(&name.with_time(at(1).plus(Duration::from_micros(n as u64))));
+        let content = if n % 2 == 0 { "{".to_owned() } else { format!("{{\"x\":\"{}\"}}", "x".repeat(2_000)) };
+        assert_eq!(done(store.put_new(&early, content.as_bytes())), Ok(Put::Created));
+        assert_eq!(done(store.put_new(&format!("timed/0000/{n:04}"), b"x")), Ok(Put::Created));
+    }
+    bus.clock.0.set(at(200));
+    let released = done(release(&bus.place, Some(&BTreeSet::new()), 1_000)).unwrap();
+    assert_eq!((released.events, released.foreign.is_some()), (1, true));
+    assert_eq!(bus.events(), ["a"]);
+}
+
+/// Its id was given to another event meanwhile: both were acknowledged, and both come.
+#[test]
+fn an_entry_whose_id_was_taken_comes_all_the_same() {
+    let bus = bus();
+    bus.schedule("a", at(10));
+    let other = Draft::named(Event::new("a", "/s", "other").build().unwrap());
+    done(Emitter::new(bus.place.clone(), PATIENCE).emit(&[other])).unwrap();
+    bus.clock.0.set(at(20));
+    assert_eq!(bus.release().events, 1);
+    assert_eq!((bus.events().len(), bus.waiting()), (2, Vec::new()));
+}
