@@ -53,6 +53,7 @@ pub(super) fn hints(place: &Place) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::object::Identity;
 
     #[test]
     fn a_cure_names_the_permission_and_the_place() {
@@ -61,6 +62,7 @@ mod tests {
             name: "acme".to_owned(),
             prefix: prefix.to_owned(),
             settings: Vec::new(),
+            identity: Identity::default(),
         };
         let s3 = |what, prefix| cure(what, &bucket(Kind::S3, prefix));
         assert_eq!(s3("delete", "prod/bus"), "allow s3:DeleteObject on arn:aws:s3:::acme/prod/bus/*");
