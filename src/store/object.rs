@@ -199,9 +199,9 @@ impl BucketStore {
                     return Ok(glance);
                 }
                 let taken = behind.map_or(Showing::No, |behind| behind(key));
-                if taken != Showing::No
-                    && let Some(version) = self.version(object.e_tag, object.version)
-                {
+                if taken != Showing::No {
+                    // Where a listing tells no version, as Google's, it does not show whether anything has changed.
+                    let Some(version) = self.version(object.e_tag, object.version) else { return Ok(glance) };
                     registers.push((key.to_owned(), version));
                 }
                 if taken == Showing::Last {
