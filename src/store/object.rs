@@ -26,6 +26,7 @@ use crate::event::EventName;
 
 mod connect;
 mod credentials;
+mod facts;
 mod failure;
 mod meter;
 
@@ -33,6 +34,7 @@ use connect::Connected;
 pub use connect::{Bucket, Kind};
 use credentials::AwsCredentials;
 pub use credentials::{Failure as CredentialsFailure, Identity};
+pub use facts::{Fact, Facts};
 use failure::Shown;
 use meter::Meter;
 
@@ -65,6 +67,8 @@ pub struct BucketStore {
     shown: Shown,
     /// Where they may be others later.
     credentials: Option<Arc<AwsCredentials>>,
+    /// What [`Store::began_early`] tells.
+    early: Cell<bool>,
 }
 
 impl BucketStore {
@@ -78,7 +82,16 @@ impl BucketStore {
         let prefix = bucket.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let shown = Shown::of(bucket, Arc::clone(&meter));
-        Ok(Self { inner, prefix, kind: bucket.kind, meter, told: Cell::default(), shown, credentials })
+        Ok(Self {
+            inner,
+            prefix,
+            kind: bucket.kind,
+            meter,
+            told: Cell::default(),
+            shown,
+            credentials,
+            early: Cell::default(),
+        })
     }
 
     /// Where requests go, as the crate has it.
@@ -175,8 +188,11 @@ impl BucketStore {
     async fn listed(&self, list: &List, behind: Option<&Behind>, below: &Path) -> object_store::Result<Glance> {
         let after = list.after.as_str();
         let mut glance = Glance::default();
-        let mut found = match self.offset(list) {
-            Some(offset) => self.inner.list_with_offset(Some(below), &offset),
+        let offset = self.offset(list);
+        let begins = offset.as_ref().and_then(|offset| offset.as_ref().strip_prefix(&self.prefix)).unwrap_or_default();
+        self.early.set(false);
+        let mut found = match &offset {
+            Some(offset) => self.inner.list_with_offset(Some(below), offset),
             // What lies before the prefix is passed over: without it there is nowhere to begin but there.
             None => self.inner.list(Some(below)),
         };
@@ -184,6 +200,9 @@ impl BucketStore {
         while let Some(object) = found.next().await {
             let object = object?;
             let Some(key) = object.location.as_ref().strip_prefix(&self.prefix) else { continue };
+            if key < begins {
+                self.early.set(true);
+            }
             if key.starts_with(&list.prefix) {
                 if key <= after || !(list.keep)(key) {
                     continue;
@@ -367,6 +386,10 @@ impl Store for BucketStore {
             });
             deleted.await.map_err(|error| self.failed("delete", "events", &error))
         })
+    }
+
+    fn began_early(&self) -> bool {
+        self.early.get()
     }
 
     fn last_write_micros(&self) -> Option<i64> {

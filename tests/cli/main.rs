@@ -8,6 +8,8 @@
     reason = "a test ends by panicking"
 )]
 
+#[path = "../support/mini.rs"]
+mod mini;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/s3.rs"]
@@ -18,9 +20,11 @@ mod until;
 mod bad_input;
 mod bucket;
 mod crash;
+mod credentials;
 mod emit;
 mod hosts;
 mod served;
 mod sight;
 mod support;
+mod words;
 mod work;

@@ -129,14 +129,14 @@ impl Bucket {
     }
 
     /// Those that are looked for when they are needed; none where the settings have them.
-    fn credentials(&self) -> StoreResult<Option<Arc<AwsCredentials>>> {
+    pub(super) fn credentials(&self) -> StoreResult<Option<Arc<AwsCredentials>>> {
         if self.kind != Kind::S3 || self.setting("aws_access_key_id").is_some() {
             return Ok(None);
         }
         Ok(Some(Arc::new(AwsCredentials::new(self.identity.clone(), self.options()?))))
     }
 
-    fn options(&self) -> StoreResult<ClientOptions> {
+    pub(super) fn options(&self) -> StoreResult<ClientOptions> {
         let options = ClientOptions::new().with_timeout(TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
         let Some(bundle) = self.setting("ca_bundle") else { return Ok(options) };
         let refused = |why: &str| {
@@ -153,7 +153,7 @@ impl Bucket {
     }
 
     /// Plain HTTP only where the endpoint says so.
-    fn plain_http(&self) -> bool {
+    pub(super) fn plain_http(&self) -> bool {
         self.endpoint().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
 
