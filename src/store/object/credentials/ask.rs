@@ -72,14 +72,20 @@ impl Answer {
 }
 
 pub(super) fn request(method: Method, url: &str, body: HttpRequestBody) -> Outcome<HttpRequest> {
-    let refused = || Failure::of(format!("'{}' is no URL of a server", clean(url)));
-    let parsed = reqwest::Url::parse(url).map_err(|_| refused())?;
+    // What stands before an '@' may be a secret, and is not shown.
+    let shown = if url.contains('@') { url.rsplit('@').next().unwrap_or_default() } else { url };
+    let refused = |why: &str| Failure::of(format!("'{}' {why}", clean(shown)));
+    let no_url = || refused("is no URL of a server");
+    let parsed = reqwest::Url::parse(url).map_err(|_| no_url())?;
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
-        return Err(refused());
+        return Err(no_url());
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(refused("has credentials before it, which no address of a service that gives some has"));
     }
     let mut request = HttpRequest::new(body);
     *request.method_mut() = method;
-    *request.uri_mut() = parsed.as_str().parse().map_err(|_| refused())?;
+    *request.uri_mut() = parsed.as_str().parse().map_err(|_| no_url())?;
     Ok(request)
 }
 

@@ -126,3 +126,12 @@ fn secrets_are_not_shown() {
     let (_home, identity) = identity(&[("AWS_SECRET_ACCESS_KEY", "hush")]);
     assert!(!format!("{:?}", AwsCredentials::new(identity, ClientOptions::new())).contains("hush"));
 }
+
+#[test]
+fn an_address_with_credentials_is_refused_and_not_shown() {
+    for url in ["http://u:hush@h/", "https://hush@h/x", "u:hush@h", "http://u:hu@sh@h/"] {
+        let failure = ask::request(reqwest::Method::GET, url, Vec::new().into()).err().unwrap();
+        assert!(!failure.what.contains("hu"), "{failure}");
+    }
+    assert!(ask::request(reqwest::Method::GET, "http://h/x?a=b", Vec::new().into()).is_ok());
+}
