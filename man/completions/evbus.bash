@@ -467,7 +467,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__emit)
-            opts="-f -F -q -h --text --binary --ndjson --id --source --subject --key --time --at --delay --attr --content-type --schema --timeout --durability --quiet --json --bus --config --help"
+            opts="-f -F -q -h --text --binary --ndjson --id --source --subject --key --time --at --delay --attr --content-type --schema --timeout --durability --if-exists --on-error --rejects --lossy --quiet --json --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -535,6 +535,18 @@ _evbus() {
                     ;;
                 --durability)
                     COMPREPLY=($(compgen -W "full none" -- "${cur}"))
+                    return 0
+                    ;;
+                --if-exists)
+                    COMPREPLY=($(compgen -W "error ok" -- "${cur}"))
+                    return 0
+                    ;;
+                --on-error)
+                    COMPREPLY=($(compgen -W "stop skip" -- "${cur}"))
+                    return 0
+                    ;;
+                --rejects)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --bus)
@@ -887,7 +899,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__prune)
-            opts="-h --keep --dry-run --yes --json --bus --config --help"
+            opts="-q -h --keep --dry-run --yes --quiet --json --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

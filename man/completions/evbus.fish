@@ -58,16 +58,22 @@ complete -c evbus -n "__fish_evbus_using_subcommand emit" -l subject -d 'What th
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l key -d 'The ordering key (default: the subject)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l time -d 'When it happened (default: now): 10m ago, 09:30, 2026-11-20, RFC 3339' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l at -d 'Let it wait until then: 02:00 (the next), 2026-12-24, \'2026-12-24 09:30\', RFC 3339; what has passed is now' -r
-complete -c evbus -n "__fish_evbus_using_subcommand emit" -l delay -d 'Let it wait so long: 5m, 12h' -r
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l delay -d 'Let it wait so long, by this machine\'s clock: 5m, 12h' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l attr -d 'Add an extension attribute' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l content-type -d 'The data\'s media type' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l schema -d 'The data\'s schema, a URI' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l timeout -d 'Give up on a store that does not answer after this long' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l durability -d '\'full\': survives a power cut; \'none\': survives the process' -r -f -a "full\t''
 none\t''"
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l if-exists -d 'An id that another event has: \'error\', or \'ok\' to leave it at that (default: error)' -r -f -a "error\t''
+ok\t''"
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l on-error -d 'A line that is no event: \'stop\', or \'skip\' to go on with the next (default: stop)' -r -f -a "stop\t''
+skip\t''"
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l rejects -d 'Keep the lines that --on-error skip passes over in this file' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l text -d 'DATA is text, not JSON'
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l lossy -d 'With --text: bytes that are not UTF-8 become U+FFFD'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s q -l quiet -d 'Print nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l json -d 'Print the event instead of its id'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -242,6 +248,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand prune" -l bus -d 'The bus: a
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l dry-run -d 'Only say what would be deleted, and who holds back the rest'
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l yes -d 'Do not ask'
+complete -c evbus -n "__fish_evbus_using_subcommand prune" -s q -l quiet -d 'Print nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l json -d 'Print one JSON document'
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Place, keys, schedule};
+use super::{Place, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
@@ -96,17 +96,22 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
     let mut after = String::new();
     let mut seen = 0;
     loop {
-        let before = asked.before;
+        let (before, now) = (asked.before, place.clock.now());
         let list = List::all(EVENTS)
             .after(after.clone())
             .limit(PAGE)
-            .keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before));
+            .keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before || parts.time > now));
         let page = place.store.list_after(list).await?;
+        let mut names = Vec::with_capacity(page.keys.len());
+        for name in page.keys.iter().filter_map(|key| EventName::from_key(key)) {
+            if is_old(place, &name, before).await? {
+                names.push(name);
+            }
+        }
         // The groups last, just before the deletes: one that was made meanwhile is heard.
         let needs = needs(place).await?;
-        let names = page.keys.iter().filter_map(|key| EventName::from_key(key));
         let (go, stay): (Vec<EventName>, Vec<EventName>) =
-            names.partition(|name| needs.iter().all(|need| need.allows(name)));
+            names.into_iter().partition(|name| needs.iter().all(|need| need.allows(name)));
         if !asked.dry_run {
             let keys: Vec<String> = go.iter().map(EventName::key).collect();
             place.store.delete_many(&keys).await?;
@@ -129,6 +134,14 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
         report.abandoned = place.store.tidy(ABANDONED).await?;
     }
     Ok(report)
+}
+
+/// Whether an event is old enough to go. Where W has been ahead of the clock, a name does not tell: then the event does.
+async fn is_old(place: &Place, name: &EventName, before: EventTime) -> StoreResult<bool> {
+    if name.time() < before {
+        return Ok(true);
+    }
+    Ok(read::happened_at(&*place.store, name).await?.is_some_and(|happened| happened < before))
 }
 
 impl Report {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::event::{
-    EVENTS, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_key,
+    EVENTS, Event, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_key,
 };
 use crate::store::{List, Store, StoreResult};
 
@@ -164,6 +164,12 @@ pub async fn with_id_prefix(store: &dyn Store, prefix: &str, limit: usize) -> St
 /// The events with an identity, wherever they lie.
 pub async fn with_identity(store: &dyn Store, identity: &Identity) -> StoreResult<Vec<EventName>> {
     matching(store, EventTime::MIN, None, identity.to_string(), usize::MAX).await
+}
+
+/// When an event says that it happened, if it is there and says so.
+pub async fn happened_at(store: &dyn Store, name: &EventName) -> StoreResult<Option<EventTime>> {
+    let found = store.get_within(&name.key(), crate::store::LARGEST_BYTES).await?;
+    Ok(found.and_then(|object| Event::parse(&object.bytes, usize::MAX).ok()).and_then(|event| event.occurred_at()))
 }
 
 /// The span of times that a prefix of an id allows: `20261123T0215` means that minute.

@@ -1,7 +1,7 @@
 //! `evbus drain`: run what is due now, then end. For cron.
 
+use std::cell::Cell;
 use std::rc::Rc;
-
 use std::time::Duration;
 
 use super::exit::Code;
@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::{self, Out};
 use super::reporter::id_of;
 use super::session::{Needs, Opened, Session, block_on};
-use super::watchers::{self, Ended, Ready, RunArgs, Starting};
+use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
 use super::{style, times};
 use crate::bus::read;
 use crate::config::{Watcher, World};
@@ -47,6 +47,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "drain")?;
     let span = args.span.as_deref().map(times::parse_duration).transpose()?;
     let mode = Mode::Drain { wait: args.wait, most: args.max, span };
@@ -71,10 +72,11 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false)?;
         let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
+        let told = Cell::new(Told::Stop);
         let ended = tokio::select! {
             biased;
             ended = watchers::run_all(ready, &opened, &mode, (&printer, &reporter), &stopped) => ended,
-            failure = watchers::on_signals(stop) => {
+            failure = watchers::on_signals(stop, HangUp::of(false), &told, &|| false) => {
                 failure?;
                 return Ok(Code::Done);
             }
@@ -129,7 +131,7 @@ fn in_words(summary: &Summary, world: &World) -> String {
     let mut parts = vec![format!("{} done", style::thousands(summary.done))];
     if summary.retries > 0 || summary.next_retry.is_some() {
         let at = summary.next_retry.map(|next| format!(" at {}", times::clock_text(next, world.now, &world.zone())));
-        parts.push(format!("{} retries{}", style::thousands(summary.retries), at.unwrap_or_default()));
+        parts.push(format!("{}{}", style::plural(summary.retries, "retry"), at.unwrap_or_default()));
     }
     if summary.dead > 0 {
         parts.push(format!("{} dead", style::thousands(summary.dead)));

@@ -85,7 +85,7 @@ pub(super) struct Args {
     /// Let it wait until then: 02:00 (the next), 2026-12-24, '2026-12-24 09:30', RFC 3339; what has passed is now
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     at: Option<String>,
-    /// Let it wait so long: 5m, 12h
+    /// Let it wait so long, by this machine's clock: 5m, 12h
     #[arg(long, value_name = "DURATION")]
     delay: Option<String>,
     /// Add an extension attribute

@@ -88,9 +88,12 @@ impl From<StoreError> for Failure {
         let code = match error.kind() {
             ErrorKind::Unavailable => Code::TryAgain,
             ErrorKind::NoBus => Code::Usage,
-            ErrorKind::Denied | ErrorKind::Full | ErrorKind::Damaged | ErrorKind::Unfit | ErrorKind::Other => {
-                Code::Failed
-            }
+            ErrorKind::Denied
+            | ErrorKind::Full
+            | ErrorKind::NotDurable
+            | ErrorKind::Damaged
+            | ErrorKind::Unfit
+            | ErrorKind::Other => Code::Failed,
         };
         Self { code, message: error.to_string(), help: error.help().map(str::to_owned), verbatim: false }
     }

@@ -90,7 +90,7 @@ impl FilterArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct WhereArg {
     /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
-    #[arg(long = "where", value_name = "CEL")]
+    #[arg(long = "where", value_name = "CEL", allow_hyphen_values = true)]
     pub(super) condition: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 //! Arguments are parsed first; the world (environment, config, bus) is resolved once, in [`session`]; everything
 //! printed goes through [`output`]; every failure becomes an exit code in [`failure`].
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -106,10 +107,9 @@ pub fn main() -> ExitCode {
         return crate::handler::guard_main();
     }
     let answer = parse().and_then(|cli| run(cli.verb, Session::new(cli.bus)));
-    match answer {
-        Ok(code) => code.into(),
-        Err(failure) => failure.tell().into(),
-    }
+    let code = answer.unwrap_or_else(Failure::tell);
+    output::pump::end();
+    code.into()
 }
 
 fn parse() -> Result<Cli, Failure> {
@@ -121,7 +121,13 @@ fn parse() -> Result<Cli, Failure> {
     if let Some(Ok(EmitOnly { bus, verb: EmitVerb::Emit(args) })) = emits.then(EmitOnly::try_parse) {
         return Ok(Cli { bus, verb: Verb::Emit(args) });
     }
-    let matches = Cli::command().try_get_matches().map_err(Failure::from_clap)?;
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    // `evbus help emit` is `evbus emit --help`.
+    if args.get(1).is_some_and(|argument| argument == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    let matches = Cli::command().try_get_matches_from(args).map_err(Failure::from_clap)?;
     Cli::from_arg_matches(&matches).map_err(Failure::from_clap)
 }
 

@@ -1,19 +1,22 @@
 //! The only place that prints. stdout carries what was asked for, stderr everything else.
 
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use serde::Serialize;
 
 use super::{advice, style};
+use crate::handler::Stream;
+
+pub(super) mod pump;
 
 /// Buffered stdout; an error is the caller's to pass on, a closed pipe ends evbus in order.
 pub(super) struct Out {
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<pump::Patient>,
 }
 
 impl Out {
     pub(super) fn new() -> Self {
-        Self { out: BufWriter::new(io::stdout().lock()) }
+        Self { out: BufWriter::new(pump::Patient) }
     }
 
     /// Text as it is, and out with it.
@@ -56,12 +59,12 @@ pub(super) fn notes_on_terminal() -> bool {
 
 /// A line on stderr. There is nobody to tell where that fails.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", advice::complete(line));
+    pump::write(Stream::Err, format!("{}\n", advice::complete(line)).as_bytes());
 }
 
 /// Text on stderr as it is.
 pub(super) fn note_verbatim(text: &str) {
-    let _ = write!(io::stderr().lock(), "{text}");
+    pump::write(Stream::Err, text.as_bytes());
 }
 
 /// A warning on stderr.
@@ -71,7 +74,7 @@ pub(super) fn warn(line: &str) {
 
 /// Asks on the terminal; anything but yes is no.
 pub(super) fn confirm(question: &str) -> io::Result<bool> {
-    let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+    note_verbatim(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

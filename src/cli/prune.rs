@@ -32,8 +32,11 @@ pub(super) struct Args {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     json: bool,
 }
 
@@ -67,6 +70,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
+    if args.quiet {
+        return Ok(Code::Done);
+    }
     let mut out = Out::new();
     if args.json {
         let holders = report.holders.iter().map(|holder| {

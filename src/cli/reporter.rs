@@ -2,7 +2,6 @@
 //! handlers write to stdout goes to stdout.
 
 use std::cell::OnceCell;
-use std::io::Write;
 use std::rc::Rc;
 
 use clap::ValueEnum;
@@ -11,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::watchers::wanted;
 use super::{output, style, times};
-use crate::clock::Clock;
+use crate::clock::{Clock, Fut};
 use crate::config::World;
 use crate::event::{EventName, EventTime, Identity, event_id};
 use crate::group::GroupName;
@@ -182,11 +181,12 @@ impl Output for Printer {
         }
         let line = format!("{}| {text}", mark(speaker));
         let line = if output::on_terminal() { style::escape(&line) } else { line.as_str().into() };
-        // A reader that has gone away must not end the worker.
-        let _ = match stream {
-            Stream::Out => writeln!(std::io::stdout().lock(), "{line}"),
-            Stream::Err => writeln!(std::io::stderr().lock(), "{line}"),
-        };
+        output::pump::write(stream, format!("{line}\n").as_bytes());
+    }
+
+    fn room(&self, stream: Stream) -> Fut<'_, ()> {
+        // JSON lines all go to stderr.
+        Box::pin(output::pump::room(stream))
     }
 }
 

@@ -57,7 +57,11 @@ impl Session {
         if let Some(bus) = &args.bus {
             advice::about(&bus.to_string_lossy());
         }
-        Self { args, world: World::from_process(), clock: Rc::new(SystemClock) }
+        let world = World::from_process();
+        if let Some(name) = world.unknown_zone() {
+            output::warn(&format!("the time zone TZ='{name}' is not known here: times are UTC"));
+        }
+        Self { args, world, clock: Rc::new(SystemClock) }
     }
 
     /// The config, with its warnings told.

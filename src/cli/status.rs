@@ -143,13 +143,13 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
         None => None,
         Some(span) => {
             let begun = place.clock.elapsed();
-            let tally = status::tally(&*place.store, &first, &after).await?;
+            let tally = status::tally(place, &first, &after).await?;
             place.clock.sleep_until(begun + span).await;
             Some((tally, begun))
         }
     };
     let standings = if earlier.is_some() { standings(place, name).await? } else { first };
-    let tally = status::tally(&*place.store, &standings, &after).await?;
+    let tally = status::tally(place, &standings, &after).await?;
     let took = earlier.as_ref().map(|(_, begun)| place.clock.elapsed().saturating_sub(*begun));
     // A group that was made or removed between the two looks leaves nothing to compare.
     let mut before = earlier.iter().flat_map(|(tally, _)| tally.lags()).collect::<Vec<_>>().into_iter();

@@ -1,5 +1,7 @@
 //! `evbus watch`: run handlers until told to stop.
 
+use std::cell::Cell;
+use std::os::unix::process::CommandExt;
 use std::rc::Rc;
 
 use tokio::sync::watch as signal;
@@ -9,10 +11,12 @@ use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
-use super::watchers::{self, Ready, RunArgs, Starting};
+use super::watchers::{self, HangUp, Ready, RunArgs, Starting, Told};
+use crate::config::Watcher;
 use crate::group::facts::Reporter;
 use crate::group::worker::{Mode, Stop};
 use crate::store::dir::Execution;
+use crate::store::system_words;
 
 mod metrics;
 mod service;
@@ -36,6 +40,9 @@ Examples:
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
 65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).
 
+TERM, INT, and the HUP of a terminal that closes: start nothing more, let what runs end; a second one ends it.
+HUP to a daemon (no terminal, watchers from the config): read the config anew.
+
 /healthz answers 200 while every watcher works, and 503 with the reason, a line each, for one that is stalled
 (nothing can start), cannot reach the bus, or has ended.")]
 pub(super) struct Args {
@@ -47,11 +54,27 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+    watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
+    let told = Cell::new(Told::Stop);
+    let code = watch(&args, &session, watchers, &told)?;
+    if told.get() == Told::Reload {
+        // This very process, with the config as it is now: whoever supervises it sees no end.
+        let again = std::process::Command::new(current_program()?).args(std::env::args_os().skip(1)).exec();
+        return Err(Failure::failed(format!("cannot begin anew: {}", system_words(&again))));
+    }
+    Ok(code)
+}
+
+fn current_program() -> Result<std::path::PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::failed(format!("cannot begin anew: {}", system_words(&error))))
+}
+
+fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Told>) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
         if args.run.dry_run {
-            return super::drain::dry_run(watchers, &opened, &session).await;
+            return super::drain::dry_run(watchers, &opened, session).await;
         }
         let listener = match &args.metrics {
             Some(address) => Some(metrics::listen(address).await?),
@@ -62,7 +85,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         for watcher in watchers {
             let name = watcher.name.clone();
             let start = async {
-                watchers::check_command(&watcher, &session)?;
+                watchers::check_command(&watcher, session)?;
                 let ready = watchers::prepare(watcher, &opened, false).await?;
                 args.run.note_start(&ready);
                 if !args.run.quiet {
@@ -74,7 +97,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         }
         let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
-        let printer = args.run.printer(&session, true)?;
+        let printer = args.run.printer(session, true)?;
         let tally = Rc::new(Tally::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
         let reporter = Rc::clone(&tally) as Rc<dyn Reporter>;
         let served = async {
@@ -84,11 +107,23 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             }
             metrics::serve(listener, &opened, &tally).await
         };
+        let hang_up = HangUp::of(args.run.in_config());
+        // A config that cannot be read is told, and what runs goes on as it was.
+        let readable = || match args.run.watchers(session, "watch") {
+            Ok(_) => {
+                service.say("RELOADING=1");
+                true
+            }
+            Err(failure) => {
+                failure.after("the config is not read anew").tell();
+                false
+            }
+        };
         service.say("READY=1");
         let ended = tokio::select! {
             biased;
             ended = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped) => ended,
-            failure = watchers::on_signals(stop) => {
+            failure = watchers::on_signals(stop, hang_up, told, &readable) => {
                 failure?;
                 return Ok(Code::Done);
             }

@@ -17,7 +17,7 @@ use crate::group::facts::{Fact, Reporter};
 use crate::group::lease::Lease;
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
-use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Many, Report};
+use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Many, Report, reap_inherited};
 
 mod args;
 mod process;
@@ -27,7 +27,7 @@ mod stop;
 pub(super) use args::RunArgs;
 pub(super) use process::process_of;
 pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command, wanted};
-pub(super) use stop::on_signals;
+pub(super) use stop::{HangUp, Told, ignore_terminal_stops, on_signals};
 
 /// Between TERM and KILL at a handler's time limit.
 const GRACE: Duration = Duration::from_secs(10);
@@ -176,7 +176,16 @@ pub(super) async fn run_all(
             Ended { watcher: ready.watcher, outcome }
         }
     });
-    join_all(runs).await
+    let inherited = async {
+        match std::process::id() {
+            1 => reap_inherited().await,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! { biased;
+        ended = join_all(runs) => ended,
+        () = inherited => Vec::new(),
+    }
 }
 
 fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {

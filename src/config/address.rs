@@ -65,7 +65,15 @@ impl BusAddress {
     /// An address that cannot be understood, a name that the config does not have, a kind of store that this version
     /// does not know. Whether there is a bus at that place is not looked at.
     pub fn resolve(world: &World, config: &Config, flag: Option<&OsStr>) -> Result<Self, ConfigError> {
-        let said = flag.map(|text| (text, Origin::Flag)).or(world.var("EVBUS_URL").map(|text| (text, Origin::EnvVar)));
+        let in_environment = world.vars.get(OsStr::new("EVBUS_URL")).map(OsString::as_os_str);
+        let said = flag.map(|text| (text, Origin::Flag)).or(in_environment.map(|text| (text, Origin::EnvVar)));
+        if let Some((_, origin)) = said.as_ref().filter(|(text, origin)| text.is_empty() && *origin == Origin::EnvVar) {
+            // A variable that a script forgot to fill must not lead to another bus.
+            return Err(problem_at(
+                origin,
+                ("it is empty".to_owned(), Some("name the bus, or unset EVBUS_URL".to_owned())),
+            ));
+        }
         let (address, origin) = match (said, &config.bus, &config.path) {
             (Some((text, origin)), ..) => {
                 let address = Address::parse(text, world, &world.cwd);

@@ -11,6 +11,9 @@ use super::{ConfigError, World};
 /// The file's name, in the working directory and in the user's and the system's settings.
 const FILE_NAME: &str = "evbus.toml";
 
+/// How to use a file all the same.
+const NAME_IT: &str = " (name it with --config to use it)";
+
 /// A config file that has been read, but not understood yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
@@ -31,7 +34,7 @@ pub struct Found {
     pub warnings: Vec<String>,
 }
 
-/// What lies at `./evbus.toml`, where anybody may have put it.
+/// What lies where a config is looked for, which anybody may have put there.
 enum Local {
     Absent,
     Refused(String),
@@ -59,32 +62,36 @@ fn read_named(world: &World, path: &Path, named_by: &'static str) -> Result<Conf
 
 fn search(world: &World) -> Result<Found, ConfigError> {
     let mut found = Found::default();
-    let local = world.cwd.join(FILE_NAME);
-    match read_local(&local, world.uid) {
-        Ok(Local::Read(text)) => {
-            found.file = Some(ConfigFile { path: local, shown: FILE_NAME.to_owned(), text });
-            return Ok(found);
-        }
-        Ok(Local::Refused(why)) => found.warnings.push(format!("ignoring ./{FILE_NAME}: {why}")),
-        Ok(Local::Absent) => {}
-        Err(source) => return Err(ConfigError::Unreadable { path: FILE_NAME.into(), source }),
-    }
     let user = world.xdg("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("evbus").join(FILE_NAME));
-    for path in user.into_iter().chain([world.etc.join("evbus").join(FILE_NAME)]) {
-        match fs::read(&path) {
-            Ok(text) => {
-                found.file = Some(ConfigFile { shown: path.display().to_string(), path, text });
+    let here = (world.cwd.join(FILE_NAME), format!("./{FILE_NAME}"));
+    let elsewhere = user.into_iter().chain([world.etc.join("evbus").join(FILE_NAME)]);
+    let elsewhere = elsewhere.map(|path| (path.clone(), path.display().to_string()));
+    for (path, shown) in std::iter::once(here).chain(elsewhere) {
+        match read_trusted(&path, world.uid) {
+            Ok(Local::Read(text)) => {
+                let shown = shown.trim_start_matches("./").to_owned();
+                found.file = Some(ConfigFile { path, shown, text });
                 break;
             }
-            Err(error) if is_absent(&error) => {}
-            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+            Ok(Local::Refused(why)) => found.warnings.push(format!("ignoring {shown}: {why}")),
+            Ok(Local::Absent) => {}
+            Err(source) => {
+                let path = shown.trim_start_matches("./").into();
+                return Err(ConfigError::Unreadable { path, source });
+            }
         }
     }
     Ok(found)
 }
 
-/// Reads the file only if nobody but this user or root wrote it: its commands will be run.
-fn read_local(path: &Path, uid: u32) -> io::Result<Local> {
+/// Reads the file only if nobody but this user or root could write it, or lay a link there: its commands will be run.
+fn read_trusted(path: &Path, uid: u32) -> io::Result<Local> {
+    if let Ok(metadata) = fs::symlink_metadata(path)
+        && metadata.is_symlink()
+        && !is_trusted(metadata.uid(), uid)
+    {
+        return Ok(Local::Refused(format!("it is a link of user {}'s, not yours or root's{NAME_IT}", metadata.uid())));
+    }
     let mut file = match open_without_waiting(path) {
         Ok(file) => file,
         Err(error) if is_absent(&error) => return Ok(Local::Absent),
@@ -101,9 +108,21 @@ fn read_local(path: &Path, uid: u32) -> io::Result<Local> {
     if !metadata.is_file() {
         return Ok(Local::Refused("it is not a file".to_owned()));
     }
+    if let Some(who) = other_writers(metadata.mode(), metadata.uid(), metadata.gid()) {
+        return Ok(Local::Refused(format!("{who} may write it: chmod go-w{NAME_IT}")));
+    }
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     Ok(Local::Read(text))
+}
+
+/// Who else may write a file. A group with the number of its user is his own (user private groups).
+fn other_writers(mode: u32, user: u32, group: u32) -> Option<&'static str> {
+    match (mode & 0o002 != 0, mode & 0o020 != 0 && group != user) {
+        (true, _) => Some("everybody"),
+        (false, true) => Some("its group"),
+        (false, false) => None,
+    }
 }
 
 /// A named pipe must not hold up everyone who comes by.
@@ -117,7 +136,7 @@ fn is_trusted(owner: u32, me: u32) -> bool {
 }
 
 fn foreign(owner: u32) -> String {
-    format!("it belongs to user {owner}, not to you or root (name it with --config to use it)")
+    format!("it belongs to user {owner}, not to you or root{NAME_IT}")
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -134,6 +153,14 @@ impl ConfigFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_may_write_is_not_believed() {
+        assert_eq!(other_writers(0o100_644, 1000, 100), None);
+        assert_eq!(other_writers(0o100_664, 1000, 1000), None, "a group of his own");
+        assert_eq!(other_writers(0o100_664, 1000, 100), Some("its group"));
+        assert_eq!(other_writers(0o100_666, 0, 0), Some("everybody"));
+    }
 
     #[test]
     fn mine_and_roots_are_trusted() {

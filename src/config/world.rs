@@ -53,6 +53,14 @@ impl World {
         self.zone.clone().unwrap_or_else(TimeZone::system)
     }
 
+    /// The time zone that `TZ` names, if nobody knows it: times are UTC then, which its user does not expect.
+    pub fn unknown_zone(&self) -> Option<&str> {
+        let name = self.var("TZ")?.to_str()?;
+        let plain = name.trim_start_matches(':');
+        let known = plain.starts_with('/') || TimeZone::get(plain).is_ok() || TimeZone::posix(plain).is_ok();
+        (!known).then_some(name)
+    }
+
     /// A folder of the XDG Base Directory Specification: `$variable`, else `~/fallback`. As the specification
     /// demands, a relative `$variable` is ignored.
     pub fn xdg(&self, variable: &str, fallback: &str) -> Option<PathBuf> {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::definition::{self, Registered};
 use super::polls::Polls;
 use super::shard::Commit;
+use super::worker::{Troubles, can_be_repeated};
 use super::{Definition, GroupName, Marker, Position, Survey, request};
-use crate::bus::{Place, frontier, keys};
+use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_key};
 use crate::store::{ErrorKind, Glance, List, Page, Showing, StoreError, StoreResult, Swap, Version, get_durable};
 
@@ -25,6 +26,8 @@ pub(super) struct Desk {
     pub version: Version,
     /// When the last question began that found that version unchanged.
     pub confirmed: Rc<Cell<Option<Duration>>>,
+    /// What operations meet that go on trying.
+    pub troubles: Rc<Troubles>,
     pub shards: u16,
     /// Shares the hot listings of this process.
     pub polls: Option<Rc<Polls>>,
@@ -90,7 +93,7 @@ pub(super) enum Committed {
     Yes { version: Version, sent: Duration },
     /// Another owner's is.
     Fenced,
-    /// It could not be written, for a reason that somebody must mend.
+    /// It could not be written while the lease lasted, or never can be.
     Failed(StoreError),
 }
 
@@ -102,6 +105,8 @@ struct Watcher {
     passable: AtomicI64,
     passable_len: AtomicU64,
     foreign: Mutex<Option<String>>,
+    /// The newest event whose time my clock has not reached.
+    ahead: Mutex<Option<EventName>>,
     /// Whether there was something that the group does not want.
     unwanted: AtomicBool,
 }
@@ -116,6 +121,7 @@ impl Watcher {
             passable: AtomicI64::new(i64::MIN),
             passable_len: AtomicU64::new(0),
             foreign: Mutex::default(),
+            ahead: Mutex::default(),
             unwanted: AtomicBool::new(false),
         })
     }
@@ -127,6 +133,13 @@ impl Watcher {
         if time <= self.limit {
             self.passable.fetch_max(time.as_micros(), Ordering::Relaxed);
             self.passable_len.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn see_ahead(&self, key: &str) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.as_ref().is_none_or(|newest| key.ends_with(newest.as_str()) || *key > *newest.key()) {
+            *ahead = EventName::from_key(key);
         }
     }
 
@@ -160,6 +173,9 @@ impl Desk {
                 return false;
             };
             seen.see(parts.time);
+            if parts.time > seen.now {
+                seen.see_ahead(key);
+            }
             if shard.is_some_and(|shard| parts.lane.shard(shards) != shard) {
                 return false;
             }
@@ -194,12 +210,26 @@ impl Desk {
         let (watcher, list) = self.wanted(through.list_after(), Some(shard), window);
         let begun = self.place.clock.elapsed();
         let page = store.list_after(list).await?;
-        let (names, sights) = self.shown(&page, &watcher, begun);
+        let (names, mut sights) = self.shown(&page, &watcher, begun);
+        if let Some(ahead) = self.passable_ahead(&watcher, w, page.cut).await? {
+            sights.newest = sights.newest.max(Some(ahead));
+            sights.passable = sights.passable.max(Some(ahead));
+            sights.passable_len += 1;
+        }
         let redefined = match watcher.unwanted.load(Ordering::Relaxed) {
             true => self.redefined(begun).await?,
             false => None,
         };
         Ok(Looked { whole: true, survey: Survey::new(w, names, page.cut), sights, redefined })
+    }
+
+    /// Once W is ahead of the clock, because somebody's was wrong, so are all names: how old what they name is, the events
+    /// themselves say. The time of the newest, if W may be raised to it.
+    async fn passable_ahead(&self, watcher: &Watcher, w: EventTime, is_cut: bool) -> StoreResult<Option<EventTime>> {
+        let ahead = watcher.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(name) = ahead.filter(|_| w > watcher.now && !is_cut) else { return Ok(None) };
+        let happened = read::happened_at(&*self.place.store, &name).await?;
+        Ok(happened.filter(|happened| *happened <= watcher.limit).map(|_| name.time()))
     }
 
     /// The group's definition, if it is not what it was; a question that began at `since` or later counts.
@@ -282,18 +312,20 @@ impl Desk {
     }
 
     /// Writes a commit and makes sure of the answer: after a lost one, or a conflict that may be with itself, it
-    /// reads back and compares epoch and nonce before it believes either.
-    pub async fn commit(&self, shard: u16, commit: &Commit) -> Committed {
+    /// reads back and compares epoch and nonce before it believes either. What somebody can mend meanwhile it waits for,
+    /// until a lease is over: then another may own the shard.
+    pub async fn commit(&self, shard: u16, commit: &Commit, lease: Duration) -> Committed {
         let key = keys::marker(&self.group, shard);
         let store = &*self.place.store;
         let clock = &self.place.clock;
         let sent = clock.elapsed();
+        let over = |now: Duration| now.saturating_sub(sent) >= lease;
         let mut pause = Duration::from_millis(100);
         loop {
             match store.cas(&key, commit.version.as_ref(), &commit.bytes).await {
                 Ok(Swap::Swapped(version)) => return Committed::Yes { version, sent },
                 Ok(Swap::Conflict) => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.met(error),
                 Err(error) => return Committed::Failed(error),
             }
             match get_durable(store, &key).await {
@@ -301,10 +333,14 @@ impl Desk {
                     match self.whose(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
                         Whose::Mine(version) => return Committed::Yes { version, sent },
                         Whose::Theirs => return Committed::Fenced,
+                        Whose::Gone => {
+                            let what = format!("{key} was removed");
+                            return Committed::Failed(StoreError::new(ErrorKind::Unfit, what));
+                        }
                         Whose::NotYet => {}
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.met(error),
                 Err(error) => return Committed::Failed(error),
             }
             clock.sleep_until(clock.elapsed() + pause).await;
@@ -315,7 +351,7 @@ impl Desk {
     /// Whose commit the marker shows: only epoch and nonce together tell.
     fn whose(&self, commit: &Commit, found: Option<(&[u8], &Version)>) -> Whose {
         let Some((bytes, version)) = found else {
-            return if commit.version.is_none() { Whose::NotYet } else { Whose::Theirs };
+            return if commit.version.is_none() { Whose::NotYet } else { Whose::Gone };
         };
         match serde_json::from_slice::<Marker>(bytes) {
             Ok(marker) if marker.epoch == commit.epoch && marker.nonce == commit.nonce => Whose::Mine(version.clone()),
@@ -338,6 +374,8 @@ fn picked(shown: &Glance, list: &List, mine: impl Fn(&str) -> Showing) -> Glance
 enum Whose {
     Mine(Version),
     Theirs,
+    /// Somebody has removed the marker.
+    Gone,
     /// The marker still stands as it was: the commit may be sent again, with the same nonce.
     NotYet,
 }

@@ -20,6 +20,9 @@ use crate::handler::{Handler, Job, Outcome, Permit, Report};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 use crate::threads;
 
+/// So long after a handler a worker may hear of the signal that has ended both.
+const HEARD: Duration = Duration::from_millis(200);
+
 /// What a run needs besides its event.
 pub(super) struct Task {
     pub desk: Desk,
@@ -118,7 +121,13 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     let vars = vars(&task, &event, &launch);
     let file = launch.name.to_string();
     let job = Job { event: Arc::from(bytes), file, vars, tried: launch.attempt > 1, permit };
-    Ran::Reported(task.handler.run(job).await, content)
+    let report = task.handler.run(job).await;
+    if report.may_be_cut() {
+        // Whoever ends a service signals all its processes: the worker may hear of it a moment later than its handler.
+        let clock = &place.clock;
+        clock.sleep_until(clock.elapsed() + HEARD).await;
+    }
+    Ran::Reported(report, content)
 }
 
 /// The event, if there is one to be run.

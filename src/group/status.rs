@@ -247,6 +247,8 @@ pub struct Tally {
 #[derive(Debug, Clone)]
 struct Count {
     standing: Standing,
+    /// The event that [`Lag::oldest`] is the time of, unless it is open.
+    oldest: Option<EventName>,
     floor: EventTime,
     wanted_after: EventTime,
     lag: Lag,
@@ -264,7 +266,8 @@ impl Tally {
                 oldest: open().map(EventName::time).min(),
                 wanted: 0,
             };
-            Count { floor: standing.floor().time(), standing: standing.clone(), wanted_after, lag }
+            let oldest = open().min().cloned();
+            Count { floor: standing.floor().time(), standing: standing.clone(), oldest, wanted_after, lag }
         };
         Self { groups: standings.iter().zip(after).map(count).collect(), events: 0, oldest: None }
     }
@@ -299,7 +302,20 @@ impl Count {
         if !open && self.standing.lacks(name) {
             self.lag.events += 1;
             self.lag.oldest = Some(self.lag.oldest.map_or(name.time(), |oldest| oldest.min(name.time())));
+            if self.oldest.as_ref().is_none_or(|oldest| name < oldest) {
+                self.oldest = Some(name.clone());
+            }
         }
+    }
+
+    /// An event whose name lies ahead of the clock is as old as it says itself.
+    async fn ask_how_old(&mut self, store: &dyn Store, now: EventTime) -> StoreResult<()> {
+        if let Some(name) = self.oldest.as_ref().filter(|name| name.time() > now)
+            && let Some(happened) = read::happened_at(store, name).await?
+        {
+            self.lag.oldest = Some(happened.min(now));
+        }
+        Ok(())
     }
 }
 
@@ -307,7 +323,8 @@ impl Count {
 ///
 /// # Errors
 /// Of the store.
-pub async fn tally(store: &dyn Store, standings: &[Standing], wanted_after: &[EventTime]) -> StoreResult<Tally> {
+pub async fn tally(place: &Place, standings: &[Standing], wanted_after: &[EventTime]) -> StoreResult<Tally> {
+    let store = &*place.store;
     let tally = Arc::new(Mutex::new(Tally::new(standings, wanted_after)));
     let seen = Arc::clone(&tally);
     let list = List::all(EVENTS).keep(move |key| {
@@ -315,8 +332,11 @@ pub async fn tally(store: &dyn Store, standings: &[Standing], wanted_after: &[Ev
         false
     });
     store.list_after(list).await?;
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(tally.clone())
+    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for count in &mut tally.groups {
+        count.ask_how_old(store, place.clock.now()).await?;
+    }
+    Ok(tally)
 }
 
 #[cfg(test)]

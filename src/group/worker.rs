@@ -26,7 +26,7 @@ use crate::bus::Place;
 use crate::bus::schedule::Released;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::Handler;
+use crate::handler::{Handler, Outcome, Report};
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;
@@ -36,9 +36,12 @@ mod looks;
 mod plan;
 mod settings;
 mod share;
+mod trouble;
 
 use due::Due;
 pub use settings::{Mode, Settings, Stop, Summary};
+use trouble::Trouble;
+pub(super) use trouble::{Troubles, can_be_repeated};
 
 /// What could not be run is tried again after this.
 const STALL: Duration = Duration::from_secs(5);
@@ -189,7 +192,9 @@ pub struct Worker {
     pending: Vec<request::Pending>,
     defined_at: Duration,
     defining: bool,
-    trouble: Option<String>,
+    trouble: Trouble,
+    /// When the last answer came.
+    heard_at: Duration,
     /// The handler could not be started; not tried again before this.
     stalled_until: Option<Duration>,
     foreign_told: bool,
@@ -238,6 +243,7 @@ impl Worker {
                 wants,
                 version: at.registered.version.clone(),
                 confirmed: Rc::default(),
+                troubles: Rc::default(),
                 shards,
                 polls: at.polls,
             },
@@ -279,7 +285,8 @@ impl Worker {
             // It was read just now.
             defined_at: now + settings.poll.unwrap_or(poll.1).max(Duration::from_secs(4)),
             defining: false,
-            trouble: None,
+            trouble: Trouble::default(),
+            heard_at: now,
             stalled_until: None,
             foreign_told: false,
             other_told: false,
@@ -300,10 +307,14 @@ impl Worker {
         };
         let clock = Rc::clone(&self.desk.place.clock);
         let (polls, mut told) = (self.desk.polls.clone(), 0);
+        let troubles = self.troubles();
         loop {
             self.plan();
             if self.finished() {
                 return self.end();
+            }
+            if self.gives_up() {
+                return Err(self.failure.take().unwrap_or_else(|| self.given_up()));
             }
             let deadline = self.deadline();
             let mut stop = self.stop.clone();
@@ -317,6 +328,7 @@ impl Worker {
                         self.apply(ended);
                     }
                 }
+                () = troubles.news() => {}
                 () = next_hint(&mut hints) => self.hint(),
                 () = next_news(polls.as_deref(), &mut told) => self.polled_by_another(),
                 () = clock.sleep_until(deadline) => {}

@@ -100,6 +100,7 @@ impl Guard {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
+        super::process::adopt(&child);
         Ok(Process { child, _lifeline: lifeline })
     }
 

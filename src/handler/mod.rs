@@ -23,6 +23,7 @@ pub use batch::{Batches, Bounds as BatchBounds, Many};
 pub use command::{Command, CommandHandler};
 pub use guard::{Guard, guard_main};
 pub use output::{Discard, Output, Speaker, Stream};
+pub use process::reap_inherited;
 
 use crate::clock::Fut;
 
@@ -106,6 +107,12 @@ impl Report {
     /// Whether the events are processed.
     pub fn succeeded(&self) -> bool {
         self.outcome == Outcome::Exit(0)
+    }
+
+    /// Whether it may have been ended by a signal that was meant for its worker (SIGHUP, SIGINT, SIGTERM), which a shell
+    /// passes on as an exit code.
+    pub fn may_be_cut(&self) -> bool {
+        matches!(self.outcome, Outcome::Signal(1 | 2 | 15) | Outcome::Exit(129 | 130 | 143))
     }
 
     /// How it ended, in a few words: `exit 22 "curl: (22) 503"`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::pipe::PipeFlags;
 use tokio::net::unix::pipe::Receiver;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Fut};
 
 /// A longer line is passed on in pieces of at most this many bytes.
 const LINE_BYTES: usize = 8 * 1024;
@@ -48,6 +48,12 @@ pub trait Output {
     /// Takes one line without its line feed, raw: whoever prints it escapes control characters. A line over 8 KiB
     /// comes in pieces.
     fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]);
+
+    /// Completes when more lines can be taken: until then a handler's lines wait in its pipe, and so does the handler.
+    fn room(&self, stream: Stream) -> Fut<'_, ()> {
+        let _ = stream;
+        Box::pin(std::future::ready(()))
+    }
 
     /// Whether anybody wants the lines of this stream. A stdout that nobody wants goes to `/dev/null`.
     fn wants(&self, stream: Stream) -> bool {
@@ -217,6 +223,9 @@ impl Tap {
             // The runtime makes this yield now and then, so that an endless writer does not hold up the time limit.
             if pipe.readable().await.is_err() {
                 return self.finish();
+            }
+            if let Some(listener) = &self.listener {
+                listener.output.room(self.stream).await;
             }
             let mut buffer = [0; READ_BYTES];
             match pipe.try_read(&mut buffer) {

@@ -1,10 +1,12 @@
 //! A handler that runs: its process group, its output, and its end.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -18,12 +20,53 @@ use crate::clock::Clock;
 /// How long output is still waited for after a handler's end, while a child that it left behind holds its pipes.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// The children that this house has started and waits for itself.
+static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn own() -> MutexGuard<'static, BTreeSet<i32>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A child is waited for by whoever started it.
+pub(super) fn adopt(child: &Child) {
+    own().extend(i32::try_from(child.id()).ok());
+}
+
+/// It was waited for: the number may be another's from now on.
+pub(super) fn disown(child: &Child) {
+    if let Ok(id) = i32::try_from(child.id()) {
+        own().remove(&id);
+    }
+}
+
+/// As process 1 of a container: waits for whatever handlers leave behind, which becomes this process's child when its
+/// own parent ends. Never completes.
+pub async fn reap_inherited() {
+    let Ok(mut children) = unix::signal(unix::SignalKind::child()) else { return std::future::pending().await };
+    loop {
+        let listed = std::fs::read_to_string("/proc/self/task/1/children").unwrap_or_default();
+        let inherited = listed.split_whitespace().filter_map(|id| id.parse().ok()).filter(|id| !own().contains(id));
+        for child in inherited.filter_map(Pid::from_raw).collect::<Vec<_>>() {
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            // One that runs still says so when it ends.
+            let _ = rustix::process::waitid(WaitId::Pid(child), look);
+        }
+        children.recv().await;
+    }
+}
+
 /// Children that were killed and have still to be reaped.
 pub(super) type Strays = RefCell<Vec<Child>>;
 
 /// Reaps those that have died since.
 pub(super) fn reap(strays: &Strays) {
-    strays.borrow_mut().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    strays.borrow_mut().retain_mut(|child| {
+        let runs = matches!(child.try_wait(), Ok(None));
+        if !runs {
+            disown(child);
+        }
+        runs
+    });
 }
 
 /// Why a run is ended before its time.
@@ -70,6 +113,7 @@ pub(super) struct Leader<'a> {
 
 impl<'a> Leader<'a> {
     pub(super) fn new(child: Child, group: Pid, entry: Entry<'a>, strays: &'a Strays) -> Self {
+        adopt(&child);
         Self { child: Some(child), group, entry: Some(entry), strays }
     }
 
@@ -96,7 +140,11 @@ impl<'a> Leader<'a> {
         // First off the list: the number is free as soon as it is reaped.
         self.entry = None;
         match self.child.take() {
-            Some(mut child) => child.wait(),
+            Some(mut child) => {
+                let status = child.wait();
+                disown(&child);
+                status
+            }
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -161,6 +209,8 @@ async fn end_group(
     clock: &dyn Clock,
 ) {
     leader.signal(Signal::TERM);
+    // One that is stopped, as by a terminal that it must not read, hears nothing before it goes on.
+    leader.signal(Signal::CONT);
     tokio::select! { biased;
         _ = futures_util::future::join(leader.end(children), taps.drain(clock)) => {}
         () = clock.sleep_until(clock.elapsed() + grace) => {}

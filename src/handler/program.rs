@@ -20,7 +20,9 @@ pub(super) fn find(name: &str, cwd: Option<&Path>) -> Result<PathBuf, String> {
 }
 
 fn find_in(name: &str, cwd: Option<&Path>, search: &OsStr) -> Result<PathBuf, String> {
-    let base = std::path::absolute(cwd.unwrap_or(Path::new("."))).map_err(|error| error.to_string())?;
+    let folder = cwd.unwrap_or(Path::new("."));
+    // A folder that was deleted has no absolute name; a program that is not looked for there needs none.
+    let base = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     if let Some(cwd) = cwd
         && !cwd.is_dir()
     {

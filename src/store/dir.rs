@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::{
@@ -27,6 +27,7 @@ mod persist;
 mod put;
 mod read;
 mod register;
+mod reserve;
 
 use folders::Folders;
 pub use hints::InotifyHints;
@@ -84,6 +85,8 @@ pub struct DirStore {
 /// What all operations of one process on one bus share.
 struct Shared {
     path: PathBuf,
+    /// To whom what is made is given: to the owner of the bus, by root.
+    owner: Option<Given>,
     root: OwnedFd,
     folders: Folders,
     staging: Staging,
@@ -92,6 +95,28 @@ struct Shared {
     last_write_micros: AtomicI64,
     /// How many entries the last listing has read.
     last_listed: AtomicUsize,
+}
+
+/// Whose what root makes on another's bus is to be, and with which modes: one `sudo evbus emit` must lock nobody out.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    user: Uid,
+    group: Gid,
+    mode: u32,
+}
+
+impl Given {
+    fn of(bus: &OwnedFd) -> Option<Self> {
+        let stat = rustix::fs::fstat(bus).ok().filter(|stat| stat.st_uid != 0)?;
+        let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        rustix::process::geteuid().is_root().then_some(Self { user, group, mode: stat.st_mode })
+    }
+
+    /// Gives a file, or a folder, of which `most` are the bits that it may have.
+    fn give(self, to: &OwnedFd, most: u32) -> rustix::io::Result<()> {
+        rustix::fs::fchown(to, Some(self.user), Some(self.group))?;
+        rustix::fs::fchmod(to, Mode::from_raw_mode(self.mode & most))
+    }
 }
 
 impl DirStore {
@@ -103,10 +128,12 @@ impl DirStore {
                 .with_help(format!("evbus init {}", path.display())),
             errno => StoreError::system("cannot open", path.display(), errno),
         })?;
+        let owner = Given::of(&root);
         let shared = Shared {
             path: path.to_owned(),
+            owner,
             root,
-            folders: Folders::new(path.to_owned(), options.group_writable),
+            folders: Folders::new(path.to_owned(), options.group_writable, owner),
             staging: Staging::new(clock.random(), options.group_writable),
             durability: options.durability,
             last_write_micros: AtomicI64::new(0),
@@ -130,6 +157,7 @@ impl DirStore {
             store.shared.persist_parents_of_root()?;
         }
         store.shared.folders.open(&store.shared.root, STAGING)?;
+        store.shared.lay_by();
         Ok(store)
     }
 
@@ -204,6 +232,11 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Gives a file that was made to the bus's owner, where it is not mine.
+    fn give(&self, file: &OwnedFd, most: u32) -> rustix::io::Result<()> {
+        self.owner.map_or(Ok(()), |owner| owner.give(file, most))
     }
 
     /// A key as a path for messages.

@@ -13,6 +13,9 @@ pub enum ErrorKind {
     Denied,
     /// No room: somebody must make some.
     Full,
+    /// What was written, or found, may not outlast a power cut, because a flush has failed. It must not be flushed again:
+    /// its pages are marked clean (fsync(2), Notes). It has to be written anew, under another name.
+    NotDurable,
     /// There is no bus here.
     NoBus,
     /// The store holds something that evbus did not put there, or not so.
@@ -43,6 +46,13 @@ impl StoreError {
         Self::new(ErrorKind::Damaged, format!("{path} is {size} bytes, over the limit of {limit}"))
     }
 
+    /// The same failure, of a flush; with its own words and cure.
+    #[must_use]
+    pub fn not_durable(self) -> Self {
+        let help = "what was just written may not survive a power cut: look at the disk (dmesg), then try again";
+        Self { kind: ErrorKind::NotDurable, help: self.help.or_else(|| Some(help.to_owned())), what: self.what }
+    }
+
     /// The same error with the next command to type.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -59,6 +69,14 @@ impl StoreError {
             Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
                 ErrorKind::Unavailable
             }
+            // What a file server says that is away, or comes back.
+            Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::NETUNREACH | Errno::NETRESET => {
+                ErrorKind::Unavailable
+            }
+            Errno::NOTCONN | Errno::CONNRESET | Errno::CONNREFUSED | Errno::CONNABORTED | Errno::SHUTDOWN => {
+                ErrorKind::Unavailable
+            }
+            Errno::BUSY | Errno::NOLCK | Errno::REMOTEIO | Errno::NOBUFS | Errno::INTR => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         };
         let error = Self::new(kind, format!("{doing} {path}: {}", describe(errno)));

@@ -60,6 +60,10 @@ pub trait Network {
     fn flushes(&self) -> bool {
         false
     }
+    /// Whether its sender does without the flush, as one who was told that it need not last.
+    fn careless(&self) -> bool {
+        false
+    }
     /// Hints of changes, if this network carries any.
     fn hints(&self) -> Option<Box<dyn Hints>>;
     /// See [`Store::last_write_micros`].
@@ -95,7 +99,10 @@ impl Network for Calm {
 pub type Observer = Box<dyn Fn(&str, Option<&[u8]>, Option<&[u8]>)>;
 
 /// What lies at each key, and its version.
-type Entries = BTreeMap<String, (Rc<[u8]>, u64)>;
+type Entries = BTreeMap<String, Entry>;
+
+/// A content and its version.
+type Entry = (Rc<[u8]>, u64);
 
 /// What the store holds. Many [`MemoryStore`]s, one for each process, share one.
 #[derive(Default)]
@@ -104,7 +111,7 @@ pub struct Contents {
     versions: Cell<u64>,
     observer: RefCell<Option<Observer>>,
     /// What is not flushed yet, and what lies below it.
-    unflushed: RefCell<BTreeMap<String, Option<(Rc<[u8]>, u64)>>>,
+    unflushed: RefCell<BTreeMap<String, Option<Entry>>>,
     /// How often the power has failed.
     cuts: Cell<u64>,
 }
@@ -251,6 +258,12 @@ impl MemoryStore {
             .ok_or_else(|| StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer")))
     }
 
+    fn flush(&self, key: &str) {
+        if !self.network.careless() {
+            self.contents.flush(key);
+        }
+    }
+
     fn route(&self, operation: Operation, key: &str) -> Route {
         self.network.route(operation, key)
     }
@@ -271,7 +284,7 @@ impl Store for MemoryStore {
                 contents.put_new(&owned, &bytes)
             });
             let put = put.await?;
-            self.contents.flush(key);
+            self.flush(key);
             Ok(put)
         })
     }
@@ -363,7 +376,7 @@ impl Store for MemoryStore {
             };
             let swap = self.call(route, Operation::Cas, key, apply).await?;
             if matches!(swap, Swap::Swapped(_)) {
-                self.contents.flush(key);
+                self.flush(key);
             }
             Ok(swap)
         })
@@ -383,7 +396,7 @@ impl Store for MemoryStore {
     }
 
     fn persist<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
-        self.contents.flush(key);
+        self.flush(key);
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -19,12 +19,16 @@ mod until;
 
 mod bad_input;
 mod bucket;
+mod bulk;
 mod crash;
 mod credentials;
 mod emit;
+mod faults;
 mod hosts;
 mod served;
 mod sight;
 mod support;
+mod survive;
+mod typed;
 mod words;
 mod work;

@@ -12,6 +12,9 @@ pub use super::until::until;
 /// The program under test.
 pub const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 
+/// A handler that notes for which event it ran.
+pub const NOTE: &str = "echo $EVBUS_ID >> seen";
+
 /// A home with a bus in it, or with the way to one.
 pub struct Home {
     dir: TempDir,
@@ -98,6 +101,11 @@ impl Home {
         let mut command = self.command(EVBUS);
         command.args(args);
         command
+    }
+
+    /// What a command comes to.
+    pub fn ran(command: &mut Command) -> Ran {
+        Ran::of(command.output().unwrap())
     }
 
     pub fn run(&self, args: &[&str]) -> Ran {

@@ -364,7 +364,8 @@ impl Cast {
             let process = world.simulation.process();
             let place = self.place(&process, Role::Emitter, self.clock());
             self.victims.borrow_mut().push(Victim { process: Rc::clone(&process), stop: None });
-            let body = emit_all(Rc::clone(world), Rc::clone(&process), place, at, Rc::clone(&next));
+            let careless = self.place(&process, Role::Careless, self.clock());
+            let body = emit_all(Rc::clone(world), Rc::clone(&process), [place, careless], at, Rc::clone(&next));
             let (simulation, mine) = (Rc::clone(&world.simulation), Rc::clone(&process));
             world.simulation.spawn(&process, async move {
                 body.await;
@@ -499,8 +500,15 @@ impl Cast {
 }
 
 /// One emitting process: goes on where the one before it died.
-async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usize, next: Rc<Cell<usize>>) {
+async fn emit_all(
+    world: Rc<World>,
+    process: Rc<Process>,
+    [place, careless]: [Place; 2],
+    at: usize,
+    next: Rc<Cell<usize>>,
+) {
     let plan = &world.plan;
+    let mut careless = Emitter::new(careless, Duration::from_secs(60));
     let clock = Rc::clone(&place.clock);
     let pid = process.pid;
     let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
@@ -530,6 +538,13 @@ async fn emit_all(world: Rc<World>, process: Rc<Process>, place: Place, at: usiz
         }
         if !named {
             next.set(next.get() + batch);
+        }
+        if named && plan.power > 0.0 && dice.chance(0.3) {
+            // What somebody has emitted before without a flush, and is emitted again.
+            let _ = match wait {
+                Some(wait) => careless.schedule(&drafts, clock.now().plus(Duration::from_micros(wait))).await,
+                None => careless.emit(&drafts).await,
+            };
         }
         let sent = match wait {
             Some(wait) => emitter.schedule(&drafts, clock.now().plus(Duration::from_micros(wait))).await,

@@ -55,6 +55,8 @@ impl Clock for SkewedClock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Emitter,
+    /// One who does without flushes (`--durability none`), and for whom nothing is promised.
+    Careless,
     Worker,
     Pruner,
     Operator,
@@ -127,6 +129,10 @@ impl Network for Line {
 
     fn flushes(&self) -> bool {
         self.world.plan.power > 0.0
+    }
+
+    fn careless(&self) -> bool {
+        self.role == Role::Careless
     }
 
     fn hints(&self) -> Option<Box<dyn Hints>> {

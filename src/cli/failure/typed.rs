@@ -65,7 +65,6 @@ fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
             let refused = Failure { message: format!("there is no verb '{word}'"), ..refused };
             match OTHER_WORDS.iter().find(|(words, _)| words.contains(&word)) {
                 Some((_, ours)) => refused.help(*ours),
-                None if word == "help" => refused.help("evbus --help, evbus VERB --help, man evbus"),
                 None if word == "version" => refused.help("evbus --version"),
                 None => refused,
             }

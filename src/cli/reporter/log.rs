@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::LogFormat;
 use crate::cli::failure::Failure;
+use crate::cli::output::pump::Stderr;
 use crate::clock::{Clock, SystemClock};
 
 /// What the variable of this name selects is logged besides: `debug`, or `object_store=debug,hyper=trace`.
@@ -26,7 +27,7 @@ pub(in crate::cli) fn begin(format: LogFormat, selected: Option<&str>) -> Result
             .help(format!("{EVBUS_LOG}=debug, or {EVBUS_LOG}=object_store=debug"))
     })?;
     let targets = selected.with_target("evbus", LevelFilter::INFO);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Stderr);
     let layer = match format {
         LogFormat::Human => lines.event_format(Lines).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).with_timer(Now).boxed(),

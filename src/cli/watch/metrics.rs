@@ -1,13 +1,14 @@
 //! `watch --metrics`: the status as Prometheus reads it, what this process has done, and `/healthz`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::{AbortHandle, Abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -31,8 +32,11 @@ const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8")
 /// Whoever takes longer to ask is no scraper.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// So many may ask at a time.
-const CONNECTIONS: usize = 16;
+/// So many may ask at a time; the one that has taken longest makes room for a new one.
+const CONNECTIONS: usize = 64;
+
+/// No request needs more for its head, in bytes.
+const HEAD_BYTES: usize = 16 << 10;
 
 /// What this process has done for one group.
 #[derive(Debug, Default)]
@@ -123,14 +127,30 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
 pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Tally) -> Infallible {
     let page = Page { opened, tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
+    let mut open: VecDeque<(u64, AbortHandle)> = VecDeque::new();
+    let mut number = 0;
     loop {
         tokio::select! {
-            accepted = listener.accept(), if asking.len() < CONNECTIONS => {
-                if let Ok((stream, _)) = accepted {
-                    asking.push(page.answer_all(stream));
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // No descriptor to be had, until one of those who ask has gone.
+                    page.pause().await;
+                    continue;
+                };
+                if open.len() == CONNECTIONS && let Some((_, longest)) = open.pop_front() {
+                    longest.abort();
                 }
+                let (handle, registration) = AbortHandle::new_pair();
+                number += 1;
+                open.push_back((number, handle));
+                let answering = Abortable::new(page.answer_all(stream), registration);
+                let this = number;
+                asking.push(async move {
+                    let _ = answering.await;
+                    this
+                });
             }
-            Some(()) = asking.next() => {}
+            Some(ended) = asking.next() => open.retain(|(number, _)| *number != ended),
         }
     }
 }
@@ -144,10 +164,17 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    async fn pause(&self) {
+        let clock = &self.opened.place().clock;
+        clock.sleep_until(clock.elapsed() + Duration::from_millis(100)).await;
+    }
+
     async fn answer_all(&self, stream: TcpStream) {
         let clock = &self.opened.place().clock;
         let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request).await) });
-        let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        let mut http = http1::Builder::new();
+        http.keep_alive(false).max_buf_size(HEAD_BYTES);
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // Whoever does not speak HTTP is not worth a word.
             _ = connection => {}

@@ -30,7 +30,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "PATTERN", requires = "group")]
     not: Vec<String>,
     /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
-    #[arg(long = "where", value_name = "CEL", requires = "group")]
+    #[arg(long = "where", value_name = "CEL", allow_hyphen_values = true, requires = "group")]
     condition: Option<String>,
     /// Where a new group starts: earliest, now, or a time
     #[arg(long, value_name = "START", requires = "group")]
@@ -116,6 +116,11 @@ impl RunArgs {
             watcher.hints &= !self.no_hints;
         }
         Ok(watchers)
+    }
+
+    /// Whether the watchers are those of the config.
+    pub(in crate::cli) fn in_config(&self) -> bool {
+        self.group.is_none()
     }
 
     fn ad_hoc(&self, group: &str, session: &Session, verb: &str) -> Result<Watcher, Failure> {
@@ -215,6 +220,7 @@ impl RunArgs {
 
     /// Who prints what the workers report.
     pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Result<Rc<Printer>, Failure> {
+        output::pump::begin();
         begin(self.log, session.world.var(EVBUS_LOG).and_then(|selected| selected.to_str()))?;
         Ok(Rc::new(Printer::new(self.log, self.quiet, watching, &session.world, &session.clock)))
     }

@@ -1,26 +1,120 @@
-//! SIGTERM and SIGINT: the first lets what runs end, the second ends it.
+//! Signals: SIGTERM, SIGINT and the SIGHUP of a terminal that closes. The first lets what runs end, the second ends it.
+//! A SIGHUP to a daemon means: read your config anew.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::cell::Cell;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::group::worker::Stop;
 
-/// Turns signals into stop levels, for as long as the future is polled.
-pub(in crate::cli) async fn on_signals(stop: watch::Sender<Stop>) -> Result<(), Failure> {
+/// What a SIGHUP means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum HangUp {
+    /// Stop, as after a SIGTERM.
+    Stop,
+    /// End what runs in order, and begin anew with the config as it is then.
+    Reload,
+    /// Nothing: `nohup` says so.
+    Ignored,
+}
+
+impl HangUp {
+    /// What it means to a process whose watchers are in a config, or are not. A terminal that closes sends it to what runs
+    /// there; to a daemon somebody sends it.
+    pub(in crate::cli) fn of(in_config: bool) -> Self {
+        if is_ignored(SignalKind::hangup()) {
+            Self::Ignored
+        } else if in_config && !has_terminal() {
+            Self::Reload
+        } else {
+            Self::Stop
+        }
+    }
+}
+
+/// How a process was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Told {
+    Stop,
+    Reload,
+}
+
+/// Turns signals into stop levels, for as long as the future is polled. `told` learns whether it is to begin anew, which
+/// it is only if `readable` says that it can.
+pub(in crate::cli) async fn on_signals(
+    stop: watch::Sender<Stop>,
+    hang_up: HangUp,
+    told: &Cell<Told>,
+    readable: &dyn Fn() -> bool,
+) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
-    for level in [Stop::Starts, Stop::Handlers] {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+    let mut hup = match hang_up {
+        HangUp::Ignored => None,
+        HangUp::Stop | HangUp::Reload => Some(signal(SignalKind::hangup()).map_err(cannot)?),
+    };
+    let mut level = Stop::No;
+    loop {
+        let hung_up = tokio::select! {
+            _ = term.recv() => false,
+            _ = int.recv() => false,
+            () = received(&mut hup) => true,
+        };
+        if hung_up && hang_up == HangUp::Reload {
+            if level == Stop::No && readable() {
+                told.set(Told::Reload);
+                stop.send_replace(Stop::Starts);
+            }
+            continue;
         }
+        told.set(Told::Stop);
+        level = if level == Stop::No { Stop::Starts } else { Stop::Handlers };
         if level == Stop::Starts && output::notes_on_terminal() {
             output::note("stopping: what runs may end; once more ends it at once");
         }
         stop.send_replace(level);
     }
-    std::future::pending().await
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a signal is ignored, as this process was started with (proc_pid_status(5), SigIgn).
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+/// Whether this process has a terminal, which its handlers could read.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// In a terminal a handler that asks for a password would be stopped for it (SIGTTIN), silently. With that signal ignored
+/// its read fails at once; what is ignored stays so for those who are started. No call that this house may make ignores a
+/// signal, so a shell does, which becomes this program again.
+pub(in crate::cli) fn ignore_terminal_stops() {
+    use std::os::unix::process::CommandExt;
+    // SIGTTIN and SIGTTOU, the same numbers on every Linux of ours (signal(7)).
+    let stops = [SignalKind::from_raw(21), SignalKind::from_raw(22)];
+    if !has_terminal() || stops.into_iter().all(is_ignored) || !std::path::Path::new("/proc/self/status").exists() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    // Where there is no shell, it goes on as it is.
+    let _ = std::process::Command::new("/bin/sh")
+        .args(["-c", "trap '' TTIN TTOU; exec \"$0\" \"$@\""])
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .exec();
 }

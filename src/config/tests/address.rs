@@ -25,7 +25,14 @@ fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
     world.vars.insert("EVBUS_URL".into(), "/env/bus".into());
     check(&world, &config, None, "/env/bus", "/env/bus (EVBUS_URL)", Origin::EnvVar);
     check(&world, &config, Some("./bus/"), "/desk/bus", "/desk/bus (--bus)", Origin::Flag);
+    // A variable that a script forgot to fill must not lead to another bus.
     world.vars.insert("EVBUS_URL".into(), "".into());
+    let error = resolve(&world, &Config::default(), None).unwrap_err();
+    assert_eq!(
+        (error.to_string().as_str(), error.help().as_deref()),
+        ("EVBUS_URL: it is empty", Some("name the bus, or unset EVBUS_URL"))
+    );
+    world.vars.remove(OsStr::new("EVBUS_URL"));
     world.vars.insert("XDG_DATA_HOME".into(), "/data".into());
     check(&world, &Config::default(), None, "/data/evbus", "/data/evbus (default)", Origin::Default);
 }

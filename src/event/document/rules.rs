@@ -12,6 +12,11 @@ pub(super) const SPEC_VERSION: &str = "1.0";
 /// The attribute of the extension "Partitioning".
 pub(super) const PARTITION_KEY: &str = "partitionkey";
 
+/// The extensions that a handler finds in its environment.
+const VARIABLES: [&str; 4] = [PARTITION_KEY, "correlationid", "traceparent", "tracestate"];
+/// The longest attribute that becomes a variable, in bytes.
+const MOST_BYTES: usize = 16 << 10;
+
 /// The member for bytes; the only one whose name is none of an attribute.
 pub(super) const DATA_BASE64: &str = "data_base64";
 
@@ -30,6 +35,9 @@ pub(super) fn check(event: &EventBuilder) -> Result<(), EventError> {
     optional("dataschema", event.dataschema.as_deref(), uri_problem)?;
     for (name, value) in &event.extensions {
         check_extension(name, value)?;
+        if let (true, Value::String(text)) = (VARIABLES.contains(&name.as_str()), value) {
+            one(name, text, length_problem)?;
+        }
     }
     match &event.data {
         Data::Base64(text) if !base64::is_valid(text) => {
@@ -80,7 +88,12 @@ fn value_problem(name: &str, value: &Value) -> Problem {
 }
 
 fn text_problem(text: &str) -> Problem {
-    if text.is_empty() { Some(" is empty") } else { character_problem(text) }
+    if text.is_empty() { Some(" is empty") } else { length_problem(text).or_else(|| character_problem(text)) }
+}
+
+/// Nothing that becomes a variable may keep a program from being started, nor all of them together (execve(2)).
+fn length_problem(text: &str) -> Problem {
+    (text.len() > MOST_BYTES).then_some(" is longer than 16,384 bytes")
 }
 
 /// What the type String may not hold: control characters (C0, DEL, C1) and Unicode's noncharacters.

@@ -4,6 +4,7 @@ use super::*;
 
 impl Worker {
     pub(super) fn apply(&mut self, ended: Ended) {
+        self.heard_at = self.now();
         match ended {
             Ended::Looked { shard, owned, marker, looked } => self.looked(shard, owned, marker, *looked),
             Ended::Took { shard, marker, looked, unclean, committed } => {
@@ -32,29 +33,6 @@ impl Worker {
         (owned.marker.epoch == epoch).then_some(owned)
     }
 
-    /// Whether an answer came; a missing one is told once, a refusal ends the worker.
-    pub(super) fn answer<T>(&mut self, answer: StoreResult<T>) -> Option<T> {
-        match answer {
-            Ok(value) => {
-                if self.trouble.take().is_some() {
-                    self.report(Fact::GoesOn);
-                }
-                Some(value)
-            }
-            Err(error) if error.kind() == crate::store::ErrorKind::Unavailable => {
-                if self.trouble.is_none() {
-                    self.report(Fact::Unreachable { error: &error });
-                    self.trouble = Some(error.to_string());
-                }
-                None
-            }
-            Err(error) => {
-                self.failure.get_or_insert(error);
-                None
-            }
-        }
-    }
-
     pub(super) fn committed(&mut self, number: u16, epoch: u64, then: Followup, committed: Committed) {
         let now = self.now();
         match committed {
@@ -64,10 +42,11 @@ impl Worker {
                 }
             }
             Committed::Failed(error) => {
-                self.answer::<()>(Err(error));
-                self.lose(number);
+                self.answer_of::<()>(Err(error), true);
+                self.let_go(number);
             }
             Committed::Yes { version, sent } => {
+                self.answer_of(Ok(()), true);
                 let Some(shard) = self.owned(number, epoch) else { return };
                 shard.committed(version, sent, now, &then);
                 self.follow_up(number, then);
@@ -75,8 +54,14 @@ impl Worker {
         }
     }
 
-    /// The shard is somebody else's, or cannot be held any longer.
+    /// The shard is somebody else's.
     pub(super) fn lose(&mut self, number: u16) {
+        self.let_go(number);
+        self.report(Fact::Fenced { shard: number });
+    }
+
+    /// The shard cannot be held any longer.
+    fn let_go(&mut self, number: u16) {
         let now = self.now();
         let watched = &mut self.shards[usize::from(number)];
         if let Some(mut shard) = watched.owned.take() {
@@ -85,7 +70,6 @@ impl Worker {
         watched.sighting = None;
         watched.quiet = false;
         watched.look_at = now;
-        self.report(Fact::Fenced { shard: number });
     }
 
     /// What only a durable marker allows.
@@ -136,7 +120,7 @@ impl Worker {
     }
 
     pub(super) fn buried(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {
-        let written = self.answer(written).is_some();
+        let written = self.answer_of(written, true).is_some();
         if let Some(shard) = self.owned(number, epoch) {
             if written { shard.buried(name) } else { shard.unburied(name) }
         }
@@ -236,6 +220,13 @@ impl Worker {
             _ => None,
         };
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
+        // What was cut short with its worker has not failed.
+        let ran = match ran {
+            Ran::Reported(report, content) if self.told_to_end() && report.may_be_cut() => {
+                Ran::Reported(Report { outcome: Outcome::Stopped, ..report }, content)
+            }
+            ran => ran,
+        };
         let untold = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
         if let Ran::Foreign = &ran {
             self.report(Fact::Foreign { key: &name.key() });
@@ -249,12 +240,13 @@ impl Worker {
         let judged = run::judge(ran, name, attempt, &self.settings.retry, wall, self.desk.place.clock.random());
         match &judged {
             run::Judged::Verdict(verdict) => {
+                self.was_read();
                 self.unstall();
                 if !untold {
                     self.report_verdict(name, attempt, verdict, (took, events));
                 }
             }
-            run::Judged::Unread(why) => self.report(Fact::Stalled { why }),
+            run::Judged::Unread(why) => self.tell_unread(why),
             run::Judged::NotStarted(why) => self.stall(why),
         }
         let Some(shard) = self.owned(number, epoch) else { return };

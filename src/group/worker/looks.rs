@@ -113,7 +113,12 @@ impl Worker {
         let at = usize::from(number);
         self.shards[at].looking = false;
         let now = self.now();
-        let Some(mut looked) = self.answer(looked) else {
+        let looked = match looked {
+            // It may have raised W.
+            Err(error) => self.answer_of(Err(error), owned),
+            looked => self.answer(looked),
+        };
+        let Some(mut looked) = looked else {
             self.shards[at].look_at = now + Duration::from_secs(1);
             return;
         };
@@ -156,7 +161,7 @@ impl Worker {
         let wanted = looked.survey.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
         // A window of which all is done hides what lies behind it.
         let wanted = wanted || looked.survey.cut;
-        let passable = looked.sights.passable.filter(|time| *time <= limit);
+        let passable = looked.sights.passable;
         let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
         // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
         let behind = marker.through.time() < self.hot_cursor;
@@ -225,9 +230,9 @@ impl Worker {
         let commit = Commit { bytes, epoch, nonce, version, then: Followup::default() };
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.shards[at].looking = true;
-        let desk = self.desk.clone();
+        let (desk, lease) = (self.desk.clone(), self.settings.lease.length);
         self.ops.push(Box::pin(async move {
-            let committed = desk.commit(shard, &commit).await;
+            let committed = desk.commit(shard, &commit, lease).await;
             Ended::Took { shard, marker: Box::new(marker), looked: Box::new(looked), unclean, committed }
         }));
     }
@@ -239,6 +244,7 @@ impl Worker {
         self.shards[at].seen = true;
         match committed {
             Committed::Yes { version, sent } => {
+                self.answer_of(Ok(()), true);
                 let (group, bounds) = (self.desk.group.clone(), self.settings.bounds);
                 let has_work = looked.survey.cut
                     || !marker.open.is_empty()
@@ -264,7 +270,8 @@ impl Worker {
             }
             Committed::Fenced => self.shards[at].look_at = now,
             Committed::Failed(error) => {
-                self.answer::<()>(Err(error));
+                self.shards[at].look_at = now + Duration::from_secs(1);
+                self.answer_of::<()>(Err(error), true);
             }
         }
     }

@@ -6,6 +6,7 @@ impl Worker {
     pub(super) fn plan(&mut self) {
         debug_assert!(self.within_memory(), "a worker holds more names than its windows allow");
         self.heed_stop();
+        self.hear_of_troubles();
         for at in 0..self.shards.len() {
             if let Some(shard) = &mut self.shards[at].owned {
                 shard.advance();
@@ -266,8 +267,9 @@ impl Worker {
         let nonce = format!("{:016x}", self.desk.place.clock.random());
         let commit = shard.commit(nonce);
         let (number, epoch, then, desk) = (shard.number, commit.epoch, commit.then.clone(), self.desk.clone());
+        let lease = self.settings.lease.length;
         self.ops.push(Box::pin(async move {
-            let committed = desk.commit(number, &commit).await;
+            let committed = desk.commit(number, &commit, lease).await;
             Ended::Committed { shard: number, epoch, then, committed }
         }));
     }
@@ -321,6 +323,9 @@ impl Worker {
         }
         if let Some(stopped) = self.stopped_at.filter(|_| !self.told_handlers) {
             at(stopped + self.settings.stop_timeout);
+        }
+        if let Some(gives_up) = self.gives_up_at().filter(|_| self.running() == 0) {
+            at(gives_up);
         }
         if let Mode::Drain { span: Some(span), .. } = self.settings.mode {
             at(self.begun + span);

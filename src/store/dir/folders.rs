@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Given;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// Folder mode of a bus shared by a Unix group: writable, and new files inherit the group.
@@ -32,6 +33,7 @@ pub(super) struct Folders {
     /// The bus, for messages.
     path: PathBuf,
     group_writable: bool,
+    owner: Option<Given>,
     /// The one written to last comes last.
     open: Mutex<Vec<Open>>,
 }
@@ -44,8 +46,8 @@ struct Open {
 }
 
 impl Folders {
-    pub(super) fn new(path: PathBuf, group_writable: bool) -> Self {
-        Self { path, group_writable, open: Mutex::default() }
+    pub(super) fn new(path: PathBuf, group_writable: bool, owner: Option<Given>) -> Self {
+        Self { path, group_writable, owner, open: Mutex::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<Open>> {
@@ -107,8 +109,14 @@ impl Folders {
 
     /// Makes a folder, or where one above it is missing, the highest that is: the next try goes on from there.
     fn make_path(&self, root: &OwnedFd, folder: &str) -> StoreResult<()> {
+        let shared = || match self.group_writable {
+            true => rustix::fs::chmodat(root, folder, SHARED_MODE, AtFlags::empty()),
+            false => Ok(()),
+        };
+        // The owner first: it takes the mode's bit for the group away.
+        let given = || self.owner.map_or(Ok(()), |owner| owner.give(&open_folder(root, folder)?, 0o7777));
         match rustix::fs::mkdirat(root, folder, Mode::from_raw_mode(0o777)) {
-            Ok(()) if self.group_writable => match rustix::fs::chmodat(root, folder, SHARED_MODE, AtFlags::empty()) {
+            Ok(()) if self.group_writable || self.owner.is_some() => match given().and_then(|()| shared()) {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
                 Err(errno) => Err(self.failed("cannot share the folder", folder, errno)),
             },
@@ -176,7 +184,7 @@ impl Folders {
         match rustix::fs::fsync(fd) {
             // Some file systems (FUSE, CIFS) cannot flush a folder and need none.
             Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
-            Err(errno) => Err(self.failed("cannot flush the folder", folder, errno)),
+            Err(errno) => Err(self.failed("cannot flush the folder", folder, errno).not_durable()),
         }
     }
 }

@@ -23,7 +23,7 @@ impl Shared {
             }
         } else {
             rustix::fs::syncfs(&self.root)
-                .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
+                .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno).not_durable())?;
         }
         let folders: BTreeSet<&str> = keys.iter().map(|key| split(key).0).collect();
         folders.into_iter().try_for_each(|folder| self.folders.persist(&self.root, folder))
@@ -32,7 +32,7 @@ impl Shared {
     /// Flushes an object's content. A version of a register has none to flush: it is published after its flush, always.
     fn flush_content(&self, key: &str) -> StoreResult<()> {
         match open_below(&self.root, key, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK) {
-            Ok(file) => self.flush_file(&file, key),
+            Ok(file) => self.flush_file(&file, key).map_err(StoreError::not_durable),
             Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(()),
             Err(errno) => Err(self.failed("cannot flush", key, errno)),
         }

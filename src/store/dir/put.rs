@@ -85,11 +85,15 @@ impl Shared {
     /// See [`crate::store::Store::put_new`]. What exists already is made durable too: its maker may have died before
     /// the flush, and whoever finds it to be his own will rely on it.
     pub(super) fn put_new(self: &Arc<Self>, key: &str, bytes: &[u8]) -> StoreResult<Put> {
-        let put = self.create(key, bytes)?;
-        if put == Put::Exists {
-            self.flush_folder(split(key).0)?;
+        match self.with_reserve(key, || self.create(key, bytes)) {
+            Ok(Put::Exists) => self.flush_folder(split(key).0).map(|()| Put::Exists),
+            Err(error) if error.kind() == ErrorKind::NotDurable => {
+                // Nobody must find it: a second flush would say yes of pages that are marked clean.
+                let _ = rustix::fs::unlinkat(&self.root, key, AtFlags::empty());
+                Err(error)
+            }
+            answer => answer,
         }
-        Ok(put)
     }
 
     /// Creates a file; it is durable if it is mine.
@@ -154,7 +158,8 @@ impl Shared {
 
     /// See [`crate::store::Store::tidy`]. Ages are counted from a file written just now: no clock but the store's.
     pub(super) fn tidy(self: &Arc<Self>, age: Duration) -> StoreResult<u64> {
-        let (draft, file) = self.write(b"")?;
+        // On a full disk there is nothing to compare with, and nothing is in the way either.
+        let Ok((draft, file)) = self.write(b"") else { return Ok(0) };
         let stat = |path: &str| rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW);
         let now = stat(&draft.name).map_or(0, |stat| stat.st_mtime);
         drop((draft, file));
@@ -170,6 +175,7 @@ impl Shared {
         for path in old {
             removed += u64::from(rustix::fs::unlinkat(&self.root, path.as_str(), AtFlags::empty()).is_ok());
         }
+        self.lay_by();
         Ok(removed)
     }
 
@@ -188,6 +194,7 @@ impl Shared {
         };
         let file = file.map_err(|errno| self.failed("cannot write", &name, errno))?;
         let draft = Draft { shared: Arc::clone(self), name, published: false };
+        self.give(&file, 0o666).map_err(|errno| self.failed("cannot share", &draft.name, errno))?;
         if self.staging.group_writable {
             rustix::fs::fchmod(&file, SHARED_FILE_MODE)
                 .map_err(|errno| self.failed("cannot share", &draft.name, errno))?;
@@ -228,19 +235,14 @@ impl Shared {
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
-    /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: who came again would find
-    /// what he published, and believe in it.
+    /// Makes what was published durable. A failure is always [`ErrorKind::NotDurable`]: who came again would find what he
+    /// published, and believe in it.
     pub(super) fn flush_folder(&self, folder: &str) -> StoreResult<()> {
         if self.durability == Durability::None {
             return Ok(());
         }
         let flushed = self.folders.open(&self.root, folder).and_then(|fd| self.folders.flush(&self.root, folder, &fd));
-        flushed.map_err(|error| match error.kind() {
-            ErrorKind::Unavailable => StoreError::new(ErrorKind::Other, error.to_string()).with_help(
-                "what was just written may not survive a power cut: look at the disk (dmesg), then try again",
-            ),
-            _ => error,
-        })
+        flushed.map_err(StoreError::not_durable)
     }
 }
 

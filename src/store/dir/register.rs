@@ -112,7 +112,7 @@ impl Shared {
         if version_of(split(&path).1).is_none() {
             return Err(self.not_a_file(&base_path));
         }
-        if self.create(&path, bytes)? == Put::Exists {
+        if self.with_reserve(&path, || self.create(&path, bytes))? == Put::Exists {
             return Ok(Swap::Conflict);
         }
         self.judge(key, next)

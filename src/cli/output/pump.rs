@@ -1,0 +1,219 @@
+//! stdout and stderr while workers run: written by threads of their own, so that a reader that pauses (a pager, Ctrl-S, a
+//! log shipper that hangs) holds up nobody but the handlers whose lines wait for him.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::sync::Notify;
+
+use crate::handler::Stream;
+
+/// A handler's lines wait in its own pipe while so much is on its way, in bytes.
+const ROOM_BYTES: usize = 256 << 10;
+
+/// What cannot wait (the last words of a handler, the log) is dropped, and counted, while so much is.
+const MOST_BYTES: usize = 16 << 20;
+
+/// So long the last lines may take when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Writes to one descriptor.
+struct Pump {
+    stream: Stream,
+    state: Mutex<State>,
+    changed: Condvar,
+    room: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Vec<u8>>,
+    /// Of all that waits, and what is just being written.
+    bytes: usize,
+    dropped: u64,
+    /// The reader has gone.
+    closed: bool,
+}
+
+struct Pumps {
+    out: Arc<Pump>,
+    err: Arc<Pump>,
+}
+
+static PUMPS: OnceLock<Pumps> = OnceLock::new();
+
+/// From now on what is printed goes through the pumps. Where no thread can be had it goes as it did.
+pub(in crate::cli) fn begin() {
+    if PUMPS.get().is_some() {
+        return;
+    }
+    if let (Some(out), Some(err)) = (Pump::start(Stream::Out), Pump::start(Stream::Err)) {
+        let _ = PUMPS.set(Pumps { out, err });
+    }
+}
+
+/// Writes some lines, through the pump if there is one.
+pub(in crate::cli) fn write(stream: Stream, lines: &[u8]) {
+    match of(stream) {
+        Some(pump) => pump.push(lines),
+        // There is nobody to tell where that fails.
+        None => _ = write_all(descriptor(stream), lines),
+    }
+}
+
+/// Completes when there is room for more of a handler's lines.
+pub(in crate::cli) async fn room(stream: Stream) {
+    if let Some(pump) = of(stream) {
+        pump.has_room().await;
+    }
+}
+
+/// Waits a little until all is written; what nobody reads is counted.
+pub(in crate::cli) fn end() {
+    for pump in PUMPS.get().into_iter().flat_map(|pumps| [&pumps.out, &pumps.err]) {
+        pump.finish();
+    }
+}
+
+fn of(stream: Stream) -> Option<&'static Arc<Pump>> {
+    PUMPS.get().map(|pumps| match stream {
+        Stream::Out => &pumps.out,
+        Stream::Err => &pumps.err,
+    })
+}
+
+impl Pump {
+    fn start(stream: Stream) -> Option<Arc<Self>> {
+        let (state, changed, room) = (Mutex::default(), Condvar::new(), Notify::new());
+        let pump = Arc::new(Self { stream, state, changed, room });
+        let serving = Arc::clone(&pump);
+        let started = std::thread::Builder::new().name("evbus-output".to_owned()).spawn(move || serving.serve());
+        started.is_ok().then_some(pump)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, lines: &[u8]) {
+        let mut state = self.state();
+        if state.closed {
+            return;
+        }
+        if state.bytes >= MOST_BYTES {
+            state.dropped += lines.iter().filter(|byte| **byte == b'\n').count().max(1) as u64;
+            return;
+        }
+        let dropped = std::mem::take(&mut state.dropped);
+        if dropped > 0 {
+            let note = format!("evbus: {dropped} lines were dropped here, because nobody read them\n").into_bytes();
+            state.bytes += note.len();
+            state.waiting.push_back(note);
+        }
+        state.bytes += lines.len();
+        state.waiting.push_back(lines.to_vec());
+        self.changed.notify_all();
+    }
+
+    async fn has_room(&self) {
+        loop {
+            let notified = self.room.notified();
+            if self.state().bytes < ROOM_BYTES {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn serve(&self) {
+        loop {
+            let mut state = self.state();
+            while state.waiting.is_empty() {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let lines = state.waiting.drain(..).collect::<Vec<_>>().concat();
+            drop(state);
+            let written = write_all(descriptor(self.stream), &lines);
+            let mut state = self.state();
+            state.bytes -= lines.len();
+            if written.is_err() {
+                // A reader that has gone away ends no worker.
+                state.closed = true;
+                state.bytes = 0;
+                state.waiting.clear();
+            }
+            self.changed.notify_all();
+            self.room.notify_waiters();
+        }
+    }
+
+    fn finish(&self) {
+        let mut state = self.state();
+        while state.bytes > 0 {
+            let (next, waited) = self.changed.wait_timeout(state, LAST_WORDS).unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if waited.timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+fn descriptor(stream: Stream) -> BorrowedFd<'static> {
+    match stream {
+        Stream::Out => rustix::stdio::stdout(),
+        Stream::Err => rustix::stdio::stderr(),
+    }
+}
+
+/// Writes all, also to a descriptor that another process has set not to block.
+pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::new(&to, PollFlags::OUT)], None).or_else(|errno| match errno {
+                    Errno::INTR => Ok(0),
+                    errno => Err(errno),
+                })?;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A writer to stdout that waits where another process has set the descriptor not to block.
+#[derive(Debug, Default)]
+pub(super) struct Patient;
+
+impl io::Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_all(rustix::stdio::stdout(), bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// stderr, for what writes lines to it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::cli) struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write(Stream::Err, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! What a worker does while the store is away, refuses, or is full: it says so once, waits, and goes on when somebody has
+//! mended it. A drain gives up after a while, and so does a worker that was told to stop: what it holds is its successor's
+//! once its lease is over.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use super::*;
+use crate::store::ErrorKind;
+
+/// A drain bears a store that refuses, or has no room, for so long.
+const REFUSED: Duration = Duration::from_secs(3);
+
+/// Who was told to stop does not wait for an answer when there was none for so long.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What operations that go on trying have met meanwhile.
+#[derive(Default)]
+pub(in crate::group) struct Troubles {
+    last: RefCell<Option<StoreError>>,
+    news: Notify,
+}
+
+impl Troubles {
+    /// An operation has failed, and tries again.
+    pub fn met(&self, error: StoreError) {
+        *self.last.borrow_mut() = Some(error);
+        self.news.notify_one();
+    }
+
+    /// Completes when something was met.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    fn take(&self) -> Option<StoreError> {
+        self.last.borrow_mut().take()
+    }
+}
+
+/// What is wrong with the store, as long as it is.
+#[derive(Default)]
+pub(super) struct Trouble {
+    error: Option<StoreError>,
+    /// Only a write can show that it is over: a store that is full or read-only can still be read.
+    writing: bool,
+    since: Duration,
+    /// An event could not be read, and that was told.
+    unread: bool,
+}
+
+/// Whether somebody can mend it without a restart of this worker. The rest is what a worker cannot outlive: its group or
+/// its bus is gone, or holds what nobody can read.
+pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
+    use ErrorKind::{Damaged, Denied, Full, NoBus, NotDurable, Other, Unavailable, Unfit};
+    match error.kind() {
+        Unavailable | Denied | Full | NotDurable | Other => true,
+        NoBus | Damaged | Unfit => false,
+    }
+}
+
+/// Whether the same write can be sent again, once it is mended.
+pub(in crate::group) fn can_be_repeated(error: &StoreError) -> bool {
+    can_be_mended(error) && error.kind() != ErrorKind::NotDurable
+}
+
+impl Worker {
+    /// Whether an answer came; a missing one is told once, and what nobody can mend ends the worker.
+    pub(super) fn answer<T>(&mut self, answer: StoreResult<T>) -> Option<T> {
+        self.answer_of(answer, false)
+    }
+
+    /// [`Worker::answer`] of an operation that may have written.
+    pub(super) fn answer_of<T>(&mut self, answer: StoreResult<T>, wrote: bool) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                if wrote || !self.trouble.writing {
+                    self.store_is_back();
+                }
+                Some(value)
+            }
+            Err(error) if can_be_mended(&error) => {
+                self.store_is_away(error, wrote);
+                None
+            }
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    fn store_is_back(&mut self) {
+        self.trouble.writing = false;
+        if self.trouble.error.take().is_some() {
+            self.report(Fact::GoesOn);
+        }
+    }
+
+    fn store_is_away(&mut self, error: StoreError, writing: bool) {
+        self.trouble.writing |= writing;
+        if self.trouble.error.is_none() {
+            self.report(Fact::Unreachable { error: &error });
+            self.trouble.since = self.now();
+            self.trouble.error = Some(error);
+        }
+    }
+
+    /// Takes in what operations under way have met.
+    pub(super) fn hear_of_troubles(&mut self) {
+        if let Some(error) = self.desk.troubles.take() {
+            self.store_is_away(error, true);
+        }
+    }
+
+    /// An event could not be read: said once, not for each event.
+    pub(super) fn tell_unread(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.trouble.unread, true) {
+            self.report(Fact::Stalled { why });
+        }
+    }
+
+    /// An event could be read.
+    pub(super) fn was_read(&mut self) {
+        self.trouble.unread = false;
+    }
+
+    /// When a store that is away is given up; none: not at all.
+    pub(super) fn gives_up_at(&self) -> Option<Duration> {
+        let stopped = self.stopped_at.map(|at| if self.told_handlers { at } else { at + self.settings.stop_timeout });
+        if self.trouble.error.is_none() {
+            // Requests that are never answered are no better.
+            return stopped.map(|at| at.max(self.heard_at + SILENCE));
+        }
+        let patience = match self.trouble.error.as_ref().map(StoreError::kind) {
+            Some(ErrorKind::Unavailable) => self.settings.lease.length,
+            _ => REFUSED,
+        };
+        let drain = match self.settings.mode {
+            Mode::Watch => None,
+            Mode::Drain { span, .. } => {
+                let most = span.map(|span| self.begun + span);
+                let bears = self.trouble.since + patience;
+                Some(most.map_or(bears, |most| most.min(bears)))
+            }
+        };
+        [stopped, drain].into_iter().flatten().min()
+    }
+
+    /// Whether the worker ends although it has not given back what it holds.
+    pub(super) fn gives_up(&self) -> bool {
+        self.running() == 0 && self.gives_up_at().is_some_and(|at| self.now() >= at)
+    }
+
+    /// Why it has given up.
+    pub(super) fn given_up(&mut self) -> StoreError {
+        let error = self.trouble.error.take();
+        let what = error.as_ref().map_or_else(|| "no answer from the bus".to_owned(), ToString::to_string);
+        let given_up = StoreError::new(ErrorKind::Unavailable, what);
+        match error.as_ref().and_then(StoreError::help) {
+            Some(help) => given_up.with_help(help),
+            None => given_up,
+        }
+    }
+
+    pub(super) fn troubles(&self) -> Rc<Troubles> {
+        Rc::clone(&self.desk.troubles)
+    }
+}

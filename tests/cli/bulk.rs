@@ -1,0 +1,114 @@
+//! What a bulk emit takes, and that it goes on.
+
+use std::io::Write;
+
+use super::support::Home;
+
+#[test]
+fn a_bulk_emit_goes_on_when_its_reader_has_gone() {
+    let home = Home::new();
+    let numbers: String = (0..3_000).map(|n| format!("{n}\n")).collect();
+    home.file("lines", &numbers);
+    let ran = home.shell("{ $EVBUS emit n --ndjson @lines; echo $? >&2; } | head -n 1");
+    assert_eq!((ran.err.as_str(), home.events().len()), ("0\n", 3_000));
+}
+
+#[test]
+fn what_is_on_the_bus_is_said_where_stdout_is_full() {
+    let home = Home::new();
+    let ran = home.shell("$EVBUS emit t > /dev/full").exits(1);
+    ran.says("cannot write to stdout: no space left on device; 1 event is on the bus all the same", "");
+    let ran = home.shell("seq 9 | $EVBUS emit t --ndjson > /dev/full").exits(1);
+    assert!(ran.err.contains("9 events are on the bus all the same"), "{}", ran.err);
+    assert_eq!(home.events().len(), 10);
+}
+
+#[test]
+fn an_array_is_a_batch() {
+    let home = Home::new();
+    let event = |id: u32| {
+        format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\",\"data\":\"],[\"}}")
+    };
+    home.file("batch", &format!("\u{feff} [{},\n {} ,{}\n]\n", event(1), event(2), event(3)));
+    assert_eq!(home.run(&["emit", "--ndjson", "@batch"]).exits(0).lines(), ["1", "2", "3"]);
+    home.file("data", "[\n  {\"a\": [1, \"\\\"]\"]},\n  2\n]\n");
+    assert_eq!(home.run(&["emit", "d", "--ndjson", "@data"]).exits(0).lines().len(), 2);
+    assert_eq!(home.feed(&["emit", "d", "--ndjson"], "[]").exits(0).lines().len(), 1, "a line of data");
+    assert_eq!(home.feed(&["emit", "--ndjson"], "[ ]").exits(0).lines().len(), 0);
+    let ran = home.feed(&["emit", "--ndjson"], &format!("[{},{{\"a\":1}}]", event(4))).exits(2);
+    assert!(ran.err.contains("error: element 2: "), "{}", ran.err);
+    home.feed(&["emit", "--ndjson"], &format!("[{}", event(5)))
+        .exits(2)
+        .says("element 1: the array ends too early", "");
+    home.feed(&["emit", "--ndjson"], &format!("[,{}]", event(5))).exits(2).says("element 1: nothing stands before", "");
+}
+
+#[test]
+fn gzip_is_read_as_what_it_holds() {
+    let home = Home::new();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for n in 0..1_000 {
+        writeln!(packed, "{{\"n\":{n}}}").unwrap();
+    }
+    std::fs::write(home.path().join("lines.gz"), packed.finish().unwrap()).unwrap();
+    assert_eq!(home.run(&["emit", "t", "--ndjson", "@lines.gz", "-q"]).exits(0).out, "");
+    home.shell("$EVBUS emit t --ndjson -q < lines.gz").exits(0);
+    assert_eq!(home.events().len(), 2_000);
+    let whole = std::fs::read(home.path().join("lines.gz")).unwrap();
+    std::fs::write(home.path().join("cut.gz"), &whole[..whole.len() / 2]).unwrap();
+    let ran = home.run(&["emit", "t", "--ndjson", "@cut.gz", "-q"]).exits(1);
+    assert!(ran.err.contains("cannot read the lines"), "{}", ran.err);
+}
+
+#[test]
+fn bad_lines_are_passed_over_counted_and_kept() {
+    let home = Home::new();
+    let lines = "\u{feff}1\nnone\n\n{\"a\":\n2\n1e999\n";
+    let ran = home.feed(&["emit", "t", "--ndjson", "--on-error", "skip", "--rejects", "bad"], lines).exits(0);
+    assert_eq!(
+        (ran.out.lines().count(), home.lines("bad")),
+        (2, ["none", "{\"a\":", "1e999"].map(str::to_owned).to_vec())
+    );
+    assert!(
+        ran.err.contains("warning: line 2: ") && ran.err.contains("3 lines passed over, kept in bad"),
+        "{}",
+        ran.err
+    );
+    let ran = home.feed(&["emit", "t", "--ndjson"], lines).exits(2);
+    assert!(ran.err.contains("1 event acknowledged before this:\nerror: line 2: "), "{}", ran.err);
+    home.feed(&["emit", "t", "--rejects", "bad"], "").exits(2);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_or_replaced() {
+    let home = Home::new();
+    let emit = |flags: &str| home.shell(&format!("printf 'ok\\nb\\377d\\n' | $EVBUS emit t --text --ndjson {flags}"));
+    let ran = emit("").exits(2);
+    assert!(
+        ran.err.contains("error: line 2: it is not UTF-8 (at byte 2)") && ran.err.contains("--lossy"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(emit("--lossy").exits(0).lines().len(), 2);
+    let last = std::fs::read_to_string(home.events().last().unwrap()).unwrap();
+    assert!(last.contains("\"b\u{fffd}d\""), "{last}");
+}
+
+#[test]
+fn the_wrong_cure_is_not_given_to_an_event_that_is_bad() {
+    let home = Home::new();
+    let event = "{\"specversion\":\"1.0\",\"id\":\"\",\"source\":\"/s\",\"type\":\"t\"}";
+    let ran = home.feed(&["emit", "--ndjson"], event).exits(2);
+    assert!(ran.err.contains("'id' is empty") && !ran.err.contains("if each line is the data"), "{}", ran.err);
+    let ran = home.feed(&["emit", "--ndjson"], "{\"a\":1}").exits(2);
+    assert!(ran.err.contains("if each line is the data alone"), "{}", ran.err);
+}
+
+#[test]
+fn no_more_is_read_than_an_event_may_hold() {
+    let home = Home::new();
+    let ran = home.shell("head -c 3000000 /dev/zero | tr '\\0' x | $EVBUS emit t --text -").exits(2);
+    ran.says("stdin holds more than this bus's limit of 1048576 bytes", "--max-event");
+    let ran = home.shell("yes x | tr -d '\\n' | timeout 20 $EVBUS emit t --text -").exits(2);
+    ran.says("stdin holds more", "");
+}

@@ -1,0 +1,272 @@
+//! What must not hold the others, nor the stop, and what somebody mends must need no restart.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use super::support::{Home, NOTE, Ran, signal, until};
+
+/// A line in a mount namespace of its own, with a file system of `size` at `small` and a bus on it.
+fn on_small_disk(home: &Home, options: &str, line: &str) -> Ran {
+    let script = format!(
+        "mkdir -p small; mount -t tmpfs -o {options} none small; export EVBUS_URL=$PWD/small/bus; $EVBUS init $EVBUS_URL; {line}"
+    );
+    home.file("line", &script);
+    home.shell("exec unshare -rm sh line")
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_is_waited_for() {
+    let home = Home::new();
+    let line = "$EVBUS watch -q -g g --from now --shell 'echo $EVBUS_ID >> seen; until [ -e full ]; do sleep 0.1; done' 2> said &
+        until $EVBUS group ls | grep -q g; do sleep 0.1; done; $EVBUS emit t -q
+        until [ -e seen ]; do sleep 0.1; done
+        rm -rf small/bus/reserve; head -c 3m /dev/zero > small/filler 2>/dev/null; touch full
+        until grep -q 'waiting: ' said; do sleep 0.1; done
+        rm small/filler
+        until $EVBUS status g | grep -q ' ok '; do sleep 0.1; done
+        kill $!; wait $!; echo ended $?; wc -l < seen; grep -c 'waiting: ' said; grep -c 'lost shard' said";
+    let ran = on_small_disk(&home, "size=2m", line);
+    assert!(ran.out.ends_with("ended 0\n1\n1\n0\n"), "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_disk_that_the_backlog_has_filled_can_be_left() {
+    let home = Home::new();
+    let line = "$EVBUS group create g --from earliest 2>/dev/null
+        while yes '{}' | head -n 50 | $EVBUS emit t --ndjson -q 2>/dev/null; do :; done
+        while $EVBUS emit t -q 2>/dev/null; do :; done
+        $EVBUS drain -q -g g -- true; echo drain $?
+        until $EVBUS drain -q -g g -- true; $EVBUS prune --keep 0s -q; echo prune $?; [ ! -d small/bus/events ] || \
+        [ -z \"$(ls small/bus/events)\" ]; do sleep 0.2; done
+        $EVBUS emit t -q; echo emit $?; ls small/bus/reserve | wc -l";
+    let ran = on_small_disk(&home, "size=4m,nr_inodes=300", line);
+    assert!(ran.out.contains("drain 0\n") && !ran.out.contains("prune 1"), "{}{}", ran.out, ran.err);
+    assert!(ran.out.ends_with("emit 0\n16\n"), "{}{}", ran.out, ran.err);
+}
+
+/// Root's umask has made a file of the group unreadable for a moment.
+#[test]
+fn what_is_refused_for_a_while_is_waited_for() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TRIED: a refusal that somebody mends; it needs root");
+        return;
+    }
+    let home = Home::new();
+    let line = "chmod 755 .; mkdir w; chown 65534:65534 w; cp $EVBUS evbus; cd w; \
+        U='setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=. EVBUS_URL=./bus'; E=../evbus
+        $U $E init ./bus >/dev/null; $U $E group create g --from earliest 2>/dev/null
+        $U $E watch -q -g g --poll 1s --shell 'echo $EVBUS_ID >> seen' 2> err & W=$!
+        $U $E emit t -q; until [ -e seen ]; do sleep 0.1; done
+        chown root bus/groups/g.json.1; chmod 600 bus/groups/g.json.1
+        until grep -q 'g: waiting: ' err; do sleep 0.1; done
+        chown 65534 bus/groups/g.json.1; $U $E emit t -q
+        until [ $(wc -l < seen) = 2 ]; do sleep 0.1; done
+        kill $W; wait $W; echo ended $?; grep -c waiting err";
+    let ran = home.shell(line);
+    assert!(ran.out.ends_with("ended 0\n1\n"), "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn root_locks_nobody_out() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TRIED: what root makes is given to the owner; it needs root");
+        return;
+    }
+    let home = Home::new();
+    let line = "chown -R 65534:65533 bus; umask 077; $EVBUS emit t -q; $EVBUS drain -q -g g --from earliest -- true
+        find bus ! -user 65534 -o ! -group 65533; find bus -name '*-t.json' -perm 644; find bus/events -type d ! -perm 755";
+    let ran = home.shell(line).exits(0);
+    assert_eq!(ran.lines().len(), 1, "{}", ran.out);
+}
+
+#[test]
+fn where_no_thread_is_to_be_had_nothing_panics() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TRIED: a limit of processes; it needs root");
+        return;
+    }
+    let home = Home::new();
+    home.emit_many("t", 1);
+    // A user of its own, so that nobody else's processes count.
+    let line = "chmod 755 .; cp $EVBUS evbus; chown -R 65432:65432 bus; HOME=. exec setpriv --reuid 65432 --regid 65432 \
+        --clear-groups sh -c 'ulimit -u 1; exec ./evbus drain -g g --from earliest -- /bin/true'";
+    let ran = home.shell(line);
+    assert!(ran.code < 128 && !ran.err.contains("panicked"), "{} {}", ran.code, ran.err);
+}
+
+#[test]
+fn a_reader_that_pauses_holds_up_only_the_handler_that_talks() {
+    let home = Home::new();
+    home.file(
+        "evbus.toml",
+        "[watchers.chatty]\ntypes = ['c']\nfrom = 'earliest'\nshell = 'yes | head -c 3000000; echo $EVBUS_ID >> talked'\n\
+         [watchers.quiet]\ntypes = ['q']\nfrom = 'earliest'\nshell = 'echo $EVBUS_ID >> seen'\n",
+    );
+    let mut watch = home.evbus(&["watch", "-q", "--stop-timeout", "1s"]).spawn().unwrap();
+    home.run(&["emit", "c", "-q"]).exits(0);
+    until("the chatty one runs", || home.run(&["status", "chatty"]).exits(0).out.contains("runs "));
+    home.run(&["emit", "q", "-q"]).exits(0);
+    until("the other group goes on", || home.lines("seen").len() == 1);
+    assert!(home.lines("talked").is_empty(), "it waits for its reader");
+    // Once it is read it goes on, and nothing is missing.
+    let mut out = watch.stdout.take().unwrap();
+    let lines = std::thread::spawn(move || {
+        let (mut count, mut buffer) = (0, vec![0; 1 << 16]);
+        while count < 1_500_000 {
+            let read = out.read(&mut buffer).unwrap();
+            assert!(read > 0, "{count}");
+            count += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+        }
+        (out, count)
+    });
+    let (_out, count) = lines.join().unwrap();
+    until("the chatty one ends", || home.lines("talked").len() == 1);
+    assert_eq!(count, 1_500_000);
+    // Again, and nobody reads: a stop is heard all the same.
+    home.run(&["emit", "c", "-q"]).exits(0);
+    until("it talks again", || home.run(&["status", "chatty"]).exits(0).out.contains("runs "));
+    signal(&watch, "TERM");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_descriptor_that_does_not_block_loses_nothing() {
+    let home = Home::new();
+    // The reader of a socket sets what it shares not to block, as Node.js does.
+    let script = "import os, subprocess, sys, time\nr, w = os.pipe(); os.set_blocking(w, False)\n\
+        p = subprocess.Popen([os.environ['EVBUS'], 'drain', '-q', '-g', 'g', '--from', 'earliest', '--shell', 'seq 200000'], stdout=w)\n\
+        os.close(w); n = 0\nwhile True:\n  b = os.read(r, 65536)\n  if not b: break\n  n += b.count(b'\\n')\nprint(n, p.wait())\n";
+    home.emit_many("t", 1);
+    home.file("reader.py", script);
+    assert_eq!(home.shell("python3 reader.py").exits(0).out, "200000 0\n");
+}
+
+#[test]
+fn a_terminal_that_closes_is_an_orderly_stop() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let shell = "echo begin >> log; until [ -e go ]; do sleep 0.05; done; echo end >> log";
+    let mut watch = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", shell]);
+    until("it runs", || home.lines("log").len() == 1);
+    signal(&watch, "HUP");
+    home.file("go", "");
+    assert_eq!((watch.wait().unwrap().code(), home.lines("log")), (Some(0), vec!["begin".into(), "end".into()]));
+    // nohup means it.
+    let mut watch = home.shell_spawn("trap '' HUP; exec $EVBUS watch -q -g g --poll 100ms --shell 'echo again >> log'");
+    until("it is there", || {
+        home.run(&["status", "g"]).exits(0).out.contains(&format!(":{}", watch.id())) || {
+            home.run(&["emit", "t", "-q"]).exits(0);
+            home.lines("log").len() > 2
+        }
+    });
+    signal(&watch, "HUP");
+    let before = home.lines("log").len();
+    home.run(&["emit", "t", "-q"]).exits(0);
+    until("it goes on", || home.lines("log").len() > before);
+    signal(&watch, "TERM");
+    watch.wait().unwrap();
+}
+
+#[test]
+fn a_daemon_reads_its_config_anew() {
+    let home = Home::new();
+    let config = |name: &str| format!("[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
+    home.file("evbus.toml", &config("one"));
+    // Of a session of its own, it has no terminal.
+    let mut watch = home.command("setsid").args(["-w", super::support::EVBUS, "watch"]).spawn().unwrap();
+    home.emit_many("t", 1);
+    until("it works", || home.lines("seen") == ["one"]);
+    let pid = home.run(&["status", "one", "--json"]).exits(0).out;
+    let pid: serde_json::Value = serde_json::from_str(&pid).unwrap();
+    let pid = pid["groups"][0]["owners"][0]["pid"].as_u64().unwrap().to_string();
+    let hup = || assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    home.file("evbus.toml", "[watchers.one\n");
+    hup();
+    home.run(&["emit", "t", "-q", "--bus", home.bus().to_str().unwrap()]).exits(0);
+    until("a config that cannot be read changes nothing", || home.lines("seen") == ["one", "one"]);
+    home.file("evbus.toml", &config("two"));
+    hup();
+    until("the new one works", || home.lines("seen").iter().filter(|line| *line == "two").count() == 2);
+    assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
+    watch.wait().unwrap();
+    let mut said = String::new();
+    watch.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("the config is not read anew: ") && said.contains("group 'two'"), "{said}");
+}
+
+/// As a service manager ends a service: all its processes at once.
+#[test]
+fn a_handler_that_is_ended_with_its_worker_has_not_failed() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let shell = "echo $$ >> pids; exec sleep 1000";
+    let mut watch = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", shell]);
+    until("it runs", || home.lines("pids").len() == 1);
+    let pid = home.lines("pids").remove(0);
+    let both = format!("kill -TERM {pid} {}", watch.id());
+    home.shell(&both).exits(0);
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    home.run(&["drain", "-g", "g", "--shell", "echo $EVBUS_ATTEMPT >> attempts"]).exits(0);
+    assert_eq!(home.lines("attempts"), ["1"]);
+}
+
+#[test]
+fn a_handler_that_asks_the_terminal_fails_at_once() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let line = "exec $EVBUS drain -g g --from earliest --max-attempts 1 --timeout 4m \
+        --shell 'read answer </dev/tty || { echo refused >> got; exit 65; }'";
+    home.file("line", line);
+    let ran = home.shell("script -qec 'sh line' /dev/null").exits(0);
+    assert_eq!(home.lines("got"), ["refused"], "{}", ran.out);
+}
+
+#[test]
+fn health_is_told_beside_connections_that_only_sit_there() {
+    let home = Home::new();
+    let mut watch = home
+        .evbus(&["watch", "-g", "g", "--from", "now", "--metrics", "127.0.0.1:0", "--shell", NOTE])
+        .stderr(Stdio::from(std::fs::File::create(home.path().join("said")).unwrap()))
+        .spawn()
+        .unwrap();
+    let address =
+        || home.lines("said").iter().find_map(|line| Some(line.split_once("http://")?.1.split_once('/')?.0.to_owned()));
+    until("it listens", || address().is_some());
+    let address = address().unwrap();
+    let mut sitting: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for stream in &mut sitting {
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nX: ");
+    }
+    let mut asks = TcpStream::connect(&address).unwrap();
+    asks.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    asks.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    signal(&watch, "TERM");
+    watch.wait().unwrap();
+}
+
+#[test]
+fn process_1_reaps_what_handlers_leave_behind() {
+    let home = Home::new();
+    if !home.shell("unshare -rpf --mount-proc true").out.is_empty()
+        || home.shell("unshare -rpf --mount-proc true").code != 0
+    {
+        eprintln!("NOT TRIED: process 1; no process namespace can be made here");
+        return;
+    }
+    home.emit_many("t", 20);
+    let shell = "(exec sleep 0.05) >/dev/null 2>&1 & echo $EVBUS_ID >> seen";
+    let line = format!("exec unshare -rpf --mount-proc $EVBUS watch -q -g g --from earliest --shell '{shell}'");
+    let mut watch = home.shell_spawn(&line);
+    until("all have run", || home.lines("seen").len() == 20);
+    let first = || home.shell(&format!("ps -o pid= --ppid {}", watch.id())).out.trim().to_owned();
+    until("nothing is left of them", || {
+        // Its guard may be there; no zombie is.
+        let states = home.shell(&format!("ps -o stat= --ppid {}", first())).out;
+        !states.contains('Z')
+    });
+    home.shell(&format!("kill -KILL {}", first())).exits(0);
+    watch.wait().unwrap();
+}

@@ -1,0 +1,107 @@
+//! What newcomers type, and what they are told.
+
+use super::support::{Home, NOTE};
+
+#[test]
+fn help_is_a_word_too() {
+    let home = Home::new();
+    assert!(home.run(&["help"]).exits(0).out.contains("Commands:"));
+    assert_eq!(home.run(&["help", "emit"]).exits(0).out, home.run(&["emit", "--help"]).exits(0).out);
+    assert!(home.run(&["help", "dead", "redrive"]).exits(0).out.contains("Put dead letters back"));
+    home.run(&["help", "nosuch"]).exits(2);
+}
+
+#[test]
+fn a_field_without_its_flag_is_led_to_it() {
+    let home = Home::new();
+    home.run(&["emit", "t", "rc=0"]).exits(2).says("DATA 'rc=0' is not JSON", "-f rc=0");
+    home.run(&["emit", "t", "plain words"]).exits(2).says("not JSON", "--text, if it is meant as text");
+}
+
+#[test]
+fn a_variable_that_is_empty_leads_to_no_other_bus() {
+    let home = Home::new();
+    let ran = Home::ran(home.evbus(&["emit", "t"]).env("EVBUS_URL", ""));
+    ran.exits(2).says("EVBUS_URL: it is empty", "unset EVBUS_URL");
+}
+
+#[test]
+fn a_time_zone_that_nobody_knows_is_told() {
+    let home = Home::new();
+    let ran = Home::ran(home.evbus(&["ls"]).env("TZ", "Mars/Olympus")).exits(0);
+    assert!(ran.err.contains("the time zone TZ='Mars/Olympus' is not known here: times are UTC"), "{}", ran.err);
+    for known in ["Europe/Berlin", "UTC", "CET-1CEST,M3.5.0,M10.5.0/3", ":Europe/Paris"] {
+        let ran = Home::ran(home.evbus(&["ls"]).env("TZ", known)).exits(0);
+        assert_eq!(ran.err, "", "{known}");
+    }
+}
+
+#[test]
+fn prune_can_be_quiet_and_a_condition_begin_with_a_minus() {
+    let home = Home::new();
+    home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
+    let ran = home.run(&["prune", "--keep", "1d", "-q"]).exits(0);
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
+    home.run(&["emit", "t", "{\"n\":1}", "-q"]).exits(0);
+    let event = std::fs::read_to_string(&home.events()[0]).unwrap();
+    assert!(
+        home.feed(&["check", "--where", "-data.n == -1", "--event", "-"], &event).exits(0).out.starts_with("match")
+    );
+}
+
+#[test]
+fn one_retry_is_one_retry() {
+    let home = Home::new();
+    home.run(&["emit", "t", "-q"]).exits(0);
+    let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", "exit 1"]).exits(0);
+    assert!(ran.err.contains("0 done, 1 retry at "), "{}", ran.err);
+    home.run(&["status", "nosuch"]).exits(2).says("no group 'nosuch'", "evbus group ls");
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_a_path() {
+    use std::os::unix::ffi::OsStringExt;
+    let home = Home::new();
+    let path = std::ffi::OsString::from_vec(b"./odd\xff/bus".to_vec());
+    let evbus = |args: &[&str]| {
+        let mut command = home.evbus(&["--bus"]);
+        command.arg(&path).args(args);
+        Home::ran(&mut command)
+    };
+    evbus(&["init"]).exits(0);
+    evbus(&["emit", "t", "-q"]).exits(0);
+    evbus(&["drain", "-g", "g", "--from", "earliest", "--shell", NOTE]).exits(0);
+    assert_eq!(home.lines("seen").len(), 1);
+}
+
+#[test]
+fn a_folder_that_was_deleted_is_no_reason_to_fail() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let line = "mkdir gone; cd gone; rmdir ../gone; $EVBUS drain -g g --from earliest --shell 'echo ran'";
+    assert!(home.shell(line).exits(0).out.contains("| ran"));
+}
+
+#[test]
+fn a_config_that_others_can_write_or_link_to_is_passed_over() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let config = home.file("evbus.toml", "[watchers.x]\nfrom = 'now'\ncommand = ['true']\n");
+    assert!(home.run(&["check"]).exits(0).out.contains("1 watcher"));
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let ran = home.run(&["check"]);
+    assert!(
+        ran.err.contains("ignoring ./evbus.toml: everybody may write it") && !ran.out.contains("1 watcher"),
+        "{}",
+        ran.err
+    );
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        home.shell(
+            "mkdir other && mv evbus.toml other/ && ln -s other/evbus.toml evbus.toml && chown -h 65534 evbus.toml",
+        )
+        .exits(0);
+        let ran = home.run(&["check"]);
+        assert!(ran.err.contains("a link of user 65534's") && !ran.out.contains("1 watcher"), "{}", ran.err);
+    }
+}
