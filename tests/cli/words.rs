@@ -161,3 +161,14 @@ fn on_google_what_waits_comes_and_a_redrive_is_heard() {
     let denied = run(&["emit", "t"]).exits(1);
     assert!(denied.err.contains("no permission") && !denied.err.contains("AWS"), "{}", denied.err);
 }
+
+/// A regression: `--timeout 2s` took the eight seconds that one request may take.
+#[test]
+fn an_emitter_does_not_wait_longer_than_it_was_told() {
+    let (mini, home) = started();
+    mini.behave(&[Mode::Hang]);
+    // A request that is given up is tried once more at most: the server, which hangs for ever, sees few of them.
+    mini.forget();
+    home.run(&["emit", "t", "--timeout", "200ms"]).exits(75).says("no answer in time", "");
+    assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
+}

@@ -75,6 +75,17 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
+    /// From now on no request takes longer than this, and none is repeated after it; where that is less than usual.
+    pub fn hurry(&mut self, limit: Duration) {
+        self.settings.push(("patience_millis".to_owned(), limit.as_millis().to_string()));
+    }
+
+    fn at_most(&self, usual: Duration) -> Duration {
+        let limit = self.setting("patience_millis").and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
+        // No limit at all is not meant by a patience of nothing.
+        limit.map_or(usual, |limit| usual.min(limit.max(Duration::from_millis(100))))
+    }
+
     /// A setting, if it is set.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -114,7 +125,8 @@ impl Bucket {
                         builder = builder.with_config(key, value);
                     }
                 }
-                let builder = builder.$named(&self.name).with_client_options(options).with_retry(retry());
+                let builder =
+                    builder.$named(&self.name).with_client_options(options).with_retry(retry(self.at_most(RETRY_FOR)));
                 Arc::new(builder.with_http_connector(Metered { meter: Arc::clone(meter) }).build()?)
             }};
         }
@@ -137,7 +149,9 @@ impl Bucket {
     }
 
     pub(super) fn options(&self) -> StoreResult<ClientOptions> {
-        let options = ClientOptions::new().with_timeout(TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
+        let options = ClientOptions::new()
+            .with_timeout(self.at_most(TIMEOUT))
+            .with_connect_timeout(self.at_most(CONNECT_TIMEOUT));
         let Some(bundle) = self.setting("ca_bundle") else { return Ok(options) };
         let refused = |why: &str| {
             StoreError::new(ErrorKind::Unfit, format!("no CA certificates can be had from {bundle}: {why}"))
@@ -165,8 +179,8 @@ impl Bucket {
     }
 }
 
-fn retry() -> RetryConfig {
+fn retry(retry_timeout: Duration) -> RetryConfig {
     let backoff =
         BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 };
-    RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_FOR }
+    RetryConfig { backoff, max_retries: RETRIES, retry_timeout }
 }
