@@ -159,6 +159,7 @@ async fn look_at_bucket(place: &Place, at: &Bucket, shown: &str) -> Vec<Finding>
     if may_all {
         findings.extend(tried(&*place.store, place).await);
     }
+    findings.extend(bucket::facts(at).await);
     findings.push(bucket::hints(place));
     findings.push(machine::open_files());
     findings.extend(content::findings(None, place).await);
@@ -195,7 +196,8 @@ async fn tried_with_threads(
 /// The store, tried out, and then its clock.
 async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
     let found = probe::probe(store, &*place.clock).await;
-    let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(|finding| finding.outcome.is_ok());
+    let is_good = |finding: &probe::Finding| finding.outcome.is_ok() && finding.warning.is_none();
+    let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(is_good);
     let mut findings = Vec::new();
     if !good.is_empty() {
         let names: Vec<String> = good.iter().map(|finding| finding.property.to_string()).collect();
@@ -203,6 +205,7 @@ async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
     }
     for finding in bad {
         let what = finding.property.to_string();
+        findings.extend(finding.warning.map(|why| Finding::warn(&what, why)));
         findings.extend(finding.outcome.err().map(|why| Finding::fail(what, why)));
     }
     findings.extend(machine::clock(store, &*place.clock));

@@ -10,7 +10,7 @@ use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
 use crate::bus::emit::{Draft, Emitter, Novelty, Receipt};
-use crate::config::World;
+use crate::config::{Location, World};
 use crate::event::EventTime;
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
@@ -127,7 +127,10 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
     args.take_type_from_ndjson()?;
     let patience = times::parse_duration(&args.timeout)?;
     let durability = if args.durability == "none" { Durability::None } else { Durability::Full };
-    let address = session.address()?;
+    let mut address = session.address()?;
+    if let Location::Bucket(bucket, _) = &mut address.location {
+        bucket.hurry(patience);
+    }
     block_on(Needs::of(&address), async {
         let opened = session.open_at(address, Execution::Inline, durability).await?;
         let mut emitter = Emitter::new(opened.place().clone(), patience);

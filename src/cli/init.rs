@@ -7,7 +7,7 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
-use super::{style, times};
+use super::{output, style, times};
 use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing, keys};
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
@@ -132,6 +132,11 @@ async fn probed(place: &Place, shown: &str) -> Result<Vec<String>, Failure> {
     {
         return Err(Failure::failed(format!("{shown} cannot carry a bus: {property}: {why}"))
             .help(format!("use a store with conditional writes; evbus doctor --bus {shown} tries again")));
+    }
+    for finding in &found {
+        if let Some(why) = &finding.warning {
+            output::warn(&format!("{}: {why}", finding.property));
+        }
     }
     Ok(found.iter().map(|finding| finding.property.to_string()).collect())
 }

@@ -36,6 +36,7 @@ mod watch;
 mod watchers;
 
 use failure::Failure;
+use reporter::{EVBUS_LOG, LogFormat, begin};
 use session::{BusArgs, Session};
 
 /// The hidden argument with which a worker starts the process that outlives it: see [`crate::handler`].
@@ -131,6 +132,10 @@ fn parse() -> Result<Cli, Failure> {
 }
 
 fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
+    // Those two log in a format that their flags choose, and begin it themselves.
+    if !matches!(verb, Verb::Watch(_) | Verb::Drain(_)) && session.world.var(EVBUS_LOG).is_some() {
+        begin(LogFormat::Human, session.world.var(EVBUS_LOG).and_then(|selected| selected.to_str()))?;
+    }
     match verb {
         Verb::Init(args) => init::run(args, session),
         Verb::Emit(args) => emit::run(*args, session),

@@ -149,6 +149,10 @@ impl Address {
             };
             return Ok(Self::Bucket(bucket::parse(kind, rest, world)?, text.to_string_lossy().into_owned()));
         }
+        if let Some(scheme) = ["s3:/", "gs:/", "az:/"].into_iter().find(|scheme| bytes.starts_with(scheme.as_bytes())) {
+            // Whatever follows may be a secret.
+            return Err((format!("a bucket's URL begins with {scheme}/"), None));
+        }
         if bytes.contains(&b'/') || [".", "..", "~"].iter().any(|word| text == *word) {
             return Ok(Self::Dir(world.expand(Path::new(text), base)));
         }
@@ -205,6 +209,11 @@ fn default_address(world: &World) -> Result<Address, ConfigError> {
 }
 
 fn unknown_name(config: &Config, name: &str) -> Problem {
+    if name.contains('@') {
+        // What stands before it may be a secret.
+        let help = "a bucket is s3://bucket/prefix; credentials come from the environment";
+        return ("no bus has this name, which has an '@' in it".to_owned(), Some(help.to_owned()));
+    }
     let known = || config.buses.keys().map(String::as_str);
     let hint = match (nearest(name, known()), &config.path) {
         (Some(near), _) => format!(" (did you mean '{}'?)", near.escape_debug()),

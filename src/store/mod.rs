@@ -291,6 +291,12 @@ pub trait Store {
         Box::pin(async { Ok(0) })
     }
 
+    /// Whether the latest listing was begun before the key that it was to begin after, so that it cost what is stored
+    /// there, and not only what it showed.
+    fn began_early(&self) -> bool {
+        false
+    }
+
     /// The store's own time of this process's newest write, in microseconds since the Unix epoch, where it tells.
     fn last_write_micros(&self) -> Option<i64> {
         None

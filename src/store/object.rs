@@ -25,10 +25,16 @@ use crate::clock::Fut;
 use crate::event::EventName;
 
 mod connect;
+mod credentials;
+mod facts;
 mod failure;
 mod meter;
 
+use connect::Connected;
 pub use connect::{Bucket, Kind};
+use credentials::AwsCredentials;
+pub use credentials::{Failure as CredentialsFailure, Identity};
+pub use facts::{Fact, Facts};
 use failure::Shown;
 use meter::Meter;
 
@@ -59,6 +65,10 @@ pub struct BucketStore {
     /// What [`Store::untold_requests`] has told of.
     told: Cell<Requests>,
     shown: Shown,
+    /// Where they may be others later.
+    credentials: Option<Arc<AwsCredentials>>,
+    /// What [`Store::began_early`] tells.
+    early: Cell<bool>,
 }
 
 impl BucketStore {
@@ -68,15 +78,48 @@ impl BucketStore {
     /// Settings that cannot be understood.
     pub fn connect(bucket: &Bucket) -> StoreResult<Self> {
         let meter = Arc::new(Meter::default());
-        let inner = bucket.connect(&meter)?;
+        let Connected { inner, credentials } = bucket.connect(&meter)?;
         let prefix = bucket.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Ok(Self { inner, prefix, kind: bucket.kind, meter, told: Cell::default(), shown: Shown::of(bucket) })
+        let shown = Shown::of(bucket, Arc::clone(&meter));
+        Ok(Self {
+            inner,
+            prefix,
+            kind: bucket.kind,
+            meter,
+            told: Cell::default(),
+            shown,
+            credentials,
+            early: Cell::default(),
+        })
+    }
+
+    /// Where requests go, as the crate has it.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> String {
+        let all = format!("{:?}", self.inner);
+        let fields = ["bucket: ", "bucket_name: ", "bucket_endpoint: ", "container: ", "base_url: "];
+        let of = |field: &str| all.find(field).and_then(|at| all[at..].split(',').next());
+        let service = all.find("service: Url").and_then(|at| all[at..].split('}').next());
+        let found: Vec<&str> = fields.into_iter().filter_map(of).chain(service).collect();
+        format!("{} {}", found.join(" "), self.prefix)
     }
 
     fn path(&self, key: &str) -> StoreResult<Path> {
         Path::parse(format!("{}{key}", self.prefix))
             .map_err(|error| StoreError::new(ErrorKind::Other, format!("'{key}' cannot be a key in a bucket: {error}")))
+    }
+
+    /// Asks, and once more if the credentials were refused and there are others by now: keys are rotated while a worker
+    /// runs. What is refused so was not done.
+    async fn asked<T>(&self, ask: impl AsyncFn() -> object_store::Result<T>) -> object_store::Result<T> {
+        let used = self.credentials.as_ref().and_then(|credentials| credentials.current());
+        match (ask().await, &self.credentials) {
+            (Err(error), Some(credentials)) if self.shown.refuses_credentials(&error) => {
+                if credentials.renewed(used).await { ask().await } else { Err(error) }
+            }
+            (answer, _) => answer,
+        }
     }
 
     fn failed(&self, doing: &str, key: &str, error: &Error) -> StoreError {
@@ -102,8 +145,9 @@ impl BucketStore {
 
     async fn put(&self, key: &str, bytes: &[u8], mode: PutMode) -> StoreResult<Result<Option<Version>, ()>> {
         let path = self.path(key)?;
-        let options = PutOptions { mode, ..PutOptions::default() };
-        match self.inner.put_opts(&path, PutPayload::from(bytes.to_vec()), options).await {
+        let options = || PutOptions { mode: mode.clone(), ..PutOptions::default() };
+        let payload = PutPayload::from(bytes.to_vec());
+        match self.asked(async || self.inner.put_opts(&path, payload.clone(), options()).await).await {
             Ok(put) => Ok(Ok(self.version(put.e_tag, put.version))),
             Err(error) => match self.shown.refusal(&error) {
                 true => Ok(Err(())),
@@ -114,7 +158,8 @@ impl BucketStore {
 
     async fn read(&self, key: &str, limit: usize) -> StoreResult<Option<Object>> {
         let failed = |error: &Error| self.failed("read", key, error);
-        let found = match self.inner.get(&self.path(key)?).await {
+        let path = self.path(key)?;
+        let found = match self.asked(async || self.inner.get(&path).await).await {
             Ok(found) => found,
             Err(error) if self.shown.missing(&error) => return Ok(None),
             Err(error) => return Err(failed(&error)),
@@ -131,22 +176,33 @@ impl BucketStore {
 
     /// Lists a prefix; with `behind`, also all that lies behind it.
     async fn list(&self, list: List, behind: Option<Behind>) -> StoreResult<Glance> {
-        let failed = |error: &Error| self.failed("list", &list.prefix, error);
-        let mut glance = Glance::default();
         let after = list.after.as_str();
         if after > list.prefix.as_str() && !after.starts_with(&list.prefix) {
-            return Ok(glance);
+            return Ok(Glance::default());
         }
         let below = self.path(if behind.is_some() { "" } else { &list.prefix })?;
-        let mut found = match self.offset(&list) {
-            Some(offset) => self.inner.list_with_offset(Some(&below), &offset),
+        let listed = self.asked(async || self.listed(&list, behind.as_ref(), &below).await).await;
+        listed.map_err(|error| self.failed("list", &list.prefix, &error))
+    }
+
+    async fn listed(&self, list: &List, behind: Option<&Behind>, below: &Path) -> object_store::Result<Glance> {
+        let after = list.after.as_str();
+        let mut glance = Glance::default();
+        let offset = self.offset(list);
+        let begins = offset.as_ref().and_then(|offset| offset.as_ref().strip_prefix(&self.prefix)).unwrap_or_default();
+        self.early.set(false);
+        let mut found = match &offset {
+            Some(offset) => self.inner.list_with_offset(Some(below), offset),
             // What lies before the prefix is passed over: without it there is nowhere to begin but there.
-            None => self.inner.list(Some(&below)),
+            None => self.inner.list(Some(below)),
         };
         let (mut registers, mut passed) = (Vec::new(), 0);
         while let Some(object) = found.next().await {
-            let object = object.map_err(|error| failed(&error))?;
+            let object = object?;
             let Some(key) = object.location.as_ref().strip_prefix(&self.prefix) else { continue };
+            if key < begins {
+                self.early.set(true);
+            }
             if key.starts_with(&list.prefix) {
                 if key <= after || !(list.keep)(key) {
                     continue;
@@ -161,10 +217,10 @@ impl BucketStore {
                 if passed > GLANCE_KEYS {
                     return Ok(glance);
                 }
-                let taken = behind.as_ref().map_or(Showing::No, |behind| behind(key));
-                if taken != Showing::No
-                    && let Some(version) = self.version(object.e_tag, object.version)
-                {
+                let taken = behind.map_or(Showing::No, |behind| behind(key));
+                if taken != Showing::No {
+                    // Where a listing tells no version, as Google's, it does not show whether anything has changed.
+                    let Some(version) = self.version(object.e_tag, object.version) else { return Ok(glance) };
                     registers.push((key.to_owned(), version));
                 }
                 if taken == Showing::Last {
@@ -278,7 +334,8 @@ impl Store for BucketStore {
 
     fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
         Box::pin(async move {
-            match self.inner.delete(&self.path(key)?).await {
+            let path = self.path(key)?;
+            match self.asked(async || self.inner.delete(&path).await).await {
                 Ok(()) => Ok(()),
                 Err(error) if self.shown.missing(&error) => Ok(()),
                 Err(error) => Err(self.failed("delete", key, &error)),
@@ -317,16 +374,22 @@ impl Store for BucketStore {
     fn delete_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
         Box::pin(async move {
             let paths: Vec<Path> = keys.iter().map(|key| self.path(key)).collect::<StoreResult<_>>()?;
-            let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
-            let mut deleted = self.inner.delete_stream(paths);
-            while let Some(answer) = deleted.next().await {
-                match answer {
-                    Err(error) if !self.shown.missing(&error) => return Err(self.failed("delete", "events", &error)),
-                    _ => {}
+            let deleted = self.asked(async || {
+                let paths = stream::iter(paths.clone().into_iter().map(Ok)).boxed();
+                let mut deleted = self.inner.delete_stream(paths);
+                while let Some(answer) = deleted.next().await {
+                    if let Some(error) = answer.err().filter(|error| !self.shown.missing(error)) {
+                        return Err(error);
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            });
+            deleted.await.map_err(|error| self.failed("delete", "events", &error))
         })
+    }
+
+    fn began_early(&self) -> bool {
+        self.early.get()
     }
 
     fn last_write_micros(&self) -> Option<i64> {

@@ -56,6 +56,8 @@ pub struct Finding {
     pub property: Property,
     /// What was wrong.
     pub outcome: Result<(), String>,
+    /// What is right, and costs more than it should.
+    pub warning: Option<String>,
 }
 
 /// Tries every property on a store and cleans up.
@@ -67,7 +69,10 @@ pub async fn probe(store: &dyn Store, clock: &dyn Clock) -> Vec<Finding> {
             Ok(outcome) => outcome,
             Err(error) => Err(error.to_string()),
         };
-        findings.push(Finding { property, outcome });
+        let warning = (property == Property::StartAfter && outcome.is_ok() && store.began_early()).then(|| {
+            "the server ignores it: each poll lists all that is stored, and its cost grows with that".to_owned()
+        });
+        findings.push(Finding { property, outcome, warning });
     }
     if let (Err(error), Some(last)) = (trial.clean_up().await, findings.last_mut().filter(|last| last.outcome.is_ok()))
     {

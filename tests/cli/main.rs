@@ -8,6 +8,8 @@
     reason = "a test ends by panicking"
 )]
 
+#[path = "../support/mini.rs"]
+mod mini;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/s3.rs"]
@@ -19,6 +21,7 @@ mod bad_input;
 mod bucket;
 mod bulk;
 mod crash;
+mod credentials;
 mod emit;
 mod faults;
 mod hosts;
@@ -27,4 +30,5 @@ mod sight;
 mod support;
 mod survive;
 mod typed;
+mod words;
 mod work;

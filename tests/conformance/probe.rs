@@ -1,15 +1,28 @@
 //! What the probe says of real servers: a bus is made only where the protocol holds.
 
 use evbus::clock::SystemClock;
-use evbus::store::object::BucketStore;
-use evbus::store::probe::{Property, probe};
+use evbus::store::object::{Bucket, BucketStore, Kind};
+use evbus::store::probe::{Finding, Property, probe};
 
-use crate::{block_on, s3};
+use crate::mini::{Mini, Mode, Options};
+use crate::{azurite, block_on, google, of_settings, s3, without_etags};
+
+fn probed(bucket: &Bucket) -> Vec<Finding> {
+    block_on(probe(&BucketStore::connect(bucket).unwrap(), &SystemClock))
+}
 
 fn flaws(server: &s3::Server) -> Vec<(Property, String)> {
-    let store = BucketStore::connect(&server.bucket("probed")).unwrap();
-    let findings = block_on(probe(&store, &SystemClock));
-    findings.into_iter().filter_map(|finding| finding.outcome.err().map(|why| (finding.property, why))).collect()
+    flaws_of(&server.bucket("probed"))
+}
+
+fn flaws_of(bucket: &Bucket) -> Vec<(Property, String)> {
+    let findings = probed(bucket).into_iter();
+    findings.filter_map(|finding| finding.outcome.err().map(|why| (finding.property, why))).collect()
+}
+
+fn warned_of(bucket: &Bucket) -> Vec<Property> {
+    let findings = probed(bucket).into_iter();
+    findings.filter(|finding| finding.warning.is_some()).map(|finding| finding.property).collect()
 }
 
 #[test]
@@ -27,4 +40,26 @@ fn a_server_that_ignores_conditions_is_found_out() {
     let flaws = flaws(s3::rclone());
     assert!(flaws.iter().any(|(property, why)| *property == Property::Create && why.contains("both won")), "{flaws:?}");
     assert!(flaws.iter().any(|(property, _)| *property == Property::Swap), "{flaws:?}");
+}
+
+#[test]
+fn servers_that_list_without_versions_are_good_enough() {
+    for bucket in [google("probed"), without_etags("probed"), azurite::azurite().bucket("probed")] {
+        assert_eq!(flaws_of(&bucket), [], "{bucket:?}");
+    }
+}
+
+/// A regression: the store drops the keys before the one that it was told, and nobody saw that the server does not.
+#[test]
+fn a_server_that_lists_from_the_beginning_is_found_out() {
+    let mini = Mini::start(Options::default());
+    let keys = s3::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));
+    let bucket = of_settings(Kind::S3, "p", keys.into_iter().chain([("aws_endpoint_url_s3", mini.endpoint())]));
+    assert_eq!(warned_of(&bucket), []);
+    mini.behave(&[Mode::IgnoreStartAfter]);
+    assert_eq!(warned_of(&bucket), [Property::StartAfter]);
+    for good in [s3::seaweedfs().bucket("start"), s3::ministack().bucket("start"), google("start")] {
+        assert_eq!(warned_of(&good), [], "{good:?}");
+    }
+    assert_eq!(warned_of(&azurite::azurite().bucket("start")), [Property::StartAfter]);
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use evbus::store::object::{Bucket, Kind};
+use evbus::store::object::{Bucket, Identity, Kind};
 
 /// The container that it has.
 pub const CONTAINER: &str = "evbus";
@@ -38,7 +38,13 @@ impl Azurite {
     /// A place in its container that nobody else uses.
     pub fn bucket(&self, prefix: &str) -> Bucket {
         let settings = self.variables().map(|(name, value)| (name.to_ascii_lowercase(), value)).into();
-        Bucket { kind: Kind::Azure, name: CONTAINER.to_owned(), prefix: prefix.to_owned(), settings }
+        Bucket {
+            kind: Kind::Azure,
+            name: CONTAINER.to_owned(),
+            prefix: prefix.to_owned(),
+            settings,
+            identity: Identity::default(),
+        }
     }
 
     /// The same as a URL, for who has the variables as well.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use evbus::store::object::{Bucket, Kind};
+use evbus::store::object::{Bucket, Identity, Kind};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "evbus";
@@ -38,7 +38,13 @@ impl Server {
     pub fn bucket_at(endpoint: &str, prefix: &str) -> Bucket {
         let settings = CREDENTIALS.into_iter().chain([("AWS_ENDPOINT_URL_S3", endpoint)]);
         let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        Bucket { kind: Kind::S3, name: BUCKET.to_owned(), prefix: prefix.to_owned(), settings }
+        Bucket {
+            kind: Kind::S3,
+            name: BUCKET.to_owned(),
+            prefix: prefix.to_owned(),
+            settings,
+            identity: Identity::default(),
+        }
     }
 }
 

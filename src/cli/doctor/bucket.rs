@@ -4,43 +4,105 @@ use super::Finding;
 use crate::bus::Place;
 use crate::cli::times;
 use crate::store::object::{Bucket, Kind};
-use crate::store::{ErrorKind, List, StoreResult};
+use crate::store::{ErrorKind, List, Store, StoreResult, Swap, Version};
 
-/// Whether these credentials may do all that evbus does, and what to allow where they may not.
-pub(super) async fn permissions(place: &Place, bucket: &Bucket) -> Vec<Finding> {
-    let key = format!("state/probe-{:016x}", place.clock.random());
-    let store = &*place.store;
-    let tried = [
-        ("write", denied(store.put_new(&key, b"{}").await)),
-        ("read", denied(store.get(&key).await)),
-        ("list", denied(store.list_after(List::all("state/").limit(1)).await)),
-        ("delete", denied(store.delete(&key).await)),
-    ];
-    let missing: Vec<&str> = tried.iter().filter(|(_, denied)| *denied).map(|(what, _)| *what).collect();
-    if missing.is_empty() {
-        return vec![Finding::ok("permissions", "write, read, list, delete")];
-    }
-    let finding = |what| Finding::fail("permissions", format!("may not {what}")).cure(cure(what, bucket));
-    missing.into_iter().map(finding).collect()
+mod facts;
+
+pub(super) use facts::facts;
+
+/// Where in a bus something is written.
+const FOLDERS: [&str; 5] = ["events/", "groups/", "state/", "dedup/", "timed/"];
+
+/// What somebody may be allowed or not, in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    Write,
+    Read,
+    List,
+    Delete,
 }
 
-/// Any other failure is told by what comes after this.
+impl Right {
+    const ALL: [Self; 4] = [Self::Write, Self::Read, Self::List, Self::Delete];
+
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Whether it is denied; any other failure is told by what comes after this. Nothing is written: what is not there
+    /// is deleted, and replaced.
+    async fn is_denied(self, store: &dyn Store, key: &str) -> bool {
+        match self {
+            Self::Write => {
+                let answer = store.cas(key, Some(&Version("1".to_owned())), b"{}").await;
+                if matches!(answer, Ok(Swap::Swapped(_))) {
+                    // A server that minds no conditions; the probe will say so.
+                    let _ = store.delete(key).await;
+                }
+                denied(answer)
+            }
+            Self::Read => denied(store.get(key).await),
+            Self::List => denied(store.list_after(List::all(key.trim_end_matches(|c| c != '/')).limit(1)).await),
+            Self::Delete => denied(store.delete(key).await),
+        }
+    }
+}
+
 fn denied<T>(answer: StoreResult<T>) -> bool {
     answer.is_err_and(|error| error.kind() == ErrorKind::Denied)
 }
 
-/// The provider's own word for a permission.
-fn cure(what: &str, bucket: &Bucket) -> String {
-    let (name, prefix) = (&bucket.name, bucket.prefix.trim_matches('/'));
-    let below = if prefix.is_empty() { "*".to_owned() } else { format!("{prefix}/*") };
-    match (bucket.kind, what) {
-        (Kind::S3, "list") => format!("allow s3:ListBucket on arn:aws:s3:::{name}"),
-        (Kind::S3, "write") => format!("allow s3:PutObject on arn:aws:s3:::{name}/{below}"),
-        (Kind::S3, "read") => format!("allow s3:GetObject on arn:aws:s3:::{name}/{below}"),
-        (Kind::S3, _) => format!("allow s3:DeleteObject on arn:aws:s3:::{name}/{below}"),
-        (Kind::Gcs, _) => format!("grant roles/storage.objectUser on gs://{name}"),
-        (Kind::Azure, _) => format!("grant 'Storage Blob Data Contributor' on container {name}"),
+/// Whether these credentials may do all that evbus does, everywhere in the bus, and what to allow where they may not.
+pub(super) async fn permissions(place: &Place, bucket: &Bucket) -> Vec<Finding> {
+    let mut missing = Vec::new();
+    for right in Right::ALL {
+        let mut folders = Vec::new();
+        for folder in FOLDERS {
+            let key = format!("{folder}probe-{:016x}", place.clock.random());
+            if right.is_denied(&*place.store, &key).await {
+                folders.push(folder);
+            }
+        }
+        missing.push((right, folders));
     }
+    // Who may not list is not told of an object that it is not there.
+    let unlisted = missing.iter().any(|(right, folders)| *right == Right::List && !folders.is_empty());
+    if unlisted && !denied(place.store.get(crate::bus::keys::BUS).await) {
+        missing.retain(|(right, _)| *right != Right::Read);
+    }
+    missing.retain(|(_, folders)| !folders.is_empty());
+    if missing.is_empty() {
+        return vec![Finding::ok("permissions", "write, read, list, delete")];
+    }
+    missing.into_iter().map(|(right, folders)| finding(right, &folders, bucket)).collect()
+}
+
+fn finding(right: Right, folders: &[&str], bucket: &Bucket) -> Finding {
+    let verb = right.verb();
+    let everywhere = folders.len() == FOLDERS.len();
+    let what = if everywhere { format!("may not {verb}") } else { format!("may not {verb} {}", folders.join(", ")) };
+    Finding::fail("permissions", what).cure(cure(right, if everywhere { &[""] } else { folders }, bucket))
+}
+
+/// The provider's own word for a permission.
+fn cure(right: Right, folders: &[&str], bucket: &Bucket) -> String {
+    let (name, prefix) = (&bucket.name, bucket.prefix.trim_matches('/'));
+    let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let action = match (bucket.kind, right) {
+        (Kind::S3, Right::List) => return format!("allow s3:ListBucket on arn:aws:s3:::{name}"),
+        (Kind::S3, Right::Write) => "s3:PutObject",
+        (Kind::S3, Right::Read) => "s3:GetObject",
+        (Kind::S3, Right::Delete) => "s3:DeleteObject",
+        (Kind::Gcs, _) => return format!("grant roles/storage.objectUser on gs://{name}"),
+        (Kind::Azure, _) => return format!("grant 'Storage Blob Data Contributor' on container {name}"),
+    };
+    let places: Vec<String> = folders.iter().map(|folder| format!("arn:aws:s3:::{name}/{prefix}{folder}*")).collect();
+    format!("allow {action} on {}", places.join(", "))
 }
 
 /// No fault of a bucket: it is made to be polled.
@@ -53,6 +115,7 @@ pub(super) fn hints(place: &Place) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::object::Identity;
 
     #[test]
     fn a_cure_names_the_permission_and_the_place() {
@@ -61,11 +124,15 @@ mod tests {
             name: "acme".to_owned(),
             prefix: prefix.to_owned(),
             settings: Vec::new(),
+            identity: Identity::default(),
         };
-        let s3 = |what, prefix| cure(what, &bucket(Kind::S3, prefix));
-        assert_eq!(s3("delete", "prod/bus"), "allow s3:DeleteObject on arn:aws:s3:::acme/prod/bus/*");
-        assert_eq!(s3("write", ""), "allow s3:PutObject on arn:aws:s3:::acme/*");
-        assert_eq!(s3("list", "prod"), "allow s3:ListBucket on arn:aws:s3:::acme");
-        assert_eq!(cure("read", &bucket(Kind::Gcs, "")), "grant roles/storage.objectUser on gs://acme");
+        let s3 = |right, prefix| cure(right, &[""], &bucket(Kind::S3, prefix));
+        assert_eq!(s3(Right::Delete, "prod/bus"), "allow s3:DeleteObject on arn:aws:s3:::acme/prod/bus/*");
+        assert_eq!(s3(Right::Write, ""), "allow s3:PutObject on arn:aws:s3:::acme/*");
+        assert_eq!(s3(Right::List, "prod"), "allow s3:ListBucket on arn:aws:s3:::acme");
+        assert_eq!(cure(Right::Read, &[""], &bucket(Kind::Gcs, "")), "grant roles/storage.objectUser on gs://acme");
+        let some = finding(Right::Write, &["events/", "timed/"], &bucket(Kind::S3, "prod")).text();
+        assert!(some.starts_with("FAIL permissions  may not write events/, timed/\n"), "{some}");
+        assert!(some.contains("arn:aws:s3:::acme/prod/events/*, arn:aws:s3:::acme/prod/timed/*"), "{some}");
     }
 }

@@ -127,3 +127,12 @@ fn a_bucket_is_shown_as_it_was_written() {
     assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), ("acme-events", "prod"));
     assert_eq!(url, "s3://acme-events/prod?region=r", "as handlers are to be given it");
 }
+
+#[test]
+fn what_may_hold_a_secret_is_not_shown() {
+    for text in ["s3:/AKIA:hush@acme/x", "gs:/hush", "AKIA:hush@acme", "S3://AKIA:hush@acme/x", "https://u:hush@h/b"] {
+        let error = resolve(&nowhere(), &parse(FULL).unwrap(), Some(text)).unwrap_err();
+        let all = format!("{error} {}", error.help().unwrap_or_default());
+        assert!(!all.contains("hush"), "{text}: {all}");
+    }
+}

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::ClientOptions;
+use object_store::client::{Certificate, ClientOptions};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{BackoffConfig, RetryConfig};
 
+use super::credentials::{AwsCredentials, Identity};
+use super::failure;
 use super::meter::{Meter, Metered};
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::store::{ErrorKind, StoreError, StoreResult, system_words};
 
 /// How long one request may take: with its repeats well below a lease, which the library's own minutes are not.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -50,8 +52,18 @@ pub struct Bucket {
     pub name: String,
     /// Where in the bucket the bus is; empty: all of it.
     pub prefix: String,
-    /// Endpoint, region, credentials: under the names of the provider's environment variables, in lower case.
+    /// Endpoint, region, credentials: under the names of the provider's environment variables, in lower case; and
+    /// `ca_bundle`, a file.
     pub settings: Vec<(String, String)>,
+    /// Who asks S3, where the settings have no access key.
+    pub identity: Identity,
+}
+
+/// A way to a bucket.
+pub(super) struct Connected {
+    pub(super) inner: Arc<dyn object_store::ObjectStore>,
+    /// Where they may be others later.
+    pub(super) credentials: Option<Arc<AwsCredentials>>,
 }
 
 /// Secrets never reach a log.
@@ -63,44 +75,99 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
+    /// From now on no request takes longer than this, and none is repeated after it; where that is less than usual.
+    pub fn hurry(&mut self, limit: Duration) {
+        self.settings.push(("patience_millis".to_owned(), limit.as_millis().to_string()));
+    }
+
+    fn at_most(&self, usual: Duration) -> Duration {
+        let limit = self.setting("patience_millis").and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
+        // No limit at all is not meant by a patience of nothing.
+        limit.map_or(usual, |limit| usual.min(limit.max(Duration::from_millis(100))))
+    }
+
     /// A setting, if it is set.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn connect(&self, meter: &Arc<Meter>) -> StoreResult<Arc<dyn object_store::ObjectStore>> {
+    pub(super) fn connect(&self, meter: &Arc<Meter>) -> StoreResult<Connected> {
         // The first to come chooses for the process; whoever comes later finds it done.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let refused = |error: object_store::Error| {
-            let text = super::failure::one_line(&error);
-            if text.contains("Missing AccessKeyId") || text.contains("Missing SecretAccessKey") {
-                return super::failure::no_credentials(&self.name);
-            }
-            StoreError::new(ErrorKind::Unfit, format!("{}://{}: {text}", self.kind.scheme(), self.name))
+        let credentials = self.credentials()?;
+        let built = |options: ClientOptions| self.built(options, credentials.clone(), meter);
+        let options = self.options()?.with_allow_http(self.plain_http());
+        let without_certificates = || options.clone().with_no_system_certificates(true);
+        let inner = match self.kind {
+            Kind::S3 if self.plain_http() => built(without_certificates()),
+            // Who gives the tokens may still be asked over TLS.
+            _ if self.plain_http() => match built(options.clone()) {
+                Err(error) if failure::lacks_certificates(&error) => built(without_certificates()),
+                built => built,
+            },
+            _ => built(options),
         };
-        // Three builders of one shape, without a trait that says so.
+        Ok(Connected { inner: inner.map_err(|error| failure::not_built(self, &error))?, credentials })
+    }
+
+    fn built(
+        &self,
+        options: ClientOptions,
+        credentials: Option<Arc<AwsCredentials>>,
+        meter: &Arc<Meter>,
+    ) -> object_store::Result<Arc<dyn object_store::ObjectStore>> {
+        // Three builders of one shape, without a trait that says so. The bucket comes last: no setting is another.
         macro_rules! built {
-            ($builder:expr, $key:ty) => {{
+            ($builder:expr, $key:ty, $named:ident) => {{
                 let mut builder = $builder;
                 for (name, value) in &self.settings {
                     if let Ok(key) = name.parse::<$key>() {
                         builder = builder.with_config(key, value);
                     }
                 }
-                let builder = builder.with_client_options(options(self.plain_http())).with_retry(retry());
-                let connector = Metered { meter: Arc::clone(meter) };
-                Ok(Arc::new(builder.with_http_connector(connector).build().map_err(refused)?))
+                let builder =
+                    builder.$named(&self.name).with_client_options(options).with_retry(retry(self.at_most(RETRY_FOR)));
+                Arc::new(builder.with_http_connector(Metered { meter: Arc::clone(meter) }).build()?)
             }};
         }
-        match self.kind {
-            Kind::S3 => built!(AmazonS3Builder::new().with_bucket_name(&self.name), AmazonS3ConfigKey),
-            Kind::Gcs => built!(GoogleCloudStorageBuilder::new().with_bucket_name(&self.name), GoogleConfigKey),
-            Kind::Azure => built!(MicrosoftAzureBuilder::new().with_container_name(&self.name), AzureConfigKey),
+        Ok(match (self.kind, credentials) {
+            (Kind::S3, Some(credentials)) => {
+                built!(AmazonS3Builder::new().with_credentials(credentials), AmazonS3ConfigKey, with_bucket_name)
+            }
+            (Kind::S3, None) => built!(AmazonS3Builder::new(), AmazonS3ConfigKey, with_bucket_name),
+            (Kind::Gcs, _) => built!(GoogleCloudStorageBuilder::new(), GoogleConfigKey, with_bucket_name),
+            (Kind::Azure, _) => built!(MicrosoftAzureBuilder::new(), AzureConfigKey, with_container_name),
+        })
+    }
+
+    /// Those that are looked for when they are needed; none where the settings have them.
+    pub(super) fn credentials(&self) -> StoreResult<Option<Arc<AwsCredentials>>> {
+        if self.kind != Kind::S3 || self.setting("aws_access_key_id").is_some() {
+            return Ok(None);
         }
+        Ok(Some(Arc::new(AwsCredentials::new(self.identity.clone(), self.options()?))))
+    }
+
+    pub(super) fn options(&self) -> StoreResult<ClientOptions> {
+        let options = ClientOptions::new()
+            .with_timeout(self.at_most(TIMEOUT))
+            .with_connect_timeout(self.at_most(CONNECT_TIMEOUT));
+        let Some(bundle) = self.setting("ca_bundle") else { return Ok(options) };
+        let refused = |why: &str| {
+            StoreError::new(ErrorKind::Unfit, format!("no CA certificates can be had from {bundle}: {why}"))
+                .with_help("AWS_CA_BUNDLE, or a profile's ca_bundle, names a PEM file")
+        };
+        let text = std::fs::read(self.identity.path(bundle)).map_err(|error| refused(&system_words(&error)))?;
+        let certificates = Certificate::from_pem_bundle(&text).map_err(|_| refused("it is not PEM"))?;
+        if certificates.is_empty() {
+            return Err(refused("it has none"));
+        }
+        let options = options.with_no_system_certificates(true);
+        Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
     }
 
     /// Plain HTTP only where the endpoint says so.
-    fn plain_http(&self) -> bool {
+    pub(super) fn plain_http(&self) -> bool {
         self.endpoint().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
 
@@ -112,12 +179,8 @@ impl Bucket {
     }
 }
 
-fn options(plain_http: bool) -> ClientOptions {
-    ClientOptions::new().with_timeout(TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_allow_http(plain_http)
-}
-
-fn retry() -> RetryConfig {
+fn retry(retry_timeout: Duration) -> RetryConfig {
     let backoff =
         BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 };
-    RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_FOR }
+    RetryConfig { backoff, max_retries: RETRIES, retry_timeout }
 }

@@ -1,134 +1,229 @@
-//! What went wrong, in one line that says which of the usual things it is.
+//! What went wrong, in one line that says which of the usual things it is, and names the server that it is about: the
+//! bucket's, or one that was to give credentials.
 
-use std::error::Error as _;
+use std::sync::Arc;
 
 use object_store::Error;
+use object_store::client::HttpError;
 
-use super::Bucket;
+use super::credentials::{Failure, reason};
+use super::meter::Meter;
+use super::{Bucket, Kind};
 use crate::store::{ErrorKind, StoreError};
+
+mod cure;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use words::{between, clean, code, one_line, server_asked, status, text, understood};
 
 /// How a bucket is called in messages.
 pub(super) struct Shown {
+    kind: Kind,
     bucket: String,
     server: String,
+    meter: Arc<Meter>,
 }
 
 impl Shown {
-    pub(super) fn of(bucket: &Bucket) -> Self {
+    pub(super) fn of(bucket: &Bucket, meter: Arc<Meter>) -> Self {
         let server = bucket.endpoint().map_or_else(|| format!("the {} service", bucket.kind.scheme()), without_secrets);
-        Self { bucket: bucket.name.clone(), server }
+        Self { kind: bucket.kind, bucket: bucket.name.clone(), server, meter }
     }
 
     /// Whether a condition was refused: the key is there, or has another version, or nobody has won.
     pub(super) fn refusal(&self, error: &Error) -> bool {
         match error {
-            Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
-                !matches!(code(&text(error)), Some("NoSuchBucket"))
-            }
+            Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => !no_bucket(error),
             _ => false,
         }
     }
 
     /// Whether an object is not there; a missing bucket is something else.
     pub(super) fn missing(&self, error: &Error) -> bool {
-        matches!(error, Error::NotFound { .. }) && code(&text(error)) != Some("NoSuchBucket")
+        matches!(error, Error::NotFound { .. }) && !no_bucket(error)
+    }
+
+    /// Whether the credentials were refused, and others might not be.
+    pub(super) fn refuses_credentials(&self, error: &Error) -> bool {
+        let stale = ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"];
+        code(&text(error)).is_some_and(|code| stale.contains(&code))
     }
 
     /// The error as a user reads it. `doing` is a verb: read, write, list, delete.
     pub(super) fn failure(&self, doing: &str, key: &str, error: &Error) -> StoreError {
+        if let Some(failure) = Failure::within(error) {
+            return of_credentials(failure);
+        }
         let text = text(error);
-        let (bucket, server) = (&self.bucket, &self.server);
+        let usual = code(&text).and_then(|code| self.usual(code, &text));
+        if let Some(told) = usual.or_else(|| self.of_identity(&text)) {
+            return told;
+        }
+        let (server, kind) = (&self.server, self.kind);
+        let on = format!("cannot {doing} {key} in {} '{}'", kind.bucket_word(), self.bucket);
         let of = |kind, what: String| StoreError::new(kind, what);
-        if let Some((kind, what, help)) = code(&text).and_then(|code| self.usual(code)) {
-            return of(kind, what).with_help(help);
-        }
-        if text.contains("169.254.169.254") || text.contains("169.254.170.2") {
-            return no_credentials(bucket);
-        }
-        let on = format!("cannot {doing} {key} in bucket '{bucket}'");
         let passing = ["RequestTimeout", "SlowDown", "OperationAborted", "InternalError", "ServiceUnavailable"];
         if let Some(code) = code(&text).filter(|code| passing.contains(code)) {
             return of(ErrorKind::Unavailable, format!("{on}: {server} answers {code}"));
         }
+        let said = between(&text, "<Message>", "</Message>").map(clean).unwrap_or_default();
         match (error, status(&text)) {
             // The rest of a body that had broken off is asked for, and by then another version is there.
             (Error::Precondition { .. }, _) | (_, Some(409 | 412 | 416)) => {
                 of(ErrorKind::Unavailable, format!("{on}: it has just been changed"))
             }
             (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
-                of(ErrorKind::Denied, format!("{on}: no permission"))
-                    .with_help("evbus doctor tells which permissions are missing")
+                of(ErrorKind::Denied, format!("{on}: no permission{}", more(&said))).with_help(kind.denied_cure(&said))
             }
             (_, Some(501)) => of(ErrorKind::Unfit, format!("{on}: {server} does not support it")),
             (_, Some(507)) => of(ErrorKind::Full, format!("{on}: no room")),
             (_, Some(status @ (408 | 429 | 500..600))) => {
                 of(ErrorKind::Unavailable, format!("{on}: {server} answers {status}"))
             }
-            (_, Some(status)) => {
-                let why = between(&text, "<Message>", "</Message>").unwrap_or_default();
-                of(ErrorKind::Other, format!("{on}: {server} answers {status} {}", clean(why)))
-            }
-            (Error::Generic { .. }, None) => self.unreachable(&text),
+            (_, Some(status)) => of(ErrorKind::Other, format!("{on}: {server} answers {status}{}", more(&said))),
+            (Error::Generic { .. }, None) => self.without_status(error, &text),
             _ => of(ErrorKind::Other, format!("{on}: {}", one_line(error))),
         }
     }
 
     /// What the service's own word for it means, where there is an only cure.
-    fn usual(&self, code: &str) -> Option<(ErrorKind, String, &'static str)> {
-        let (bucket, server) = (&self.bucket, &self.server);
-        Some(match code {
-            "NoSuchBucket" => {
-                (ErrorKind::Unfit, format!("no bucket '{bucket}' at {server}"), "make it, or name another one")
+    fn usual(&self, code: &str, text: &str) -> Option<StoreError> {
+        let (bucket, server, kind) = (&self.bucket, &self.server, self.kind);
+        let denied = |what: String, help: &str| Some(StoreError::new(ErrorKind::Denied, what).with_help(help));
+        match code {
+            "NoSuchBucket" | "ContainerNotFound" => {
+                let what = format!("no {} '{bucket}' at {server}", kind.bucket_word());
+                Some(StoreError::new(ErrorKind::Unfit, what).with_help("make it, or name another one"))
             }
-            "InvalidAccessKeyId" => (
-                ErrorKind::Denied,
-                format!("{server} does not know this access key"),
-                "AWS_ACCESS_KEY_ID or AWS_PROFILE names another",
-            ),
-            "SignatureDoesNotMatch" => (
-                ErrorKind::Denied,
-                format!("{server} refuses the signature: the secret key is wrong"),
-                "AWS_SECRET_ACCESS_KEY or AWS_PROFILE names another",
-            ),
+            "InvalidAccessKeyId" => denied(format!("{server} does not know this access key"), kind.key_cure()),
+            "SignatureDoesNotMatch" | "AuthenticationFailed" => {
+                denied(format!("{server} refuses the signature: the secret key is wrong"), kind.secret_cure())
+            }
             "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-                (ErrorKind::Denied, format!("{server} says that the session token has expired"), "log in again")
+                denied(format!("{server} says that the session token has expired"), "log in again")
             }
-            "RequestTimeTooSkewed" => (
-                ErrorKind::Denied,
-                format!("{server} says that this machine's clock is wrong"),
-                "set the clock: timedatectl status",
-            ),
-            "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => (
-                ErrorKind::Unfit,
-                format!("bucket '{bucket}' is in another region"),
-                "name it: s3://bucket/prefix?region=REGION, or AWS_REGION",
-            ),
-            _ => return None,
+            "RequestTimeTooSkewed" => {
+                denied(format!("{server} says that this machine's clock is wrong"), "set the clock: timedatectl status")
+            }
+            "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
+                Some(self.elsewhere(text))
+            }
+            _ => None,
+        }
+    }
+
+    /// The bucket is in another region; which, the answer's header may say, or its text.
+    fn elsewhere(&self, text: &str) -> StoreError {
+        let region = self.meter.other_region().or_else(|| {
+            let said = between(text, "<Region>", "</Region>").or_else(|| between(text, "expecting '", "'"));
+            said.map(str::to_owned)
+        });
+        let bucket = &self.bucket;
+        let (which, region) = match region.filter(|region| region.len() < 40) {
+            Some(region) => (format!(": {}", clean(&region)), clean(&region)),
+            None => (String::new(), "REGION".to_owned()),
+        };
+        StoreError::new(ErrorKind::Unfit, format!("bucket '{bucket}' is in another region{which}"))
+            .with_help(format!("name it: s3://{bucket}/prefix?region={region}, or AWS_REGION={region}"))
+    }
+
+    /// What is about who asks, and not about the bucket: Google's and Azure's tokens.
+    fn of_identity(&self, text: &str) -> Option<StoreError> {
+        let machines = ["169.254.169.254", "169.254.170.2", "metadata.google.internal", "metadata/computeMetadata"];
+        if machines.iter().any(|machine| text.contains(machine)) {
+            return Some(no_credentials(self.kind, &self.bucket));
+        }
+        if text.contains("federated token file") {
+            let what = "cannot read the federated token file (AZURE_FEDERATED_TOKEN_FILE)";
+            return Some(StoreError::new(ErrorKind::Denied, what));
+        }
+        if !text.contains("token request") && !text.contains("token response") {
+            return None;
+        }
+        let server = server_asked(text).unwrap_or_else(|| "the service that gives tokens".to_owned());
+        Some(match status(text) {
+            Some(status @ (408 | 429 | 500..600)) => {
+                StoreError::new(ErrorKind::Unavailable, format!("{server} gives no token: it answers {status}"))
+            }
+            Some(status) => StoreError::new(ErrorKind::Denied, format!("{server} gives no token: it answers {status}"))
+                .with_help(self.kind.key_cure()),
+            None => StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {}", reason(text))),
         })
     }
 
-    fn unreachable(&self, text: &str) -> StoreError {
-        let lower = text.to_lowercase();
-        let usual = [
-            ("connection refused", "connection refused"),
-            ("dns error", "its name is not known"),
-            ("failed to lookup", "its name is not known"),
-            ("certificate", "its certificate is not trusted"),
-            ("network is unreachable", "no network"),
-            ("no route to host", "no route to it"),
-            ("connection reset", "it broke off the connection"),
-            ("incomplete", "it broke off the connection"),
-            ("timed out", "no answer in time"),
-        ];
-        let why = usual.into_iter().find(|(sign, _)| lower.contains(sign)).map_or("no answer", |(_, why)| why);
-        StoreError::new(ErrorKind::Unavailable, format!("cannot reach {}: {why}", self.server))
+    /// There was no answer, or one that says nothing to us.
+    fn without_status(&self, error: &Error, text: &str) -> StoreError {
+        let server = &self.server;
+        if text.contains("Received redirect without LOCATION") {
+            return match self.kind {
+                Kind::S3 => self.elsewhere(text),
+                _ => StoreError::new(ErrorKind::Unfit, format!("{server} sends us elsewhere, and not where")),
+            };
+        }
+        if let Some((why, help)) = understood(error, text) {
+            let what = format!("{server} answers what is not understood: {why}");
+            let told = StoreError::new(ErrorKind::Other, what);
+            return match help {
+                Some(help) => told.with_help(help),
+                None => told,
+            };
+        }
+        let why = reason(text);
+        let told = StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {why}"));
+        match why.contains("certificate") {
+            true => told.with_help(self.kind.certificate_cure()),
+            false => told,
+        }
     }
 }
 
+/// `: what it says`, unless that says nothing.
+fn more(said: &str) -> String {
+    let nothing = ["", "access denied", "accessdenied", "access denied.", "forbidden"];
+    if nothing.contains(&said.to_lowercase().as_str()) { String::new() } else { format!(": {said}") }
+}
+
+fn no_bucket(error: &Error) -> bool {
+    matches!(code(&text(error)), Some("NoSuchBucket" | "ContainerNotFound"))
+}
+
+fn of_credentials(failure: &Failure) -> StoreError {
+    let kind = if failure.passing { ErrorKind::Unavailable } else { ErrorKind::Denied };
+    let told = StoreError::new(kind, failure.what.clone());
+    match &failure.help {
+        Some(help) => told.with_help(help.clone()),
+        None => told,
+    }
+}
+
+/// Why no client could be made.
+pub(super) fn not_built(bucket: &Bucket, error: &Error) -> StoreError {
+    let (kind, text) = (bucket.kind, text(error));
+    if lacks_certificates(error) {
+        let what = format!("no CA certificates here, and {} is spoken to over TLS", kind.service());
+        return StoreError::new(ErrorKind::Unfit, what).with_help(kind.certificate_cure());
+    }
+    if text.contains("Missing AccessKeyId") || text.contains("Missing SecretAccessKey") {
+        return no_credentials(kind, &bucket.name);
+    }
+    if text.contains("Account must be specified") {
+        let what = format!("no account for container '{}'", bucket.name);
+        return StoreError::new(ErrorKind::Denied, what).with_help(kind.key_cure());
+    }
+    StoreError::new(ErrorKind::Unfit, format!("{}://{}: {}", kind.scheme(), bucket.name, one_line(error)))
+}
+
+/// Whether there are none to begin with.
+pub(super) fn lacks_certificates(error: &Error) -> bool {
+    text(error).contains("No CA certificates were loaded")
+}
+
 /// Neither environment nor file nor machine has any.
-pub(super) fn no_credentials(bucket: &str) -> StoreError {
-    StoreError::new(ErrorKind::Denied, format!("no credentials for bucket '{bucket}'"))
-        .with_help("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+fn no_credentials(kind: Kind, bucket: &str) -> StoreError {
+    StoreError::new(ErrorKind::Denied, format!("no credentials for {} '{bucket}'", kind.bucket_word()))
+        .with_help(kind.no_credentials_cure())
 }
 
 /// An endpoint without what may stand before its `@`.
@@ -139,66 +234,7 @@ fn without_secrets(endpoint: &str) -> String {
     }
 }
 
-/// The error with all its causes.
-fn text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-/// Without line breaks and control characters, and not too long.
-pub(super) fn one_line(error: &Error) -> String {
-    clean(&error.to_string())
-}
-
-fn clean(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
-}
-
-fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
-    let rest = &text[text.find(from)? + from.len()..];
-    Some(&rest[..rest.find(to)?])
-}
-
-/// The service's own word for what is wrong (Amazon S3 API reference, Error responses).
-fn code(text: &str) -> Option<&str> {
-    between(text, "<Code>", "</Code>")
-}
-
-/// The HTTP status in the crate's words.
-fn status(text: &str) -> Option<u16> {
-    let rest = &text[text.find("status code: ")? + "status code: ".len()..];
-    rest.get(..3)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kind(answer: &str) -> ErrorKind {
-        let shown = Shown { bucket: "acme".to_owned(), server: "http://here".to_owned() };
-        let error = Error::Generic { store: "S3", source: answer.to_owned().into() };
-        shown.failure("read", "frontier", &error).kind()
-    }
-
-    #[test]
-    fn what_passes_is_tried_again_and_what_does_not_is_told() {
-        let of_status = |status: u16| kind(&format!("Server returned non-2xx status code: {status} Text: "));
-        for status in [408, 409, 412, 416, 429, 500, 502, 503, 504] {
-            assert_eq!(of_status(status), ErrorKind::Unavailable, "{status}");
-        }
-        let of_code = |code: &str| kind(&format!("status code: 400 Bad Request: <Error><Code>{code}</Code></Error>"));
-        for code in ["RequestTimeout", "SlowDown", "OperationAborted", "InternalError"] {
-            assert_eq!(of_code(code), ErrorKind::Unavailable, "{code}");
-        }
-        assert_eq!([of_status(400), of_status(404)], [ErrorKind::Other; 2]);
-        assert_eq!([of_status(401), of_status(403)], [ErrorKind::Denied; 2]);
-        assert_eq!([of_status(501), of_code("NoSuchBucket")], [ErrorKind::Unfit; 2]);
-        assert_eq!([of_status(507), of_code("ExpiredToken")], [ErrorKind::Full, ErrorKind::Denied]);
-    }
+/// Whether something came over the line, or should have.
+fn is_of_the_line(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<HttpError>() || error.source().is_some_and(is_of_the_line)
 }

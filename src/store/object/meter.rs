@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::fmt::rfc2822;
 use object_store::ClientOptions;
@@ -22,12 +22,21 @@ pub(super) struct Meter {
     deletes: AtomicU64,
     /// The `Date` of the newest answer to a write, in microseconds since the Unix epoch.
     written: AtomicI64,
+    /// The region that the bucket is in, as an answer to a request for another one has said.
+    region: Mutex<Option<String>>,
 }
 
 impl Default for Meter {
     fn default() -> Self {
         let zero = AtomicU64::default;
-        Self { puts: zero(), gets: zero(), lists: zero(), deletes: zero(), written: AtomicI64::new(i64::MIN) }
+        Self {
+            puts: zero(),
+            gets: zero(),
+            lists: zero(),
+            deletes: zero(),
+            written: AtomicI64::new(i64::MIN),
+            region: Mutex::default(),
+        }
     }
 }
 
@@ -39,6 +48,17 @@ impl Meter {
 
     pub(super) fn last_write_micros(&self) -> Option<i64> {
         Some(self.written.load(Ordering::Relaxed)).filter(|micros| *micros != i64::MIN)
+    }
+
+    /// The region that the bucket is in, if it is not the one that was asked.
+    pub(super) fn other_region(&self) -> Option<String> {
+        self.region.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note_region(&self, region: Option<&str>) {
+        if let Some(region) = region {
+            *self.region.lock().unwrap_or_else(PoisonError::into_inner) = Some(region.to_owned());
+        }
     }
 
     fn count(&self, request: &HttpRequest) {
@@ -92,6 +112,10 @@ impl HttpService for Line {
             self.meter.count(&request);
             let write = request.method() == "PUT";
             let response = self.client.execute(request).await?;
+            if matches!(response.status().as_u16(), 300..=403) {
+                self.meter
+                    .note_region(response.headers().get("x-amz-bucket-region").and_then(|name| name.to_str().ok()));
+            }
             if write {
                 self.meter.read_clock(&response);
             }

@@ -1,0 +1,192 @@
+//! Who evbus is to AWS: keys from the environment, a profile, a role, a login, a program or the machine.
+//!
+//! The order is that of the AWS tools (AWS SDKs and Tools Reference Guide, Credential provider chain): a profile that
+//! the URL names; keys in the environment; the profile of `AWS_PROFILE`, else `default`; a web identity token; the
+//! container; the machine. Key, secret and token are always of one source. What a profile says is followed or refused,
+//! never passed over: only a profile without a word on credentials leaves them to the container or the machine.
+//!
+//! Nothing is asked of any server and no client is made before the first credential is needed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use object_store::aws::AwsCredential;
+use object_store::client::{ClientOptions, CredentialProvider};
+
+use crate::clock::{Clock, SystemClock};
+
+mod ask;
+mod failure;
+mod files;
+mod identity;
+mod machine;
+mod plan;
+mod process;
+mod role;
+mod sso;
+mod sts;
+#[cfg(test)]
+mod tests;
+
+pub(super) use ask::reason;
+pub use failure::Failure;
+pub use identity::Identity;
+use plan::{Plan, Source};
+
+/// So long before they expire, credentials are fetched anew.
+const EARLY: Duration = Duration::from_secs(60);
+/// Credentials that are already stale when they come, as a machine's can be, are used for so long before the next try;
+/// so are those that could not be renewed.
+const PAUSE: Duration = Duration::from_secs(10);
+
+type Outcome<T> = Result<T, Failure>;
+
+/// The machine's time. The crate asks for credentials without a clock.
+fn now() -> Timestamp {
+    Timestamp::from_microsecond(SystemClock.now().as_micros()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// What a source gives.
+struct Found {
+    credential: AwsCredential,
+    expires: Option<Timestamp>,
+}
+
+/// Credentials that are fetched when they are first needed, and again before they expire.
+#[derive(Debug)]
+pub(super) struct AwsCredentials {
+    identity: Identity,
+    /// How servers are spoken to.
+    options: ClientOptions,
+    cached: Mutex<Option<Cached>>,
+    /// One fetches, the others wait for it.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    credential: Arc<AwsCredential>,
+    expires: Option<Timestamp>,
+    fetched: Timestamp,
+    refused: bool,
+}
+
+impl Cached {
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        !self.refused && (self.expires.is_none_or(|expires| now + EARLY < expires) || now < self.fetched + PAUSE)
+    }
+
+    /// Not fresh any more, but better than none.
+    fn may_still_do(&self, now: Timestamp) -> bool {
+        !self.refused && self.expires.is_some_and(|expires| now < expires)
+    }
+}
+
+impl AwsCredentials {
+    /// Credentials of somebody; nothing is read yet.
+    pub(super) const fn new(identity: Identity, options: ClientOptions) -> Self {
+        Self { identity, options, cached: Mutex::new(None), fetching: tokio::sync::Mutex::const_new(()) }
+    }
+
+    /// Those that are used at present.
+    pub(super) fn current(&self) -> Option<Arc<AwsCredential>> {
+        self.cached().as_ref().map(|cached| Arc::clone(&cached.credential))
+    }
+
+    /// The server has refused those that were used: they are fetched anew, from files read anew. Whether it is worth
+    /// another try: there are others now, or a reason why there are none.
+    pub(super) async fn renewed(&self, refused: Option<Arc<AwsCredential>>) -> bool {
+        let is_same = |now: &Arc<AwsCredential>| refused.as_ref().is_none_or(|refused| Arc::ptr_eq(refused, now));
+        match self.cached().as_mut().filter(|cached| is_same(&cached.credential)) {
+            Some(cached) => cached.refused = true,
+            None => return true,
+        }
+        let before = self.current();
+        match (before, self.get().await) {
+            (Some(before), Ok(found)) => *before != *found,
+            _ => true,
+        }
+    }
+
+    fn cached(&self) -> MutexGuard<'_, Option<Cached>> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh(&self) -> Option<Arc<AwsCredential>> {
+        let cached = self.cached();
+        cached.as_ref().filter(|cached| cached.is_fresh(now())).map(|cached| Arc::clone(&cached.credential))
+    }
+
+    async fn get(&self) -> Outcome<Arc<AwsCredential>> {
+        if let Some(credential) = self.fresh() {
+            return Ok(credential);
+        }
+        let _one = self.fetching.lock().await;
+        if let Some(credential) = self.fresh() {
+            return Ok(credential);
+        }
+        let again = self.cached().is_some();
+        let fetched = Fetch { who: &self.identity, options: &self.options }.fetch(again).await;
+        let now = now();
+        let mut cached = self.cached();
+        match fetched {
+            Ok(Found { credential, expires }) => {
+                let credential = Arc::new(credential);
+                let found = Cached { credential: Arc::clone(&credential), expires, fetched: now, refused: false };
+                *cached = Some(found);
+                Ok(credential)
+            }
+            Err(failure) => {
+                let old = cached.as_mut().filter(|old| old.may_still_do(now)).ok_or(failure)?;
+                old.fetched = now;
+                Ok(Arc::clone(&old.credential))
+            }
+        }
+    }
+}
+
+impl CredentialProvider for AwsCredentials {
+    type Credential = AwsCredential;
+
+    fn get_credential<'this, 'answer>(
+        &'this self,
+    ) -> Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'answer>>
+    where
+        'this: 'answer,
+        Self: 'answer,
+    {
+        Box::pin(async move {
+            let failed = |failure| object_store::Error::Generic { store: "S3", source: Box::new(failure) };
+            self.get().await.map_err(failed)
+        })
+    }
+}
+
+/// One fetch of credentials.
+#[derive(Clone, Copy)]
+struct Fetch<'a> {
+    who: &'a Identity,
+    options: &'a ClientOptions,
+}
+
+impl Fetch<'_> {
+    /// `again`: there were some before, so that a machine's service that does not answer is only away.
+    async fn fetch(&self, again: bool) -> Outcome<Found> {
+        let Plan { base, roles } = self.who.plan()?;
+        let mut found = match base {
+            Source::Keys(credential) => Found { credential, expires: None },
+            Source::Token { role, file } => self.with_token(&role, &file).await?,
+            Source::Login(login) => self.login(&login).await?,
+            Source::Process { command, profile } => self.process(&command, &profile).await?,
+            Source::Container => self.container().await?,
+            Source::Machine => self.machine(again).await?,
+        };
+        for role in roles {
+            found = self.assumed(&role, &found.credential).await?;
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,49 @@
+//! Why there are no credentials.
+
+use std::error::Error;
+use std::fmt;
+
+/// Why there are no credentials, as a user reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Whether it may be better in a moment.
+    pub passing: bool,
+    /// What is wrong, naming the file, program or server that it is about.
+    pub what: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn of(what: impl Into<String>) -> Self {
+        Self { passing: false, what: what.into(), help: None }
+    }
+
+    pub(super) fn passing(what: impl Into<String>) -> Self {
+        Self { passing: true, ..Self::of(what) }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The failure inside an error of the crate, however deep.
+    pub fn within(error: &object_store::Error) -> Option<&Self> {
+        let mut error: &(dyn Error + 'static) = error;
+        loop {
+            if let Some(failure) = error.downcast_ref::<Self>() {
+                return Some(failure);
+            }
+            error = error.source()?;
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for Failure {}

@@ -1,0 +1,174 @@
+//! What is said of a bucket's server that refuses, redirects, or answers what nobody understands.
+
+use super::mini::{Facts, Mini, Mode, Options, Versioning};
+use super::support::{Home, Ran, signal, until};
+
+/// A home with a bus at a server that can be made to misbehave.
+fn started() -> (Mini, Home) {
+    let mini = Mini::start(Options::default());
+    let home = Home::at_bucket(&mini.endpoint(), "p");
+    home.run(&["init"]).exits(0);
+    (mini, home)
+}
+
+fn with(home: &Home, args: &[&str], vars: &[(&str, &str)]) -> Ran {
+    Ran::of(home.evbus(args).envs(vars.iter().copied()).output().unwrap())
+}
+
+/// A regression: "no answer", and exit code 75, for which cron tries for ever.
+#[test]
+fn a_bucket_of_another_region_is_told_once_and_for_all() {
+    let (mini, home) = started();
+    let elsewhere = "bucket 'evbus' is in another region";
+    mini.behave(&[Mode::Redirect(None)]);
+    home.run(&["emit", "t"]).exits(1).says(elsewhere, "?region=REGION");
+    mini.behave(&[Mode::Redirect(Some("eu-west-1".to_owned()))]);
+    home.run(&["emit", "t"]).exits(1).says(&format!("{elsewhere}: eu-west-1"), "AWS_REGION=eu-west-1");
+    with(&home, &["emit", "t"], &[("AWS_REGION", "eu-west-1")]).exits(0);
+    mini.behave(&[Mode::OtherRegion("ap-south-1".to_owned())]);
+    home.run(&["emit", "t"]).exits(1).says(&format!("{elsewhere}: ap-south-1"), "AWS_REGION=ap-south-1");
+    with(&home, &["emit", "t"], &[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "ap-south-1")]).exits(0);
+}
+
+#[test]
+fn an_answer_that_is_not_understood_is_no_silence() {
+    let (mini, home) = started();
+    mini.behave(&[Mode::Garbage]);
+    home.run(&["ls"]).exits(1).says("answers what is not understood: list response: ", "");
+    let mini = Mini::start(Options::default());
+    mini.behave(&[Mode::BadBulkDelete]);
+    let told = Home::at_bucket(&mini.endpoint(), "bulk").run(&["init"]).exits(1);
+    assert!(told.err.contains("answers what is not understood: DeleteObjects response: "), "{}", told.err);
+}
+
+#[test]
+fn a_policy_that_demands_encryption_is_shown_and_can_be_met() {
+    let (mini, home) = started();
+    mini.behave(&[Mode::DenyUnencrypted]);
+    home.run(&["emit", "t"]).exits(1).says("no permission: explicit deny in a", "AWS_SERVER_SIDE_ENCRYPTION=aws:kms");
+    mini.forget();
+    let kms = [("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms"), ("AWS_SSE_KMS_KEY_ID", "alias/bus")];
+    with(&home, &["emit", "t"], &kms).exits(0);
+    let seen = mini.requests();
+    let mut puts = seen.iter().filter(|request| request.method == "PUT");
+    assert!(puts.all(|put| put.sse() == Some("aws:kms")), "{seen:?}");
+    let key = "x-amz-server-side-encryption-aws-kms-key-id";
+    assert!(seen.iter().any(|request| request.header(key) == Some("alias/bus")), "{seen:?}");
+}
+
+#[test]
+fn what_libraries_log_is_shown_by_every_verb() {
+    let (_mini, home) = started();
+    let id = home.run(&["emit", "t"]).exits(0).lines().remove(0);
+    let verbs: [&[&str]; 12] = [
+        &["init"],
+        &["emit", "t"],
+        &["ls"],
+        &["get", &id],
+        &["status"],
+        &["doctor"],
+        &["group", "create", "g", "--from", "now"],
+        &["group", "ls"],
+        &["dead", "ls", "g"],
+        &["prune", "--keep", "9d"],
+        &["drain", "-g", "g", "--", "true"],
+        &["cancel", "nobody"],
+    ];
+    for verb in verbs {
+        let shown = with(&home, verb, &[("EVBUS_LOG", "trace")]);
+        assert!(
+            shown.err.lines().any(|line| line.starts_with("trace ") || line.starts_with("debug ")),
+            "{verb:?}: {}",
+            shown.err
+        );
+        let quiet = home.run(verb);
+        assert!(!quiet.err.contains("trace ") && !quiet.err.contains("debug "), "{verb:?}: {}", quiet.err);
+    }
+    with(&home, &["ls"], &[("EVBUS_LOG", "object_store=loud")]).exits(2).says("selects no logs", "EVBUS_LOG=debug");
+}
+
+#[test]
+fn doctor_tells_what_a_bucket_does_with_a_bus() {
+    let (mini, home) = started();
+    let doctor = |code: i32| home.run(&["doctor"]).exits(code).out;
+    let told = doctor(0);
+    for line in ["ok   region      us-east-1", "ok   versioning  off", "ok   lifecycle   no rule deletes"] {
+        assert!(told.contains(line), "{told}");
+    }
+    assert!(!told.contains("warn "), "{told}");
+    let rule = "<LifecycleConfiguration><Rule><ID>tidy</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status>\
+                <Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>";
+    let location = Some("eu-west-1".to_owned());
+    mini.tell(Facts { versioning: Versioning::Enabled, lifecycle: Some(rule.to_owned()), location });
+    let told = doctor(0);
+    for line in
+        ["warn region      the bucket is in eu-west-1", "warn versioning  on: ", "warn lifecycle   rule 'tidy' deletes"]
+    {
+        assert!(told.contains(line), "{told}");
+    }
+    mini.behave(&[Mode::DenyFacts]);
+    assert!(doctor(0).contains("ok   versioning  may not be seen (s3:GetBucketVersioning)"));
+    mini.behave(&[Mode::DenyUnencrypted]);
+    let told = doctor(1);
+    assert!(told.contains("FAIL permissions  may not write\n") && !told.contains("may not read"), "{told}");
+    assert_eq!(mini.keys(), ["evbus/p/bus.json"], "doctor leaves nothing");
+}
+
+#[test]
+fn a_server_that_lists_from_the_beginning_is_told_of() {
+    let (mini, home) = started();
+    mini.behave(&[Mode::IgnoreStartAfter]);
+    let told = home.run(&["doctor"]).exits(0).out;
+    assert!(told.contains("warn start after  the server ignores it"), "{told}");
+    let other = Home::at_bucket(&mini.endpoint(), "other").run(&["init"]).exits(0);
+    assert!(other.err.contains("warning: start after: the server ignores it"), "{}", other.err);
+}
+
+#[test]
+fn without_certificates_plain_http_works_and_https_says_why_not() {
+    let (_mini, home) = started();
+    let none = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")];
+    with(&home, &["emit", "t"], &none).exits(0);
+    let https = ["ls", "--bus", "s3://b/p?endpoint=https://127.0.0.1:1"];
+    with(&home, &https, &none).exits(1).says("no CA certificates here", "SSL_CERT_FILE or AWS_CA_BUNDLE");
+    let bundle = home.file("ca.pem", "no certificate").to_str().unwrap().to_owned();
+    with(&home, &https, &[("AWS_CA_BUNDLE", &bundle)]).exits(1).says("ca.pem: it has none", "AWS_CA_BUNDLE");
+}
+
+/// A regression: what lies behind the events was taken for nothing where listings tell no generation.
+#[test]
+fn on_google_what_waits_comes_and_a_redrive_is_heard() {
+    let mini = Mini::start(Options::default());
+    let home = Home::at_bucket(&mini.endpoint(), "p");
+    let url = format!("gs://evbus/p?endpoint={}", mini.endpoint());
+    let google = [("EVBUS_URL", url.as_str()), ("GOOGLE_BEARER_TOKEN", "t\n"), ("GOOGLE_BUCKET", "another")];
+    let run = |args: &[&str]| with(&home, args, &google);
+    run(&["init"]).exits(0);
+    let line = "[ -e fixed ] && echo $EVBUS_TYPE >> seen || exit 65";
+    let args = ["watch", "-q", "-g", "g", "--poll", "1s", "--from", "earliest", "--shell", line];
+    let mut watch = home.evbus(&args).envs(google).spawn().unwrap();
+    run(&["emit", "broken"]).exits(0);
+    until("it is dead", || run(&["dead", "ls", "g"]).out.contains("broken"));
+    home.file("fixed", "");
+    run(&["dead", "redrive", "g", "--all", "--yes"]).exits(0);
+    until("it is run again", || home.lines("seen") == ["broken"]);
+    run(&["emit", "later", "--delay", "1s"]).exits(0);
+    until("it comes", || home.lines("seen") == ["broken", "later"]);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+    assert!(mini.keys().iter().all(|key| key.starts_with("evbus/p/")), "{:?}", mini.keys());
+    mini.behave(&[Mode::OnlyKeys(Vec::new())]);
+    let denied = run(&["emit", "t"]).exits(1);
+    assert!(denied.err.contains("no permission") && !denied.err.contains("AWS"), "{}", denied.err);
+}
+
+/// A regression: `--timeout 2s` took the eight seconds that one request may take.
+#[test]
+fn an_emitter_does_not_wait_longer_than_it_was_told() {
+    let (mini, home) = started();
+    mini.behave(&[Mode::Hang]);
+    // A request that is given up is tried once more at most: the server, which hangs for ever, sees few of them.
+    mini.forget();
+    home.run(&["emit", "t", "--timeout", "200ms"]).exits(75).says("no answer in time", "");
+    assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
+}
