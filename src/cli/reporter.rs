@@ -82,6 +82,9 @@ impl Printer {
             Fact::Took { shard, unclean: true } => format!("took over shard {shard}: its worker had not given it back"),
             Fact::Took { shard, unclean: false } => format!("took shard {shard}"),
             Fact::Fenced { shard } => format!("lost shard {shard} to another worker; what ran for it runs again there"),
+            Fact::LetGo { shard } => {
+                format!("let go of shard {shard}, whose lease is over; what ran for it runs again")
+            }
             Fact::OtherCommand { owner } => {
                 let (host, pid, command) = (style::escape(&owner.host), owner.pid, style::escape(&owner.command));
                 format!("{host}:{pid} runs another command for this group ({command}): an event goes to one of the two")
@@ -125,6 +128,7 @@ impl Reporter for Printer {
         match fact {
             Fact::Took { shard, unclean } => info!(event = "took", group, shard, unclean, "{line}"),
             Fact::Fenced { shard } => warn!(event = "fenced", group, shard, "{line}"),
+            Fact::LetGo { shard } => warn!(event = "let_go", group, shard, "{line}"),
             Fact::Started { name, attempt } => {
                 let (id, r#type) = of(name);
                 info!(event = "started", group, id, r#type, attempt, "{line}");

@@ -22,6 +22,11 @@ pub enum Fact<'a> {
         /// Which.
         shard: u16,
     },
+    /// It could not be held while the bus could not be written to; what ran for it has been ended and will run again.
+    LetGo {
+        /// Which.
+        shard: u16,
+    },
     /// A handler starts.
     Started {
         /// For which event.

@@ -263,7 +263,7 @@ fn a_version_that_cannot_be_followed_is_damage() {
     bus.plant("frontier.999999999999999", "foreign");
     let found = block_on(bus.store.get("frontier")).unwrap().unwrap();
     assert_damaged(bus.swap("frontier", Some(&found.version), "next"), &bus.at("frontier.999999999999999"));
-    assert_eq!(bus.names(""), ["frontier.999999999999999", "staging"]);
+    assert_eq!(bus.names(""), ["frontier.999999999999999", "reserve", "staging"]);
 }
 
 #[test]

@@ -44,6 +44,9 @@ impl Worker {
             Committed::Failed(error) => {
                 self.answer_of::<()>(Err(error), true);
                 self.let_go(number);
+                if self.failure.is_none() {
+                    self.report(Fact::LetGo { shard: number });
+                }
             }
             Committed::Yes { version, sent } => {
                 self.answer_of(Ok(()), true);

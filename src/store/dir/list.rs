@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, OFlags, RawDir};
 use rustix::io::Errno;
 
+use super::reserve::RESERVE;
 use super::{STAGING, Shared, open_below, register};
 use crate::event::EVENTS;
 use crate::store::{List, Page, StoreResult};
@@ -72,7 +73,7 @@ impl Shared {
             if kind == FileType::Directory {
                 key.push_str(name);
                 key.push('/');
-                if !(stem == 0 && name == STAGING) && may_hold_after(&key, &list.after) {
+                if !(stem == 0 && [STAGING, RESERVE].contains(&name)) && may_hold_after(&key, &list.after) {
                     folders.insert(key.clone());
                 }
                 return;

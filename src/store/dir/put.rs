@@ -235,14 +235,17 @@ impl Shared {
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
-    /// Makes what was published durable. A failure is always [`ErrorKind::NotDurable`]: who came again would find what he
+    /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: who came again would find what he
     /// published, and believe in it.
     pub(super) fn flush_folder(&self, folder: &str) -> StoreResult<()> {
         if self.durability == Durability::None {
             return Ok(());
         }
         let flushed = self.folders.open(&self.root, folder).and_then(|fd| self.folders.flush(&self.root, folder, &fd));
-        flushed.map_err(StoreError::not_durable)
+        flushed.map_err(|error| match error.kind() {
+            ErrorKind::Unavailable => error.not_durable(),
+            _ => error,
+        })
     }
 }
 

@@ -19,7 +19,7 @@ const MOST_BYTES: u64 = 64 << 10;
 const SHARE: u64 = 16;
 
 /// Where they lie.
-const RESERVE: &str = "reserve";
+pub(super) const RESERVE: &str = "reserve";
 
 fn name(number: usize) -> String {
     format!("{RESERVE}/{number:02}")
