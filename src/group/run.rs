@@ -136,8 +136,13 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
     let (name, limit) = (&launch.name, task.max_event_bytes);
     let bytes = match letter::event_bytes(place, group, name, launch.letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
-        Ok(None) if launch.letter.is_some() || launch.copy_of.is_some() => return Err(Ran::NotMine),
-        Ok(None) => return Err(gone(place, name).await),
+        Ok(None) if launch.copy_of.is_some() => return Err(Ran::NotMine),
+        Ok(None) => {
+            return Err(match &launch.letter {
+                Some(letter) => gone_from_letter(place, group, letter).await,
+                None => gone(place, name).await,
+            });
+        }
         // It is too large, or no file at all: it never will be an event.
         Err(error) if error.kind() == ErrorKind::Damaged => return Err(Ran::Unparseable(format!("({error})"))),
         Err(error) => return Err(Ran::Unreadable(error)),
@@ -155,6 +160,15 @@ async fn gone(place: &Place, name: &EventName) -> Ran {
     match crate::bus::read::with_identity(&*place.store, &identity).await {
         Ok(copies) if copies.iter().any(|copy| copy != name) => Ran::NotMine,
         Ok(_) => Ran::Gone,
+        Err(error) => Ran::Unreadable(error),
+    }
+}
+
+/// A letter that was redriven and holds no event cannot be run; one that was removed need not be.
+async fn gone_from_letter(place: &Place, group: &GroupName, letter: &str) -> Ran {
+    match letter::read(place, group, letter).await {
+        Ok(Some(_)) => Ran::Gone,
+        Ok(None) => Ran::NotMine,
         Err(error) => Ran::Unreadable(error),
     }
 }

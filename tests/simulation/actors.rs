@@ -523,7 +523,12 @@ async fn emit_all(
         let drafts: Vec<(String, Draft)> = (0..batch)
             .map(|part| {
                 order += 1;
-                draft(&world, &*clock, named.then(|| (at, next.get() + part)), (pid, order))
+                draft(
+                    &world,
+                    &*clock,
+                    named.then(|| (if plan.twins { 0 } else { at }, next.get() + part)),
+                    (pid, order),
+                )
             })
             .collect();
         let (ids, drafts): (Vec<String>, Vec<Draft>) = drafts.into_iter().unzip();

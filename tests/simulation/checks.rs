@@ -244,7 +244,9 @@ fn settled(world: &World, group: &GroupState, id: Option<&String>, deleted: bool
 fn left_open(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
     for (name, open) in old.open.iter().filter(|(name, _)| !new.open.contains_key(*name)) {
         let id = world.id_of(name.as_str());
-        let deleted = world.deleted.borrow().contains(name) && open.letter.is_none();
+        // What a power cut has taken was not acknowledged: nothing of it may be left to be redriven.
+        let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| known.acked.is_some()));
+        let deleted = world.deleted.borrow().contains(name) && (open.letter.is_none() || acked != Some(true));
         let buried = open
             .dead
             .as_ref()

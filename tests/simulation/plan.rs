@@ -83,6 +83,8 @@ pub struct Plan {
     pub power: f64,
     /// How many of the events are named by their emitter.
     pub named: f64,
+    /// Whether the emitters name the same events: each is emitted by all of them.
+    pub twins: bool,
     /// How many of the batches wait for their time. Where some do, no clock is wrong by more than seconds.
     pub waits: f64,
 }
@@ -143,6 +145,8 @@ impl Plan {
             wild_clocks: dice.chance(0.3) && waits == 0.0,
             power,
             named: 0.3,
+            // One that waits for one of them, and is there for the other, is acknowledged twice.
+            twins: dice.chance(0.3) && waits == 0.0,
             waits,
             shared_polls: glances && dice.chance(0.5),
         }
