@@ -5,6 +5,13 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::group::Survey;
 
+/// When to list again after a listing that took from `begun` to `now`: a pause after it was asked for. A slow one is
+/// followed by a rest as long as it took, and at most `longest`: who was stopped meanwhile would else rest as long again.
+fn next_listing(begun: Duration, now: Duration, pause: Duration, longest: Duration) -> Duration {
+    let took = now.saturating_sub(begun);
+    (begun + pause).max(now + took.min(longest))
+}
+
 impl Worker {
     pub(super) fn plan_hot(&mut self) {
         let now = self.now();
@@ -64,8 +71,7 @@ impl Worker {
         let answer = self.answer(found);
         let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
-        // From when it was asked for, so that nothing waits for a listing besides its own; a slow one rests as long.
-        self.hot_at = (self.hot_begun + self.hot_pause).max(now + (now - self.hot_begun));
+        self.hot_at = next_listing(self.hot_begun, now, self.hot_pause, most);
         let Some(Hot { names, cut, sights, besides, poll }) = answer else { return };
         if !names.is_empty() {
             self.listed_at = now;
@@ -159,6 +165,24 @@ impl Worker {
             if watched.quiet && watched.owned.is_none() && !known {
                 watched.stir(now);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_is_followed_by_a_pause_that_nothing_makes_longer_than_the_longest() {
+        let [pause, longest] = [1, 30].map(Duration::from_secs);
+        let begun = Duration::from_secs(100);
+        for (took_millis, rests_millis) in
+            [(0, 1_000), (10, 990), (500, 500), (900, 900), (5_000, 5_000), (150_000, 30_000)]
+        {
+            let now = begun + Duration::from_millis(took_millis);
+            let next = next_listing(begun, now, pause, longest);
+            assert_eq!(next - now, Duration::from_millis(rests_millis), "after a listing of {took_millis} ms");
         }
     }
 }
