@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Data, EVENTS, EventBuilder};
@@ -146,6 +148,28 @@ fn a_first_copy_stays_while_its_twin_may_be_acknowledged_on_it() {
     let second = done(this.emit(&[named("1")])).unwrap().remove(0);
     assert_eq!((first.name.clone(), second.novelty), (second.name, Novelty::Repeat));
     assert_eq!(bus.0.keys(EVENTS), [first.name.key()]);
+}
+
+/// The same, and the one who comes too late dies before it has asked for the record, which would put things right.
+#[test]
+fn a_first_copy_outlives_a_twin_that_dies_between_its_puts() {
+    let bus = Bus::new();
+    bus.raise(ahead());
+    let (mut this, store, acknowledged) = (bus.emitter([]), bus.store(), Rc::new(RefCell::new(None)));
+    let ours = Rc::clone(&acknowledged);
+    let late: Option<Hook> = Some(Box::new(move || {
+        Box::pin(async move {
+            let receipt = this.emit(&[named("1")]).await.unwrap().remove(0);
+            frontier::raise(&store, receipt.name.time()).await.unwrap();
+            *ours.borrow_mut() = Some(receipt.name);
+        })
+    }));
+    let dies: Option<Hook> = Some(Box::new(|| Box::pin(std::future::pending())));
+    let mut other = bus.emitter([None, late, dies]);
+    assert_eq!(done(async { other.emit(&[named("1")]).now_or_never() }), None, "it has died");
+    let acknowledged = acknowledged.take().unwrap();
+    assert!(bus.0.read(&acknowledged.key()).is_some(), "acknowledged and gone: {acknowledged}");
+    assert_eq!(bus.data(), ["1", "1", "1"], "all copies that the late one has put");
 }
 
 #[test]
