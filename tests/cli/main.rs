@@ -8,6 +8,8 @@
     reason = "a test ends by panicking"
 )]
 
+#[path = "../support/azurite.rs"]
+mod azurite;
 #[path = "../support/mini.rs"]
 mod mini;
 #[path = "../support/proxy.rs"]

@@ -1,5 +1,6 @@
 //! What is said of a bucket's server that refuses, redirects, or answers what nobody understands.
 
+use super::azurite;
 use super::mini::{Facts, Mini, Mode, Options, Versioning};
 use super::support::{Home, Ran, signal, until};
 
@@ -84,6 +85,12 @@ fn what_libraries_log_is_shown_by_every_verb() {
         let quiet = home.run(verb);
         assert!(!quiet.err.contains("trace ") && !quiet.err.contains("debug "), "{verb:?}: {}", quiet.err);
     }
+    // Also of what fails before there is a bus.
+    let nowhere = [("EVBUS_LOG", "trace"), ("EVBUS_URL", "s3://nowhere/bus?endpoint=http://127.0.0.1:9")];
+    for verb in [&["watch", "-g", "g", "--", "true"][..], &["drain", "-g", "g", "--", "true"], &["ls"]] {
+        let shown = with(&home, verb, &nowhere).exits(75);
+        assert!(shown.err.lines().any(|line| line.starts_with("trace ")), "{verb:?}: {}", shown.err);
+    }
     with(&home, &["ls"], &[("EVBUS_LOG", "object_store=loud")]).exits(2).says("selects no logs", "EVBUS_LOG=debug");
 }
 
@@ -99,7 +106,7 @@ fn doctor_tells_what_a_bucket_does_with_a_bus() {
     let rule = "<LifecycleConfiguration><Rule><ID>tidy</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status>\
                 <Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>";
     let location = Some("eu-west-1".to_owned());
-    mini.tell(Facts { versioning: Versioning::Enabled, lifecycle: Some(rule.to_owned()), location });
+    mini.tell(Facts { versioning: Versioning::Enabled, lifecycle: Some(rule.to_owned()), location, resource: None });
     let told = doctor(0);
     for line in
         ["warn region      the bucket is in eu-west-1", "warn versioning  on: ", "warn lifecycle   rule 'tidy' deletes"]
@@ -133,6 +140,44 @@ fn without_certificates_plain_http_works_and_https_says_why_not() {
     with(&home, &https, &none).exits(1).says("no CA certificates here", "SSL_CERT_FILE or AWS_CA_BUNDLE");
     let bundle = home.file("ca.pem", "no certificate").to_str().unwrap().to_owned();
     with(&home, &https, &[("AWS_CA_BUNDLE", &bundle)]).exits(1).says("ca.pem: it has none", "AWS_CA_BUNDLE");
+}
+
+#[test]
+fn doctor_tells_what_a_bucket_of_googles_does_with_a_bus() {
+    let mini = Mini::start(Options::default());
+    let home = Home::at_bucket(&mini.endpoint(), "p");
+    let url = format!("gs://evbus/p?endpoint={}", mini.endpoint());
+    let run = |args: &[&str]| with(&home, args, &[("EVBUS_URL", &url), ("GOOGLE_BEARER_TOKEN", "t")]);
+    run(&["init"]).exits(0);
+    assert!(run(&["doctor"]).out.contains("ok   versioning  the server does not tell"));
+    let resource = "{\"location\":\"EUROPE-WEST3\",\"softDeletePolicy\":{\"retentionDurationSeconds\":\"604800\"},\
+                    \"lifecycle\":{\"rule\":[{\"action\":{\"type\":\"Delete\"},\"condition\":{\"age\":30}}]}}";
+    mini.tell(Facts { resource: Some(resource.to_owned()), ..Facts::default() });
+    let told = run(&["doctor"]).exits(0).out;
+    for line in [
+        "ok   region      europe-west3",
+        "warn versioning  soft delete: what is deleted and each old state of a group stays and costs for 7d",
+        "warn lifecycle   rule '1' deletes what is on the bus",
+    ] {
+        assert!(told.contains(line), "{told}");
+    }
+    let asked = mini.requests().into_iter().find(|request| request.path == "/storage/v1/b/evbus").unwrap();
+    assert_eq!(asked.header("authorization"), Some("Bearer t"));
+}
+
+#[test]
+fn doctor_says_of_azure_what_can_be_known() {
+    let azurite = azurite::azurite();
+    let home = Home::new();
+    let url = azurite.url("doctor");
+    let mut vars: Vec<(&str, &str)> = vec![("EVBUS_URL", &url)];
+    let variables = azurite.variables();
+    vars.extend(variables.iter().map(|(name, value)| (*name, value.as_str())));
+    with(&home, &["init"], &vars).exits(0);
+    let told = with(&home, &["doctor"], &vars).exits(0).out;
+    for line in ["ok   versioning  off", "ok   lifecycle   told to the account's owner"] {
+        assert!(told.contains(line), "{told}");
+    }
 }
 
 /// A regression: what lies behind the events was taken for nothing where listings tell no generation.

@@ -1,76 +1,103 @@
-//! What a bucket is set up to do with what is put into it: asked of S3, where doctor wants to know. The crate has no
-//! words for it.
-
-use std::sync::Arc;
+//! What a bucket is set up to do with what is put into it: asked where doctor wants to know. The crate has no words for it.
 
 use futures_util::TryStreamExt;
-use object_store::aws::{AwsAuthorizer, AwsCredential};
-use object_store::client::{CredentialProvider as _, HttpConnector as _, HttpRequest, ReqwestConnector};
+use object_store::client::{HttpConnector as _, HttpRequest, ReqwestConnector};
 
 use super::{Bucket, Kind};
+
+mod azure;
+mod google;
+mod s3;
 
 /// No answer about a bucket is larger.
 const LARGEST_BYTES: usize = 1 << 20;
 
 /// An answer about a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
-    /// The server's document.
-    Told(String),
-    /// There is nothing of this kind.
-    None,
+pub enum Fact<T> {
+    /// It is so.
+    Told(T),
     /// These credentials may not see it.
     Denied,
     /// The server does not tell.
     Unknown,
 }
 
+impl<T> Fact<T> {
+    fn map<U>(self, told: impl FnOnce(T) -> U) -> Fact<U> {
+        match self {
+            Self::Told(what) => Fact::Told(told(what)),
+            Self::Denied => Fact::Denied,
+            Self::Unknown => Fact::Unknown,
+        }
+    }
+}
+
+/// What becomes of what is replaced or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versioning {
+    /// It is gone.
+    Off,
+    /// It is gone, but for what was kept before.
+    Suspended,
+    /// It stays.
+    On,
+    /// It stays for so many seconds.
+    SoftDelete(u64),
+}
+
+/// A lifecycle rule that is enabled and may hold for a bus's objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// What the rule is called, or its place in the list.
+    pub name: String,
+    /// It holds where a key begins with one of these; none: everywhere.
+    pub prefixes: Vec<String>,
+    /// It deletes objects.
+    pub ends_objects: bool,
+    /// It moves objects to another storage class.
+    pub moves_objects: bool,
+    /// It deletes what was replaced or deleted before.
+    pub ends_old_versions: bool,
+}
+
+impl Rule {
+    /// Whether anything of the bus at a prefix lies where it holds.
+    pub fn touches(&self, bus: &str) -> bool {
+        let bus = if bus.is_empty() { String::new() } else { format!("{bus}/") };
+        self.prefixes.is_empty()
+            || self.prefixes.iter().any(|prefix| bus.starts_with(prefix.as_str()) || prefix.starts_with(&bus))
+    }
+}
+
 /// What a bucket says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// A `VersioningConfiguration`.
-    pub versioning: Fact,
-    /// A `LifecycleConfiguration`.
-    pub lifecycle: Fact,
-    /// A `LocationConstraint`.
-    pub location: Fact,
+    /// Where it is.
+    pub region: Fact<String>,
+    /// Whether it keeps what is replaced or deleted.
+    pub versioning: Fact<Versioning>,
+    /// What it does by itself.
+    pub rules: Fact<Vec<Rule>>,
 }
 
 impl Bucket {
-    /// Asks S3 what it does with what is put there; none: another kind of bucket.
-    pub async fn facts(&self) -> Option<Facts> {
-        if self.kind != Kind::S3 {
-            return None;
+    /// Asks the bucket what it does with what is put there; `key` is of something that lies on the bus.
+    pub async fn facts(&self, key: &str) -> Facts {
+        match self.kind {
+            Kind::S3 => self.s3_facts().await,
+            Kind::Gcs => self.google_facts().await,
+            Kind::Azure => self.azure_facts(key).await,
         }
-        Some(Facts {
-            versioning: self.fact("versioning").await,
-            lifecycle: self.fact("lifecycle").await,
-            location: self.fact("location").await,
-        })
     }
 
-    /// The region that requests are signed for.
+    /// The region that requests to S3 are signed for.
     pub fn region(&self) -> &str {
         self.setting("aws_region").unwrap_or("us-east-1")
     }
 
-    async fn fact(&self, name: &str) -> Fact {
-        match self.asked_of(name).await {
-            Some((200, text)) => Fact::Told(text),
-            Some((403, _)) => Fact::Denied,
-            Some((404, text)) if text.contains("NoSuchLifecycleConfiguration") => Fact::None,
-            _ => Fact::Unknown,
-        }
-    }
-
-    /// Status and text of the answer; none: there was none.
-    async fn asked_of(&self, name: &str) -> Option<(u16, String)> {
-        let region = self.region();
-        let server = self.endpoint().map_or_else(|| format!("https://s3.{region}.amazonaws.com"), str::to_owned);
-        let mut request = HttpRequest::new(Vec::new().into());
-        *request.uri_mut() = format!("{}/{}?{name}", server.trim_end_matches('/'), self.name).parse().ok()?;
-        let credential = self.credential().await?;
-        AwsAuthorizer::new(&credential, "s3", region).try_authorize(&mut request, None).ok()?;
+    /// Status and text of the answer to a request; none: there was none.
+    async fn answer(&self, request: HttpRequest) -> Option<(u16, String)> {
         let plain = self.plain_http();
         let options = self.options().ok()?.with_allow_http(plain);
         let options = if plain { options.with_no_system_certificates(true) } else { options };
@@ -86,13 +113,24 @@ impl Bucket {
         }
         Some((status, String::from_utf8_lossy(&bytes).into_owned()))
     }
+}
 
-    async fn credential(&self) -> Option<Arc<AwsCredential>> {
-        if let Some(credentials) = self.credentials().ok()? {
-            return credentials.get_credential().await.ok();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_touches_a_bus_below_above_or_at_its_prefix() {
+        let rule = |prefixes: &[&str]| Rule {
+            prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+            ..Rule::default()
+        };
+        for prefixes in [&[][..], &[""], &["pro"], &["prod/"], &["prod/events/"], &["logs/", "prod"]] {
+            assert!(rule(prefixes).touches("prod"), "{prefixes:?}");
         }
-        let get = |name: &str| self.setting(name).map(str::to_owned);
-        let (key_id, secret_key) = (get("aws_access_key_id")?, get("aws_secret_access_key")?);
-        Some(Arc::new(AwsCredential { key_id, secret_key, token: get("aws_session_token") }))
+        for prefixes in [&["product/"][..], &["logs/"], &["prod-2"]] {
+            assert!(!rule(prefixes).touches("prod"), "{prefixes:?}");
+            assert!(rule(prefixes).touches(""), "{prefixes:?}");
+        }
     }
 }

@@ -52,6 +52,8 @@ pub struct Facts {
     pub lifecycle: Option<String>,
     /// The region; none: us-east-1, which has no name here.
     pub location: Option<String>,
+    /// What Google's JSON API tells of a bucket; none: it does not answer.
+    pub resource: Option<String>,
 }
 
 struct Object {
@@ -110,6 +112,9 @@ impl Buckets {
         let path = request.path.trim_start_matches('/');
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let place = (bucket.to_owned(), key.to_owned());
+        if let Some(resource) = self.facts.resource.as_deref().filter(|_| path.starts_with("storage/v1/b/")) {
+            return Answer::text(200, "application/json", resource);
+        }
         match (request.method.as_str(), key) {
             ("GET", "") => self.about(request, bucket, modes),
             ("HEAD", "") => Answer::new(200).with("x-amz-bucket-region", self.region()),

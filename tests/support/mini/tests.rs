@@ -339,7 +339,12 @@ fn a_bucket_tells_of_itself() {
     assert_eq!(client.ask("GET /b?versioning", "", "").all("Status"), [""; 0]);
     assert_eq!(client.ask("GET /b?location", "", "").all("LocationConstraint"), [""]);
     let lifecycle = Some("<LifecycleConfiguration><Rule/></LifecycleConfiguration>".to_owned());
-    mini.tell(Facts { versioning: Versioning::Enabled, lifecycle, location: Some("eu-west-1".to_owned()) });
+    mini.tell(Facts {
+        versioning: Versioning::Enabled,
+        lifecycle,
+        location: Some("eu-west-1".to_owned()),
+        ..Facts::default()
+    });
     assert_eq!(client.ask("GET /b?lifecycle", "", "").all("LifecycleConfiguration"), ["<Rule/>"]);
     assert_eq!(client.ask("GET /b?versioning", "", "").all("Status"), ["Enabled"]);
     assert_eq!(client.ask("GET /b?location", "", "").all("LocationConstraint"), ["eu-west-1"]);

@@ -1,82 +1,99 @@
 //! What a bucket is set up to do with what lies in it, and what that means for a bus.
 
+use std::time::Duration;
+
+use crate::bus::keys;
 use crate::cli::doctor::Finding;
-use crate::store::object::{Bucket, Fact, Facts, Kind};
+use crate::cli::times;
+use crate::store::object::{Bucket, Fact, Facts, Kind, Rule, Versioning};
 
 /// Region, versioning and lifecycle rules.
 pub(in crate::cli::doctor) async fn facts(bucket: &Bucket) -> Vec<Finding> {
-    match bucket.facts().await {
-        Some(facts) => judged(&facts, bucket.region(), bucket.prefix.trim_matches('/')),
-        None => vec![Finding::ok("versioning", unasked(bucket))],
-    }
+    let signed = (bucket.kind == Kind::S3).then(|| bucket.region());
+    judged(&bucket.facts(keys::BUS).await, bucket, signed)
 }
 
-fn unasked(bucket: &Bucket) -> String {
-    let how = match bucket.kind {
-        Kind::Gcs => format!("gcloud storage buckets describe gs://{}", bucket.name),
-        Kind::S3 | Kind::Azure => "az storage account blob-service-properties show".to_owned(),
-    };
-    format!("not looked at, nor lifecycle rules: {how}")
-}
-
-fn judged(facts: &Facts, signed: &str, prefix: &str) -> Vec<Finding> {
-    let rules = match &facts.lifecycle {
-        Fact::Told(text) => rules(text),
-        _ => Vec::new(),
+/// `signed`: the region that requests are signed for.
+fn judged(facts: &Facts, bucket: &Bucket, signed: Option<&str>) -> Vec<Finding> {
+    let prefix = bucket.prefix.trim_matches('/');
+    let rules: &[Rule] = match &facts.rules {
+        Fact::Told(rules) => rules,
+        _ => &[],
     };
     let touching: Vec<&Rule> = rules.iter().filter(|rule| rule.touches(prefix)).collect();
-    let mut findings: Vec<Finding> = region(&facts.location, signed).into_iter().collect();
-    findings.push(versioning(&facts.versioning, &facts.lifecycle, &touching));
-    findings.push(lifecycle(&facts.lifecycle, &touching));
+    let mut findings: Vec<Finding> = region(&facts.region, signed).into_iter().collect();
+    findings.push(versioning(facts, &touching, bucket));
+    findings.push(lifecycle(&facts.rules, &touching, bucket));
     findings
 }
 
-fn region(location: &Fact, signed: &str) -> Option<Finding> {
-    let Fact::Told(text) = location else { return None };
-    let told = text.split_once("<LocationConstraint").and_then(|(_, rest)| rest.split_once('>'));
-    let told = told.and_then(|(_, rest)| rest.split('<').next()).map_or("", str::trim);
-    let region = match told {
-        "" => "us-east-1",
-        "EU" => "eu-west-1",
-        told => told,
-    };
-    Some(match region == signed {
-        true => Finding::ok("region", region),
-        false => Finding::warn("region", format!("the bucket is in {region}, requests are signed for {signed}"))
-            .cure(format!("AWS_REGION={region}, or ?region={region}")),
+fn region(region: &Fact<String>, signed: Option<&str>) -> Option<Finding> {
+    const WHAT: &str = "region";
+    let Fact::Told(region) = region else { return None };
+    Some(match signed {
+        Some(signed) if signed != region => {
+            Finding::warn(WHAT, format!("the bucket is in {region}, requests are signed for {signed}"))
+                .cure(format!("AWS_REGION={region}, or ?region={region}"))
+        }
+        _ => Finding::ok(WHAT, region.as_str()),
     })
 }
 
-fn versioning(versioning: &Fact, lifecycle: &Fact, rules: &[&Rule]) -> Finding {
+fn versioning(facts: &Facts, rules: &[&Rule], bucket: &Bucket) -> Finding {
     const WHAT: &str = "versioning";
-    let on = match versioning {
-        Fact::Told(text) if text.contains("<Status>Enabled") => true,
-        Fact::Told(text) if text.contains("<Status>Suspended") => return Finding::ok(WHAT, "suspended"),
-        Fact::Told(_) | Fact::None => false,
-        Fact::Denied => return Finding::ok(WHAT, "may not be seen (s3:GetBucketVersioning)"),
+    let on = match &facts.versioning {
+        Fact::Told(Versioning::Suspended) => return Finding::ok(WHAT, "suspended"),
+        Fact::Told(Versioning::SoftDelete(seconds)) => return soft_delete(*seconds, bucket),
+        Fact::Told(versioning) => *versioning == Versioning::On,
+        Fact::Denied => {
+            return Finding::ok(WHAT, format!("may not be seen ({})", permission(bucket, "s3:GetBucketVersioning")));
+        }
         Fact::Unknown => return Finding::ok(WHAT, "the server does not tell"),
     };
     match (on, rules.iter().any(|rule| rule.ends_old_versions)) {
         (false, _) => Finding::ok(WHAT, "off"),
         (true, true) => Finding::ok(WHAT, "on, and old versions expire"),
         (true, false) => {
-            let unseen = if *lifecycle == Fact::Denied { " that may be seen" } else { "" };
+            let unseen = if matches!(facts.rules, Fact::Told(_)) { "" } else { " that may be seen" };
             let what = format!(
                 "on: what is deleted and each old state of a group stays and costs, for no lifecycle rule{unseen} ends it"
             );
-            Finding::warn(WHAT, what).cure("a lifecycle rule with NoncurrentVersionExpiration for the bus's prefix")
+            let rule = match bucket.kind {
+                Kind::S3 => "a lifecycle rule with NoncurrentVersionExpiration for the bus's prefix",
+                Kind::Gcs => "a lifecycle rule that deletes with daysSinceNoncurrentTime and the bus's prefix",
+                Kind::Azure => "a management policy that deletes versions below the bus's prefix",
+            };
+            Finding::warn(WHAT, what).cure(rule)
         }
     }
 }
 
-fn lifecycle(lifecycle: &Fact, rules: &[&Rule]) -> Finding {
+fn soft_delete(seconds: u64, bucket: &Bucket) -> Finding {
+    let kept = times::format_duration(Duration::from_secs(seconds));
+    let what = format!("soft delete: what is deleted and each old state of a group stays and costs for {kept}");
+    Finding::warn("versioning", what)
+        .cure(format!("gcloud storage buckets update gs://{} --clear-soft-delete", bucket.name))
+}
+
+/// What allows to see: S3 has a permission for each fact, Google one for all.
+fn permission(bucket: &Bucket, s3: &'static str) -> &'static str {
+    if bucket.kind == Kind::Gcs { "storage.buckets.get" } else { s3 }
+}
+
+fn lifecycle(told: &Fact<Vec<Rule>>, rules: &[&Rule], bucket: &Bucket) -> Finding {
     const WHAT: &str = "lifecycle";
-    match lifecycle {
-        Fact::Denied => return Finding::ok(WHAT, "may not be seen (s3:GetLifecycleConfiguration)"),
-        Fact::Unknown => return Finding::ok(WHAT, "the server does not tell"),
-        Fact::Told(_) | Fact::None => {}
+    match (told, bucket.kind) {
+        (Fact::Denied, _) => {
+            let permission = permission(bucket, "s3:GetLifecycleConfiguration");
+            return Finding::ok(WHAT, format!("may not be seen ({permission})"));
+        }
+        (Fact::Unknown, Kind::Azure) => {
+            return Finding::ok(WHAT, "told to the account's owner: az storage account management-policy show");
+        }
+        (Fact::Unknown, _) => return Finding::ok(WHAT, "the server does not tell"),
+        (Fact::Told(_), _) => {}
     }
-    let named = |rule: &&&Rule| format!("'{}'", rule.id);
+    let named = |rule: &&&Rule| format!("'{}'", rule.name);
     let ends: Vec<String> = rules.iter().filter(|rule| rule.ends_objects).map(|rule| named(&rule)).collect();
     let moves: Vec<String> = rules.iter().filter(|rule| rule.moves_objects).map(|rule| named(&rule)).collect();
     if !ends.is_empty() {
@@ -92,87 +109,59 @@ fn lifecycle(lifecycle: &Fact, rules: &[&Rule]) -> Finding {
     Finding::ok(WHAT, "no rule deletes what is on the bus")
 }
 
-/// A rule that is enabled (Amazon S3 API reference, `LifecycleRule`).
-struct Rule {
-    id: String,
-    prefix: String,
-    ends_objects: bool,
-    moves_objects: bool,
-    ends_old_versions: bool,
-}
-
-impl Rule {
-    /// Whether anything of the bus lies where it holds.
-    fn touches(&self, bus: &str) -> bool {
-        let bus = if bus.is_empty() { String::new() } else { format!("{bus}/") };
-        bus.starts_with(&self.prefix) || self.prefix.starts_with(&bus)
-    }
-}
-
-/// The enabled rules; those for objects with a tag are not for evbus's, which have none.
-fn rules(text: &str) -> Vec<Rule> {
-    let rules = text.split("<Rule>").skip(1).filter_map(|rest| rest.split("</Rule>").next());
-    let rules = rules.filter(|rule| rule.contains("<Status>Enabled") && !rule.contains("<Tag>"));
-    rules
-        .map(|rule| {
-            let within = |tag: &str| {
-                let (_, rest) = rule.split_once(&format!("<{tag}>"))?;
-                rest.split_once(&format!("</{tag}>")).map(|(inner, _)| inner)
-            };
-            let timed = |inner: &str| inner.contains("<Days>") || inner.contains("<Date>");
-            Rule {
-                id: within("ID").unwrap_or_default().to_owned(),
-                prefix: within("Prefix").unwrap_or_default().to_owned(),
-                ends_objects: within("Expiration").is_some_and(timed),
-                moves_objects: within("Transition").is_some_and(timed),
-                ends_old_versions: within("NoncurrentVersionExpiration").is_some(),
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::object::Identity;
 
-    fn rule(prefix: &str, what: &str) -> String {
-        format!("<Rule><ID>r</ID><Filter><Prefix>{prefix}</Prefix></Filter><Status>Enabled</Status>{what}</Rule>")
+    fn lines(kind: Kind, versioning: Fact<Versioning>, rules: Fact<Vec<Rule>>, region: &str) -> Vec<String> {
+        let bucket = Bucket {
+            kind,
+            name: "acme".to_owned(),
+            prefix: "prod".to_owned(),
+            settings: Vec::new(),
+            identity: Identity::default(),
+        };
+        let facts = Facts { region: Fact::Told(region.to_owned()), versioning, rules };
+        let signed = (kind == Kind::S3).then_some("us-east-1");
+        judged(&facts, &bucket, signed).iter().map(Finding::text).collect()
     }
 
-    fn lines(versioning: &str, lifecycle: &str, location: &str) -> Vec<String> {
-        let told = |text: &str| if text.is_empty() { Fact::None } else { Fact::Told(text.to_owned()) };
-        let location = Fact::Told(format!("<LocationConstraint xmlns=\"x\">{location}</LocationConstraint>"));
-        let facts = Facts { versioning: told(versioning), lifecycle: told(lifecycle), location };
-        judged(&facts, "us-east-1", "prod").iter().map(Finding::text).collect()
+    fn rule(prefix: &str) -> Rule {
+        Rule { name: "r".to_owned(), prefixes: vec![prefix.to_owned()], ..Rule::default() }
     }
 
     #[test]
     fn what_a_bucket_does_with_what_is_there_is_told() {
-        let quiet = lines("<VersioningConfiguration/>", "", "");
+        let s3 = |versioning, rules| lines(Kind::S3, Fact::Told(versioning), Fact::Told(rules), "us-east-1");
+        let quiet = s3(Versioning::Off, Vec::new());
         assert!(quiet.iter().all(|line| line.starts_with("ok ")), "{quiet:?}");
-        let on = "<Status>Enabled</Status>";
-        assert!(lines(on, "", "")[1].starts_with("warn versioning"));
-        let ended = "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>";
-        let noncurrent = lines(on, &rule("", ended), "");
+        assert!(s3(Versioning::On, Vec::new())[1].starts_with("warn versioning"));
+        let ends_old = |prefix| Rule { ends_old_versions: true, ..rule(prefix) };
+        let noncurrent = s3(Versioning::On, vec![ends_old("")]);
         assert!(noncurrent[1].starts_with("ok ") && noncurrent[2].starts_with("ok "), "{noncurrent:?}");
-        assert!(lines(on, &rule("logs/", ended), "")[1].starts_with("warn versioning"));
-        assert!(lines("", "", "eu-west-1")[0].contains("AWS_REGION=eu-west-1"));
+        assert!(s3(Versioning::On, vec![ends_old("logs/")])[1].starts_with("warn versioning"));
+        let elsewhere = lines(Kind::S3, Fact::Unknown, Fact::Unknown, "eu-west-1");
+        assert!(elsewhere[0].contains("AWS_REGION=eu-west-1"), "{elsewhere:?}");
     }
 
     #[test]
     fn a_rule_that_deletes_what_is_on_the_bus_is_told() {
-        let expires = "<Expiration><Days>30</Days></Expiration>";
-        for prefix in ["", "pro", "prod/", "prod/events/"] {
-            assert!(lines("", &rule(prefix, expires), "")[2].starts_with("warn lifecycle"), "{prefix}");
-        }
-        for prefix in ["product/", "logs/"] {
-            assert!(lines("", &rule(prefix, expires), "")[2].starts_with("ok "), "{prefix}");
-        }
-        let markers = "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>";
-        assert!(lines("", &rule("", markers), "")[2].starts_with("ok "));
-        let tagged = rule("", expires).replace("<Filter>", "<Filter><Tag>t</Tag>");
-        assert!(lines("", &tagged, "")[2].starts_with("ok "));
-        assert!(lines("", &rule("", expires).replace("Enabled", "Disabled"), "")[2].starts_with("ok "));
-        assert!(lines("", &rule("", "<Transition><Days>9</Days></Transition>"), "")[2].contains("storage class"));
+        let s3 = |rule| lines(Kind::S3, Fact::Told(Versioning::Off), Fact::Told(vec![rule]), "us-east-1").remove(2);
+        assert!(s3(Rule { ends_objects: true, ..rule("prod/events/") }).starts_with("warn lifecycle"));
+        assert!(s3(Rule { ends_objects: true, ..rule("logs/") }).starts_with("ok "));
+        assert!(s3(Rule { moves_objects: true, ..rule("") }).contains("storage class"));
+    }
+
+    #[test]
+    fn each_provider_has_its_own_cures() {
+        let google = |versioning| lines(Kind::Gcs, versioning, Fact::Told(Vec::new()), "us-central1");
+        assert!(google(Fact::Told(Versioning::Off)).iter().all(|line| line.starts_with("ok ")));
+        assert!(google(Fact::Told(Versioning::On))[1].contains("daysSinceNoncurrentTime"));
+        let soft = google(Fact::Told(Versioning::SoftDelete(604_800))).remove(1);
+        assert!(soft.contains("for 7d") && soft.contains("gs://acme --clear-soft-delete"), "{soft}");
+        assert!(google(Fact::Denied)[1].contains("storage.buckets.get"));
+        let azure = lines(Kind::Azure, Fact::Told(Versioning::On), Fact::Unknown, "");
+        assert!(azure[1].contains("management policy") && azure[2].contains("management-policy show"), "{azure:?}");
     }
 }

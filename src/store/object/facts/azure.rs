@@ -1,0 +1,29 @@
+//! What Azure tells of a container to those who may use it: whether what is read is one of several versions (Azure
+//! Storage REST API, Get Blob: `x-ms-version-id`). Its rules and its place are told to the account's owners alone.
+
+use std::sync::Arc;
+
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+
+use super::{Fact, Facts, Versioning};
+use crate::store::object::Bucket;
+use crate::store::object::meter::Meter;
+
+impl Bucket {
+    /// `key`: of something that is there.
+    pub(super) async fn azure_facts(&self, key: &str) -> Facts {
+        let versioning = match self.has_versions(key).await {
+            Some(true) => Fact::Told(Versioning::On),
+            Some(false) => Fact::Told(Versioning::Off),
+            None => Fact::Unknown,
+        };
+        Facts { region: Fact::Unknown, versioning, rules: Fact::Unknown }
+    }
+
+    async fn has_versions(&self, key: &str) -> Option<bool> {
+        let connected = self.connect(&Arc::new(Meter::default())).ok()?;
+        let path = Path::parse(format!("{}/{key}", self.prefix.trim_matches('/'))).ok()?;
+        Some(connected.inner.head(&path).await.ok()?.version.is_some())
+    }
+}
