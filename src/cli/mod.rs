@@ -132,9 +132,15 @@ fn parse() -> Result<Cli, Failure> {
 }
 
 fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
-    // Those two log in a format that their flags choose, and begin it themselves.
-    if !matches!(verb, Verb::Watch(_) | Verb::Drain(_)) && session.world.var(EVBUS_LOG).is_some() {
-        begin(LogFormat::Human, session.world.var(EVBUS_LOG).and_then(|selected| selected.to_str()))?;
+    let selected = session.world.var(EVBUS_LOG);
+    // Those who run handlers log by themselves, in a format that a flag chooses.
+    let format = match &verb {
+        Verb::Watch(args) => Some(args.log_format()),
+        Verb::Drain(args) => Some(args.log_format()),
+        _ => selected.map(|_| LogFormat::Human),
+    };
+    if let Some(format) = format {
+        begin(format, selected.and_then(|selected| selected.to_str()))?;
     }
     match verb {
         Verb::Init(args) => init::run(args, session),

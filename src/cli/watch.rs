@@ -9,6 +9,7 @@ use tokio::sync::watch as signal;
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
+use super::reporter::LogFormat;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
 use super::watchers::{self, HangUp, Ready, RunArgs, Starting, Told};
@@ -51,6 +52,13 @@ pub(super) struct Args {
     /// Serve /metrics for Prometheus, and /healthz; a port alone is on the loopback interface
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
+}
+
+impl Args {
+    /// How what happens is logged.
+    pub(super) const fn log_format(&self) -> LogFormat {
+        self.run.log
+    }
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
@@ -97,7 +105,7 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
         }
         let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
-        let printer = args.run.printer(session, true)?;
+        let printer = args.run.printer(session, true);
         let tally = Rc::new(Tally::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
         let reporter = Rc::clone(&tally) as Rc<dyn Reporter>;
         let served = async {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Ready;
 use crate::cli::failure::Failure;
 use crate::cli::output;
-use crate::cli::reporter::{EVBUS_LOG, LogFormat, Printer, begin};
+use crate::cli::reporter::{LogFormat, Printer};
 use crate::cli::session::Session;
 use crate::cli::times;
 use crate::config::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
@@ -85,7 +85,7 @@ pub(in crate::cli) struct RunArgs {
     pub(in crate::cli) quiet: bool,
     /// How to log to stderr
     #[arg(long, value_enum, default_value = "human", value_name = "FORMAT")]
-    log: LogFormat,
+    pub(in crate::cli) log: LogFormat,
     /// The handler: the event comes on its stdin
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -219,9 +219,8 @@ impl RunArgs {
     }
 
     /// Who prints what the workers report.
-    pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Result<Rc<Printer>, Failure> {
+    pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Rc<Printer> {
         output::pump::begin();
-        begin(self.log, session.world.var(EVBUS_LOG).and_then(|selected| selected.to_str()))?;
-        Ok(Rc::new(Printer::new(self.log, self.quiet, watching, &session.world, &session.clock)))
+        Rc::new(Printer::new(self.log, self.quiet, watching, &session.world, &session.clock))
     }
 }
