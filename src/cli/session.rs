@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::failure::Failure;
 use super::{advice, output};
@@ -12,7 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Location, Origin, World};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
-use crate::store::{ErrorKind, Store, StoreResult, mount};
+use crate::store::{ErrorKind, Store, StoreError, StoreResult, mount, system_words};
 
 /// Flags that every verb has.
 #[derive(Debug, clap::Args)]
@@ -96,6 +97,7 @@ impl Session {
         let path = match &address.location {
             Location::Dir(path) => path,
             Location::Bucket(bucket, _) => {
+                keep_a_thread()?;
                 let place = self.place(BucketStore::connect(bucket)?);
                 return Ok(Opened { bus: Bus::open(place, &address.display).await?, address });
             }
@@ -135,6 +137,24 @@ impl Session {
     }
 }
 
+/// Longer than any process runs.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
+
+/// Names of servers are resolved on a thread of the runtime's, which ends the process where it needs one and has none: so
+/// one is started at once, and stays.
+fn keep_a_thread() -> StoreResult<()> {
+    let none = |error: std::io::Error| {
+        let what = format!("no thread is to be had to resolve names on: {}", system_words(&error));
+        StoreError::new(ErrorKind::Unavailable, what)
+            .with_help("ulimit -u, and the limit of the container, tell how many")
+    };
+    // The runtime would panic where this fails.
+    let tried = std::thread::Builder::new().spawn(|| ()).map_err(none)?;
+    let _ = tried.join();
+    drop(tokio::task::spawn_blocking(|| ()));
+    Ok(())
+}
+
 /// What a runtime is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
@@ -159,7 +179,7 @@ pub(super) fn block_on<T>(needs: Needs, future: impl Future<Output = Result<T, F
     let mut builder = tokio::runtime::Builder::new_current_thread();
     match needs {
         Needs::Time => builder.enable_time(),
-        Needs::Everything => builder.enable_all().max_blocking_threads(4),
+        Needs::Everything => builder.enable_all().max_blocking_threads(4).thread_keep_alive(FOREVER),
     };
     let runtime = builder.build().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     runtime.block_on(future)
