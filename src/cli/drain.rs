@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
-use super::reporter::id_of;
+use super::reporter::{LogFormat, id_of};
 use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
 use super::{style, times};
@@ -46,6 +46,13 @@ pub(super) struct Args {
     strict: bool,
 }
 
+impl Args {
+    /// How what happens is logged.
+    pub(super) const fn log_format(&self) -> LogFormat {
+        self.run.log
+    }
+}
+
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "drain")?;
@@ -70,7 +77,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let Starting { ready, code: started, .. } = starting;
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
-        let printer = args.run.printer(&session, false)?;
+        let printer = args.run.printer(&session, false);
         let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
         let told = Cell::new(Told::Stop);
         let ended = tokio::select! {
@@ -114,6 +121,9 @@ fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &
                     }
                 }
                 match code {
+                    Code::Done if summary.stalled.as_ref().is_some_and(|obstacle| obstacle.passes) => {
+                        code = Code::TryAgain;
+                    }
                     Code::Done if summary.stalled.is_some() => code = Code::Failed,
                     Code::Done if args.strict && failed => code = Code::Threshold,
                     _ => {}

@@ -10,7 +10,7 @@ const EXIT_STATUS: [(&str, &str); 5] = [
     ("1", "It failed."),
     ("2", "Wrong usage or config."),
     ("3", "A threshold was crossed: drain --strict, status --max-lag, status --max-dead."),
-    ("75", "Try again later: the store cannot be reached or did not answer in time."),
+    ("75", "Try again later: the store cannot be reached or did not answer in time, or no process is to be had."),
 ];
 
 const ENVIRONMENT: [(&str, &str); 5] = [

@@ -16,7 +16,7 @@ use super::{GroupName, letter};
 use crate::bus::Place;
 use crate::clock::Clock;
 use crate::event::{Event, EventName, EventTime, Identity, Judgement, Wants};
-use crate::handler::{Handler, Job, Outcome, Permit, Report};
+use crate::handler::{Handler, Job, Obstacle, Outcome, Permit, Report};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 use crate::threads;
 
@@ -266,8 +266,8 @@ pub(super) enum Judged {
     Verdict(Verdict),
     /// It could not be read, which costs no attempt; why.
     Unread(String),
-    /// The handler could not be started, for this event or any other, which costs no attempt; why.
-    NotStarted(String),
+    /// The handler could not be started, for this event or any other, which costs no attempt.
+    NotStarted(Obstacle),
 }
 
 /// Judges a run. Pure: time and chance are handed in.
@@ -289,7 +289,7 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
     let exit = match &report.outcome {
         Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
         Outcome::Stopped => return Judged::Verdict(Verdict::Again),
-        Outcome::NotStarted(why) => return Judged::NotStarted(why.clone()),
+        Outcome::NotStarted(obstacle) => return Judged::NotStarted(obstacle.clone()),
         Outcome::Exit(code) => Some(*code),
         Outcome::Signal(_) | Outcome::TimedOut => None,
     };

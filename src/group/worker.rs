@@ -26,7 +26,7 @@ use crate::bus::Place;
 use crate::bus::schedule::Released;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::{Handler, Outcome, Report};
+use crate::handler::{Handler, Obstacle, Outcome, Report};
 use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 
 mod apply;

@@ -21,7 +21,7 @@ use super::guard::{Guard, RUN_VARIABLE};
 use super::input::{self, PlacedFile};
 use super::output::{self, Listener, Output, Speaker, Stream, Tail, Tap};
 use super::process::{self, Cut, Leader, Strays, Taps, see_through};
-use super::{Handler, Job, Outcome, Report, program};
+use super::{Handler, Job, Obstacle, Outcome, Report, program};
 use crate::clock::{Clock, Fut};
 
 /// How to run a group's handler.
@@ -85,12 +85,14 @@ impl CommandHandler {
         let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
         let file = match PlacedFile::place(&job.file, &job.event, self.clock.random()) {
             Ok(file) => file,
-            Err(error) => return not_started(format!("cannot write the event's file: {error}")),
+            Err(error) => {
+                return not_started(program::refused(&error, |error| format!("cannot write the event's file: {error}")));
+            }
         };
         // Before the start, so that no end is missed.
         let children = match signal(SignalKind::child()) {
             Ok(children) => children,
-            Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}")),
+            Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}").into()),
         };
         let (leader, taps) = match self.start(&job.event, &job.vars, &file) {
             Ok(started) => started,
@@ -98,7 +100,7 @@ impl CommandHandler {
         };
         match see_through(leader, children, taps, self.cut(stop, limit), self.command.grace, &*self.clock).await {
             Ok(end) => end,
-            Err(error) => not_started(format!("cannot wait for handler '{}': {error}", self.name())),
+            Err(error) => not_started(format!("cannot wait for handler '{}': {error}", self.name()).into()),
         }
     }
 
@@ -118,10 +120,12 @@ impl CommandHandler {
         event: &[u8],
         vars: &[(&'static str, String)],
         file: &PlacedFile,
-    ) -> Result<(Leader<'_>, Taps), String> {
+    ) -> Result<(Leader<'_>, Taps), Obstacle> {
         process::reap(&self.strays);
         self.guard.ensure();
-        let plumbing = |error: io::Error| format!("cannot make pipes for handler '{}': {error}", self.name());
+        let plumbing = |error: io::Error| {
+            program::refused(&error, |error| format!("cannot make pipes for handler '{}': {error}", self.name()))
+        };
         let stdin = input::stdin(event).map_err(plumbing)?;
         let listener = self.listener(vars);
         let (stdout, out) = self.stdout(&listener).map_err(plumbing)?;
@@ -130,7 +134,7 @@ impl CommandHandler {
         let entry = self.guard.begin();
         let child = self.spawn([stdin, stdout, stderr], vars, file, entry.token())?;
         let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
-            return Err(format!("handler '{}' has no process number", self.name()));
+            return Err(format!("handler '{}' has no process number", self.name()).into());
         };
         entry.started(group);
         Ok((Leader::new(child, group, entry, &self.strays), taps))
@@ -161,7 +165,7 @@ impl CommandHandler {
         vars: &[(&'static str, String)],
         file: &PlacedFile,
         token: &str,
-    ) -> Result<Child, String> {
+    ) -> Result<Child, Obstacle> {
         let mut template = self.template.borrow_mut();
         let command = match &mut *template {
             Some(command) => command,
@@ -180,7 +184,7 @@ impl CommandHandler {
         spawned.map_err(|error| {
             // It may have moved: look for it again next time.
             *template = None;
-            program::refusal(self.name(), self.command.cwd.as_deref(), &error)
+            program::refused(&error, |error| program::refusal(self.name(), self.command.cwd.as_deref(), error))
         })
     }
 
@@ -212,8 +216,8 @@ impl CommandHandler {
     }
 }
 
-fn not_started(reason: String) -> (Outcome, Tail) {
-    (Outcome::NotStarted(reason), Tail::default())
+fn not_started(obstacle: Obstacle) -> (Outcome, Tail) {
+    (Outcome::NotStarted(obstacle), Tail::default())
 }
 
 impl Handler for CommandHandler {

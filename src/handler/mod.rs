@@ -75,8 +75,23 @@ pub enum Outcome {
     TimedOut,
     /// [`Handler::stop`] cut the run short; it does not count as an attempt.
     Stopped,
-    /// The handler never began, with the reason in one line; it does not count as an attempt.
-    NotStarted(String),
+    /// The handler never began; it does not count as an attempt.
+    NotStarted(Obstacle),
+}
+
+/// What has kept a handler from beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// It, in one line.
+    pub why: String,
+    /// Whether it may be over without anything being mended in the handler: no process is to be had, or no file.
+    pub passes: bool,
+}
+
+impl From<String> for Obstacle {
+    fn from(why: String) -> Self {
+        Self { why, passes: false }
+    }
 }
 
 /// What one run left behind.
@@ -122,7 +137,7 @@ impl Report {
             Outcome::Signal(signal) => format!("signal {signal}"),
             Outcome::TimedOut => "time limit".to_owned(),
             Outcome::Stopped => "stopped".to_owned(),
-            Outcome::NotStarted(why) => why.clone(),
+            Outcome::NotStarted(obstacle) => obstacle.why.clone(),
         };
         match self.stderr_tail.lines().rev().find(|line| !line.trim().is_empty()) {
             Some(line) => format!("{how} \"{}\"", line.trim().chars().take(120).collect::<String>()),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use super::Obstacle;
+
 /// Where execvp(3) looks when there is no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
@@ -93,6 +95,15 @@ fn executable(file: &Path) -> Result<(), Flaw> {
         return Err(Flaw::NoPermission);
     }
     Ok(())
+}
+
+/// What the system has refused, in the words of `sentence`.
+pub(super) fn refused(error: &io::Error, sentence: impl FnOnce(&io::Error) -> String) -> Obstacle {
+    let passes = matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT | Errno::TXTBSY)
+    );
+    Obstacle { why: sentence(error), passes }
 }
 
 /// Why the system did not start `name`, in one line.

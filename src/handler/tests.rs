@@ -81,7 +81,7 @@ fn run(text: &str, event: &[u8]) -> (Report, Rc<Heard>) {
 fn not_started(command: Command) -> String {
     let check = handler(command.clone(), Rc::new(Discard)).check();
     match run_job(command, job(b"")).0.outcome {
-        Outcome::NotStarted(reason) => {
+        Outcome::NotStarted(Obstacle { why: reason, .. }) => {
             assert_eq!(check, Err(reason.clone()));
             reason
         }
@@ -311,6 +311,9 @@ fn what_is_no_program_costs_no_attempt() {
         executable(&file, content);
         let command = Command { argv: vec![file.to_str().unwrap().to_owned()], ..shell("") };
         let outcome = run_job(command, job(b"")).0.outcome;
-        assert!(matches!(&outcome, Outcome::NotStarted(reason) if reason.contains(part)), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::NotStarted(obstacle) if obstacle.why.contains(part) && !obstacle.passes),
+            "{outcome:?}"
+        );
     }
 }

@@ -34,7 +34,7 @@ use connect::Connected;
 pub use connect::{Bucket, Kind};
 use credentials::AwsCredentials;
 pub use credentials::{Failure as CredentialsFailure, Identity};
-pub use facts::{Fact, Facts};
+pub use facts::{Fact, Facts, Rule, Versioning};
 use failure::Shown;
 use meter::Meter;
 

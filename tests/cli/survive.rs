@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 
+use super::mini::{Mini, Options};
 use super::support::{Home, NOTE, Ran, signal, until};
 
 /// A line in a mount namespace of its own, with a file system of `size` at `small` and a bus on it.
@@ -90,9 +91,30 @@ fn where_no_thread_is_to_be_had_nothing_panics() {
     home.emit_many("t", 1);
     // A user of its own, so that nobody else's processes count.
     let line = "chmod 755 .; cp $EVBUS evbus; chown -R 65432:65432 bus; HOME=. exec setpriv --reuid 65432 --regid 65432 \
-        --clear-groups sh -c 'ulimit -u 1; exec ./evbus drain -g g --from earliest -- /bin/true'";
+        --clear-groups prlimit --nproc=1 ./evbus drain -g g --from earliest -- /bin/true";
     let ran = home.shell(line);
-    assert!(ran.code < 128 && !ran.err.contains("panicked"), "{} {}", ran.code, ran.err);
+    let why = "the system has no process to spare for handler '/bin/true'";
+    assert!(ran.code == 75 && ran.err.contains(why), "{} {}", ran.code, ran.err);
+}
+
+/// The names of servers are resolved on a thread.
+#[test]
+fn where_no_thread_is_to_be_had_a_bucket_is_away() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TRIED: a limit of processes; it needs root");
+        return;
+    }
+    let mini = Mini::start(Options::default());
+    let home = Home::at_bucket(&mini.endpoint().replace("127.0.0.1", "localhost"), "p");
+    home.run(&["init"]).exits(0);
+    for verb in ["ls", "emit t", "drain -g g -- /bin/true"] {
+        // A user of its own, so that nobody else's processes count.
+        let line = format!(
+            "chmod 755 .; cp -n $EVBUS evbus; HOME=. exec setpriv --reuid 65431 --regid 65431 --clear-groups \
+             prlimit --nproc=1 ./evbus {verb}"
+        );
+        home.shell(&line).exits(75).says("no thread is to be had", "ulimit -u");
+    }
 }
 
 #[test]

@@ -250,7 +250,7 @@ impl Worker {
                 }
             }
             run::Judged::Unread(why) => self.tell_unread(why),
-            run::Judged::NotStarted(why) => self.stall(why),
+            run::Judged::NotStarted(obstacle) => self.stall(obstacle),
         }
         let Some(shard) = self.owned(number, epoch) else { return };
         match judged {
@@ -270,10 +270,10 @@ impl Worker {
     }
 
     /// The handler cannot be started, whatever the event: said once, and tried again after a while.
-    pub(super) fn stall(&mut self, why: &str) {
+    pub(super) fn stall(&mut self, obstacle: &Obstacle) {
         self.stalled_until = Some(self.now() + STALL);
-        if self.summary.stalled.replace(why.to_owned()).is_none() {
-            self.report(Fact::Stalled { why });
+        if self.summary.stalled.replace(obstacle.clone()).is_none() {
+            self.report(Fact::Stalled { why: &obstacle.why });
         }
     }
 

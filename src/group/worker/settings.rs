@@ -6,6 +6,7 @@ use crate::event::EventTime;
 use crate::group::lease::Lease;
 use crate::group::retry::Retry;
 use crate::group::shard::Bounds;
+use crate::handler::Obstacle;
 
 /// How far a worker was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -100,6 +101,6 @@ pub struct Summary {
     pub held_elsewhere: bool,
     /// Whether the group is paused.
     pub paused: bool,
-    /// Why the handler cannot be started, if it could not.
-    pub stalled: Option<String>,
+    /// What kept the handler from being started, if anything did.
+    pub stalled: Option<Obstacle>,
 }

@@ -150,7 +150,7 @@ fn only_what_fails_alone_has_failed() {
 
 #[test]
 fn what_is_nobodys_fault_is_not_tried_in_halves() {
-    for outcome in [Outcome::NotStarted("no such file".to_owned()), Outcome::Stopped] {
+    for outcome in [Outcome::NotStarted("no such file".to_owned().into()), Outcome::Stopped] {
         let (lines, clock) =
             (Rc::new(Lines { outcome: Some(outcome.clone()), ..Lines::default() }), Rc::<Still>::default());
         let found = outcomes(&batches(&lines, &clock, 4, 1), &clock, &["1", "2", "3"]);
