@@ -105,8 +105,8 @@ struct Watcher {
     passable: AtomicI64,
     passable_len: AtomicU64,
     foreign: Mutex<Option<String>>,
-    /// The newest event whose time my clock has not reached.
-    ahead: Mutex<Option<EventName>>,
+    /// The key of the newest event whose time my clock has not reached.
+    ahead: Mutex<Option<String>>,
     /// Whether there was something that the group does not want.
     unwanted: AtomicBool,
 }
@@ -138,8 +138,8 @@ impl Watcher {
 
     fn see_ahead(&self, key: &str) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.as_ref().is_none_or(|newest| key.ends_with(newest.as_str()) || *key > *newest.key()) {
-            *ahead = EventName::from_key(key);
+        if ahead.as_deref().is_none_or(|newest| key > newest) {
+            *ahead = Some(key.to_owned());
         }
     }
 
@@ -227,7 +227,8 @@ impl Desk {
     /// themselves say. The time of the newest, if W may be raised to it.
     async fn passable_ahead(&self, watcher: &Watcher, w: EventTime, is_cut: bool) -> StoreResult<Option<EventTime>> {
         let ahead = watcher.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(name) = ahead.filter(|_| w > watcher.now && !is_cut) else { return Ok(None) };
+        let ahead = ahead.filter(|_| w > watcher.now && !is_cut);
+        let Some(name) = ahead.as_deref().and_then(EventName::from_key) else { return Ok(None) };
         let happened = read::happened_at(&*self.place.store, &name).await?;
         Ok(happened.filter(|happened| *happened <= watcher.limit).map(|_| name.time()))
     }
