@@ -86,7 +86,9 @@ impl CommandHandler {
         let file = match PlacedFile::place(&job.file, &job.event, self.clock.random()) {
             Ok(file) => file,
             Err(error) => {
-                return not_started(program::refused(&error, |error| format!("cannot write the event's file: {error}")));
+                return not_started(program::refused(&error, |error| {
+                    format!("cannot write the event's file: {error}")
+                }));
             }
         };
         // Before the start, so that no end is missed.
