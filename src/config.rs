@@ -1,6 +1,6 @@
 //! File, environment and flags become settings, once; nothing re-reads the environment afterwards.
 //!
-//! - [`World`]: the environment as it was handed in.
+//! - [`Environment`]: the environment as it was handed in.
 //! - [`Config`]: the config file, found, read and checked.
 //! - [`BusAddress`]: where the bus is, and who said so.
 //! - [`Watcher`]: one `[watchers.NAME]` with all defaults filled in.
@@ -8,6 +8,7 @@
 
 mod address;
 mod bucket;
+mod environment;
 mod error;
 mod find;
 pub mod instant;
@@ -16,15 +17,14 @@ mod read;
 mod section;
 pub mod units;
 mod watcher;
-mod world;
 
 #[cfg(test)]
 mod tests;
 
 pub use address::{Address, BusAddress, Location, Origin};
+pub use environment::Environment;
 pub use error::ConfigError;
 pub use find::{ConfigFile, Found};
 pub use nearest::nearest;
 pub use read::Config;
 pub use watcher::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, WantsError, Watcher};
-pub use world::World;

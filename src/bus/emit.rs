@@ -118,12 +118,12 @@ struct Batch {
 }
 
 /// A gate of all items, for those from a place on.
-struct Behind<'a> {
+struct GateFrom<'a> {
     gate: &'a dyn Gate,
     at: usize,
 }
 
-impl Gate for Behind<'_> {
+impl Gate for GateFrom<'_> {
     fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>> {
         self.gate.opens(self.at + at)
     }
@@ -245,7 +245,7 @@ impl Emitter {
         let mut taken = Vec::new();
         let mut at = 0;
         while at < items.len() {
-            let from = Behind { gate, at };
+            let from = GateFrom { gate, at };
             let answers = match self.place.store.put_gated(&items[at..], &from).await {
                 Ok(answers) => answers,
                 // Which of them arrived is unknown: the same names again, the first by itself.

@@ -73,7 +73,7 @@ pub fn request_of<'a>(group: &GroupName, key: &'a str) -> Option<(u16, &'a str)>
     Some((shard.parse().ok()?, id))
 }
 
-/// Events that wait for their time. It sorts behind all else: see [`crate::store::Store::glance`].
+/// Events that wait for their time. It sorts behind all else: see [`crate::store::Store::list_with_tail`].
 pub const SCHEDULED: &str = "timed/";
 
 /// Where an event waits until the time of its name.

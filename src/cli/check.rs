@@ -59,7 +59,7 @@ fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> 
     let mut bytes = Vec::new();
     match file.strip_prefix('@').unwrap_or(file) {
         "-" => std::io::stdin().lock().read_to_end(&mut bytes).map_err(cannot)?,
-        path => std::fs::File::open(session.world.cwd.join(path))
+        path => std::fs::File::open(session.environment.cwd.join(path))
             .and_then(|mut file| file.read_to_end(&mut bytes))
             .map_err(cannot)?,
     };

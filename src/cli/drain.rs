@@ -12,7 +12,7 @@ use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
 use super::{style, times};
 use crate::bus::read;
-use crate::config::{Watcher, World};
+use crate::config::{Environment, Watcher};
 use crate::event::EventTime;
 use crate::group::facts::Reporter;
 use crate::group::read_marker;
@@ -90,7 +90,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         };
         let took = session.clock.elapsed().saturating_sub(begun);
         let worth_telling = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
-        let code = tell(ended, started, &args, took, &session.world);
+        let code = tell(ended, started, &args, took, &session.environment);
         if let Some(requests) = opened.place().store.requests().filter(|_| worth_telling && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));
         }
@@ -99,7 +99,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 /// One line for each watcher that did something, and the exit code of them all.
-fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &World) -> Code {
+fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, environment: &Environment) -> Code {
     for Ended { watcher, outcome } in ended {
         match outcome {
             Err(failed) => code = failed,
@@ -112,7 +112,7 @@ fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &
                     || summary.paused;
                 if worth_telling && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
-                    output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, world)));
+                    output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, environment)));
                     if summary.paused {
                         output::note(&format!("help: evbus group resume {}", watcher.group));
                     }
@@ -134,13 +134,15 @@ fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, world: &
     code
 }
 
-fn in_words(summary: &Summary, world: &World) -> String {
+fn in_words(summary: &Summary, environment: &Environment) -> String {
     if summary.paused && summary.done == 0 {
         return "paused: nothing was run".to_owned();
     }
     let mut parts = vec![format!("{} done", style::thousands(summary.done))];
     if summary.retries > 0 || summary.next_retry.is_some() {
-        let at = summary.next_retry.map(|next| format!(" at {}", times::clock_text(next, world.now, &world.zone())));
+        let at = summary
+            .next_retry
+            .map(|next| format!(" at {}", times::clock_text(next, environment.now, &environment.zone())));
         parts.push(format!("{}{}", style::plural(summary.retries, "retry"), at.unwrap_or_default()));
     }
     if summary.dead > 0 {

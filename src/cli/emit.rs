@@ -10,7 +10,7 @@ use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
 use crate::bus::emit::{Draft, Emitter, Novelty, Receipt};
-use crate::config::{Location, World};
+use crate::config::{Environment, Location};
 use crate::event::EventTime;
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
@@ -137,13 +137,13 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
         let maker = Maker::new(&args, &session, &opened, patience)?;
         match &args.ndjson {
             Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut emitter).await,
-            None => single(&args, &session.world, &maker, &mut emitter).await,
+            None => single(&args, &session.environment, &maker, &mut emitter).await,
         }
     })
 }
 
-async fn single(args: &Args, world: &World, maker: &Maker, emitter: &mut Emitter) -> Result<Code, Failure> {
-    let draft = maker.single(args, world)?;
+async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: &mut Emitter) -> Result<Code, Failure> {
+    let draft = maker.single(args, environment)?;
     let sent = maker.send(emitter, std::slice::from_ref(&draft)).await;
     let receipts = sent.map_err(|error| cannot_emit(error, &draft))?;
     if let Some(receipt) = receipts.first().filter(|receipt| receipt.novelty == Novelty::Taken) {
@@ -155,9 +155,9 @@ async fn single(args: &Args, world: &World, maker: &Maker, emitter: &mut Emitter
     let mut acks = Acks::new(args.print());
     acks.tell(&[draft], &receipts);
     acks.end()?;
-    let past = |due: &EventTime| *due <= world.now;
+    let past = |due: &EventTime| *due <= environment.now;
     if let Some(due) = maker.due.filter(|due| !args.quiet && (past(due) || output::notes_on_terminal())) {
-        output::note(&waits(due, world));
+        output::note(&waits(due, environment));
     }
     Ok(Code::Done)
 }
@@ -170,9 +170,9 @@ fn taken(draft: &Draft, receipt: &Receipt) -> Failure {
 }
 
 /// What became of `--at` or `--delay`, for whoever meant another day.
-fn waits(due: EventTime, world: &World) -> String {
-    let at = times::clock_text(due, world.now, &world.zone());
-    if due > world.now { format!("it waits until {at}") } else { format!("{at} has passed: it came at once") }
+fn waits(due: EventTime, environment: &Environment) -> String {
+    let at = times::clock_text(due, environment.now, &environment.zone());
+    if due > environment.now { format!("it waits until {at}") } else { format!("{at} has passed: it came at once") }
 }
 
 fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
@@ -181,12 +181,12 @@ fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
 
 impl Args {
     /// Until when the events are to wait. A time that has come is now.
-    fn due(&self, world: &World) -> Result<Option<EventTime>, Failure> {
+    fn due(&self, environment: &Environment) -> Result<Option<EventTime>, Failure> {
         match (&self.at, &self.delay) {
-            (Some(at), _) => times::parse_coming(at, world.now, &world.zone()).map(Some).map_err(|error| {
+            (Some(at), _) => times::parse_coming(at, environment.now, &environment.zone()).map(Some).map_err(|error| {
                 Failure::usage(format!("--at {error}")).help("--delay DURATION, if it is to wait for a while")
             }),
-            (None, Some(delay)) => Ok(Some(world.now.plus(times::parse_duration(delay)?))),
+            (None, Some(delay)) => Ok(Some(environment.now.plus(times::parse_duration(delay)?))),
             (None, None) => Ok(None),
         }
     }

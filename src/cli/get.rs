@@ -52,8 +52,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         {
             print(&object.bytes, args.field.as_deref())?;
             if output::on_terminal() {
-                let due = times::clock_text(waiting.time(), session.world.now, &session.world.zone());
-                output::note(&match waiting.time() > session.world.now {
+                let due = times::clock_text(waiting.time(), session.environment.now, &session.environment.zone());
+                output::note(&match waiting.time() > session.environment.now {
                     true => format!("it waits until {due}"),
                     false => format!("it was due at {due}, and comes with the next watch or drain"),
                 });
@@ -91,7 +91,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 
 /// The event for which this process was started, from the file that its worker has named.
 fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
-    let Some(file) = session.world.var("EVBUS_FILE") else {
+    let Some(file) = session.environment.var("EVBUS_FILE") else {
         return Err(
             Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").help("evbus ls")
         );

@@ -45,10 +45,10 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let address = match &args.bus {
         // What is made need not have a '/': `evbus init bus` is as clear as `mkdir bus`.
         Some(bus) if !bus.as_encoded_bytes().contains(&b'/') && session.config()?.buses.is_empty() => {
-            let path = session.world.cwd.join(bus);
-            BusAddress::resolve(&session.world, &Config::default(), Some(path.as_os_str()))?
+            let path = session.environment.cwd.join(bus);
+            BusAddress::resolve(&session.environment, &Config::default(), Some(path.as_os_str()))?
         }
-        Some(bus) => BusAddress::resolve(&session.world, &session.config()?, Some(bus))?,
+        Some(bus) => BusAddress::resolve(&session.environment, &session.config()?, Some(bus))?,
         None => session.address()?,
     };
     block_on(Needs::of(&address), async {

@@ -7,7 +7,7 @@ use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::bus::{keys, schedule};
-use crate::config::World;
+use crate::config::Environment;
 use crate::event::{Condition, EventName, EventTime, TypeFilter, Wanted};
 use crate::store::Store;
 use crate::store::dir::Execution;
@@ -103,24 +103,25 @@ impl WhereArg {
 }
 
 /// A time that an option names.
-pub(super) fn time_of(option: &str, text: &str, world: &World) -> Result<EventTime, Failure> {
-    let time = times::parse_time_any(text, world.now, &world.zone());
+pub(super) fn time_of(option: &str, text: &str, environment: &Environment) -> Result<EventTime, Failure> {
+    let time = times::parse_time_any(text, environment.now, &environment.zone());
     time.map_err(|error| Failure::from(error).after(option))
 }
 
 /// A time to come that an option names, as `emit` takes it: a duration is from now.
-fn due_of(option: &str, text: &str, world: &World) -> Result<EventTime, Failure> {
+fn due_of(option: &str, text: &str, environment: &Environment) -> Result<EventTime, Failure> {
     if let Ok(delay) = times::parse_duration(text) {
-        return Ok(world.now.plus(delay));
+        return Ok(environment.now.plus(delay));
     }
-    let time = times::parse_coming(text, world.now, &world.zone());
+    let time = times::parse_coming(text, environment.now, &environment.zone());
     time.map_err(|error| Failure::from(error).after(option).help("a duration, 3h, is from now"))
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let read = if args.scheduled { due_of } else { time_of };
-    let time =
-        |option, text: &Option<String>| text.as_deref().map(|text| read(option, text, &session.world)).transpose();
+    let time = |option, text: &Option<String>| {
+        text.as_deref().map(|text| read(option, text, &session.environment)).transpose()
+    };
     let since = time("--since", &args.since)?.unwrap_or(EventTime::MIN);
     let until = time("--until", &args.until)?.unwrap_or(EventTime::MAX);
     if since > until {
@@ -130,7 +131,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let format = if args.json { Format::Json } else { Format::Day };
-        let line = Line { format, filter: range.filter.clone(), now: session.world.now, zone: session.world.zone() };
+        let line = Line {
+            format,
+            filter: range.filter.clone(),
+            now: session.environment.now,
+            zone: session.environment.zone(),
+        };
         let store = &*opened.place().store;
         let mut out = Out::new();
         if args.scheduled {

@@ -1,6 +1,6 @@
 //! What a user types and sees: one file per verb, its arguments and its function together.
 //!
-//! Arguments are parsed first; the world (environment, config, bus) is resolved once, in [`session`]; everything
+//! Arguments are parsed first; the environment (environment, config, bus) is resolved once, in [`session`]; everything
 //! printed goes through [`output`]; every failure becomes an exit code in [`failure`].
 
 use std::ffi::OsString;
@@ -132,7 +132,7 @@ fn parse() -> Result<Cli, Failure> {
 }
 
 fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
-    let selected = session.world.var(EVBUS_LOG);
+    let selected = session.environment.var(EVBUS_LOG);
     // Those who run handlers log by themselves, in a format that a flag chooses.
     let format = match &verb {
         Verb::Watch(args) => Some(args.log_format()),

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::watchers::wanted;
 use super::{output, style, times};
 use crate::clock::{Clock, Fut};
-use crate::config::World;
+use crate::config::Environment;
 use crate::event::{EventName, EventTime, Identity, event_id};
 use crate::group::GroupName;
 use crate::group::facts::{Fact, Reporter};
@@ -38,17 +38,23 @@ pub(super) struct Printer {
     each: bool,
     clock: Rc<dyn Clock>,
     zone: OnceCell<TimeZone>,
-    world: World,
+    environment: Environment,
 }
 
 impl Printer {
-    pub(super) fn new(format: LogFormat, quiet: bool, watching: bool, world: &World, clock: &Rc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        format: LogFormat,
+        quiet: bool,
+        watching: bool,
+        environment: &Environment,
+        clock: &Rc<dyn Clock>,
+    ) -> Self {
         let (zone, clock) = (OnceCell::new(), Rc::clone(clock));
-        Self { format, quiet, each: watching && !quiet, clock, zone, world: world.clone() }
+        Self { format, quiet, each: watching && !quiet, clock, zone, environment: environment.clone() }
     }
 
     fn clock_text(&self, time: EventTime) -> String {
-        times::clock_text(time, self.clock.now(), self.zone.get_or_init(|| self.world.zone()))
+        times::clock_text(time, self.clock.now(), self.zone.get_or_init(|| self.environment.zone()))
     }
 
     /// Whether a fact is worth a line.

@@ -1,4 +1,4 @@
-//! The world, resolved once: environment, config, address, bus.
+//! The environment, resolved once: environment, config, address, bus.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::{advice, output};
 use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BusAddress, Config, Location, Origin, World};
+use crate::config::{BusAddress, Config, Environment, Location, Origin};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
 use crate::store::{ErrorKind, Store, StoreError, StoreResult, mount, system_words};
@@ -29,7 +29,7 @@ pub(super) struct BusArgs {
 /// What a verb works in.
 pub(super) struct Session {
     pub(super) args: BusArgs,
-    pub(super) world: World,
+    pub(super) environment: Environment,
     pub(super) clock: Rc<dyn Clock>,
 }
 
@@ -58,16 +58,16 @@ impl Session {
         if let Some(bus) = &args.bus {
             advice::about(&bus.to_string_lossy());
         }
-        let world = World::from_process();
-        if let Some(name) = world.unknown_zone() {
+        let environment = Environment::from_process();
+        if let Some(name) = environment.unknown_zone() {
             output::warn(&format!("the time zone TZ='{name}' is not known here: times are UTC"));
         }
-        Self { args, world, clock: Rc::new(SystemClock) }
+        Self { args, environment, clock: Rc::new(SystemClock) }
     }
 
     /// The config, with its warnings told.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        let config = Config::load(&self.world, self.args.config.as_deref())?;
+        let config = Config::load(&self.environment, self.args.config.as_deref())?;
         for warning in &config.warnings {
             output::warn(warning);
         }
@@ -76,10 +76,10 @@ impl Session {
 
     /// Where the bus is. The config is read only where it may say: a broken one does not stop an `emit --bus`.
     pub(super) fn address(&self) -> Result<BusAddress, Failure> {
-        let named = self.args.bus.as_deref().or_else(|| self.world.var("EVBUS_URL"));
+        let named = self.args.bus.as_deref().or_else(|| self.environment.var("EVBUS_URL"));
         let is_path = named.is_some_and(|named| named.as_encoded_bytes().contains(&b'/'));
         let config = if is_path { Config::default() } else { self.config()? };
-        Ok(BusAddress::resolve(&self.world, &config, self.args.bus.as_deref())?)
+        Ok(BusAddress::resolve(&self.environment, &config, self.args.bus.as_deref())?)
     }
 
     /// Opens the bus.

@@ -117,7 +117,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         } else if args.prom {
             out.text(&prometheus::text(&report))?;
         } else {
-            out.text(&advice::complete(&text::text(&report, &session.world.zone())))?;
+            out.text(&advice::complete(&text::text(&report, &session.environment.zone())))?;
             if args.cost {
                 out.text(&text::costs(&report))?;
             }

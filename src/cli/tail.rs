@@ -63,7 +63,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
-    let since = args.since.as_deref().map(|text| time_of("--since", text, &session.world)).transpose()?;
+    let since = args.since.as_deref().map(|text| time_of("--since", text, &session.environment)).transpose()?;
     let filter = args.filter.filter()?;
     let every = args.poll.as_deref().map(times::parse_duration).transpose()?;
     block_on(Needs::Everything, async {
@@ -72,7 +72,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let hints = if args.no_hints { None } else { place.store.hints().ok() };
         let poll = every.unwrap_or(place.store.profile().poll.1).max(Duration::from_millis(10));
         let format = if args.json { Format::Json } else { Format::Whole };
-        let line = Line { format, filter, now: session.world.now, zone: session.world.zone() };
+        let line = Line { format, filter, now: session.environment.now, zone: session.environment.zone() };
         let mut tail = Tail { place, line, seen: Seen::default(), w: EventTime::MIN, hints, poll, out: Out::new() };
         let lines = args.lines.unwrap_or(if since.is_some() { usize::MAX } else { 10 });
         tokio::select! {

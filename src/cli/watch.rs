@@ -88,7 +88,7 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
             Some(address) => Some(metrics::listen(address).await?),
             None => None,
         };
-        let service = Service::new(&session.world);
+        let service = Service::new(&session.environment);
         let mut starting = Starting::new(&watchers);
         for watcher in watchers {
             let name = watcher.name.clone();

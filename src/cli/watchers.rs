@@ -16,7 +16,7 @@ use crate::group::Bounds;
 use crate::group::facts::{Fact, Reporter};
 use crate::group::lease::Lease;
 use crate::group::polls::Polls;
-use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, Workplace};
+use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, WorkerParts};
 use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Many, Report, reap_inherited};
 
 mod args;
@@ -70,7 +70,7 @@ impl Starting {
 
 /// Checks a watcher's command before anything starts.
 pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
-    let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.world, &session.clock));
+    let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock));
     let check = |argv: &[String]| {
         CommandHandler::new(command(watcher, argv), Rc::clone(&session.clock), Rc::clone(&printer) as _).check()
     };
@@ -151,7 +151,7 @@ pub(super) async fn run_all(
                 Rc::new(CommandHandler::with_guard(command(watcher, argv), clock, output, guard)) as Rc<dyn Handler>
             });
             let handler = handler(watcher, run, &place.clock, guard, printer);
-            let workplace = Workplace {
+            let workplace = WorkerParts {
                 place,
                 group: ready.watcher.group.clone(),
                 registered: ready.registered,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
-use super::{Config, ConfigError, World, bucket};
+use super::{Config, ConfigError, Environment, bucket};
 use crate::store::object::{Bucket, Kind};
 
 /// What was wrong with an address, and what to type instead.
@@ -64,8 +64,8 @@ impl BusAddress {
     /// # Errors
     /// An address that cannot be understood, a name that the config does not have, a kind of store that this version
     /// does not know. Whether there is a bus at that place is not looked at.
-    pub fn resolve(world: &World, config: &Config, flag: Option<&OsStr>) -> Result<Self, ConfigError> {
-        let in_environment = world.vars.get(OsStr::new("EVBUS_URL")).map(OsString::as_os_str);
+    pub fn resolve(environment: &Environment, config: &Config, flag: Option<&OsStr>) -> Result<Self, ConfigError> {
+        let in_environment = environment.vars.get(OsStr::new("EVBUS_URL")).map(OsString::as_os_str);
         let said = flag.map(|text| (text, Origin::Flag)).or(in_environment.map(|text| (text, Origin::EnvVar)));
         if let Some((_, origin)) = said.as_ref().filter(|(text, origin)| text.is_empty() && *origin == Origin::EnvVar) {
             // A variable that a script forgot to fill must not lead to another bus.
@@ -76,11 +76,11 @@ impl BusAddress {
         }
         let (address, origin) = match (said, &config.bus, &config.path) {
             (Some((text, origin)), ..) => {
-                let address = Address::parse(text, world, &world.cwd);
+                let address = Address::parse(text, environment, &environment.cwd);
                 (address.map_err(|problem| problem_at(&origin, problem))?, origin)
             }
             (None, Some(address), Some(path)) => (address.clone(), Origin::Config(path.clone())),
-            _ => (default_address(world)?, Origin::Default),
+            _ => (default_address(environment)?, Origin::Default),
         };
         match address {
             Address::Named(name) => Self::named(config, &name, origin),
@@ -131,14 +131,14 @@ impl fmt::Display for Origin {
 impl Address {
     /// Recognises the form: a path has a `/` or is `.`, `..` or `~`; a URL has a scheme; all else is a name.
     /// Relative paths start from `base`.
-    pub(super) fn parse(text: &OsStr, world: &World, base: &Path) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &OsStr, environment: &Environment, base: &Path) -> Result<Self, Problem> {
         let bytes = text.as_bytes();
         if bytes.is_empty() || bytes.contains(&0) {
             return Err(("the address of the bus is empty or holds a NUL".to_owned(), Some(path_help("evbus"))));
         }
         if let Some((scheme, rest)) = scheme(text) {
             let kind = match scheme.as_str() {
-                "file" => return file_url(rest).map(|path| Self::Dir(world.expand(&path, Path::new("/")))),
+                "file" => return file_url(rest).map(|path| Self::Dir(environment.expand(&path, Path::new("/")))),
                 "s3" => Kind::S3,
                 "gs" => Kind::Gcs,
                 "az" => Kind::Azure,
@@ -147,14 +147,14 @@ impl Address {
                     return Err((format!("'{scheme}://' is no store ({known})"), None));
                 }
             };
-            return Ok(Self::Bucket(bucket::parse(kind, rest, world)?, text.to_string_lossy().into_owned()));
+            return Ok(Self::Bucket(bucket::parse(kind, rest, environment)?, text.to_string_lossy().into_owned()));
         }
         if let Some(scheme) = ["s3:/", "gs:/", "az:/"].into_iter().find(|scheme| bytes.starts_with(scheme.as_bytes())) {
             // Whatever follows may be a secret.
             return Err((format!("a bucket's URL begins with {scheme}/"), None));
         }
         if bytes.contains(&b'/') || [".", "..", "~"].iter().any(|word| text == *word) {
-            return Ok(Self::Dir(world.expand(Path::new(text), base)));
+            return Ok(Self::Dir(environment.expand(Path::new(text), base)));
         }
         Ok(Self::Named(text.to_string_lossy().into_owned()))
     }
@@ -200,8 +200,8 @@ pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn default_address(world: &World) -> Result<Address, ConfigError> {
-    let folder = world.xdg("XDG_DATA_HOME", ".local/share").map(|data| data.join("evbus"));
+fn default_address(environment: &Environment) -> Result<Address, ConfigError> {
+    let folder = environment.xdg("XDG_DATA_HOME", ".local/share").map(|data| data.join("evbus"));
     folder.map(Address::Dir).ok_or_else(|| {
         let what = "no bus was named, and without HOME there is no default one".to_owned();
         problem_at(&Origin::Default, (what, Some("name one with --bus /path or EVBUS_URL".to_owned())))

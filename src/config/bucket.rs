@@ -4,7 +4,7 @@
 //! lies, the URL alone says: of the environment only the variables of a list are looked at (`environment`), none of
 //! which names a place. Nothing is asked of any server here. What may hold a secret is never shown.
 
-use super::World;
+use super::Environment;
 use super::address::{Problem, percent_decoded};
 use super::nearest::did_you_mean;
 use crate::store::object::{Bucket, Identity, Kind};
@@ -26,7 +26,7 @@ const fn known(kind: Kind) -> &'static [(&'static str, &'static str)] {
 type Settings = Vec<(String, String)>;
 
 /// The bucket of `scheme://bucket/prefix?endpoint=…&region=…&profile=…`; `rest` is what follows the `//`.
-pub(super) fn parse(kind: Kind, rest: &str, world: &World) -> Result<Bucket, Problem> {
+pub(super) fn parse(kind: Kind, rest: &str, environment: &Environment) -> Result<Bucket, Problem> {
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
     checked_name(kind, name)?;
@@ -34,10 +34,10 @@ pub(super) fn parse(kind: Kind, rest: &str, world: &World) -> Result<Bucket, Pro
     let mut settings = parameters(kind, query)?;
     let profile = settings.iter().position(|(name, _)| name == "profile").map(|at| settings.remove(at).1);
     let identity = match kind {
-        Kind::S3 => Identity { vars: world.vars.clone(), home: world.home.clone(), profile, region: None },
+        Kind::S3 => Identity { vars: environment.vars.clone(), home: environment.home.clone(), profile, region: None },
         Kind::Gcs | Kind::Azure => Identity::default(),
     };
-    let besides = environment::settings(kind, world, &identity)?;
+    let besides = environment::settings(kind, environment, &identity)?;
     let unsaid: Vec<_> =
         besides.into_iter().filter(|(name, _)| !settings.iter().any(|(said, _)| said == name)).collect();
     settings.extend(unsaid);

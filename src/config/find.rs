@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, World};
+use super::{ConfigError, Environment};
 
 /// The file's name, in the working directory and in the user's and the system's settings.
 const FILE_NAME: &str = "evbus.toml";
@@ -42,17 +42,19 @@ enum Local {
 }
 
 /// Looks for the config file.
-pub(super) fn find(world: &World, explicit: Option<&Path>) -> Result<Found, ConfigError> {
-    let from_environment = world.var("EVBUS_CONFIG").map(Path::new);
+pub(super) fn find(environment: &Environment, explicit: Option<&Path>) -> Result<Found, ConfigError> {
+    let from_environment = environment.var("EVBUS_CONFIG").map(Path::new);
     let named = explicit.map(|path| (path, "--config")).or(from_environment.map(|path| (path, "EVBUS_CONFIG")));
     match named {
-        Some((path, named_by)) => Ok(Found { file: Some(read_named(world, path, named_by)?), warnings: Vec::new() }),
-        None => search(world),
+        Some((path, named_by)) => {
+            Ok(Found { file: Some(read_named(environment, path, named_by)?), warnings: Vec::new() })
+        }
+        None => search(environment),
     }
 }
 
-fn read_named(world: &World, path: &Path, named_by: &'static str) -> Result<ConfigFile, ConfigError> {
-    let full = world.cwd.join(path);
+fn read_named(environment: &Environment, path: &Path, named_by: &'static str) -> Result<ConfigFile, ConfigError> {
+    let full = environment.cwd.join(path);
     match fs::read(&full) {
         Ok(text) => Ok(ConfigFile { path: full, shown: path.display().to_string(), text }),
         Err(error) if is_absent(&error) => Err(ConfigError::Missing { path: path.to_owned(), named_by }),
@@ -60,14 +62,14 @@ fn read_named(world: &World, path: &Path, named_by: &'static str) -> Result<Conf
     }
 }
 
-fn search(world: &World) -> Result<Found, ConfigError> {
+fn search(environment: &Environment) -> Result<Found, ConfigError> {
     let mut found = Found::default();
-    let user = world.xdg("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("evbus").join(FILE_NAME));
-    let here = (world.cwd.join(FILE_NAME), format!("./{FILE_NAME}"));
-    let elsewhere = user.into_iter().chain([world.etc.join("evbus").join(FILE_NAME)]);
+    let user = environment.xdg("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("evbus").join(FILE_NAME));
+    let here = (environment.cwd.join(FILE_NAME), format!("./{FILE_NAME}"));
+    let elsewhere = user.into_iter().chain([environment.etc.join("evbus").join(FILE_NAME)]);
     let elsewhere = elsewhere.map(|path| (path.clone(), path.display().to_string()));
     for (path, shown) in std::iter::once(here).chain(elsewhere) {
-        match read_trusted(&path, world.uid) {
+        match read_trusted(&path, environment.uid) {
             Ok(Local::Read(text)) => {
                 let shown = shown.trim_start_matches("./").to_owned();
                 found.file = Some(ConfigFile { path, shown, text });

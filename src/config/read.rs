@@ -10,7 +10,7 @@ use super::find::{self, ConfigFile, Found};
 use super::nearest::did_you_mean;
 use super::section::{Field, Section, Source};
 use super::watcher::Watcher;
-use super::{ConfigError, World};
+use super::{ConfigError, Environment};
 use crate::event::TypeFilter;
 
 /// The settings of a config file; all empty where there is none.
@@ -34,17 +34,17 @@ impl Config {
     ///
     /// # Errors
     /// A named file that is not there; a file that cannot be read.
-    pub fn find(world: &World, explicit: Option<&Path>) -> Result<Found, ConfigError> {
-        find::find(world, explicit)
+    pub fn find(environment: &Environment, explicit: Option<&Path>) -> Result<Found, ConfigError> {
+        find::find(environment, explicit)
     }
 
     /// Finds the config file and understands it.
     ///
     /// # Errors
     /// As [`Config::find`] and [`Config::parse`].
-    pub fn load(world: &World, explicit: Option<&Path>) -> Result<Self, ConfigError> {
-        let found = Self::find(world, explicit)?;
-        let config = found.file.as_ref().map(|file| Self::parse(world, file)).transpose()?.unwrap_or_default();
+    pub fn load(environment: &Environment, explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let found = Self::find(environment, explicit)?;
+        let config = found.file.as_ref().map(|file| Self::parse(environment, file)).transpose()?.unwrap_or_default();
         Ok(Self { warnings: found.warnings, ..config })
     }
 
@@ -52,7 +52,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing in it that is wrong, with its line.
-    pub fn parse(world: &World, file: &ConfigFile) -> Result<Self, ConfigError> {
+    pub fn parse(environment: &Environment, file: &ConfigFile) -> Result<Self, ConfigError> {
         let text = str::from_utf8(&file.text).map_err(|error| not_text(file, error.valid_up_to()))?;
         let source = Source { shown: &file.shown, text };
         let document = DeTable::parse(text).map_err(|error| {
@@ -61,7 +61,7 @@ impl Config {
         })?;
         let root = Section::root(source, document.get_ref());
         root.refuse_unknown(&["bus", "buses", "watchers"])?;
-        let reader = Reader { world, folder: file.folder() };
+        let reader = Reader { environment, folder: file.folder() };
         Ok(Self {
             path: Some(file.path.clone()),
             warnings: Vec::new(),
@@ -100,7 +100,7 @@ fn not_text(file: &ConfigFile, offset: usize) -> ConfigError {
 
 /// Reads the tables of one file.
 struct Reader<'a> {
-    world: &'a World,
+    environment: &'a Environment,
     folder: &'a Path,
 }
 
@@ -134,13 +134,13 @@ impl Reader<'_> {
         let section = field.section()?;
         section.refuse_unknown(&["url"])?;
         let url = section.field("url").ok_or_else(|| field.error("has no url (add url = \"/path/of/the/bus\")"))?;
-        Address::parse(url.text()?.as_ref(), self.world, self.folder).map_err(|(what, _)| url.error(what))
+        Address::parse(url.text()?.as_ref(), self.environment, self.folder).map_err(|(what, _)| url.error(what))
     }
 
     fn watchers(&self, root: &Section<'_>) -> Result<Vec<Watcher>, ConfigError> {
         let mut read: Vec<(Watcher, Field<'_>)> = Vec::new();
         for field in root.field("watchers").map(|field| field.section()).transpose()?.iter().flat_map(Section::fields) {
-            let watcher = Watcher::read(&field, self.world, self.folder)?;
+            let watcher = Watcher::read(&field, self.environment, self.folder)?;
             for (earlier, place) in &read {
                 refuse_conflict(&watcher, &field, earlier, place)?;
             }

@@ -17,11 +17,11 @@ mod address;
 const FULL: &str = include_str!("../../fixtures/config/full.toml");
 
 /// A user whose everything is below one folder.
-fn world(root: &Path) -> World {
+fn environment(root: &Path) -> Environment {
     for folder in ["home", "cwd", "etc/evbus", "home/.config/evbus"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
-    World {
+    Environment {
         vars: [("HOME", root.join("home"))].map(|(name, value)| (name.into(), value.into())).into(),
         home: Some(root.join("home")),
         cwd: root.join("cwd"),
@@ -32,11 +32,11 @@ fn world(root: &Path) -> World {
     }
 }
 
-fn nowhere() -> World {
-    World {
+fn nowhere() -> Environment {
+    Environment {
         vars: std::collections::BTreeMap::new(),
         home: Some("/home/ann".into()),
-        cwd: "/desk".into(),
+        cwd: "/group_store".into(),
         uid: 1000,
         etc: "/nowhere".into(),
         now: EventTime::from_micros(1_795_396_594_000_000),
@@ -52,8 +52,8 @@ fn parse(text: &str) -> Result<Config, String> {
     Config::parse(&nowhere(), &file(text)).map_err(|error| error.to_string())
 }
 
-fn resolve(world: &World, config: &Config, flag: Option<&str>) -> Result<BusAddress, ConfigError> {
-    BusAddress::resolve(world, config, flag.map(OsStr::new))
+fn resolve(environment: &Environment, config: &Config, flag: Option<&str>) -> Result<BusAddress, ConfigError> {
+    BusAddress::resolve(environment, config, flag.map(OsStr::new))
 }
 
 fn secs(seconds: u64) -> Duration {
@@ -72,7 +72,7 @@ fn reads_every_key() {
         from: Some(StartFrom::Earliest),
         argv: ["make-thumb", "--size", "256"].map(str::to_owned).to_vec(),
         shell: false,
-        cwd: Some("/srv/app/desk/thumbs".into()),
+        cwd: Some("/srv/app/group_store/thumbs".into()),
         concurrency: 4,
         batch: Some(Batch { size: 100, linger: secs(5) }),
         ordered: true,
@@ -312,9 +312,10 @@ fn a_watcher_that_is_not_there_is_told_with_the_nearest() {
 #[test]
 fn the_first_config_file_that_exists_counts() {
     let root = tempfile::tempdir().unwrap();
-    let mut world = world(root.path());
-    let found = |world: &World| Config::find(world, None).unwrap().file.map(|file| (file.path, file.shown));
-    assert_eq!(found(&world), None);
+    let mut environment = environment(root.path());
+    let found =
+        |environment: &Environment| Config::find(environment, None).unwrap().file.map(|file| (file.path, file.shown));
+    assert_eq!(found(&environment), None);
 
     let places =
         ["etc/evbus/evbus.toml", "home/.config/evbus/evbus.toml", "xdg/evbus/evbus.toml", "cwd/evbus.toml", "env.toml"];
@@ -323,15 +324,17 @@ fn the_first_config_file_that_exists_counts() {
         let path = root.path().join(place);
         fs::write(&path, "").unwrap();
         match place {
-            "xdg/evbus/evbus.toml" => drop(world.vars.insert("XDG_CONFIG_HOME".into(), root.path().join("xdg").into())),
-            "env.toml" => drop(world.vars.insert("EVBUS_CONFIG".into(), path.clone().into())),
+            "xdg/evbus/evbus.toml" => {
+                drop(environment.vars.insert("XDG_CONFIG_HOME".into(), root.path().join("xdg").into()))
+            }
+            "env.toml" => drop(environment.vars.insert("EVBUS_CONFIG".into(), path.clone().into())),
             _ => {}
         }
         let shown = if place == "cwd/evbus.toml" { "evbus.toml".to_owned() } else { path.display().to_string() };
-        assert_eq!(found(&world), Some((path, shown)), "{place}");
+        assert_eq!(found(&environment), Some((path, shown)), "{place}");
     }
     fs::write(root.path().join("cwd/mine.toml"), "[watchers.m]\nshell = 'x'\n").unwrap();
-    let config = Config::load(&world, Some(Path::new("mine.toml"))).unwrap();
+    let config = Config::load(&environment, Some(Path::new("mine.toml"))).unwrap();
     assert_eq!(config.path, Some(root.path().join("cwd/mine.toml")));
     assert_eq!(config.watchers.len(), 1);
 }
@@ -339,78 +342,78 @@ fn the_first_config_file_that_exists_counts() {
 #[test]
 fn a_relative_xdg_folder_and_an_empty_variable_are_ignored() {
     let root = tempfile::tempdir().unwrap();
-    let mut world = world(root.path());
-    world.vars.insert("XDG_CONFIG_HOME".into(), "xdg".into());
-    world.vars.insert("EVBUS_CONFIG".into(), "".into());
+    let mut environment = environment(root.path());
+    environment.vars.insert("XDG_CONFIG_HOME".into(), "xdg".into());
+    environment.vars.insert("EVBUS_CONFIG".into(), "".into());
     fs::write(root.path().join("home/.config/evbus/evbus.toml"), "").unwrap();
-    assert!(Config::find(&world, None).unwrap().file.unwrap().path.ends_with("home/.config/evbus/evbus.toml"));
+    assert!(Config::find(&environment, None).unwrap().file.unwrap().path.ends_with("home/.config/evbus/evbus.toml"));
 }
 
 #[test]
 fn a_named_config_file_must_exist_and_be_readable() {
     let root = tempfile::tempdir().unwrap();
-    let mut world = world(root.path());
+    let mut environment = environment(root.path());
     fs::write(root.path().join("etc/evbus/evbus.toml"), "").unwrap();
-    let error = Config::load(&world, Some(Path::new("gone.toml"))).unwrap_err();
+    let error = Config::load(&environment, Some(Path::new("gone.toml"))).unwrap_err();
     assert_eq!(error.to_string(), "no config file at gone.toml (--config)");
     assert_eq!(error.help(), None);
-    world.vars.insert("EVBUS_CONFIG".into(), "/gone/evbus.toml".into());
-    let error = Config::load(&world, None).unwrap_err();
+    environment.vars.insert("EVBUS_CONFIG".into(), "/gone/evbus.toml".into());
+    let error = Config::load(&environment, None).unwrap_err();
     assert_eq!(error.to_string(), "no config file at /gone/evbus.toml (EVBUS_CONFIG)");
     assert!(error.help().unwrap().contains("unset EVBUS_CONFIG"));
-    let error = Config::load(&world, Some(root.path())).unwrap_err();
+    let error = Config::load(&environment, Some(root.path())).unwrap_err();
     assert!(error.to_string().starts_with("cannot read the config file /"), "{error}");
 }
 
 #[test]
 fn a_local_config_of_somebody_else_is_passed_over() {
     let root = tempfile::tempdir().unwrap();
-    let mut world = world(root.path());
+    let mut environment = environment(root.path());
     let local = root.path().join("cwd/evbus.toml");
     fs::write(&local, "[watchers.evil]\nshell = 'x'\n").unwrap();
     fs::write(root.path().join("etc/evbus/evbus.toml"), "").unwrap();
-    assert_eq!(Config::load(&world, None).unwrap().watchers.len(), 1, "mine");
+    assert_eq!(Config::load(&environment, None).unwrap().watchers.len(), 1, "mine");
 
     // Root's files are trusted, so as root the file must be given away.
-    if world.uid == 0 {
+    if environment.uid == 0 {
         std::os::unix::fs::chown(&local, Some(4242), None).unwrap();
     } else {
-        world.uid += 1;
+        environment.uid += 1;
     }
     let owner = fs::metadata(&local).unwrap().uid();
-    let config = Config::load(&world, None).unwrap();
+    let config = Config::load(&environment, None).unwrap();
     assert_eq!(config.path, Some(root.path().join("etc/evbus/evbus.toml")), "the next one counts");
     assert_eq!(config.warnings.len(), 1);
     assert!(config.warnings[0].starts_with(&format!("ignoring ./evbus.toml: it belongs to user {owner}")));
-    assert_eq!(Config::load(&world, Some(Path::new("evbus.toml"))).unwrap().watchers.len(), 1, "named: taken");
+    assert_eq!(Config::load(&environment, Some(Path::new("evbus.toml"))).unwrap().watchers.len(), 1, "named: taken");
 }
 
 #[test]
 fn a_pipe_or_a_folder_in_the_way_holds_up_nobody() {
     let root = tempfile::tempdir().unwrap();
-    let world = world(root.path());
+    let environment = environment(root.path());
     let local = root.path().join("cwd/evbus.toml");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &local, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let found = Config::find(&world, None).unwrap();
+    let found = Config::find(&environment, None).unwrap();
     assert_eq!(found.warnings, ["ignoring ./evbus.toml: it is not a file"]);
     fs::remove_file(&local).unwrap();
     fs::create_dir(&local).unwrap();
-    assert_eq!(Config::find(&world, None).unwrap(), found);
+    assert_eq!(Config::find(&environment, None).unwrap(), found);
 }
 
 #[test]
 fn a_home_folder_that_is_not_known_is_not_made_up() {
-    let world = World { home: None, ..nowhere() };
-    assert_eq!(world.expand(Path::new("~/x"), Path::new("/base")), Path::new("/base/~/x"));
-    assert_eq!(world.xdg("XDG_CONFIG_HOME", ".config"), None);
+    let environment = Environment { home: None, ..nowhere() };
+    assert_eq!(environment.expand(Path::new("~/x"), Path::new("/base")), Path::new("/base/~/x"));
+    assert_eq!(environment.xdg("XDG_CONFIG_HOME", ".config"), None);
 }
 
 #[test]
 fn the_process_has_a_world() {
-    let world = World::from_process();
-    assert!(world.cwd.is_absolute());
-    assert_eq!(world.etc, Path::new("/etc"));
-    assert!(world.var("EVBUS_NO_SUCH_VARIABLE").is_none());
-    assert!(world.now > nowhere().now.minus(Duration::from_secs(40 * 365 * 86_400)));
+    let environment = Environment::from_process();
+    assert!(environment.cwd.is_absolute());
+    assert_eq!(environment.etc, Path::new("/etc"));
+    assert!(environment.var("EVBUS_NO_SUCH_VARIABLE").is_none());
+    assert!(environment.now > nowhere().now.minus(Duration::from_secs(40 * 365 * 86_400)));
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::World;
+use super::Environment;
 use super::instant::{TimeError, parse_past};
 use crate::event::{Condition, ConditionError, EventTime, PatternError, TypeFilter, Wants};
 use crate::group::GroupName;
@@ -98,11 +98,11 @@ impl StartFrom {
     ///
     /// # Errors
     /// None of these.
-    pub fn parse(text: &str, world: &World) -> Result<Self, TimeError> {
+    pub fn parse(text: &str, environment: &Environment) -> Result<Self, TimeError> {
         match text {
             "earliest" => Ok(Self::Earliest),
             "now" => Ok(Self::Now),
-            _ => parse_past(text, world.now, &world.zone()).map(Self::Time),
+            _ => parse_past(text, environment.now, &environment.zone()).map(Self::Time),
         }
     }
 }

@@ -78,9 +78,9 @@ pub struct Registered {
 pub enum Start {
     /// Before every event.
     Earliest,
-    /// Behind every event that is there.
+    /// TailFilter every event that is there.
     Now,
-    /// Behind every event before this time.
+    /// TailFilter every event before this time.
     At(EventTime),
 }
 

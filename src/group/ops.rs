@@ -14,11 +14,13 @@ use super::worker::{Troubles, can_be_repeated};
 use super::{Definition, GroupName, Marker, Position, Survey, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_key};
-use crate::store::{ErrorKind, Glance, List, Page, Showing, StoreError, StoreResult, Swap, Version, get_durable};
+use crate::store::{
+    ErrorKind, List, Page, PageWithTail, StoreError, StoreResult, Swap, TailMatch, Version, get_durable,
+};
 
 /// What every operation of one worker needs.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct GroupStore {
     pub place: Place,
     pub group: GroupName,
     pub wants: Rc<Wants>,
@@ -162,7 +164,7 @@ impl Watcher {
     }
 }
 
-impl Desk {
+impl GroupStore {
     /// A list of what the group wants after `after`, of one shard or of all, and what collects what it sees.
     fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<Watcher>, List) {
         let (watcher, filter, shards) = (Watcher::new(&self.place), self.wants.types.clone(), self.shards);
@@ -247,21 +249,21 @@ impl Desk {
         let (watcher, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
         let mine = move |key: &str| match key {
-            _ if keys::scheduled_name(key).is_some() => Showing::Last,
-            _ if key == definition || (key.starts_with(&state) && !keys::is_letter(key)) => Showing::Yes,
-            _ => Showing::No,
+            _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
+            _ if key == definition || (key.starts_with(&state) && !keys::is_letter(key)) => TailMatch::Yes,
+            _ => TailMatch::No,
         };
         let begun = self.place.clock.elapsed();
-        let (glance, poll) = match &self.polls {
-            None => (self.place.store.glance(list, Arc::new(mine)).await?, 0),
+        let (shown, poll) = match &self.polls {
+            None => (self.place.store.list_with_tail(list, Arc::new(mine)).await?, 0),
             Some(polls) => {
                 let poll = Rc::clone(polls).after(self.place.clone(), list.after.clone(), seen).await?;
-                (picked(&poll.glance, &list, mine), poll.number)
+                (picked(&poll.page, &list, mine), poll.number)
             }
         };
-        let (names, sights) = self.shown(&glance.page, &watcher, begun);
-        let besides = glance.behind.map(|found| self.besides(found));
-        Ok(Hot { names, cut: glance.page.cut, sights, besides, poll })
+        let (names, sights) = self.shown(&shown.page, &watcher, begun);
+        let besides = shown.tail.map(|found| self.besides(found));
+        Ok(Hot { names, cut: shown.page.cut, sights, besides, poll })
     }
 
     fn besides(&self, found: Vec<(String, Version)>) -> Besides {
@@ -363,13 +365,13 @@ impl Desk {
 }
 
 /// What one group wants of a poll that was made for all.
-fn picked(shown: &Glance, list: &List, mine: impl Fn(&str) -> Showing) -> Glance {
+fn picked(shown: &PageWithTail, list: &List, mine: impl Fn(&str) -> TailMatch) -> PageWithTail {
     let mut wanted = shown.page.keys.iter().filter(|key| **key > list.after && (list.keep)(key));
     let keys: Vec<String> = wanted.by_ref().take(list.limit).cloned().collect();
     let cut = wanted.next().is_some() || shown.page.cut;
-    let behind = shown.behind.as_ref().filter(|_| !cut);
-    let behind = behind.map(|found| found.iter().filter(|(key, _)| mine(key) != Showing::No).cloned().collect());
-    Glance { page: Page { keys, cut }, behind }
+    let tail = shown.tail.as_ref().filter(|_| !cut);
+    let tail = tail.map(|found| found.iter().filter(|(key, _)| mine(key) != TailMatch::No).cloned().collect());
+    PageWithTail { page: Page { keys, cut }, tail }
 }
 
 enum Whose {

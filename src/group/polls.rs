@@ -14,7 +14,7 @@ use futures_util::future::{FutureExt, Shared, WeakShared};
 use crate::bus::{Place, keys};
 use crate::clock::Fut;
 use crate::event::EVENTS;
-use crate::store::{Glance, List, Showing, StoreResult};
+use crate::store::{List, PageWithTail, StoreResult, TailMatch};
 
 /// Polls that show more events than this are each group's own matter: then they are not at the same place any more.
 const MOST: usize = 900;
@@ -27,7 +27,7 @@ pub struct Shown {
     /// It shows what is greater than this key.
     pub after: String,
     /// What it has shown.
-    pub glance: Glance,
+    pub page: PageWithTail,
 }
 
 type Asking = Fut<'static, StoreResult<Rc<Shown>>>;
@@ -90,9 +90,9 @@ impl Polls {
         let (me, from) = (Rc::clone(self), after.clone());
         let poll: Asking = Box::pin(async move {
             let list = List::all(EVENTS).after(from.clone()).limit(MOST);
-            let glance = place.store.glance(list, Arc::new(showing)).await?;
+            let page = place.store.list_with_tail(list, Arc::new(showing)).await?;
             me.made.set(me.made.get() + 1);
-            let poll = Rc::new(Shown { number: me.made.get(), after: from, glance });
+            let poll = Rc::new(Shown { number: me.made.get(), after: from, page });
             *me.latest.borrow_mut() = Some(Rc::clone(&poll));
             for listener in me.listeners.take() {
                 listener.wake();
@@ -106,15 +106,15 @@ impl Polls {
 }
 
 /// What is shown of all that lies behind the events, for any group.
-fn showing(key: &str) -> Showing {
+fn showing(key: &str) -> TailMatch {
     match key {
-        _ if keys::scheduled_name(key).is_some() => Showing::Last,
-        _ if keys::is_letter(key) || key.starts_with(keys::SCHEDULED) => Showing::No,
-        _ => Showing::Yes,
+        _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
+        _ if keys::is_letter(key) || key.starts_with(keys::SCHEDULED) => TailMatch::No,
+        _ => TailMatch::Yes,
     }
 }
 
 /// A cut-off poll serves only who has asked for it: the others would come to the same end, one after the other.
 fn covers(poll: &Shown, after: &str) -> bool {
-    poll.after.as_str() <= after && !poll.glance.page.cut
+    poll.after.as_str() <= after && !poll.page.page.cut
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::definition::Registered;
 use super::lease::Lease;
 use super::marker::{Open, Verdict};
-use super::ops::Desk;
+use super::ops::GroupStore;
 use super::retry::Retry;
 use super::shard::Launch;
 use super::{GroupName, letter};
@@ -25,7 +25,7 @@ const HEARD: Duration = Duration::from_millis(200);
 
 /// What a run needs besides its event.
 pub(super) struct Task {
-    pub desk: Desk,
+    pub group_store: GroupStore,
     /// When the last listing ended that may have shown the event.
     pub listed_at: Duration,
     pub handler: Rc<dyn Handler>,
@@ -101,7 +101,7 @@ impl Ran {
 
 /// Runs one event.
 pub(super) async fn run(task: Task, launch: Launch) -> Ran {
-    let place = &task.desk.place;
+    let place = &task.group_store.place;
     let (bytes, event) = match read(&task, &launch).await {
         Ok(found) => found,
         Err(ran) => return ran,
@@ -132,7 +132,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
 
 /// The event, if there is one to be run.
 async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
-    let Desk { place, group, .. } = &task.desk;
+    let GroupStore { place, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
     let bytes = match letter::event_bytes(place, group, name, launch.letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
@@ -175,7 +175,7 @@ async fn gone_from_letter(place: &Place, group: &GroupName, letter: &str) -> Ran
 
 /// What becomes of an event that the group does not want.
 async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
-    let wants = &task.desk.wants;
+    let wants = &task.group_store.wants;
     let judgement = if wants.is_slow(event) {
         let (wants, event) = (Wants::clone(wants), event.clone());
         let unjudged = || Judgement::Unjudged("the answer broke off".to_owned());
@@ -187,7 +187,7 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
         return None;
     }
     // Who emitted it may have told the group before that to want it.
-    match task.desk.redefined(task.listed_at).await {
+    match task.group_store.redefined(task.listed_at).await {
         Ok(Some(registered)) => return Some(Ran::Redefined(registered)),
         Ok(None) => {}
         Err(error) => return Some(Ran::Unreadable(error)),
@@ -204,7 +204,7 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
 fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
     let mut vars = event_vars(event, &launch.name);
     vars.extend([
-        ("EVBUS_GROUP", task.desk.group.to_string()),
+        ("EVBUS_GROUP", task.group_store.group.to_string()),
         ("EVBUS_ATTEMPT", launch.attempt.to_string()),
         ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
         ("EVBUS_EPOCH", task.epoch.to_string()),

@@ -17,7 +17,7 @@ use super::definition::Registered;
 use super::facts::{Fact, Reporter};
 use super::lease::{self, Process, Sighting};
 use super::marker::{Open, Owner, Verdict};
-use super::ops::{Asked, Besides, Committed, Desk, Hot, Looked, Sights};
+use super::ops::{Asked, Besides, Committed, GroupStore, Hot, Looked, Sights};
 use super::polls::Polls;
 use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
@@ -142,7 +142,7 @@ impl Watched {
 
 /// Runs one group's events through its handler.
 pub struct Worker {
-    desk: Desk,
+    group_store: GroupStore,
     settings: Settings,
     handler: Rc<dyn Handler>,
     on_dead: Option<(Rc<dyn Handler>, Rc<Semaphore>)>,
@@ -205,7 +205,7 @@ pub struct Worker {
 }
 
 /// What a worker works on and with.
-pub struct Workplace {
+pub struct WorkerParts {
     /// The bus.
     pub place: Place,
     /// The group.
@@ -230,14 +230,14 @@ pub struct Workplace {
 
 impl Worker {
     /// A worker that has not begun.
-    pub fn new(at: Workplace, settings: Settings) -> StoreResult<Self> {
+    pub fn new(at: WorkerParts, settings: Settings) -> StoreResult<Self> {
         let wants = Rc::new(at.registered.definition.wants(&at.group)?);
         let shards = at.registered.definition.shards;
         let now = at.place.clock.elapsed();
         let poll = at.place.store.profile().poll;
         let secret = at.place.clock.random();
         Ok(Self {
-            desk: Desk {
+            group_store: GroupStore {
                 place: at.place,
                 group: at.group,
                 wants,
@@ -301,12 +301,12 @@ impl Worker {
     /// must mend.
     pub async fn run(mut self) -> StoreResult<Summary> {
         let mut hints = if self.settings.hints && self.settings.mode == Mode::Watch {
-            self.desk.place.store.hints().ok()
+            self.group_store.place.store.hints().ok()
         } else {
             None
         };
-        let clock = Rc::clone(&self.desk.place.clock);
-        let (polls, mut told) = (self.desk.polls.clone(), 0);
+        let clock = Rc::clone(&self.group_store.place.clock);
+        let (polls, mut told) = (self.group_store.polls.clone(), 0);
         let troubles = self.troubles();
         loop {
             self.plan();
@@ -337,15 +337,15 @@ impl Worker {
     }
 
     fn now(&self) -> Duration {
-        self.desk.place.clock.elapsed()
+        self.group_store.place.clock.elapsed()
     }
 
     fn wall(&self) -> EventTime {
-        self.desk.place.clock.now()
+        self.group_store.place.clock.now()
     }
 
     fn report(&self, fact: Fact<'_>) {
-        self.reporter.report(&self.desk.group, fact);
+        self.reporter.report(&self.group_store.group, fact);
     }
 
     fn draining(&self) -> bool {
@@ -429,7 +429,7 @@ impl Worker {
     }
 
     fn poll_range(&self) -> (Duration, Duration) {
-        let (least, most) = self.desk.place.store.profile().poll;
+        let (least, most) = self.group_store.place.store.profile().poll;
         match self.settings.poll {
             Some(poll) => (least.min(poll), poll),
             None => (least, most),

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
-    Behind, ErrorKind, Glance, Hints, List, Object, Page, Profile, Put, Showing, Store, StoreError, StoreResult, Swap,
-    Version,
+    ErrorKind, Hints, List, Object, Page, PageWithTail, Profile, Put, Store, StoreError, StoreResult, Swap, TailFilter,
+    TailMatch, Version,
 };
 use crate::clock::Fut;
 
@@ -52,8 +52,8 @@ pub trait Network {
     fn pause(&self, time: Duration) -> Fut<'static, ()>;
     /// How many keys one page of a listing has; pages are read one after the other.
     fn page_len(&self) -> usize;
-    /// Whether a [`Store::glance`] shows what lies behind the objects.
-    fn glances(&self) -> bool {
+    /// Whether a [`Store::list_with_tail`] shows what lies behind the objects.
+    fn lists_with_tail(&self) -> bool {
         false
     }
     /// Whether what is written lasts only from a flush on, which its sender makes before he has his answer, as in a folder.
@@ -324,10 +324,10 @@ impl Store for MemoryStore {
         })
     }
 
-    fn glance(&self, list: List, behind: Behind) -> Fut<'_, StoreResult<Glance>> {
+    fn list_with_tail(&self, list: List, tail_filter: TailFilter) -> Fut<'_, StoreResult<PageWithTail>> {
         Box::pin(async move {
-            if !self.network.glances() {
-                return Ok(Glance { page: self.list_after(list).await?, behind: None });
+            if !self.network.lists_with_tail() {
+                return Ok(PageWithTail { page: self.list_after(list).await?, tail: None });
             }
             // Page by page: what is behind is seen later than what is before it.
             let (mut page, mut registers) = (Page::default(), Vec::new());
@@ -341,21 +341,21 @@ impl Store for MemoryStore {
                 for (key, version) in found {
                     after.clone_from(&key);
                     if !key.starts_with(&list.prefix) {
-                        let taken = behind(&key);
-                        registers.extend((taken != Showing::No).then_some((key, version)));
-                        if taken == Showing::Last {
-                            return Ok(Glance { page, behind: Some(registers) });
+                        let taken = tail_filter(&key);
+                        registers.extend((taken != TailMatch::No).then_some((key, version)));
+                        if taken == TailMatch::Last {
+                            return Ok(PageWithTail { page, tail: Some(registers) });
                         }
                     } else if (list.keep)(&key) {
                         if page.keys.len() == list.limit {
                             page.cut = true;
-                            return Ok(Glance { page, behind: None });
+                            return Ok(PageWithTail { page, tail: None });
                         }
                         page.keys.push(key);
                     }
                 }
                 if last {
-                    return Ok(Glance { page, behind: Some(registers) });
+                    return Ok(PageWithTail { page, tail: Some(registers) });
                 }
             }
         })

@@ -66,9 +66,9 @@ pub enum Swap {
 /// Which of the listed keys are wanted; sees every key of the range once, in any order.
 pub type Keep = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// How a [`Store::glance`] takes a key that lies behind the objects.
+/// How a [`Store::list_with_tail`] takes a key that lies behind the objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Showing {
+pub enum TailMatch {
     /// Not at all.
     No,
     /// It is shown.
@@ -78,7 +78,7 @@ pub enum Showing {
 }
 
 /// Says how a key that lies behind the objects is taken.
-pub type Behind = Arc<dyn Fn(&str) -> Showing + Send + Sync>;
+pub type TailFilter = Arc<dyn Fn(&str) -> TailMatch + Send + Sync>;
 
 /// What to list: keys that begin with `prefix`, are greater than `after`, and are kept, the first `limit` of them.
 #[derive(Clone)]
@@ -130,13 +130,13 @@ pub struct Page {
     pub cut: bool,
 }
 
-/// The answer to [`Store::glance`].
+/// The answer to [`Store::list_with_tail`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Glance {
+pub struct PageWithTail {
     /// The objects that were asked for.
     pub page: Page,
     /// The wanted keys behind them, with their versions; none where that costs as much as to ask for each.
-    pub behind: Option<Vec<(String, Version)>>,
+    pub tail: Option<Vec<(String, Version)>>,
 }
 
 /// How a kind of store is best used. All durations are measured, none is relied on for safety.
@@ -215,10 +215,10 @@ pub trait Store {
         })
     }
 
-    /// [`Store::list_after`], and what `behind` wants of all that lies behind the list's prefix, where one listing shows
+    /// [`Store::list_after`], and what the filter wants of all that lies behind the list's prefix, where one listing shows
     /// both for the price of one.
-    fn glance(&self, list: List, _behind: Behind) -> Fut<'_, StoreResult<Glance>> {
-        Box::pin(async move { Ok(Glance { page: self.list_after(list).await?, behind: None }) })
+    fn list_with_tail(&self, list: List, _tail_filter: TailFilter) -> Fut<'_, StoreResult<PageWithTail>> {
+        Box::pin(async move { Ok(PageWithTail { page: self.list_after(list).await?, tail: None }) })
     }
 
     /// Replaces a register if it still has `version` (`None`: if it does not exist); durable before it returns.

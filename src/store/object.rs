@@ -18,8 +18,8 @@ use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{
-    Behind, ErrorKind, Gate, Glance, Hints, LARGEST_BYTES, List, Object, Page, Profile, Put, Requests, Showing, Store,
-    StoreError, StoreResult, Swap, Version,
+    ErrorKind, Gate, Hints, LARGEST_BYTES, List, Object, Page, PageWithTail, Profile, Put, Requests, Store, StoreError,
+    StoreResult, Swap, TailFilter, TailMatch, Version,
 };
 use crate::clock::Fut;
 use crate::event::EventName;
@@ -41,7 +41,7 @@ use meter::Meter;
 /// So many puts of one batch are under way at a time.
 const PUTS_AT_ONCE: usize = 32;
 
-/// So many keys may lie behind the objects of a glance before it gives up: one page.
+/// So many keys may lie behind the objects of a listing with its tail before it gives up: one page.
 const GLANCE_KEYS: usize = 1_000;
 
 /// How a bucket is best used: each request costs, and there are no hints.
@@ -174,20 +174,25 @@ impl BucketStore {
         Ok(Some(Object { bytes: bytes.to_vec(), version }))
     }
 
-    /// Lists a prefix; with `behind`, also all that lies behind it.
-    async fn list(&self, list: List, behind: Option<Behind>) -> StoreResult<Glance> {
+    /// Lists a prefix; with a tail filter, also all that lies behind it.
+    async fn list(&self, list: List, tail_filter: Option<TailFilter>) -> StoreResult<PageWithTail> {
         let after = list.after.as_str();
         if after > list.prefix.as_str() && !after.starts_with(&list.prefix) {
-            return Ok(Glance::default());
+            return Ok(PageWithTail::default());
         }
-        let below = self.path(if behind.is_some() { "" } else { &list.prefix })?;
-        let listed = self.asked(async || self.listed(&list, behind.as_ref(), &below).await).await;
+        let below = self.path(if tail_filter.is_some() { "" } else { &list.prefix })?;
+        let listed = self.asked(async || self.listed(&list, tail_filter.as_ref(), &below).await).await;
         listed.map_err(|error| self.failed("list", &list.prefix, &error))
     }
 
-    async fn listed(&self, list: &List, behind: Option<&Behind>, below: &Path) -> object_store::Result<Glance> {
+    async fn listed(
+        &self,
+        list: &List,
+        tail_filter: Option<&TailFilter>,
+        below: &Path,
+    ) -> object_store::Result<PageWithTail> {
         let after = list.after.as_str();
-        let mut glance = Glance::default();
+        let mut shown = PageWithTail::default();
         let offset = self.offset(list);
         let begins = offset.as_ref().and_then(|offset| offset.as_ref().strip_prefix(&self.prefix)).unwrap_or_default();
         self.early.set(false);
@@ -207,29 +212,29 @@ impl BucketStore {
                 if key <= after || !(list.keep)(key) {
                     continue;
                 }
-                if glance.page.keys.len() == list.limit {
-                    glance.page.cut = true;
-                    return Ok(glance);
+                if shown.page.keys.len() == list.limit {
+                    shown.page.cut = true;
+                    return Ok(shown);
                 }
-                glance.page.keys.push(key.to_owned());
+                shown.page.keys.push(key.to_owned());
             } else if key > list.prefix.as_str() {
                 passed += 1;
                 if passed > GLANCE_KEYS {
-                    return Ok(glance);
+                    return Ok(shown);
                 }
-                let taken = behind.map_or(Showing::No, |behind| behind(key));
-                if taken != Showing::No {
+                let taken = tail_filter.map_or(TailMatch::No, |tail_filter| tail_filter(key));
+                if taken != TailMatch::No {
                     // Where a listing tells no version, as Google's, it does not show whether anything has changed.
-                    let Some(version) = self.version(object.e_tag, object.version) else { return Ok(glance) };
+                    let Some(version) = self.version(object.e_tag, object.version) else { return Ok(shown) };
                     registers.push((key.to_owned(), version));
                 }
-                if taken == Showing::Last {
+                if taken == TailMatch::Last {
                     break;
                 }
             }
         }
-        glance.behind = behind.is_some().then_some(registers);
-        Ok(glance)
+        shown.tail = tail_filter.is_some().then_some(registers);
+        Ok(shown)
     }
 
     /// Where the server is to begin, at or before the place where the list does; none: at the prefix.
@@ -309,8 +314,8 @@ impl Store for BucketStore {
         Box::pin(async move { Ok(self.list(list, None).await?.page) })
     }
 
-    fn glance(&self, list: List, behind: Behind) -> Fut<'_, StoreResult<Glance>> {
-        Box::pin(self.list(list, Some(behind)))
+    fn list_with_tail(&self, list: List, tail_filter: TailFilter) -> Fut<'_, StoreResult<PageWithTail>> {
+        Box::pin(self.list(list, Some(tail_filter)))
     }
 
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {

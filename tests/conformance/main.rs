@@ -37,8 +37,8 @@ mod s3;
 
 mod directory;
 mod faults;
-mod glance;
 mod hints;
+mod list_with_tail;
 mod listing;
 mod probe;
 mod race;
@@ -127,7 +127,7 @@ macro_rules! conformance {
                 what_is_larger_than_its_limit_is_not_read, a_gate_ends_a_batch;
                 listing: after_is_exclusive, limit_and_cut_are_exact, keep_filters, a_register_is_listed_once,
                 complete_after_every_put, pages_make_the_whole_of_10_000_keys;
-                glance: a_glance_shows_all_that_has_changed_or_says_that_it_does_not,
+                list_with_tail: a_glance_shows_all_that_has_changed_or_says_that_it_does_not,
                 what_waits_is_not_taken_for_nothing;
                 $($more: $($beyond),*;)*
             );

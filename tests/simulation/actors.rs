@@ -13,7 +13,7 @@ use evbus::group::facts::Silent;
 use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
 use evbus::group::request::{self, Request};
-use evbus::group::worker::{Mode, Settings, Stop, Worker, Workplace};
+use evbus::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
 use evbus::group::{Position, letter};
 use evbus::handler::{BatchBounds, Batches, Handler};
 use evbus::store::memory::MemoryStore;
@@ -337,7 +337,7 @@ impl Cast {
                 }
                 place.clock.sleep_until(place.clock.elapsed() + Duration::from_secs(1)).await;
             };
-            let workplace = Workplace {
+            let workplace = WorkerParts {
                 place,
                 group: name,
                 registered,

@@ -44,7 +44,7 @@ impl Network for Counting {
     fn page_len(&self) -> usize {
         PAGE
     }
-    fn glances(&self) -> bool {
+    fn lists_with_tail(&self) -> bool {
         true
     }
     fn hints(&self) -> Option<Box<dyn Hints>> {

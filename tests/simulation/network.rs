@@ -123,8 +123,8 @@ impl Network for Line {
         self.world.plan.page_len
     }
 
-    fn glances(&self) -> bool {
-        self.world.plan.glances
+    fn lists_with_tail(&self) -> bool {
+        self.world.plan.lists_with_tail
     }
 
     fn flushes(&self) -> bool {

@@ -61,7 +61,7 @@ pub struct Plan {
     pub lost: f64,
     pub page_len: usize,
     /// Whether one listing shows what has changed besides events, too.
-    pub glances: bool,
+    pub lists_with_tail: bool,
     /// Whether all workers share their hot listings, as the groups of one process do.
     pub shared_polls: bool,
     pub hints: bool,
@@ -111,7 +111,7 @@ impl Plan {
             dead_on: vec![65],
         };
         let calm = dice.chance(0.1);
-        let glances = bucket && dice.chance(0.7);
+        let lists_with_tail = bucket && dice.chance(0.7);
         let waits = if dice.chance(0.4) { 0.3 } else { 0.0 };
         let power = if !bucket && dice.chance(0.7) { 0.15 } else { 0.0 };
         let groups = (0..groups).map(|at| GroupPlan::new(dice, at, groups, faults_until)).collect();
@@ -128,7 +128,7 @@ impl Plan {
             nobody_won: if calm { 0.0 } else { 0.01 },
             lost: if calm { 0.0 } else { dice.one(&[0.002, 0.01, 0.02]) },
             page_len: dice.one(&[3, 7, 1000]),
-            glances,
+            lists_with_tail,
             hints: dice.chance(0.5),
             hints_lost: dice.one(&[0.0, 0.3, 1.0]),
             profile,
@@ -148,7 +148,7 @@ impl Plan {
             // One that waits for one of them, and is there for the other, is acknowledged twice.
             twins: dice.chance(0.3) && waits == 0.0,
             waits,
-            shared_polls: glances && dice.chance(0.5),
+            shared_polls: lists_with_tail && dice.chance(0.5),
         }
     }
 

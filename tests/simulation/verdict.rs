@@ -176,7 +176,7 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
         return Some(format!("an idle bus wrote {written} times in {minutes} minutes"));
     }
     // A listing is read in pages, and what lies in a worker's future is listed again each time.
-    let listed = if world.plan.glances { world.contents.keys("").len() } else { world.present.borrow().len() };
+    let listed = if world.plan.lists_with_tail { world.contents.keys("").len() } else { world.present.borrow().len() };
     let pages = (listed / world.plan.page_len) as u64 + 2;
     let groups = world.plan.groups.iter();
     let most: u64 = groups

@@ -16,7 +16,7 @@ use evbus::group::facts::Silent;
 use evbus::group::lease::Process;
 use evbus::group::marker::Owner;
 use evbus::group::polls::Polls;
-use evbus::group::worker::{Settings, Stop, Summary, Worker, Workplace};
+use evbus::group::worker::{Settings, Stop, Summary, Worker, WorkerParts};
 use evbus::group::{GroupName, Position};
 use evbus::handler::{Handler, Job, Outcome, Report};
 
@@ -97,6 +97,6 @@ pub async fn work(
     };
     let (_sender, stop) = tokio::sync::watch::channel(Stop::No);
     let (alive, reporter) = (Rc::new(|_: &Owner| Process::MayLive), Rc::new(Silent));
-    let at = Workplace { place, group, registered, handler, on_dead: None, reporter, me, alive, stop, polls };
+    let at = WorkerParts { place, group, registered, handler, on_dead: None, reporter, me, alive, stop, polls };
     Worker::new(at, settings).unwrap().run().await.unwrap()
 }

@@ -96,7 +96,7 @@ fn row(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session
     match letter {
         Some(letter) => vec![
             group.to_string(),
-            times::clock_text(letter.died, session.world.now, &session.world.zone()),
+            times::clock_text(letter.died, session.environment.now, &session.environment.zone()),
             id,
             type_,
             letter.attempts.to_string(),
@@ -161,7 +161,7 @@ fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Sessi
     let Some(letter) = letter else {
         return format!("{id}\n  the letter cannot be read   evbus dead rm {group} {name}\n");
     };
-    let died = times::clock_text(letter.died, session.world.now, &session.world.zone());
+    let died = times::clock_text(letter.died, session.environment.now, &session.environment.zone());
     let mut text = format!("{id}  {}\n", style::escape(letter.name.slug()));
     let attempts = style::plural(u64::from(letter.attempts), "attempt");
     text.push_str(&format!("  died {died} after {attempts}: {}\n", style::escape(&letter.why)));

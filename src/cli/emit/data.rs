@@ -6,17 +6,21 @@ use serde_json::{Map, Value};
 
 use super::{Args, read_source};
 use crate::cli::failure::Failure;
-use crate::config::World;
+use crate::config::Environment;
 use crate::event::Data;
 
 /// The data and the media type that goes with it.
-pub(super) fn from_args(args: &Args, world: &World, limit: usize) -> Result<(Data, Option<&'static str>), Failure> {
+pub(super) fn from_args(
+    args: &Args,
+    environment: &Environment,
+    limit: usize,
+) -> Result<(Data, Option<&'static str>), Failure> {
     if let Some(source) = &args.binary {
         if source != "-" && !source.starts_with('@') {
             let what = format!("--binary takes a file, not '{source}'");
             return Err(Failure::usage(what).help(format!("--binary @{source}, or --binary - for stdin")));
         }
-        return Ok((Data::binary(&read_source(source, &world.cwd, limit)?), Some("application/octet-stream")));
+        return Ok((Data::binary(&read_source(source, &environment.cwd, limit)?), Some("application/octet-stream")));
     }
     let fields = !(args.string_field.is_empty() && args.json_field.is_empty());
     match (&args.data, fields) {
@@ -29,14 +33,19 @@ pub(super) fn from_args(args: &Args, world: &World, limit: usize) -> Result<(Dat
             Err(Failure::usage("--text without DATA").help("evbus emit TYPE --text 'some text'"))
         }
         (None, false) => Ok((Data::Absent, None)),
-        (Some(data), false) => given(args, data, world, limit),
+        (Some(data), false) => given(args, data, environment, limit),
     }
 }
 
 /// DATA itself, or what it points to.
-fn given(args: &Args, data: &str, world: &World, limit: usize) -> Result<(Data, Option<&'static str>), Failure> {
+fn given(
+    args: &Args,
+    data: &str,
+    environment: &Environment,
+    limit: usize,
+) -> Result<(Data, Option<&'static str>), Failure> {
     let bytes = if data == "-" || (data.starts_with('@') && data.len() > 1) {
-        read_source(data, &world.cwd, limit)?
+        read_source(data, &environment.cwd, limit)?
     } else {
         data.as_bytes().to_vec()
     };

@@ -26,9 +26,9 @@ pub(super) struct Given {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Lines,
-    /// Behind the `[` of an array.
+    /// TailFilter the `[` of an array.
     Array,
-    /// Behind its `]`.
+    /// TailFilter its `]`.
     Over,
 }
 

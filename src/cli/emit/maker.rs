@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
-use crate::config::World;
+use crate::config::Environment;
 use crate::event::{Data, Event, EventBuilder, EventTime, Identity, event_id};
 use crate::store::{ErrorKind, Store, StoreError, StoreResult};
 
@@ -46,8 +46,8 @@ fn is_trace_parent(text: &str) -> bool {
 impl Maker {
     pub fn new(args: &Args, session: &Session, opened: &Opened, patience: Duration) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
-        let world = &session.world;
-        let time = args.time.as_deref().map(|text| past(text, world)).transpose()?;
+        let environment = &session.environment;
+        let time = args.time.as_deref().map(|text| past(text, environment)).transpose()?;
         let mut extensions = Vec::new();
         if let Some(key) = &args.key {
             extensions.push(("partitionkey".to_owned(), key.clone()));
@@ -59,7 +59,7 @@ impl Maker {
             extensions.push((name.to_owned(), value.to_owned()));
         }
         // An event emitted by a handler says which event caused it (CloudEvents correlation extension).
-        let var = |name: &str| world.var(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
+        let var = |name: &str| environment.var(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
         for (name, variable) in [("causationid", "EVBUS_ID"), ("correlationid", "EVBUS_CORRELATIONID")] {
             if let Some(value) = var(variable).filter(|_| !extensions.iter().any(|(given, _)| given == name)) {
                 extensions.push((name.to_owned(), value.to_owned()));
@@ -81,7 +81,7 @@ impl Maker {
             content_type: args.content_type.clone(),
             schema: args.schema.clone(),
             time,
-            due: args.due(world)?,
+            due: args.due(environment)?,
             extensions,
         })
     }
@@ -113,13 +113,13 @@ impl Maker {
     }
 
     /// The one event that the arguments describe.
-    pub fn single(&self, args: &Args, world: &World) -> Result<Draft, Failure> {
+    pub fn single(&self, args: &Args, environment: &Environment) -> Result<Draft, Failure> {
         let Some(type_) = &args.type_ else {
             return Err(
                 Failure::usage("no event type").help("evbus emit TYPE [DATA], for example: evbus emit backup.done")
             );
         };
-        let (data, content_type) = data::from_args(args, world, self.max_event_bytes)?;
+        let (data, content_type) = data::from_args(args, environment, self.max_event_bytes)?;
         self.draft(type_, data, content_type, args.id.as_deref())
     }
 
@@ -194,8 +194,8 @@ fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
 }
 
 /// `--time`: when it happened.
-fn past(text: &str, world: &World) -> Result<String, Failure> {
-    let answer = times::parse_past(text, world.now, &world.zone());
+fn past(text: &str, environment: &Environment) -> Result<String, Failure> {
+    let answer = times::parse_past(text, environment.now, &environment.zone());
     answer.map(EventTime::to_rfc3339).map_err(|error| match error {
         times::TimeError::Future { .. } => {
             Failure::usage(format!("--time {error}")).help("--at TIME, if the event is to wait until then")

@@ -31,7 +31,7 @@ pub(super) async fn lines(
             }
             None => {
                 let next = |open: &Open| {
-                    open.next.map(|next| times::clock_text(next, session.world.now, &session.world.zone()))
+                    open.next.map(|next| times::clock_text(next, session.environment.now, &session.environment.zone()))
                 };
                 passed_over(&standing, event).unwrap_or_else(|| said(&standing, name, next))
             }

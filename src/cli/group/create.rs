@@ -40,7 +40,7 @@ pub(super) struct Args {
 
 /// A start as the command line names it.
 pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<Start, Failure> {
-    let from = StartFrom::parse(text, &session.world).map_err(|error| Failure::from(error).after(option))?;
+    let from = StartFrom::parse(text, &session.environment).map_err(|error| Failure::from(error).after(option))?;
     Ok(match from {
         StartFrom::Earliest => Start::Earliest,
         StartFrom::Now => Start::Now,

@@ -63,7 +63,10 @@ fn row(standing: &Standing, session: &Session) -> Vec<String> {
         (_, Some(error)) => error.to_string(),
         (Some(paused), None) => {
             let why = paused.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-            format!("paused {}{why}", times::clock_text(paused.since, session.world.now, &session.world.zone()))
+            format!(
+                "paused {}{why}",
+                times::clock_text(paused.since, session.environment.now, &session.environment.zone())
+            )
         }
         (None, None) => String::new(),
     };
@@ -83,7 +86,7 @@ fn row(standing: &Standing, session: &Session) -> Vec<String> {
 fn start_text(start: &Position, session: &Session) -> String {
     match start.time() {
         EventTime::MIN => "earliest".to_owned(),
-        time => times::clock_text(time, session.world.now, &session.world.zone()),
+        time => times::clock_text(time, session.environment.now, &session.environment.zone()),
     }
 }
 

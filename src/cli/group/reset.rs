@@ -87,7 +87,7 @@ fn shown(start: definition::Start, session: &Session) -> String {
     match start {
         definition::Start::Earliest => "the earliest".to_owned(),
         definition::Start::Now => "now".to_owned(),
-        definition::Start::At(time) => times::clock_text(time, session.world.now, &session.world.zone()),
+        definition::Start::At(time) => times::clock_text(time, session.environment.now, &session.environment.zone()),
     }
 }
 

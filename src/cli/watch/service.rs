@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::World;
+use crate::config::Environment;
 use crate::group::worker::Stop;
 
 /// The service manager, if there is one.
@@ -20,11 +20,11 @@ pub(super) struct Service {
 
 impl Service {
     /// As the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`).
-    pub(super) fn new(world: &World) -> Self {
-        let number = |name: &str| world.var(name)?.to_str()?.parse::<u64>().ok();
+    pub(super) fn new(environment: &Environment) -> Self {
+        let number = |name: &str| environment.var(name)?.to_str()?.parse::<u64>().ok();
         let mine = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && mine).map(Duration::from_micros);
-        Self { socket: world.var("NOTIFY_SOCKET").and_then(|name| connect(name.as_bytes())), watchdog }
+        Self { socket: environment.var("NOTIFY_SOCKET").and_then(|name| connect(name.as_bytes())), watchdog }
     }
 
     /// Tells something. That nobody hears it changes nothing.

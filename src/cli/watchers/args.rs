@@ -127,7 +127,7 @@ impl RunArgs {
         let group = GroupName::parse(group)?;
         if let Some(name) = self.names.first() {
             let what = format!("'{name}' is no option: a command comes after '--'");
-            let eaten = !self.command.is_empty() && session.world.cwd.join(name).exists();
+            let eaten = !self.command.is_empty() && session.environment.cwd.join(name).exists();
             return Err(Failure::usage(what).help(match eaten {
                 true => format!("did the shell put '{name}' in the place of a pattern? quote it: -t 'order.*'"),
                 false => format!("evbus {verb} -g {group} … -- {}", self.names.join(" ")),
@@ -146,7 +146,7 @@ impl RunArgs {
         watcher.types.clone_from(&self.types);
         watcher.not.clone_from(&self.not);
         watcher.condition.clone_from(&self.condition);
-        watcher.from = self.from.as_deref().map(|text| StartFrom::parse(text, &session.world)).transpose()?;
+        watcher.from = self.from.as_deref().map(|text| StartFrom::parse(text, &session.environment)).transpose()?;
         watcher.shards = self.shards;
         watcher.cwd.clone_from(&self.cwd);
         watcher.ordered = self.ordered;
@@ -221,6 +221,6 @@ impl RunArgs {
     /// Who prints what the workers report.
     pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Rc<Printer> {
         output::pump::begin();
-        Rc::new(Printer::new(self.log, self.quiet, watching, &session.world, &session.clock))
+        Rc::new(Printer::new(self.log, self.quiet, watching, &session.environment, &session.clock))
     }
 }

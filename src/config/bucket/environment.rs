@@ -2,7 +2,7 @@
 //! a bucket, a container or a place in one, and none switches to another kind of server.
 
 use super::{Problem, Settings, checked_endpoint};
-use crate::config::World;
+use crate::config::Environment;
 use crate::store::object::{Identity, Kind};
 
 /// A setting, and the variables that it may come from; the first that is set is taken.
@@ -60,16 +60,16 @@ const AZURE: &[Row] = &[
 ];
 
 /// What environment and files say of a bucket.
-pub(super) fn settings(kind: Kind, world: &World, identity: &Identity) -> Result<Settings, Problem> {
+pub(super) fn settings(kind: Kind, environment: &Environment, identity: &Identity) -> Result<Settings, Problem> {
     match kind {
-        Kind::S3 => s3(world, identity),
-        Kind::Gcs => gcs(world),
-        Kind::Azure => azure(world),
+        Kind::S3 => s3(environment, identity),
+        Kind::Gcs => gcs(environment),
+        Kind::Azure => azure(environment),
     }
 }
 
-fn s3(world: &World, identity: &Identity) -> Result<Settings, Problem> {
-    let mut found = listed(S3, world)?;
+fn s3(environment: &Environment, identity: &Identity) -> Result<Settings, Problem> {
+    let mut found = listed(S3, environment)?;
     let lines = match identity.profile_lines() {
         Ok(lines) => lines,
         Err(failure) if identity.is_named() => return Err((failure.what, failure.help)),
@@ -87,8 +87,8 @@ fn s3(world: &World, identity: &Identity) -> Result<Settings, Problem> {
 }
 
 /// Of the two ways to name a service account one is taken: the builder refuses both.
-fn gcs(world: &World) -> Result<Settings, Problem> {
-    let mut found = listed(GCS, world)?;
+fn gcs(environment: &Environment) -> Result<Settings, Problem> {
+    let mut found = listed(GCS, environment)?;
     if has(&found, "google_service_account") {
         found.retain(|(name, _)| name != "google_service_account_key");
     }
@@ -113,9 +113,9 @@ fn gcs(world: &World) -> Result<Settings, Problem> {
 
 /// A connection string comes before the variables for one thing each, as in Azure's own tools, and is not mixed with
 /// them.
-fn azure(world: &World) -> Result<Settings, Problem> {
-    let mut found = listed(AZURE, world)?;
-    let Some(text) = variable(world, "AZURE_STORAGE_CONNECTION_STRING")? else { return Ok(found) };
+fn azure(environment: &Environment) -> Result<Settings, Problem> {
+    let mut found = listed(AZURE, environment)?;
+    let Some(text) = variable(environment, "AZURE_STORAGE_CONNECTION_STRING")? else { return Ok(found) };
     let of_string = connection_string(&text)?;
     let replaced = [
         "azure_endpoint",
@@ -166,11 +166,11 @@ fn has(settings: &Settings, name: &str) -> bool {
     settings.iter().any(|(set, _)| set == name)
 }
 
-fn listed(rows: &[Row], world: &World) -> Result<Settings, Problem> {
+fn listed(rows: &[Row], environment: &Environment) -> Result<Settings, Problem> {
     let mut found = Vec::new();
     for (setting, variables) in rows {
         for name in *variables {
-            if let Some(value) = variable(world, name)? {
+            if let Some(value) = variable(environment, name)? {
                 checked(name, setting, &value)?;
                 found.push(((*setting).to_owned(), value));
                 break;
@@ -181,8 +181,8 @@ fn listed(rows: &[Row], world: &World) -> Result<Settings, Problem> {
 }
 
 /// A variable, without what an editor or a `$(cat file)` leaves around it.
-fn variable(world: &World, name: &str) -> Result<Option<String>, Problem> {
-    let Some(value) = world.var(name) else { return Ok(None) };
+fn variable(environment: &Environment, name: &str) -> Result<Option<String>, Problem> {
+    let Some(value) = environment.var(name) else { return Ok(None) };
     let value = value.to_str().ok_or_else(|| (format!("{name} is not UTF-8"), None))?;
     let value = value.trim_matches(|c: char| c == '\u{feff}' || c.is_whitespace());
     Ok((!value.is_empty()).then(|| value.to_owned()))

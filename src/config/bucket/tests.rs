@@ -4,23 +4,23 @@ use crate::store::object::BucketStore;
 const CONFIG: &str = "[default]\nregion = eu-central-1\n# a comment\n[profile  lab]\nendpoint_url=http://10.0.0.1:9000\nca_bundle=~/ca.pem\n";
 const CREDENTIALS: &str = "[default]\naws_access_key_id = A\naws_secret_access_key = S=1\n[lab]\naws_access_key_id=L\n";
 
-fn world(vars: &[(&str, &str)]) -> (tempfile::TempDir, World) {
+fn environment(vars: &[(&str, &str)]) -> (tempfile::TempDir, Environment) {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(".aws")).unwrap();
     std::fs::write(home.path().join(".aws/config"), CONFIG).unwrap();
     std::fs::write(home.path().join(".aws/credentials"), CREDENTIALS).unwrap();
     let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let world = World { vars, home: Some(home.path().to_owned()), ..World::from_process() };
-    (home, world)
+    let environment = Environment { vars, home: Some(home.path().to_owned()), ..Environment::from_process() };
+    (home, environment)
 }
 
 fn parsed(kind: Kind, rest: &str, vars: &[(&str, &str)]) -> Result<Bucket, Problem> {
-    parse(kind, rest, &world(vars).1)
+    parse(kind, rest, &environment(vars).1)
 }
 
 #[test]
 fn the_url_comes_before_the_environment_before_the_files() {
-    let (_home, quiet) = world(&[]);
+    let (_home, quiet) = environment(&[]);
     let bucket = parse(Kind::S3, "acme/prod/a", &quiet).unwrap();
     assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), ("acme", "prod/a"));
     assert_eq!(bucket.setting("aws_region"), Some("eu-central-1"));
@@ -55,7 +55,7 @@ fn a_profile_that_was_named_must_be_there() {
     assert!(parsed(Kind::S3, "acme", &bad).unwrap_err().0.contains("no AWS profile 'lib'"));
     let bucket = parsed(Kind::S3, "acme?profile=lab", &bad).unwrap();
     assert_eq!((bucket.identity.profile.as_deref(), bucket.setting("aws_region")), (Some("lab"), None));
-    let (_home, mut homeless) = world(&[]);
+    let (_home, mut homeless) = environment(&[]);
     homeless.home = None;
     assert_eq!(parse(Kind::S3, "acme", &homeless).unwrap().settings, []);
 }

@@ -4,16 +4,17 @@ use super::*;
 
 #[test]
 fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
-    let mut world = nowhere();
+    let mut environment = nowhere();
     let config = parse("[bus]\nurl = 'data/bus'").unwrap();
-    let check = |world: &World, config: &Config, flag: Option<&str>, dir: &str, text: &str, origin: Origin| {
-        let bus = resolve(world, config, flag).unwrap();
-        assert_eq!(bus.location, Location::Dir(dir.into()));
-        assert_eq!(bus.to_string(), text);
-        assert_eq!(bus.origin, origin);
-    };
+    let check =
+        |environment: &Environment, config: &Config, flag: Option<&str>, dir: &str, text: &str, origin: Origin| {
+            let bus = resolve(environment, config, flag).unwrap();
+            assert_eq!(bus.location, Location::Dir(dir.into()));
+            assert_eq!(bus.to_string(), text);
+            assert_eq!(bus.origin, origin);
+        };
     check(
-        &world,
+        &environment,
         &Config::default(),
         None,
         "/home/ann/.local/share/evbus",
@@ -21,20 +22,20 @@ fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
         Origin::Default,
     );
     let file = Origin::Config(PathBuf::from("/srv/app/evbus.toml"));
-    check(&world, &config, None, "/srv/app/data/bus", "/srv/app/data/bus (/srv/app/evbus.toml)", file);
-    world.vars.insert("EVBUS_URL".into(), "/env/bus".into());
-    check(&world, &config, None, "/env/bus", "/env/bus (EVBUS_URL)", Origin::EnvVar);
-    check(&world, &config, Some("./bus/"), "/desk/bus", "/desk/bus (--bus)", Origin::Flag);
+    check(&environment, &config, None, "/srv/app/data/bus", "/srv/app/data/bus (/srv/app/evbus.toml)", file);
+    environment.vars.insert("EVBUS_URL".into(), "/env/bus".into());
+    check(&environment, &config, None, "/env/bus", "/env/bus (EVBUS_URL)", Origin::EnvVar);
+    check(&environment, &config, Some("./bus/"), "/group_store/bus", "/group_store/bus (--bus)", Origin::Flag);
     // A variable that a script forgot to fill must not lead to another bus.
-    world.vars.insert("EVBUS_URL".into(), "".into());
-    let error = resolve(&world, &Config::default(), None).unwrap_err();
+    environment.vars.insert("EVBUS_URL".into(), "".into());
+    let error = resolve(&environment, &Config::default(), None).unwrap_err();
     assert_eq!(
         (error.to_string().as_str(), error.help().as_deref()),
         ("EVBUS_URL: it is empty", Some("name the bus, or unset EVBUS_URL"))
     );
-    world.vars.remove(OsStr::new("EVBUS_URL"));
-    world.vars.insert("XDG_DATA_HOME".into(), "/data".into());
-    check(&world, &Config::default(), None, "/data/evbus", "/data/evbus (default)", Origin::Default);
+    environment.vars.remove(OsStr::new("EVBUS_URL"));
+    environment.vars.insert("XDG_DATA_HOME".into(), "/data".into());
+    check(&environment, &Config::default(), None, "/data/evbus", "/data/evbus (default)", Origin::Default);
 }
 
 #[test]
@@ -43,16 +44,16 @@ fn every_form_of_an_address() {
     let table = [
         ("/mnt/bus", "/mnt/bus"),
         ("/mnt//bus/./x/", "/mnt/bus/x"),
-        ("sub/bus", "/desk/sub/bus"),
-        (".", "/desk"),
-        ("..", "/desk/.."),
+        ("sub/bus", "/group_store/sub/bus"),
+        (".", "/group_store"),
+        ("..", "/group_store/.."),
         ("~", "/home/ann"),
         ("~/bus", "/home/ann/bus"),
-        ("./~/bus", "/desk/~/bus"),
+        ("./~/bus", "/group_store/~/bus"),
         ("file:///mnt/my%20bus%2f", "/mnt/my bus"),
         ("FILE://localhost/mnt/bus", "/mnt/bus"),
         ("file:///gr%C3%BC%C3%9Fe", "/grüße"),
-        ("./a://b", "/desk/a:/b"),
+        ("./a://b", "/group_store/a:/b"),
         ("bus", "/srv/shared bus"),
     ];
     for (text, dir) in table {
@@ -93,7 +94,7 @@ fn addresses_that_lead_nowhere() {
     let error = resolve(&nowhere(), &Config::default(), Some("mnt")).unwrap_err();
     assert_eq!(error.to_string(), "--bus: no bus is named 'mnt' (there is no config file)");
     assert_eq!(error.help().unwrap(), "a path needs a '/': ./mnt");
-    let homeless = World { home: None, ..nowhere() };
+    let homeless = Environment { home: None, ..nowhere() };
     let error = resolve(&homeless, &Config::default(), None).unwrap_err();
     assert_eq!(error.to_string(), "default: no bus was named, and without HOME there is no default one");
 }

@@ -6,7 +6,7 @@ use super::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::config::nearest::nearest;
 use crate::config::section::{Field, Item, Section};
 use crate::config::units::format_duration;
-use crate::config::{ConfigError, World};
+use crate::config::{ConfigError, Environment};
 use crate::event::{Condition, TypeFilter};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
@@ -38,20 +38,24 @@ const RETRY_KEYS: [&str; 5] = ["max_attempts", "min", "max", "jitter", "dead_on"
 
 impl Watcher {
     /// Reads one `[watchers.NAME]`; relative paths start from `folder`.
-    pub(in crate::config) fn read(field: &Field<'_>, world: &World, folder: &Path) -> Result<Self, ConfigError> {
+    pub(in crate::config) fn read(
+        field: &Field<'_>,
+        environment: &Environment,
+        folder: &Path,
+    ) -> Result<Self, ConfigError> {
         let section = field.section()?;
         refuse_keys(&section)?;
         let argv = read_command(field, &section)?;
         let mut watcher = Self::new(field.name.to_owned(), read_group(field, &section)?, argv);
         watcher.shell = section.field("shell").is_some();
-        watcher.read_filter(&section, world)?;
-        watcher.read_running(&section, world, folder)?;
+        watcher.read_filter(&section, environment)?;
+        watcher.read_running(&section, environment, folder)?;
         watcher.read_pace(&section)?;
         Ok(watcher)
     }
 
     /// What the group will hold: types, start, shards.
-    fn read_filter(&mut self, section: &Section<'_>, world: &World) -> Result<(), ConfigError> {
+    fn read_filter(&mut self, section: &Section<'_>, environment: &Environment) -> Result<(), ConfigError> {
         if let Some(field) = section.field("types") {
             self.types = read_patterns(&field, |pattern| TypeFilter::new(&[pattern], &[]).map(drop))?;
             if self.types.is_empty() {
@@ -68,7 +72,7 @@ impl Watcher {
         }
         if let Some(field) = section.field("from") {
             let text = field.time_text()?;
-            let start = StartFrom::parse(&text, world)
+            let start = StartFrom::parse(&text, environment)
                 .map_err(|error| field.error(format_args!("must be earliest, now or a time: {error}")))?;
             self.from = Some(start);
         }
@@ -76,10 +80,15 @@ impl Watcher {
     }
 
     /// How a handler is run.
-    fn read_running(&mut self, section: &Section<'_>, world: &World, folder: &Path) -> Result<(), ConfigError> {
+    fn read_running(
+        &mut self,
+        section: &Section<'_>,
+        environment: &Environment,
+        folder: &Path,
+    ) -> Result<(), ConfigError> {
         if let Some(field) = section.field("cwd") {
             let text = clean(&field, field.offset, field.text()?)?;
-            self.cwd = Some(world.expand(Path::new(text), folder));
+            self.cwd = Some(environment.expand(Path::new(text), folder));
         }
         if let Some(field) = section.field("env") {
             self.env = Some(field.items()?.iter().map(|item| read_variable(&field, item)).collect::<Result<_, _>>()?);

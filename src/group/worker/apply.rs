@@ -79,7 +79,7 @@ impl Worker {
     pub(super) fn follow_up(&mut self, number: u16, then: Followup) {
         let at = usize::from(number);
         for key in then.deletes {
-            let place = self.desk.place.clone();
+            let place = self.group_store.place.clone();
             // One that stays is deleted, or asked for, another time.
             self.ops.push(Box::pin(async move {
                 let _ = place.store.delete(&key).await;
@@ -107,14 +107,14 @@ impl Worker {
         let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
             return;
         };
-        let (desk, on_dead, url) = (self.desk.clone(), self.on_dead.clone(), self.settings.url.clone());
+        let (group_store, on_dead, url) = (self.group_store.clone(), self.on_dead.clone(), self.settings.url.clone());
         let limit = self.settings.max_event_bytes;
         self.ops.push(Box::pin(async move {
-            let written = letter::write(&desk.place, &desk.group, &name, &open, limit).await;
+            let written = letter::write(&group_store.place, &group_store.group, &name, &open, limit).await;
             let failed = match on_dead.filter(|_| written.is_ok()) {
                 Some((handler, turns)) => {
                     let _turn = turns.acquire().await;
-                    run::mourn(&desk.place, &desk.group, &name, &open, url, &*handler).await.err()
+                    run::mourn(&group_store.place, &group_store.group, &name, &open, url, &*handler).await.err()
                 }
                 None => None,
             };
@@ -159,7 +159,7 @@ impl Worker {
         self.defining = false;
         let Some(found) = self.answer(registered) else { return };
         let Some(registered) = found else {
-            let what = format!("group '{}' was removed", self.desk.group);
+            let what = format!("group '{}' was removed", self.group_store.group);
             self.failure.get_or_insert(StoreError::new(crate::store::ErrorKind::Unfit, what));
             return;
         };
@@ -172,19 +172,19 @@ impl Worker {
             return;
         }
         if registered.definition.created != self.registered.definition.created {
-            let what = format!("group '{}' was removed and made anew", self.desk.group);
+            let what = format!("group '{}' was removed and made anew", self.group_store.group);
             self.failure.get_or_insert(StoreError::new(crate::store::ErrorKind::Unfit, what));
             return;
         }
         let was = self.paused();
-        match registered.definition.wants(&self.desk.group) {
+        match registered.definition.wants(&self.group_store.group) {
             Ok(wants) => {
-                if wants != *self.desk.wants {
+                if wants != *self.group_store.wants {
                     self.report(Fact::Redefined { wants: &wants });
                 }
-                self.desk.wants = Rc::new(wants);
-                self.desk.version = registered.version.clone();
-                self.desk.confirmed = Rc::default();
+                self.group_store.wants = Rc::new(wants);
+                self.group_store.version = registered.version.clone();
+                self.group_store.confirmed = Rc::default();
             }
             Err(error) => {
                 self.failure.get_or_insert(error);
@@ -240,7 +240,7 @@ impl Worker {
         if let Ran::PassedOver(why) = &ran {
             self.pass_over(number, epoch, name, why.as_deref());
         }
-        let judged = run::judge(ran, name, attempt, &self.settings.retry, wall, self.desk.place.clock.random());
+        let judged = run::judge(ran, name, attempt, &self.settings.retry, wall, self.group_store.place.clock.random());
         match &judged {
             run::Judged::Verdict(verdict) => {
                 self.was_read();

@@ -56,7 +56,7 @@ impl Worker {
         }
         self.due.running = true;
         self.due.looked = Some(now);
-        let place = self.desk.place.clone();
+        let place = self.group_store.place.clone();
         let limit = self.settings.max_event_bytes;
         let others = (!self.draining()).then(|| self.due.others.clone());
         self.ops
@@ -119,7 +119,7 @@ impl Worker {
             }
             Some(_) => {}
             // Asked for by itself where that costs nothing, but not for each event.
-            None if self.desk.place.store.profile().scans_folders => {
+            None if self.group_store.place.store.profile().scans_folders => {
                 let soon = self.due.looked.map_or(now, |looked| (looked + Duration::from_secs(1)).max(now));
                 self.due.look_at = self.due.look_at.min(soon);
             }

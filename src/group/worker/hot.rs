@@ -32,10 +32,10 @@ impl Worker {
         self.hot_begun = now;
         // A clock that was set back takes the cursor along: it never passes my clock.
         self.hot_cursor = self.hot_cursor.min(self.wall());
-        let (desk, limit, seen) = (self.desk.clone(), self.settings.bounds.window, self.polled);
+        let (group_store, limit, seen) = (self.group_store.clone(), self.settings.bounds.window, self.polled);
         let after = self.hot_from();
         self.hot_after = None;
-        self.ops.push(Box::pin(async move { Ended::Hot(desk.hot(after, limit, seen).await) }));
+        self.ops.push(Box::pin(async move { Ended::Hot(group_store.hot(after, limit, seen).await) }));
     }
 
     /// Where the next hot listing begins. One that was cut off is gone on with: a clock that is behind leaves the
@@ -47,7 +47,7 @@ impl Worker {
 
     /// Another group of this process has polled: if that shows what I would ask for, it is as good as my own.
     pub(super) fn polled_by_another(&mut self) {
-        if self.desk.polls.as_ref().is_some_and(|polls| polls.has_news(&self.hot_from(), self.polled)) {
+        if self.group_store.polls.as_ref().is_some_and(|polls| polls.has_news(&self.hot_from(), self.polled)) {
             self.hot_at = self.now();
         }
     }
@@ -108,7 +108,7 @@ impl Worker {
             None => self.sighted = std::mem::take(&mut self.sighting),
         }
         for name in names {
-            let at = usize::from(name.lane().shard(self.desk.shards));
+            let at = usize::from(name.lane().shard(self.group_store.shards));
             let watched = &mut self.shards[at];
             if watched.owned.is_none() && known.contains(&name) {
                 continue;

@@ -31,18 +31,18 @@ impl Worker {
         watched.look_at = next;
         let through = watched.owned.as_deref().map(|shard| shard.through().clone());
         watched.last_look_through.clone_from(&through);
-        let (desk, window) = (self.desk.clone(), self.settings.bounds.window);
+        let (group_store, window) = (self.group_store.clone(), self.settings.bounds.window);
         let definition = self.registered.definition.clone();
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.ops.push(Box::pin(async move {
             if let Some(through) = through {
-                let looked = desk.look(shard, &through, raise_to, window).await;
+                let looked = group_store.look(shard, &through, raise_to, window).await;
                 return Ended::Looked { shard, owned: true, marker: None, looked: Box::new(looked) };
             }
-            match desk.marker(shard, &definition).await {
+            match group_store.marker(shard, &definition).await {
                 Err(error) => Ended::Looked { shard, owned: false, marker: None, looked: Box::new(Err(error)) },
                 Ok((marker, version)) => {
-                    let looked = desk.look(shard, &marker.through, None, window).await;
+                    let looked = group_store.look(shard, &marker.through, None, window).await;
                     Ended::Looked {
                         shard,
                         owned: false,
@@ -59,7 +59,7 @@ impl Worker {
         let watched = &self.shards[at];
         let shard = watched.owned.as_deref()?;
         let w = shard.survey.as_ref().map_or(EventTime::MIN, |survey| survey.w);
-        let limit = self.wall().minus(self.desk.place.store.profile().lag);
+        let limit = self.wall().minus(self.group_store.place.store.profile().lag);
         // What the hot listing has shown may be gone by now; its time must be passed all the same.
         let hot = Some(self.hot_cursor).filter(|time| *time != EventTime::MIN);
         let reached = [watched.sights.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
@@ -76,7 +76,7 @@ impl Worker {
 
     /// Where a listing costs what its last folder holds, a shard that ends puts that folder behind it.
     pub(super) fn seal(&self, shard: &Shard, limit: EventTime) -> Option<EventTime> {
-        if !self.desk.place.store.profile().scans_folders || *shard.through() == Position::START {
+        if !self.group_store.place.store.profile().scans_folders || *shard.through() == Position::START {
             return None;
         }
         let end = shard.through().time().minute_end();
@@ -88,7 +88,7 @@ impl Worker {
 
     pub(super) fn sealable(&self, marker: &Marker, limit: EventTime) -> bool {
         let end = marker.through.time().minute_end();
-        self.desk.place.store.profile().scans_folders
+        self.group_store.place.store.profile().scans_folders
             && marker.through != Position::START
             && marker.through.time() < end
             && end <= limit
@@ -156,14 +156,14 @@ impl Worker {
     /// Decides about a shard that is not mine: leave it, watch it, or take it.
     pub(super) fn consider(&mut self, at: usize, marker: Marker, version: Option<Version>, looked: Looked) {
         let (now, wall) = (self.now(), self.wall());
-        let limit = wall.minus(self.desk.place.store.profile().lag).max(looked.survey.w);
+        let limit = wall.minus(self.group_store.place.store.profile().lag).max(looked.survey.w);
         let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let wanted = looked.survey.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
         // A window of which all is done hides what lies behind it.
         let wanted = wanted || looked.survey.cut;
         let passable = looked.sights.passable;
         let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
-        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
+        // TailFilter the hot cursor but above W an event may still come in, which no hot listing would show.
         let behind = marker.through.time() < self.hot_cursor;
         let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
         let sealable = self.sealable(&marker, limit);
@@ -223,16 +223,16 @@ impl Worker {
         let unclean = marker.owner.is_some();
         self.shards[at].free = None;
         marker.take(Owner { since: self.wall(), ..self.me.clone() });
-        marker.nonce = format!("{:016x}", self.desk.place.clock.random());
+        marker.nonce = format!("{:016x}", self.group_store.place.clock.random());
         let mut bytes = crate::bus::to_json(&marker);
         bytes.push(b'\n');
         let (epoch, nonce) = (marker.epoch, marker.nonce.clone());
         let commit = Commit { bytes, epoch, nonce, version, then: Followup::default() };
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.shards[at].looking = true;
-        let (desk, lease) = (self.desk.clone(), self.settings.lease.length);
+        let (group_store, lease) = (self.group_store.clone(), self.settings.lease.length);
         self.ops.push(Box::pin(async move {
-            let committed = desk.commit(shard, &commit, lease).await;
+            let committed = group_store.commit(shard, &commit, lease).await;
             Ended::Took { shard, marker: Box::new(marker), looked: Box::new(looked), unclean, committed }
         }));
     }
@@ -245,14 +245,14 @@ impl Worker {
         match committed {
             Committed::Yes { version, sent } => {
                 self.answer_of(Ok(()), true);
-                let (group, bounds) = (self.desk.group.clone(), self.settings.bounds);
+                let (group, bounds) = (self.group_store.group.clone(), self.settings.bounds);
                 let has_work = looked.survey.cut
                     || !marker.open.is_empty()
                     || looked.survey.names.iter().any(|name| marker.lacks(name));
                 let mut shard = Shard::taken(group, number, Taken { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Taken only to let `through` pass: given back as soon as it has.
-                    shard.last_active = now.saturating_sub(self.desk.place.store.profile().hold);
+                    shard.last_active = now.saturating_sub(self.group_store.place.store.profile().hold);
                 }
                 shard.surveyed(looked.survey, self.settings.ordered);
                 let moved = shard.fold(&self.pending, false);

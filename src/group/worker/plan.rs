@@ -138,7 +138,7 @@ impl Worker {
                 // It has killed its worker each time: nobody is left who could say so after another run.
                 if shard.spent(&name, self.settings.retry.max_attempts) {
                     let why = "its worker died with it each time".to_owned();
-                    let letter = letter::fresh_name(&name, self.desk.place.clock.random());
+                    let letter = letter::fresh_name(&name, self.group_store.place.clock.random());
                     let verdict = Verdict::Dead { letter, why, stderr: String::new(), exit: None };
                     let attempt = shard.settle_spent(&name, verdict.clone(), now);
                     self.report_verdict(&name, attempt, &verdict, (Duration::ZERO, 1));
@@ -162,7 +162,7 @@ impl Worker {
         }
         let (number, epoch) = (shard.number, shard.marker.epoch);
         let task = Task {
-            desk: self.desk.clone(),
+            group_store: self.group_store.clone(),
             listed_at: self.listed_at,
             handler: Rc::clone(&self.handler),
             epoch,
@@ -191,9 +191,9 @@ impl Worker {
         }
         let (number, epoch) = (shard.number, shard.marker.epoch);
         let letter = shard.marker.open.get(&name).and_then(|open| open.letter.clone());
-        let (desk, most) = (self.desk.clone(), self.settings.max_event_bytes);
+        let (group_store, most) = (self.group_store.clone(), self.settings.max_event_bytes);
         self.ops.push(Box::pin(async move {
-            let key = run::ordering_key(&desk.place, &desk.group, &name, letter.as_deref(), most).await;
+            let key = run::ordering_key(&group_store.place, &group_store.group, &name, letter.as_deref(), most).await;
             Ended::Key { shard: number, epoch, name, key }
         }));
     }
@@ -207,7 +207,7 @@ impl Worker {
             return;
         }
         let nothing_left = shard.marker.open.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
-        let Profile { hold, lag, .. } = self.desk.place.store.profile();
+        let Profile { hold, lag, .. } = self.group_store.place.store.profile();
         let passed = hold < lag || self.passed_all(at);
         let idle = nothing_left && passed && now.saturating_sub(shard.last_active) >= hold;
         let yielding = self.yields(shard);
@@ -256,20 +256,21 @@ impl Worker {
     }
 
     pub(super) fn plan_commit(&mut self, at: usize) {
-        let (now, gap) = (self.now(), self.desk.place.store.profile().commit_gap);
+        let (now, gap) = (self.now(), self.group_store.place.store.profile().commit_gap);
         let Some(shard) = self.shards[at].owned.as_deref_mut() else { return };
         if !shard.must_commit(self.settings.lease, gap, now) {
             return;
         }
-        if let Some(made) = self.desk.place.store.untold_requests() {
+        if let Some(made) = self.group_store.place.store.untold_requests() {
             shard.marker.requests = shard.marker.requests.plus(made);
         }
-        let nonce = format!("{:016x}", self.desk.place.clock.random());
+        let nonce = format!("{:016x}", self.group_store.place.clock.random());
         let commit = shard.commit(nonce);
-        let (number, epoch, then, desk) = (shard.number, commit.epoch, commit.then.clone(), self.desk.clone());
+        let (number, epoch, then, group_store) =
+            (shard.number, commit.epoch, commit.then.clone(), self.group_store.clone());
         let lease = self.settings.lease.length;
         self.ops.push(Box::pin(async move {
-            let committed = desk.commit(number, &commit, lease).await;
+            let committed = group_store.commit(number, &commit, lease).await;
             Ended::Committed { shard: number, epoch, then, committed }
         }));
     }
@@ -287,14 +288,14 @@ impl Worker {
                 self.asked_at = Duration::MAX;
             }
             let quiet = self.quiet_to_ask_after(now);
-            let (desk, definition) = (self.desk.clone(), self.registered.definition.clone());
-            self.ops.push(Box::pin(async move { Ended::Asked(desk.ask(quiet, &definition).await) }));
+            let (group_store, definition) = (self.group_store.clone(), self.registered.definition.clone());
+            self.ops.push(Box::pin(async move { Ended::Asked(group_store.ask(quiet, &definition).await) }));
         }
         if !self.defining && self.defined_at <= now {
             self.defining = true;
             self.defined_at = now + self.poll_range().1.max(Duration::from_secs(4));
-            let desk = self.desk.clone();
-            self.ops.push(Box::pin(async move { Ended::Definition(desk.definition().await) }));
+            let group_store = self.group_store.clone();
+            self.ops.push(Box::pin(async move { Ended::Definition(group_store.definition().await) }));
         }
     }
 
@@ -333,7 +334,7 @@ impl Worker {
         if let Some(stalled) = self.stalled_until {
             at(stalled);
         }
-        let gap = self.desk.place.store.profile().commit_gap;
+        let gap = self.group_store.place.store.profile().commit_gap;
         for watched in &self.shards {
             if !watched.looking && (watched.owned.is_some() || !watched.quiet) {
                 at(watched.look_at);
@@ -345,7 +346,7 @@ impl Worker {
                     at(shard.commit_ended + gap);
                 }
             }
-            at(shard.last_active + self.desk.place.store.profile().hold);
+            at(shard.last_active + self.group_store.place.store.profile().hold);
             if let Some(due) = shard.next_due() {
                 at(now + due.since(self.wall()).max(Duration::from_millis(1)));
             }

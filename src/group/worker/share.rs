@@ -26,10 +26,11 @@ impl Worker {
         // He gives each who asks as many as make them even.
         self.share_at = now + self.settings.lease.length / 3;
         let Some(shard) = most.last().and_then(|at| u16::try_from(*at).ok()) else { return };
-        let (desk, by) = (self.desk.clone(), self.me.worker.clone());
+        let (group_store, by) = (self.group_store.clone(), self.me.worker.clone());
         self.ops.push(Box::pin(async move {
             // One that does not arrive is asked for again.
-            let _ = request::ask(&desk.place, &desk.group, shard, &Request::Share { of, by, owns: mine }).await;
+            let _ = request::ask(&group_store.place, &group_store.group, shard, &Request::Share { of, by, owns: mine })
+                .await;
             Ended::Sent
         }));
     }

@@ -110,7 +110,7 @@ impl Worker {
 
     /// Takes in what operations under way have met.
     pub(super) fn hear_of_troubles(&mut self) {
-        if let Some(error) = self.desk.troubles.take() {
+        if let Some(error) = self.group_store.troubles.take() {
             self.store_is_away(error, true);
         }
     }
@@ -166,6 +166,6 @@ impl Worker {
     }
 
     pub(super) fn troubles(&self) -> Rc<Troubles> {
-        Rc::clone(&self.desk.troubles)
+        Rc::clone(&self.group_store.troubles)
     }
 }

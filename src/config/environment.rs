@@ -11,7 +11,7 @@ use crate::event::EventTime;
 
 /// Everything outside the command line that settings depend on.
 #[derive(Debug, Clone)]
-pub struct World {
+pub struct Environment {
     /// The environment variables.
     pub vars: BTreeMap<OsString, OsString>,
     /// `HOME`, if it is an absolute path.
@@ -28,8 +28,8 @@ pub struct World {
     pub zone: Option<TimeZone>,
 }
 
-impl World {
-    /// The world of this process.
+impl Environment {
+    /// The environment of this process.
     pub fn from_process() -> Self {
         let vars: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         Self {

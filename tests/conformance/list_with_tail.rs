@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evbus::store::{Behind, List, Put, Showing, Store, Swap, Version};
+use evbus::store::{List, Put, Store, Swap, TailFilter, TailMatch, Version};
 
 use crate::Bench;
 
@@ -17,18 +17,18 @@ async fn written(store: &dyn Store, key: &str, from: Option<&Version>, content: 
     }
 }
 
-fn shown() -> Behind {
+fn shown() -> TailFilter {
     Arc::new(|key: &str| match key {
-        ENTRY => Showing::Last,
-        _ if key.starts_with("groups/") || key.starts_with("state/g/") => Showing::Yes,
-        _ => Showing::No,
+        ENTRY => TailMatch::Last,
+        _ if key.starts_with("groups/") || key.starts_with("state/g/") => TailMatch::Yes,
+        _ => TailMatch::No,
     })
 }
 
 async fn behind(store: &dyn Store) -> Option<Vec<(String, Version)>> {
-    let glance = store.glance(List::all("events/").limit(100), shown()).await.unwrap();
-    assert_eq!(glance.page.keys, ["events/20261123/0215/one.json"]);
-    glance.behind
+    let list_with_tail = store.list_with_tail(List::all("events/").limit(100), shown()).await.unwrap();
+    assert_eq!(list_with_tail.page.keys, ["events/20261123/0215/one.json"]);
+    list_with_tail.tail
 }
 
 /// A regression: listings of Google's, which tell no generation, looked as if there were no group and no request.
