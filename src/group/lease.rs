@@ -45,12 +45,12 @@ impl Lease {
 
 /// One shard's marker as an observer has seen it stand still.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
+pub struct LeaseObservation {
     version: Option<Version>,
     since: Duration,
 }
 
-impl Sighting {
+impl LeaseObservation {
     /// Sees the marker at `version` now; keeps the time since which it has stood so.
     pub fn see(seen: Option<Self>, version: Option<&Version>, now: Duration) -> Self {
         match seen {
@@ -78,6 +78,12 @@ pub enum Process {
 
 /// Whether a shard with work may be taken: nobody owns it, or its owner's process is gone, or its marker has stood
 /// still for a whole lease.
-pub fn may_take(owner: Option<&Owner>, process: Process, sighting: &Sighting, lease: Lease, now: Duration) -> bool {
-    owner.is_none() || process == Process::Gone || now.saturating_sub(sighting.since) >= lease.length
+pub fn may_take(
+    owner: Option<&Owner>,
+    process: Process,
+    observation: &LeaseObservation,
+    lease: Lease,
+    now: Duration,
+) -> bool {
+    owner.is_none() || process == Process::Gone || now.saturating_sub(observation.since) >= lease.length
 }

@@ -1,12 +1,13 @@
 //! Consumer groups: who processes what, once, whatever fails.
 //!
-//! [`Marker`], [`lease`], [`retry`], [`Survey`] and the owned shard decide and do no I/O; [`worker`] does what they
+//! [`Marker`], [`lease`], [`retry`], [`Listing`] and the owned shard decide and do no I/O; [`worker`] does what they
 //! decide and [`facts`] says what happened.
 
 pub mod definition;
 pub mod facts;
 pub mod lease;
 pub mod letter;
+mod listing;
 pub mod marker;
 pub mod name;
 mod ops;
@@ -17,13 +18,12 @@ pub mod retry;
 mod run;
 mod shard;
 pub mod status;
-mod survey;
 pub mod worker;
 
 pub use definition::Definition;
+pub use listing::Listing;
 pub use marker::Marker;
 pub use name::GroupName;
 pub use ops::read_marker;
 pub use position::Position;
 pub use shard::Bounds;
-pub use survey::Survey;

@@ -11,7 +11,7 @@ use super::definition::{self, Registered};
 use super::polls::Polls;
 use super::shard::Commit;
 use super::worker::{Troubles, can_be_repeated};
-use super::{Definition, GroupName, Marker, Position, Survey, request};
+use super::{Definition, GroupName, Listing, Marker, Position, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_key};
 use crate::store::{
@@ -37,7 +37,7 @@ pub(super) struct GroupStore {
 
 /// What else a listing showed, besides the wanted names.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sights {
+pub(super) struct ScanStats {
     /// The newest event's time that my clock has reached.
     pub newest: Option<EventTime>,
     /// The newest event's time that W may be raised to: my clock less the lag.
@@ -51,12 +51,12 @@ pub(super) struct Sights {
 }
 
 /// A shard as a listing shows it.
-pub(super) struct Looked {
+pub(super) struct ShardScan {
     /// False where a hot listing had to do: then only what it had found is known.
     pub whole: bool,
-    pub survey: Survey,
-    pub sights: Sights,
-    /// The group wants something else since: then the survey says nothing.
+    pub listing: Listing,
+    pub stats: ScanStats,
+    /// The group wants something else since: then the listing says nothing.
     pub redefined: Option<Registered>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Looked {
 pub(super) struct Hot {
     pub names: Vec<EventName>,
     pub cut: bool,
-    pub sights: Sights,
+    pub stats: ScanStats,
     /// What else there is, where the listing shows that.
     pub besides: Option<Besides>,
     /// Which shared poll it was; 0: none.
@@ -99,8 +99,8 @@ pub(super) enum Committed {
     Failed(StoreError),
 }
 
-/// Collects [`Sights`] while a listing runs, perhaps on another thread.
-struct Watcher {
+/// Collects [`ScanStats`] while a listing runs, perhaps on another thread.
+struct ScanCollector {
     now: EventTime,
     limit: EventTime,
     newest: AtomicI64,
@@ -113,7 +113,7 @@ struct Watcher {
     unwanted: AtomicBool,
 }
 
-impl Watcher {
+impl ScanCollector {
     fn new(place: &Place) -> Arc<Self> {
         let now = place.clock.now();
         Arc::new(Self {
@@ -150,11 +150,11 @@ impl Watcher {
         foreign.get_or_insert_with(|| key.to_owned());
     }
 
-    fn sights(&self, took: Duration) -> Sights {
+    fn stats(&self, took: Duration) -> ScanStats {
         let time = |micros: &AtomicI64| {
             Some(micros.load(Ordering::Relaxed)).filter(|micros| *micros != i64::MIN).map(EventTime::from_micros)
         };
-        Sights {
+        ScanStats {
             newest: time(&self.newest),
             passable: time(&self.passable),
             passable_len: self.passable_len.load(Ordering::Relaxed),
@@ -166,9 +166,9 @@ impl Watcher {
 
 impl GroupStore {
     /// A list of what the group wants after `after`, of one shard or of all, and what collects what it sees.
-    fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<Watcher>, List) {
-        let (watcher, filter, shards) = (Watcher::new(&self.place), self.wants.types.clone(), self.shards);
-        let seen = Arc::clone(&watcher);
+    fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<ScanCollector>, List) {
+        let (collector, filter, shards) = (ScanCollector::new(&self.place), self.wants.types.clone(), self.shards);
+        let seen = Arc::clone(&collector);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
             let Some(parts) = parse_key(key) else {
                 seen.see_foreign(key);
@@ -185,54 +185,59 @@ impl GroupStore {
             seen.unwanted.fetch_or(!wanted, Ordering::Relaxed);
             wanted
         });
-        (watcher, list)
+        (collector, list)
     }
 
     /// The wanted names of a listing, and what else it has shown; `begun` is when it was asked for.
-    fn shown(&self, page: &Page, watcher: &Watcher, begun: Duration) -> (Vec<EventName>, Sights) {
+    fn shown(&self, page: &Page, collector: &ScanCollector, begun: Duration) -> (Vec<EventName>, ScanStats) {
         let took = self.place.clock.elapsed().saturating_sub(begun);
-        (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), watcher.sights(took))
+        (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), collector.stats(took))
     }
 
     /// Reads W, raising it first where that is asked, and then lists a shard's window. Where something lies there that
     /// the group does not want, the group is asked last whether it still does not: whatever was emitted after it was
     /// told to want it lies above the W that was read before.
-    pub async fn look(
+    pub async fn scan(
         &self,
         shard: u16,
         through: &Position,
         raise_to: Option<EventTime>,
         window: usize,
-    ) -> StoreResult<Looked> {
+    ) -> StoreResult<ShardScan> {
         let store = &*self.place.store;
         let w = match raise_to {
             Some(time) => frontier::raise(store, time).await?,
             None => frontier::read_durable(store).await?,
         };
-        let (watcher, list) = self.wanted(through.list_after(), Some(shard), window);
+        let (collector, list) = self.wanted(through.list_after(), Some(shard), window);
         let begun = self.place.clock.elapsed();
         let page = store.list_after(list).await?;
-        let (names, mut sights) = self.shown(&page, &watcher, begun);
-        if let Some(ahead) = self.passable_ahead(&watcher, w, page.cut).await? {
-            sights.newest = sights.newest.max(Some(ahead));
-            sights.passable = sights.passable.max(Some(ahead));
-            sights.passable_len += 1;
+        let (names, mut stats) = self.shown(&page, &collector, begun);
+        if let Some(ahead) = self.passable_ahead(&collector, w, page.cut).await? {
+            stats.newest = stats.newest.max(Some(ahead));
+            stats.passable = stats.passable.max(Some(ahead));
+            stats.passable_len += 1;
         }
-        let redefined = match watcher.unwanted.load(Ordering::Relaxed) {
+        let redefined = match collector.unwanted.load(Ordering::Relaxed) {
             true => self.redefined(begun).await?,
             false => None,
         };
-        Ok(Looked { whole: true, survey: Survey::new(w, names, page.cut), sights, redefined })
+        Ok(ShardScan { whole: true, listing: Listing::new(w, names, page.cut), stats, redefined })
     }
 
     /// Once W is ahead of the clock, because somebody's was wrong, so are all names: how old what they name is, the events
     /// themselves say. The time of the newest, if W may be raised to it.
-    async fn passable_ahead(&self, watcher: &Watcher, w: EventTime, is_cut: bool) -> StoreResult<Option<EventTime>> {
-        let ahead = watcher.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ahead = ahead.filter(|_| w > watcher.now && !is_cut);
+    async fn passable_ahead(
+        &self,
+        collector: &ScanCollector,
+        w: EventTime,
+        is_cut: bool,
+    ) -> StoreResult<Option<EventTime>> {
+        let ahead = collector.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ahead = ahead.filter(|_| w > collector.now && !is_cut);
         let Some(name) = ahead.as_deref().and_then(EventName::from_key) else { return Ok(None) };
         let happened = read::happened_at(&*self.place.store, &name).await?;
-        Ok(happened.filter(|happened| *happened <= watcher.limit).map(|_| name.time()))
+        Ok(happened.filter(|happened| *happened <= collector.limit).map(|_| name.time()))
     }
 
     /// The group's definition, if it is not what it was; a question that began at `since` or later counts.
@@ -246,7 +251,7 @@ impl GroupStore {
     /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides; by a
     /// shared poll later than `seen`, where polls are shared.
     pub async fn hot(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Hot> {
-        let (watcher, list) = self.wanted(cursor, None, limit);
+        let (collector, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
         let mine = move |key: &str| match key {
             _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
@@ -261,9 +266,9 @@ impl GroupStore {
                 (picked(&poll.page, &list, mine), poll.number)
             }
         };
-        let (names, sights) = self.shown(&shown.page, &watcher, begun);
+        let (names, stats) = self.shown(&shown.page, &collector, begun);
         let besides = shown.tail.map(|found| self.besides(found));
-        Ok(Hot { names, cut: shown.page.cut, sights, besides, poll })
+        Ok(Hot { names, cut: shown.page.cut, stats, besides, poll })
     }
 
     fn besides(&self, found: Vec<(String, Version)>) -> Besides {

@@ -15,7 +15,7 @@ use super::marker::{Open, Verdict};
 use super::request::{self, Folded, Pending};
 use super::retry::Retry;
 use super::run::Fingerprint;
-use super::{GroupName, Marker, Position, Survey};
+use super::{GroupName, Listing, Marker, Position};
 use crate::bus::{keys, to_json};
 use crate::event::{EventName, EventTime};
 use crate::store::Version;
@@ -147,7 +147,7 @@ pub(super) struct Shard {
     pub committing: bool,
     pub dirty: bool,
     /// What the marker changes by alone: no verdict waits for a heartbeat, but nothing else has to be said.
-    pub survey: Option<Survey>,
+    pub listing: Option<Listing>,
     /// Names that may start.
     waiting: BTreeSet<EventName>,
     /// In an ordered group: names that no later listing has confirmed, so that an earlier one may still turn up.
@@ -183,7 +183,7 @@ impl Shard {
             commit_ended: now,
             committing: false,
             dirty: false,
-            survey: None,
+            listing: None,
             waiting: BTreeSet::new(),
             unconfirmed: BTreeSet::new(),
             running: BTreeMap::new(),
@@ -199,10 +199,10 @@ impl Shard {
     }
 
     /// Takes in a listing from `through` on. `confirm`: only what an earlier listing had seen may start.
-    pub fn surveyed(&mut self, survey: Survey, confirm: bool) {
+    pub fn surveyed(&mut self, listing: Listing, confirm: bool) {
         let earlier = std::mem::take(&mut self.unconfirmed);
         let known = std::mem::take(&mut self.waiting);
-        for name in &survey.names {
+        for name in &listing.names {
             if !self.startable(name) {
                 continue;
             }
@@ -212,7 +212,7 @@ impl Shard {
                 self.waiting.insert(name.clone());
             }
         }
-        self.survey = Some(survey);
+        self.listing = Some(listing);
         let (waiting, unconfirmed, running, open) =
             (&self.waiting, &self.unconfirmed, &self.running, &self.marker.open);
         self.order_keys.retain(|name, _| {
@@ -225,7 +225,7 @@ impl Shard {
 
     /// Takes in a name that a hot listing found, if there is room and nothing unknown lies before it.
     pub fn found(&mut self, name: EventName, confirm: bool) -> bool {
-        let room = self.survey.as_ref().is_some_and(|survey| !survey.cut)
+        let room = self.listing.as_ref().is_some_and(|listing| !listing.cut)
             && self.waiting.len() + self.unconfirmed.len() + self.marker.done.len() < self.bounds.window;
         if !room || !self.startable(&name) || self.waiting.contains(&name) {
             return false;
@@ -240,7 +240,7 @@ impl Shard {
     /// How many names it holds of events that are neither open nor running: bounded by the window, whatever lies on the
     /// bus.
     pub fn held_len(&self) -> usize {
-        let listed = self.survey.as_ref().map_or(0, |survey| survey.names.len());
+        let listed = self.listing.as_ref().map_or(0, |listing| listing.names.len());
         listed + self.waiting.len() + self.unconfirmed.len() + self.succeeded.contents.len() + self.order_keys.len()
     }
 
@@ -268,11 +268,11 @@ impl Shard {
             || !self.deletes.is_empty()
     }
 
-    /// Moves `through` as far as the survey allows.
+    /// Moves `through` as far as the listing allows.
     pub fn advance(&mut self) {
-        let Some(survey) = &mut self.survey else { return };
+        let Some(listing) = &mut self.listing else { return };
         let running = &self.running;
-        let Some(through) = survey.reach(&self.marker, |name| running.contains_key(name)) else { return };
+        let Some(through) = listing.reach(&self.marker, |name| running.contains_key(name)) else { return };
         // A name that was only found hot, at or below W, was not acknowledged: its emitter puts it again.
         drop_covered(&mut self.waiting, &through);
         drop_covered(&mut self.unconfirmed, &through);
@@ -282,14 +282,14 @@ impl Shard {
 
     /// Whether the listing stopped at its bound and what it showed is nearly used up.
     pub fn wants_more(&self) -> bool {
-        self.survey.as_ref().is_some_and(|survey| survey.cut) && self.waiting.len() <= self.bounds.window / 4
+        self.listing.as_ref().is_some_and(|listing| listing.cut) && self.waiting.len() <= self.bounds.window / 4
     }
 
     /// In a full window of which everything is done or open, the time to raise W to, whatever the clock.
     pub fn window_end(&self) -> Option<EventTime> {
-        let survey = self.survey.as_ref().filter(|survey| survey.cut && self.waiting.is_empty())?;
+        let listing = self.listing.as_ref().filter(|listing| listing.cut && self.waiting.is_empty())?;
         let all = self.unconfirmed.is_empty() && self.running.is_empty();
-        survey.names.back().filter(|_| all).map(EventName::time)
+        listing.names.back().filter(|_| all).map(EventName::time)
     }
 
     /// Events that are open or run.

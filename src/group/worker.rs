@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, watch};
 
 use super::definition::Registered;
 use super::facts::{Fact, Reporter};
-use super::lease::{self, Process, Sighting};
+use super::lease::{self, LeaseObservation, Process};
 use super::marker::{Open, Owner, Verdict};
-use super::ops::{Asked, Besides, Committed, GroupStore, Hot, Looked, Sights};
+use super::ops::{Asked, Besides, Committed, GroupStore, Hot, ScanStats, ShardScan};
 use super::polls::Polls;
 use super::run::{self, Ran, Task};
 use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
@@ -32,8 +32,8 @@ use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
 mod apply;
 mod due;
 mod hot;
-mod looks;
 mod plan;
+mod scans;
 mod settings;
 mod share;
 mod trouble;
@@ -51,16 +51,16 @@ const MOURNERS: usize = 4;
 
 /// How an operation ended.
 enum Ended {
-    Looked {
+    Scanned {
         shard: u16,
         owned: bool,
         marker: Option<(Box<Marker>, Option<Version>)>,
-        looked: Box<StoreResult<Looked>>,
+        scan: Box<StoreResult<ShardScan>>,
     },
     Took {
         shard: u16,
         marker: Box<Marker>,
-        looked: Box<Looked>,
+        scan: Box<ShardScan>,
         unclean: bool,
         committed: Committed,
     },
@@ -101,21 +101,21 @@ enum Ended {
 
 /// A shard that this worker watches, whoever owns it.
 #[derive(Default)]
-struct Watched {
+struct ShardSlot {
     owned: Option<Box<Shard>>,
-    sighting: Option<Sighting>,
+    observation: Option<LeaseObservation>,
     /// The marker as it stood when nobody owned it: it need not be read again before it is taken.
     free: Option<(Box<Marker>, Option<Version>)>,
     /// Nothing to be seen here until something new turns up.
     quiet: bool,
-    /// Looked at least once, with an answer.
+    /// ShardScan at least once, with an answer.
     seen: bool,
     /// Another worker owns it, and it has work.
     held: bool,
-    looking: bool,
+    scanning: bool,
     /// Something turned up while a look was on its way, which may have missed it.
     again: bool,
-    look_at: Duration,
+    scan_at: Duration,
     /// Left to another worker, which has asked for it, until then.
     yielded_until: Duration,
     /// The worker that it was given to, and when.
@@ -123,20 +123,20 @@ struct Watched {
     given_at: Duration,
     /// The worker that holds it.
     holder: Option<String>,
-    sights: Sights,
-    last_look_through: Option<Position>,
+    stats: ScanStats,
+    last_scan_through: Option<Position>,
     /// A last look was made to let `through` pass what it can.
     closed: bool,
     /// The version at the first look: a drain sees by it whether an owner that it cannot ask after still commits.
     first_version: Option<Option<Version>>,
 }
 
-impl Watched {
+impl ShardSlot {
     /// Something has turned up here: it is looked at now, and again if a look is on its way.
     fn stir(&mut self, now: Duration) {
         self.quiet = false;
-        self.again |= self.looking;
-        self.look_at = now;
+        self.again |= self.scanning;
+        self.scan_at = now;
     }
 }
 
@@ -150,7 +150,7 @@ pub struct Worker {
     me: Owner,
     alive: Rc<dyn Fn(&Owner) -> Process>,
     registered: Registered,
-    shards: Vec<Watched>,
+    shards: Vec<ShardSlot>,
     ops: FuturesUnordered<Fut<'static, Ended>>,
     stop: watch::Receiver<Stop>,
     stopped_at: Option<Duration>,
@@ -168,9 +168,9 @@ pub struct Worker {
     /// Where the next hot listing goes on, if the last one was cut off.
     hot_after: Option<String>,
     /// What the last hot listings showed, from cursor to end; bounded.
-    sighted: HashSet<EventName>,
+    polled_names: HashSet<EventName>,
     /// The same, of the listings that are not at the end yet.
-    sighting: HashSet<EventName>,
+    polling_names: HashSet<EventName>,
     hot_at: Duration,
     hot_pause: Duration,
     /// When the last one was asked for.
@@ -254,7 +254,7 @@ impl Worker {
             alive: at.alive,
             pausing: Rc::new(Cell::new(at.registered.definition.paused.is_some())),
             registered: at.registered,
-            shards: (0..shards).map(|_| Watched { look_at: now, ..Watched::default() }).collect(),
+            shards: (0..shards).map(|_| ShardSlot { scan_at: now, ..ShardSlot::default() }).collect(),
             ops: FuturesUnordered::new(),
             stop: at.stop,
             stopped_at: None,
@@ -268,8 +268,8 @@ impl Worker {
             due: Due::new(now),
             hot_cursor: EventTime::MIN,
             hot_after: None,
-            sighted: HashSet::new(),
-            sighting: HashSet::new(),
+            polled_names: HashSet::new(),
+            polling_names: HashSet::new(),
             hot_at: now,
             hot_pause: settings.poll.unwrap_or(poll.0),
             hot_begun: now,
@@ -361,9 +361,9 @@ impl Worker {
     }
 
     /// How often a shard with something to see is looked at.
-    fn warm(&self, sights: &Sights) -> Duration {
+    fn warm(&self, stats: &ScanStats) -> Duration {
         // A listing that is dear is made less often, up to a point: a frozen process measures nonsense.
-        (sights.took * 20).clamp(Duration::from_secs(4), Duration::from_secs(60))
+        (stats.took * 20).clamp(Duration::from_secs(4), Duration::from_secs(60))
     }
 
     /// Whether no new handler may start.
@@ -386,8 +386,8 @@ impl Worker {
         self.told_to_end() || (self.draining() && (self.starts_over() || self.drained()))
     }
 
-    fn looked_everywhere(&self) -> bool {
-        self.shards.iter().all(|shard| shard.seen && !shard.looking)
+    fn scanned_everywhere(&self) -> bool {
+        self.shards.iter().all(|shard| shard.seen && !shard.scanning)
     }
 
     /// Whether a drain has seen everything and found nothing more that is due.
@@ -397,14 +397,14 @@ impl Worker {
         });
         let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.quiet);
         let waits = waits && !self.shards.iter().all(|shard| self.settled(shard));
-        self.looked_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking && self.due.seen()
+        self.scanned_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking && self.due.seen()
     }
 
     /// Whether nothing of a shard is left to wait for.
-    fn settled(&self, watched: &Watched) -> bool {
-        match &watched.owned {
+    fn settled(&self, slot: &ShardSlot) -> bool {
+        match &slot.owned {
             Some(shard) => shard.marker.open.is_empty() && shard.waiting_len() == 0,
-            None => !watched.held,
+            None => !slot.held,
         }
     }
 

@@ -83,7 +83,7 @@ impl Shard {
     }
 
     fn forget_everything(&mut self) {
-        self.survey = None;
+        self.listing = None;
         self.waiting.clear();
         self.unconfirmed.clear();
         self.order_keys.clear();

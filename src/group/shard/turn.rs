@@ -98,7 +98,7 @@ mod tests {
         let taken = Taken { marker, version: Version(String::new()), sent: Duration::ZERO };
         let group = GroupName::parse("g").unwrap();
         let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, open });
-        shard.surveyed(Survey::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
+        shard.surveyed(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
         shard.order_keys.extend([(name(1), Some(7)), (name(2), Some(8)), (name(5), Some(8)), (name(6), Some(8))]);
         shard
     }

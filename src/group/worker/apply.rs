@@ -6,9 +6,9 @@ impl Worker {
     pub(super) fn apply(&mut self, ended: Ended) {
         self.heard_at = self.now();
         match ended {
-            Ended::Looked { shard, owned, marker, looked } => self.looked(shard, owned, marker, *looked),
-            Ended::Took { shard, marker, looked, unclean, committed } => {
-                self.took(shard, *marker, *looked, unclean, committed);
+            Ended::Scanned { shard, owned, marker, scan } => self.scanned(shard, owned, marker, *scan),
+            Ended::Took { shard, marker, scan, unclean, committed } => {
+                self.took(shard, *marker, *scan, unclean, committed);
             }
             Ended::Committed { shard, epoch, then, committed } => self.committed(shard, epoch, then, committed),
             Ended::Hot(found) => self.found(found),
@@ -66,13 +66,13 @@ impl Worker {
     /// The shard cannot be held any longer.
     fn let_go(&mut self, number: u16) {
         let now = self.now();
-        let watched = &mut self.shards[usize::from(number)];
-        if let Some(mut shard) = watched.owned.take() {
+        let slot = &mut self.shards[usize::from(number)];
+        if let Some(mut shard) = slot.owned.take() {
             shard.fenced();
         }
-        watched.sighting = None;
-        watched.quiet = false;
-        watched.look_at = now;
+        slot.observation = None;
+        slot.quiet = false;
+        slot.scan_at = now;
     }
 
     /// What only a durable marker allows.
@@ -97,7 +97,7 @@ impl Worker {
         }
         if then.given_back {
             self.shards[at].owned = None;
-            self.shards[at].sighting = None;
+            self.shards[at].observation = None;
             // Whether it is quiet its next look tells.
             self.shards[at].quiet = false;
         }
@@ -142,15 +142,15 @@ impl Worker {
             self.shards[usize::from(shard)].stir(now);
         }
         for at in 0..self.shards.len() {
-            let watched = &mut self.shards[at];
-            if let Some(shard) = watched.owned.as_deref_mut().filter(|shard| !shard.giving_back) {
+            let slot = &mut self.shards[at];
+            if let Some(shard) = slot.owned.as_deref_mut().filter(|shard| !shard.giving_back) {
                 if shard.fold(&self.pending, true) {
-                    watched.look_at = now;
+                    slot.scan_at = now;
                 }
             } else if self.pending.iter().any(|asked| usize::from(asked.shard) == at) {
-                watched.quiet = false;
-                watched.seen = false;
-                watched.look_at = now;
+                slot.quiet = false;
+                slot.seen = false;
+                slot.scan_at = now;
             }
         }
     }
@@ -197,8 +197,8 @@ impl Worker {
             self.report(Fact::Paused { paused: self.paused() });
         }
         let now = self.now();
-        for watched in &mut self.shards {
-            watched.stir(now);
+        for slot in &mut self.shards {
+            slot.stir(now);
         }
     }
 

@@ -17,8 +17,8 @@ pub(super) struct Due {
     /// When the next one is due.
     next: Option<EventTime>,
     /// When to look for it, whatever is known.
-    look_at: Duration,
-    looked: Option<Duration>,
+    scan_at: Duration,
+    scan: Option<Duration>,
     running: bool,
     /// What another was releasing at the last look.
     others: BTreeSet<EventName>,
@@ -29,12 +29,12 @@ pub(super) struct Due {
 impl Due {
     /// Looks for the first time at `now`.
     pub(super) fn new(now: Duration) -> Self {
-        Self { look_at: now, ..Self::default() }
+        Self { scan_at: now, ..Self::default() }
     }
 
     /// Whether it is known what waits: a drain leaves nothing behind that was due when it began.
     pub(super) fn seen(&self) -> bool {
-        self.looked.is_some() && !self.running
+        self.scan.is_some() && !self.running
     }
 }
 
@@ -42,11 +42,11 @@ impl Worker {
     /// When to release what is due, or to look for it.
     pub(super) fn due_at(&self, now: Duration) -> Duration {
         // A drain looks once.
-        if self.due.running || (self.draining() && self.due.looked.is_some()) {
+        if self.due.running || (self.draining() && self.due.scan.is_some()) {
             return Duration::MAX;
         }
         let due = self.due.next.map(|next| now + next.since(self.wall()));
-        due.map_or(self.due.look_at, |due| due.min(self.due.look_at))
+        due.map_or(self.due.scan_at, |due| due.min(self.due.scan_at))
     }
 
     pub(super) fn plan_due(&mut self) {
@@ -55,7 +55,7 @@ impl Worker {
             return;
         }
         self.due.running = true;
-        self.due.looked = Some(now);
+        self.due.scan = Some(now);
         let place = self.group_store.place.clone();
         let limit = self.settings.max_event_bytes;
         let others = (!self.draining()).then(|| self.due.others.clone());
@@ -67,18 +67,18 @@ impl Worker {
         let now = self.now();
         self.due.running = false;
         self.due.next = None;
-        self.due.look_at = now + self.poll_range().1;
+        self.due.scan_at = now + self.poll_range().1;
         let released = match released {
             Ok(released) => released,
             Err(error) if error.kind() == crate::store::ErrorKind::Unavailable => {
                 self.answer::<()>(Err(error));
-                self.due.look_at = now + Duration::from_secs(2);
+                self.due.scan_at = now + Duration::from_secs(2);
                 // A drain has not seen what is due before it has been told.
-                self.due.looked = None;
+                self.due.scan = None;
                 return;
             }
             Err(error) => {
-                self.due.look_at = now + FAILED;
+                self.due.scan_at = now + FAILED;
                 self.tell_of_due(format!("what was due cannot be released: {error}"));
                 return;
             }
@@ -88,16 +88,16 @@ impl Worker {
             None => self.due.told = None,
         }
         if !released.others.is_empty() {
-            self.due.look_at = self.due.look_at.min(now + OTHERS);
+            self.due.scan_at = self.due.scan_at.min(now + OTHERS);
         }
         self.due.others = released.others;
         self.due.next = released.next;
         if released.events > 0 {
             // My own writes give me no hints.
             self.hint();
-            for watched in &mut self.shards {
-                watched.stir(now);
-                watched.seen = false;
+            for slot in &mut self.shards {
+                slot.stir(now);
+                slot.seen = false;
             }
         }
     }
@@ -115,13 +115,13 @@ impl Worker {
             Some(next) if self.due.others.is_empty() => {
                 self.due.next = next;
                 // While a window is full there are no hot listings.
-                self.due.look_at = now + self.poll_range().1 + Duration::from_secs(5);
+                self.due.scan_at = now + self.poll_range().1 + Duration::from_secs(5);
             }
             Some(_) => {}
             // Asked for by itself where that costs nothing, but not for each event.
             None if self.group_store.place.store.profile().scans_folders => {
-                let soon = self.due.looked.map_or(now, |looked| (looked + Duration::from_secs(1)).max(now));
-                self.due.look_at = self.due.look_at.min(soon);
+                let soon = self.due.scan.map_or(now, |scan| (scan + Duration::from_secs(1)).max(now));
+                self.due.scan_at = self.due.scan_at.min(soon);
             }
             None => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::group::Survey;
+use crate::group::Listing;
 
 /// When to list again after a listing that took from `begun` to `now`: a pause after it was asked for. A slow one is
 /// followed by a rest as long as it took, and at most `longest`: who was stopped meanwhile would else rest as long again.
@@ -23,7 +23,7 @@ impl Worker {
             .shards
             .iter()
             .filter_map(|shard| shard.owned.as_deref())
-            .all(|shard| shard.survey.as_ref().is_some_and(|survey| survey.cut));
+            .all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.cut));
         if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
             self.hot_at = now + self.poll_range().0;
             return;
@@ -54,14 +54,13 @@ impl Worker {
 
     /// How far every shard is known to have come.
     pub(super) fn least_through(&self) -> EventTime {
-        let through = |watched: &Watched| {
-            watched
-                .owned
+        let through = |slot: &ShardSlot| {
+            slot.owned
                 .as_deref()
                 .map(|shard| shard.through().time())
-                .or(watched.last_look_through.as_ref().map(Position::time))
+                .or(slot.last_scan_through.as_ref().map(Position::time))
         };
-        self.shards.iter().map(|watched| through(watched).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
+        self.shards.iter().map(|slot| through(slot).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
     }
 
     pub(super) fn found(&mut self, found: StoreResult<Hot>) {
@@ -69,10 +68,10 @@ impl Worker {
         let now = self.now();
         let (least, most) = self.poll_range();
         let answer = self.answer(found);
-        let news = answer.as_ref().is_some_and(|hot| hot.sights.newest.is_some());
+        let news = answer.as_ref().is_some_and(|hot| hot.stats.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
         self.hot_at = next_listing(self.hot_begun, now, self.hot_pause, most);
-        let Some(Hot { names, cut, sights, besides, poll }) = answer else { return };
+        let Some(Hot { names, cut, stats, besides, poll }) = answer else { return };
         if !names.is_empty() {
             self.listed_at = now;
         }
@@ -81,46 +80,47 @@ impl Worker {
         if let Some(besides) = besides {
             self.seen_besides(besides, now);
         }
-        if let Some(newest) = sights.newest {
+        if let Some(newest) = stats.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
-            for watched in &mut self.shards {
+            for slot in &mut self.shards {
                 // Wanted or not, `through` must pass it before the shard is quiet again.
-                watched.sights.newest = watched.sights.newest.max(Some(newest));
-                watched.closed = false;
-                watched.again |= watched.looking;
-                if std::mem::take(&mut watched.quiet) {
-                    watched.look_at = now + Duration::from_secs(4);
+                slot.stats.newest = slot.stats.newest.max(Some(newest));
+                slot.closed = false;
+                slot.again |= slot.scanning;
+                if std::mem::take(&mut slot.quiet) {
+                    slot.scan_at = now + Duration::from_secs(4);
                 }
             }
         }
         let confirm = self.settings.ordered;
         let mut new = BTreeMap::new();
         // What lies in my future is listed each time: only its first sight is news.
-        let known: HashSet<EventName> = names.iter().filter(|name| self.sighted.contains(*name)).cloned().collect();
-        if self.sighting.len() < 2 * self.settings.bounds.window {
-            self.sighting.extend(names.iter().cloned());
+        let known: HashSet<EventName> =
+            names.iter().filter(|name| self.polled_names.contains(*name)).cloned().collect();
+        if self.polling_names.len() < 2 * self.settings.bounds.window {
+            self.polling_names.extend(names.iter().cloned());
         }
         match names.last().filter(|_| cut) {
             Some(last) => {
                 self.hot_after = Some(last.key());
                 self.hot_at = now + least;
             }
-            None => self.sighted = std::mem::take(&mut self.sighting),
+            None => self.polled_names = std::mem::take(&mut self.polling_names),
         }
         for name in names {
             let at = usize::from(name.lane().shard(self.group_store.shards));
-            let watched = &mut self.shards[at];
-            if watched.owned.is_none() && known.contains(&name) {
+            let slot = &mut self.shards[at];
+            if slot.owned.is_none() && known.contains(&name) {
                 continue;
             }
-            match watched.owned.as_deref_mut() {
+            match slot.owned.as_deref_mut() {
                 Some(shard) => {
                     if shard.found(name, confirm) && confirm {
-                        watched.look_at = now;
+                        slot.scan_at = now;
                     }
                 }
                 None => {
-                    watched.stir(now);
+                    slot.stir(now);
                     new.entry(at).or_insert_with(Vec::new).push(name);
                 }
             }
@@ -135,18 +135,23 @@ impl Worker {
     fn take_free(&mut self, at: usize, mut names: Vec<EventName>) {
         let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
         let now = self.now();
-        let watched = &mut self.shards[at];
-        if watched.looking || !may || now < watched.yielded_until {
+        let slot = &mut self.shards[at];
+        if slot.scanning || !may || now < slot.yielded_until {
             return;
         }
-        let Some((marker, version)) = watched.free.take() else { return };
+        let Some((marker, version)) = slot.free.take() else { return };
         names.retain(|name| marker.lacks(name));
         if names.is_empty() {
             return;
         }
         // With a W of the beginning of time it lets nothing pass: the next look does.
-        let survey = Survey::new(EventTime::MIN, names, false);
-        self.take(at, *marker, version, Looked { whole: false, survey, sights: Sights::default(), redefined: None });
+        let listing = Listing::new(EventTime::MIN, names, false);
+        self.take(
+            at,
+            *marker,
+            version,
+            ShardScan { whole: false, listing, stats: ScanStats::default(), redefined: None },
+        );
     }
 
     /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.
@@ -160,10 +165,10 @@ impl Worker {
         }
         self.stirred_at = later;
         for (shard, version) in besides.markers {
-            let Some(watched) = self.shards.get_mut(usize::from(shard)) else { continue };
-            let known = watched.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
-            if watched.quiet && watched.owned.is_none() && !known {
-                watched.stir(now);
+            let Some(slot) = self.shards.get_mut(usize::from(shard)) else { continue };
+            let known = slot.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
+            if slot.quiet && slot.owned.is_none() && !known {
+                slot.stir(now);
             }
         }
     }

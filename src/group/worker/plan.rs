@@ -16,7 +16,7 @@ impl Worker {
         self.plan_starts();
         self.handler.expect(self.nobody_else_starts().then(|| self.running()));
         for at in 0..self.shards.len() {
-            self.plan_look(at);
+            self.plan_scan(at);
             self.plan_give_back(at);
             self.plan_commit(at);
         }
@@ -30,8 +30,8 @@ impl Worker {
         let Bounds { window, open } = self.settings.bounds;
         let held = |shard: &Shard| shard.held_len() <= 5 * window + open;
         self.shards.iter().filter_map(|shard| shard.owned.as_deref()).all(held)
-            && self.sighted.len() <= 3 * window
-            && self.sighting.len() <= 3 * window
+            && self.polled_names.len() <= 3 * window
+            && self.polling_names.len() <= 3 * window
     }
 
     /// Nothing is ever cut off silently: a full `open` stops the intake, and is told once.
@@ -106,7 +106,7 @@ impl Worker {
 
     /// Whether nothing will start before something that runs has ended.
     fn nobody_else_starts(&self) -> bool {
-        self.alone_runs() || (self.draining() && self.looked_everywhere() && self.reading_keys.is_empty())
+        self.alone_runs() || (self.draining() && self.scanned_everywhere() && self.reading_keys.is_empty())
     }
 
     /// Starts the next event of a shard; false if none may start now.
@@ -203,7 +203,7 @@ impl Worker {
         let now = self.now();
         let ending = self.ending();
         let Some(shard) = self.shards[at].owned.as_deref() else { return };
-        if shard.giving_back || shard.committing || !shard.running.is_empty() || self.shards[at].looking {
+        if shard.giving_back || shard.committing || !shard.running.is_empty() || self.shards[at].scanning {
             return;
         }
         let nothing_left = shard.marker.open.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
@@ -216,9 +216,9 @@ impl Worker {
         }
         // A last look lets `through` pass what it can, so that the next one finds nothing to do.
         let can_pass = self.raise_to(at).is_some() && !self.shards[at].closed && *self.stop.borrow() == Stop::No;
-        if can_pass && self.failure.is_none() && shard.survey.is_some() {
+        if can_pass && self.failure.is_none() && shard.listing.is_some() {
             self.shards[at].closed = true;
-            self.look(at);
+            self.scan(at);
             return;
         }
         self.note_left(at);
@@ -238,9 +238,9 @@ impl Worker {
 
     /// Whether `through` has passed everything seen that my clock has reached.
     pub(super) fn passed_all(&self, at: usize) -> bool {
-        let watched = &self.shards[at];
-        let Some(shard) = watched.owned.as_deref() else { return false };
-        let newest = watched.sights.newest.max(Some(self.hot_cursor).filter(|time| *time != EventTime::MIN));
+        let slot = &self.shards[at];
+        let Some(shard) = slot.owned.as_deref() else { return false };
+        let newest = slot.stats.newest.max(Some(self.hot_cursor).filter(|time| *time != EventTime::MIN));
         newest.is_none_or(|newest| newest <= shard.through().time())
     }
 
@@ -335,11 +335,11 @@ impl Worker {
             at(stalled);
         }
         let gap = self.group_store.place.store.profile().commit_gap;
-        for watched in &self.shards {
-            if !watched.looking && (watched.owned.is_some() || !watched.quiet) {
-                at(watched.look_at);
+        for slot in &self.shards {
+            if !slot.scanning && (slot.owned.is_some() || !slot.quiet) {
+                at(slot.scan_at);
             }
-            let Some(shard) = watched.owned.as_deref() else { continue };
+            let Some(shard) = slot.owned.as_deref() else { continue };
             if !shard.committing {
                 at(self.settings.lease.heartbeat_at(shard.commit_sent));
                 if shard.dirty {

@@ -9,7 +9,7 @@ impl Worker {
     /// Asks the worker that holds the most shards with work for some of them, if it has two more than I own.
     pub(super) fn ask_for_a_share(&mut self) {
         let now = self.now();
-        let all_seen = self.shards.iter().all(|shard| shard.owned.is_some() || (shard.seen && !shard.looking));
+        let all_seen = self.shards.iter().all(|shard| shard.owned.is_some() || (shard.seen && !shard.scanning));
         if self.draining() || self.paused() || self.told_to_end() || now < self.share_at || !all_seen {
             return;
         }
@@ -42,24 +42,24 @@ impl Worker {
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
         for asked in &self.pending {
             let Some(Request::Share { of, by, owns }) = &asked.request else { continue };
-            let mine = self.shards.get(usize::from(asked.shard)).and_then(|watched| watched.owned.as_deref());
+            let mine = self.shards.get(usize::from(asked.shard)).and_then(|slot| slot.owned.as_deref());
             let new = mine.is_some_and(|shard| !shard.marker.folded.contains(&asked.id));
             if new && *of == self.me.worker {
                 others.insert(by.clone(), *owns);
             }
         }
         // What is on its way to them, they did not know of.
-        for watched in &self.shards {
-            let on_its_way = now < watched.given_at + self.settings.lease.length / 3;
-            let to = match watched.owned.as_deref() {
+        for slot in &self.shards {
+            let on_its_way = now < slot.given_at + self.settings.lease.length / 3;
+            let to = match slot.owned.as_deref() {
                 Some(shard) => shard.yielding.as_ref(),
-                None => watched.given.as_ref().filter(|_| on_its_way),
+                None => slot.given.as_ref().filter(|_| on_its_way),
             };
             if let Some(owns) = to.and_then(|to| others.get_mut(to)) {
                 *owns += 1;
             }
         }
-        let mine = self.shards.iter_mut().filter_map(|watched| watched.owned.as_deref_mut());
+        let mine = self.shards.iter_mut().filter_map(|slot| slot.owned.as_deref_mut());
         let mut mine: Vec<&mut Shard> = mine.filter(|shard| !shard.giving_back && shard.yielding.is_none()).collect();
         while let Some((by, owns)) =
             others.iter_mut().min_by_key(|(_, owns)| **owns).filter(|(_, owns)| **owns + 1 < mine.len())
@@ -73,7 +73,7 @@ impl Worker {
     /// When to look for what is asked of me. Who has shards to give looks more often: a full window has no hot listings,
     /// which would show it, and whoever asks waits.
     pub(super) fn ask_at(&self) -> Duration {
-        let has_work = |watched: &&Watched| watched.owned.as_deref().is_some_and(|shard| shard.waiting_len() > 0);
+        let has_work = |slot: &&ShardSlot| slot.owned.as_deref().is_some_and(|shard| shard.waiting_len() > 0);
         match self.shards.iter().filter(has_work).count() {
             0 | 1 => self.asked_at,
             _ => self.asked_at.min(self.asked_last + self.settings.lease.length / 3),

@@ -3,51 +3,51 @@
 use super::*;
 
 impl Worker {
-    pub(super) fn plan_look(&mut self, at: usize) {
+    pub(super) fn plan_scan(&mut self, at: usize) {
         let now = self.now();
-        let watched = &self.shards[at];
-        let more = watched.owned.as_deref().is_some_and(|shard| {
+        let slot = &self.shards[at];
+        let more = slot.owned.as_deref().is_some_and(|shard| {
             shard.wants_more()
-                && (watched.last_look_through.as_ref() != Some(shard.through()) || shard.window_end().is_some())
+                && (slot.last_scan_through.as_ref() != Some(shard.through()) || shard.window_end().is_some())
         });
-        let due = watched.look_at <= now && !(watched.quiet && watched.owned.is_none());
-        let giving_back = watched.owned.as_deref().is_some_and(|shard| shard.giving_back);
-        let yielded = watched.owned.is_none() && now < watched.yielded_until;
-        if watched.looking || giving_back || yielded || self.failure.is_some() || !(due || more) {
+        let due = slot.scan_at <= now && !(slot.quiet && slot.owned.is_none());
+        let giving_back = slot.owned.as_deref().is_some_and(|shard| shard.giving_back);
+        let yielded = slot.owned.is_none() && now < slot.yielded_until;
+        if slot.scanning || giving_back || yielded || self.failure.is_some() || !(due || more) {
             return;
         }
-        if self.ending() || (self.draining() && watched.seen && watched.owned.is_none() && !self.waits()) {
+        if self.ending() || (self.draining() && slot.seen && slot.owned.is_none() && !self.waits()) {
             return;
         }
-        self.look(at);
+        self.scan(at);
     }
 
     /// Looks at a shard: its marker, if it is not mine, and its window.
-    pub(super) fn look(&mut self, at: usize) {
+    pub(super) fn scan(&mut self, at: usize) {
         let raise_to = self.raise_to(at);
-        let next = self.now() + self.warm(&self.shards[at].sights);
-        let watched = &mut self.shards[at];
-        watched.looking = true;
-        watched.look_at = next;
-        let through = watched.owned.as_deref().map(|shard| shard.through().clone());
-        watched.last_look_through.clone_from(&through);
+        let next = self.now() + self.warm(&self.shards[at].stats);
+        let slot = &mut self.shards[at];
+        slot.scanning = true;
+        slot.scan_at = next;
+        let through = slot.owned.as_deref().map(|shard| shard.through().clone());
+        slot.last_scan_through.clone_from(&through);
         let (group_store, window) = (self.group_store.clone(), self.settings.bounds.window);
         let definition = self.registered.definition.clone();
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.ops.push(Box::pin(async move {
             if let Some(through) = through {
-                let looked = group_store.look(shard, &through, raise_to, window).await;
-                return Ended::Looked { shard, owned: true, marker: None, looked: Box::new(looked) };
+                let scan = group_store.scan(shard, &through, raise_to, window).await;
+                return Ended::Scanned { shard, owned: true, marker: None, scan: Box::new(scan) };
             }
             match group_store.marker(shard, &definition).await {
-                Err(error) => Ended::Looked { shard, owned: false, marker: None, looked: Box::new(Err(error)) },
+                Err(error) => Ended::Scanned { shard, owned: false, marker: None, scan: Box::new(Err(error)) },
                 Ok((marker, version)) => {
-                    let looked = group_store.look(shard, &marker.through, None, window).await;
-                    Ended::Looked {
+                    let scan = group_store.scan(shard, &marker.through, None, window).await;
+                    Ended::Scanned {
                         shard,
                         owned: false,
                         marker: Some((Box::new(marker), version)),
-                        looked: Box::new(looked),
+                        scan: Box::new(scan),
                     }
                 }
             }
@@ -56,16 +56,16 @@ impl Worker {
 
     /// What W should be raised to before the next look at an owned shard, so that `through` can move.
     pub(super) fn raise_to(&self, at: usize) -> Option<EventTime> {
-        let watched = &self.shards[at];
-        let shard = watched.owned.as_deref()?;
-        let w = shard.survey.as_ref().map_or(EventTime::MIN, |survey| survey.w);
+        let slot = &self.shards[at];
+        let shard = slot.owned.as_deref()?;
+        let w = shard.listing.as_ref().map_or(EventTime::MIN, |listing| listing.w);
         let limit = self.wall().minus(self.group_store.place.store.profile().lag);
         // What the hot listing has shown may be gone by now; its time must be passed all the same.
         let hot = Some(self.hot_cursor).filter(|time| *time != EventTime::MIN);
-        let reached = [watched.sights.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
-        let passable = reached.max(watched.sights.passable);
-        let last_listed = shard.survey.as_ref().filter(|survey| survey.cut);
-        let passable = passable.map(|time| match last_listed.and_then(|survey| survey.names.back()) {
+        let reached = [slot.stats.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
+        let passable = reached.max(slot.stats.passable);
+        let last_listed = shard.listing.as_ref().filter(|listing| listing.cut);
+        let passable = passable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
             // No further than the names that the window shows.
             Some(last) => time.min(last.time()),
             None => time,
@@ -82,7 +82,7 @@ impl Worker {
         let end = shard.through().time().minute_end();
         // What is listed may lie in my future: it is no reason to keep this folder.
         let idle =
-            shard.survey.as_ref().is_some_and(|survey| survey.names.front().is_none_or(|name| name.time() > end));
+            shard.listing.as_ref().is_some_and(|listing| listing.names.front().is_none_or(|name| name.time() > end));
         (idle && end <= limit && shard.through().time() < end).then_some(end)
     }
 
@@ -94,75 +94,75 @@ impl Worker {
             && end <= limit
     }
 
-    pub(super) fn see(&mut self, at: usize, sights: Sights) {
-        if let Some(key) = sights.foreign.as_deref().filter(|_| !self.foreign_told) {
+    pub(super) fn see(&mut self, at: usize, stats: ScanStats) {
+        if let Some(key) = stats.foreign.as_deref().filter(|_| !self.foreign_told) {
             self.report(Fact::Foreign { key });
             self.foreign_told = true;
         }
         // Only a hot listing moves its cursor: what one shard's listing shows the others have not been told of.
-        self.shards[at].sights = sights;
+        self.shards[at].stats = stats;
     }
 
-    pub(super) fn looked(
+    pub(super) fn scanned(
         &mut self,
         number: u16,
         owned: bool,
         marker: Option<(Box<Marker>, Option<Version>)>,
-        looked: StoreResult<Looked>,
+        scan: StoreResult<ShardScan>,
     ) {
         let at = usize::from(number);
-        self.shards[at].looking = false;
+        self.shards[at].scanning = false;
         let now = self.now();
-        let looked = match looked {
+        let scan = match scan {
             // It may have raised W.
             Err(error) => self.answer_of(Err(error), owned),
-            looked => self.answer(looked),
+            scan => self.answer(scan),
         };
-        let Some(mut looked) = looked else {
-            self.shards[at].look_at = now + Duration::from_secs(1);
+        let Some(mut scan) = scan else {
+            self.shards[at].scan_at = now + Duration::from_secs(1);
             return;
         };
-        if let Some(registered) = looked.redefined.take() {
-            self.shards[at].look_at = now;
+        if let Some(registered) = scan.redefined.take() {
+            self.shards[at].scan_at = now;
             self.redefine(registered);
             return;
         }
         self.listed_at = now;
-        self.see(at, looked.sights.clone());
+        self.see(at, scan.stats.clone());
         let confirm = self.settings.ordered;
-        let warm = self.warm(&looked.sights);
-        let watched = &mut self.shards[at];
-        watched.look_at = now + warm;
+        let warm = self.warm(&scan.stats);
+        let slot = &mut self.shards[at];
+        slot.scan_at = now + warm;
         if owned {
             // A reset may have come in between: then the listing began too far behind, and says nothing.
-            let from = watched.last_look_through.clone();
+            let from = slot.last_scan_through.clone();
             let stale = |shard: &Shard| from.as_ref().is_none_or(|from| from > shard.through());
-            if watched.owned.as_deref().is_some_and(stale) {
-                watched.look_at = now;
+            if slot.owned.as_deref().is_some_and(stale) {
+                slot.scan_at = now;
                 return;
             }
-            if let Some(shard) = watched.owned.as_deref_mut() {
-                shard.surveyed(looked.survey, confirm);
+            if let Some(shard) = slot.owned.as_deref_mut() {
+                shard.surveyed(scan.listing, confirm);
                 if shard.has_unconfirmed() {
-                    watched.look_at = now;
+                    slot.scan_at = now;
                 }
             }
-            watched.seen = true;
+            slot.seen = true;
         } else if let Some((marker, version)) = marker {
-            self.consider(at, *marker, version, looked);
+            self.consider(at, *marker, version, scan);
         }
     }
 
     /// Decides about a shard that is not mine: leave it, watch it, or take it.
-    pub(super) fn consider(&mut self, at: usize, marker: Marker, version: Option<Version>, looked: Looked) {
+    pub(super) fn consider(&mut self, at: usize, marker: Marker, version: Option<Version>, scan: ShardScan) {
         let (now, wall) = (self.now(), self.wall());
-        let limit = wall.minus(self.group_store.place.store.profile().lag).max(looked.survey.w);
+        let limit = wall.minus(self.group_store.place.store.profile().lag).max(scan.listing.w);
         let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
-        let wanted = looked.survey.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
+        let wanted = scan.listing.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
         // A window of which all is done hides what lies behind it.
-        let wanted = wanted || looked.survey.cut;
-        let passable = looked.sights.passable;
-        let settled = self.draining() || looked.sights.passable_len >= 1_000 || looked.sights.newest == passable;
+        let wanted = wanted || scan.listing.cut;
+        let passable = scan.stats.passable;
+        let settled = self.draining() || scan.stats.passable_len >= 1_000 || scan.stats.newest == passable;
         // TailFilter the hot cursor but above W an event may still come in, which no hot listing would show.
         let behind = marker.through.time() < self.hot_cursor;
         let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
@@ -176,40 +176,39 @@ impl Worker {
         {
             self.report(Fact::OtherCommand { owner });
         }
-        let watched = &mut self.shards[at];
-        watched.last_look_through = Some(marker.through.clone());
-        let sighting = Sighting::see(watched.sighting.take(), version.as_ref(), now);
-        let may = lease::may_take(marker.owner.as_ref(), process, &sighting, self.settings.lease, now);
+        let slot = &mut self.shards[at];
+        slot.last_scan_through = Some(marker.through.clone());
+        let observation = LeaseObservation::see(slot.observation.take(), version.as_ref(), now);
+        let may = lease::may_take(marker.owner.as_ref(), process, &observation, self.settings.lease, now);
         // For a while it is there for the worker that it was given to.
         let kept = marker.given.as_ref().is_some_and(|to| *to != self.me.worker)
-            && now.saturating_sub(sighting.since()) < self.settings.lease.length * 2 / 3;
+            && now.saturating_sub(observation.since()) < self.settings.lease.length * 2 / 3;
         let may = may && (draining || !kept);
-        watched.sighting = Some(sighting);
+        slot.observation = Some(observation);
         // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
         let abandoned = marker.owner.is_some() && may;
         let work = (wanted && !paused) || asked || can_pass || sealable || abandoned;
-        let again = std::mem::take(&mut watched.again);
+        let again = std::mem::take(&mut slot.again);
         if again {
-            watched.look_at = now;
+            slot.scan_at = now;
         }
-        watched.quiet =
-            marker.owner.is_none() && !wanted && looked.sights.newest.is_none() && !sealable && !behind && !again;
-        watched.held = wanted && marker.owner.is_some() && !may;
-        watched.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| watched.held);
-        watched.free = (marker.owner.is_none() && !kept).then(|| (Box::new(marker.clone()), version.clone()));
+        slot.quiet = marker.owner.is_none() && !wanted && scan.stats.newest.is_none() && !sealable && !behind && !again;
+        slot.held = wanted && marker.owner.is_some() && !may;
+        slot.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| slot.held);
+        slot.free = (marker.owner.is_none() && !kept).then(|| (Box::new(marker.clone()), version.clone()));
         // What is done waits for W: nothing will be different before that may pass it.
-        let waits = (!wanted && !again && marker.owner.is_none()).then_some(looked.sights.newest).flatten();
+        let waits = (!wanted && !again && marker.owner.is_none()).then_some(scan.stats.newest).flatten();
         if let Some(newest) = waits {
-            watched.look_at = watched.look_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
+            slot.scan_at = slot.scan_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
         }
-        let stands = *watched.first_version.get_or_insert_with(|| version.clone()) == version;
+        let stands = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
         if work && may && !over {
-            self.take(at, marker, version, looked);
-        } else if draining && watched.held && stands && process == Process::MayLive && !over {
+            self.take(at, marker, version, scan);
+        } else if draining && slot.held && stands && process == Process::MayLive && !over {
             // A drain remembers nothing of the last one: it stays for a lease, or until the owner shows that it lives.
-            watched.look_at = now + Duration::from_secs(1);
+            slot.scan_at = now + Duration::from_secs(1);
         } else {
-            watched.seen = true;
+            slot.seen = true;
             self.ask_for_a_share();
         }
     }
@@ -219,7 +218,7 @@ impl Worker {
         self.failure.is_some() || *self.stop.borrow() != Stop::No
     }
 
-    pub(super) fn take(&mut self, at: usize, mut marker: Marker, version: Option<Version>, looked: Looked) {
+    pub(super) fn take(&mut self, at: usize, mut marker: Marker, version: Option<Version>, scan: ShardScan) {
         let unclean = marker.owner.is_some();
         self.shards[at].free = None;
         marker.take(Owner { since: self.wall(), ..self.me.clone() });
@@ -229,48 +228,48 @@ impl Worker {
         let (epoch, nonce) = (marker.epoch, marker.nonce.clone());
         let commit = Commit { bytes, epoch, nonce, version, then: Followup::default() };
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
-        self.shards[at].looking = true;
+        self.shards[at].scanning = true;
         let (group_store, lease) = (self.group_store.clone(), self.settings.lease.length);
         self.ops.push(Box::pin(async move {
             let committed = group_store.commit(shard, &commit, lease).await;
-            Ended::Took { shard, marker: Box::new(marker), looked: Box::new(looked), unclean, committed }
+            Ended::Took { shard, marker: Box::new(marker), scan: Box::new(scan), unclean, committed }
         }));
     }
 
-    pub(super) fn took(&mut self, number: u16, marker: Marker, looked: Looked, unclean: bool, committed: Committed) {
+    pub(super) fn took(&mut self, number: u16, marker: Marker, scan: ShardScan, unclean: bool, committed: Committed) {
         let at = usize::from(number);
         let now = self.now();
-        self.shards[at].looking = false;
+        self.shards[at].scanning = false;
         self.shards[at].seen = true;
         match committed {
             Committed::Yes { version, sent } => {
                 self.answer_of(Ok(()), true);
                 let (group, bounds) = (self.group_store.group.clone(), self.settings.bounds);
-                let has_work = looked.survey.cut
+                let has_work = scan.listing.cut
                     || !marker.open.is_empty()
-                    || looked.survey.names.iter().any(|name| marker.lacks(name));
+                    || scan.listing.names.iter().any(|name| marker.lacks(name));
                 let mut shard = Shard::taken(group, number, Taken { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Taken only to let `through` pass: given back as soon as it has.
                     shard.last_active = now.saturating_sub(self.group_store.place.store.profile().hold);
                 }
-                shard.surveyed(looked.survey, self.settings.ordered);
+                shard.surveyed(scan.listing, self.settings.ordered);
                 let moved = shard.fold(&self.pending, false);
                 // What an earlier owner has announced or left to delete comes with the first commit.
                 shard.dirty |= shard.marker.open.values().any(|open| open.dead.is_some());
-                let watched = &mut self.shards[at];
-                watched.owned = Some(Box::new(shard));
-                watched.quiet = false;
-                watched.held = false;
-                watched.closed = false;
+                let slot = &mut self.shards[at];
+                slot.owned = Some(Box::new(shard));
+                slot.quiet = false;
+                slot.held = false;
+                slot.closed = false;
                 // Look again at once: what must be confirmed is, and W can be raised for what is there. What was taken
                 // without a look has time until its events have run.
-                watched.look_at = if looked.whole || moved { now } else { now + Duration::from_secs(4) };
+                slot.scan_at = if scan.whole || moved { now } else { now + Duration::from_secs(4) };
                 self.report(Fact::Took { shard: number, unclean });
             }
-            Committed::Fenced => self.shards[at].look_at = now,
+            Committed::Fenced => self.shards[at].scan_at = now,
             Committed::Failed(error) => {
-                self.shards[at].look_at = now + Duration::from_secs(1);
+                self.shards[at].scan_at = now + Duration::from_secs(1);
                 self.answer_of::<()>(Err(error), true);
             }
         }

@@ -8,7 +8,7 @@ use crate::event::{EventName, EventTime};
 
 /// A listing of a shard's wanted names behind `through`, begun after W was read and durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
+pub struct Listing {
     /// W, as read before the listing.
     pub w: EventTime,
     /// The wanted names, ascending; those that `through` has passed are dropped from the front.
@@ -19,7 +19,7 @@ pub struct Survey {
     last_passed: Option<EventName>,
 }
 
-impl Survey {
+impl Listing {
     /// A listing's result.
     pub fn new(w: EventTime, names: impl IntoIterator<Item = EventName>, cut: bool) -> Self {
         Self { w, names: names.into_iter().collect(), cut, last_passed: None }
