@@ -60,14 +60,14 @@ impl Printer {
     /// Whether a fact is worth a line.
     fn is_told(&self, fact: &Fact<'_>) -> bool {
         match fact {
-            Fact::Started { .. } | Fact::PassedOver { why: None, .. } | Fact::Took { unclean: false, .. } => {
+            Fact::Started { .. } | Fact::PassedOver { why: None, .. } | Fact::Acquired { unclean: false, .. } => {
                 self.format == LogFormat::Json && self.each
             }
             // For people a batch is one line.
             Fact::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
             Fact::Done { .. } | Fact::DoneTogether { .. } => self.each,
             Fact::Ended => self.format == LogFormat::Json,
-            Fact::Took { .. } | Fact::GoesOn | Fact::Paused { .. } | Fact::Redefined { .. } => {
+            Fact::Acquired { .. } | Fact::GoesOn | Fact::Paused { .. } | Fact::Redefined { .. } => {
                 !self.quiet || self.format == LogFormat::Json
             }
             _ => true,
@@ -85,8 +85,8 @@ impl Printer {
                 format!("done {events} events in one run, {}", times::format_duration(*took))
             }
             Fact::Started { name, attempt } => format!("starts {}, attempt {attempt}", of(name)),
-            Fact::Took { shard, unclean: true } => format!("took over shard {shard}: its worker had not given it back"),
-            Fact::Took { shard, unclean: false } => format!("took shard {shard}"),
+            Fact::Acquired { shard, unclean: true } => format!("took over shard {shard} from a worker that died"),
+            Fact::Acquired { shard, unclean: false } => format!("acquired shard {shard}"),
             Fact::Fenced { shard } => format!("lost shard {shard} to another worker; what ran for it runs again there"),
             Fact::LetGo { shard } => {
                 format!("let go of shard {shard}, whose lease is over; what ran for it runs again")
@@ -115,7 +115,7 @@ impl Printer {
             Fact::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
             Fact::GoesOn => "goes on".to_owned(),
             Fact::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
-            Fact::Careful => "a handler seems to kill its worker: one at a time until one has come back".to_owned(),
+            Fact::Isolating => "a handler seems to kill its worker: one at a time until one has come back".to_owned(),
             Fact::Ended => "ended".to_owned(),
             Fact::Redefined { wants } => format!("wants {} now", wanted(wants)),
             Fact::Paused { paused: true } => "paused".to_owned(),
@@ -132,7 +132,7 @@ impl Reporter for Printer {
         let (group, line) = (group.as_str(), format!("{group}: {}", self.words(&fact)));
         let of = |name: &EventName| (id_of(name), name.slug().to_owned());
         match fact {
-            Fact::Took { shard, unclean } => info!(event = "took", group, shard, unclean, "{line}"),
+            Fact::Acquired { shard, unclean } => info!(event = "acquired", group, shard, unclean, "{line}"),
             Fact::Fenced { shard } => warn!(event = "fenced", group, shard, "{line}"),
             Fact::LetGo { shard } => warn!(event = "let_go", group, shard, "{line}"),
             Fact::Started { name, attempt } => {
@@ -173,7 +173,7 @@ impl Reporter for Printer {
                 warn!(event = "other_command", group, host, pid, command, "{line}");
             }
             Fact::Foreign { key } => warn!(event = "ignored", group, key, "{line}"),
-            Fact::Careful => warn!(event = "careful", group, "{line}"),
+            Fact::Isolating => warn!(event = "isolating", group, "{line}"),
             Fact::Redefined { .. } => info!(event = "redefined", group, "{line}"),
             Fact::Paused { paused } => {
                 info!(event = if paused { "paused" } else { "resumed" }, group, "{line}");

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 #[derive(Debug, Clone)]
 pub enum Fact<'a> {
     /// The worker owns a shard now; `unclean`: its last owner had not given it back.
-    Took {
+    Acquired {
         /// Which.
         shard: u16,
         /// Whether the last owner had not given it back.
@@ -116,7 +116,7 @@ pub enum Fact<'a> {
         key: &'a str,
     },
     /// From now on handlers run alone, because one of them seems to kill its worker.
-    Careful,
+    Isolating,
     /// The worker has ended by an error, which is told otherwise.
     Ended,
     /// The group wants something else since.

@@ -56,12 +56,12 @@ pub struct Open {
     /// The dead letter that was redriven; it goes when the event has left `open`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub letter: Option<String>,
-    /// Its attempt was counted before its run, in careful mode, and the run has not ended.
+    /// Its attempt was counted before its run, in isolation mode, and the run has not ended.
     #[serde(default, skip_serializing_if = "is_false")]
     pub started: bool,
     /// A run alone ended with its worker: it may have killed it, so it always runs alone.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub suspect: bool,
+    pub poison_candidate: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -83,7 +83,7 @@ pub struct Marker {
     pub owner: Option<Owner>,
     /// The worker that the shard was given to, who takes it before others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub given: Option<String>,
+    pub handoff: Option<String>,
     /// Takeovers in a row from an owner that had not given back, with no good commit in between.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unclean: u32,
@@ -139,7 +139,7 @@ pub enum Verdict {
         exit: Option<i32>,
     },
     /// The attempt was cut short and does not count.
-    Again,
+    Release,
 }
 
 impl Marker {
@@ -150,7 +150,7 @@ impl Marker {
             epoch: 0,
             nonce: String::new(),
             owner: None,
-            given: None,
+            handoff: None,
             unclean: 0,
             through: start,
             done: BTreeSet::new(),
@@ -163,23 +163,23 @@ impl Marker {
 
     /// Makes `owner` the owner. From an owner that had not given back, this is an unclean takeover: whatever ran
     /// alone then may be what killed it.
-    pub fn take(&mut self, owner: Owner) {
+    pub fn acquire(&mut self, owner: Owner) {
         self.epoch += 1;
         if self.owner.is_some() {
             self.unclean = self.unclean.saturating_add(1);
             for open in self.open.values_mut().filter(|open| open.started) {
                 open.started = false;
-                open.suspect = true;
+                open.poison_candidate = true;
             }
         }
         self.owner = Some(owner);
-        self.given = None;
+        self.handoff = None;
     }
 
     /// Gives the shard back in order, to anybody or to one worker.
-    pub fn give_back(&mut self, to: Option<String>) {
+    pub fn release(&mut self, to: Option<String>) {
         self.owner = None;
-        self.given = to;
+        self.handoff = to;
         self.unclean = 0;
     }
 
@@ -188,7 +188,7 @@ impl Marker {
         self.open.contains_key(name) || !(self.through.covers(name) || self.done.contains(name))
     }
 
-    /// Records how a run ended. `counted` says that careful mode had counted the attempt before the run.
+    /// Records how a run ended. `counted` says that isolation mode had counted the attempt before the run.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict) {
         let counted = self.open.get(name).is_some_and(|open| open.started);
         match verdict {
@@ -218,7 +218,7 @@ impl Marker {
                     ..Open::default()
                 };
             }
-            Verdict::Again => {
+            Verdict::Release => {
                 if let Some(open) = self.open.get_mut(name) {
                     open.attempts -= u32::from(counted);
                     open.started = false;
@@ -228,7 +228,7 @@ impl Marker {
     }
 
     /// The event's dead letter exists: it may leave `open`. The letter that was redriven, now to be removed.
-    pub fn buried(&mut self, name: &EventName) -> Option<String> {
+    pub fn dead_letter_written(&mut self, name: &EventName) -> Option<String> {
         let open = self.open.remove(name)?;
         self.done_above_through(name);
         open.letter

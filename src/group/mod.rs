@@ -3,10 +3,10 @@
 //! [`Marker`], [`lease`], [`retry`], [`Listing`] and the owned shard decide and do no I/O; [`worker`] does what they
 //! decide and [`facts`] says what happened.
 
+pub mod dead_letter;
 pub mod definition;
 pub mod facts;
 pub mod lease;
-pub mod letter;
 mod listing;
 pub mod marker;
 pub mod name;

@@ -66,14 +66,14 @@ pub(super) struct Hot {
     pub cut: bool,
     pub stats: ScanStats,
     /// What else there is, where the listing shows that.
-    pub besides: Option<Besides>,
+    pub changes: Option<GroupChanges>,
     /// Which shared poll it was; 0: none.
     pub poll: u64,
 }
 
 /// What is kept about a group, as a listing shows it.
 #[derive(Default)]
-pub(super) struct Besides {
+pub(super) struct GroupChanges {
     pub definition: Option<Version>,
     pub markers: Vec<(u16, Version)>,
     /// Whether somebody asks for something.
@@ -83,10 +83,10 @@ pub(super) struct Besides {
 }
 
 /// What only a question shows: nothing on the bus hints at it.
-pub(super) struct Asked {
+pub(super) struct ControlRequests {
     pub pending: Vec<request::Pending>,
-    /// Shards that were quiet and are not.
-    pub stirred: Vec<u16>,
+    /// Shards that were idle and are not.
+    pub woken: Vec<u16>,
 }
 
 /// How a commit ended.
@@ -267,24 +267,24 @@ impl GroupStore {
             }
         };
         let (names, stats) = self.shown(&shown.page, &collector, begun);
-        let besides = shown.tail.map(|found| self.besides(found));
-        Ok(Hot { names, cut: shown.page.cut, stats, besides, poll })
+        let changes = shown.tail.map(|found| self.changes(found));
+        Ok(Hot { names, cut: shown.page.cut, stats, changes, poll })
     }
 
-    fn besides(&self, found: Vec<(String, Version)>) -> Besides {
-        let mut besides = Besides::default();
+    fn changes(&self, found: Vec<(String, Version)>) -> GroupChanges {
+        let mut changes = GroupChanges::default();
         for (key, version) in found {
             if key == keys::group(&self.group) {
-                besides.definition = Some(version);
+                changes.definition = Some(version);
             } else if let Some(waiting) = keys::scheduled_name(&key) {
-                besides.scheduled = Some(waiting.time());
+                changes.scheduled = Some(waiting.time());
             } else if keys::request_of(&self.group, &key).is_some() {
-                besides.requests = true;
+                changes.requests = true;
             } else if let Some(shard) = keys::marker_of(&self.group, &key) {
-                besides.markers.push((shard, version));
+                changes.markers.push((shard, version));
             }
         }
-        besides
+        changes
     }
 
     /// Reads a shard's marker.
@@ -294,16 +294,16 @@ impl GroupStore {
 
     /// What operators ask just now, and which of the shards in which nothing was left have work again: a request may
     /// have come and been folded in by an owner that died of it, between two of my questions.
-    pub async fn ask(&self, quiet: Vec<u16>, definition: &Definition) -> StoreResult<Asked> {
+    pub async fn ask(&self, idle: Vec<u16>, definition: &Definition) -> StoreResult<ControlRequests> {
         let pending = request::pending(&self.place, &self.group).await?;
-        let mut stirred = Vec::new();
-        for shard in quiet {
+        let mut woken = Vec::new();
+        for shard in idle {
             let (marker, _) = self.marker(shard, definition).await?;
             if marker.owner.is_some() || !marker.open.is_empty() {
-                stirred.push(shard);
+                woken.push(shard);
             }
         }
-        Ok(Asked { pending, stirred })
+        Ok(ControlRequests { pending, woken })
     }
 
     /// The group as it is registered now.

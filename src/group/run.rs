@@ -12,7 +12,7 @@ use super::marker::{Open, Verdict};
 use super::ops::GroupStore;
 use super::retry::Retry;
 use super::shard::Launch;
-use super::{GroupName, letter};
+use super::{GroupName, dead_letter};
 use crate::bus::Place;
 use crate::clock::Clock;
 use crate::event::{Event, EventName, EventTime, Identity, Judgement, Wants};
@@ -134,7 +134,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
 async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
     let GroupStore { place, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
-    let bytes = match letter::event_bytes(place, group, name, launch.letter.as_deref(), limit).await {
+    let bytes = match dead_letter::event_bytes(place, group, name, launch.letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) if launch.copy_of.is_some() => return Err(Ran::NotMine),
         Ok(None) => {
@@ -166,7 +166,7 @@ async fn gone(place: &Place, name: &EventName) -> Ran {
 
 /// A letter that was redriven and holds no event cannot be run; one that was removed need not be.
 async fn gone_from_letter(place: &Place, group: &GroupName, letter: &str) -> Ran {
-    match letter::read(place, group, letter).await {
+    match dead_letter::read(place, group, letter).await {
         Ok(Some(_)) => Ran::Gone,
         Ok(None) => Ran::NotMine,
         Err(error) => Ran::Unreadable(error),
@@ -233,7 +233,7 @@ fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
 
 /// Runs what is to be run for a new dead letter, with the event as any handler has it. Its failure changes nothing, and
 /// is told; it is not run again.
-pub(super) async fn mourn(
+pub(super) async fn run_on_dead(
     place: &Place,
     group: &GroupName,
     name: &EventName,
@@ -242,7 +242,7 @@ pub(super) async fn mourn(
     on_dead: &dyn Handler,
 ) -> Result<(), String> {
     let letter = open.dead.clone().unwrap_or_default();
-    let found = letter::read(place, group, &letter).await.map_err(|error| error.to_string())?;
+    let found = dead_letter::read(place, group, &letter).await.map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(()) };
     let bytes = found.event_bytes().unwrap_or_default();
     let mut vars = Event::parse(&bytes, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, name));
@@ -278,7 +278,7 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
             let why = "it is gone from the bus: not by its emitter, nor by evbus prune".to_owned();
             return Judged::Verdict(dead(name, why, String::new(), None, random));
         }
-        Ran::Redefined(_) => return Judged::Verdict(Verdict::Again),
+        Ran::Redefined(_) => return Judged::Verdict(Verdict::Release),
         Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
         Ran::Unparseable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);
@@ -288,7 +288,7 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
     };
     let exit = match &report.outcome {
         Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
-        Outcome::Stopped => return Judged::Verdict(Verdict::Again),
+        Outcome::Stopped => return Judged::Verdict(Verdict::Release),
         Outcome::NotStarted(obstacle) => return Judged::NotStarted(obstacle.clone()),
         Outcome::Exit(code) => Some(*code),
         Outcome::Signal(_) | Outcome::TimedOut => None,
@@ -303,7 +303,7 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
 }
 
 fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random: u64) -> Verdict {
-    Verdict::Dead { letter: letter::fresh_name(name, random), why, stderr, exit }
+    Verdict::Dead { letter: dead_letter::fresh_name(name, random), why, stderr, exit }
 }
 
 /// A hash of an event's ordering key; of its identity, which no other event has, if it has none or cannot be parsed.
@@ -315,7 +315,7 @@ pub(super) async fn ordering_key(
     letter: Option<&str>,
     max_event_bytes: usize,
 ) -> StoreResult<Option<u64>> {
-    let bytes = match letter::event_bytes(place, group, name, letter, max_event_bytes).await {
+    let bytes = match dead_letter::event_bytes(place, group, name, letter, max_event_bytes).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Some(Vec::new()),
         bytes => bytes?,
     };

@@ -71,7 +71,7 @@ pub(super) struct Launch {
 }
 
 /// A takeover that has succeeded.
-pub(super) struct Taken {
+pub(super) struct AcquiredShard {
     pub marker: Marker,
     pub version: Version,
     /// When its commit was sent.
@@ -160,17 +160,17 @@ pub(super) struct Shard {
     order_keys: HashMap<EventName, Option<u64>>,
     pub last_active: Duration,
     pub bounds: Bounds,
-    pub giving_back: bool,
+    pub releasing: bool,
     /// The worker that it is given to as soon as what runs has ended.
-    pub yielding: Option<String>,
-    /// [`Marker::unclean`] as it stands on the store: a good verdict ends careful mode once it is durable.
+    pub handing_off: Option<String>,
+    /// [`Marker::unclean`] as it stands on the store: a good verdict ends isolation mode once it is durable.
     durable_unclean: u32,
     sent_unclean: u32,
 }
 
 impl Shard {
     /// A shard that was just taken.
-    pub fn taken(group: GroupName, number: u16, taken: Taken, now: Duration, bounds: Bounds) -> Self {
+    pub fn taken(group: GroupName, number: u16, taken: AcquiredShard, now: Duration, bounds: Bounds) -> Self {
         Self {
             group,
             number,
@@ -193,8 +193,8 @@ impl Shard {
             order_keys: HashMap::new(),
             last_active: now,
             bounds,
-            giving_back: false,
-            yielding: None,
+            releasing: false,
+            handing_off: None,
         }
     }
 
@@ -245,7 +245,7 @@ impl Shard {
     }
 
     /// Whether every handler of the worker must run alone.
-    pub fn careful(&self) -> bool {
+    pub fn isolating(&self) -> bool {
         self.durable_unclean >= CAREFUL_FROM
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::definition::{self, Definition};
 use super::lease::Process;
 use super::marker::{Marker, Open, Owner};
-use super::{Bounds, GroupName, Position, letter, read_marker, request};
+use super::{Bounds, GroupName, Position, dead_letter, read_marker, request};
 use crate::bus::{Place, read};
 use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
 use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
@@ -169,7 +169,7 @@ pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<Standi
         definition: None,
         markers: Vec::new(),
         owners: Vec::new(),
-        letters: letter::names(place, group).await?,
+        letters: dead_letter::names(place, group).await?,
         requests: 0,
         damage: None,
         filter: TypeFilter::default(),

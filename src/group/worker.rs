@@ -17,11 +17,11 @@ use super::definition::Registered;
 use super::facts::{Fact, Reporter};
 use super::lease::{self, LeaseObservation, Process};
 use super::marker::{Open, Owner, Verdict};
-use super::ops::{Asked, Besides, Committed, GroupStore, Hot, ScanStats, ShardScan};
+use super::ops::{Committed, ControlRequests, GroupChanges, GroupStore, Hot, ScanStats, ShardScan};
 use super::polls::Polls;
 use super::run::{self, Ran, Task};
-use super::shard::{Bounds, Commit, Followup, Launch, Next, Shard, Taken};
-use super::{GroupName, Marker, Position, letter, request};
+use super::shard::{AcquiredShard, Bounds, Commit, Followup, Launch, Next, Shard};
+use super::{GroupName, Marker, Position, dead_letter, request};
 use crate::bus::Place;
 use crate::bus::schedule::Released;
 use crate::clock::Fut;
@@ -33,9 +33,9 @@ mod apply;
 mod due;
 mod hot;
 mod plan;
+mod rebalance;
 mod scans;
 mod settings;
-mod share;
 mod trouble;
 
 use due::Due;
@@ -47,7 +47,7 @@ pub(super) use trouble::{Troubles, can_be_repeated};
 const STALL: Duration = Duration::from_secs(5);
 
 /// What is run for new dead letters runs so often at a time: when everything fails, a thousand die at once.
-const MOURNERS: usize = 4;
+const ON_DEAD_CONCURRENCY: usize = 4;
 
 /// How an operation ended.
 enum Ended {
@@ -57,7 +57,7 @@ enum Ended {
         marker: Option<(Box<Marker>, Option<Version>)>,
         scan: Box<StoreResult<ShardScan>>,
     },
-    Took {
+    Acquired {
         shard: u16,
         marker: Box<Marker>,
         scan: Box<ShardScan>,
@@ -71,7 +71,7 @@ enum Ended {
         committed: Committed,
     },
     Hot(StoreResult<Hot>),
-    Asked(StoreResult<Asked>),
+    ControlRequests(StoreResult<ControlRequests>),
     Released(StoreResult<Released>),
     Definition(StoreResult<Option<Registered>>),
     Ran {
@@ -87,7 +87,7 @@ enum Ended {
         name: EventName,
         key: StoreResult<Option<u64>>,
     },
-    Buried {
+    DeadLetterWritten {
         shard: u16,
         epoch: u64,
         name: EventName,
@@ -107,7 +107,7 @@ struct ShardSlot {
     /// The marker as it stood when nobody owned it: it need not be read again before it is taken.
     free: Option<(Box<Marker>, Option<Version>)>,
     /// Nothing to be seen here until something new turns up.
-    quiet: bool,
+    idle: bool,
     /// ShardScan at least once, with an answer.
     seen: bool,
     /// Another worker owns it, and it has work.
@@ -117,10 +117,10 @@ struct ShardSlot {
     again: bool,
     scan_at: Duration,
     /// Left to another worker, which has asked for it, until then.
-    yielded_until: Duration,
+    left_until: Duration,
     /// The worker that it was given to, and when.
-    given: Option<String>,
-    given_at: Duration,
+    handoff: Option<String>,
+    handoff_at: Duration,
     /// The worker that holds it.
     holder: Option<String>,
     stats: ScanStats,
@@ -133,8 +133,8 @@ struct ShardSlot {
 
 impl ShardSlot {
     /// Something has turned up here: it is looked at now, and again if a look is on its way.
-    fn stir(&mut self, now: Duration) {
-        self.quiet = false;
+    fn wake(&mut self, now: Duration) {
+        self.idle = false;
         self.again |= self.scanning;
         self.scan_at = now;
     }
@@ -187,8 +187,8 @@ pub struct Worker {
     asking: bool,
     /// When the next shard may be asked for.
     share_at: Duration,
-    /// When the markers of quiet shards are to be read again.
-    stirred_at: Duration,
+    /// When the markers of idle shards are to be read again.
+    idle_check_at: Duration,
     pending: Vec<request::Pending>,
     defined_at: Duration,
     defining: bool,
@@ -199,7 +199,7 @@ pub struct Worker {
     stalled_until: Option<Duration>,
     foreign_told: bool,
     other_told: bool,
-    careful_told: bool,
+    isolation_reported: bool,
     full_told: bool,
     failure: Option<StoreError>,
 }
@@ -248,7 +248,7 @@ impl Worker {
                 polls: at.polls,
             },
             handler: at.handler,
-            on_dead: at.on_dead.map(|handler| (handler, Rc::new(Semaphore::new(MOURNERS)))),
+            on_dead: at.on_dead.map(|handler| (handler, Rc::new(Semaphore::new(ON_DEAD_CONCURRENCY)))),
             reporter: at.reporter,
             me: at.me,
             alive: at.alive,
@@ -280,7 +280,7 @@ impl Worker {
             asked_last: now,
             asking: false,
             share_at: now,
-            stirred_at: now,
+            idle_check_at: now,
             pending: Vec::new(),
             // It was read just now.
             defined_at: now + settings.poll.unwrap_or(poll.1).max(Duration::from_secs(4)),
@@ -290,7 +290,7 @@ impl Worker {
             stalled_until: None,
             foreign_told: false,
             other_told: false,
-            careful_told: false,
+            isolation_reported: false,
             full_told: false,
             failure: None,
             settings,
@@ -395,7 +395,7 @@ impl Worker {
         let idle = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).all(|shard| {
             !shard.busy() && !shard.wants_more() && !shard.has_unconfirmed() && self.next_of(shard) == Next::Nothing
         });
-        let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.quiet);
+        let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.idle);
         let waits = waits && !self.shards.iter().all(|shard| self.settled(shard));
         self.scanned_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking && self.due.seen()
     }

@@ -63,7 +63,7 @@ fn tell(child: &mut Child, what: &str) {
 fn taken_over(home: &Home, by: &[&str]) -> usize {
     let shard = |line: String| {
         let fact: serde_json::Value = serde_json::from_str(&line).ok()?;
-        (fact["event"] == "took" && fact["unclean"] == true).then(|| fact["shard"].as_u64())?
+        (fact["event"] == "acquired" && fact["unclean"] == true).then(|| fact["shard"].as_u64())?
     };
     let shards: Vec<u64> = by.iter().flat_map(|who| home.lines(who)).filter_map(shard).collect();
     shards.iter().collect::<std::collections::BTreeSet<_>>().len()

@@ -14,7 +14,7 @@ use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
 use evbus::group::request::{self, Request};
 use evbus::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
-use evbus::group::{Position, letter};
+use evbus::group::{Position, dead_letter};
 use evbus::handler::{BatchBounds, Batches, Handler};
 use evbus::store::memory::MemoryStore;
 use evbus::store::{ErrorKind, StoreResult};
@@ -417,9 +417,9 @@ impl Cast {
             let groups = self.world.groups.borrow();
             (groups[at].name.clone(), groups[at].shards())
         };
-        for letter_name in letter::names(place, &name).await? {
+        for letter_name in dead_letter::names(place, &name).await? {
             if dice.chance(0.5) {
-                let Some(letter) = letter::read(place, &name, &letter_name).await? else { continue };
+                let Some(letter) = dead_letter::read(place, &name, &letter_name).await? else { continue };
                 if let Some(id) = self.world.id_of(letter.name.as_str()).filter(|_| dice.chance(0.6)) {
                     self.world.cured.borrow_mut().insert(id);
                 }

@@ -351,7 +351,7 @@ impl World {
         let whose = |owner: Option<&Owner>| owner.map(|owner| owner.pid);
         let markers = groups[group].markers.values().filter(|marker| whose(marker.owner.as_ref()) == whose(owner));
         let careful = markers.clone().any(|marker| marker.unclean > 1)
-            || markers.flat_map(|marker| marker.open.values()).any(|open| open.suspect || open.started);
+            || markers.flat_map(|marker| marker.open.values()).any(|open| open.poison_candidate || open.started);
         // The halves of a batch wait for each other.
         let plan = &self.plan.groups[group];
         let places = if careful || plan.batch.is_some() { 1 } else { plan.concurrency };

@@ -6,11 +6,11 @@ use crate::cli::reporter::id_of;
 use crate::cli::style;
 use crate::event::{Event, EventName, TypeFilter, Wanted};
 use crate::group::GroupName;
-use crate::group::letter::{self, Letter};
+use crate::group::dead_letter::{self, Letter};
 use crate::group::status::Standing;
 use crate::store::StoreResult;
 
-/// The length of what `letter::fresh_name` adds to an event's name: '-' and 16 digits.
+/// The length of what `dead_letter::fresh_name` adds to an event's name: '-' and 16 digits.
 const NONCE: usize = 17;
 
 /// So many matches of a short prefix are named.
@@ -34,7 +34,7 @@ pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
 
 /// A letter as read; none if it is gone, or cannot be read.
 pub(super) async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
-    match letter::read(place, group, name).await {
+    match dead_letter::read(place, group, name).await {
         Err(error) if error.kind() == crate::store::ErrorKind::Damaged => Ok(None),
         answer => answer,
     }
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_letter_tells_its_event() {
         let event = name(1, "x");
-        assert_eq!(event_of(&letter::fresh_name(&event, 77)), Some(event));
+        assert_eq!(event_of(&dead_letter::fresh_name(&event, 77)), Some(event));
         assert_eq!(event_of("short"), None);
         assert_eq!(event_of("é-0123456789abcdef"), None);
     }
@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn letters_are_found_by_any_beginning() {
         let (one, two) = (name(1, "x"), name(2_000_000, "y"));
-        let letters = [letter::fresh_name(&one, 1), letter::fresh_name(&one, 2), letter::fresh_name(&two, 3)];
+        let letters =
+            [dead_letter::fresh_name(&one, 1), dead_letter::fresh_name(&one, 2), dead_letter::fresh_name(&two, 3)];
         assert_eq!(by_name(&letters, &id_of(&two)), &letters[2..]);
         assert_eq!(by_name(&letters, &letters[1]), &letters[1..2]);
         assert_eq!(by_name(&letters, "1970").len(), 3);

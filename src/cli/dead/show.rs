@@ -12,7 +12,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
 use crate::group::GroupName;
-use crate::group::letter::{Enclosed, Letter};
+use crate::group::dead_letter::{Enclosed, Letter};
 use crate::group::status::Standing;
 
 /// List dead letters, oldest event first

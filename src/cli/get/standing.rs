@@ -7,7 +7,7 @@ use crate::cli::{style, times};
 use crate::event::{Condition, Event, EventName, Judgement, Wanted};
 use crate::group::marker::Open;
 use crate::group::status::{self, Standing};
-use crate::group::{definition, letter};
+use crate::group::{dead_letter, definition};
 
 /// One line for each group; without an event if it cannot be read.
 pub(super) async fn lines(
@@ -23,7 +23,7 @@ pub(super) async fn lines(
         let Some(standing) = status::read(place, &group).await? else { continue };
         let state = match letter_of(&standing, name) {
             Some(letter) => {
-                let letter = letter::read(place, &group, letter).await?;
+                let letter = dead_letter::read(place, &group, letter).await?;
                 let why = letter.map_or_else(String::new, |letter| {
                     format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why)
                 });

@@ -29,13 +29,13 @@ impl Shard {
     }
 
     /// Whether an event must run alone whatever the rest.
-    pub fn suspect(&self, name: &EventName) -> bool {
-        self.marker.open.get(name).is_some_and(|open| open.suspect)
+    pub fn poison_candidate(&self, name: &EventName) -> bool {
+        self.marker.open.get(name).is_some_and(|open| open.poison_candidate)
     }
 
     /// Whether all attempts of an event are used up although none has come back with a verdict.
-    pub fn spent(&self, name: &EventName, max_attempts: u32) -> bool {
-        self.marker.open.get(name).is_some_and(|open| open.suspect && open.attempts >= max_attempts)
+    pub fn exhausted(&self, name: &EventName, max_attempts: u32) -> bool {
+        self.marker.open.get(name).is_some_and(|open| open.poison_candidate && open.attempts >= max_attempts)
     }
 
     /// Records a verdict. `ran`: its handler ran to success here, for this content.
@@ -51,7 +51,7 @@ impl Shard {
         {
             self.deletes.push(keys::letter(&self.group, &letter));
         }
-        let again = verdict == Verdict::Again;
+        let again = verdict == Verdict::Release;
         if again && !self.marker.open.contains_key(name) && !self.marker.through.covers(name) {
             self.waiting.insert(name.clone());
         }
@@ -63,8 +63,8 @@ impl Shard {
         self.last_active = now;
     }
 
-    /// Gives up an event that is [`Shard::spent`]; its attempts, which stay what they were.
-    pub fn settle_spent(&mut self, name: &EventName, verdict: Verdict, now: Duration) -> u32 {
+    /// Gives up an event that is [`Shard::exhausted`]; its attempts, which stay what they were.
+    pub fn settle_exhausted(&mut self, name: &EventName, verdict: Verdict, now: Duration) -> u32 {
         // Nor is this a sign that handlers come back.
         let unclean = self.marker.unclean;
         self.settle(name, verdict, None, now);
@@ -78,7 +78,7 @@ impl Shard {
     /// The event could not be read: it goes back to where it was, and costs no attempt.
     pub fn unread(&mut self, name: &EventName, retry_at: EventTime, why: String) {
         self.running.remove(name);
-        let verdict = Verdict::Again;
+        let verdict = Verdict::Release;
         self.marker.settle(name, verdict);
         let open = self.marker.open.entry(name.clone()).or_default();
         open.next = Some(retry_at);
@@ -87,9 +87,9 @@ impl Shard {
     }
 
     /// The event's letter is on the bus.
-    pub fn buried(&mut self, name: &EventName) {
+    pub fn dead_letter_written(&mut self, name: &EventName) {
         self.burying.remove(name);
-        if let Some(redriven) = self.marker.buried(name) {
+        if let Some(redriven) = self.marker.dead_letter_written(name) {
             self.deletes.push(keys::letter(&self.group, &redriven));
         }
         self.dirty = true;

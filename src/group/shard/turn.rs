@@ -95,7 +95,7 @@ mod tests {
     fn shard(open: usize) -> Shard {
         let mut marker = Marker::new(Position::START);
         marker.open.extend([(name(5), Open::default()), (name(6), Open::default())]);
-        let taken = Taken { marker, version: Version(String::new()), sent: Duration::ZERO };
+        let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO };
         let group = GroupName::parse("g").unwrap();
         let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, open });
         shard.surveyed(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);

@@ -7,21 +7,21 @@ impl Worker {
         self.heard_at = self.now();
         match ended {
             Ended::Scanned { shard, owned, marker, scan } => self.scanned(shard, owned, marker, *scan),
-            Ended::Took { shard, marker, scan, unclean, committed } => {
+            Ended::Acquired { shard, marker, scan, unclean, committed } => {
                 self.took(shard, *marker, *scan, unclean, committed);
             }
             Ended::Committed { shard, epoch, then, committed } => self.committed(shard, epoch, then, committed),
             Ended::Hot(found) => self.found(found),
-            Ended::Asked(asked) => self.asked(asked),
+            Ended::ControlRequests(asked) => self.asked(asked),
             Ended::Released(released) => self.released(released),
             Ended::Definition(registered) => self.defined(registered),
             Ended::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
-            Ended::Buried { shard, epoch, name, written, failed } => {
+            Ended::DeadLetterWritten { shard, epoch, name, written, failed } => {
                 if let Some(why) = &failed {
                     self.report(Fact::OnDeadFailed { name: &name, why });
                 }
-                self.buried(shard, epoch, &name, written);
+                self.dead_letter_written(shard, epoch, &name, written);
             }
             Ended::Sent => {}
         }
@@ -71,7 +71,7 @@ impl Worker {
             shard.fenced();
         }
         slot.observation = None;
-        slot.quiet = false;
+        slot.idle = false;
         slot.scan_at = now;
     }
 
@@ -87,7 +87,7 @@ impl Worker {
             }));
         }
         for (name, open) in then.letters {
-            self.bury(number, name, open);
+            self.write_dead_letter(number, name, open);
         }
         for name in then.launches {
             let may = self.shards[at].owned.as_deref().and_then(|shard| shard.launch_counted(&name));
@@ -98,38 +98,38 @@ impl Worker {
         if then.given_back {
             self.shards[at].owned = None;
             self.shards[at].observation = None;
-            // Whether it is quiet its next look tells.
-            self.shards[at].quiet = false;
+            // Whether it is idle its next look tells.
+            self.shards[at].idle = false;
         }
     }
 
-    pub(super) fn bury(&mut self, number: u16, name: EventName, open: Open) {
+    pub(super) fn write_dead_letter(&mut self, number: u16, name: EventName, open: Open) {
         let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
             return;
         };
         let (group_store, on_dead, url) = (self.group_store.clone(), self.on_dead.clone(), self.settings.url.clone());
         let limit = self.settings.max_event_bytes;
         self.ops.push(Box::pin(async move {
-            let written = letter::write(&group_store.place, &group_store.group, &name, &open, limit).await;
+            let written = dead_letter::write(&group_store.place, &group_store.group, &name, &open, limit).await;
             let failed = match on_dead.filter(|_| written.is_ok()) {
                 Some((handler, turns)) => {
                     let _turn = turns.acquire().await;
-                    run::mourn(&group_store.place, &group_store.group, &name, &open, url, &*handler).await.err()
+                    run::run_on_dead(&group_store.place, &group_store.group, &name, &open, url, &*handler).await.err()
                 }
                 None => None,
             };
-            Ended::Buried { shard: number, epoch, name, written, failed }
+            Ended::DeadLetterWritten { shard: number, epoch, name, written, failed }
         }));
     }
 
-    pub(super) fn buried(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {
+    pub(super) fn dead_letter_written(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {
         let written = self.answer_of(written, true).is_some();
         if let Some(shard) = self.owned(number, epoch) {
-            if written { shard.buried(name) } else { shard.unburied(name) }
+            if written { shard.dead_letter_written(name) } else { shard.unburied(name) }
         }
     }
 
-    pub(super) fn asked(&mut self, asked: StoreResult<Asked>) {
+    pub(super) fn asked(&mut self, asked: StoreResult<ControlRequests>) {
         self.asking = false;
         let now = self.now();
         let Some(asked) = self.answer(asked) else {
@@ -137,18 +137,18 @@ impl Worker {
             return;
         };
         self.pending = asked.pending;
-        self.share_out();
-        for shard in asked.stirred {
-            self.shards[usize::from(shard)].stir(now);
+        self.rebalance();
+        for shard in asked.woken {
+            self.shards[usize::from(shard)].wake(now);
         }
         for at in 0..self.shards.len() {
             let slot = &mut self.shards[at];
-            if let Some(shard) = slot.owned.as_deref_mut().filter(|shard| !shard.giving_back) {
+            if let Some(shard) = slot.owned.as_deref_mut().filter(|shard| !shard.releasing) {
                 if shard.fold(&self.pending, true) {
                     slot.scan_at = now;
                 }
             } else if self.pending.iter().any(|asked| usize::from(asked.shard) == at) {
-                slot.quiet = false;
+                slot.idle = false;
                 slot.seen = false;
                 slot.scan_at = now;
             }
@@ -198,7 +198,7 @@ impl Worker {
         }
         let now = self.now();
         for slot in &mut self.shards {
-            slot.stir(now);
+            slot.wake(now);
         }
     }
 
@@ -256,7 +256,7 @@ impl Worker {
         match judged {
             run::Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
             run::Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
-            run::Judged::NotStarted(_) => shard.settle(name, Verdict::Again, None, now),
+            run::Judged::NotStarted(_) => shard.settle(name, Verdict::Release, None, now),
         }
     }
 
@@ -300,7 +300,7 @@ impl Worker {
                 self.summary.dead += 1;
                 self.report(Fact::Dead { name, attempt, why });
             }
-            Verdict::Again => {}
+            Verdict::Release => {}
         }
     }
 }

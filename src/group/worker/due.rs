@@ -96,7 +96,7 @@ impl Worker {
             // My own writes give me no hints.
             self.hint();
             for slot in &mut self.shards {
-                slot.stir(now);
+                slot.wake(now);
                 slot.seen = false;
             }
         }

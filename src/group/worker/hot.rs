@@ -71,23 +71,23 @@ impl Worker {
         let news = answer.as_ref().is_some_and(|hot| hot.stats.newest.is_some());
         self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
         self.hot_at = next_listing(self.hot_begun, now, self.hot_pause, most);
-        let Some(Hot { names, cut, stats, besides, poll }) = answer else { return };
+        let Some(Hot { names, cut, stats, changes, poll }) = answer else { return };
         if !names.is_empty() {
             self.listed_at = now;
         }
         self.polled = self.polled.max(poll);
-        self.scheduled_seen(besides.as_ref().map(|besides| besides.scheduled), now);
-        if let Some(besides) = besides {
-            self.seen_besides(besides, now);
+        self.scheduled_seen(changes.as_ref().map(|changes| changes.scheduled), now);
+        if let Some(changes) = changes {
+            self.take_changes(changes, now);
         }
         if let Some(newest) = stats.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
             for slot in &mut self.shards {
-                // Wanted or not, `through` must pass it before the shard is quiet again.
+                // Wanted or not, `through` must pass it before the shard is idle again.
                 slot.stats.newest = slot.stats.newest.max(Some(newest));
                 slot.closed = false;
                 slot.again |= slot.scanning;
-                if std::mem::take(&mut slot.quiet) {
+                if std::mem::take(&mut slot.idle) {
                     slot.scan_at = now + Duration::from_secs(4);
                 }
             }
@@ -120,23 +120,23 @@ impl Worker {
                     }
                 }
                 None => {
-                    slot.stir(now);
+                    slot.wake(now);
                     new.entry(at).or_insert_with(Vec::new).push(name);
                 }
             }
         }
         for (at, names) in new {
-            self.take_free(at, names);
+            self.acquire_free(at, names);
         }
     }
 
     /// Takes a shard that was free when it was last seen, for the events that were found: if it still is, they need no
     /// look of their own.
-    fn take_free(&mut self, at: usize, mut names: Vec<EventName>) {
+    fn acquire_free(&mut self, at: usize, mut names: Vec<EventName>) {
         let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
         let now = self.now();
         let slot = &mut self.shards[at];
-        if slot.scanning || !may || now < slot.yielded_until {
+        if slot.scanning || !may || now < slot.left_until {
             return;
         }
         let Some((marker, version)) = slot.free.take() else { return };
@@ -146,7 +146,7 @@ impl Worker {
         }
         // With a W of the beginning of time it lets nothing pass: the next look does.
         let listing = Listing::new(EventTime::MIN, names, false);
-        self.take(
+        self.acquire(
             at,
             *marker,
             version,
@@ -155,20 +155,20 @@ impl Worker {
     }
 
     /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.
-    fn seen_besides(&mut self, besides: Besides, now: Duration) {
+    fn take_changes(&mut self, changes: GroupChanges, now: Duration) {
         // Until the next hot listing should have come: while a window is full there is none.
         let later = now + self.poll_range().1 + Duration::from_secs(5);
-        self.defined_at = if besides.definition.as_ref() == Some(&self.registered.version) { later } else { now };
-        self.asked_at = if besides.requests { now } else { later };
-        if !besides.requests {
+        self.defined_at = if changes.definition.as_ref() == Some(&self.registered.version) { later } else { now };
+        self.asked_at = if changes.requests { now } else { later };
+        if !changes.requests {
             self.pending.clear();
         }
-        self.stirred_at = later;
-        for (shard, version) in besides.markers {
+        self.idle_check_at = later;
+        for (shard, version) in changes.markers {
             let Some(slot) = self.shards.get_mut(usize::from(shard)) else { continue };
             let known = slot.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
-            if slot.quiet && slot.owned.is_none() && !known {
-                slot.stir(now);
+            if slot.idle && slot.owned.is_none() && !known {
+                slot.wake(now);
             }
         }
     }

@@ -17,7 +17,7 @@ impl Worker {
         self.handler.expect(self.nobody_else_starts().then(|| self.running()));
         for at in 0..self.shards.len() {
             self.plan_scan(at);
-            self.plan_give_back(at);
+            self.plan_release(at);
             self.plan_commit(at);
         }
         self.plan_hot();
@@ -75,8 +75,8 @@ impl Worker {
         shards.flat_map(|shard| shard.running.values()).any(|run| run.alone)
     }
 
-    pub(super) fn careful(&self) -> bool {
-        self.shards.iter().filter_map(|shard| shard.owned.as_ref()).any(|shard| shard.careful())
+    pub(super) fn isolating(&self) -> bool {
+        self.shards.iter().filter_map(|shard| shard.owned.as_ref()).any(|shard| shard.isolating())
     }
 
     pub(super) fn next_of(&self, shard: &Shard) -> Next {
@@ -84,18 +84,18 @@ impl Worker {
     }
 
     pub(super) fn plan_starts(&mut self) {
-        let careful = self.careful();
-        if careful && !std::mem::replace(&mut self.careful_told, careful) {
-            self.report(Fact::Careful);
+        let isolating = self.isolating();
+        if isolating && !std::mem::replace(&mut self.isolation_reported, isolating) {
+            self.report(Fact::Isolating);
         }
-        self.careful_told = careful;
+        self.isolation_reported = isolating;
         let shards = self.shards.len();
         let mut blocked = vec![false; shards];
         while blocked.contains(&false) {
             // The shards in turn, from where the last start was: a single free place must not always go to the first.
             for at in (0..shards).map(|step| (self.turn + step) % shards).collect::<Vec<_>>() {
                 if !blocked[at] {
-                    blocked[at] = !self.start_one(at, careful);
+                    blocked[at] = !self.start_one(at, isolating);
                     if !blocked[at] {
                         self.turn = (at + 1) % shards;
                     }
@@ -110,7 +110,7 @@ impl Worker {
     }
 
     /// Starts the next event of a shard; false if none may start now.
-    pub(super) fn start_one(&mut self, at: usize, careful: bool) -> bool {
+    pub(super) fn start_one(&mut self, at: usize, isolating: bool) -> bool {
         if self.starts_over() || self.running() >= self.settings.concurrency || self.alone_runs() {
             return false;
         }
@@ -120,7 +120,7 @@ impl Worker {
         }
         let idle = self.running() == 0;
         let Some(shard) = self.shards[at].owned.as_deref() else { return false };
-        if shard.giving_back || self.yields(shard) || !self.settings.lease.may_start(shard.commit_sent, now) {
+        if shard.releasing || self.hands_off(shard) || !self.settings.lease.may_start(shard.commit_sent, now) {
             return false;
         }
         match self.next_of(shard) {
@@ -130,17 +130,17 @@ impl Worker {
                 false
             }
             Next::Start(name) => {
-                let alone = careful || shard.suspect(&name);
+                let alone = isolating || shard.poison_candidate(&name);
                 if alone && !idle {
                     return false;
                 }
                 let Some(shard) = self.shards[at].owned.as_deref_mut() else { return false };
                 // It has killed its worker each time: nobody is left who could say so after another run.
-                if shard.spent(&name, self.settings.retry.max_attempts) {
+                if shard.exhausted(&name, self.settings.retry.max_attempts) {
                     let why = "its worker died with it each time".to_owned();
-                    let letter = letter::fresh_name(&name, self.group_store.place.clock.random());
+                    let letter = dead_letter::fresh_name(&name, self.group_store.place.clock.random());
                     let verdict = Verdict::Dead { letter, why, stderr: String::new(), exit: None };
-                    let attempt = shard.settle_spent(&name, verdict.clone(), now);
+                    let attempt = shard.settle_exhausted(&name, verdict.clone(), now);
                     self.report_verdict(&name, attempt, &verdict, (Duration::ZERO, 1));
                     return true;
                 }
@@ -199,19 +199,19 @@ impl Worker {
     }
 
     /// An idle shard is given back: at once by a worker that ends, else after a while.
-    pub(super) fn plan_give_back(&mut self, at: usize) {
+    pub(super) fn plan_release(&mut self, at: usize) {
         let now = self.now();
         let ending = self.ending();
         let Some(shard) = self.shards[at].owned.as_deref() else { return };
-        if shard.giving_back || shard.committing || !shard.running.is_empty() || self.shards[at].scanning {
+        if shard.releasing || shard.committing || !shard.running.is_empty() || self.shards[at].scanning {
             return;
         }
         let nothing_left = shard.marker.open.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
         let Profile { hold, lag, .. } = self.group_store.place.store.profile();
         let passed = hold < lag || self.passed_all(at);
         let idle = nothing_left && passed && now.saturating_sub(shard.last_active) >= hold;
-        let yielding = self.yields(shard);
-        if !(ending || idle || yielding) || (shard.busy() && self.failure.is_none()) {
+        let handing_off = self.hands_off(shard);
+        if !(ending || idle || handing_off) || (shard.busy() && self.failure.is_none()) {
             return;
         }
         // A last look lets `through` pass what it can, so that the next one finds nothing to do.
@@ -222,16 +222,16 @@ impl Worker {
             return;
         }
         self.note_left(at);
-        if yielding {
+        if handing_off {
             // Long enough for the one who asked to look and find it free.
-            self.shards[at].yielded_until = now + self.settings.lease.length;
-            self.shards[at].given_at = now;
-            self.shards[at].given = self.shards[at].owned.as_deref().and_then(|shard| shard.yielding.clone());
+            self.shards[at].left_until = now + self.settings.lease.length;
+            self.shards[at].handoff_at = now;
+            self.shards[at].handoff = self.shards[at].owned.as_deref().and_then(|shard| shard.handing_off.clone());
         }
         if let Some(shard) = self.shards[at].owned.as_deref_mut() {
-            shard.giving_back = true;
-            let to = shard.yielding.clone().filter(|_| yielding);
-            shard.marker.give_back(to);
+            shard.releasing = true;
+            let to = shard.handing_off.clone().filter(|_| handing_off);
+            shard.marker.release(to);
             shard.dirty = true;
         }
     }
@@ -287,9 +287,9 @@ impl Worker {
             if self.draining() && !self.waits() {
                 self.asked_at = Duration::MAX;
             }
-            let quiet = self.quiet_to_ask_after(now);
+            let idle = self.idle_to_check(now);
             let (group_store, definition) = (self.group_store.clone(), self.registered.definition.clone());
-            self.ops.push(Box::pin(async move { Ended::Asked(group_store.ask(quiet, &definition).await) }));
+            self.ops.push(Box::pin(async move { Ended::ControlRequests(group_store.ask(idle, &definition).await) }));
         }
         if !self.defining && self.defined_at <= now {
             self.defining = true;
@@ -299,14 +299,14 @@ impl Worker {
         }
     }
 
-    /// The quiet shards whose markers are to be read again: once in a poll, hint or no hint.
-    fn quiet_to_ask_after(&mut self, now: Duration) -> Vec<u16> {
-        if now < self.stirred_at {
+    /// The idle shards whose markers are to be read again: once in a poll, hint or no hint.
+    fn idle_to_check(&mut self, now: Duration) -> Vec<u16> {
+        if now < self.idle_check_at {
             return Vec::new();
         }
-        self.stirred_at = now + self.poll_range().1;
-        let quiet = self.shards.iter().enumerate().filter(|(_, shard)| shard.quiet && shard.owned.is_none());
-        quiet.filter_map(|(at, _)| u16::try_from(at).ok()).collect()
+        self.idle_check_at = now + self.poll_range().1;
+        let idle = self.shards.iter().enumerate().filter(|(_, shard)| shard.idle && shard.owned.is_none());
+        idle.filter_map(|(at, _)| u16::try_from(at).ok()).collect()
     }
 
     /// When the loop must wake up, whatever happens.
@@ -336,7 +336,7 @@ impl Worker {
         }
         let gap = self.group_store.place.store.profile().commit_gap;
         for slot in &self.shards {
-            if !slot.scanning && (slot.owned.is_some() || !slot.quiet) {
+            if !slot.scanning && (slot.owned.is_some() || !slot.idle) {
                 at(slot.scan_at);
             }
             let Some(shard) = slot.owned.as_deref() else { continue };

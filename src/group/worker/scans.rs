@@ -10,10 +10,10 @@ impl Worker {
             shard.wants_more()
                 && (slot.last_scan_through.as_ref() != Some(shard.through()) || shard.window_end().is_some())
         });
-        let due = slot.scan_at <= now && !(slot.quiet && slot.owned.is_none());
-        let giving_back = slot.owned.as_deref().is_some_and(|shard| shard.giving_back);
-        let yielded = slot.owned.is_none() && now < slot.yielded_until;
-        if slot.scanning || giving_back || yielded || self.failure.is_some() || !(due || more) {
+        let due = slot.scan_at <= now && !(slot.idle && slot.owned.is_none());
+        let releasing = slot.owned.as_deref().is_some_and(|shard| shard.releasing);
+        let left = slot.owned.is_none() && now < slot.left_until;
+        if slot.scanning || releasing || left || self.failure.is_some() || !(due || more) {
             return;
         }
         if self.ending() || (self.draining() && slot.seen && slot.owned.is_none() && !self.waits()) {
@@ -70,12 +70,12 @@ impl Worker {
             Some(last) => time.min(last.time()),
             None => time,
         });
-        let seal = self.seal(shard, limit);
-        [passable, shard.window_end(), seal].into_iter().flatten().max().filter(|time| *time > w)
+        let advance_past_minute = self.advance_past_minute(shard, limit);
+        [passable, shard.window_end(), advance_past_minute].into_iter().flatten().max().filter(|time| *time > w)
     }
 
     /// Where a listing costs what its last folder holds, a shard that ends puts that folder behind it.
-    pub(super) fn seal(&self, shard: &Shard, limit: EventTime) -> Option<EventTime> {
+    pub(super) fn advance_past_minute(&self, shard: &Shard, limit: EventTime) -> Option<EventTime> {
         if !self.group_store.place.store.profile().scans_folders || *shard.through() == Position::START {
             return None;
         }
@@ -86,7 +86,7 @@ impl Worker {
         (idle && end <= limit && shard.through().time() < end).then_some(end)
     }
 
-    pub(super) fn sealable(&self, marker: &Marker, limit: EventTime) -> bool {
+    pub(super) fn may_advance_past_minute(&self, marker: &Marker, limit: EventTime) -> bool {
         let end = marker.through.time().minute_end();
         self.group_store.place.store.profile().scans_folders
             && marker.through != Position::START
@@ -166,7 +166,7 @@ impl Worker {
         // TailFilter the hot cursor but above W an event may still come in, which no hot listing would show.
         let behind = marker.through.time() < self.hot_cursor;
         let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
-        let sealable = self.sealable(&marker, limit);
+        let may_advance_past_minute = self.may_advance_past_minute(&marker, limit);
         let paused = self.paused();
         let (over, draining) = (self.told_to_end(), self.draining());
         let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| (self.alive)(owner));
@@ -181,18 +181,23 @@ impl Worker {
         let observation = LeaseObservation::see(slot.observation.take(), version.as_ref(), now);
         let may = lease::may_take(marker.owner.as_ref(), process, &observation, self.settings.lease, now);
         // For a while it is there for the worker that it was given to.
-        let kept = marker.given.as_ref().is_some_and(|to| *to != self.me.worker)
+        let kept = marker.handoff.as_ref().is_some_and(|to| *to != self.me.worker)
             && now.saturating_sub(observation.since()) < self.settings.lease.length * 2 / 3;
         let may = may && (draining || !kept);
         slot.observation = Some(observation);
         // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
         let abandoned = marker.owner.is_some() && may;
-        let work = (wanted && !paused) || asked || can_pass || sealable || abandoned;
+        let work = (wanted && !paused) || asked || can_pass || may_advance_past_minute || abandoned;
         let again = std::mem::take(&mut slot.again);
         if again {
             slot.scan_at = now;
         }
-        slot.quiet = marker.owner.is_none() && !wanted && scan.stats.newest.is_none() && !sealable && !behind && !again;
+        slot.idle = marker.owner.is_none()
+            && !wanted
+            && scan.stats.newest.is_none()
+            && !may_advance_past_minute
+            && !behind
+            && !again;
         slot.held = wanted && marker.owner.is_some() && !may;
         slot.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| slot.held);
         slot.free = (marker.owner.is_none() && !kept).then(|| (Box::new(marker.clone()), version.clone()));
@@ -203,7 +208,7 @@ impl Worker {
         }
         let stands = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
         if work && may && !over {
-            self.take(at, marker, version, scan);
+            self.acquire(at, marker, version, scan);
         } else if draining && slot.held && stands && process == Process::MayLive && !over {
             // A drain remembers nothing of the last one: it stays for a lease, or until the owner shows that it lives.
             slot.scan_at = now + Duration::from_secs(1);
@@ -218,10 +223,10 @@ impl Worker {
         self.failure.is_some() || *self.stop.borrow() != Stop::No
     }
 
-    pub(super) fn take(&mut self, at: usize, mut marker: Marker, version: Option<Version>, scan: ShardScan) {
+    pub(super) fn acquire(&mut self, at: usize, mut marker: Marker, version: Option<Version>, scan: ShardScan) {
         let unclean = marker.owner.is_some();
         self.shards[at].free = None;
-        marker.take(Owner { since: self.wall(), ..self.me.clone() });
+        marker.acquire(Owner { since: self.wall(), ..self.me.clone() });
         marker.nonce = format!("{:016x}", self.group_store.place.clock.random());
         let mut bytes = crate::bus::to_json(&marker);
         bytes.push(b'\n');
@@ -232,7 +237,7 @@ impl Worker {
         let (group_store, lease) = (self.group_store.clone(), self.settings.lease.length);
         self.ops.push(Box::pin(async move {
             let committed = group_store.commit(shard, &commit, lease).await;
-            Ended::Took { shard, marker: Box::new(marker), scan: Box::new(scan), unclean, committed }
+            Ended::Acquired { shard, marker: Box::new(marker), scan: Box::new(scan), unclean, committed }
         }));
     }
 
@@ -248,7 +253,7 @@ impl Worker {
                 let has_work = scan.listing.cut
                     || !marker.open.is_empty()
                     || scan.listing.names.iter().any(|name| marker.lacks(name));
-                let mut shard = Shard::taken(group, number, Taken { marker, version, sent }, now, bounds);
+                let mut shard = Shard::taken(group, number, AcquiredShard { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Taken only to let `through` pass: given back as soon as it has.
                     shard.last_active = now.saturating_sub(self.group_store.place.store.profile().hold);
@@ -259,13 +264,13 @@ impl Worker {
                 shard.dirty |= shard.marker.open.values().any(|open| open.dead.is_some());
                 let slot = &mut self.shards[at];
                 slot.owned = Some(Box::new(shard));
-                slot.quiet = false;
+                slot.idle = false;
                 slot.held = false;
                 slot.closed = false;
                 // Look again at once: what must be confirmed is, and W can be raised for what is there. What was taken
                 // without a look has time until its events have run.
                 slot.scan_at = if scan.whole || moved { now } else { now + Duration::from_secs(4) };
-                self.report(Fact::Took { shard: number, unclean });
+                self.report(Fact::Acquired { shard: number, unclean });
             }
             Committed::Fenced => self.shards[at].scan_at = now,
             Committed::Failed(error) => {

@@ -37,7 +37,7 @@ impl Worker {
 
     /// Gives of my shards to the workers that have asked me, one after the other to who has the fewest, until they have
     /// as many as I have.
-    pub(super) fn share_out(&mut self) {
+    pub(super) fn rebalance(&mut self) {
         let now = self.now();
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
         for asked in &self.pending {
@@ -50,22 +50,22 @@ impl Worker {
         }
         // What is on its way to them, they did not know of.
         for slot in &self.shards {
-            let on_its_way = now < slot.given_at + self.settings.lease.length / 3;
+            let on_its_way = now < slot.handoff_at + self.settings.lease.length / 3;
             let to = match slot.owned.as_deref() {
-                Some(shard) => shard.yielding.as_ref(),
-                None => slot.given.as_ref().filter(|_| on_its_way),
+                Some(shard) => shard.handing_off.as_ref(),
+                None => slot.handoff.as_ref().filter(|_| on_its_way),
             };
             if let Some(owns) = to.and_then(|to| others.get_mut(to)) {
                 *owns += 1;
             }
         }
         let mine = self.shards.iter_mut().filter_map(|slot| slot.owned.as_deref_mut());
-        let mut mine: Vec<&mut Shard> = mine.filter(|shard| !shard.giving_back && shard.yielding.is_none()).collect();
+        let mut mine: Vec<&mut Shard> = mine.filter(|shard| !shard.releasing && shard.handing_off.is_none()).collect();
         while let Some((by, owns)) =
             others.iter_mut().min_by_key(|(_, owns)| **owns).filter(|(_, owns)| **owns + 1 < mine.len())
             && let Some(shard) = mine.pop()
         {
-            shard.yielding = Some(by.clone());
+            shard.handing_off = Some(by.clone());
             *owns += 1;
         }
     }
@@ -81,7 +81,7 @@ impl Worker {
     }
 
     /// Whether a shard is left to another worker, who asked for it. A drain keeps what it has: it ends soon enough.
-    pub(super) fn yields(&self, shard: &Shard) -> bool {
-        shard.yielding.is_some() && !self.draining()
+    pub(super) fn hands_off(&self, shard: &Shard) -> bool {
+        shard.handing_off.is_some() && !self.draining()
     }
 }
