@@ -73,47 +73,47 @@ impl Draft {
     }
 
     fn name(&self, time: EventTime) -> EventName {
-        EventName::new(time, self.event.lane(&self.identity), &self.identity, self.event.type_())
+        EventName::new(time, self.event.hash_slot(&self.identity), &self.identity, self.event.type_())
     }
 }
 
 /// Whether an acknowledged event is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Novelty {
+pub enum AckKind {
     /// It was put now.
     New,
     /// It had been acknowledged before.
-    Repeat,
+    Duplicate,
     /// Its id had been acknowledged before, for an event of another type, subject or data: this one is not on the bus.
-    Taken,
+    IdTaken,
 }
 
 /// The acknowledgement of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Ack {
     /// Where it lies.
     pub name: EventName,
     /// Whether this emit added it.
-    pub novelty: Novelty,
+    pub kind: AckKind,
 }
 
 /// Emits from one process; its times strictly grow.
 pub struct Emitter {
     place: Place,
-    patience: Duration,
+    timeout: Duration,
     last: EventTime,
     seen: EventTime,
 }
 
 /// An event of the batch that is on the bus but not yet acknowledged.
-struct Pending {
+struct Unacknowledged {
     index: usize,
     name: EventName,
 }
 
 /// A batch that was put; `late`: not all of it, because W had passed its beginning meanwhile.
 struct Batch {
-    pending: Vec<Pending>,
+    pending: Vec<Unacknowledged>,
     late: bool,
 }
 
@@ -130,9 +130,9 @@ impl Gate for GateFrom<'_> {
 }
 
 impl Emitter {
-    /// An emitter that gives up on a store that does not answer after `patience`.
-    pub fn new(place: Place, patience: Duration) -> Self {
-        Self { place, patience, last: EventTime::MIN, seen: EventTime::MIN }
+    /// An emitter that gives up on a store that does not answer after `timeout`.
+    pub fn new(place: Place, timeout: Duration) -> Self {
+        Self { place, timeout, last: EventTime::MIN, seen: EventTime::MIN }
     }
 
     /// So many events are best emitted together.
@@ -140,10 +140,10 @@ impl Emitter {
         self.place.store.profile().batch
     }
 
-    /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe whose receipt does not say
-    /// [`Novelty::Taken`]. After an error some of them may be there, unacknowledged.
-    pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Receipt>> {
-        let (mut receipts, fresh) = self.repeats(drafts).await?;
+    /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe whose ack does not say
+    /// [`AckKind::IdTaken`]. After an error some of them may be there, unacknowledged.
+    pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
+        let (mut acks, fresh) = self.repeats(drafts).await?;
         let mut batch = self.put_batch(drafts, &fresh, EventTime::MIN).await?;
         // Copies of named ids that came too late: a twin of this emitter may have been acknowledged on them.
         let mut first_copies = Vec::new();
@@ -165,7 +165,7 @@ impl Emitter {
             reputs += 1;
             let indices: Vec<usize> = batch.pending.iter().map(|put| put.index).collect();
             let again = self.put_batch(drafts, &indices, earliest).await?;
-            let (named, own): (Vec<Pending>, Vec<Pending>) =
+            let (named, own): (Vec<Unacknowledged>, Vec<Unacknowledged>) =
                 batch.pending.into_iter().partition(|put| drafts[put.index].dedup.is_some());
             // The last first: a worker of an ordered group that still finds a first copy has found all before it, too.
             let own: Vec<String> = own.iter().rev().map(|put| put.name.key()).collect();
@@ -174,29 +174,29 @@ impl Emitter {
             first_copies.extend(named);
             batch = again;
         }
-        self.acknowledge(drafts, batch.pending, &mut receipts).await?;
-        self.clear_away(first_copies, &receipts).await;
-        Ok(receipts.into_iter().flatten().collect())
+        self.acknowledge(drafts, batch.pending, &mut acks).await?;
+        self.clear_away(first_copies, &acks).await;
+        Ok(acks.into_iter().flatten().collect())
     }
 
     /// Removes first copies of named ids, once the record of each id says which copy was acknowledged: whoever comes later
     /// is acknowledged on that one, and nobody on any other.
-    async fn clear_away(&self, copies: Vec<Pending>, receipts: &[Option<Receipt>]) {
-        let acknowledged = |put: &Pending| receipts[put.index].as_ref().is_some_and(|receipt| receipt.name == put.name);
+    async fn clear_away(&self, copies: Vec<Unacknowledged>, acks: &[Option<Ack>]) {
+        let acknowledged = |put: &Unacknowledged| acks[put.index].as_ref().is_some_and(|ack| ack.name == put.name);
         let old: Vec<String> = copies.iter().rev().filter(|put| !acknowledged(put)).map(|put| put.name.key()).collect();
         // One that stays is run twice at worst.
         let _ = self.place.store.delete_many(&old).await;
     }
 
-    /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled, or its receipt says
-    /// [`Novelty::Taken`].
-    pub async fn schedule(&mut self, drafts: &[Draft], due: EventTime) -> StoreResult<Vec<Receipt>> {
-        let (receipts, _) = self.repeats(drafts).await?;
+    /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled, or its ack says
+    /// [`AckKind::IdTaken`].
+    pub async fn schedule(&mut self, drafts: &[Draft], due: EventTime) -> StoreResult<Vec<Ack>> {
+        let (acks, _) = self.repeats(drafts).await?;
         let mut due = due;
         let mut answers = Vec::with_capacity(drafts.len());
-        for (draft, known) in drafts.iter().zip(receipts) {
-            if let Some(receipt) = known {
-                answers.push(receipt);
+        for (draft, known) in drafts.iter().zip(acks) {
+            if let Some(ack) = known {
+                answers.push(ack);
                 continue;
             }
             let mut name = draft.name(due);
@@ -205,12 +205,12 @@ impl Emitter {
             {
                 name = name.with_time(name.time().next());
             }
-            let novelty = match self.settle(&keys::scheduled(&name), &draft.bytes).await? {
-                None => Novelty::New,
-                Some(found) if named::same(draft, &found) => Novelty::Repeat,
-                Some(_) => Novelty::Taken,
+            let kind = match self.settle(&keys::scheduled(&name), &draft.bytes).await? {
+                None => AckKind::New,
+                Some(found) if named::same(draft, &found) => AckKind::Duplicate,
+                Some(_) => AckKind::IdTaken,
             };
-            answers.push(Receipt { name, novelty });
+            answers.push(Ack { name, kind });
             // In the order in which they were given.
             due = due.next();
         }
@@ -226,7 +226,7 @@ impl Emitter {
             self.last = time;
             let name = drafts[index].name(time);
             items.push((name.key(), drafts[index].bytes.clone()));
-            pending.push(Pending { index, name });
+            pending.push(Unacknowledged { index, name });
         }
         let Some(first) = pending.first() else { return Ok(Batch { pending, late: false }) };
         let keys = indices.iter().map(|index| drafts[*index].event.ordering_key());
@@ -298,7 +298,7 @@ impl Emitter {
     }
 
     /// A clock a day ahead of the store's own would make everybody else's events late: takes the puts back.
-    async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Pending]) -> StoreResult<()> {
+    async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Unacknowledged]) -> StoreResult<()> {
         let Some(written) = self.place.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
         let now = self.place.clock.now();
         if pending.is_empty() || now.since(written) <= CLOCK_AHEAD {
@@ -312,10 +312,10 @@ impl Emitter {
         Err(StoreError::new(ErrorKind::Unfit, what).with_help("set the clock: timedatectl status"))
     }
 
-    /// Repeats what is harmless to repeat until the store answers or patience ends.
+    /// Repeats what is harmless to repeat until the store answers or timeout ends.
     async fn retry<T>(&self, mut operation: impl AsyncFnMut() -> StoreResult<T>) -> StoreResult<T> {
         let clock = &self.place.clock;
-        let deadline = clock.elapsed() + self.patience;
+        let deadline = clock.elapsed() + self.timeout;
         let mut pause = Duration::from_millis(20);
         loop {
             match operation().await {

@@ -1,13 +1,13 @@
 //! Retention: deletes what is older than asked and what every group is done with, and nothing else.
 //!
-//! An event may go when it is at or before `through` of every shard of every group and in none of their `open`
+//! An event may go when it is at or before `through` of every shard of every group and in none of their `pending`
 //! lists. A marker that was never written counts as the group's start, a pending reset as its target.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Place, keys, read, schedule};
-use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_key};
+use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
@@ -34,7 +34,7 @@ pub struct Holder {
     /// How far its slowest shard has come.
     pub through: String,
     /// How many of them it holds open.
-    pub open: u64,
+    pub pending: u64,
     /// How many of them it has not passed yet, those that it holds open too.
     pub held: u64,
     /// How many of those it has still to run, as far as their names tell.
@@ -62,7 +62,7 @@ struct Need {
     /// Everything after this.
     through: Position,
     /// And these.
-    open: BTreeSet<EventName>,
+    pending: BTreeSet<EventName>,
     /// What it is done with, though that cannot be passed yet.
     done: BTreeSet<EventName>,
     /// What it wants; none if that cannot be read.
@@ -71,18 +71,18 @@ struct Need {
 
 impl Need {
     fn allows(&self, name: &EventName) -> bool {
-        self.through.covers(name) && !self.open.contains(name)
+        self.through.covers(name) && !self.pending.contains(name)
     }
 
     /// What it holds back of the events that stay.
     fn holder(&self, stay: &[EventName]) -> Holder {
         let mut holder =
-            Holder { group: self.group.clone(), through: self.through.to_string(), open: 0, held: 0, wanted: 0 };
+            Holder { group: self.group.clone(), through: self.through.to_string(), pending: 0, held: 0, wanted: 0 };
         for name in stay.iter().filter(|name| !self.allows(name)) {
-            let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != Wanted::No;
-            let open = self.open.contains(name);
+            let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != NameMatch::No;
+            let open = self.pending.contains(name);
             let waits = !self.done.contains(name) && self.filter.as_ref().is_none_or(wants);
-            holder.open += u64::from(open);
+            holder.pending += u64::from(open);
             holder.wanted += u64::from(open || waits);
             holder.held += 1;
         }
@@ -150,7 +150,7 @@ impl Report {
         for new in holders.filter(|holder| holder.held > 0) {
             match self.holders.iter_mut().find(|holder| holder.group == new.group) {
                 Some(holder) => {
-                    holder.open += new.open;
+                    holder.pending += new.pending;
                     holder.held += new.held;
                     holder.wanted += new.wanted;
                     holder.through = new.through;
@@ -184,7 +184,7 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
                 // What it says is passed is about to be deleted.
                 place.store.persist(&keys::marker(&group, shard)).await?;
             }
-            open.extend(marker.open.into_keys());
+            open.extend(marker.pending.into_keys());
             done.extend(marker.done);
             through = through.min(marker.through);
         }
@@ -202,7 +202,7 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
             }
         }
         let filter = registered.definition.filter(&group).ok();
-        needs.push(Need { group, through, open, done, filter });
+        needs.push(Need { group, through, pending: open, done, filter });
     }
     Ok(needs)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, Identity, TypeFilter, Wanted, minute_folder, parse_event_id, parse_key,
+    EVENTS, Event, EventName, EventTime, Identity, NameMatch, TypeFilter, minute_folder, parse_event_id, parse_key,
 };
 use crate::store::{List, Store, StoreResult};
 
@@ -55,7 +55,7 @@ pub async fn names(store: &dyn Store, range: &Range, after: &str, limit: usize) 
     let from = list_from(range.since);
     let after = if after > from.as_str() { after.to_owned() } else { from };
     let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
-        parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No)
+        parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No)
     });
     let page = store.list_after(list).await?;
     Ok((page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), page.cut))
@@ -68,7 +68,7 @@ pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
         if let Some(parts) = parse_key(key)
             && parts.time <= until
-            && filter.matches_slug(parts.slug) != Wanted::No
+            && filter.matches_slug(parts.slug) != NameMatch::No
         {
             seen.0.fetch_add(1, Ordering::Relaxed);
             seen.1.fetch_min(parts.time.as_micros(), Ordering::Relaxed);
@@ -135,7 +135,7 @@ async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<
     let (seen, filter, until) = (Arc::clone(&kept), range.filter.clone(), range.until);
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
         let wanted =
-            parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != Wanted::No);
+            parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No);
         if let Some(name) = wanted.then(|| EventName::from_key(key)).flatten() {
             let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
             kept.insert(name);

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::emit::{Draft, Emitter, Novelty};
+use super::emit::{AckKind, Draft, Emitter};
 use super::keys::{self, SCHEDULED};
 use super::{Place, to_json};
 use crate::event::{Event, EventName, EventTime, Identity};
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 const BATCH: usize = 100;
 
 /// How long a releaser asks a store that does not answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What becomes of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,10 +158,10 @@ async fn release_entries(
         ended.push(key);
         decided.push(keys::decision(name));
     }
-    let mut emitter = Emitter::new(place.clone(), PATIENCE);
-    let receipts = emitter.emit(&drafts).await?;
+    let mut emitter = Emitter::new(place.clone(), TIMEOUT);
+    let acks = emitter.emit(&drafts).await?;
     // Its id was given to another event meanwhile; both were acknowledged.
-    let taken = drafts.iter().zip(&receipts).filter(|(_, receipt)| receipt.novelty == Novelty::Taken);
+    let taken = drafts.iter().zip(&acks).filter(|(_, ack)| ack.kind == AckKind::IdTaken);
     let taken: Vec<Draft> = taken.map(|(draft, _)| draft.clone().regardless_of_its_id()).collect();
     emitter.emit(&taken).await?;
     released.events += drafts.len();

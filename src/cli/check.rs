@@ -13,7 +13,7 @@ use super::watchers::{set_command, wanted};
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::config::Watcher;
-use crate::event::{Condition, Event, EventTime, Judgement, TypeFilter, Wants};
+use crate::event::{Condition, Event, EventTime, Filter, FilterResult, TypeFilter};
 use crate::group::definition;
 use crate::store::dir::Execution;
 use crate::store::system_words;
@@ -53,7 +53,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> {
-    let wants = Wants { types: args.filter.filter()?, condition: args.condition.condition()? };
+    let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
     let cannot =
         |error: std::io::Error| Failure::usage(format!("cannot read the event {file}: {}", system_words(&error)));
     let mut bytes = Vec::new();
@@ -66,7 +66,7 @@ fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> 
     let event =
         Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
     let judged = wants.judge(&event);
-    let is_match = judged == Judgement::Wanted;
+    let is_match = judged == FilterResult::NameMatch;
     let why = format!("{}{}", why(&wants.types, event.type_()), why_where(wants.condition.as_ref(), judged));
     let mut out = Out::new();
     if args.json {
@@ -95,24 +95,24 @@ fn why(filter: &TypeFilter, type_: &str) -> String {
 }
 
 /// What a condition says of an event whose type is wanted.
-fn why_where(condition: Option<&Condition>, judged: Judgement) -> String {
+fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
     let Some(condition) = condition else { return String::new() };
     let text = condition.as_str();
     match judged {
-        Judgement::OtherType => String::new(),
-        Judgement::Wanted => format!(", and '{text}' holds"),
-        Judgement::DoesNotHold => format!(", but '{text}' does not hold"),
-        Judgement::Unjudged(why) => {
+        FilterResult::OtherType => String::new(),
+        FilterResult::NameMatch => format!(", and '{text}' holds"),
+        FilterResult::DoesNotHold => format!(", but '{text}' does not hold"),
+        FilterResult::Unjudged(why) => {
             format!(", but nobody can tell whether '{text}' holds: {why}; it would be dead at once")
         }
-        Judgement::NoAnswer(why) => format!(", but '{text}' has no answer, which counts as false: {why}"),
+        FilterResult::NoAnswer(why) => format!(", but '{text}' has no answer, which counts as false: {why}"),
     }
 }
 
 /// What one watcher would do.
 struct Plan<'a> {
     watcher: &'a Watcher,
-    wants: Wants,
+    wants: Filter,
     group: GroupState,
 }
 
@@ -125,7 +125,7 @@ enum GroupState {
     /// The group is there and agrees; so many stored events match.
     Agrees(u64),
     /// The group is there and wants something else (what), or has other shards.
-    Differs(String, Option<Box<Wants>>),
+    Differs(String, Option<Box<Filter>>),
 }
 
 fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
@@ -176,7 +176,7 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
     })
 }
 
-async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Wants) -> Result<GroupState, Failure> {
+async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Result<GroupState, Failure> {
     let store = &*opened.place().store;
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: wants.types.clone() };
     let (matching, _) = read::count(store, &range).await?;

@@ -14,9 +14,9 @@ use super::{style, times};
 use crate::bus::read;
 use crate::config::{Environment, Watcher};
 use crate::event::EventTime;
-use crate::group::facts::Reporter;
 use crate::group::read_marker;
 use crate::group::worker::{Mode, Stop, Summary};
+use crate::group::worker_event::Reporter;
 use crate::store::dir::Execution;
 
 /// Run what is due now, then end
@@ -185,8 +185,10 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
         let (marker, _) = read_marker(opened.place(), group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
         let (names, cut) = read::names(&*opened.place().store, &range, "", 10_000).await?;
-        let open = marker.open.keys().filter(|name| !names.contains(name));
-        let fresh = names.iter().filter(|name| name.lane().shard(definition.shards) == shard && marker.lacks(name));
+        let open = marker.pending.keys().filter(|name| !names.contains(name));
+        let fresh = names
+            .iter()
+            .filter(|name| name.hash_slot().shard(definition.shards) == shard && marker.is_unprocessed(name));
         for name in open.chain(fresh) {
             lines.push(format!("{group}: would run {command} for {} {}", id_of(name), name.slug()));
         }

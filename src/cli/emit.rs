@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
-use crate::bus::emit::{Draft, Emitter, Novelty, Receipt};
+use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::config::{Environment, Location};
 use crate::event::EventTime;
 use crate::store::dir::{Durability, Execution};
@@ -145,15 +145,15 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
 async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: &mut Emitter) -> Result<Code, Failure> {
     let draft = maker.single(args, environment)?;
     let sent = maker.send(emitter, std::slice::from_ref(&draft)).await;
-    let receipts = sent.map_err(|error| cannot_emit(error, &draft))?;
-    if let Some(receipt) = receipts.first().filter(|receipt| receipt.novelty == Novelty::Taken) {
+    let told = sent.map_err(|error| cannot_emit(error, &draft))?;
+    if let Some(ack) = told.first().filter(|ack| ack.kind == AckKind::IdTaken) {
         return match args.if_exists.as_deref() {
             Some("ok") => Ok(Code::Done),
-            _ => Err(taken(&draft, receipt)),
+            _ => Err(taken(&draft, ack)),
         };
     }
     let mut acks = Acks::new(args.print());
-    acks.tell(&[draft], &receipts);
+    acks.tell(&[draft], &told);
     acks.end()?;
     let past = |due: &EventTime| *due <= environment.now;
     if let Some(due) = maker.due.filter(|due| !args.quiet && (past(due) || output::notes_on_terminal())) {
@@ -163,9 +163,9 @@ async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: 
 }
 
 /// An id is of one event.
-fn taken(draft: &Draft, receipt: &Receipt) -> Failure {
+fn taken(draft: &Draft, ack: &Ack) -> Failure {
     let (id, source) = (draft.event().id(), draft.event().source());
-    let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", receipt.name);
+    let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", ack.name);
     Failure::failed(what).help(format!("evbus get --source {source} {id} shows it; --if-exists ok leaves it at that"))
 }
 

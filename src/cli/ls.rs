@@ -8,7 +8,7 @@ use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::bus::{keys, schedule};
 use crate::config::Environment;
-use crate::event::{Condition, EventName, EventTime, TypeFilter, Wanted};
+use crate::event::{Condition, EventName, EventTime, NameMatch, TypeFilter};
 use crate::store::Store;
 use crate::store::dir::Execution;
 
@@ -57,7 +57,7 @@ pub(super) struct Args {
 async fn scheduled(store: &dyn Store, line: &Line, range: Range, limit: usize, out: &mut Out) -> Result<Code, Failure> {
     let limit = if limit == 0 { usize::MAX } else { limit };
     let wanted = move |name: &EventName| {
-        range.filter.matches_slug(name.slug()) != Wanted::No && (range.since..=range.until).contains(&name.time())
+        range.filter.matches_slug(name.slug()) != NameMatch::No && (range.since..=range.until).contains(&name.time())
     };
     let (names, more) = schedule::entries(store, limit, wanted).await?;
     print(store, line, &names, keys::scheduled, out).await?;

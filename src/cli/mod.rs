@@ -104,7 +104,7 @@ pub fn command() -> clap::Command {
 /// Runs evbus with the process's arguments.
 pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == GUARD) {
-        return crate::handler::guard_main();
+        return crate::handler::orphan_reaper_main();
     }
     let answer = parse().and_then(|cli| run(cli.verb, Session::new(cli.bus)));
     let code = answer.unwrap_or_else(Failure::tell);

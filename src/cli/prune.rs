@@ -79,7 +79,7 @@ fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
             json!({
                 "group": holder.group,
                 "through": holder.through,
-                "open": holder.open,
+                "pending": holder.pending,
                 "held": holder.held,
                 "wanted": holder.wanted,
             })
@@ -119,7 +119,7 @@ fn lines(report: &Report, dry_run: bool) -> Vec<String> {
 
 /// What a group holds back, why, and what to do about it.
 fn holding(holder: &Holder) -> String {
-    let Holder { group, open, held, wanted, .. } = holder;
+    let Holder { group, pending: open, held, wanted, .. } = holder;
     let held = style::thousands(*held);
     if *wanted == 0 {
         let next = "its next watch or drain passes them";
@@ -141,7 +141,7 @@ mod tests {
         let holder = |name: &str, through: &str, open, held, wanted| Holder {
             group: GroupName::parse(name).unwrap(),
             through: through.to_owned(),
-            open,
+            pending: open,
             held,
             wanted,
         };

@@ -14,8 +14,8 @@ use crate::clock::{Clock, Fut};
 use crate::config::Environment;
 use crate::event::{EventName, EventTime, Identity, event_id};
 use crate::group::GroupName;
-use crate::group::facts::{Fact, Reporter};
-use crate::handler::{Output, Speaker, Stream};
+use crate::group::worker_event::{Reporter, WorkerEvent};
+use crate::handler::{LineSource, Output, Stream};
 
 mod log;
 
@@ -58,124 +58,131 @@ impl Printer {
     }
 
     /// Whether a fact is worth a line.
-    fn is_told(&self, fact: &Fact<'_>) -> bool {
+    fn is_told(&self, fact: &WorkerEvent<'_>) -> bool {
         match fact {
-            Fact::Started { .. } | Fact::PassedOver { why: None, .. } | Fact::Acquired { unclean: false, .. } => {
-                self.format == LogFormat::Json && self.each
-            }
+            WorkerEvent::Started { .. }
+            | WorkerEvent::PassedOver { why: None, .. }
+            | WorkerEvent::Acquired { unclean: false, .. } => self.format == LogFormat::Json && self.each,
             // For people a batch is one line.
-            Fact::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
-            Fact::Done { .. } | Fact::DoneTogether { .. } => self.each,
-            Fact::Ended => self.format == LogFormat::Json,
-            Fact::Acquired { .. } | Fact::GoesOn | Fact::Paused { .. } | Fact::Redefined { .. } => {
-                !self.quiet || self.format == LogFormat::Json
-            }
+            WorkerEvent::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
+            WorkerEvent::Done { .. } | WorkerEvent::DoneTogether { .. } => self.each,
+            WorkerEvent::Ended => self.format == LogFormat::Json,
+            WorkerEvent::Acquired { .. }
+            | WorkerEvent::GoesOn
+            | WorkerEvent::Paused { .. }
+            | WorkerEvent::Redefined { .. } => !self.quiet || self.format == LogFormat::Json,
             _ => true,
         }
     }
 
     /// A fact in words, behind the group's name.
-    fn words(&self, fact: &Fact<'_>) -> String {
+    fn words(&self, fact: &WorkerEvent<'_>) -> String {
         let of = |name: &EventName| format!("{} {}", id_of(name), name.slug());
         match fact {
-            Fact::Done { name, attempt, took, .. } => {
+            WorkerEvent::Done { name, attempt, took, .. } => {
                 format!("done {}, attempt {attempt}, {}", of(name), times::format_duration(*took))
             }
-            Fact::DoneTogether { events, took } => {
+            WorkerEvent::DoneTogether { events, took } => {
                 format!("done {events} events in one run, {}", times::format_duration(*took))
             }
-            Fact::Started { name, attempt } => format!("starts {}, attempt {attempt}", of(name)),
-            Fact::Acquired { shard, unclean: true } => format!("took over shard {shard} from a worker that died"),
-            Fact::Acquired { shard, unclean: false } => format!("acquired shard {shard}"),
-            Fact::Fenced { shard } => format!("lost shard {shard} to another worker; what ran for it runs again there"),
-            Fact::LetGo { shard } => {
+            WorkerEvent::Started { name, attempt } => format!("starts {}, attempt {attempt}", of(name)),
+            WorkerEvent::Acquired { shard, unclean: true } => {
+                format!("took over shard {shard} from a worker that died")
+            }
+            WorkerEvent::Acquired { shard, unclean: false } => format!("acquired shard {shard}"),
+            WorkerEvent::Fenced { shard } => {
+                format!("lost shard {shard} to another worker; what ran for it runs again there")
+            }
+            WorkerEvent::LetGo { shard } => {
                 format!("let go of shard {shard}, whose lease is over; what ran for it runs again")
             }
-            Fact::OtherCommand { owner } => {
+            WorkerEvent::OtherCommand { owner } => {
                 let (host, pid, command) = (style::escape(&owner.host), owner.pid, style::escape(&owner.command));
                 format!("{host}:{pid} runs another command for this group ({command}): an event goes to one of the two")
             }
-            Fact::Retrying { name, attempt, next, why } => {
+            WorkerEvent::Retrying { name, attempt, next, why } => {
                 let next = self.clock_text(*next);
                 format!("attempt {attempt} failed: {} ({}); next {next}", style::escape(why), of(name))
             }
-            Fact::Dead { name, attempt, why } => {
+            WorkerEvent::Dead { name, attempt, why } => {
                 let attempts = style::plural(u64::from(*attempt), "attempt");
                 format!("dead after {attempts}: {} ({})", style::escape(why), of(name))
             }
-            Fact::Halved { events, why } => {
+            WorkerEvent::Halved { events, why } => {
                 format!("a batch of {events} failed: {}; trying it in halves", style::escape(why))
             }
-            Fact::OnDeadFailed { name, why } => format!("on_dead failed: {} ({})", style::escape(why), of(name)),
-            Fact::PassedOver { name, why: Some(why) } => {
+            WorkerEvent::OnDeadFailed { name, why } => format!("on_dead failed: {} ({})", style::escape(why), of(name)),
+            WorkerEvent::PassedOver { name, why: Some(why) } => {
                 format!("where has no answer, passed over: {} ({})", style::escape(why), of(name))
             }
-            Fact::PassedOver { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
-            Fact::Stalled { why } => format!("stalled: {}", style::escape(why)),
-            Fact::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
-            Fact::GoesOn => "goes on".to_owned(),
-            Fact::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
-            Fact::Isolating => "a handler seems to kill its worker: one at a time until one has come back".to_owned(),
-            Fact::Ended => "ended".to_owned(),
-            Fact::Redefined { wants } => format!("wants {} now", wanted(wants)),
-            Fact::Paused { paused: true } => "paused".to_owned(),
-            Fact::Paused { paused: false } => "resumed".to_owned(),
+            WorkerEvent::PassedOver { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
+            WorkerEvent::Stalled { why } => format!("stalled: {}", style::escape(why)),
+            WorkerEvent::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
+            WorkerEvent::GoesOn => "goes on".to_owned(),
+            WorkerEvent::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
+            WorkerEvent::Isolating => {
+                "a handler seems to kill its worker: one at a time until one has come back".to_owned()
+            }
+            WorkerEvent::Ended => "ended".to_owned(),
+            WorkerEvent::Redefined { wants } => format!("wants {} now", wanted(wants)),
+            WorkerEvent::Paused { paused: true } => "paused".to_owned(),
+            WorkerEvent::Paused { paused: false } => "resumed".to_owned(),
         }
     }
 }
 
 impl Reporter for Printer {
-    fn report(&self, group: &GroupName, fact: Fact<'_>) {
+    fn report(&self, group: &GroupName, fact: WorkerEvent<'_>) {
         if !self.is_told(&fact) {
             return;
         }
         let (group, line) = (group.as_str(), format!("{group}: {}", self.words(&fact)));
         let of = |name: &EventName| (id_of(name), name.slug().to_owned());
         match fact {
-            Fact::Acquired { shard, unclean } => info!(event = "acquired", group, shard, unclean, "{line}"),
-            Fact::Fenced { shard } => warn!(event = "fenced", group, shard, "{line}"),
-            Fact::LetGo { shard } => warn!(event = "let_go", group, shard, "{line}"),
-            Fact::Started { name, attempt } => {
+            WorkerEvent::Acquired { shard, unclean } => info!(event = "acquired", group, shard, unclean, "{line}"),
+            WorkerEvent::Fenced { shard } => warn!(event = "fenced", group, shard, "{line}"),
+            WorkerEvent::LetGo { shard } => warn!(event = "let_go", group, shard, "{line}"),
+            WorkerEvent::Started { name, attempt } => {
                 let (id, r#type) = of(name);
                 info!(event = "started", group, id, r#type, attempt, "{line}");
             }
-            Fact::Done { name, attempt, took, events } => {
+            WorkerEvent::Done { name, attempt, took, events } => {
                 let ((id, r#type), seconds) = (of(name), took.as_secs_f64());
                 info!(event = "done", group, id, r#type, attempt, seconds, events, "{line}");
             }
-            Fact::DoneTogether { events, took } => {
+            WorkerEvent::DoneTogether { events, took } => {
                 let seconds = took.as_secs_f64();
                 info!(event = "done_together", group, events, seconds, "{line}");
             }
-            Fact::PassedOver { name, why } => {
+            WorkerEvent::PassedOver { name, why } => {
                 let (id, r#type) = of(name);
                 info!(event = "passed_over", group, id, r#type, why, "{line}");
             }
-            Fact::Retrying { name, attempt, next, why } => {
+            WorkerEvent::Retrying { name, attempt, next, why } => {
                 let ((id, r#type), next) = (of(name), next.to_rfc3339());
                 warn!(event = "retrying", group, id, r#type, attempt, next, why, "{line}");
             }
-            Fact::Dead { name, attempt, why } => {
+            WorkerEvent::Dead { name, attempt, why } => {
                 let (id, r#type) = of(name);
                 error!(event = "dead", group, id, r#type, attempt, why, "{line}");
             }
-            Fact::OnDeadFailed { name, why } => {
+            WorkerEvent::OnDeadFailed { name, why } => {
                 let (id, r#type) = of(name);
                 warn!(event = "on_dead_failed", group, id, r#type, why, "{line}");
             }
-            Fact::Halved { events, why } => warn!(event = "halved", group, events, why, "{line}"),
-            Fact::Stalled { why } => warn!(event = "stalled", group, why, "{line}"),
-            Fact::Unreachable { error } => warn!(event = "waiting", group, why = error.to_string(), "{line}"),
-            Fact::GoesOn => info!(event = "goes_on", group, "{line}"),
-            Fact::Ended => error!(event = "ended", group, "{line}"),
-            Fact::OtherCommand { owner } => {
+            WorkerEvent::Halved { events, why } => warn!(event = "halved", group, events, why, "{line}"),
+            WorkerEvent::Stalled { why } => warn!(event = "stalled", group, why, "{line}"),
+            WorkerEvent::Unreachable { error } => warn!(event = "waiting", group, why = error.to_string(), "{line}"),
+            WorkerEvent::GoesOn => info!(event = "goes_on", group, "{line}"),
+            WorkerEvent::Ended => error!(event = "ended", group, "{line}"),
+            WorkerEvent::OtherCommand { owner } => {
                 let (host, pid, command) = (&*owner.host, owner.pid, &*owner.command);
                 warn!(event = "other_command", group, host, pid, command, "{line}");
             }
-            Fact::Foreign { key } => warn!(event = "ignored", group, key, "{line}"),
-            Fact::Isolating => warn!(event = "isolating", group, "{line}"),
-            Fact::Redefined { .. } => info!(event = "redefined", group, "{line}"),
-            Fact::Paused { paused } => {
+            WorkerEvent::Foreign { key } => warn!(event = "ignored", group, key, "{line}"),
+            WorkerEvent::Isolating => warn!(event = "isolating", group, "{line}"),
+            WorkerEvent::Redefined { .. } => info!(event = "redefined", group, "{line}"),
+            WorkerEvent::Paused { paused } => {
                 info!(event = if paused { "paused" } else { "resumed" }, group, "{line}");
             }
         }
@@ -183,13 +190,13 @@ impl Reporter for Printer {
 }
 
 impl Output for Printer {
-    fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]) {
+    fn line(&self, source: &LineSource, stream: Stream, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         if self.format == LogFormat::Json && stream == Stream::Err {
-            let (group, id, attempt, events) = (&*speaker.label, &*speaker.id, &*speaker.attempt, &*speaker.events);
+            let (group, id, attempt, events) = (&*source.label, &*source.id, &*source.attempt, &*source.events);
             return info!(event = "stderr", group, id, attempt, events, "{text}");
         }
-        let line = format!("{}| {text}", mark(speaker));
+        let line = format!("{}| {text}", mark(source));
         let line = if output::on_terminal() { style::escape(&line) } else { line.as_str().into() };
         output::pump::write(stream, format!("{line}\n").as_bytes());
     }
@@ -201,8 +208,8 @@ impl Output for Printer {
 }
 
 /// Whose line it is: the group, and the event with its attempt, or how many events.
-fn mark(speaker: &Speaker) -> String {
-    let Speaker { label, id, attempt, events } = speaker;
+fn mark(source: &LineSource) -> String {
+    let LineSource { label, id, attempt, events } = source;
     match (&**id, &**events) {
         ("", "") => label.clone(),
         ("", events) => format!("{label} {events} events"),

@@ -1,4 +1,4 @@
-//! The environment, resolved once: environment, config, address, bus.
+//! What a verb works in, resolved once: environment, config, address, bus.
 
 use std::ffi::OsString;
 use std::future::Future;

@@ -12,7 +12,7 @@ use super::times;
 use super::watchers::process_of;
 use crate::bus::{Place, schedule};
 use crate::event::{EventName, EventTime};
-use crate::group::status::{self, Lag, Standing, State};
+use crate::group::status::{self, GroupStatus, Lag, State};
 use crate::store::Requests;
 use crate::store::dir::Execution;
 
@@ -80,7 +80,7 @@ impl Report {
 
 /// One group.
 struct Row {
-    standing: Standing,
+    standing: GroupStatus,
     lag: Lag,
     state: State,
     /// Events a second, where it was measured.
@@ -166,7 +166,7 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     Ok(Report { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
 }
 
-async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<Standing>, Failure> {
+async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
     match name {
         Some(name) => Ok(vec![group::standing(place, name).await?]),
         None => group::all(place).await,

@@ -14,15 +14,15 @@ use super::session::{Needs, Opened, Session, block_on};
 use super::style;
 use super::watchers::{self, HangUp, Ready, RunArgs, Starting, Told};
 use crate::config::Watcher;
-use crate::group::facts::Reporter;
 use crate::group::worker::{Mode, Stop};
+use crate::group::worker_event::Reporter;
 use crate::store::dir::Execution;
 use crate::store::system_words;
 
 mod metrics;
 mod service;
 
-use metrics::Tally;
+use metrics::CountingReporter;
 use service::Service;
 
 /// Run a command for each event, until told to stop
@@ -106,7 +106,8 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
         let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
         let printer = args.run.printer(session, true);
-        let tally = Rc::new(Tally::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
+        let tally =
+            Rc::new(CountingReporter::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
         let reporter = Rc::clone(&tally) as Rc<dyn Reporter>;
         let served = async {
             let Some(listener) = listener else { return std::future::pending().await };

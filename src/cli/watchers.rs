@@ -13,11 +13,13 @@ use super::session::{Opened, Session};
 use crate::clock::Clock;
 use crate::config::Watcher;
 use crate::group::Bounds;
-use crate::group::facts::{Fact, Reporter};
 use crate::group::lease::Lease;
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, WorkerParts};
-use crate::handler::{BatchBounds, Batches, Command, CommandHandler, Guard, Handler, Many, Report, reap_inherited};
+use crate::group::worker_event::{Reporter, WorkerEvent};
+use crate::handler::{
+    BatchBounds, Batches, Command, CommandHandler, Handler, Many, OrphanReaper, Report, reap_inherited,
+};
 
 mod args;
 mod process;
@@ -91,18 +93,18 @@ fn handler(
     watcher: &Watcher,
     command: Command,
     clock: &Rc<dyn Clock>,
-    guard: Rc<Guard>,
+    reaper: Rc<OrphanReaper>,
     printer: &Rc<Printer>,
 ) -> Rc<dyn Handler> {
-    let handler = Rc::new(CommandHandler::with_guard(command, Rc::clone(clock), Rc::clone(printer) as _, guard));
+    let handler = Rc::new(CommandHandler::with_reaper(command, Rc::clone(clock), Rc::clone(printer) as _, reaper));
     let Some(batch) = watcher.batch else { return handler };
     let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
     let (printer, group) = (Rc::clone(printer), watcher.group.clone());
     let told = move |many, report: &Report| {
         let events = report.events;
         match many {
-            Many::Done => printer.report(&group, Fact::DoneTogether { events, took: report.took }),
-            Many::Halved => printer.report(&group, Fact::Halved { events, why: &report.why() }),
+            Many::Done => printer.report(&group, WorkerEvent::DoneTogether { events, took: report.took }),
+            Many::Halved => printer.report(&group, WorkerEvent::Halved { events, why: &report.why() }),
         }
     };
     Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(told)))
@@ -137,20 +139,20 @@ pub(super) async fn run_all(
     (printer, reporter): (&Rc<Printer>, &Rc<dyn Reporter>),
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
-    let guard = Rc::new(Guard::new());
+    let reaper = Rc::new(OrphanReaper::new());
     let costs = opened.place().store.requests().is_some();
     let polls = (ready.len() > 1 && costs).then(Rc::<Polls>::default);
     let runs = ready.into_iter().map(|ready| {
-        let (guard, stop, polls) = (Rc::clone(&guard), stop.clone(), polls.clone());
+        let (reaper, stop, polls) = (Rc::clone(&reaper), stop.clone(), polls.clone());
         async move {
             let (watcher, place) = (&ready.watcher, opened.place().clone());
             let run = command(watcher, &watcher.argv);
             let me = process::this(&place, run.digest());
             let on_dead = watcher.on_dead.as_deref().map(|argv| {
-                let (clock, output, guard) = (Rc::clone(&place.clock), Rc::clone(printer) as _, Rc::clone(&guard));
-                Rc::new(CommandHandler::with_guard(command(watcher, argv), clock, output, guard)) as Rc<dyn Handler>
+                let (clock, output, reaper) = (Rc::clone(&place.clock), Rc::clone(printer) as _, Rc::clone(&reaper));
+                Rc::new(CommandHandler::with_reaper(command(watcher, argv), clock, output, reaper)) as Rc<dyn Handler>
             });
-            let handler = handler(watcher, run, &place.clock, guard, printer);
+            let handler = handler(watcher, run, &place.clock, reaper, printer);
             let workplace = WorkerParts {
                 place,
                 group: ready.watcher.group.clone(),
@@ -169,7 +171,7 @@ pub(super) async fn run_all(
             };
             // At once: the others may go on for months.
             let told = |error| {
-                reporter.report(&ready.watcher.group, Fact::Ended);
+                reporter.report(&ready.watcher.group, WorkerEvent::Ended);
                 Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell()
             };
             let outcome = outcome.map_err(told);
@@ -192,7 +194,7 @@ fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {
     Settings {
         mode,
         // Checked when it was read.
-        concurrency: watcher.places().unwrap_or(1),
+        concurrency: watcher.capacity().unwrap_or(1),
         ordered: watcher.ordered,
         retry: watcher.retry.clone(),
         stop_timeout: watcher.stop_timeout,

@@ -36,7 +36,7 @@ fn nowhere() -> Environment {
     Environment {
         vars: std::collections::BTreeMap::new(),
         home: Some("/home/ann".into()),
-        cwd: "/group_store".into(),
+        cwd: "/desk".into(),
         uid: 1000,
         etc: "/nowhere".into(),
         now: EventTime::from_micros(1_795_396_594_000_000),
@@ -72,7 +72,7 @@ fn reads_every_key() {
         from: Some(StartFrom::Earliest),
         argv: ["make-thumb", "--size", "256"].map(str::to_owned).to_vec(),
         shell: false,
-        cwd: Some("/srv/app/group_store/thumbs".into()),
+        cwd: Some("/srv/app/desk/thumbs".into()),
         concurrency: 4,
         batch: Some(Batch { size: 100, linger: secs(5) }),
         ordered: true,

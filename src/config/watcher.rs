@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Environment;
 use super::instant::{TimeError, parse_past};
-use crate::event::{Condition, ConditionError, EventTime, PatternError, TypeFilter, Wants};
+use crate::event::{Condition, ConditionError, EventTime, Filter, PatternError, TypeFilter};
 use crate::group::GroupName;
 use crate::group::retry::Retry;
 
@@ -138,16 +138,16 @@ impl Watcher {
     ///
     /// # Errors
     /// A condition that is none; types are refused as a usage error of the patterns' own.
-    pub fn wants(&self) -> Result<Wants, WantsError> {
+    pub fn wants(&self) -> Result<Filter, WantsError> {
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
-        Ok(Wants { types: TypeFilter::new(&self.types, &self.not)?, condition })
+        Ok(Filter { types: TypeFilter::new(&self.types, &self.not)?, condition })
     }
 
     /// So many events may be under way at a time.
     ///
     /// # Errors
     /// More than a marker can hold; a line about a batch's size and concurrency.
-    pub fn places(&self) -> Result<usize, String> {
+    pub fn capacity(&self) -> Result<usize, String> {
         let size = self.batch.map_or(1, |batch| batch.size);
         match self.concurrency.saturating_mul(size) {
             places if places <= MAX_CONCURRENCY => Ok(places),

@@ -32,8 +32,8 @@ pub struct Condition {
 
 /// All that a group wants of an event: its type, and what must hold besides.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Wants {
-    /// Wanted types.
+pub struct Filter {
+    /// NameMatch types.
     pub types: TypeFilter,
     /// What must hold besides; none: nothing.
     pub condition: Option<Condition>,
@@ -41,9 +41,9 @@ pub struct Wants {
 
 /// What a group says of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
+pub enum FilterResult {
     /// It is wanted.
-    Wanted,
+    NameMatch,
     /// Its type is not.
     OtherType,
     /// The condition does not hold.
@@ -54,21 +54,21 @@ pub enum Judgement {
     Unjudged(String),
 }
 
-impl Wants {
+impl Filter {
     /// Judges an event by its type, and if that is wanted, by its content.
-    pub fn judge(&self, event: &Event) -> Judgement {
+    pub fn judge(&self, event: &Event) -> FilterResult {
         if !self.types.matches(event.type_()) {
-            return Judgement::OtherType;
+            return FilterResult::OtherType;
         }
         match self.condition.as_ref().map(|condition| condition.holds(event)) {
-            None | Some(Ok(true)) => Judgement::Wanted,
-            Some(Ok(false)) => Judgement::DoesNotHold,
-            Some(Err(Unanswered::No(why))) => Judgement::NoAnswer(why),
-            Some(Err(Unanswered::Unknown(why))) => Judgement::Unjudged(why),
+            None | Some(Ok(true)) => FilterResult::NameMatch,
+            Some(Ok(false)) => FilterResult::DoesNotHold,
+            Some(Err(Unanswered::No(why))) => FilterResult::NoAnswer(why),
+            Some(Err(Unanswered::Unknown(why))) => FilterResult::Unjudged(why),
         }
     }
 
-    /// Whether [`Wants::judge`] may take so long that others would wait for it.
+    /// Whether [`Filter::judge`] may take so long that others would wait for it.
     pub fn is_slow(&self, event: &Event) -> bool {
         self.condition.as_ref().is_some_and(|condition| condition.steps(event) > QUICK)
     }

@@ -12,21 +12,21 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// The share of the events that one ordering key falls into: 10 bits of its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(u16);
+pub struct HashSlot(u16);
 
-impl Lane {
-    /// How many lanes there are.
+impl HashSlot {
+    /// How many hash slots there are.
     pub const COUNT: u16 = 1024;
-    /// The length in bytes of every lane's text.
+    /// The length in bytes of every hash slot's text.
     pub const LEN: usize = 2;
 
-    /// The lane of an ordering key: the first 10 bits of the SHA-256 of its UTF-8.
+    /// The hash slot of an ordering key: the first 10 bits of the SHA-256 of its UTF-8.
     pub fn of(key: &str) -> Self {
         let hash = Sha256::digest(key.as_bytes());
         Self(u16::from_be_bytes([hash[0], hash[1]]) >> 6)
     }
 
-    /// The shard of this lane in a group of `shards`; a group always has at least one.
+    /// The shard of this hash slot in a group of `shards`; a group always has at least one.
     pub const fn shard(self, shards: u16) -> u16 {
         if shards == 0 { 0 } else { self.0 % shards }
     }
@@ -43,7 +43,7 @@ impl Lane {
     }
 }
 
-impl fmt::Display for Lane {
+impl fmt::Display for HashSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char(letter_of(u128::from(self.0) >> 5))?;
         f.write_char(letter_of(u128::from(self.0)))
@@ -167,24 +167,24 @@ mod tests {
     #[test]
     fn a_lane_is_the_start_of_the_hash() {
         // SHA-256 of "abc" begins ba78: 10111010 01 are its first ten bits.
-        assert_eq!(Lane::of("abc").number(), 0b10_1110_1001);
-        assert_eq!(Lane::of("abc").to_string(), "q9");
-        assert_eq!(Lane::of("abc").shard(1), 0);
-        assert_eq!(Lane::of("abc").shard(8), 0b001);
-        assert_eq!(Lane::of("abc").shard(0), 0);
+        assert_eq!(HashSlot::of("abc").number(), 0b10_1110_1001);
+        assert_eq!(HashSlot::of("abc").to_string(), "q9");
+        assert_eq!(HashSlot::of("abc").shard(1), 0);
+        assert_eq!(HashSlot::of("abc").shard(8), 0b001);
+        assert_eq!(HashSlot::of("abc").shard(0), 0);
     }
 
     #[test]
     fn every_lane_has_its_own_text() {
-        let texts: std::collections::BTreeSet<String> = (0..Lane::COUNT).map(|n| Lane(n).to_string()).collect();
-        assert_eq!(texts.len(), usize::from(Lane::COUNT));
-        assert!((0..Lane::COUNT).all(|n| Lane::parse(&Lane(n).to_string()) == Some(Lane(n))));
+        let texts: std::collections::BTreeSet<String> = (0..HashSlot::COUNT).map(|n| HashSlot(n).to_string()).collect();
+        assert_eq!(texts.len(), usize::from(HashSlot::COUNT));
+        assert!((0..HashSlot::COUNT).all(|n| HashSlot::parse(&HashSlot(n).to_string()) == Some(HashSlot(n))));
     }
 
     #[test]
     fn refuses_other_letters() {
         for text in ["", "0", "000", "0i", "l0", "o0", "u0", "A0", "é", "0-"] {
-            assert_eq!(Lane::parse(text), None, "{text}");
+            assert_eq!(HashSlot::parse(text), None, "{text}");
         }
         for text in ["", "7kq3f9x2m7qa5", "7kq3f9x2m7qa5w0", "7kq3f9x2m7qa5W", "7kq3f9x2m7qa5u", "7kq3f9x2m7qaé"] {
             assert_eq!(Identity::parse(text), None, "{text}");

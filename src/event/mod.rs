@@ -8,9 +8,9 @@ mod name;
 mod pattern;
 mod time;
 
-pub use condition::{Condition, ConditionError, Judgement, Unanswered, Wants};
+pub use condition::{Condition, ConditionError, Filter, FilterResult, Unanswered};
 pub use document::{Data, Event, EventBuilder, EventError, one_line};
-pub use identity::{Identity, Lane, dedup_hash, event_id, parse_event_id};
+pub use identity::{HashSlot, Identity, dedup_hash, event_id, parse_event_id};
 pub use name::{EVENTS, EventName, NameError, NameParts, minute_folder, parse_key, parse_parts, slug_of};
-pub use pattern::{PatternError, TypeFilter, TypePattern, Wanted};
+pub use pattern::{NameMatch, PatternError, TypeFilter, TypePattern};
 pub use time::{EventTime, TimeError};

@@ -1,6 +1,6 @@
-//! An event's name on the store: `<time 23>-<lane 2><identity 14>-<slug>.json`.
+//! An event's name on the store: `<time 23>-<hash_slot 2><identity 14>-<slug>.json`.
 //!
-//! A name alone tells time, lane, identity and (mostly) type, so that a listing is enough to know what is wanted. It
+//! A name alone tells time, hash slot, identity and (mostly) type, so that a listing is enough to know what is wanted. It
 //! sorts by time, is under 200 bytes, and is a safe file name on every system whatever the type was.
 
 use std::borrow::Borrow;
@@ -10,14 +10,14 @@ use std::ops::Range;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::identity::is_base32;
-use super::{Event, EventTime, Identity, Lane, parse_event_id};
+use super::{Event, EventTime, HashSlot, Identity, parse_event_id};
 
 /// The folder of all events, as a prefix of their keys.
 pub const EVENTS: &str = "events/";
 
 const SUFFIX: &str = ".json";
 const SLUG_MAX_LEN: usize = 120;
-const LANE: Range<usize> = EventTime::LEN + 1..EventTime::LEN + 1 + Lane::LEN;
+const LANE: Range<usize> = EventTime::LEN + 1..EventTime::LEN + 1 + HashSlot::LEN;
 const IDENTITY: Range<usize> = LANE.end..LANE.end + Identity::LEN;
 const SLUG_START: usize = IDENTITY.end + 1;
 /// The length of what stands before the name in a key.
@@ -35,8 +35,8 @@ pub struct EventName(Box<str>);
 pub struct NameParts<'a> {
     /// The time that gives the event its place.
     pub time: EventTime,
-    /// The lane, which picks the shard.
-    pub lane: Lane,
+    /// The hash slot, which picks the shard.
+    pub hash_slot: HashSlot,
     /// The 14 characters of the identity.
     pub identity: &'a str,
     /// The type, as far as a file name can hold it; see [`slug_of`].
@@ -45,7 +45,7 @@ pub struct NameParts<'a> {
 
 /// A text that is not an event's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an event's name (<time>-<lane and identity>-<type>.json)")]
+#[error("not an event's name (<time>-<hash slot and identity>-<type>.json)")]
 pub struct NameError;
 
 impl EventName {
@@ -53,8 +53,8 @@ impl EventName {
     pub const STEM_LEN: usize = IDENTITY.end;
 
     /// The name of an event of this type.
-    pub fn new(time: EventTime, lane: Lane, identity: &Identity, type_: &str) -> Self {
-        Self(format!("{time}-{lane}{identity}-{}{SUFFIX}", slug_of(type_)).into())
+    pub fn new(time: EventTime, hash_slot: HashSlot, identity: &Identity, type_: &str) -> Self {
+        Self(format!("{time}-{hash_slot}{identity}-{}{SUFFIX}", slug_of(type_)).into())
     }
 
     /// Reads a name, strictly: nothing is taken for a name that [`EventName::new`] could not have its form from.
@@ -92,9 +92,9 @@ impl EventName {
         EventTime::parse(&self.0[..EventTime::LEN]).unwrap_or(EventTime::MIN)
     }
 
-    /// The lane, which picks the shard.
-    pub fn lane(&self) -> Lane {
-        Lane::parse(&self.0[LANE]).unwrap_or(Lane::of(""))
+    /// The hash slot, which picks the shard.
+    pub fn hash_slot(&self) -> HashSlot {
+        HashSlot::parse(&self.0[LANE]).unwrap_or(HashSlot::of(""))
     }
 
     /// The 14 characters of the identity.
@@ -107,7 +107,7 @@ impl EventName {
         &self.0[SLUG_START..self.0.len() - SUFFIX.len()]
     }
 
-    /// Time, lane and identity, 40 characters: enough to tell the event, and sorts with whole names.
+    /// Time, hash slot and identity, 40 characters: enough to tell the event, and sorts with whole names.
     pub fn stem(&self) -> &str {
         &self.0[..Self::STEM_LEN]
     }
@@ -168,9 +168,9 @@ pub fn parse_parts(text: &str) -> Option<NameParts<'_>> {
     }
     // `get`, for these may lie within a character.
     let time = EventTime::parse(text.get(..EventTime::LEN)?)?;
-    let lane = Lane::parse(text.get(LANE)?)?;
+    let hash_slot = HashSlot::parse(text.get(LANE)?)?;
     let identity = text.get(IDENTITY).filter(|identity| is_base32(identity.as_bytes()))?;
-    Some(NameParts { time, lane, identity, slug: text.get(SLUG_START..slug_end)? })
+    Some(NameParts { time, hash_slot, identity, slug: text.get(SLUG_START..slug_end)? })
 }
 
 /// Reads the key of an event without keeping it. What lies in another folder than that of its time is no event: a listing

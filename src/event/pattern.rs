@@ -23,7 +23,7 @@ pub struct PatternError {
 
 /// Whether an event is wanted, as far as its name tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum NameMatch {
     /// It is.
     Yes,
     /// It is not.
@@ -145,15 +145,15 @@ impl TypeFilter {
     }
 
     /// Whether the type behind a name's slug is wanted.
-    pub fn matches_slug(&self, slug: &str) -> Wanted {
+    pub fn matches_slug(&self, slug: &str) -> NameMatch {
         let Some((body, extent)) = inexact_slug(slug) else {
-            return if self.matches(slug) { Wanted::Yes } else { Wanted::No };
+            return if self.matches(slug) { NameMatch::Yes } else { NameMatch::No };
         };
         let possible = self.types.is_empty() || self.types.iter().any(|pattern| pattern.may_match(body, extent));
         match possible {
-            _ if self.everything() => Wanted::Yes,
-            true => Wanted::Unsure,
-            false => Wanted::No,
+            _ if self.everything() => NameMatch::Yes,
+            true => NameMatch::Unsure,
+            false => NameMatch::No,
         }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::GroupName;
-use super::marker::Open;
+use super::marker::PendingEvent;
 use crate::bus::{Place, keys};
 use crate::event::{EventName, EventTime};
 use crate::store::{ErrorKind, List, StoreError, StoreResult, get_durable};
@@ -84,7 +84,13 @@ pub async fn names(place: &Place, group: &GroupName) -> StoreResult<Vec<String>>
 
 /// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it. An event that is
 /// larger than `limit`, in bytes, is not kept.
-pub async fn write(place: &Place, group: &GroupName, name: &EventName, open: &Open, limit: usize) -> StoreResult<()> {
+pub async fn write(
+    place: &Place,
+    group: &GroupName,
+    name: &EventName,
+    open: &PendingEvent,
+    limit: usize,
+) -> StoreResult<()> {
     let Some(letter_name) = &open.dead else { return Ok(()) };
     let content = match event_bytes(place, group, name, open.letter.as_deref(), limit).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Enclosed::Unfit(error.to_string()),

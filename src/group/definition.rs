@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{GroupName, Position};
 use crate::bus::{frontier, keys, read};
 use crate::clock::Clock;
-use crate::event::{Condition, EventTime, TypeFilter, Wants};
+use crate::event::{Condition, EventTime, Filter, TypeFilter};
 use crate::store::{ErrorKind, List, Object, Store, StoreError, StoreResult, Swap, Version, get_durable};
 
 /// A group is never split finer.
@@ -28,7 +28,7 @@ pub struct Paused {
 pub struct Definition {
     /// When the group was made.
     pub created: EventTime,
-    /// Wanted type patterns; none: every type.
+    /// NameMatch type patterns; none: every type.
     pub types: Vec<String>,
     /// Unwanted type patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,12 +55,12 @@ impl Definition {
     }
 
     /// The filter and the condition, parsed.
-    pub fn wants(&self, group: &GroupName) -> StoreResult<Wants> {
+    pub fn wants(&self, group: &GroupName) -> StoreResult<Filter> {
         let condition = self.condition.as_deref().map(Condition::parse).transpose().map_err(|error| {
             StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
                 .with_help(format!("evbus group set {group} --where CEL"))
         })?;
-        Ok(Wants { types: self.filter(group)?, condition })
+        Ok(Filter { types: self.filter(group)?, condition })
     }
 }
 

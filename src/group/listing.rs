@@ -28,7 +28,8 @@ impl Listing {
     /// Where `through` may move to: before the first listed name that is neither done, nor open, nor `running`;
     /// never past W; never past the last name of a listing that was cut off.
     pub fn reach(&mut self, marker: &Marker, running: impl Fn(&EventName) -> bool) -> Option<Position> {
-        let settled = |name: &EventName| !marker.lacks(name) || marker.open.contains_key(name) || running(name);
+        let settled =
+            |name: &EventName| !marker.is_unprocessed(name) || marker.pending.contains_key(name) || running(name);
         while let Some(name) = self.names.front().filter(|name| name.time() <= self.w && settled(name)) {
             self.last_passed = Some(name.clone());
             self.names.pop_front();

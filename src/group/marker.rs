@@ -1,7 +1,7 @@
 //! The processed marker of one shard: owner, what is done, what is still open. Pure: no I/O and no clock.
 //!
 //! - `through` is how far everything is settled; `done` lists what is processed above it.
-//! - `open` lists what is at or below `through`, or was tried, and is not done. An event leaves it only into done, or
+//! - `pending` lists what is at or below `through`, or was tried, and is not done. An event leaves it only into done, or
 //!   into a dead letter that exists.
 //! - `epoch` grows with each owner, `nonce` with each commit, so that a writer whose answer was lost can tell its own
 //!   commit from another's.
@@ -35,7 +35,7 @@ pub struct Owner {
 /// An event that is not done although `through` may be past it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Open {
+pub struct PendingEvent {
     /// Runs that counted so far.
     pub attempts: u32,
     /// Not to be run before; none: now.
@@ -53,7 +53,7 @@ pub struct Open {
     /// The exit code of the last attempt, until the dead letter is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<i32>,
-    /// The dead letter that was redriven; it goes when the event has left `open`.
+    /// The dead letter that was redriven; it goes when the event has left `pending`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub letter: Option<String>,
     /// Its attempt was counted before its run, in isolation mode, and the run has not ended.
@@ -92,7 +92,7 @@ pub struct Marker {
     /// Processed, above `through`. Whole names: two that differ only in their type are two events.
     pub done: BTreeSet<EventName>,
     /// Not processed, at or below `through`, or tried.
-    pub open: BTreeMap<EventName, Open>,
+    pub pending: BTreeMap<EventName, PendingEvent>,
     /// Requests that were folded in and may still lie on the bus.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub folded: BTreeSet<String>,
@@ -154,7 +154,7 @@ impl Marker {
             unclean: 0,
             through: start,
             done: BTreeSet::new(),
-            open: BTreeMap::new(),
+            pending: BTreeMap::new(),
             folded: BTreeSet::new(),
             unanswered: 0,
             requests: Requests::default(),
@@ -167,7 +167,7 @@ impl Marker {
         self.epoch += 1;
         if self.owner.is_some() {
             self.unclean = self.unclean.saturating_add(1);
-            for open in self.open.values_mut().filter(|open| open.started) {
+            for open in self.pending.values_mut().filter(|open| open.started) {
                 open.started = false;
                 open.poison_candidate = true;
             }
@@ -184,42 +184,42 @@ impl Marker {
     }
 
     /// Whether an event that the group wants is still to be processed.
-    pub fn lacks(&self, name: &EventName) -> bool {
-        self.open.contains_key(name) || !(self.through.covers(name) || self.done.contains(name))
+    pub fn is_unprocessed(&self, name: &EventName) -> bool {
+        self.pending.contains_key(name) || !(self.through.covers(name) || self.done.contains(name))
     }
 
     /// Records how a run ended. `counted` says that isolation mode had counted the attempt before the run.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict) {
-        let counted = self.open.get(name).is_some_and(|open| open.started);
+        let counted = self.pending.get(name).is_some_and(|open| open.started);
         match verdict {
             Verdict::Done => {
-                self.open.remove(name);
+                self.pending.remove(name);
                 self.done_above_through(name);
             }
             Verdict::Retry { next, why } => {
-                let open = self.open.entry(name.clone()).or_default();
-                *open = Open {
+                let open = self.pending.entry(name.clone()).or_default();
+                *open = PendingEvent {
                     attempts: open.attempts + u32::from(!counted),
                     next: Some(next),
                     why: Some(why),
                     letter: open.letter.take(),
-                    ..Open::default()
+                    ..PendingEvent::default()
                 };
             }
             Verdict::Dead { letter, why, stderr, exit } => {
-                let open = self.open.entry(name.clone()).or_default();
-                *open = Open {
+                let open = self.pending.entry(name.clone()).or_default();
+                *open = PendingEvent {
                     attempts: open.attempts + u32::from(!counted),
                     why: Some(why),
                     dead: Some(letter),
                     stderr: Some(stderr),
                     exit,
                     letter: open.letter.take(),
-                    ..Open::default()
+                    ..PendingEvent::default()
                 };
             }
             Verdict::Release => {
-                if let Some(open) = self.open.get_mut(name) {
+                if let Some(open) = self.pending.get_mut(name) {
                     open.attempts -= u32::from(counted);
                     open.started = false;
                 }
@@ -227,31 +227,31 @@ impl Marker {
         }
     }
 
-    /// The event's dead letter exists: it may leave `open`. The letter that was redriven, now to be removed.
+    /// The event's dead letter exists: it may leave `pending`. The letter that was redriven, now to be removed.
     pub fn dead_letter_written(&mut self, name: &EventName) -> Option<String> {
-        let open = self.open.remove(name)?;
+        let open = self.pending.remove(name)?;
         self.done_above_through(name);
         open.letter
     }
 
     /// How often the event has been tried, this attempt included; from 1.
     pub fn attempt(&self, name: &EventName) -> u32 {
-        self.open.get(name).map_or(1, |open| open.attempts + u32::from(!open.started))
+        self.pending.get(name).map_or(1, |open| open.attempts + u32::from(!open.started))
     }
 
     /// Counts the attempt before the run.
     pub fn count_before_run(&mut self, name: &EventName) {
-        let open = self.open.entry(name.clone()).or_default();
+        let open = self.pending.entry(name.clone()).or_default();
         open.attempts += 1;
         open.next = None;
         open.started = true;
     }
 
-    /// Moves `through` and drops from `done` what it passes. What still runs below it stays known in `open`.
+    /// Moves `through` and drops from `done` what it passes. What still runs below it stays known in `pending`.
     pub fn advance(&mut self, through: Position, running: impl Iterator<Item = EventName>) {
         debug_assert!(through >= self.through, "through never moves back but by a reset");
         for name in running.filter(|name| through.covers(name) && !self.through.covers(name)) {
-            self.open.entry(name).or_default();
+            self.pending.entry(name).or_default();
         }
         self.done = self.done.split_off(edge(&through).as_str());
         self.through = through;
@@ -260,14 +260,14 @@ impl Marker {
     /// An operator puts an event back to work, with its dead letter.
     pub fn redrive(&mut self, name: EventName, letter: String) {
         self.done.remove(&name);
-        self.open.entry(name).or_insert_with(|| Open { letter: Some(letter), ..Open::default() });
+        self.pending.entry(name).or_insert_with(|| PendingEvent { letter: Some(letter), ..PendingEvent::default() });
     }
 
     /// An operator sends the shard to another place: everything after it is to be processed again.
     pub fn reset(&mut self, through: Position) {
         self.through = through;
         self.done.clear();
-        self.open.clear();
+        self.pending.clear();
     }
 
     fn done_above_through(&mut self, name: &EventName) {

@@ -5,7 +5,6 @@
 
 pub mod dead_letter;
 pub mod definition;
-pub mod facts;
 pub mod lease;
 mod listing;
 pub mod marker;
@@ -19,6 +18,7 @@ mod run;
 mod shard;
 pub mod status;
 pub mod worker;
+pub mod worker_event;
 
 pub use definition::Definition;
 pub use listing::Listing;

@@ -13,7 +13,7 @@ use super::shard::Commit;
 use super::worker::{Troubles, can_be_repeated};
 use super::{Definition, GroupName, Listing, Marker, Position, request};
 use crate::bus::{Place, frontier, keys, read};
-use crate::event::{EVENTS, EventName, EventTime, Wanted, Wants, parse_key};
+use crate::event::{EVENTS, EventName, EventTime, Filter, NameMatch, parse_key};
 use crate::store::{
     ErrorKind, List, Page, PageWithTail, StoreError, StoreResult, Swap, TailMatch, Version, get_durable,
 };
@@ -23,7 +23,7 @@ use crate::store::{
 pub(super) struct GroupStore {
     pub place: Place,
     pub group: GroupName,
-    pub wants: Rc<Wants>,
+    pub wants: Rc<Filter>,
     /// Of the definition that `wants` is from.
     pub version: Version,
     /// When the last question began that found that version unchanged.
@@ -84,7 +84,7 @@ pub(super) struct GroupChanges {
 
 /// What only a question shows: nothing on the bus hints at it.
 pub(super) struct ControlRequests {
-    pub pending: Vec<request::Pending>,
+    pub pending: Vec<request::PendingRequest>,
     /// Shards that were idle and are not.
     pub woken: Vec<u16>,
 }
@@ -178,10 +178,10 @@ impl GroupStore {
             if parts.time > seen.now {
                 seen.see_ahead(key);
             }
-            if shard.is_some_and(|shard| parts.lane.shard(shards) != shard) {
+            if shard.is_some_and(|shard| parts.hash_slot.shard(shards) != shard) {
                 return false;
             }
-            let wanted = filter.matches_slug(parts.slug) != Wanted::No;
+            let wanted = filter.matches_slug(parts.slug) != NameMatch::No;
             seen.unwanted.fetch_or(!wanted, Ordering::Relaxed);
             wanted
         });
@@ -299,7 +299,7 @@ impl GroupStore {
         let mut woken = Vec::new();
         for shard in idle {
             let (marker, _) = self.marker(shard, definition).await?;
-            if marker.owner.is_some() || !marker.open.is_empty() {
+            if marker.owner.is_some() || !marker.pending.is_empty() {
                 woken.push(shard);
             }
         }

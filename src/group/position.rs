@@ -95,10 +95,10 @@ impl<'de> Deserialize<'de> for Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Identity, Lane};
+    use crate::event::{HashSlot, Identity};
 
     fn name(micros: i64) -> EventName {
-        EventName::new(EventTime::from_micros(micros), Lane::of("k"), &Identity::random(1, 2), "t")
+        EventName::new(EventTime::from_micros(micros), HashSlot::of("k"), &Identity::random(1, 2), "t")
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Request {
 
 /// A request as it lies on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pending {
+pub struct PendingRequest {
     /// Its key.
     pub key: String,
     /// The shard it is for.
@@ -72,14 +72,14 @@ pub async fn persist(place: &Place, group: &GroupName) -> StoreResult<()> {
 }
 
 /// The requests that lie on the bus, oldest id first within a shard.
-pub async fn pending(place: &Place, group: &GroupName) -> StoreResult<Vec<Pending>> {
+pub async fn pending(place: &Place, group: &GroupName) -> StoreResult<Vec<PendingRequest>> {
     let page = place.store.list_after(List::all(&keys::requests(group))).await?;
     let mut pending = Vec::new();
     for key in page.keys {
         let Some((shard, id)) = keys::request_of(group, &key) else { continue };
         let Some(object) = place.store.get(&key).await? else { continue };
         let request = serde_json::from_slice(&object.bytes).ok();
-        pending.push(Pending { shard, id: id.to_owned(), request, key: key.clone() });
+        pending.push(PendingRequest { shard, id: id.to_owned(), request, key: key.clone() });
     }
     Ok(pending)
 }
@@ -92,7 +92,7 @@ pub enum Folded {
     Changed,
     /// It was folded in before; the request may go.
     Before,
-    /// Not now: the event's letter is still being written, or `open` is full.
+    /// Not now: the event's letter is still being written, or `pending` is full.
     NotYet,
 }
 
@@ -103,8 +103,8 @@ pub fn fold(marker: &mut Marker, id: &str, request: &Request, open_limit: usize)
     }
     match request {
         Request::Redrive { event, letter } => {
-            let burying = marker.open.get(event).is_some_and(|open| open.dead.is_some());
-            if burying || (marker.open.len() >= open_limit && !marker.open.contains_key(event)) {
+            let burying = marker.pending.get(event).is_some_and(|open| open.dead.is_some());
+            if burying || (marker.pending.len() >= open_limit && !marker.pending.contains_key(event)) {
                 return Folded::NotYet;
             }
             marker.redrive(event.clone(), letter.clone());

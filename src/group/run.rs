@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::definition::Registered;
 use super::lease::Lease;
-use super::marker::{Open, Verdict};
+use super::marker::{PendingEvent, Verdict};
 use super::ops::GroupStore;
 use super::retry::Retry;
 use super::shard::Launch;
 use super::{GroupName, dead_letter};
 use crate::bus::Place;
 use crate::clock::Clock;
-use crate::event::{Event, EventName, EventTime, Identity, Judgement, Wants};
+use crate::event::{Event, EventName, EventTime, Filter, FilterResult, Identity};
 use crate::handler::{Handler, Job, Obstacle, Outcome, Permit, Report};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 use crate::threads;
@@ -177,13 +177,13 @@ async fn gone_from_letter(place: &Place, group: &GroupName, letter: &str) -> Ran
 async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
     let wants = &task.group_store.wants;
     let judgement = if wants.is_slow(event) {
-        let (wants, event) = (Wants::clone(wants), event.clone());
-        let unjudged = || Judgement::Unjudged("the answer broke off".to_owned());
+        let (wants, event) = (Filter::clone(wants), event.clone());
+        let unjudged = || FilterResult::Unjudged("the answer broke off".to_owned());
         threads::run(move || wants.judge(&event)).await.unwrap_or_else(unjudged)
     } else {
         wants.judge(event)
     };
-    if judgement == Judgement::Wanted {
+    if judgement == FilterResult::NameMatch {
         return None;
     }
     // Who emitted it may have told the group before that to want it.
@@ -193,11 +193,11 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
         Err(error) => return Some(Ran::Unreadable(error)),
     }
     Some(match judgement {
-        Judgement::Wanted => return None,
-        Judgement::OtherType => Ran::NotMine,
-        Judgement::DoesNotHold => Ran::PassedOver(None),
-        Judgement::NoAnswer(why) => Ran::PassedOver(Some(why)),
-        Judgement::Unjudged(why) => Ran::Unparseable(format!("cannot be judged: {why}")),
+        FilterResult::NameMatch => return None,
+        FilterResult::OtherType => Ran::NotMine,
+        FilterResult::DoesNotHold => Ran::PassedOver(None),
+        FilterResult::NoAnswer(why) => Ran::PassedOver(Some(why)),
+        FilterResult::Unjudged(why) => Ran::Unparseable(format!("cannot be judged: {why}")),
     })
 }
 
@@ -237,7 +237,7 @@ pub(super) async fn run_on_dead(
     place: &Place,
     group: &GroupName,
     name: &EventName,
-    open: &Open,
+    open: &PendingEvent,
     url: String,
     on_dead: &dyn Handler,
 ) -> Result<(), String> {

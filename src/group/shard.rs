@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::future::AbortHandle;
 
 use super::lease::Lease;
-use super::marker::{Open, Verdict};
-use super::request::{self, Folded, Pending};
+use super::marker::{PendingEvent, Verdict};
+use super::request::{self, Folded};
 use super::retry::Retry;
 use super::run::Fingerprint;
 use super::{GroupName, Listing, Marker, Position};
@@ -32,21 +32,21 @@ const CAREFUL_FROM: u32 = 2;
 pub struct Bounds {
     /// The first so many wanted names behind `through` may start.
     pub window: usize,
-    /// `open` holds at most so many, those that run included.
-    pub open: usize,
+    /// `pending` holds at most so many, those that run included.
+    pub pending: usize,
 }
 
 impl Bounds {
-    /// So many places of `open` are for anybody. The last one is for an event that others of its key, which are open,
+    /// So many places of `pending` are for anybody. The last one is for an event that others of its key, which are open,
     /// must wait for: else they would wait for each other, it for a place and they for their turn.
-    pub fn places(&self) -> usize {
-        self.open - 1
+    pub fn capacity(&self) -> usize {
+        self.pending - 1
     }
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { window: 10_000, open: 1_000 }
+        Self { window: 10_000, pending: 1_000 }
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Followup {
     /// Runs whose attempt is counted now.
     pub launches: Vec<EventName>,
     /// Dead letters that are announced now.
-    pub letters: Vec<(EventName, Open)>,
+    pub letters: Vec<(EventName, PendingEvent)>,
     /// Redriven letters and folded requests that are no longer needed.
     pub deletes: Vec<String>,
     /// The shard has no owner now.
@@ -214,7 +214,7 @@ impl Shard {
         }
         self.listing = Some(listing);
         let (waiting, unconfirmed, running, open) =
-            (&self.waiting, &self.unconfirmed, &self.running, &self.marker.open);
+            (&self.waiting, &self.unconfirmed, &self.running, &self.marker.pending);
         self.order_keys.retain(|name, _| {
             waiting.contains(name)
                 || unconfirmed.contains(name)
@@ -234,7 +234,7 @@ impl Shard {
     }
 
     fn startable(&self, name: &EventName) -> bool {
-        self.marker.lacks(name) && !self.marker.open.contains_key(name) && !self.running.contains_key(name)
+        self.marker.is_unprocessed(name) && !self.marker.pending.contains_key(name) && !self.running.contains_key(name)
     }
 
     /// How many names it holds of events that are neither open nor running: bounded by the window, whatever lies on the
@@ -294,12 +294,12 @@ impl Shard {
 
     /// Events that are open or run.
     fn open_len(&self) -> usize {
-        self.marker.open.len() + self.running.keys().filter(|name| !self.marker.open.contains_key(*name)).count()
+        self.marker.pending.len() + self.running.keys().filter(|name| !self.marker.pending.contains_key(*name)).count()
     }
 
-    /// Whether `open` leaves no room for anything new although something waits.
+    /// Whether `pending` leaves no room for anything new although something waits.
     pub fn stalled_full(&self) -> bool {
-        !self.waiting.is_empty() && self.marker.open.len() >= self.bounds.places()
+        !self.waiting.is_empty() && self.marker.pending.len() >= self.bounds.capacity()
     }
 
     /// The position up to which everything is settled.
@@ -310,7 +310,7 @@ impl Shard {
     /// The earliest time at which something that failed is due again.
     pub fn next_due(&self) -> Option<EventTime> {
         let waiting =
-            self.marker.open.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
+            self.marker.pending.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
         waiting.filter_map(|(_, open)| open.next).min()
     }
 }

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::definition::{self, Definition};
 use super::lease::Process;
-use super::marker::{Marker, Open, Owner};
+use super::marker::{Marker, Owner, PendingEvent};
 use super::{Bounds, GroupName, Position, dead_letter, read_marker, request};
 use crate::bus::{Place, read};
-use crate::event::{EVENTS, EventName, EventTime, TypeFilter, Wanted, parse_parts};
+use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_parts};
 use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
 
 /// What is to be said of a group in one word.
@@ -69,7 +69,7 @@ pub struct Owned {
 
 /// A group's files as they were read.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct GroupStatus {
     /// Which group.
     pub group: GroupName,
     /// What it is; none if that cannot be read.
@@ -90,19 +90,19 @@ pub struct Standing {
 /// What a group has still to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// Wanted events that are not done.
+    /// NameMatch events that are not done.
     pub events: u64,
     /// The oldest of them.
     pub oldest: Option<EventTime>,
-    /// Wanted events behind the time that was asked for, done or not.
+    /// NameMatch events behind the time that was asked for, done or not.
     pub wanted: u64,
 }
 
-impl Standing {
+impl GroupStatus {
     /// Events that failed and will be tried again, the next due first.
-    pub fn retrying(&self) -> Vec<(&EventName, &Open)> {
-        let tried = |open: &Open| open.dead.is_none() && (open.why.is_some() || open.attempts > 0);
-        let open = self.markers.iter().flat_map(|marker| &marker.open);
+    pub fn retrying(&self) -> Vec<(&EventName, &PendingEvent)> {
+        let tried = |open: &PendingEvent| open.dead.is_none() && (open.why.is_some() || open.attempts > 0);
+        let open = self.markers.iter().flat_map(|marker| &marker.pending);
         let mut retrying: Vec<_> = open.filter(|(_, open)| tried(open)).collect();
         retrying.sort_by_key(|(name, open)| (open.next, *name));
         retrying
@@ -120,20 +120,20 @@ impl Standing {
     }
 
     /// Whether somebody owns one of its shards who is not known to be gone, as `process` tells.
-    pub fn attended(&self, process: impl Fn(&Owner) -> Process) -> bool {
+    pub fn has_live_owner(&self, process: impl Fn(&Owner) -> Process) -> bool {
         self.owners.iter().any(|owned| process(&owned.owner) != Process::Gone)
     }
 
     /// The state in one word; `process` tells of an owner whether it is known to be gone.
     pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> State {
-        let full = |marker: &Marker| marker.open.len() >= Bounds::default().places();
+        let full = |marker: &Marker| marker.pending.len() >= Bounds::default().capacity();
         match &self.definition {
             _ if self.damage.is_some() => State::Damaged,
             Some(Definition { paused: Some(_), .. }) => State::Paused,
             _ if self.markers.iter().any(full) => State::Stalled,
             _ if !(self.letters.is_empty() && self.retrying().is_empty()) => State::Failing,
             _ if lag.events == 0 => State::Ok,
-            _ if self.attended(process) => State::Working,
+            _ if self.has_live_owner(process) => State::Working,
             _ => State::Waiting,
         }
     }
@@ -141,30 +141,30 @@ impl Standing {
     /// The events that its owners run, or are about to, the oldest first, and who that is.
     pub fn running(&self) -> impl Iterator<Item = (&EventName, &Owner)> {
         self.owners.iter().flat_map(|Owned { shard, owner }| {
-            let open = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.open);
+            let open = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.pending);
             let runs = open.filter(|(_, open)| open.next.is_none() && open.dead.is_none());
             runs.map(move |(name, _)| (name, owner))
         })
     }
 
     /// Whether the group has still to do with an event, and why not else.
-    pub fn lacks(&self, name: &EventName) -> bool {
-        let shard = usize::from(name.lane().shard(u16::try_from(self.markers.len()).unwrap_or(1)));
-        self.markers.get(shard).is_some_and(|marker| marker.lacks(name))
+    pub fn is_unprocessed(&self, name: &EventName) -> bool {
+        let shard = usize::from(name.hash_slot().shard(u16::try_from(self.markers.len()).unwrap_or(1)));
+        self.markers.get(shard).is_some_and(|marker| marker.is_unprocessed(name))
     }
 
     /// Whether the group's filter wants an event of this slug, as far as that tells.
-    pub fn wants(&self, slug: &str) -> Wanted {
+    pub fn wants(&self, slug: &str) -> NameMatch {
         self.filter.matches_slug(slug)
     }
 }
 
-/// Reads how a group stands; what cannot be read is told in [`Standing::damage`]. None: there is no such group.
+/// Reads how a group stands; what cannot be read is told in [`GroupStatus::damage`]. None: there is no such group.
 ///
 /// # Errors
 /// Only of a store that cannot be read at all.
-pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<Standing>> {
-    let mut standing = Standing {
+pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<GroupStatus>> {
+    let mut standing = GroupStatus {
         group: group.clone(),
         definition: None,
         markers: Vec::new(),
@@ -185,14 +185,14 @@ pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<Standi
     standing.read_shards(place).await?;
     standing.fold_requests(place).await?;
     let redriven = |letter: &String| {
-        let mut open = standing.markers.iter().flat_map(|marker| marker.open.values());
+        let mut open = standing.markers.iter().flat_map(|marker| marker.pending.values());
         open.any(|open| open.letter.as_ref() == Some(letter))
     };
     standing.letters = standing.letters.iter().filter(|letter| !redriven(letter)).cloned().collect();
     Ok(Some(standing))
 }
 
-impl Standing {
+impl GroupStatus {
     async fn read_shards(&mut self, place: &Place) -> StoreResult<()> {
         let Some(definition) = self.definition.clone() else { return Ok(()) };
         match definition.filter(&self.group) {
@@ -246,7 +246,7 @@ pub struct Tally {
 
 #[derive(Debug, Clone)]
 struct Count {
-    standing: Standing,
+    standing: GroupStatus,
     /// The event that [`Lag::oldest`] is the time of, unless it is open.
     oldest: Option<EventName>,
     floor: EventTime,
@@ -256,10 +256,10 @@ struct Count {
 
 impl Tally {
     /// Before the first name. `wanted_after` is, for each group, the time behind which [`Lag::wanted`] counts.
-    pub fn new(standings: &[Standing], wanted_after: &[EventTime]) -> Self {
+    pub fn new(standings: &[GroupStatus], wanted_after: &[EventTime]) -> Self {
         let after = wanted_after.iter().copied().chain(std::iter::repeat(EventTime::MAX));
-        let count = |(standing, wanted_after): (&Standing, EventTime)| {
-            let open = || standing.markers.iter().flat_map(|marker| &marker.open);
+        let count = |(standing, wanted_after): (&GroupStatus, EventTime)| {
+            let open = || standing.markers.iter().flat_map(|marker| &marker.pending);
             let open = || open().filter(|(_, open)| open.dead.is_none()).map(|(name, _)| name);
             let lag = Lag {
                 events: u64::try_from(open().count()).unwrap_or(u64::MAX),
@@ -280,7 +280,7 @@ impl Tally {
         let mut whole = None;
         for count in &mut self.groups {
             let behind = parts.time >= count.floor || parts.time > count.wanted_after;
-            if !behind || count.standing.wants(parts.slug) == Wanted::No {
+            if !behind || count.standing.wants(parts.slug) == NameMatch::No {
                 continue;
             }
             count.lag.wanted += u64::from(parts.time > count.wanted_after);
@@ -296,10 +296,10 @@ impl Tally {
 }
 
 impl Count {
-    /// What is in `open` was counted at the start.
+    /// What is in `pending` was counted at the start.
     fn take(&mut self, name: &EventName) {
-        let open = self.standing.markers.iter().any(|marker| marker.open.contains_key(name));
-        if !open && self.standing.lacks(name) {
+        let open = self.standing.markers.iter().any(|marker| marker.pending.contains_key(name));
+        if !open && self.standing.is_unprocessed(name) {
             self.lag.events += 1;
             self.lag.oldest = Some(self.lag.oldest.map_or(name.time(), |oldest| oldest.min(name.time())));
             if self.oldest.as_ref().is_none_or(|oldest| name < oldest) {
@@ -323,7 +323,7 @@ impl Count {
 ///
 /// # Errors
 /// Of the store.
-pub async fn tally(place: &Place, standings: &[Standing], wanted_after: &[EventTime]) -> StoreResult<Tally> {
+pub async fn tally(place: &Place, standings: &[GroupStatus], wanted_after: &[EventTime]) -> StoreResult<Tally> {
     let store = &*place.store;
     let tally = Arc::new(Mutex::new(Tally::new(standings, wanted_after)));
     let seen = Arc::clone(&tally);
@@ -342,16 +342,16 @@ pub async fn tally(place: &Place, standings: &[Standing], wanted_after: &[EventT
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Identity, Lane};
+    use crate::event::{HashSlot, Identity};
 
     fn name(second: u64, type_: &str) -> EventName {
         let identity = Identity::named("test", &second.to_string());
         let time = EventTime::from_micros(1_800_000_000_000_000).plus(std::time::Duration::from_secs(second));
-        EventName::new(time, Lane::of("key"), &identity, type_)
+        EventName::new(time, HashSlot::of("key"), &identity, type_)
     }
 
-    fn standing(markers: Vec<Marker>) -> Standing {
-        Standing {
+    fn standing(markers: Vec<Marker>) -> GroupStatus {
+        GroupStatus {
             group: GroupName::parse("mail").unwrap(),
             definition: None,
             markers,
@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    fn lag_of(standing: &Standing, names: &[EventName]) -> Lag {
+    fn lag_of(standing: &GroupStatus, names: &[EventName]) -> Lag {
         let mut tally = Tally::new(std::slice::from_ref(standing), &[EventTime::MIN]);
         names.iter().for_each(|name| tally.see(name.as_str()));
         tally.lags().next().unwrap()
@@ -374,7 +374,7 @@ mod tests {
         let names: Vec<EventName> = (0..6).map(|n| name(n, if n == 4 { "other" } else { "order.created" })).collect();
         let mut marker = Marker::new(Position::Name(names[1].clone()));
         marker.done.insert(names[3].clone());
-        marker.open.insert(names[0].clone(), Open { attempts: 1, ..Open::default() });
+        marker.pending.insert(names[0].clone(), PendingEvent { attempts: 1, ..PendingEvent::default() });
         let lag = lag_of(&standing(vec![marker]), &names);
         // 0 is open, 1 passed, 2 waits, 3 done, 4 not wanted, 5 waits.
         assert_eq!((lag.events, lag.oldest, lag.wanted), (3, Some(names[0].time()), 5));
@@ -384,7 +384,7 @@ mod tests {
     fn an_open_event_above_through_counts_once() {
         let only = name(3, "order.created");
         let mut marker = Marker::new(Position::START);
-        marker.open.insert(only.clone(), Open { attempts: 2, ..Open::default() });
+        marker.pending.insert(only.clone(), PendingEvent { attempts: 2, ..PendingEvent::default() });
         assert_eq!(lag_of(&standing(vec![marker]), &[only]).events, 1);
     }
 
@@ -394,7 +394,7 @@ mod tests {
         let mut markers =
             vec![Marker::new(Position::Time(EventTime::MAX)), Marker::new(Position::Time(EventTime::MAX))];
         assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 0);
-        markers[usize::from(only.lane().shard(2))].through = Position::START;
+        markers[usize::from(only.hash_slot().shard(2))].through = Position::START;
         assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 1);
         markers.swap(0, 1);
         assert_eq!(lag_of(&standing(markers), &[only]).events, 0);
@@ -423,7 +423,7 @@ mod tests {
         group.letters.push("letter".to_owned());
         assert_eq!(group.state(&lag, lives), State::Failing);
         for n in 0..1_000 {
-            group.markers[0].open.insert(name(n, "order.created"), Open::default());
+            group.markers[0].pending.insert(name(n, "order.created"), PendingEvent::default());
         }
         assert_eq!(group.state(&lag, lives), State::Stalled);
         group.damage = Some(StoreError::new(ErrorKind::Damaged, "x"));
@@ -433,9 +433,11 @@ mod tests {
     #[test]
     fn what_was_never_tried_is_not_retried() {
         let mut marker = Marker::new(Position::START);
-        marker.open.insert(name(1, "order.created"), Open::default());
-        marker.open.insert(name(2, "order.created"), Open { attempts: 1, ..Open::default() });
-        marker.open.insert(name(3, "order.created"), Open { dead: Some("l".to_owned()), ..Open::default() });
+        marker.pending.insert(name(1, "order.created"), PendingEvent::default());
+        marker.pending.insert(name(2, "order.created"), PendingEvent { attempts: 1, ..PendingEvent::default() });
+        marker
+            .pending
+            .insert(name(3, "order.created"), PendingEvent { dead: Some("l".to_owned()), ..PendingEvent::default() });
         let group = standing(vec![marker]);
         let names: Vec<_> = group.retrying().into_iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(names, [name(2, "order.created")]);

@@ -14,13 +14,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::definition::Registered;
-use super::facts::{Fact, Reporter};
 use super::lease::{self, LeaseObservation, Process};
-use super::marker::{Open, Owner, Verdict};
+use super::marker::{Owner, PendingEvent, Verdict};
 use super::ops::{Committed, ControlRequests, GroupChanges, GroupStore, Hot, ScanStats, ShardScan};
 use super::polls::Polls;
 use super::run::{self, Ran, Task};
 use super::shard::{AcquiredShard, Bounds, Commit, Followup, Launch, Next, Shard};
+use super::worker_event::{Reporter, WorkerEvent};
 use super::{GroupName, Marker, Position, dead_letter, request};
 use crate::bus::Place;
 use crate::bus::schedule::Released;
@@ -189,7 +189,7 @@ pub struct Worker {
     share_at: Duration,
     /// When the markers of idle shards are to be read again.
     idle_check_at: Duration,
-    pending: Vec<request::Pending>,
+    pending: Vec<request::PendingRequest>,
     defined_at: Duration,
     defining: bool,
     trouble: Trouble,
@@ -344,7 +344,7 @@ impl Worker {
         self.group_store.place.clock.now()
     }
 
-    fn report(&self, fact: Fact<'_>) {
+    fn report(&self, fact: WorkerEvent<'_>) {
         self.reporter.report(&self.group_store.group, fact);
     }
 
@@ -403,7 +403,7 @@ impl Worker {
     /// Whether nothing of a shard is left to wait for.
     fn settled(&self, slot: &ShardSlot) -> bool {
         match &slot.owned {
-            Some(shard) => shard.marker.open.is_empty() && shard.waiting_len() == 0,
+            Some(shard) => shard.marker.pending.is_empty() && shard.waiting_len() == 0,
             None => !slot.held,
         }
     }

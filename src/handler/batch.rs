@@ -51,25 +51,25 @@ struct Inner {
     bounds: Bounds,
     runs: Semaphore,
     told: OnMany,
-    live: RefCell<Vec<Live>>,
+    in_flight: RefCell<Vec<InFlight>>,
     /// Events that are in a batch.
-    seated: Cell<usize>,
+    ticketed: Cell<usize>,
     /// So many events are to be expected, and no more before one of them has ended.
     expected: Cell<Option<usize>>,
     over: Cell<bool>,
 }
 
-type Going = Shared<Fut<'static, ()>>;
+type Run = Shared<Fut<'static, ()>>;
 
 /// A batch that somebody waits for. It goes on for as long as any of its events does.
-struct Live {
+struct InFlight {
     batch: Weak<Batch>,
-    going: WeakShared<Fut<'static, ()>>,
+    run: WeakShared<Fut<'static, ()>>,
 }
 
 #[derive(Default)]
 struct Batch {
-    seats: RefCell<Vec<Seat>>,
+    slots: RefCell<Vec<Slot>>,
     /// Whether its events have failed before.
     tried: bool,
     /// Everybody who was to be expected had come.
@@ -80,7 +80,7 @@ struct Batch {
     changed: Notify,
 }
 
-struct Seat {
+struct Slot {
     job: Job,
     report: Option<Report>,
     waker: Option<Waker>,
@@ -88,7 +88,7 @@ struct Seat {
     left: bool,
 }
 
-impl Seat {
+impl Slot {
     fn end(&mut self, report: Report) {
         self.report = Some(report);
         // Whoever drives the batch may be another of its events.
@@ -99,16 +99,16 @@ impl Seat {
 }
 
 /// An event's place in a batch; leaves it when dropped.
-struct Member {
+struct Ticket {
     inner: Rc<Inner>,
     batch: Rc<Batch>,
     at: usize,
 }
 
-impl Drop for Member {
+impl Drop for Ticket {
     fn drop(&mut self) {
-        self.inner.seated.set(self.inner.seated.get() - 1);
-        self.batch.seats.borrow_mut()[self.at].left = true;
+        self.inner.ticketed.set(self.inner.ticketed.get() - 1);
+        self.batch.slots.borrow_mut()[self.at].left = true;
         self.batch.changed.notify_one();
     }
 }
@@ -117,23 +117,23 @@ impl Batches {
     /// Batches for `handler`, which finds many events on its stdin.
     pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: Bounds, told: OnMany) -> Self {
         let runs = Semaphore::new(bounds.concurrency);
-        let (live, seated, expected, over) = Default::default();
-        Self(Rc::new(Inner { handler, clock, bounds, runs, told, live, seated, expected, over }))
+        let (in_flight, ticketed, expected, over) = Default::default();
+        Self(Rc::new(Inner { handler, clock, bounds, runs, told, in_flight, ticketed, expected, over }))
     }
 }
 
 impl Handler for Batches {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         Box::pin(async move {
-            let (member, mut going) = Inner::join(&self.0, job);
+            let (ticket, mut run) = Inner::join(&self.0, job);
             poll_fn(|context| {
-                let over = Pin::new(&mut going).poll(context).is_ready();
-                let seat = &mut member.batch.seats.borrow_mut()[member.at];
-                match seat.report.take() {
+                let over = Pin::new(&mut run).poll(context).is_ready();
+                let slot = &mut ticket.batch.slots.borrow_mut()[ticket.at];
+                match slot.report.take() {
                     Some(report) => Poll::Ready(report),
                     None if over => Poll::Ready(Report::stopped()),
                     None => {
-                        seat.waker = Some(context.waker().clone());
+                        slot.waker = Some(context.waker().clone());
                         Poll::Pending
                     }
                 }
@@ -164,36 +164,37 @@ impl Handler for Batches {
 }
 
 impl Inner {
-    fn join(this: &Rc<Self>, job: Job) -> (Member, Going) {
-        this.seated.set(this.seated.get() + 1);
-        let (batch, going) = this.open(job.tried).unwrap_or_else(|| Self::begin(this, job.tried));
-        let at = batch.seats.borrow().len();
-        batch.seats.borrow_mut().push(Seat { job, report: None, waker: None, left: false });
+    fn join(this: &Rc<Self>, job: Job) -> (Ticket, Run) {
+        this.ticketed.set(this.ticketed.get() + 1);
+        let (batch, run) = this.open(job.tried).unwrap_or_else(|| Self::begin(this, job.tried));
+        let at = batch.slots.borrow().len();
+        batch.slots.borrow_mut().push(Slot { job, report: None, waker: None, left: false });
         this.look_again();
-        (Member { inner: Rc::clone(this), batch, at }, going)
+        (Ticket { inner: Rc::clone(this), batch, at }, run)
     }
 
     /// The batch that has room, if there is one.
-    fn open(&self, tried: bool) -> Option<(Rc<Batch>, Going)> {
-        let mut live = self.live.borrow_mut();
-        live.retain(|live| live.batch.strong_count() > 0);
-        let mut live = live.iter().filter_map(|live| Some((live.batch.upgrade()?, live.going.upgrade()?)));
-        live.find(|(batch, _)| batch.tried == tried && !batch.closed.get() && batch.present() < self.bounds.size)
+    fn open(&self, tried: bool) -> Option<(Rc<Batch>, Run)> {
+        let mut in_flight = self.in_flight.borrow_mut();
+        in_flight.retain(|in_flight| in_flight.batch.strong_count() > 0);
+        let mut in_flight =
+            in_flight.iter().filter_map(|in_flight| Some((in_flight.batch.upgrade()?, in_flight.run.upgrade()?)));
+        in_flight.find(|(batch, _)| batch.tried == tried && !batch.closed.get() && batch.present() < self.bounds.size)
     }
 
-    fn begin(this: &Rc<Self>, tried: bool) -> (Rc<Batch>, Going) {
+    fn begin(this: &Rc<Self>, tried: bool) -> (Rc<Batch>, Run) {
         let batch = Rc::new(Batch { tried, ..Batch::default() });
-        let going: Fut<'static, ()> = Box::pin(Self::go(Rc::clone(this), Rc::clone(&batch)));
-        let going = going.shared();
-        if let Some(weak) = going.downgrade() {
-            this.live.borrow_mut().push(Live { batch: Rc::downgrade(&batch), going: weak });
+        let run: Fut<'static, ()> = Box::pin(Self::go(Rc::clone(this), Rc::clone(&batch)));
+        let run = run.shared();
+        if let Some(weak) = run.downgrade() {
+            this.in_flight.borrow_mut().push(InFlight { batch: Rc::downgrade(&batch), run: weak });
         }
-        (batch, going)
+        (batch, run)
     }
 
     fn look_again(&self) {
-        let all_here = self.expected.get().is_some_and(|expected| self.seated.get() >= expected);
-        for batch in self.live.borrow().iter().filter_map(|live| live.batch.upgrade()) {
+        let all_here = self.expected.get().is_some_and(|expected| self.ticketed.get() >= expected);
+        for batch in self.in_flight.borrow().iter().filter_map(|in_flight| in_flight.batch.upgrade()) {
             batch.complete.set(batch.complete.get() || all_here);
             batch.changed.notify_one();
         }
@@ -212,7 +213,7 @@ impl Inner {
                 continue;
             }
             let job = batch.merged(&part);
-            let left = || part.iter().any(|at| batch.seats.borrow()[*at].left);
+            let left = || part.iter().any(|at| batch.slots.borrow()[*at].left);
             match self.unless(&batch, left, self.handler.run(job)).await {
                 // What was begun for somebody who has left since is ended, and the others begin anew.
                 None => parts.push(part),
@@ -263,41 +264,41 @@ impl Inner {
 impl Batch {
     /// How many wait for their reports.
     fn present(&self) -> usize {
-        self.seats.borrow().iter().filter(|seat| !seat.left).count()
+        self.slots.borrow().iter().filter(|slot| !slot.left).count()
     }
 
-    /// The seats in the order of their events.
+    /// The slots in the order of their events.
     fn in_order(&self) -> Vec<usize> {
-        let seats = self.seats.borrow();
-        let mut order: Vec<usize> = (0..seats.len()).collect();
-        order.sort_by_key(|at| seats[*at].job.file.clone());
+        let slots = self.slots.borrow();
+        let mut order: Vec<usize> = (0..slots.len()).collect();
+        order.sort_by_key(|at| slots[*at].job.file.clone());
         order
     }
 
     /// Drops from a part who has left, and who may not start any more, which is no attempt.
     fn keep_startable(&self, part: &mut Vec<usize>, over: bool) {
-        let mut seats = self.seats.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
         part.retain(|at| {
-            let seat = &mut seats[*at];
-            let may = !over && seat.job.permit.holds();
+            let slot = &mut slots[*at];
+            let may = !over && slot.job.permit.holds();
             if !may {
-                seat.end(Report::stopped());
+                slot.end(Report::stopped());
             }
-            may && !seat.left
+            may && !slot.left
         });
     }
 
     fn report(&self, part: &[usize], report: &Report) {
-        let mut seats = self.seats.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
         for at in part {
-            seats[*at].end(report.clone());
+            slots[*at].end(report.clone());
         }
     }
 
     /// One job of many: their documents a line each, and what their environments have in common.
     fn merged(&self, part: &[usize]) -> Job {
-        let seats = self.seats.borrow();
-        let jobs: Vec<&Job> = part.iter().map(|at| &seats[*at].job).collect();
+        let slots = self.slots.borrow();
+        let jobs: Vec<&Job> = part.iter().map(|at| &slots[*at].job).collect();
         let mut lines = Vec::with_capacity(jobs.iter().map(|job| job.event.len() + 1).sum());
         for job in &jobs {
             // Line ends in a document are white space: strings have them escaped (RFC 8259 §2 and §7).

@@ -17,10 +17,10 @@ use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::guard::{Guard, RUN_VARIABLE};
 use super::input::{self, PlacedFile};
-use super::output::{self, Listener, Output, Speaker, Stream, Tail, Tap};
-use super::process::{self, Cut, Leader, Strays, Taps, see_through};
+use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
+use super::output::{self, LineSink, LineSource, Output, OutputPipe, Stream, Tail};
+use super::process::{self, KillReason, OutputPipes, ProcessGroup, Unreaped, see_through};
 use super::{Handler, Job, Obstacle, Outcome, Report, program};
 use crate::clock::{Clock, Fut};
 
@@ -60,9 +60,9 @@ pub struct CommandHandler {
     command: Command,
     clock: Rc<dyn Clock>,
     output: Rc<dyn Output>,
-    guard: Rc<Guard>,
+    reaper: Rc<OrphanReaper>,
     stop: Notify,
-    strays: Strays,
+    unreaped: Unreaped,
     /// Made at the first run and used for all of them, so that a run need not put the environment together anew.
     template: RefCell<Option<std::process::Command>>,
 }
@@ -70,13 +70,18 @@ pub struct CommandHandler {
 impl CommandHandler {
     /// A handler with a guard of its own.
     pub fn new(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>) -> Self {
-        Self::with_guard(command, clock, output, Rc::new(Guard::new()))
+        Self::with_reaper(command, clock, output, Rc::new(OrphanReaper::new()))
     }
 
     /// A handler that shares a guard with others of the same worker.
-    pub fn with_guard(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>, guard: Rc<Guard>) -> Self {
-        let (stop, strays) = (Notify::new(), Strays::default());
-        Self { command, clock, output, guard, stop, strays, template: RefCell::default() }
+    pub fn with_reaper(
+        command: Command,
+        clock: Rc<dyn Clock>,
+        output: Rc<dyn Output>,
+        reaper: Rc<OrphanReaper>,
+    ) -> Self {
+        let (stop, unreaped) = (Notify::new(), Unreaped::default());
+        Self { command, clock, output, reaper, stop, unreaped, template: RefCell::default() }
     }
 
     async fn outcome(&self, job: Job) -> (Outcome, Tail) {
@@ -96,24 +101,25 @@ impl CommandHandler {
             Ok(children) => children,
             Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}").into()),
         };
-        let (leader, taps) = match self.start(&job.event, &job.vars, &file) {
+        let (process_group, pipes) = match self.start(&job.event, &job.vars, &file) {
             Ok(started) => started,
             Err(reason) => return not_started(reason),
         };
-        match see_through(leader, children, taps, self.cut(stop, limit), self.command.grace, &*self.clock).await {
+        match see_through(process_group, children, pipes, self.cut(stop, limit), self.command.grace, &*self.clock).await
+        {
             Ok(end) => end,
             Err(error) => not_started(format!("cannot wait for handler '{}': {error}", self.name()).into()),
         }
     }
 
-    async fn cut(&self, stop: impl Future<Output = ()>, limit: Option<Duration>) -> Cut {
+    async fn cut(&self, stop: impl Future<Output = ()>, limit: Option<Duration>) -> KillReason {
         let Some(limit) = limit else {
             stop.await;
-            return Cut::Stop;
+            return KillReason::Stop;
         };
         tokio::select! { biased;
-            () = stop => Cut::Stop,
-            () = self.clock.sleep_until(limit) => Cut::Limit,
+            () = stop => KillReason::Stop,
+            () = self.clock.sleep_until(limit) => KillReason::Limit,
         }
     }
 
@@ -122,43 +128,43 @@ impl CommandHandler {
         event: &[u8],
         vars: &[(&'static str, String)],
         file: &PlacedFile,
-    ) -> Result<(Leader<'_>, Taps), Obstacle> {
-        process::reap(&self.strays);
-        self.guard.ensure();
+    ) -> Result<(ProcessGroup<'_>, OutputPipes), Obstacle> {
+        process::reap(&self.unreaped);
+        self.reaper.ensure();
         let plumbing = |error: io::Error| {
             program::refused(&error, |error| format!("cannot make pipes for handler '{}': {error}", self.name()))
         };
         let stdin = input::stdin(event).map_err(plumbing)?;
-        let listener = self.listener(vars);
-        let (stdout, out) = self.stdout(&listener).map_err(plumbing)?;
+        let sink = self.sink(vars);
+        let (stdout, out) = self.stdout(&sink).map_err(plumbing)?;
         let (err, stderr) = output::pipe().map_err(plumbing)?;
-        let taps = Taps { out, err: Tap::new(err, Stream::Err, &listener) };
-        let entry = self.guard.begin();
+        let pipes = OutputPipes { out, err: OutputPipe::new(err, Stream::Err, &sink) };
+        let entry = self.reaper.begin();
         let child = self.spawn([stdin, stdout, stderr], vars, file, entry.token())?;
         let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
             return Err(format!("handler '{}' has no process number", self.name()).into());
         };
         entry.started(group);
-        Ok((Leader::new(child, group, entry, &self.strays), taps))
+        Ok((ProcessGroup::new(child, group, entry, &self.unreaped), pipes))
     }
 
     /// Who hears one run, and knows for which events it is.
-    fn listener(&self, vars: &[(&'static str, String)]) -> Listener {
+    fn sink(&self, vars: &[(&'static str, String)]) -> LineSink {
         let var = |wanted: &str| {
             vars.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
         };
         let (id, attempt, events) = (var("EVBUS_ID"), var("EVBUS_ATTEMPT"), var("EVBUS_BATCH"));
-        let speaker = Rc::new(Speaker { label: self.command.label.clone(), id, attempt, events });
-        Listener { output: Rc::clone(&self.output), speaker }
+        let source = Rc::new(LineSource { label: self.command.label.clone(), id, attempt, events });
+        LineSink { output: Rc::clone(&self.output), source }
     }
 
     /// What becomes the handler's stdout, and our end of it if somebody wants to read it.
-    fn stdout(&self, listener: &Listener) -> io::Result<(OwnedFd, Option<Tap>)> {
+    fn stdout(&self, sink: &LineSink) -> io::Result<(OwnedFd, Option<OutputPipe>)> {
         if !self.output.wants(Stream::Out) {
             return Ok((std::fs::OpenOptions::new().write(true).open("/dev/null")?.into(), None));
         }
         let (read, write) = output::pipe()?;
-        Ok((write, Some(Tap::new(read, Stream::Out, listener))))
+        Ok((write, Some(OutputPipe::new(read, Stream::Out, sink))))
     }
 
     fn spawn(

@@ -3,12 +3,12 @@
 //! [`Handler`] is all the worker knows of any handler; [`CommandHandler`] runs a command of the user's. The rooms:
 //! [`CommandHandler`] puts one run together, [`Batches`] makes one run of many, `program` finds the executable, `input` makes stdin and the event's file,
 //! `output` passes lines on and keeps the end of stderr, `process` owns the running child until it is reaped, and
-//! [`Guard`] ends what would be left behind by a worker that was killed.
+//! [`OrphanReaper`] ends what would be left behind by a worker that was killed.
 
 mod batch;
 mod command;
-mod guard;
 mod input;
+mod orphan_reaper;
 mod output;
 mod process;
 mod program;
@@ -21,8 +21,8 @@ use std::time::Duration;
 
 pub use batch::{Batches, Bounds as BatchBounds, Many};
 pub use command::{Command, CommandHandler};
-pub use guard::{Guard, guard_main};
-pub use output::{Discard, Output, Speaker, Stream};
+pub use orphan_reaper::{OrphanReaper, orphan_reaper_main};
+pub use output::{Discard, LineSource, Output, Stream};
 pub use process::reap_inherited;
 
 use crate::clock::Fut;

@@ -32,7 +32,7 @@ pub enum Stream {
 
 /// Whose line it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Speaker {
+pub struct LineSource {
     /// What the command's lines are marked with.
     pub label: String,
     /// The event that it runs for; empty for several.
@@ -47,7 +47,7 @@ pub struct Speaker {
 pub trait Output {
     /// Takes one line without its line feed, raw: whoever prints it escapes control characters. A line over 8 KiB
     /// comes in pieces.
-    fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]);
+    fn line(&self, source: &LineSource, stream: Stream, line: &[u8]);
 
     /// Completes when more lines can be taken: until then a handler's lines wait in its pipe, and so does the handler.
     fn room(&self, stream: Stream) -> Fut<'_, ()> {
@@ -67,7 +67,7 @@ pub trait Output {
 pub struct Discard;
 
 impl Output for Discard {
-    fn line(&self, _: &Speaker, _: Stream, _: &[u8]) {}
+    fn line(&self, _: &LineSource, _: Stream, _: &[u8]) {}
 
     fn wants(&self, _stream: Stream) -> bool {
         false
@@ -151,11 +151,11 @@ impl Tail {
     }
 }
 
-/// Whose output a [`Tap`] passes on, and to whom.
+/// Whose output a [`OutputPipe`] passes on, and to whom.
 #[derive(Clone)]
-pub(super) struct Listener {
+pub(super) struct LineSink {
     pub(super) output: Rc<dyn Output>,
-    pub(super) speaker: Rc<Speaker>,
+    pub(super) source: Rc<LineSource>,
 }
 
 /// Our end of a handler's output.
@@ -169,19 +169,19 @@ enum Pipe {
 }
 
 /// One output of a running handler.
-pub(super) struct Tap {
+pub(super) struct OutputPipe {
     pipe: Pipe,
     stream: Stream,
-    listener: Option<Listener>,
+    sink: Option<LineSink>,
     lines: Lines,
     tail: Tail,
 }
 
-impl Tap {
-    /// Taps our end of a [`pipe`].
-    pub(super) fn new(pipe: OwnedFd, stream: Stream, listener: &Listener) -> Self {
-        let listener = listener.output.wants(stream).then(|| listener.clone());
-        Self { pipe: Pipe::Unwatched(pipe), stream, listener, lines: Lines::default(), tail: Tail::default() }
+impl OutputPipe {
+    /// OutputPipes our end of a [`pipe`].
+    pub(super) fn new(pipe: OwnedFd, stream: Stream, sink: &LineSink) -> Self {
+        let sink = sink.output.wants(stream).then(|| sink.clone());
+        Self { pipe: Pipe::Unwatched(pipe), stream, sink, lines: Lines::default(), tail: Tail::default() }
     }
 
     /// Passes on what is there.
@@ -224,8 +224,8 @@ impl Tap {
             if pipe.readable().await.is_err() {
                 return self.finish();
             }
-            if let Some(listener) = &self.listener {
-                listener.output.room(self.stream).await;
+            if let Some(sink) = &self.sink {
+                sink.output.room(self.stream).await;
             }
             let mut buffer = [0; READ_BYTES];
             match pipe.try_read(&mut buffer) {
@@ -259,15 +259,15 @@ impl Tap {
         if self.stream == Stream::Err {
             self.tail.feed(bytes);
         }
-        if let Some(listener) = &self.listener {
-            self.lines.feed(bytes, |line| listener.output.line(&listener.speaker, self.stream, line));
+        if let Some(sink) = &self.sink {
+            self.lines.feed(bytes, |line| sink.output.line(&sink.source, self.stream, line));
         }
     }
 
     fn finish(&mut self) {
         self.pipe = Pipe::Ended;
-        if let Some(listener) = &self.listener {
-            self.lines.finish(|line| listener.output.line(&listener.speaker, self.stream, line));
+        if let Some(sink) = &self.sink {
+            self.lines.finish(|line| sink.output.line(&sink.source, self.stream, line));
         }
     }
 }

@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::signal::unix;
 
 use super::Outcome;
-use super::guard::Entry;
-use super::output::{Tail, Tap};
+use super::orphan_reaper::Entry;
+use super::output::{OutputPipe, Tail};
 use crate::clock::Clock;
 
 /// How long output is still waited for after a handler's end, while a child that it left behind holds its pipes.
@@ -56,11 +56,11 @@ pub async fn reap_inherited() {
 }
 
 /// Children that were killed and have still to be reaped.
-pub(super) type Strays = RefCell<Vec<Child>>;
+pub(super) type Unreaped = RefCell<Vec<Child>>;
 
 /// Reaps those that have died since.
-pub(super) fn reap(strays: &Strays) {
-    strays.borrow_mut().retain_mut(|child| {
+pub(super) fn reap(unreaped: &Unreaped) {
+    unreaped.borrow_mut().retain_mut(|child| {
         let runs = matches!(child.try_wait(), Ok(None));
         if !runs {
             disown(child);
@@ -71,20 +71,20 @@ pub(super) fn reap(strays: &Strays) {
 
 /// Why a run is ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum KillReason {
     Limit,
     Stop,
 }
 
 /// Both outputs of a handler.
-pub(super) struct Taps {
-    pub(super) out: Option<Tap>,
-    pub(super) err: Tap,
+pub(super) struct OutputPipes {
+    pub(super) out: Option<OutputPipe>,
+    pub(super) err: OutputPipe,
 }
 
-impl Taps {
+impl OutputPipes {
     fn ended(&self) -> bool {
-        self.err.ended() && self.out.as_ref().is_none_or(Tap::ended)
+        self.err.ended() && self.out.as_ref().is_none_or(OutputPipe::ended)
     }
 
     fn read_rest(&mut self) {
@@ -104,17 +104,17 @@ impl Taps {
 
 /// A process that is not reaped yet, so that its number, which is its group's, is its own. Dropped before it has
 /// ended it is killed, with its whole group.
-pub(super) struct Leader<'a> {
+pub(super) struct ProcessGroup<'a> {
     child: Option<Child>,
     group: Pid,
     entry: Option<Entry<'a>>,
-    strays: &'a Strays,
+    unreaped: &'a Unreaped,
 }
 
-impl<'a> Leader<'a> {
-    pub(super) fn new(child: Child, group: Pid, entry: Entry<'a>, strays: &'a Strays) -> Self {
+impl<'a> ProcessGroup<'a> {
+    pub(super) fn new(child: Child, group: Pid, entry: Entry<'a>, unreaped: &'a Unreaped) -> Self {
         adopt(&child);
-        Self { child: Some(child), group, entry: Some(entry), strays }
+        Self { child: Some(child), group, entry: Some(entry), unreaped }
     }
 
     /// Whether it has ended; it stays unreaped.
@@ -150,12 +150,12 @@ impl<'a> Leader<'a> {
     }
 }
 
-impl Drop for Leader<'_> {
+impl Drop for ProcessGroup<'_> {
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
             self.signal(Signal::KILL);
             self.entry = None;
-            self.strays.borrow_mut().push(child);
+            self.unreaped.borrow_mut().push(child);
         }
     }
 }
@@ -168,30 +168,30 @@ impl Drop for Leader<'_> {
 /// # Errors
 /// The process cannot be waited for; it has been killed.
 pub(super) async fn see_through(
-    leader: Leader<'_>,
+    process_group: ProcessGroup<'_>,
     mut children: unix::Signal,
-    mut taps: Taps,
-    cut: impl Future<Output = Cut>,
+    mut pipes: OutputPipes,
+    cut: impl Future<Output = KillReason>,
     grace: Duration,
     clock: &dyn Clock,
 ) -> io::Result<(Outcome, Tail)> {
     let cut = tokio::select! { biased;
-        () = leader.end(&mut children) => None,
+        () = process_group.end(&mut children) => None,
         cut = cut => Some(cut),
-        () = never_after(taps.drain(clock)) => None,
+        () = never_after(pipes.drain(clock)) => None,
     };
-    taps.read_rest();
+    pipes.read_rest();
     if cut.is_some() {
-        end_group(&leader, &mut children, &mut taps, grace, clock).await;
+        end_group(&process_group, &mut children, &mut pipes, grace, clock).await;
     }
-    let status = leader.reap()?;
-    if !taps.ended() {
-        linger(&mut taps, clock).await;
+    let status = process_group.reap()?;
+    if !pipes.ended() {
+        linger(&mut pipes, clock).await;
     }
-    if let Some(out) = taps.out {
+    if let Some(out) = pipes.out {
         out.close();
     }
-    Ok((outcome(cut, status), taps.err.close()))
+    Ok((outcome(cut, status), pipes.err.close()))
 }
 
 /// Completes `before`, then never: for what runs along in a `select!` and does not decide it.
@@ -202,37 +202,37 @@ async fn never_after<T>(before: impl Future<Output = ()>) -> T {
 
 /// TERM; then, once all have let go of the outputs or the grace is over, KILL for whoever is left.
 async fn end_group(
-    leader: &Leader<'_>,
+    process_group: &ProcessGroup<'_>,
     children: &mut unix::Signal,
-    taps: &mut Taps,
+    pipes: &mut OutputPipes,
     grace: Duration,
     clock: &dyn Clock,
 ) {
-    leader.signal(Signal::TERM);
+    process_group.signal(Signal::TERM);
     // One that is stopped, as by a terminal that it must not read, hears nothing before it goes on.
-    leader.signal(Signal::CONT);
+    process_group.signal(Signal::CONT);
     tokio::select! { biased;
-        _ = futures_util::future::join(leader.end(children), taps.drain(clock)) => {}
+        _ = futures_util::future::join(process_group.end(children), pipes.drain(clock)) => {}
         () = clock.sleep_until(clock.elapsed() + grace) => {}
     }
-    leader.signal(Signal::KILL);
+    process_group.signal(Signal::KILL);
     tokio::select! { biased;
-        () = leader.end(children) => {}
-        () = never_after(taps.drain(clock)) => {}
+        () = process_group.end(children) => {}
+        () = never_after(pipes.drain(clock)) => {}
     }
 }
 
-async fn linger(taps: &mut Taps, clock: &dyn Clock) {
+async fn linger(pipes: &mut OutputPipes, clock: &dyn Clock) {
     tokio::select! { biased;
         () = clock.sleep_until(clock.elapsed() + LINGER) => {}
-        () = taps.drain(clock) => {}
+        () = pipes.drain(clock) => {}
     }
 }
 
-fn outcome(cut: Option<Cut>, status: ExitStatus) -> Outcome {
+fn outcome(cut: Option<KillReason>, status: ExitStatus) -> Outcome {
     match (cut, status.code()) {
-        (Some(Cut::Limit), _) => Outcome::TimedOut,
-        (Some(Cut::Stop), _) => Outcome::Stopped,
+        (Some(KillReason::Limit), _) => Outcome::TimedOut,
+        (Some(KillReason::Stop), _) => Outcome::Stopped,
         (None, Some(code)) => Outcome::Exit(code),
         (None, None) => Outcome::Signal(status.signal().unwrap_or_default()),
     }

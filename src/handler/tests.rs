@@ -33,8 +33,8 @@ impl Heard {
 }
 
 impl Output for Heard {
-    fn line(&self, speaker: &Speaker, stream: Stream, line: &[u8]) {
-        assert_eq!(speaker.label, "test");
+    fn line(&self, source: &LineSource, stream: Stream, line: &[u8]) {
+        assert_eq!(source.label, "test");
         self.bytes.set(self.bytes.get() + line.len());
         if self.bytes.get() < 1 << 20 {
             self.lines.borrow_mut().push((stream, String::from_utf8_lossy(line).into_owned()));
@@ -55,8 +55,8 @@ fn shell(text: &str) -> Command {
 }
 
 fn handler(command: Command, output: Rc<dyn Output>) -> CommandHandler {
-    let guard = Guard::with_program(vec!["cat".to_owned()]);
-    CommandHandler::with_guard(command, Rc::new(SystemClock), output, Rc::new(guard))
+    let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
+    CommandHandler::with_reaper(command, Rc::new(SystemClock), output, Rc::new(reaper))
 }
 
 fn job(event: &[u8]) -> Job {

@@ -34,10 +34,10 @@ pub enum Operation {
 pub struct Route {
     /// When it takes effect, if it ever arrives.
     pub arrives: Option<Duration>,
-    /// When its sender hears the answer, later than `arrives`; else it gives up after `patience`.
+    /// When its sender hears the answer, later than `arrives`; else it gives up after `timeout`.
     pub answered: Option<Duration>,
     /// How long a sender waits for a lost answer.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// A create or a swap is refused although nobody has won (as some servers answer 409 to a race).
     pub nobody_won: bool,
 }
@@ -76,7 +76,7 @@ pub struct Calm;
 impl Network for Calm {
     fn route(&self, _: Operation, _: &str) -> Route {
         let now = Some(Duration::ZERO);
-        Route { arrives: now, answered: now, patience: Duration::ZERO, nobody_won: false }
+        Route { arrives: now, answered: now, timeout: Duration::ZERO, nobody_won: false }
     }
     fn later(&self, _: Duration, action: Box<dyn FnOnce()>) {
         action();
@@ -251,7 +251,7 @@ impl MemoryStore {
             self.network.later(arrives, Box::new(action));
         }
         let cuts = self.contents.cuts.get();
-        self.network.pause(route.answered.unwrap_or(route.patience)).await;
+        self.network.pause(route.answered.unwrap_or(route.timeout)).await;
         let answer = answer.borrow_mut().take();
         answer
             .filter(|_| route.answered.is_some() && self.contents.cuts.get() == cuts)

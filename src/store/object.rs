@@ -273,14 +273,14 @@ impl BucketStore {
     }
 }
 
-/// Items that must become visible in their order: events that may share an ordering key, which share a lane.
+/// Items that must become visible in their order: events that may share an ordering key, which share a hash slot.
 fn chains(items: &[(String, Vec<u8>)]) -> Vec<Vec<usize>> {
     let mut chains: Vec<Vec<usize>> = Vec::new();
     let mut of_lane = HashMap::new();
     for (at, (key, _)) in items.iter().enumerate() {
         match EventName::from_key(key) {
             Some(name) => {
-                let chain = *of_lane.entry(name.lane().number()).or_insert_with(|| {
+                let chain = *of_lane.entry(name.hash_slot().number()).or_insert_with(|| {
                     chains.push(Vec::new());
                     chains.len() - 1
                 });

@@ -11,7 +11,7 @@ fn beside(event: &std::path::Path, from: &str, to: &str) -> std::path::PathBuf {
     event.with_file_name(name.replacen(from, to, 1))
 }
 
-/// The 16 characters of lane and identity in an event's name.
+/// The 16 characters of hash slot and identity in an event's name.
 fn identity(event: &std::path::Path) -> String {
     event.file_name().unwrap().to_str().unwrap()[24..40].to_owned()
 }

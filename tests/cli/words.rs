@@ -103,7 +103,7 @@ fn doctor_tells_what_a_bucket_does_with_a_bus() {
         assert!(told.contains(line), "{told}");
     }
     assert!(!told.contains("warn "), "{told}");
-    let rule = "<LifecycleConfiguration><Rule><ID>tidy</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status>\
+    let rule = "<LifecycleConfiguration><Rule><ID>tidy</ID><TypeFilter><Prefix></Prefix></TypeFilter><Status>Enabled</Status>\
                 <Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>";
     let location = Some("eu-west-1".to_owned());
     mini.tell(Facts { versioning: Versioning::Enabled, lifecycle: Some(rule.to_owned()), location, resource: None });

@@ -41,8 +41,8 @@ async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
         n += batch.len();
         // Twice with one id is once.
         for _ in 0..2 {
-            let receipts = emitter.emit(&batch).await.expect("the server answers most requests");
-            assert_eq!(receipts.len(), batch.len());
+            let acks = emitter.emit(&batch).await.expect("the server answers most requests");
+            assert_eq!(acks.len(), batch.len());
             if !n.is_multiple_of(2) {
                 break;
             }

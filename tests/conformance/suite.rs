@@ -201,7 +201,7 @@ pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
     }
 }
 
-/// Events that share a lane may share an ordering key: they become visible in their order, and none passes one that is
+/// Events that share a hash slot may share an ordering key: they become visible in their order, and none passes one that is
 /// in doubt.
 pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> Bench) {
     let bench = make();

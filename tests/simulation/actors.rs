@@ -9,11 +9,11 @@ use evbus::bus::{Place, prune, schedule};
 use evbus::clock::Clock;
 use evbus::event::{Data, Event, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
-use evbus::group::facts::Silent;
 use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
 use evbus::group::request::{self, Request};
 use evbus::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
+use evbus::group::worker_event::Silent;
 use evbus::group::{Position, dead_letter};
 use evbus::handler::{BatchBounds, Batches, Handler};
 use evbus::store::memory::MemoryStore;
@@ -423,7 +423,7 @@ impl Cast {
                 if let Some(id) = self.world.id_of(letter.name.as_str()).filter(|_| dice.chance(0.6)) {
                     self.world.cured.borrow_mut().insert(id);
                 }
-                let shard = letter.name.lane().shard(shards);
+                let shard = letter.name.hash_slot().shard(shards);
                 let asked = Request::Redrive { event: letter.name, letter: letter_name };
                 request::ask(place, &name, shard, &asked).await?;
             }
@@ -556,15 +556,15 @@ async fn emit_all(
             None => emitter.emit(&drafts).await,
         };
         match sent {
-            Ok(receipts) => {
-                for (id, receipt) in ids.iter().zip(receipts) {
+            Ok(acks) => {
+                for (id, ack) in ids.iter().zip(acks) {
                     let mut events = world.events.borrow_mut();
                     let known = events.get_mut(id).expect("it was made");
                     if known.acked.is_none() {
-                        world.tell(|| format!("p{pid} {id} acknowledged as {}", receipt.name));
+                        world.tell(|| format!("p{pid} {id} acknowledged as {}", ack.name));
                         // Who is slow by some seconds releases it so much later.
                         let waits = if wait.is_some() { due + 11 * SECOND } else { 0 };
-                        known.acked = Some((world.simulation.now().max(waits), receipt.name));
+                        known.acked = Some((world.simulation.now().max(waits), ack.name));
                     }
                 }
                 if wait.is_some() && !named && world.simulation.dice.chance(0.3) {

@@ -33,7 +33,7 @@ impl Network for Counting {
     fn route(&self, operation: Operation, _: &str) -> Route {
         *self.counts.borrow_mut().entry(operation).or_default() += 1;
         let (arrives, answered) = (Some(Duration::from_millis(10)), Some(Duration::from_millis(20)));
-        Route { arrives, answered, patience: Duration::from_secs(8), nobody_won: false }
+        Route { arrives, answered, timeout: Duration::from_secs(8), nobody_won: false }
     }
     fn later(&self, after: Duration, action: Box<dyn FnOnce()>) {
         self.simulation.later(after.as_micros() as Micros, action);

@@ -168,7 +168,7 @@ fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Mar
             new.epoch,
             new.through,
             new.done.iter().filter_map(|name| world.id_of(name.as_str())).collect::<Vec<_>>(),
-            new.open
+            new.pending
                 .iter()
                 .map(|(name, open)| (
                     world.id_of(name.as_str()),
@@ -188,7 +188,7 @@ fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Mar
             if new.through < old.through {
                 world.complain(format!("{}/{shard}: through falls to {}", group.name, new.through));
             }
-            left_open(world, group, shard, &old, &new);
+            left_pending(world, group, shard, &old, &new);
         }
     }
     let from = reset.map_or_else(|| old.through.clone(), |(_, to, _)| to);
@@ -225,7 +225,7 @@ fn excuse(world: &World, group: &mut GroupState, shard: u16, to: &Position) {
     let shards = group.shards();
     for known in world.events.borrow().values() {
         if let Some((_, name)) = &known.acked
-            && name.lane().shard(shards) == shard
+            && name.hash_slot().shard(shards) == shard
             && to.covers(name)
         {
             group.runs.entry(known.id.clone()).or_default().excused = true;
@@ -241,8 +241,8 @@ fn settled(world: &World, group: &GroupState, id: Option<&String>, deleted: bool
 }
 
 /// What left `open` was processed, or its letter is there.
-fn left_open(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
-    for (name, open) in old.open.iter().filter(|(name, _)| !new.open.contains_key(*name)) {
+fn left_pending(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+    for (name, open) in old.pending.iter().filter(|(name, _)| !new.pending.contains_key(*name)) {
         let id = world.id_of(name.as_str());
         // What a power cut has taken was not acknowledged: nothing of it may be left to be redriven.
         let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| known.acked.is_some()));
@@ -272,10 +272,10 @@ fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &
     let present = world.present.borrow();
     let edge = EventName::parse(&format!("{}-000000000000000a-a.json", from.time())).unwrap();
     for name in present.range(edge..).take_while(|name| name.time() <= new.through.time()) {
-        if name.lane().shard(shards) != shard || from.covers(name) || !new.through.covers(name) {
+        if name.hash_slot().shard(shards) != shard || from.covers(name) || !new.through.covers(name) {
             continue;
         }
-        let known = new.open.contains_key(name) || old.done.contains(name);
+        let known = new.pending.contains_key(name) || old.done.contains(name);
         let id = world.id_of(name.as_str());
         let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).and_then(|known| known.acked.clone()));
         let acked = acked.is_some_and(|(_, acked)| acked == *name);
@@ -299,8 +299,8 @@ fn done(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marke
 /// Markers stay small.
 fn limits(world: &World, at: usize, group: &GroupState, shard: u16, new: &Marker) {
     let bounds = world.plan.groups[at].bounds;
-    if new.open.len() > bounds.open {
-        world.complain(format!("{}/{shard}: open holds {} of {}", group.name, new.open.len(), bounds.open));
+    if new.pending.len() > bounds.pending {
+        world.complain(format!("{}/{shard}: open holds {} of {}", group.name, new.pending.len(), bounds.pending));
     }
     // What comes in behind what is done pushes that out of the window.
     if new.done.len() > 3 * bounds.window {

@@ -123,7 +123,7 @@ impl SimHandler {
         let (id, epoch) = (var(job, "EVBUS_ID"), var(job, "EVBUS_EPOCH").parse().unwrap());
         let name = &job.file;
         let shards = self.world.groups.borrow()[self.group].shards();
-        let shard = EventName::parse(name).unwrap().lane().shard(shards);
+        let shard = EventName::parse(name).unwrap().hash_slot().shard(shards);
         let fate = fate(&self.world, self.group, &id);
         let (pid, thawed) = (self.process.pid, self.process.thaws_at.get());
         let run = Running { group: self.group, id: id.clone(), shard, epoch, pid, thawed };

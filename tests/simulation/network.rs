@@ -83,17 +83,17 @@ impl Network for Line {
     fn route(&self, operation: Operation, key: &str) -> Route {
         let (world, dice) = (&self.world, &self.world.simulation.dice);
         world.sent(self, operation, key);
-        let patience = Duration::from_secs(8);
+        let timeout = Duration::from_secs(8);
         let mut there = dice.around(world.plan.latency) as Micros + 1;
         let back = dice.around(world.plan.latency) as Micros + 1;
         if !world.faults() {
             let answered = there.min(2 * SECOND) + back.min(2 * SECOND);
             let (arrives, answered) = (Duration::from_micros(there.min(2 * SECOND)), Duration::from_micros(answered));
-            return Route { arrives: Some(arrives), answered: Some(answered), patience, nobody_won: false };
+            return Route { arrives: Some(arrives), answered: Some(answered), timeout, nobody_won: false };
         }
         if matches!(operation, Operation::Put | Operation::Cas) && dice.chance(world.plan.nobody_won) {
             let (arrives, answered) = (Duration::from_millis(40), Duration::from_millis(50));
-            return Route { arrives: Some(arrives), answered: Some(answered), patience, nobody_won: true };
+            return Route { arrives: Some(arrives), answered: Some(answered), timeout, nobody_won: true };
         }
         there += self.slow(operation, key);
         let lost = dice.chance(world.plan.lost);
@@ -106,7 +106,7 @@ impl Network for Line {
         Route {
             arrives: arrives.map(Duration::from_micros),
             answered: answered.map(Duration::from_micros),
-            patience,
+            timeout,
             nobody_won: false,
         }
     }

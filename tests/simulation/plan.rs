@@ -176,9 +176,9 @@ impl GroupPlan {
             _ => (1, 1),
         };
         let bounds = match dice.below(3) {
-            0 => Bounds { window: 8, open: 3 },
-            1 => Bounds { window: 12, open: 5 },
-            _ => Bounds { window: 40, open: 10 },
+            0 => Bounds { window: 8, pending: 3 },
+            1 => Bounds { window: 12, pending: 5 },
+            _ => Bounds { window: 40, pending: 10 },
         };
         let born = (at > 0 && dice.chance(0.5)).then(|| {
             let when = (dice.share() * faults_until as f64) as Micros;

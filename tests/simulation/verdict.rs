@@ -56,17 +56,17 @@ fn missing(world: &World) -> Vec<Missing> {
             let Some((acked, name)) = &known.acked else { continue };
             if world.expected(at, group, known) && !group.handled(&known.id) {
                 let since = (*acked).max(group.created);
-                missing.push((at, name.lane().shard(group.shards()), known.id.clone(), since));
+                missing.push((at, name.hash_slot().shard(group.shards()), known.id.clone(), since));
             }
         }
         for event in group.redrives.values() {
             let id = world.id_of(event.as_str()).unwrap_or_default();
-            missing.push((at, event.lane().shard(group.shards()), id, 0));
+            missing.push((at, event.hash_slot().shard(group.shards()), id, 0));
         }
         for marker in group.markers.values() {
-            for name in marker.open.keys() {
+            for name in marker.pending.keys() {
                 let id = world.id_of(name.as_str()).unwrap_or_default();
-                missing.push((at, name.lane().shard(group.shards()), id, 0));
+                missing.push((at, name.hash_slot().shard(group.shards()), id, 0));
             }
         }
     }
@@ -83,8 +83,8 @@ fn unfinished(world: &World) -> bool {
     };
     groups.iter().filter(|group| group.definition.is_some()).any(|group| {
         world.present.borrow().iter().filter(|name| wanted(group, name)).any(|name| {
-            let marker = group.markers.get(&name.lane().shard(group.shards()));
-            marker.map_or_else(|| !group.through(0).covers(name), |marker| marker.lacks(name))
+            let marker = group.markers.get(&name.hash_slot().shard(group.shards()));
+            marker.map_or_else(|| !group.through(0).covers(name), |marker| marker.is_unprocessed(name))
         })
     })
 }
@@ -100,7 +100,7 @@ fn idle(world: &World, begun: Micros, missing: &[Missing]) {
         }
         let active = group.active.get(shard).copied().unwrap_or(0);
         let from = active.max(*since).max(begun + LAST_THAW).max(group.resumed).max(group.staffed);
-        let open = group.markers.get(shard).map(|marker| &marker.open);
+        let open = group.markers.get(shard).map(|marker| &marker.pending);
         let retried = open.is_some_and(|open| {
             open.iter().any(|(name, open)| open.next.is_some() && world.id_of(name.as_str()).as_ref() == Some(id))
         });

@@ -214,8 +214,8 @@ impl World {
                 group.runs.entry(id.clone()).or_default().excused = true;
                 continue;
             }
-            let shard = name.lane().shard(group.shards());
-            let open = group.markers.get(&shard).and_then(|marker| marker.open.get(&name));
+            let shard = name.hash_slot().shard(group.shards());
+            let open = group.markers.get(&shard).and_then(|marker| marker.pending.get(&name));
             let needed = !group.through(shard).covers(&name)
                 || open.is_some_and(|open| {
                     // A redriven event is in its letter, too.
@@ -237,7 +237,7 @@ impl World {
         let groups = self.groups.borrow();
         for group in groups.iter() {
             if let Some(letter) = evbus::bus::keys::letter_of(&group.name, key) {
-                let needed = group.markers.values().flat_map(|marker| marker.open.values());
+                let needed = group.markers.values().flat_map(|marker| marker.pending.values());
                 let mut needed = needed.filter(|open| open.letter.as_deref() == Some(letter));
                 // Redriven twice and dead again: its newer letter has all that this one has.
                 let newer = self.id_of(letter).and_then(|id| group.runs.get(&id));
@@ -351,7 +351,7 @@ impl World {
         let whose = |owner: Option<&Owner>| owner.map(|owner| owner.pid);
         let markers = groups[group].markers.values().filter(|marker| whose(marker.owner.as_ref()) == whose(owner));
         let careful = markers.clone().any(|marker| marker.unclean > 1)
-            || markers.flat_map(|marker| marker.open.values()).any(|open| open.poison_candidate || open.started);
+            || markers.flat_map(|marker| marker.pending.values()).any(|open| open.poison_candidate || open.started);
         // The halves of a batch wait for each other.
         let plan = &self.plan.groups[group];
         let places = if careful || plan.batch.is_some() { 1 } else { plan.concurrency };

@@ -12,11 +12,11 @@ use evbus::bus::emit::Draft;
 use evbus::clock::{Clock, Fut};
 use evbus::event::{Event, Identity, event_id};
 use evbus::group::definition::{self, Definition};
-use evbus::group::facts::Silent;
 use evbus::group::lease::Process;
 use evbus::group::marker::Owner;
 use evbus::group::polls::Polls;
 use evbus::group::worker::{Settings, Stop, Summary, Worker, WorkerParts};
+use evbus::group::worker_event::Silent;
 use evbus::group::{GroupName, Position};
 use evbus::handler::{Handler, Job, Outcome, Report};
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draft, Emitter, Novelty, Pending, Receipt};
+use super::{Ack, AckKind, Draft, Emitter, Unacknowledged};
 use crate::bus::keys;
 use crate::bus::settings::to_json;
 use crate::event::{Data, Event, EventName};
@@ -55,15 +55,15 @@ fn names(draft: &Draft, bytes: &[u8]) -> bool {
 
 impl Emitter {
     /// Receipts of what had been acknowledged before, durably by now, and the indices of the rest.
-    pub(super) async fn repeats(&self, drafts: &[Draft]) -> StoreResult<(Vec<Option<Receipt>>, Vec<usize>)> {
-        let mut receipts = vec![None; drafts.len()];
+    pub(super) async fn repeats(&self, drafts: &[Draft]) -> StoreResult<(Vec<Option<Ack>>, Vec<usize>)> {
+        let mut acks = vec![None; drafts.len()];
         let (mut fresh, mut relied_on) = (Vec::with_capacity(drafts.len()), Vec::new());
         for (index, draft) in drafts.iter().enumerate() {
             match &draft.dedup {
                 Some(hash) => match self.acknowledged(draft, hash).await? {
-                    Some(receipt) => {
-                        relied_on.extend([keys::dedup(hash), receipt.name.key()]);
-                        receipts[index] = Some(receipt);
+                    Some(ack) => {
+                        relied_on.extend([keys::dedup(hash), ack.name.key()]);
+                        acks[index] = Some(ack);
                     }
                     None => fresh.push(index),
                 },
@@ -79,11 +79,11 @@ impl Emitter {
             Some(hash) => *first.entry(hash.clone()).or_insert(*index) == *index,
             None => true,
         });
-        Ok((receipts, fresh))
+        Ok((acks, fresh))
     }
 
     /// What was acknowledged under the draft's id, if anything was and is still there.
-    async fn acknowledged(&self, draft: &Draft, hash: &str) -> StoreResult<Option<Receipt>> {
+    async fn acknowledged(&self, draft: &Draft, hash: &str) -> StoreResult<Option<Ack>> {
         let (key, store) = (keys::dedup(hash), &self.place.store);
         let Some(record) = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await? else {
             return Ok(None);
@@ -95,8 +95,8 @@ impl Emitter {
         let name = content.event;
         let there = self.retry(async || store.get(&name.key()).await).await?;
         Ok(there.filter(|found| names(draft, &found.bytes)).map(|found| {
-            let novelty = if same(draft, &found.bytes) { Novelty::Repeat } else { Novelty::Taken };
-            Receipt { name, novelty }
+            let kind = if same(draft, &found.bytes) { AckKind::Duplicate } else { AckKind::IdTaken };
+            Ack { name, kind }
         }))
     }
 
@@ -104,8 +104,8 @@ impl Emitter {
     pub(super) async fn acknowledge(
         &self,
         drafts: &[Draft],
-        pending: Vec<Pending>,
-        receipts: &mut [Option<Receipt>],
+        pending: Vec<Unacknowledged>,
+        acks: &mut [Option<Ack>],
     ) -> StoreResult<()> {
         let (mut named, mut items) = (Vec::new(), Vec::new());
         for (at, put) in pending.iter().enumerate() {
@@ -116,31 +116,31 @@ impl Emitter {
         let mut theirs = HashMap::new();
         for taken in self.put_in_order(&items, &AlwaysOpen).await? {
             let at = named[taken];
-            if let Some(receipt) = self.give_way(&drafts[pending[at].index], &pending[at].name).await? {
-                theirs.insert(at, receipt);
+            if let Some(ack) = self.give_way(&drafts[pending[at].index], &pending[at].name).await? {
+                theirs.insert(at, ack);
             }
         }
         for (at, put) in pending.into_iter().enumerate() {
-            let mine = Receipt { name: put.name, novelty: Novelty::New };
-            receipts[put.index] = Some(theirs.remove(&at).unwrap_or(mine));
+            let mine = Ack { name: put.name, kind: AckKind::New };
+            acks[put.index] = Some(theirs.remove(&at).unwrap_or(mine));
         }
-        repeat_within_batch(drafts, receipts);
+        repeat_within_batch(drafts, acks);
         Ok(())
     }
 
     /// The id has a record that is not mine: what is acknowledged then. None: mine after all, because the record told of
     /// nothing.
-    async fn give_way(&self, draft: &Draft, mine: &EventName) -> StoreResult<Option<Receipt>> {
+    async fn give_way(&self, draft: &Draft, mine: &EventName) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.place.store);
         for _ in 0..TRIES {
-            if let Some(receipt) = self.acknowledged(draft, hash).await? {
-                if receipt.name == *mine {
+            if let Some(ack) = self.acknowledged(draft, hash).await? {
+                if ack.name == *mine {
                     return Ok(None);
                 }
-                self.retry(async || store.persist_many(&[key.clone(), receipt.name.key()]).await).await?;
+                self.retry(async || store.persist_many(&[key.clone(), ack.name.key()]).await).await?;
                 self.retry(async || store.delete(&mine.key()).await).await?;
-                return Ok(Some(receipt));
+                return Ok(Some(ack));
             }
             // What it tells of was pruned, or never was.
             self.retry(async || store.delete(&key).await).await?;
@@ -160,19 +160,19 @@ fn record(name: &EventName) -> Vec<u8> {
 }
 
 /// The second of two with one id in one batch is a repeat of the first.
-fn repeat_within_batch(drafts: &[Draft], receipts: &mut [Option<Receipt>]) {
+fn repeat_within_batch(drafts: &[Draft], acks: &mut [Option<Ack>]) {
     let mut known: HashMap<&str, (usize, EventName)> = HashMap::new();
-    for (at, (draft, receipt)) in drafts.iter().zip(receipts).enumerate() {
+    for (at, (draft, ack)) in drafts.iter().zip(acks).enumerate() {
         let Some(hash) = draft.dedup.as_deref() else { continue };
-        match receipt {
-            Some(receipt) => {
-                known.insert(hash, (at, receipt.name.clone()));
+        match ack {
+            Some(ack) => {
+                known.insert(hash, (at, ack.name.clone()));
             }
             None => {
-                *receipt = known.get(hash).map(|(first, name)| {
+                *ack = known.get(hash).map(|(first, name)| {
                     let same = same(draft, &drafts[*first].bytes);
-                    let novelty = if same { Novelty::Repeat } else { Novelty::Taken };
-                    Receipt { name: name.clone(), novelty }
+                    let kind = if same { AckKind::Duplicate } else { AckKind::IdTaken };
+                    Ack { name: name.clone(), kind }
                 });
             }
         }

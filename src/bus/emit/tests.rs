@@ -72,9 +72,9 @@ impl Bus {
         let (mut other, store) = (self.emitter([]), self.store());
         Some(Box::new(move || {
             Box::pin(async move {
-                let receipts = other.emit(&[draft]).await.unwrap();
+                let acks = other.emit(&[draft]).await.unwrap();
                 if passed {
-                    frontier::raise(&store, receipts[0].name.time()).await.unwrap();
+                    frontier::raise(&store, acks[0].name.time()).await.unwrap();
                 }
             })
         }))
@@ -122,9 +122,9 @@ fn what_two_hosts_emit_under_one_id_is_there_once() {
         let bus = Bus::new();
         bus.raise(ahead());
         let hooks = (0..hooks_before).map(|_| None).chain([bus.another_emits(named("1"), passed)]);
-        let receipt = done(bus.emitter(hooks).emit(&[named("1")])).unwrap().remove(0);
+        let ack = done(bus.emitter(hooks).emit(&[named("1")])).unwrap().remove(0);
         assert_eq!(bus.data(), ["1"], "acknowledged by both, and there: {hooks_before} {passed}");
-        assert_eq!(bus.0.keys(EVENTS), [receipt.name.key()]);
+        assert_eq!(bus.0.keys(EVENTS), [ack.name.key()]);
     }
 }
 
@@ -146,7 +146,7 @@ fn a_first_copy_stays_while_its_twin_may_be_acknowledged_on_it() {
     let mut other = bus.emitter([None, late]);
     let first = done(other.emit(&[named("1")])).unwrap().remove(0);
     let second = done(this.emit(&[named("1")])).unwrap().remove(0);
-    assert_eq!((first.name.clone(), second.novelty), (second.name, Novelty::Repeat));
+    assert_eq!((first.name.clone(), second.kind), (second.name, AckKind::Duplicate));
     assert_eq!(bus.0.keys(EVENTS), [first.name.key()]);
 }
 
@@ -159,9 +159,9 @@ fn a_first_copy_outlives_a_twin_that_dies_between_its_puts() {
     let ours = Rc::clone(&acknowledged);
     let late: Option<Hook> = Some(Box::new(move || {
         Box::pin(async move {
-            let receipt = this.emit(&[named("1")]).await.unwrap().remove(0);
-            frontier::raise(&store, receipt.name.time()).await.unwrap();
-            *ours.borrow_mut() = Some(receipt.name);
+            let ack = this.emit(&[named("1")]).await.unwrap().remove(0);
+            frontier::raise(&store, ack.name.time()).await.unwrap();
+            *ours.borrow_mut() = Some(ack.name);
         })
     }));
     let dies: Option<Hook> = Some(Box::new(|| Box::pin(std::future::pending())));
@@ -176,32 +176,30 @@ fn a_first_copy_outlives_a_twin_that_dies_between_its_puts() {
 fn an_id_that_is_taken_by_another_event_is_told() {
     let bus = Bus::new();
     let mut emitter = bus.emitter([]);
-    let novelty = |receipts: StoreResult<Vec<Receipt>>| -> Vec<Novelty> {
-        receipts.unwrap().iter().map(|receipt| receipt.novelty).collect()
-    };
-    assert_eq!(novelty(done(emitter.emit(&[named("{\"a\":1,\"b\":2}")]))), [Novelty::New]);
-    assert_eq!(novelty(done(emitter.emit(&[named("{\"a\": 1, \"b\": 2}")]))), [Novelty::Repeat]);
+    let kind = |acks: StoreResult<Vec<Ack>>| -> Vec<AckKind> { acks.unwrap().iter().map(|ack| ack.kind).collect() };
+    assert_eq!(kind(done(emitter.emit(&[named("{\"a\":1,\"b\":2}")]))), [AckKind::New]);
+    assert_eq!(kind(done(emitter.emit(&[named("{\"a\": 1, \"b\": 2}")]))), [AckKind::Duplicate]);
     let other_subject = Draft::named(event("dump-1", "{\"a\":1,\"b\":2}").subject("s").build().unwrap());
     for other in [named("3"), other_subject] {
-        assert_eq!(novelty(done(emitter.emit(std::slice::from_ref(&other)))), [Novelty::Taken]);
-        assert_eq!(novelty(done(emitter.schedule(&[other], ahead()))), [Novelty::Taken]);
+        assert_eq!(kind(done(emitter.emit(std::slice::from_ref(&other)))), [AckKind::IdTaken]);
+        assert_eq!(kind(done(emitter.schedule(&[other], ahead()))), [AckKind::IdTaken]);
     }
     let (one, two) = (event("x", "1").build().unwrap(), event("x", "2").build().unwrap());
     let batch = [&one, &two, &one].map(|event| Draft::named(event.clone()));
-    assert_eq!(novelty(done(emitter.emit(&batch))), [Novelty::New, Novelty::Taken, Novelty::Repeat]);
+    assert_eq!(kind(done(emitter.emit(&batch))), [AckKind::New, AckKind::IdTaken, AckKind::Duplicate]);
     // One that waits is found by its time, too.
     let waits = |data: &str| vec![Draft::named(event("w", data).build().unwrap())];
     let due = ahead();
-    assert_eq!(novelty(done(emitter.schedule(&waits("1"), due))), [Novelty::New]);
-    assert_eq!(novelty(done(emitter.schedule(&waits("2"), due))), [Novelty::Taken]);
+    assert_eq!(kind(done(emitter.schedule(&waits("1"), due))), [AckKind::New]);
+    assert_eq!(kind(done(emitter.schedule(&waits("2"), due))), [AckKind::IdTaken]);
 }
 
 /// Another finds the same id while it puts; its event is another.
 #[test]
 fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
     let bus = Bus::new();
-    let receipts = done(bus.emitter([bus.another_emits(named("1"), false)]).emit(&[named("2")])).unwrap();
-    assert_eq!((receipts[0].novelty, bus.data()), (Novelty::Taken, vec!["1".to_owned()]));
+    let acks = done(bus.emitter([bus.another_emits(named("1"), false)]).emit(&[named("2")])).unwrap();
+    assert_eq!((acks[0].kind, bus.data()), (AckKind::IdTaken, vec!["1".to_owned()]));
 }
 
 /// Whoever may write records can hide nobody's event: one that tells of nothing, or of another id, does not count.
@@ -215,11 +213,11 @@ fn a_record_that_lies_does_not_count() {
         let _ = done(bus.store().delete(&key));
         let record = format!("{{\"event\":\"{lie}\"}}");
         assert_eq!(done(bus.store().put_new(&key, record.as_bytes())), Ok(Put::Created));
-        let receipt = done(bus.emitter([]).emit(&[named("1")])).unwrap().remove(0);
-        assert_eq!(receipt.novelty, Novelty::New);
-        assert!(bus.0.read(&receipt.name.key()).is_some());
-        assert_eq!(done(bus.emitter([]).emit(&[named("1")])).unwrap()[0].novelty, Novelty::Repeat);
-        let _ = done(bus.store().delete(&receipt.name.key()));
+        let ack = done(bus.emitter([]).emit(&[named("1")])).unwrap().remove(0);
+        assert_eq!(ack.kind, AckKind::New);
+        assert!(bus.0.read(&ack.name.key()).is_some());
+        assert_eq!(done(bus.emitter([]).emit(&[named("1")])).unwrap()[0].kind, AckKind::Duplicate);
+        let _ = done(bus.store().delete(&ack.name.key()));
     }
 }
 
@@ -243,9 +241,9 @@ fn a_batch_that_comes_too_late_shows_no_later_half_before_its_first() {
         Box::pin(std::future::ready(()))
     }));
     let drafts: Vec<Draft> = (0..4).map(|number| of_key("k", number)).collect();
-    let receipts = done(bus.emitter([between, look]).emit(&drafts)).unwrap();
+    let acks = done(bus.emitter([between, look]).emit(&drafts)).unwrap();
     assert_eq!(seen.borrow().len(), 1, "of the first copies only the first: {:?}", seen.borrow());
-    assert_eq!((bus.data(), receipts.len()), (["0", "1", "2", "3"].map(str::to_owned).to_vec(), 4));
+    assert_eq!((bus.data(), acks.len()), (["0", "1", "2", "3"].map(str::to_owned).to_vec(), 4));
 }
 
 /// What has no key in common is put together, and checked once.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::*;
-use crate::bus::emit::Novelty;
+use crate::bus::emit::AckKind;
 use crate::clock::{Clock, Fut};
 use crate::event::{EVENTS, Identity, event_id};
 use crate::store::memory::{Calm, Contents, MemoryStore};
@@ -48,7 +48,7 @@ fn bus() -> Bus {
 impl Bus {
     fn schedule(&self, id: &str, due: EventTime) -> EventName {
         let draft = Draft::named(Event::new(id, "/s", "t").build().unwrap());
-        let mut emitter = Emitter::new(self.place.clone(), PATIENCE);
+        let mut emitter = Emitter::new(self.place.clone(), TIMEOUT);
         done(emitter.schedule(&[draft], due)).unwrap().remove(0).name
     }
 
@@ -95,12 +95,12 @@ fn an_event_keeps_its_id_its_bytes_and_its_order() {
     let identity = Identity::random(1, 2);
     let fresh = Event::new(event_id(at(10), &identity), "/s", "t").build().unwrap();
     let drafts = [Draft::fresh(fresh.clone(), identity), Draft::named(Event::new("b", "/s", "t").build().unwrap())];
-    let receipts = done(Emitter::new(bus.place.clone(), PATIENCE).schedule(&drafts, at(10))).unwrap();
-    assert!(receipts.iter().all(|receipt| receipt.novelty == Novelty::New));
+    let acks = done(Emitter::new(bus.place.clone(), TIMEOUT).schedule(&drafts, at(10))).unwrap();
+    assert!(acks.iter().all(|ack| ack.kind == AckKind::New));
     bus.clock.0.set(at(20));
     bus.release();
     let keys = bus.contents.keys(EVENTS);
-    assert_eq!(EventName::from_key(&keys[0]).unwrap().identity(), receipts[0].name.identity());
+    assert_eq!(EventName::from_key(&keys[0]).unwrap().identity(), acks[0].name.identity());
     assert_eq!(bus.contents.read(&keys[0]).unwrap()[..], fresh.to_json());
     assert_eq!(bus.events()[1], "b");
 }
@@ -180,8 +180,8 @@ fn two_releasers_make_one_event() {
     // One has read the entry, and is slow; the other does it all.
     bus.release();
     let draft = Draft::stored(Event::parse(&bytes, usize::MAX).unwrap(), bytes.to_vec(), &name);
-    let receipts = done(Emitter::new(bus.place.clone(), PATIENCE).emit(&[draft.unwrap()])).unwrap();
-    assert_eq!(receipts[0].novelty, Novelty::Repeat);
+    let acks = done(Emitter::new(bus.place.clone(), TIMEOUT).emit(&[draft.unwrap()])).unwrap();
+    assert_eq!(acks[0].kind, AckKind::Duplicate);
     assert_eq!(bus.events(), ["a"]);
 }
 
@@ -233,7 +233,7 @@ fn an_entry_whose_id_was_taken_comes_all_the_same() {
     let bus = bus();
     bus.schedule("a", at(10));
     let other = Draft::named(Event::new("a", "/s", "other").build().unwrap());
-    done(Emitter::new(bus.place.clone(), PATIENCE).emit(&[other])).unwrap();
+    done(Emitter::new(bus.place.clone(), TIMEOUT).emit(&[other])).unwrap();
     bus.clock.0.set(at(20));
     assert_eq!(bus.release().events, 1);
     assert_eq!((bus.events().len(), bus.waiting()), (2, Vec::new()));

@@ -13,7 +13,7 @@ use crate::cli::style;
 use crate::cli::watchers::process_of;
 use crate::event::TypeFilter;
 use crate::group::request::{self, Request};
-use crate::group::status::Standing;
+use crate::group::status::GroupStatus;
 
 /// Put dead letters back to work
 ///
@@ -83,13 +83,13 @@ pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code,
         return Ok(Code::Done);
     }
     let redriven = ask(place, &standing, &letters).await?;
-    let when = if standing.attended(process_of) { "" } else { " as soon as a worker of the group runs" };
+    let when = if standing.has_live_owner(process_of) { "" } else { " as soon as a worker of the group runs" };
     output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
     Ok(Code::Done)
 }
 
 /// Asks for each letter whose event can be told, once for each event.
-async fn ask(place: &Place, standing: &Standing, letters: &[String]) -> Result<Vec<String>, Failure> {
+async fn ask(place: &Place, standing: &GroupStatus, letters: &[String]) -> Result<Vec<String>, Failure> {
     let shards = standing.definition.as_ref().map(|definition| definition.shards);
     let Some(shards) = shards else { return Err(damaged(standing)) };
     let mut asked = BTreeSet::new();
@@ -102,7 +102,7 @@ async fn ask(place: &Place, standing: &Standing, letters: &[String]) -> Result<V
             continue;
         };
         if asked.insert(event.clone()) {
-            let shard = event.lane().shard(shards);
+            let shard = event.hash_slot().shard(shards);
             let request = Request::Redrive { event, letter: name.clone() };
             request::ask(place, &standing.group, shard, &request).await?;
         }
@@ -111,7 +111,7 @@ async fn ask(place: &Place, standing: &Standing, letters: &[String]) -> Result<V
     Ok(redriven)
 }
 
-fn damaged(standing: &Standing) -> Failure {
+fn damaged(standing: &GroupStatus) -> Failure {
     match &standing.damage {
         Some(error) => Failure::from(error.clone()),
         None => Failure::failed(format!("group '{}' has no definition", standing.group)),
@@ -145,7 +145,7 @@ fn counted(letters: &[String]) -> String {
     style::plural(u64::try_from(letters.len()).unwrap_or(u64::MAX), "dead letter")
 }
 
-fn nothing_named(verb: &str, standing: &Standing) -> Failure {
+fn nothing_named(verb: &str, standing: &GroupStatus) -> Failure {
     let group = &standing.group;
     Failure::usage("which dead letters?").help(match &standing.letters[..] {
         [] => format!("group '{group}' has none"),

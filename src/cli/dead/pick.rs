@@ -4,10 +4,10 @@ use crate::bus::Place;
 use crate::cli::failure::Failure;
 use crate::cli::reporter::id_of;
 use crate::cli::style;
-use crate::event::{Event, EventName, TypeFilter, Wanted};
+use crate::event::{Event, EventName, NameMatch, TypeFilter};
 use crate::group::GroupName;
 use crate::group::dead_letter::{self, Letter};
-use crate::group::status::Standing;
+use crate::group::status::GroupStatus;
 use crate::store::StoreResult;
 
 /// The length of what `dead_letter::fresh_name` adds to an event's name: '-' and 16 digits.
@@ -41,7 +41,7 @@ pub(super) async fn read(place: &Place, group: &GroupName, name: &str) -> StoreR
 }
 
 /// The letters that the ids name, each once.
-pub(super) async fn by_ids(place: &Place, standing: &Standing, ids: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) async fn by_ids(place: &Place, standing: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
     let mut picked: Vec<String> = Vec::new();
     for id in ids {
         let mut found = by_name(&standing.letters, id);
@@ -74,7 +74,7 @@ fn by_name(letters: &[String], id: &str) -> Vec<String> {
 }
 
 /// By the id that the emitter made up, whole or the beginning of it.
-async fn by_document(place: &Place, standing: &Standing, id: &str) -> Result<Vec<String>, Failure> {
+async fn by_document(place: &Place, standing: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
     let (mut whole, mut begun) = (Vec::new(), Vec::new());
     for name in &standing.letters {
         let letter = read(place, &standing.group, name).await?;
@@ -89,13 +89,17 @@ async fn by_document(place: &Place, standing: &Standing, id: &str) -> Result<Vec
 }
 
 /// The letters whose event's type matches.
-pub(super) async fn by_type(place: &Place, standing: &Standing, filter: &TypeFilter) -> Result<Vec<String>, Failure> {
+pub(super) async fn by_type(
+    place: &Place,
+    standing: &GroupStatus,
+    filter: &TypeFilter,
+) -> Result<Vec<String>, Failure> {
     let mut picked = Vec::new();
     for name in &standing.letters {
         let wanted = match event_of(name).map(|event| filter.matches_slug(event.slug())) {
-            Some(Wanted::Yes) => true,
-            Some(Wanted::No) => false,
-            Some(Wanted::Unsure) | None => {
+            Some(NameMatch::Yes) => true,
+            Some(NameMatch::No) => false,
+            Some(NameMatch::Unsure) | None => {
                 let bytes = read(place, &standing.group, name).await?.and_then(|letter| letter.event_bytes());
                 let event = bytes.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
                 event.is_some_and(|event| filter.matches(event.type_()))
@@ -108,7 +112,7 @@ pub(super) async fn by_type(place: &Place, standing: &Standing, filter: &TypeFil
     Ok(picked)
 }
 
-fn none(standing: &Standing, id: &str) -> Failure {
+fn none(standing: &GroupStatus, id: &str) -> Failure {
     let group = &standing.group;
     let what = format!("group '{group}' has no dead letter '{id}'");
     Failure::failed(what).help(match standing.letters.len() {
@@ -126,10 +130,10 @@ fn ambiguous(id: &str, letters: &[String]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventTime, Identity, Lane};
+    use crate::event::{EventTime, HashSlot, Identity};
 
     fn name(micros: i64, id: &str) -> EventName {
-        EventName::new(EventTime::from_micros(micros), Lane::of(""), &Identity::named("s", id), "order.a-b")
+        EventName::new(EventTime::from_micros(micros), HashSlot::of(""), &Identity::named("s", id), "order.a-b")
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
 use crate::group::GroupName;
 use crate::group::dead_letter::{Enclosed, Letter};
-use crate::group::status::Standing;
+use crate::group::status::GroupStatus;
 
 /// List dead letters, oldest event first
 #[derive(Debug, clap::Args)]
@@ -80,7 +80,7 @@ pub(super) async fn list(args: &LsArgs, session: &Session, opened: &Opened) -> R
 }
 
 /// The next commands, for people only.
-fn advise(standings: &[Standing]) {
+fn advise(standings: &[GroupStatus]) {
     if let Some(standing) =
         standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal())
     {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::bus::emit::{Draft, Novelty, Receipt};
+use crate::bus::emit::{Ack, AckKind, Draft};
 use crate::cli::failure::Failure;
 use crate::cli::output::Out;
 use crate::cli::style;
@@ -34,8 +34,8 @@ impl Acks {
     }
 
     /// Acknowledges a batch, but for what another event has taken the id of.
-    pub fn tell(&mut self, drafts: &[Draft], receipts: &[Receipt]) {
-        let on_the_bus = || drafts.iter().zip(receipts).filter(|(_, receipt)| receipt.novelty != Novelty::Taken);
+    pub fn tell(&mut self, drafts: &[Draft], acks: &[Ack]) {
+        let on_the_bus = || drafts.iter().zip(acks).filter(|(_, ack)| ack.kind != AckKind::IdTaken);
         self.count += on_the_bus().count() as u64;
         let Some(out) = self.out.as_mut() else { return };
         let told = on_the_bus().try_for_each(|(draft, _)| line(out, self.print, draft)).and_then(|()| out.flush());

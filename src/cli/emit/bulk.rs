@@ -9,7 +9,7 @@ use super::acks::Acks;
 use super::lines::{Given, Lines};
 use super::maker::Maker;
 use super::{Args, data, open};
-use crate::bus::emit::{Draft, Emitter, Novelty, Receipt};
+use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -126,9 +126,9 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
             let mut batch = Batch::default();
             let end = self.fill(&mut batch, emitter.batch());
             // What came before a bad line is good.
-            let receipts = self.maker.send(emitter, &batch.drafts).await?;
-            self.acks.tell(&batch.drafts, &receipts);
-            self.taken(&batch, &receipts)?;
+            let acks = self.maker.send(emitter, &batch.drafts).await?;
+            self.acks.tell(&batch.drafts, &acks);
+            self.taken(&batch, &acks)?;
             if end? {
                 return Ok(());
             }
@@ -168,12 +168,12 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
     }
 
     /// What another event has taken the id of is not on the bus.
-    fn taken(&mut self, batch: &Batch, receipts: &[Receipt]) -> Result<(), Failure> {
-        for ((given, draft), receipt) in batch.given.iter().zip(&batch.drafts).zip(receipts) {
-            if receipt.novelty != Novelty::Taken || self.args.if_exists.as_deref() == Some("ok") {
+    fn taken(&mut self, batch: &Batch, acks: &[Ack]) -> Result<(), Failure> {
+        for ((given, draft), ack) in batch.given.iter().zip(&batch.drafts).zip(acks) {
+            if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
                 continue;
             }
-            let failure = super::taken(draft, receipt);
+            let failure = super::taken(draft, ack);
             if !self.args.skips() {
                 return Err(failure.after(&given.place));
             }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Args, data, default_source};
-use crate::bus::emit::{Draft, Emitter, Receipt};
+use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
@@ -87,7 +87,7 @@ impl Maker {
     }
 
     /// Emits, or lets wait what is to wait; gives up on a store that does not move for as long as the user has patience.
-    pub async fn send(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Receipt>> {
+    pub async fn send(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
         let sending = async {
             match self.due.filter(|due| *due > self.clock.now()) {
                 Some(due) => emitter.schedule(drafts, due).await,

@@ -117,12 +117,13 @@ fn once_each(names: Vec<EventName>) -> Vec<EventName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Lane;
+    use crate::event::HashSlot;
 
     #[test]
     fn two_names_of_one_event_are_one() {
-        let name =
-            |micros, id| EventName::new(EventTime::from_micros(micros), Lane::of(""), &Identity::named("s", id), "a");
+        let name = |micros, id| {
+            EventName::new(EventTime::from_micros(micros), HashSlot::of(""), &Identity::named("s", id), "a")
+        };
         assert_eq!(once_each(vec![name(1, "x"), name(2, "x"), name(3, "y")]), [name(2, "x"), name(3, "y")]);
     }
 }

@@ -4,9 +4,9 @@ use crate::bus::Place;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::{style, times};
-use crate::event::{Condition, Event, EventName, Judgement, Wanted};
-use crate::group::marker::Open;
-use crate::group::status::{self, Standing};
+use crate::event::{Condition, Event, EventName, FilterResult, NameMatch};
+use crate::group::marker::PendingEvent;
+use crate::group::status::{self, GroupStatus};
 use crate::group::{dead_letter, definition};
 
 /// One line for each group; without an event if it cannot be read.
@@ -30,7 +30,7 @@ pub(super) async fn lines(
                 format!("dead{why}   evbus dead show {group}")
             }
             None => {
-                let next = |open: &Open| {
+                let next = |open: &PendingEvent| {
                     open.next.map(|next| times::clock_text(next, session.environment.now, &session.environment.zone()))
                 };
                 passed_over(&standing, event).unwrap_or_else(|| said(&standing, name, next))
@@ -42,45 +42,45 @@ pub(super) async fn lines(
 }
 
 /// The event's dead letter, if it has one that nobody has put back to work.
-fn letter_of<'a>(standing: &'a Standing, name: &EventName) -> Option<&'a String> {
+fn letter_of<'a>(standing: &'a GroupStatus, name: &EventName) -> Option<&'a String> {
     standing.letters.iter().rev().find(|letter| letter.starts_with(name.stem()))
 }
 
 /// What the group's condition says of an event that it does not want.
-fn passed_over(standing: &Standing, event: Option<&Event>) -> Option<String> {
+fn passed_over(standing: &GroupStatus, event: Option<&Event>) -> Option<String> {
     let wants = standing.definition.as_ref()?.wants(&standing.group).ok()?;
     let condition = wants.condition.as_ref().map(Condition::as_str)?;
     match wants.judge(event?) {
-        Judgement::Wanted | Judgement::OtherType => None,
-        Judgement::DoesNotHold => Some(format!("not wanted: '{condition}' does not hold")),
-        Judgement::Unjudged(why) => Some(format!("dead at once: {why}")),
-        Judgement::NoAnswer(why) => Some(format!("not wanted: '{condition}' has no answer: {why}")),
+        FilterResult::NameMatch | FilterResult::OtherType => None,
+        FilterResult::DoesNotHold => Some(format!("not wanted: '{condition}' does not hold")),
+        FilterResult::Unjudged(why) => Some(format!("dead at once: {why}")),
+        FilterResult::NoAnswer(why) => Some(format!("not wanted: '{condition}' has no answer: {why}")),
     }
 }
 
 /// What became of an event that is not dead.
-fn said(standing: &Standing, name: &EventName, next: impl Fn(&Open) -> Option<String>) -> String {
-    let open = standing.markers.iter().find_map(|marker| marker.open.get(name));
+fn said(standing: &GroupStatus, name: &EventName, next: impl Fn(&PendingEvent) -> Option<String>) -> String {
+    let open = standing.markers.iter().find_map(|marker| marker.pending.get(name));
     let started_behind = standing.definition.as_ref().is_some_and(|definition| definition.start.covers(name));
     let paused = standing.definition.as_ref().is_some_and(|definition| definition.paused.is_some());
     if let Some(error) = &standing.damage {
         return error.to_string();
     }
     match open {
-        _ if standing.wants(name.slug()) == Wanted::No => "not wanted".to_owned(),
-        Some(Open { dead: Some(_), .. }) => "dying: its letter is being written".to_owned(),
-        Some(open @ Open { why: Some(why), .. }) => {
+        _ if standing.wants(name.slug()) == NameMatch::No => "not wanted".to_owned(),
+        Some(PendingEvent { dead: Some(_), .. }) => "dying: its letter is being written".to_owned(),
+        Some(open @ PendingEvent { why: Some(why), .. }) => {
             let next = next(open).map_or_else(String::new, |next| format!("; next {next}"));
             format!("retrying after {}: {why}{next}", style::plural(u64::from(open.attempts), "attempt"))
         }
-        Some(Open { letter: Some(_), .. }) => "waiting: redriven".to_owned(),
+        Some(PendingEvent { letter: Some(_), .. }) => "waiting: redriven".to_owned(),
         Some(_) => {
             let by = standing.running().find(|(running, _)| *running == name);
             let by = by.map_or_else(String::new, |(_, owner)| format!(", on {}:{}", owner.host, owner.pid));
             format!("running, or about to{by}")
         }
-        None if standing.lacks(name) && paused => "waiting: the group is paused".to_owned(),
-        None if standing.lacks(name) => "waiting".to_owned(),
+        None if standing.is_unprocessed(name) && paused => "waiting: the group is paused".to_owned(),
+        None if standing.is_unprocessed(name) => "waiting".to_owned(),
         None if started_behind => "not reached: the group started behind it".to_owned(),
         None => "done".to_owned(),
     }

@@ -9,7 +9,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::style;
 use crate::cli::watchers::wanted;
 use crate::config::StartFrom;
-use crate::event::{EventTime, Wants};
+use crate::event::{EventTime, Filter};
 use crate::group::GroupName;
 use crate::group::definition::{self, Definition, MOST_SHARDS, Start};
 
@@ -50,7 +50,7 @@ pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<St
 
 pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let group = GroupName::parse(&args.name)?;
-    let wants = Wants { types: args.filter.filter()?, condition: args.condition.condition()? };
+    let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
     let filter = &wants.types;
     let start = args.from.as_deref().map(|text| start_of("--from", text, session)).transpose()?;
     let (store, clock) = (&*opened.place().store, &*opened.place().clock);

@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::style;
 use crate::group::GroupName;
 use crate::group::definition::{self, Registered};
-use crate::group::status::{self, Standing};
+use crate::group::status::{self, GroupStatus};
 
 /// The group's definition.
 pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(GroupName, Registered), Failure> {
@@ -17,7 +17,7 @@ pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(Gro
 }
 
 /// How the group stands.
-pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<Standing, Failure> {
+pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<GroupStatus, Failure> {
     match status::read(place, &GroupName::parse(name)?).await? {
         Some(standing) => Ok(standing),
         None => Err(unknown(place, name).await?),
@@ -25,7 +25,7 @@ pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<Standi
 }
 
 /// How all groups stand.
-pub(in crate::cli) async fn all(place: &Place) -> Result<Vec<Standing>, Failure> {
+pub(in crate::cli) async fn all(place: &Place) -> Result<Vec<GroupStatus>, Failure> {
     let mut standings = Vec::new();
     for group in definition::names(&*place.store).await? {
         standings.extend(status::read(place, &group).await?);

@@ -10,7 +10,7 @@ use crate::cli::style::{Column, Table};
 use crate::cli::times;
 use crate::event::EventTime;
 use crate::group::Position;
-use crate::group::status::Standing;
+use crate::group::status::GroupStatus;
 
 /// List the groups: what each wants, its shards, where it started
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
     Ok(Code::Done)
 }
 
-fn row(standing: &Standing, session: &Session) -> Vec<String> {
+fn row(standing: &GroupStatus, session: &Session) -> Vec<String> {
     let Some(definition) = &standing.definition else {
         let damage = standing.damage.as_ref().map_or_else(String::new, ToString::to_string);
         let unknown = std::iter::repeat_n("?".to_owned(), 4);
@@ -90,7 +90,7 @@ fn start_text(start: &Position, session: &Session) -> String {
     }
 }
 
-fn document(standing: &Standing) -> Value {
+fn document(standing: &GroupStatus) -> Value {
     let definition = standing.definition.as_ref();
     json!({
         "group": standing.group,

@@ -13,7 +13,7 @@ use crate::cli::watchers::process_of;
 use crate::group::GroupName;
 use crate::group::lease::{Lease, Process};
 use crate::group::marker::Owner;
-use crate::group::status::{Owned, Standing};
+use crate::group::status::{GroupStatus, Owned};
 use crate::store::List;
 
 /// Remove a group, its progress and its dead letters
@@ -57,7 +57,7 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
 }
 
 /// An owner whose process may live is watched for a lease: one that works has committed by then.
-async fn refuse_live_owner(place: &Place, standing: &Standing) -> Result<(), Failure> {
+async fn refuse_live_owner(place: &Place, standing: &GroupStatus) -> Result<(), Failure> {
     let refused = |owner: &Owner| {
         let (host, pid) = (style::escape(&owner.host), owner.pid);
         let what = format!("{host}:{pid} works for group '{}' just now", standing.group);

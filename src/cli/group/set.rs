@@ -6,7 +6,7 @@ use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::watchers::wanted;
-use crate::event::{Condition, TypeFilter, Wants};
+use crate::event::{Condition, Filter, TypeFilter};
 use crate::group::definition::{self, Definition, Paused};
 
 /// Change what a group wants
@@ -82,7 +82,7 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     if given.types.is_empty() && given.not.is_empty() && args.condition.condition.is_none() {
         return Err(Failure::usage("nothing to change").help(format!("evbus group set {} -t 'PATTERN'", args.name)));
     }
-    let mut now = Wants::default();
+    let mut now = Filter::default();
     let changed = change(opened, &args.name, |definition| {
         let types = changed_filter(definition, given)?;
         definition.types = types.types_text();
@@ -91,7 +91,7 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
             definition.condition = condition.as_ref().map(|condition| condition.as_str().to_owned());
         }
         let stands = definition.condition.as_deref().map(Condition::parse).transpose()?;
-        now = Wants { types, condition: stands };
+        now = Filter { types, condition: stands };
         Ok(())
     })
     .await?;

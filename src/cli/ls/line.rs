@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use crate::cli::reporter::id_of;
 use crate::cli::{style, times};
-use crate::event::{Data, Event, EventName, EventTime, TypeFilter, Wanted, one_line};
+use crate::event::{Data, Event, EventName, EventTime, NameMatch, TypeFilter, one_line};
 
 /// So much of the data is shown, in characters.
 const DATA_WIDTH: usize = 60;
@@ -45,7 +45,7 @@ pub(in crate::cli) struct Line {
 impl Line {
     /// The line; none for a type that is not wanted after all. Types are padded to `width`.
     pub(in crate::cli) fn text(&self, found: &Found<'_>, width: usize) -> Option<String> {
-        let unsure = self.filter.matches_slug(found.name.slug()) == Wanted::Unsure;
+        let unsure = self.filter.matches_slug(found.name.slug()) == NameMatch::Unsure;
         if unsure && found.event.as_ref().is_some_and(|event| !self.filter.matches(event.type_())) {
             return None;
         }
@@ -97,12 +97,12 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Identity, Lane};
+    use crate::event::{HashSlot, Identity};
 
     fn text(type_: &str, data: Data, format: Format, patterns: &[&str]) -> Option<String> {
         let event = Event::new("a", "//host", type_).subject("order/42").data(data).build().unwrap();
         let time = EventTime::from_rfc3339("2026-11-23T02:16:34Z").unwrap();
-        let name = EventName::new(time, Lane::of(""), &Identity::named("//host", "a"), type_);
+        let name = EventName::new(time, HashSlot::of(""), &Identity::named("//host", "a"), type_);
         let types: Vec<String> = patterns.iter().map(|&text| text.to_owned()).collect();
         let filter = TypeFilter::new(&types, &[]).unwrap();
         let line = Line { format, filter, now: time, zone: TimeZone::UTC };

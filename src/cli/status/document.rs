@@ -31,7 +31,7 @@ fn group(row: &Row, report: &Report) -> Value {
     let standing = &row.standing;
     let definition = standing.definition.as_ref();
     let retrying = standing.retrying();
-    let retry = |(name, open): &(&crate::event::EventName, &crate::group::marker::Open)| {
+    let retry = |(name, open): &(&crate::event::EventName, &crate::group::marker::PendingEvent)| {
         json!({
             "id": id_of(name),
             "type": name.slug(),

@@ -122,7 +122,7 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
                 style::thousands(retrying.len() as u64)
             )
         }
-        State::Failing if !row.standing.attended(process_of) && row.lag.events > 0 => {
+        State::Failing if !row.standing.has_live_owner(process_of) && row.lag.events > 0 => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
             format!("nobody works on it{why}   evbus drain -g {group} -- CMD, or evbus watch")
         }

@@ -56,12 +56,12 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Identity, Lane};
+    use crate::event::{HashSlot, Identity};
     use std::time::Duration;
 
     fn name(second: u64, id: &str) -> EventName {
         let time = EventTime::from_micros(1_800_000_000_000_000).plus(Duration::from_secs(second));
-        EventName::new(time, Lane::of(""), &Identity::named("test", id), "a")
+        EventName::new(time, HashSlot::of(""), &Identity::named("test", id), "a")
     }
 
     #[test]

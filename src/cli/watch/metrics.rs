@@ -22,7 +22,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Opened;
 use crate::cli::status;
 use crate::group::GroupName;
-use crate::group::facts::{Fact, Reporter};
+use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::store::system_words;
 
 /// Prometheus text format, version 0.0.4.
@@ -40,7 +40,7 @@ const HEAD_BYTES: usize = 16 << 10;
 
 /// What this process has done for one group.
 #[derive(Debug, Default)]
-struct Doings {
+struct Counters {
     done: u64,
     failed: u64,
     dead: u64,
@@ -50,53 +50,55 @@ struct Doings {
 }
 
 /// Counts what workers report, and passes it on.
-pub(super) struct Tally {
+pub(super) struct CountingReporter {
     next: Rc<dyn Reporter>,
-    groups: RefCell<BTreeMap<GroupName, Doings>>,
+    groups: RefCell<BTreeMap<GroupName, Counters>>,
 }
 
-impl Tally {
+impl CountingReporter {
     pub(super) fn new<'a>(next: Rc<dyn Reporter>, groups: impl Iterator<Item = &'a GroupName>) -> Self {
-        let groups = groups.map(|group| (group.clone(), Doings::default())).collect();
+        let groups = groups.map(|group| (group.clone(), Counters::default())).collect();
         Self { next, groups: RefCell::new(groups) }
     }
 
     /// What has been done, as counters.
     fn text(&self) -> String {
         let mut text = String::new();
-        let mut each = |name: &str, help: &str, value: fn(&Doings) -> u64| {
+        let mut each = |name: &str, help: &str, value: fn(&Counters) -> u64| {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-            for (group, doings) in self.groups.borrow().iter() {
-                let _ = writeln!(text, "{name}{{group=\"{group}\"}} {}", value(doings));
+            for (group, counters) in self.groups.borrow().iter() {
+                let _ = writeln!(text, "{name}{{group=\"{group}\"}} {}", value(counters));
             }
         };
-        each("evbus_worker_done_total", "Events that this process has handled.", |doings| doings.done);
-        each("evbus_worker_failed_attempts_total", "Attempts that failed.", |doings| doings.failed);
-        each("evbus_worker_dead_total", "Events that this process has given up.", |doings| doings.dead);
-        each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |doings| doings.passed_over);
+        each("evbus_worker_done_total", "Events that this process has handled.", |counters| counters.done);
+        each("evbus_worker_failed_attempts_total", "Attempts that failed.", |counters| counters.failed);
+        each("evbus_worker_dead_total", "Events that this process has given up.", |counters| counters.dead);
+        each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |counters| {
+            counters.passed_over
+        });
         text
     }
 
     /// What is in the way of which group.
     fn troubles(&self) -> Vec<String> {
         let groups = self.groups.borrow();
-        let troubles = groups.iter().filter_map(|(group, doings)| Some((group, doings.trouble.as_deref()?)));
+        let troubles = groups.iter().filter_map(|(group, counters)| Some((group, counters.trouble.as_deref()?)));
         troubles.map(|(group, why)| format!("{group}: {}", why.replace(char::is_control, " "))).collect()
     }
 }
 
-impl Reporter for Tally {
-    fn report(&self, group: &GroupName, fact: Fact<'_>) {
-        if let Some(doings) = self.groups.borrow_mut().get_mut(group) {
+impl Reporter for CountingReporter {
+    fn report(&self, group: &GroupName, fact: WorkerEvent<'_>) {
+        if let Some(counters) = self.groups.borrow_mut().get_mut(group) {
             match &fact {
-                Fact::Done { .. } => doings.done += 1,
-                Fact::Retrying { .. } => doings.failed += 1,
-                Fact::Dead { .. } => (doings.failed, doings.dead) = (doings.failed + 1, doings.dead + 1),
-                Fact::PassedOver { .. } => doings.passed_over += 1,
-                Fact::Stalled { why } => doings.trouble = Some((*why).to_owned()),
-                Fact::Unreachable { error } => doings.trouble = Some(error.to_string()),
-                Fact::Ended => doings.trouble = Some("its worker has ended".to_owned()),
-                Fact::GoesOn => doings.trouble = None,
+                WorkerEvent::Done { .. } => counters.done += 1,
+                WorkerEvent::Retrying { .. } => counters.failed += 1,
+                WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
+                WorkerEvent::PassedOver { .. } => counters.passed_over += 1,
+                WorkerEvent::Stalled { why } => counters.trouble = Some((*why).to_owned()),
+                WorkerEvent::Unreachable { error } => counters.trouble = Some(error.to_string()),
+                WorkerEvent::Ended => counters.trouble = Some("its worker has ended".to_owned()),
+                WorkerEvent::GoesOn => counters.trouble = None,
                 _ => {}
             }
         }
@@ -124,7 +126,7 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
 }
 
 /// Answers whoever asks, for as long as it is polled.
-pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Tally) -> Infallible {
+pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &CountingReporter) -> Infallible {
     let page = Page { opened, tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
     let mut open: VecDeque<(u64, AbortHandle)> = VecDeque::new();
@@ -158,7 +160,7 @@ pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Tally)
 /// What is served.
 struct Page<'a> {
     opened: &'a Opened,
-    tally: &'a Tally,
+    tally: &'a CountingReporter,
     /// The last status, and when it was made: it reads much of the bus.
     kept: RefCell<Option<(Duration, String)>>,
 }

@@ -23,7 +23,7 @@ pub(in crate::cli) struct RunArgs {
     /// Run ad hoc, as this group; the command follows '--'
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
-    /// Wanted types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
+    /// NameMatch types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
     #[arg(short = 't', long = "type", value_name = "PATTERN", requires = "group")]
     types: Vec<String>,
     /// Unwanted types
@@ -167,7 +167,7 @@ impl RunArgs {
                 return Err(Failure::usage(format!("--batch {size} is not between 1 and {MAX_CONCURRENCY}")));
             }
             watcher.batch = Some(Batch { size, linger });
-            watcher.places().map_err(Failure::usage)?;
+            watcher.capacity().map_err(Failure::usage)?;
         }
         if let Some(timeout) = &self.timeout {
             watcher.timeout = positive("--timeout", timeout)?;

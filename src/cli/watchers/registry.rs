@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Opened;
 use crate::cli::style;
 use crate::config::{StartFrom, Watcher};
-use crate::event::{EventTime, TypeFilter, Wants};
+use crate::event::{EventTime, Filter, TypeFilter};
 use crate::group::definition::{self, Definition, Registered, Start};
 use crate::group::{GroupName, read_marker};
 use crate::store::StoreResult;
@@ -78,7 +78,7 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
 }
 
 /// A group owns its filter: two workers with different ones would pass over each other's events.
-fn agree(watcher: &Watcher, wants: &Wants, definition: &Definition) -> Result<(), Failure> {
+fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(), Failure> {
     let group = &watcher.group;
     let theirs = definition.wants(group)?;
     let types_given = !(watcher.types.is_empty() && watcher.not.is_empty());
@@ -86,7 +86,7 @@ fn agree(watcher: &Watcher, wants: &Wants, definition: &Definition) -> Result<()
         || ((types_given || wants.condition.is_some()) && theirs.condition != wants.condition);
     if differs {
         let own =
-            Wants { types: if types_given { wants.types.clone() } else { theirs.types.clone() }, ..wants.clone() };
+            Filter { types: if types_given { wants.types.clone() } else { theirs.types.clone() }, ..wants.clone() };
         let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(&own));
         return Err(Failure::usage(what).help(set_command(group, &own, &theirs)));
     }
@@ -103,7 +103,7 @@ fn agree(watcher: &Watcher, wants: &Wants, definition: &Definition) -> Result<()
 }
 
 /// The command that makes a group want this in place of what it wants; what is not given to it stays.
-pub(in crate::cli) fn set_command(group: &GroupName, wants: &Wants, in_place_of: &Wants) -> String {
+pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of: &Filter) -> String {
     let types = wants.types.types_text();
     let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
     let mut flags: Vec<String> = types.iter().map(|text| format!("-t '{text}'")).collect();
@@ -124,7 +124,7 @@ fn shards_text(shards: u16) -> String {
 }
 
 /// A filter in words.
-pub(in crate::cli) fn wanted(wants: &Wants) -> String {
+pub(in crate::cli) fn wanted(wants: &Filter) -> String {
     let filter = &wants.types;
     let types = filter.types_text();
     let mut text = if types.is_empty() { "every type".to_owned() } else { format!("'{}'", types.join(",")) };
@@ -146,17 +146,18 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
         let (marker, _) = read_marker(opened.place(), &ready.watcher.group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
         let shards = definition.shards;
-        let lacks = |name: &crate::event::EventName| name.lane().shard(shards) == shard && marker.lacks(name);
+        let is_unprocessed =
+            |name: &crate::event::EventName| name.hash_slot().shard(shards) == shard && marker.is_unprocessed(name);
         let mut after = String::new();
         loop {
             let (names, cut) = read::names(&*opened.place().store, &range, &after, 10_000).await?;
-            waiting += u64::try_from(names.iter().filter(|name| lacks(name)).count()).unwrap_or(0);
+            waiting += u64::try_from(names.iter().filter(|name| is_unprocessed(name)).count()).unwrap_or(0);
             match names.last() {
                 Some(last) if cut => after = last.key(),
                 _ => break,
             }
         }
-        waiting += u64::try_from(marker.open.keys().filter(|name| name.time() < range.since).count()).unwrap_or(0);
+        waiting += u64::try_from(marker.pending.keys().filter(|name| name.time() < range.since).count()).unwrap_or(0);
         slowest = slowest.min(marker.through.time());
     }
     Ok((waiting, slowest))
@@ -196,10 +197,10 @@ mod tests {
     use super::*;
     use crate::event::Condition;
 
-    fn wants(types: &[&str], not: &[&str], condition: Option<&str>) -> Wants {
+    fn wants(types: &[&str], not: &[&str], condition: Option<&str>) -> Filter {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let condition = condition.map(|text| Condition::parse(text).unwrap());
-        Wants { types: TypeFilter::new(&owned(types), &owned(not)).unwrap(), condition }
+        Filter { types: TypeFilter::new(&owned(types), &owned(not)).unwrap(), condition }
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
     check(&environment, &config, None, "/srv/app/data/bus", "/srv/app/data/bus (/srv/app/evbus.toml)", file);
     environment.vars.insert("EVBUS_URL".into(), "/env/bus".into());
     check(&environment, &config, None, "/env/bus", "/env/bus (EVBUS_URL)", Origin::EnvVar);
-    check(&environment, &config, Some("./bus/"), "/group_store/bus", "/group_store/bus (--bus)", Origin::Flag);
+    check(&environment, &config, Some("./bus/"), "/desk/bus", "/desk/bus (--bus)", Origin::Flag);
     // A variable that a script forgot to fill must not lead to another bus.
     environment.vars.insert("EVBUS_URL".into(), "".into());
     let error = resolve(&environment, &Config::default(), None).unwrap_err();
@@ -44,16 +44,16 @@ fn every_form_of_an_address() {
     let table = [
         ("/mnt/bus", "/mnt/bus"),
         ("/mnt//bus/./x/", "/mnt/bus/x"),
-        ("sub/bus", "/group_store/sub/bus"),
-        (".", "/group_store"),
-        ("..", "/group_store/.."),
+        ("sub/bus", "/desk/sub/bus"),
+        (".", "/desk"),
+        ("..", "/desk/.."),
         ("~", "/home/ann"),
         ("~/bus", "/home/ann/bus"),
-        ("./~/bus", "/group_store/~/bus"),
+        ("./~/bus", "/desk/~/bus"),
         ("file:///mnt/my%20bus%2f", "/mnt/my bus"),
         ("FILE://localhost/mnt/bus", "/mnt/bus"),
         ("file:///gr%C3%BC%C3%9Fe", "/grüße"),
-        ("./a://b", "/group_store/a:/b"),
+        ("./a://b", "/desk/a:/b"),
         ("bus", "/srv/shared bus"),
     ];
     for (text, dir) in table {

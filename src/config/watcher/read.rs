@@ -111,7 +111,7 @@ impl Watcher {
         set(&mut self.ordered, section, "ordered", Field::flag)?;
         if let Some(field) = section.field("batch") {
             self.batch = Some(read_batch(&field)?);
-            self.places().map_err(|why| field.error(why))?;
+            self.capacity().map_err(|why| field.error(why))?;
         }
         set(&mut self.poll, section, "poll", |field| field.positive_duration().map(Some))?;
         set(&mut self.hints, section, "hints", Field::flag)

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 pub use builder::EventBuilder;
 pub use write::one_line;
 
-use super::{EventTime, Identity, Lane, base64};
+use super::{EventTime, HashSlot, Identity, base64};
 
 /// A CloudEvent whose attributes all are as the specification wants them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,9 +176,9 @@ impl Event {
         self.extensions().get(rules::PARTITION_KEY).and_then(Value::as_str).or_else(|| self.subject())
     }
 
-    /// The lane of its ordering key; of its identity, if it has none.
-    pub fn lane(&self, identity: &Identity) -> Lane {
-        Lane::of(self.ordering_key().unwrap_or(identity.as_str()))
+    /// The hash slot of its ordering key; of its identity, if it has none.
+    pub fn hash_slot(&self, identity: &Identity) -> HashSlot {
+        HashSlot::of(self.ordering_key().unwrap_or(identity.as_str()))
     }
 
     /// The document: one JSON object and a newline at its end. It is one line unless the JSON given as data holds

@@ -241,7 +241,7 @@ fn the_key_that_orders() {
     ] {
         let event = with(members).unwrap();
         assert_eq!(event.ordering_key(), key, "{members}");
-        assert_eq!(event.lane(&identity), Lane::of(key.unwrap_or(identity.as_str())));
+        assert_eq!(event.hash_slot(&identity), HashSlot::of(key.unwrap_or(identity.as_str())));
     }
 }
 

@@ -45,7 +45,7 @@ fn any_type() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn any_name()(time in any_time(), key in "\\PC{0,9}", a: u64, b: u64, type_ in any_type()) -> EventName {
-        EventName::new(time, Lane::of(&key), &Identity::random(a, b), &type_)
+        EventName::new(time, HashSlot::of(&key), &Identity::random(a, b), &type_)
     }
 }
 
@@ -53,7 +53,7 @@ prop_compose! {
 fn a_name_tells_its_parts() {
     let name = EventName::parse(NAME).unwrap();
     assert_eq!(name.time().to_string(), "20261123T021530.123456Z");
-    assert_eq!(name.lane().to_string(), "7k");
+    assert_eq!(name.hash_slot().to_string(), "7k");
     assert_eq!(name.identity(), "q3f9x2m7qa5w0c");
     assert_eq!(name.slug(), "order.created");
     assert_eq!(name.stem(), "20261123T021530.123456Z-7kq3f9x2m7qa5w0c");
@@ -140,13 +140,13 @@ fn slugs() {
 proptest! {
     #[test]
     fn parts_come_back(time in any_time(), key in "\\PC{0,9}", a: u64, b: u64, type_ in any_type()) {
-        let (lane, identity) = (Lane::of(&key), Identity::random(a, b));
-        let name = EventName::new(time, lane, &identity, &type_);
+        let (hash_slot, identity) = (HashSlot::of(&key), Identity::random(a, b));
+        let name = EventName::new(time, hash_slot, &identity, &type_);
         let slug = slug_of(&type_);
-        let parts = NameParts { time, lane, identity: identity.as_str(), slug: &slug };
+        let parts = NameParts { time, hash_slot, identity: identity.as_str(), slug: &slug };
         prop_assert_eq!(parse_parts(name.as_str()), Some(parts));
         prop_assert_eq!(name.time(), time);
-        prop_assert_eq!(name.lane(), lane);
+        prop_assert_eq!(name.hash_slot(), hash_slot);
         prop_assert_eq!(name.identity(), identity.as_str());
         prop_assert_eq!(name.slug(), slug_of(&type_));
         prop_assert_eq!(EventName::parse(name.as_str()), Some(name.clone()));

@@ -100,23 +100,23 @@ fn everything_has_one_form() {
 fn a_slug_tells_what_it_can() {
     let long = slug_of(&format!("order.{}.eu", "x".repeat(200)));
     for (types, not, slug, expected) in [
-        (&["order.*"][..], &[][..], "order.created", Wanted::Yes),
-        (&["order.*"], &[], "mail.sent", Wanted::No),
-        (&["order.*"], &["order.test"], "order.test", Wanted::No),
-        (&[], &[], "_rder~", Wanted::Yes),
-        (&["**"], &[], "_rder~", Wanted::Yes),
-        (&[], &["a"], "_rder~", Wanted::Unsure),
-        (&["Order"], &[], "_rder~", Wanted::Unsure),
-        (&["_rder"], &[], "_rder~", Wanted::Unsure),
-        (&["order"], &[], "_rder~", Wanted::No),
-        (&["order.*"], &[], "order._reated~", Wanted::Unsure),
-        (&["mail.*"], &[], "order._reated~", Wanted::No),
-        (&["order.**"], &[], &long, Wanted::Unsure),
-        (&["order.*"], &[], &long, Wanted::Unsure),
-        (&["order.*.eu"], &[], &long, Wanted::Unsure),
-        (&["order.xxx.eu"], &[], &long, Wanted::No),
-        (&["mail.**"], &[], &long, Wanted::No),
-        (&["order"], &[], &long, Wanted::No),
+        (&["order.*"][..], &[][..], "order.created", NameMatch::Yes),
+        (&["order.*"], &[], "mail.sent", NameMatch::No),
+        (&["order.*"], &["order.test"], "order.test", NameMatch::No),
+        (&[], &[], "_rder~", NameMatch::Yes),
+        (&["**"], &[], "_rder~", NameMatch::Yes),
+        (&[], &["a"], "_rder~", NameMatch::Unsure),
+        (&["Order"], &[], "_rder~", NameMatch::Unsure),
+        (&["_rder"], &[], "_rder~", NameMatch::Unsure),
+        (&["order"], &[], "_rder~", NameMatch::No),
+        (&["order.*"], &[], "order._reated~", NameMatch::Unsure),
+        (&["mail.*"], &[], "order._reated~", NameMatch::No),
+        (&["order.**"], &[], &long, NameMatch::Unsure),
+        (&["order.*"], &[], &long, NameMatch::Unsure),
+        (&["order.*.eu"], &[], &long, NameMatch::Unsure),
+        (&["order.xxx.eu"], &[], &long, NameMatch::No),
+        (&["mail.**"], &[], &long, NameMatch::No),
+        (&["order"], &[], &long, NameMatch::No),
     ] {
         assert_eq!(filter(types, not).matches_slug(slug), expected, "{types:?} but {not:?} on {slug}");
     }
@@ -156,9 +156,9 @@ proptest! {
         }
         let filter = TypeFilter::new(&types, &not).unwrap();
         match filter.matches_slug(&slug_of(&type_)) {
-            Wanted::Yes => prop_assert!(filter.matches(&type_)),
-            Wanted::No => prop_assert!(!filter.matches(&type_)),
-            Wanted::Unsure => prop_assert_ne!(slug_of(&type_), type_),
+            NameMatch::Yes => prop_assert!(filter.matches(&type_)),
+            NameMatch::No => prop_assert!(!filter.matches(&type_)),
+            NameMatch::Unsure => prop_assert_ne!(slug_of(&type_), type_),
         }
     }
 

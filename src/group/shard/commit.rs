@@ -19,7 +19,7 @@ impl Shard {
         let launches = self.running.iter().filter(|(_, run)| run.alone && run.abort.is_none());
         let launches = launches.map(|(name, _)| name.clone()).collect();
         let letters =
-            self.marker.open.iter().filter(|(name, open)| open.dead.is_some() && !self.burying.contains(*name));
+            self.marker.pending.iter().filter(|(name, open)| open.dead.is_some() && !self.burying.contains(*name));
         let letters = letters.map(|(name, open)| (name.clone(), open.clone())).collect();
         let given_back = self.marker.owner.is_none();
         let then = Followup { launches, letters, deletes: std::mem::take(&mut self.deletes), given_back };
@@ -41,14 +41,14 @@ impl Shard {
 
     /// Folds in what is asked; whether a reset came, so that what runs must end. `fresh`: it was listed while the shard
     /// was mine, so that what is not among it is gone.
-    pub fn fold(&mut self, pending: &[Pending], fresh: bool) -> bool {
+    pub fn fold(&mut self, pending: &[request::PendingRequest], fresh: bool) -> bool {
         let mut reset = false;
         let number = self.number;
         for asked in pending.iter().filter(|asked| asked.shard == number) {
             let Some(request) = &asked.request else { continue };
-            // What runs has its place in `open` already.
-            let reserved = self.open_len() - self.marker.open.len();
-            let room = self.bounds.places().saturating_sub(reserved);
+            // What runs has its place in `pending` already.
+            let reserved = self.open_len() - self.marker.pending.len();
+            let room = self.bounds.capacity().saturating_sub(reserved);
             match request::fold(&mut self.marker, &asked.id, request, room) {
                 Folded::Changed => {
                     match request {

@@ -22,7 +22,7 @@ impl Shard {
     }
 
     fn launch(&self, name: &EventName, attempt: u32) -> Launch {
-        let letter = self.marker.open.get(name).and_then(|open| open.letter.clone());
+        let letter = self.marker.pending.get(name).and_then(|open| open.letter.clone());
         // An operator's redrive must run.
         let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| letter.is_none());
         Launch { name: name.clone(), attempt, letter, copy_of }
@@ -30,12 +30,12 @@ impl Shard {
 
     /// Whether an event must run alone whatever the rest.
     pub fn poison_candidate(&self, name: &EventName) -> bool {
-        self.marker.open.get(name).is_some_and(|open| open.poison_candidate)
+        self.marker.pending.get(name).is_some_and(|open| open.poison_candidate)
     }
 
     /// Whether all attempts of an event are used up although none has come back with a verdict.
     pub fn exhausted(&self, name: &EventName, max_attempts: u32) -> bool {
-        self.marker.open.get(name).is_some_and(|open| open.poison_candidate && open.attempts >= max_attempts)
+        self.marker.pending.get(name).is_some_and(|open| open.poison_candidate && open.attempts >= max_attempts)
     }
 
     /// Records a verdict. `ran`: its handler ran to success here, for this content.
@@ -47,12 +47,12 @@ impl Shard {
             self.succeeded.insert(name.identity(), content, self.bounds.window);
         }
         if verdict == Verdict::Done
-            && let Some(letter) = self.marker.open.get(name).and_then(|open| open.letter.clone())
+            && let Some(letter) = self.marker.pending.get(name).and_then(|open| open.letter.clone())
         {
             self.deletes.push(keys::letter(&self.group, &letter));
         }
         let again = verdict == Verdict::Release;
-        if again && !self.marker.open.contains_key(name) && !self.marker.through.covers(name) {
+        if again && !self.marker.pending.contains_key(name) && !self.marker.through.covers(name) {
             self.waiting.insert(name.clone());
         }
         if !again {
@@ -69,7 +69,7 @@ impl Shard {
         let unclean = self.marker.unclean;
         self.settle(name, verdict, None, now);
         self.marker.unclean = unclean;
-        let Some(open) = self.marker.open.get_mut(name) else { return 0 };
+        let Some(open) = self.marker.pending.get_mut(name) else { return 0 };
         // No run ended here, so none is to be counted.
         open.attempts -= 1;
         open.attempts
@@ -80,7 +80,7 @@ impl Shard {
         self.running.remove(name);
         let verdict = Verdict::Release;
         self.marker.settle(name, verdict);
-        let open = self.marker.open.entry(name.clone()).or_default();
+        let open = self.marker.pending.entry(name.clone()).or_default();
         open.next = Some(retry_at);
         open.why = Some(why);
         self.dirty = true;

@@ -14,11 +14,11 @@ enum Turn {
 impl Shard {
     /// The next event to start: what is due again first, then what waits, in order.
     pub fn next(&self, retry: &Retry, ordered: bool, now: EventTime) -> Next {
-        let due = self.marker.open.iter().filter(|(name, open)| {
+        let due = self.marker.pending.iter().filter(|(name, open)| {
             open.dead.is_none() && !self.running.contains_key(*name) && retry.due(open.next, now)
         });
         let due = due.map(|(name, _)| name);
-        let room = self.open_len() < self.bounds.places();
+        let room = self.open_len() < self.bounds.capacity();
         let fresh = self.waiting.iter().filter(|_| room);
         if !ordered {
             let mut candidates = due.chain(fresh);
@@ -36,7 +36,9 @@ impl Shard {
                 Turn::Held(_) => {}
             }
         }
-        first.filter(|_| self.open_len() < self.bounds.open).map_or(Next::Nothing, |name| self.first_of_its_key(name))
+        first
+            .filter(|_| self.open_len() < self.bounds.pending)
+            .map_or(Next::Nothing, |name| self.first_of_its_key(name))
     }
 
     /// What is open must wait for an event that has no place there: the last place is for that one, or for whatever
@@ -56,10 +58,10 @@ impl Shard {
 
     /// Whether an event of an ordered group is the first of its key that is not settled.
     fn turn(&self, name: &EventName) -> Turn {
-        let lane = name.lane();
+        let hash_slot = name.hash_slot();
         let earlier = self.waiting.range(..name.clone()).chain(self.unconfirmed.range(..name.clone()));
-        let others = self.running.keys().chain(self.marker.open.keys().filter(|open| *open < name)).chain(earlier);
-        for other in others.filter(|other| *other != name && other.lane() == lane) {
+        let others = self.running.keys().chain(self.marker.pending.keys().filter(|open| *open < name)).chain(earlier);
+        for other in others.filter(|other| *other != name && other.hash_slot() == hash_slot) {
             let Some(mine) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
             match self.order_keys.get(other) {
                 None => return Turn::Unknown(other.clone()),
@@ -91,13 +93,13 @@ mod tests {
         EventName::parse(&format!("20261123T0215{second:02}.000000Z-7k00000000{second:06}-t.json")).unwrap()
     }
 
-    /// A shard in whose full `open` stand two events of one key, while an earlier one of that key waits.
-    fn shard(open: usize) -> Shard {
+    /// A shard in whose full `pending` stand two events of one key, while an earlier one of that key waits.
+    fn shard(pending: usize) -> Shard {
         let mut marker = Marker::new(Position::START);
-        marker.open.extend([(name(5), Open::default()), (name(6), Open::default())]);
+        marker.pending.extend([(name(5), PendingEvent::default()), (name(6), PendingEvent::default())]);
         let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO };
         let group = GroupName::parse("g").unwrap();
-        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, open });
+        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, pending });
         shard.surveyed(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
         shard.order_keys.extend([(name(1), Some(7)), (name(2), Some(8)), (name(5), Some(8)), (name(6), Some(8))]);
         shard

@@ -19,7 +19,7 @@ impl Worker {
             Ended::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
             Ended::DeadLetterWritten { shard, epoch, name, written, failed } => {
                 if let Some(why) = &failed {
-                    self.report(Fact::OnDeadFailed { name: &name, why });
+                    self.report(WorkerEvent::OnDeadFailed { name: &name, why });
                 }
                 self.dead_letter_written(shard, epoch, &name, written);
             }
@@ -45,7 +45,7 @@ impl Worker {
                 self.answer_of::<()>(Err(error), true);
                 self.let_go(number);
                 if self.failure.is_none() {
-                    self.report(Fact::LetGo { shard: number });
+                    self.report(WorkerEvent::LetGo { shard: number });
                 }
             }
             Committed::Yes { version, sent } => {
@@ -60,7 +60,7 @@ impl Worker {
     /// The shard is somebody else's.
     pub(super) fn lose(&mut self, number: u16) {
         self.let_go(number);
-        self.report(Fact::Fenced { shard: number });
+        self.report(WorkerEvent::Fenced { shard: number });
     }
 
     /// The shard cannot be held any longer.
@@ -103,7 +103,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn write_dead_letter(&mut self, number: u16, name: EventName, open: Open) {
+    pub(super) fn write_dead_letter(&mut self, number: u16, name: EventName, open: PendingEvent) {
         let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
             return;
         };
@@ -180,7 +180,7 @@ impl Worker {
         match registered.definition.wants(&self.group_store.group) {
             Ok(wants) => {
                 if wants != *self.group_store.wants {
-                    self.report(Fact::Redefined { wants: &wants });
+                    self.report(WorkerEvent::Redefined { wants: &wants });
                 }
                 self.group_store.wants = Rc::new(wants);
                 self.group_store.version = registered.version.clone();
@@ -194,7 +194,7 @@ impl Worker {
         self.pausing.set(registered.definition.paused.is_some());
         self.registered = registered;
         if was != self.paused() {
-            self.report(Fact::Paused { paused: self.paused() });
+            self.report(WorkerEvent::Paused { paused: self.paused() });
         }
         let now = self.now();
         for slot in &mut self.shards {
@@ -232,7 +232,7 @@ impl Worker {
         };
         let untold = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
         if let Ran::Foreign = &ran {
-            self.report(Fact::Foreign { key: &name.key() });
+            self.report(WorkerEvent::Foreign { key: &name.key() });
         }
         if let Ran::Redefined(registered) = &ran {
             self.redefine(registered.clone());
@@ -263,7 +263,7 @@ impl Worker {
     /// The group's condition does not hold for the event, or cannot be answered, which is counted.
     fn pass_over(&mut self, number: u16, epoch: u64, name: &EventName, why: Option<&str>) {
         self.summary.passed_over += 1;
-        self.report(Fact::PassedOver { name, why });
+        self.report(WorkerEvent::PassedOver { name, why });
         if let Some(shard) = self.owned(number, epoch).filter(|_| why.is_some()) {
             shard.marker.unanswered += 1;
         }
@@ -273,14 +273,14 @@ impl Worker {
     pub(super) fn stall(&mut self, obstacle: &Obstacle) {
         self.stalled_until = Some(self.now() + STALL);
         if self.summary.stalled.replace(obstacle.clone()).is_none() {
-            self.report(Fact::Stalled { why: &obstacle.why });
+            self.report(WorkerEvent::Stalled { why: &obstacle.why });
         }
     }
 
     pub(super) fn unstall(&mut self) {
         self.stalled_until = None;
         if self.summary.stalled.take().is_some() {
-            self.report(Fact::GoesOn);
+            self.report(WorkerEvent::GoesOn);
         }
     }
 
@@ -290,15 +290,15 @@ impl Worker {
             Verdict::Done => {
                 self.summary.done += 1;
                 let (took, events) = run;
-                self.report(Fact::Done { name, attempt, took, events });
+                self.report(WorkerEvent::Done { name, attempt, took, events });
             }
             Verdict::Retry { next, why } => {
                 self.summary.retries += 1;
-                self.report(Fact::Retrying { name, attempt, next: *next, why });
+                self.report(WorkerEvent::Retrying { name, attempt, next: *next, why });
             }
             Verdict::Dead { why, .. } => {
                 self.summary.dead += 1;
-                self.report(Fact::Dead { name, attempt, why });
+                self.report(WorkerEvent::Dead { name, attempt, why });
             }
             Verdict::Release => {}
         }

@@ -104,7 +104,7 @@ impl Worker {
 
     fn tell_of_due(&mut self, why: String) {
         if self.due.told.as_ref() != Some(&why) {
-            self.report(Fact::Stalled { why: &why });
+            self.report(WorkerEvent::Stalled { why: &why });
             self.due.told = Some(why);
         }
     }

@@ -83,7 +83,7 @@ impl Worker {
         if let Some(newest) = stats.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
             for slot in &mut self.shards {
-                // Wanted or not, `through` must pass it before the shard is idle again.
+                // NameMatch or not, `through` must pass it before the shard is idle again.
                 slot.stats.newest = slot.stats.newest.max(Some(newest));
                 slot.closed = false;
                 slot.again |= slot.scanning;
@@ -108,7 +108,7 @@ impl Worker {
             None => self.polled_names = std::mem::take(&mut self.polling_names),
         }
         for name in names {
-            let at = usize::from(name.lane().shard(self.group_store.shards));
+            let at = usize::from(name.hash_slot().shard(self.group_store.shards));
             let slot = &mut self.shards[at];
             if slot.owned.is_none() && known.contains(&name) {
                 continue;
@@ -140,7 +140,7 @@ impl Worker {
             return;
         }
         let Some((marker, version)) = slot.free.take() else { return };
-        names.retain(|name| marker.lacks(name));
+        names.retain(|name| marker.is_unprocessed(name));
         if names.is_empty() {
             return;
         }

@@ -27,20 +27,20 @@ impl Worker {
 
     /// Whether what the worker remembers stays within so many windows, and what is open.
     fn within_memory(&self) -> bool {
-        let Bounds { window, open } = self.settings.bounds;
+        let Bounds { window, pending: open } = self.settings.bounds;
         let held = |shard: &Shard| shard.held_len() <= 5 * window + open;
         self.shards.iter().filter_map(|shard| shard.owned.as_deref()).all(held)
             && self.polled_names.len() <= 3 * window
             && self.polling_names.len() <= 3 * window
     }
 
-    /// Nothing is ever cut off silently: a full `open` stops the intake, and is told once.
+    /// Nothing is ever cut off silently: a full `pending` stops the intake, and is told once.
     fn tell_full(&mut self) {
         let full = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).any(Shard::stalled_full);
         if full && !self.full_told {
             let why =
-                format!("{} events are open; nothing new starts until some are done", self.settings.bounds.places());
-            self.report(Fact::Stalled { why: &why });
+                format!("{} events are open; nothing new starts until some are done", self.settings.bounds.capacity());
+            self.report(WorkerEvent::Stalled { why: &why });
         }
         self.full_told = full;
     }
@@ -86,7 +86,7 @@ impl Worker {
     pub(super) fn plan_starts(&mut self) {
         let isolating = self.isolating();
         if isolating && !std::mem::replace(&mut self.isolation_reported, isolating) {
-            self.report(Fact::Isolating);
+            self.report(WorkerEvent::Isolating);
         }
         self.isolation_reported = isolating;
         let shards = self.shards.len();
@@ -154,7 +154,7 @@ impl Worker {
     }
 
     pub(super) fn launch(&mut self, at: usize, launch: Launch) {
-        self.report(Fact::Started { name: &launch.name, attempt: launch.attempt });
+        self.report(WorkerEvent::Started { name: &launch.name, attempt: launch.attempt });
         let Some(shard) = self.shards[at].owned.as_deref_mut() else { return };
         let (handle, registration) = AbortHandle::new_pair();
         if let Some(run) = shard.running.get_mut(&launch.name) {
@@ -190,7 +190,7 @@ impl Worker {
             return;
         }
         let (number, epoch) = (shard.number, shard.marker.epoch);
-        let letter = shard.marker.open.get(&name).and_then(|open| open.letter.clone());
+        let letter = shard.marker.pending.get(&name).and_then(|open| open.letter.clone());
         let (group_store, most) = (self.group_store.clone(), self.settings.max_event_bytes);
         self.ops.push(Box::pin(async move {
             let key = run::ordering_key(&group_store.place, &group_store.group, &name, letter.as_deref(), most).await;
@@ -206,7 +206,7 @@ impl Worker {
         if shard.releasing || shard.committing || !shard.running.is_empty() || self.shards[at].scanning {
             return;
         }
-        let nothing_left = shard.marker.open.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
+        let nothing_left = shard.marker.pending.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
         let Profile { hold, lag, .. } = self.group_store.place.store.profile();
         let passed = hold < lag || self.passed_all(at);
         let idle = nothing_left && passed && now.saturating_sub(shard.last_active) >= hold;
@@ -246,7 +246,7 @@ impl Worker {
 
     pub(super) fn note_left(&mut self, at: usize) {
         let Some(shard) = self.shards[at].owned.as_deref() else { return };
-        let left = shard.marker.open.len() + shard.waiting_len();
+        let left = shard.marker.pending.len() + shard.waiting_len();
         self.summary.left += u64::try_from(left).unwrap_or(u64::MAX);
         let due = shard.next_due();
         self.summary.next_retry = match (self.summary.next_retry, due) {

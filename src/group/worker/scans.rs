@@ -96,7 +96,7 @@ impl Worker {
 
     pub(super) fn see(&mut self, at: usize, stats: ScanStats) {
         if let Some(key) = stats.foreign.as_deref().filter(|_| !self.foreign_told) {
-            self.report(Fact::Foreign { key });
+            self.report(WorkerEvent::Foreign { key });
             self.foreign_told = true;
         }
         // Only a hot listing moves its cursor: what one shard's listing shows the others have not been told of.
@@ -158,7 +158,8 @@ impl Worker {
         let (now, wall) = (self.now(), self.wall());
         let limit = wall.minus(self.group_store.place.store.profile().lag).max(scan.listing.w);
         let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
-        let wanted = scan.listing.names.iter().any(|name| marker.lacks(name)) || !marker.open.is_empty() || asked;
+        let wanted =
+            scan.listing.names.iter().any(|name| marker.is_unprocessed(name)) || !marker.pending.is_empty() || asked;
         // A window of which all is done hides what lies behind it.
         let wanted = wanted || scan.listing.cut;
         let passable = scan.stats.passable;
@@ -174,7 +175,7 @@ impl Worker {
             && process != Process::Gone
             && !std::mem::replace(&mut self.other_told, true)
         {
-            self.report(Fact::OtherCommand { owner });
+            self.report(WorkerEvent::OtherCommand { owner });
         }
         let slot = &mut self.shards[at];
         slot.last_scan_through = Some(marker.through.clone());
@@ -251,8 +252,8 @@ impl Worker {
                 self.answer_of(Ok(()), true);
                 let (group, bounds) = (self.group_store.group.clone(), self.settings.bounds);
                 let has_work = scan.listing.cut
-                    || !marker.open.is_empty()
-                    || scan.listing.names.iter().any(|name| marker.lacks(name));
+                    || !marker.pending.is_empty()
+                    || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
                 let mut shard = Shard::taken(group, number, AcquiredShard { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Taken only to let `through` pass: given back as soon as it has.
@@ -261,7 +262,7 @@ impl Worker {
                 shard.surveyed(scan.listing, self.settings.ordered);
                 let moved = shard.fold(&self.pending, false);
                 // What an earlier owner has announced or left to delete comes with the first commit.
-                shard.dirty |= shard.marker.open.values().any(|open| open.dead.is_some());
+                shard.dirty |= shard.marker.pending.values().any(|open| open.dead.is_some());
                 let slot = &mut self.shards[at];
                 slot.owned = Some(Box::new(shard));
                 slot.idle = false;
@@ -270,7 +271,7 @@ impl Worker {
                 // Look again at once: what must be confirmed is, and W can be raised for what is there. What was taken
                 // without a look has time until its events have run.
                 slot.scan_at = if scan.whole || moved { now } else { now + Duration::from_secs(4) };
-                self.report(Fact::Acquired { shard: number, unclean });
+                self.report(WorkerEvent::Acquired { shard: number, unclean });
             }
             Committed::Fenced => self.shards[at].scan_at = now,
             Committed::Failed(error) => {

@@ -95,14 +95,14 @@ impl Worker {
     fn store_is_back(&mut self) {
         self.trouble.writing = false;
         if self.trouble.error.take().is_some() {
-            self.report(Fact::GoesOn);
+            self.report(WorkerEvent::GoesOn);
         }
     }
 
     fn store_is_away(&mut self, error: StoreError, writing: bool) {
         self.trouble.writing |= writing;
         if self.trouble.error.is_none() {
-            self.report(Fact::Unreachable { error: &error });
+            self.report(WorkerEvent::Unreachable { error: &error });
             self.trouble.since = self.now();
             self.trouble.error = Some(error);
         }
@@ -118,7 +118,7 @@ impl Worker {
     /// An event could not be read: said once, not for each event.
     pub(super) fn tell_unread(&mut self, why: &str) {
         if !std::mem::replace(&mut self.trouble.unread, true) {
-            self.report(Fact::Stalled { why });
+            self.report(WorkerEvent::Stalled { why });
         }
     }
 

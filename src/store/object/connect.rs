@@ -77,12 +77,12 @@ impl std::fmt::Debug for Bucket {
 impl Bucket {
     /// From now on no request takes longer than this, and none is repeated after it; where that is less than usual.
     pub fn hurry(&mut self, limit: Duration) {
-        self.settings.push(("patience_millis".to_owned(), limit.as_millis().to_string()));
+        self.settings.push(("timeout_millis".to_owned(), limit.as_millis().to_string()));
     }
 
     fn at_most(&self, usual: Duration) -> Duration {
-        let limit = self.setting("patience_millis").and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
-        // No limit at all is not meant by a patience of nothing.
+        let limit = self.setting("timeout_millis").and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
+        // No limit at all is not meant by a timeout of nothing.
         limit.map_or(usual, |limit| usual.min(limit.max(Duration::from_millis(100))))
     }
 

@@ -25,7 +25,7 @@ impl Fetch<'_> {
         let unfit = |error: &dyn fmt::Display| Failure::of(format!("cannot speak to {server}: {error}"));
         let plain = request.uri().scheme_str() == Some("http");
         let client = if near {
-            // Neither through a proxy nor with the patience that a bucket needs.
+            // Neither through a proxy nor with the timeout that a bucket needs.
             let client = reqwest::Client::builder().no_proxy().connect_timeout(NEAR_TIMEOUT).timeout(NEAR_TIMEOUT);
             let client = client.redirect(reqwest::redirect::Policy::none());
             // Plain HTTP needs no certificates, and there may be none.

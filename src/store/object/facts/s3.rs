@@ -92,7 +92,9 @@ mod tests {
     use super::*;
 
     fn one(prefix: &str, what: &str) -> String {
-        format!("<Rule><ID>r</ID><Filter><Prefix>{prefix}</Prefix></Filter><Status>Enabled</Status>{what}</Rule>")
+        format!(
+            "<Rule><ID>r</ID><TypeFilter><Prefix>{prefix}</Prefix></TypeFilter><Status>Enabled</Status>{what}</Rule>"
+        )
     }
 
     #[test]
@@ -132,7 +134,7 @@ mod tests {
     fn rules_that_are_off_or_for_tags_do_not_count() {
         let expires = one("", "<Expiration><Days>30</Days></Expiration>");
         assert_eq!(rules(&expires.replace("Enabled", "Disabled")), []);
-        assert_eq!(rules(&expires.replace("<Filter>", "<Filter><Tag>t</Tag>")), []);
+        assert_eq!(rules(&expires.replace("<TypeFilter>", "<TypeFilter><Tag>t</Tag>")), []);
         assert_eq!(rules(""), []);
     }
 }

@@ -1,7 +1,7 @@
 //! Ends what a worker leaves running when it is killed with a signal that it cannot catch.
 //!
 //! A small child of the worker, in a process group of its own, waits for the end of a pipe that only the worker holds
-//! open. The worker keeps the process groups of its running handlers in a memory file, the *ledger*, which the guard
+//! open. The worker keeps the process groups of its running handlers in a memory file, the *registry*, which the guard
 //! reads only when the pipe has ended: so a handler's start and end cost a small write or two, and wake nobody. Of
 //! every group that is still listed the guard kills all, the handler's own children too.
 //!
@@ -20,7 +20,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// One line of the ledger: a process group, a run's token, or 0, and a line feed.
+/// One line of the registry: a process group, a run's token, or 0, and a line feed.
 const LINE_BYTES: usize = 28;
 /// The variable that holds a run's token.
 pub(super) const RUN_VARIABLE: &str = "EVBUS_RUN";
@@ -29,19 +29,19 @@ const LOOKS: u32 = 50;
 /// A guard that has died this often is not started again.
 const MOST_STARTS: u32 = 5;
 
-/// The hidden argument by which the program runs [`guard_main`].
+/// The hidden argument by which the program runs [`orphan_reaper_main`].
 const GUARD_ARGUMENT: &str = "__guard";
 
-/// Keeps a guard process, and the ledger of what it has to end. One is enough for all handlers of a worker.
+/// Keeps a guard process, and the registry of what it has to end. One is enough for all handlers of a worker.
 #[derive(Debug)]
-pub struct Guard {
+pub struct OrphanReaper {
     argv: Vec<String>,
     state: RefCell<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    ledger: Option<OwnedFd>,
+    registry: Option<OwnedFd>,
     process: Option<Process>,
     starts: u32,
     free: Vec<u32>,
@@ -49,20 +49,20 @@ struct State {
     runs: u64,
 }
 
-/// The guard process. It ends when `lifeline`, which nobody else holds, is closed.
+/// The guard process. It ends when `parent_pipe`, which nobody else holds, is closed.
 #[derive(Debug)]
 struct Process {
     child: Child,
     _lifeline: OwnedFd,
 }
 
-impl Default for Guard {
+impl Default for OrphanReaper {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Guard {
+impl OrphanReaper {
     /// A guard that is this same program, run with the hidden argument `__guard`; nothing is started yet.
     #[must_use]
     pub fn new() -> Self {
@@ -70,7 +70,7 @@ impl Guard {
         Self::with_program(vec!["/proc/self/exe".to_owned(), GUARD_ARGUMENT.to_owned()])
     }
 
-    /// A guard that is another program, which must do what [`guard_main`] does.
+    /// A guard that is another program, which must do what [`orphan_reaper_main`] does.
     #[must_use]
     pub fn with_program(argv: Vec<String>) -> Self {
         Self { argv, state: RefCell::default() }
@@ -82,26 +82,26 @@ impl Guard {
         let runs = state.process.as_mut().is_some_and(|process| matches!(process.child.try_wait(), Ok(None)));
         if !runs && state.starts < MOST_STARTS {
             state.starts += 1;
-            state.process = self.start(&mut state.ledger).ok();
+            state.process = self.start(&mut state.registry).ok();
         }
     }
 
-    fn start(&self, ledger: &mut Option<OwnedFd>) -> io::Result<Process> {
-        let ledger = match ledger {
-            Some(ledger) => ledger,
-            None => ledger.insert(rustix::fs::memfd_create("evbus-ledger", MemfdFlags::CLOEXEC)?),
+    fn start(&self, registry: &mut Option<OwnedFd>) -> io::Result<Process> {
+        let registry = match registry {
+            Some(registry) => registry,
+            None => registry.insert(rustix::fs::memfd_create("evbus-registry", MemfdFlags::CLOEXEC)?),
         };
-        let (read, lifeline) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (read, parent_pipe) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let child = Command::new(program)
             .args(arguments)
             .stdin(read)
-            .stdout(ledger.try_clone()?)
+            .stdout(registry.try_clone()?)
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
         super::process::adopt(&child);
-        Ok(Process { child, _lifeline: lifeline })
+        Ok(Process { child, _lifeline: parent_pipe })
     }
 
     /// Lists a run that is about to be started, until the entry is dropped.
@@ -117,20 +117,20 @@ impl Guard {
         };
         let token = format!("{:x}-{run:x}", std::process::id());
         self.write(line, &token);
-        Entry { guard: self, line, token }
+        Entry { reaper: self, line, token }
     }
 
     fn write(&self, line: u32, entry: &str) {
         let mut text = String::with_capacity(LINE_BYTES);
-        // Writing to a String cannot fail; a ledger that cannot be written protects nobody, and stops nobody.
+        // Writing to a String cannot fail; a registry that cannot be written protects nobody, and stops nobody.
         let _ = writeln!(text, "{entry:>width$}", width = LINE_BYTES - 1);
-        if let Some(ledger) = &self.state.borrow().ledger {
-            let _ = rustix::io::pwrite(ledger, text.as_bytes(), u64::from(line) * LINE_BYTES as u64);
+        if let Some(registry) = &self.state.borrow().registry {
+            let _ = rustix::io::pwrite(registry, text.as_bytes(), u64::from(line) * LINE_BYTES as u64);
         }
     }
 }
 
-impl Drop for Guard {
+impl Drop for OrphanReaper {
     fn drop(&mut self) {
         if let Some(mut process) = self.state.get_mut().process.take() {
             // In order, nothing is left to guard. Killed rather than asked, so that the wait is short.
@@ -143,7 +143,7 @@ impl Drop for Guard {
 /// A run that the guard ends if the worker dies now.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
-    guard: &'a Guard,
+    reaper: &'a OrphanReaper,
     line: u32,
     token: String,
 }
@@ -157,20 +157,20 @@ impl Entry<'_> {
     /// The run has a process group now. The entry must be dropped before its leader is reaped: after that, the number
     /// may be someone else's.
     pub(super) fn started(&self, group: Pid) {
-        self.guard.write(self.line, &group.as_raw_nonzero().to_string());
+        self.reaper.write(self.line, &group.as_raw_nonzero().to_string());
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.guard.write(self.line, "0");
-        self.guard.state.borrow_mut().free.push(self.line);
+        self.reaper.write(self.line, "0");
+        self.reaper.state.borrow_mut().free.push(self.line);
     }
 }
 
-/// The guard's own program: stdin is the pipe whose end means that the worker is gone, stdout the ledger.
+/// The guard's own program: stdin is the pipe whose end means that the worker is gone, stdout the registry.
 #[must_use]
-pub fn guard_main() -> ExitCode {
+pub fn orphan_reaper_main() -> ExitCode {
     // Whoever stops the worker in order often signals all its processes; the guard must outlive it. Without this it
     // would still do for a kill -9, so a failure is no reason to give up.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
@@ -178,19 +178,19 @@ pub fn guard_main() -> ExitCode {
         let _inside = runtime.enter();
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(|kind| signal(kind).ok())
     });
-    match outlive(&mut io::stdin().lock(), io::stdout().as_fd()) {
+    match reap_on_parent_exit(&mut io::stdin().lock(), io::stdout().as_fd()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// Waits for the end of `lifeline`, then kills every process group in `ledger`, and what was just being started.
-fn outlive(lifeline: &mut impl Read, ledger: impl AsFd) -> io::Result<()> {
-    io::copy(lifeline, &mut io::sink())?;
+/// Waits for the end of `parent_pipe`, then kills every process group in `registry`, and what was just being started.
+fn reap_on_parent_exit(parent_pipe: &mut impl Read, registry: impl AsFd) -> io::Result<()> {
+    io::copy(parent_pipe, &mut io::sink())?;
     let mut line = [0; LINE_BYTES];
     let mut offset = 0;
     let mut tokens = Vec::new();
-    while rustix::io::pread(&ledger, &mut line, offset)? == LINE_BYTES {
+    while rustix::io::pread(&registry, &mut line, offset)? == LINE_BYTES {
         offset += LINE_BYTES as u64;
         match (listed_group(&line), listed_token(&line)) {
             // It may have ended since.
@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// What [`guard_main`] does, in shell: to test the keeping of the guard apart from its program.
+    /// What [`orphan_reaper_main`] does, in shell: to test the keeping of the guard apart from its program.
     const SHELL_GUARD: &str = "cat >/dev/null; while read g; do test $g -lt 2 || kill -9 -$g; done </dev/stdout";
 
     fn sleeper() -> (Child, Pid) {
@@ -256,43 +256,43 @@ mod tests {
         (child, group)
     }
 
-    fn shell_guard() -> Guard {
-        Guard::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
+    fn shell_guard() -> OrphanReaper {
+        OrphanReaper::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
     }
 
-    fn enlist(guard: &Guard, group: Pid) -> Entry<'_> {
-        let entry = guard.begin();
+    fn enlist(reaper: &OrphanReaper, group: Pid) -> Entry<'_> {
+        let entry = reaper.begin();
         entry.started(group);
         entry
     }
 
     #[test]
     fn what_was_just_being_started_is_found_by_its_token() {
-        let guard = Guard::with_program(vec!["cat".to_owned()]);
-        guard.ensure();
-        let entry = guard.begin();
+        let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
+        reaper.ensure();
+        let entry = reaper.begin();
         let mut child = Command::new("sleep");
         child.arg("1000").env(RUN_VARIABLE, entry.token()).stdout(Stdio::null()).process_group(0);
         let mut child = child.spawn().unwrap();
-        let ledger = guard.state.borrow().ledger.as_ref().unwrap().try_clone().unwrap();
-        outlive(&mut io::empty(), ledger).unwrap();
+        let registry = reaper.state.borrow().registry.as_ref().unwrap().try_clone().unwrap();
+        reap_on_parent_exit(&mut io::empty(), registry).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
-    fn process_number(guard: &Guard) -> u32 {
-        guard.state.borrow().process.as_ref().unwrap().child.id()
+    fn process_number(reaper: &OrphanReaper) -> u32 {
+        reaper.state.borrow().process.as_ref().unwrap().child.id()
     }
 
     #[test]
     fn at_the_end_of_the_lifeline_the_listed_are_killed_and_no_others() {
-        let guard = Guard::with_program(vec!["cat".to_owned()]);
-        guard.ensure();
+        let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
+        reaper.ensure();
         let ((mut listed, one), (mut struck, two)) = (sleeper(), sleeper());
-        let gone = enlist(&guard, two);
-        let _entry = enlist(&guard, one);
+        let gone = enlist(&reaper, two);
+        let _entry = enlist(&reaper, one);
         drop(gone);
-        let ledger = guard.state.borrow().ledger.as_ref().unwrap().try_clone().unwrap();
-        outlive(&mut io::empty(), ledger).unwrap();
+        let registry = reaper.state.borrow().registry.as_ref().unwrap().try_clone().unwrap();
+        reap_on_parent_exit(&mut io::empty(), registry).unwrap();
         assert_eq!(listed.wait().unwrap().signal(), Some(9));
         // Had the guard sent its KILL, this TERM would come too late.
         rustix::process::kill_process(two, Signal::TERM).unwrap();
@@ -301,11 +301,11 @@ mod tests {
 
     #[test]
     fn a_guard_kills_what_is_listed_when_the_worker_is_gone() {
-        let guard = shell_guard();
-        guard.ensure();
+        let reaper = shell_guard();
+        reaper.ensure();
         let (mut child, group) = sleeper();
-        let _entry = enlist(&guard, group);
-        let process = guard.state.borrow_mut().process.take().unwrap();
+        let _entry = enlist(&reaper, group);
+        let process = reaper.state.borrow_mut().process.take().unwrap();
         drop(process._lifeline);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
         let mut guard_child = process.child;
@@ -314,20 +314,20 @@ mod tests {
 
     #[test]
     fn a_dead_guard_is_replaced_and_knows_what_runs() {
-        let guard = shell_guard();
-        guard.ensure();
+        let reaper = shell_guard();
+        reaper.ensure();
         let (mut child, group) = sleeper();
-        let _entry = enlist(&guard, group);
-        let first = process_number(&guard);
+        let _entry = enlist(&reaper, group);
+        let first = process_number(&reaper);
         {
-            let mut state = guard.state.borrow_mut();
+            let mut state = reaper.state.borrow_mut();
             let process = state.process.as_mut().unwrap();
             process.child.kill().unwrap();
             process.child.wait().unwrap();
         }
-        guard.ensure();
-        assert_ne!(process_number(&guard), first);
-        let process = guard.state.borrow_mut().process.take().unwrap();
+        reaper.ensure();
+        assert_ne!(process_number(&reaper), first);
+        let process = reaper.state.borrow_mut().process.take().unwrap();
         drop(process._lifeline);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
         let mut guard_child = process.child;
@@ -336,13 +336,13 @@ mod tests {
 
     #[test]
     fn a_guard_that_cannot_be_had_stops_nobody() {
-        let guard = Guard::with_program(vec!["/no/such/guard".to_owned()]);
+        let reaper = OrphanReaper::with_program(vec!["/no/such/reaper".to_owned()]);
         for _ in 0..10 {
-            guard.ensure();
+            reaper.ensure();
         }
-        assert_eq!(guard.state.borrow().starts, MOST_STARTS);
+        assert_eq!(reaper.state.borrow().starts, MOST_STARTS);
         let (mut child, group) = sleeper();
-        drop(enlist(&guard, group));
+        drop(enlist(&reaper, group));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::GroupName;
 use super::marker::Owner;
-use crate::event::{EventName, EventTime, Wants};
+use crate::event::{EventName, EventTime, Filter};
 use crate::store::StoreError;
 
 /// Something that happened in a worker.
 #[derive(Debug, Clone)]
-pub enum Fact<'a> {
+pub enum WorkerEvent<'a> {
     /// The worker owns a shard now; `unclean`: its last owner had not given it back.
     Acquired {
         /// Which.
@@ -108,7 +108,7 @@ pub enum Fact<'a> {
         /// The answer that was missed.
         error: &'a StoreError,
     },
-    /// It goes on again after [`Fact::Stalled`] or [`Fact::Unreachable`].
+    /// It goes on again after [`WorkerEvent::Stalled`] or [`WorkerEvent::Unreachable`].
     GoesOn,
     /// Something lies among the events that is not one; said once for each worker.
     Foreign {
@@ -122,7 +122,7 @@ pub enum Fact<'a> {
     /// The group wants something else since.
     Redefined {
         /// What.
-        wants: &'a Wants,
+        wants: &'a Filter,
     },
     /// The group was paused or resumed.
     Paused {
@@ -134,12 +134,12 @@ pub enum Fact<'a> {
 /// Takes in what workers report.
 pub trait Reporter {
     /// Something happened in a worker of `group`.
-    fn report(&self, group: &GroupName, fact: Fact<'_>);
+    fn report(&self, group: &GroupName, fact: WorkerEvent<'_>);
 }
 
 /// Reports nothing.
 pub struct Silent;
 
 impl Reporter for Silent {
-    fn report(&self, _: &GroupName, _: Fact<'_>) {}
+    fn report(&self, _: &GroupName, _: WorkerEvent<'_>) {}
 }
