@@ -66,7 +66,7 @@ fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> 
     let event =
         Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
     let judged = wants.judge(&event);
-    let is_match = judged == FilterResult::NameMatch;
+    let is_match = judged == FilterResult::Wanted;
     let why = format!("{}{}", why(&wants.types, event.type_()), why_where(wants.condition.as_ref(), judged));
     let mut out = Out::new();
     if args.json {
@@ -100,7 +100,7 @@ fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
     let text = condition.as_str();
     match judged {
         FilterResult::OtherType => String::new(),
-        FilterResult::NameMatch => format!(", and '{text}' holds"),
+        FilterResult::Wanted => format!(", and '{text}' holds"),
         FilterResult::DoesNotHold => format!(", but '{text}' does not hold"),
         FilterResult::Unjudged(why) => {
             format!(", but nobody can tell whether '{text}' holds: {why}; it would be dead at once")

@@ -12,12 +12,12 @@ use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
 use super::{style, times};
 use crate::bus::read;
-use crate::config::{Environment, Watcher};
+use crate::config::{Environment, Location, Watcher};
 use crate::event::EventTime;
 use crate::group::read_marker;
 use crate::group::worker::{Mode, Stop, Summary};
 use crate::group::worker_event::Reporter;
-use crate::store::dir::Execution;
+use crate::store::dir::{Durability, Execution};
 
 /// Run what is due now, then end
 ///
@@ -58,8 +58,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let watchers = args.run.watchers(&session, "drain")?;
     let span = args.span.as_deref().map(times::parse_duration).transpose()?;
     let mode = Mode::Drain { wait: args.wait, most: args.max, span };
-    block_on(Needs::Everything, async {
-        let opened = session.open(Execution::Threaded).await?;
+    let mut address = session.address()?;
+    if let (Location::Bucket(bucket, _), Some(span)) = (&mut address.location, span) {
+        bucket.hurry(span);
+    }
+    let drained = block_on(Needs::Everything, async {
+        let opened = session.open_at(address, Execution::Threaded, Durability::Full).await?;
         if args.run.dry_run {
             return dry_run(watchers, &opened, &session).await;
         }
@@ -95,7 +99,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             output::note(&format!("requests: {}", style::cost(requests)));
         }
         Ok(code)
-    })
+    });
+    drained.map_err(Failure::of_a_worker)
 }
 
 /// One line for each watcher that did something, and the exit code of them all.

@@ -21,17 +21,19 @@ pub(super) struct Failure {
     help: Option<String>,
     /// Text that is shown as it is: `--help`, `--version`.
     verbatim: bool,
+    /// Whether it may be mended without another command.
+    passes: bool,
 }
 
 impl Failure {
     /// The user asked for something that cannot be.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { code: Code::Usage, message: message.into(), help: None, verbatim: false }
+        Self { code: Code::Usage, message: message.into(), help: None, verbatim: false, passes: false }
     }
 
     /// It did not work.
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self { code: Code::Failed, message: message.into(), help: None, verbatim: false }
+        Self { code: Code::Failed, message: message.into(), help: None, verbatim: false, passes: false }
     }
 
     /// The same with the next command to type.
@@ -50,6 +52,12 @@ impl Failure {
     pub(super) fn after(mut self, before: &str) -> Self {
         self.message = format!("{before}: {}", self.message);
         self
+    }
+
+    /// The same, of a worker: what has refused it may be mended, and the next try succeed.
+    pub(super) fn of_a_worker(self) -> Self {
+        let code = if self.passes { Code::TryAgain } else { self.code };
+        Self { code, ..self }
     }
 
     /// What failed, in one line.
@@ -95,7 +103,8 @@ impl From<StoreError> for Failure {
             | ErrorKind::Unfit
             | ErrorKind::Other => Code::Failed,
         };
-        Self { code, message: error.to_string(), help: error.help().map(str::to_owned), verbatim: false }
+        let passes = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full | ErrorKind::NotDurable);
+        Self { code, message: error.to_string(), help: error.help().map(str::to_owned), verbatim: false, passes }
     }
 }
 
@@ -110,7 +119,7 @@ impl From<ConfigError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { code: Code::Done, message: String::new(), help: None, verbatim: false };
+            return Self { code: Code::Done, message: String::new(), help: None, verbatim: false, passes: false };
         }
         Self::failed(format!("cannot write the output: {error}"))
     }

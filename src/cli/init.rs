@@ -42,6 +42,9 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     if max_event_bytes == Some(0) {
         return Err(Failure::usage("--max-event 0B leaves no room for any event").help("evbus init --max-event 1MiB"));
     }
+    if args.bus.as_ref().is_some_and(|bus| bus.is_empty()) {
+        return Err(Failure::usage("the bus to make has no name: it is empty").help("evbus init ./bus"));
+    }
     let address = match &args.bus {
         // What is made need not have a '/': `evbus init bus` is as clear as `mkdir bus`.
         Some(bus) if !bus.as_encoded_bytes().contains(&b'/') && session.config()?.buses.is_empty() => {

@@ -9,8 +9,8 @@ use crate::bus::read::{self, Range};
 use crate::bus::{keys, schedule};
 use crate::config::Environment;
 use crate::event::{Condition, EventName, EventTime, NameMatch, TypeFilter};
-use crate::store::Store;
 use crate::store::dir::Execution;
+use crate::store::{ErrorKind, Object, Store, StoreResult};
 
 pub(super) mod line;
 
@@ -163,6 +163,17 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
+/// What was found; none also where it is nothing that evbus has put there, which is told: the others are still shown.
+pub(super) fn readable(found: StoreResult<Option<Object>>) -> Result<Option<Object>, Failure> {
+    match found {
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            output::warn(&error.to_string());
+            Ok(None)
+        }
+        found => Ok(found?),
+    }
+}
+
 /// Reads a page of events and prints it, its columns lined up.
 async fn print(
     store: &dyn Store,
@@ -173,7 +184,7 @@ async fn print(
 ) -> Result<(), Failure> {
     let width = names.iter().map(|name| name.slug().len()).max().unwrap_or(0).min(40);
     for name in names {
-        let Some(object) = store.get(&key(name)).await? else { continue };
+        let Some(object) = readable(store.get(&key(name)).await)? else { continue };
         let found = Found::new(name, &object.bytes);
         if let Some(text) = line.text(&found, width) {
             out.line(&text)?;

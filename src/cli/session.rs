@@ -1,7 +1,9 @@
 //! What a verb works in, resolved once: environment, config, address, bus.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -143,7 +145,7 @@ const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
 /// Names of servers are resolved on a thread of the runtime's, which ends the process where it needs one and has none: so
 /// one is started at once, and stays.
 fn keep_a_thread() -> StoreResult<()> {
-    let none = |error: std::io::Error| {
+    let none = |error: io::Error| {
         let what = format!("no thread is to be had to resolve names on: {}", system_words(&error));
         StoreError::new(ErrorKind::Unavailable, what)
             .with_help("ulimit -u, and the limit of the container, tell how many")
@@ -174,13 +176,28 @@ impl Needs {
     }
 }
 
+/// The runtime ends the process where it lacks a descriptor for its signals: so many are there, or it is not begun.
+fn spare_descriptors() -> Result<(), Failure> {
+    const RUNTIME: usize = 8;
+    let spare: io::Result<Vec<File>> = (0..RUNTIME).map(|_| File::open("/dev/null")).collect();
+    spare.map(drop).map_err(|error| {
+        let what = format!("cannot start: {}", system_words(&error));
+        let help = "raise the limit of open files: ulimit -n";
+        StoreError::new(ErrorKind::Unavailable, what).with_help(help).into()
+    })
+}
+
 /// Runs a verb's future on this thread.
 pub(super) fn block_on<T>(needs: Needs, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    if needs == Needs::Everything {
+        spare_descriptors()?;
+    }
     let mut builder = tokio::runtime::Builder::new_current_thread();
     match needs {
         Needs::Time => builder.enable_time(),
         Needs::Everything => builder.enable_all().max_blocking_threads(4).thread_keep_alive(FOREVER),
     };
-    let runtime = builder.build().map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let runtime =
+        builder.build().map_err(|error| Failure::failed(format!("cannot start: {}", system_words(&error))))?;
     runtime.block_on(future)
 }

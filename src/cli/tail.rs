@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::exit::Code;
 use super::failure::Failure;
 use super::ls::line::{Format, Found, Line};
-use super::ls::{FilterArgs, time_of};
+use super::ls::{FilterArgs, readable, time_of};
 use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::times;
@@ -186,7 +186,7 @@ impl Tail {
     async fn print(&mut self, names: &[EventName]) -> Result<(), Failure> {
         self.line.now = self.place.clock.now();
         for name in names {
-            let Some(object) = self.place.store.get(&name.key()).await? else { continue };
+            let Some(object) = readable(self.place.store.get(&name.key()).await)? else { continue };
             if let Some(text) = self.line.text(&Found::new(name, &object.bytes), 0) {
                 self.out.line(&text)?;
             }

@@ -65,7 +65,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
     let told = Cell::new(Told::Stop);
-    let code = watch(&args, &session, watchers, &told)?;
+    let code = watch(&args, &session, watchers, &told).map_err(Failure::of_a_worker)?;
     if told.get() == Told::Reload {
         // This very process, with the config as it is now: whoever supervises it sees no end.
         let again = std::process::Command::new(current_program()?).args(std::env::args_os().skip(1)).exec();

@@ -139,7 +139,7 @@ pub(super) async fn run_all(
     (printer, reporter): (&Rc<Printer>, &Rc<dyn Reporter>),
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
-    let reaper = Rc::new(OrphanReaper::new());
+    let reaper = Rc::new(OrphanReaper::new(opened.place().clock.random()));
     let costs = opened.place().store.requests().is_some();
     let polls = (ready.len() > 1 && costs).then(Rc::<Polls>::default);
     let runs = ready.into_iter().map(|ready| {

@@ -33,7 +33,7 @@ pub struct Condition {
 /// All that a group wants of an event: its type, and what must hold besides.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
-    /// NameMatch types.
+    /// Wanted types.
     pub types: TypeFilter,
     /// What must hold besides; none: nothing.
     pub condition: Option<Condition>,
@@ -43,7 +43,7 @@ pub struct Filter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterResult {
     /// It is wanted.
-    NameMatch,
+    Wanted,
     /// Its type is not.
     OtherType,
     /// The condition does not hold.
@@ -61,7 +61,7 @@ impl Filter {
             return FilterResult::OtherType;
         }
         match self.condition.as_ref().map(|condition| condition.holds(event)) {
-            None | Some(Ok(true)) => FilterResult::NameMatch,
+            None | Some(Ok(true)) => FilterResult::Wanted,
             Some(Ok(false)) => FilterResult::DoesNotHold,
             Some(Err(Unanswered::No(why))) => FilterResult::NoAnswer(why),
             Some(Err(Unanswered::Unknown(why))) => FilterResult::Unjudged(why),
@@ -133,15 +133,20 @@ impl Condition {
             Data::Base64(text) => (None, text.len()),
             Data::Absent => (None, 0),
         };
-        let attributes = ATTRIBUTES.len() + event.extensions().len();
-        let steps = |longest: usize| {
-            let bulk = Bulk { longest: longest.max(attributes) as u64, bytes: bytes as u64 };
-            effort::steps(self.program.expression(), bulk)
+        let core = ATTRIBUTES.into_iter().filter_map(|name| event.attribute(name)).map(|value| value.len());
+        let extensions = event.extensions().iter().map(|(name, value)| name.len() + value.to_string().len());
+        let bulk = Bulk {
+            data_bytes: bytes as u64,
+            attribute_bytes: core.chain(extensions).map(|len| len as u64 + 64).sum(),
+            data: None,
         };
+        let steps = |bulk: Bulk<'_>| effort::steps(self.program.expression(), bulk);
         // Most conditions and most events are small: then nothing need be counted.
-        let bound = steps(bytes / 2);
-        match raw.filter(|_| bound > QUICK) {
-            Some(raw) => steps(data_of(raw).map_or(0, |data| effort::longest(&data))),
+        let bound = steps(bulk);
+        match raw.filter(|_| bound > QUICK).map(|raw| data_of(raw)) {
+            Some(Ok(data)) => steps(Bulk { data: Some(&data), ..bulk }),
+            // It cannot be asked, and so takes no time.
+            Some(Err(_)) => 0,
             None => bound,
         }
     }
@@ -349,11 +354,24 @@ mod tests {
             "data.l.exists(x, data.l.filter(y, y == x).size() > 3)",
             "data.l.exists(x, x + 1 in data.l)",
             "data.l.all(x, data.s.matches('(a*)*b'))",
+            // What is compared, copied or made counts by its size, or it would fill the memory.
+            "data.l.all(x, data.l == data.l)",
+            "data.l.map(x, data.s + data.s).size() > 0",
+            "data.l.map(x, data.l).map(x, x + x).map(x, x + x).size() > 0",
+            "data.l.all(x, data.s + data.s + data.s != '')",
+            "data.l.map(x, [data.l, data.l]).size() > 0",
         ] {
             let answer = Condition::parse(text).unwrap().holds(&event);
             assert!(matches!(&answer, Err(Unanswered::Unknown(why)) if why.contains("steps")), "{text}: {answer:?}");
         }
-        assert_eq!(Condition::parse("data.l.all(x, x == 1)").unwrap().holds(&event), Ok(true));
+        for text in [
+            "data.l.all(x, x == 1)",
+            "data.l.map(x, x + 1).size() == 20000",
+            "data.l.filter(x, x == 1).map(x, [x, x]).size() == 20000",
+            "data.s + data.s != data.s && data.l == data.l",
+        ] {
+            assert_eq!(Condition::parse(text).unwrap().holds(&event), Ok(true), "{text}");
+        }
         // Whole numbers are quick enough for a nested macro.
         assert_eq!(Condition::parse("data.l.all(x, data.l.exists(y, x + y == 2))").unwrap().holds(&event), Ok(true));
     }

@@ -28,7 +28,7 @@ pub struct Paused {
 pub struct Definition {
     /// When the group was made.
     pub created: EventTime,
-    /// NameMatch type patterns; none: every type.
+    /// Wanted type patterns; none: every type.
     pub types: Vec<String>,
     /// Unwanted type patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -78,9 +78,9 @@ pub struct Registered {
 pub enum Start {
     /// Before every event.
     Earliest,
-    /// TailFilter every event that is there.
+    /// Behind every event that is there.
     Now,
-    /// TailFilter every event before this time.
+    /// Behind every event before this time.
     At(EventTime),
 }
 

@@ -10,9 +10,9 @@ use crate::event::{EventName, EventTime, minute_folder};
 /// A place in the order of all event names, after which work begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// TailFilter every name of this time and of all earlier ones.
+    /// Behind every name of this time and of all earlier ones.
     Time(EventTime),
-    /// TailFilter this very name.
+    /// Behind this very name.
     Name(EventName),
 }
 
@@ -39,7 +39,7 @@ impl Position {
     /// The key to list after, so that the first key listed is the first event not covered.
     pub fn list_after(&self) -> String {
         match self {
-            // TailFilter the whole folder, so that it need not even be opened.
+            // Behind the whole folder, so that it need not even be opened.
             Self::Time(time) if *time == time.minute_end() => {
                 format!("{}~", minute_folder(*time).trim_end_matches('/'))
             }

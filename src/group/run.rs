@@ -183,7 +183,7 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
     } else {
         wants.judge(event)
     };
-    if judgement == FilterResult::NameMatch {
+    if judgement == FilterResult::Wanted {
         return None;
     }
     // Who emitted it may have told the group before that to want it.
@@ -193,7 +193,7 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
         Err(error) => return Some(Ran::Unreadable(error)),
     }
     Some(match judgement {
-        FilterResult::NameMatch => return None,
+        FilterResult::Wanted => return None,
         FilterResult::OtherType => Ran::NotMine,
         FilterResult::DoesNotHold => Ran::PassedOver(None),
         FilterResult::NoAnswer(why) => Ran::PassedOver(Some(why)),

@@ -90,11 +90,11 @@ pub struct GroupStatus {
 /// What a group has still to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// NameMatch events that are not done.
+    /// Wanted events that are not done.
     pub events: u64,
     /// The oldest of them.
     pub oldest: Option<EventTime>,
-    /// NameMatch events behind the time that was asked for, done or not.
+    /// Wanted events behind the time that was asked for, done or not.
     pub wanted: u64,
 }
 

@@ -108,7 +108,7 @@ struct ShardSlot {
     free: Option<(Box<Marker>, Option<Version>)>,
     /// Nothing to be seen here until something new turns up.
     idle: bool,
-    /// ShardScan at least once, with an answer.
+    /// Scanned at least once, with an answer.
     seen: bool,
     /// Another worker owns it, and it has work.
     held: bool,
@@ -415,8 +415,11 @@ impl Worker {
     fn end(mut self) -> StoreResult<Summary> {
         self.summary.held_elsewhere = self.shards.iter().any(|shard| shard.held);
         self.summary.paused = self.paused();
+        // A drain that ends while the store is away, or with what it could not release, has not done all that was due.
+        let undone = self.draining() && (self.trouble.is_on() || self.due.failed());
         match self.failure.take() {
             Some(error) => Err(error),
+            None if undone => Err(self.given_up()),
             None => Ok(self.summary),
         }
     }

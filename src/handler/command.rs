@@ -70,7 +70,8 @@ pub struct CommandHandler {
 impl CommandHandler {
     /// A handler with a guard of its own.
     pub fn new(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>) -> Self {
-        Self::with_reaper(command, clock, output, Rc::new(OrphanReaper::new()))
+        let reaper = Rc::new(OrphanReaper::new(clock.random()));
+        Self::with_reaper(command, clock, output, reaper)
     }
 
     /// A handler that shares a guard with others of the same worker.
@@ -88,7 +89,7 @@ impl CommandHandler {
         // From here on a stop reaches this run.
         let stop = self.stop.notified();
         let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
-        let file = match PlacedFile::place(&job.file, &job.event, self.clock.random()) {
+        let file = match PlacedFile::place(self.reaper.folders(), &job.file, &job.event, self.clock.random()) {
             Ok(file) => file,
             Err(error) => {
                 return not_started(program::refused(&error, |error| {

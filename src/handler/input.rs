@@ -1,16 +1,16 @@
 //! What a handler is given: the event on stdin and as a file.
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::MemfdFlags;
 use rustix::pipe::PipeFlags;
 
 /// A folder in memory (Filesystem Hierarchy Standard of Linux: tmpfs).
-const MEMORY: &str = "/dev/shm";
+pub(super) const MEMORY: &str = "/dev/shm";
 
 /// What every pipe holds, whatever the user's pipe quota: one page (pipe(7)).
 const PIPE_HOLDS_BYTES: usize = 4096;
@@ -49,16 +49,29 @@ pub(super) struct PlacedFile {
 }
 
 impl PlacedFile {
-    /// Makes the file; its name ends in `name`. `unique` keeps two runs of one event apart. Where the folder for temporary
-    /// files takes none, because its disk is full, memory does.
+    /// Makes the file in one of `folders`, which are the worker's own; its name ends in `name`. `unique` keeps two runs of
+    /// one event apart. Where the first folder takes none, because its disk is full, the second does.
     ///
     /// # Errors
     /// It cannot be written anywhere.
-    pub(super) fn place(name: &str, event: &[u8], unique: u64) -> io::Result<Self> {
-        let name = format!("evbus-{unique:016x}-{}", name.replace('/', "_"));
-        let folder = std::env::temp_dir();
-        Self::write(folder.join(&name), event)
-            .or_else(|error| Self::write(Path::new(MEMORY).join(&name), event).map_err(|_| error))
+    pub(super) fn place(folders: &[PathBuf; 2], name: &str, event: &[u8], unique: u64) -> io::Result<Self> {
+        let name = format!("{unique:x}-{}", name.replace('/', "_"));
+        let [first, second] = folders;
+        Self::write_in(first, &name, event).or_else(|error| Self::write_in(second, &name, event).map_err(|_| error))
+    }
+
+    /// The folder is made when it is first needed, and again where a handler has removed it.
+    fn write_in(folder: &Path, name: &str, event: &[u8]) -> io::Result<Self> {
+        match Self::write(folder.join(name), event) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().mode(0o700).create(folder).or_else(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => Ok(()),
+                    _ => Err(error),
+                })?;
+                Self::write(folder.join(name), event)
+            }
+            written => written,
+        }
     }
 
     fn write(path: PathBuf, event: &[u8]) -> io::Result<Self> {

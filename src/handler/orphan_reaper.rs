@@ -7,18 +7,23 @@
 //!
 //! Before a handler has a process group its line holds the run's token, which is also in its environment: a handler
 //! that was just being started when the worker was killed is found by that.
+//!
+//! The files that `EVBUS_FILE` names lie in a folder of the worker's own, which the guard removes.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::fs::MemfdFlags;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use tokio::signal::unix::{SignalKind, signal};
+
+use super::input::MEMORY;
 
 /// One line of the registry: a process group, a run's token, or 0, and a line feed.
 const LINE_BYTES: usize = 28;
@@ -32,10 +37,16 @@ const MOST_STARTS: u32 = 5;
 /// The hidden argument by which the program runs [`orphan_reaper_main`].
 const GUARD_ARGUMENT: &str = "__guard";
 
+/// What the name of a worker's own folder begins with; its number in 16 digits follows.
+const FOLDER_PREFIX: &str = "evbus-";
+/// The length of a worker's number, in digits.
+const WORKER_LEN: usize = 16;
+
 /// Keeps a guard process, and the registry of what it has to end. One is enough for all handlers of a worker.
 #[derive(Debug)]
 pub struct OrphanReaper {
     argv: Vec<String>,
+    folders: [PathBuf; 2],
     state: RefCell<State>,
 }
 
@@ -56,24 +67,29 @@ struct Process {
     _lifeline: OwnedFd,
 }
 
-impl Default for OrphanReaper {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl OrphanReaper {
-    /// A guard that is this same program, run with the hidden argument `__guard`; nothing is started yet.
+    /// A guard that is this same program, run with the hidden argument `__guard`; nothing is started yet. `random` is a
+    /// number that no other worker has.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(random: u64) -> Self {
+        let worker = format!("{random:0WORKER_LEN$x}");
         // This very file, even where an upgrade has since put another in its place.
-        Self::with_program(vec!["/proc/self/exe".to_owned(), GUARD_ARGUMENT.to_owned()])
+        let argv = vec!["/proc/self/exe".to_owned(), GUARD_ARGUMENT.to_owned(), worker.clone()];
+        Self { argv, folders: folders_of(&worker), state: RefCell::default() }
     }
 
     /// A guard that is another program, which must do what [`orphan_reaper_main`] does.
-    #[must_use]
-    pub fn with_program(argv: Vec<String>) -> Self {
-        Self { argv, state: RefCell::default() }
+    #[cfg(test)]
+    pub(super) fn with_program(argv: Vec<String>) -> Self {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1 << 16);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let worker = format!("{:0WORKER_LEN$x}", (u64::from(std::process::id()) << 32) | number);
+        Self { argv, folders: folders_of(&worker), state: RefCell::default() }
+    }
+
+    /// Where the files of runs lie, the first that has room.
+    pub(super) fn folders(&self) -> &[PathBuf; 2] {
+        &self.folders
     }
 
     /// Starts the guard unless it runs already. A guard that cannot be had does not keep a worker from its work.
@@ -137,6 +153,10 @@ impl Drop for OrphanReaper {
             let _ = process.child.kill();
             let _ = process.child.wait();
         }
+        for folder in &self.folders {
+            // Only an empty one: what a handler has put there is not mine.
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 }
 
@@ -178,9 +198,30 @@ pub fn orphan_reaper_main() -> ExitCode {
         let _inside = runtime.enter();
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(|kind| signal(kind).ok())
     });
-    match reap_on_parent_exit(&mut io::stdin().lock(), io::stdout().as_fd()) {
+    let reaped = reap_on_parent_exit(&mut io::stdin().lock(), io::stdout().as_fd());
+    if let Some(worker) = std::env::args().nth(2) {
+        remove_folders(&worker);
+    }
+    match reaped {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Where the files of runs lie: in a folder of the worker's own, or where there is no room for it, in memory.
+fn folders_of(worker: &str) -> [PathBuf; 2] {
+    let temporary = std::env::temp_dir();
+    // A handler may run elsewhere.
+    let temporary = std::path::absolute(&temporary).unwrap_or(temporary);
+    [temporary, PathBuf::from(MEMORY)].map(|folder| folder.join(format!("{FOLDER_PREFIX}{worker}")))
+}
+
+/// Removes what is left of a worker's files.
+fn remove_folders(worker: &str) {
+    if worker.len() == WORKER_LEN && worker.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        for folder in folders_of(worker) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 
@@ -345,6 +386,24 @@ mod tests {
         drop(enlist(&reaper, group));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_workers_own_folder_is_removed_and_no_other() {
+        let random = (u64::from(std::process::id()) << 32) | 7;
+        let [worker, another] = [random, random + 1].map(|number| format!("{number:0WORKER_LEN$x}"));
+        let folders = [&worker, &another].map(|worker| folders_of(worker)[0].clone());
+        for folder in &folders {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join("1-t.json"), "{}").unwrap();
+        }
+        for none in ["", "..", "*", &worker[1..], &format!("{worker}/..")] {
+            remove_folders(none);
+        }
+        assert!(folders[0].exists());
+        remove_folders(&worker);
+        assert!(!folders[0].exists() && folders[1].exists());
+        remove_folders(&another);
     }
 
     #[test]

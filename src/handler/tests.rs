@@ -168,12 +168,28 @@ fn a_run_does_not_see_the_variables_of_the_one_before() {
 #[test]
 fn a_made_file_is_private_holds_the_event_and_goes_away() {
     let made = Job { file: "a/../b.json".to_owned(), ..job(b"the event") };
-    let (_, heard) =
-        run_job(shell("cat \"$EVBUS_FILE\"; echo; stat -c %a \"$EVBUS_FILE\"; echo \"$EVBUS_FILE\""), made);
-    let [event, mode, path] = heard.of(Stream::Out).try_into().unwrap();
-    assert_eq!((event.as_str(), mode.as_str()), ("the event", "600"));
-    assert_eq!(Path::new(&path).parent(), Some(&*std::env::temp_dir()));
-    assert!(path.ends_with("a_.._b.json") && !Path::new(&path).exists(), "{path}");
+    let (_, heard) = run_job(
+        shell("cat \"$EVBUS_FILE\"; echo; stat -c %a \"$EVBUS_FILE\" \"${EVBUS_FILE%/*}\"; echo \"$EVBUS_FILE\""),
+        made,
+    );
+    let [event, mode, folder_mode, path] = heard.of(Stream::Out).try_into().unwrap();
+    assert_eq!((event.as_str(), mode.as_str(), folder_mode.as_str()), ("the event", "600", "700"));
+    let folder = Path::new(&path).parent().unwrap();
+    assert_eq!(folder.parent(), Some(&*std::env::temp_dir()));
+    assert!(path.ends_with("a_.._b.json") && !folder.exists(), "{path}");
+}
+
+/// A regression: it was the folder of everybody's temporary files.
+#[test]
+fn a_handler_that_removes_the_folder_of_its_file_takes_nothing_from_the_next() {
+    let heard = Rc::new(Heard::default());
+    let handler = handler(shell("cat \"$EVBUS_FILE\" && rm -r \"${EVBUS_FILE%/*}\""), heard.clone());
+    block_on(async {
+        for event in [b"1\n", b"2\n"] {
+            assert_eq!(handler.run(job(event)).await.outcome, Outcome::Exit(0));
+        }
+    });
+    assert_eq!(heard.of(Stream::Out), ["1", "2"]);
 }
 
 #[test]

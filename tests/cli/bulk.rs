@@ -43,6 +43,37 @@ fn an_array_is_a_batch() {
     home.feed(&["emit", "--ndjson"], &format!("[,{}]", event(5))).exits(2).says("element 1: nothing stands before", "");
 }
 
+/// A regression: it was passed over, and the exit said yes.
+#[test]
+fn what_follows_an_array_is_not_passed_over() {
+    let home = Home::new();
+    for (number, input) in ["[1,\n2]\n[3]\n", "[1,\n2]x", "[1,2] [3]", "[1,\n2],[3]", "[1,\n2]]"].iter().enumerate() {
+        for more in [&[][..], &["--on-error", "skip"]] {
+            let ran = home.feed(&[&["emit", "d", "--ndjson"], more].concat(), input).exits(2);
+            assert!(
+                ran.err.contains("something follows the array, which ended with element 2"),
+                "{input}: {}",
+                ran.err
+            );
+            assert_eq!(ran.lines().len(), 2, "{input}");
+        }
+        assert_eq!(home.events().len(), 4 * (number + 1));
+    }
+    assert_eq!(home.feed(&["emit", "d", "--ndjson"], "[1,\n2] \n\n").exits(0).lines().len(), 2);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_said_to_be() {
+    let home = Home::new();
+    let long = format!("1\n\"{}\"\n3\n", "x".repeat(2 << 20));
+    let ran = home.feed(&["emit", "d", "--ndjson"], &long).exits(2);
+    assert!(ran.err.contains("line 2: it is longer than this bus's limit of 1,048,576 bytes"), "{}", ran.err);
+    let skip = ["emit", "d", "--ndjson", "--on-error", "skip", "--rejects", "rejects"];
+    let ran = home.feed(&skip, &long).exits(0);
+    assert!(ran.err.contains("passed over, its start kept"), "{}", ran.err);
+    assert_eq!(ran.lines().len(), 2);
+}
+
 #[test]
 fn gzip_is_read_as_what_it_holds() {
     let home = Home::new();

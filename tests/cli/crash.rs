@@ -26,18 +26,25 @@ fn nothing_is_lost_when_workers_are_killed() {
     assert!(home.lines("seen").len() <= 300 + kills * 60, "{}", home.lines("seen").len());
 }
 
+/// A regression: the event's file stayed, with what it holds.
 #[test]
 fn a_handler_does_not_outlive_its_killed_worker() {
     let home = Home::new();
     home.emit_many("t", 1);
     let hang = "sleep 1000 & echo $$ $! > pids.new; mv pids.new pids; wait";
-    let mut watch = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", hang]);
+    let tmp = home.path().join("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    let files = || std::fs::read_dir(&tmp).unwrap().count();
+    let mut watch = home.evbus(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", hang]);
+    let mut watch = watch.env("TMPDIR", &tmp).spawn().unwrap();
     until("the handler runs", || !home.lines("pids").is_empty());
+    assert_eq!(files(), 1);
     signal(&watch, "KILL");
     watch.wait().unwrap();
     for pid in home.lines("pids").remove(0).split(' ') {
         until("the handler is gone", || !runs(pid));
     }
+    until("so is the event's file", || files() == 0);
 }
 
 /// Whether a process is there and no zombie.

@@ -197,3 +197,16 @@ fn a_frontier_that_is_years_ahead_blinds_neither_the_monitoring_nor_prune() {
     });
     assert_eq!(home.lines("seen").len(), 1);
 }
+
+/// A regression: what lay behind it was not shown.
+#[test]
+fn a_huge_file_among_the_events_hides_none() {
+    let home = Home::new();
+    let first = home.emit_many("first", 1).remove(0);
+    let folder = home.bus().join("events/20200101/0000");
+    std::fs::create_dir_all(&folder).unwrap();
+    let huge = folder.join("20200101T000000.000000Z-zz0123456789abcd-a.json");
+    std::fs::File::create(huge).unwrap().set_len(100 << 20).unwrap();
+    let ran = home.run(&["ls", "--limit", "0"]).exits(0);
+    assert!(ran.out.contains(&first) && ran.err.contains("warning: "), "{}{}", ran.out, ran.err);
+}

@@ -97,6 +97,35 @@ fn where_no_thread_is_to_be_had_nothing_panics() {
     assert!(ran.code == 75 && ran.err.contains(why), "{} {}", ran.code, ran.err);
 }
 
+/// A regression: a panic with six descriptors, and with thirteen exit 0 and an event that had not run.
+#[test]
+fn where_files_run_out_a_drain_says_so_or_does_its_work() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    for limit in [5, 6, 7, 12, 13, 14, 20] {
+        let line =
+            format!("rm -f seen; exec prlimit --nofile={limit} $EVBUS drain -g g{limit} --from earliest -- touch seen");
+        let ran = home.shell(&line);
+        let code = if home.path().join("seen").exists() { 0 } else { 75 };
+        assert!(ran.code == code && !ran.err.contains("panicked"), "{limit}: {} {}", ran.code, ran.err);
+    }
+}
+
+#[test]
+fn what_is_due_and_cannot_be_released_is_no_success() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TRIED: another user; it needs root");
+        return;
+    }
+    let home = Home::new();
+    home.run(&["emit", "t", "--delay", "1s"]).exits(0);
+    until("it is due", || home.run(&["ls", "--scheduled", "--until", "0s"]).exits(0).out.contains(" t "));
+    let line = "chmod 755 .; cp $EVBUS evbus; chown -R 65430:65430 bus; chmod 000 bus/timed
+        HOME=. exec setpriv --reuid 65430 --regid 65430 --clear-groups ./evbus drain -q -g g --from earliest -- true";
+    let ran = home.shell(line);
+    assert!(ran.code == 75 && ran.err.contains("timed"), "{} {}", ran.code, ran.err);
+}
+
 /// The names of servers are resolved on a thread.
 #[test]
 fn where_no_thread_is_to_be_had_a_bucket_is_away() {

@@ -105,3 +105,13 @@ fn a_config_that_others_can_write_or_link_to_is_passed_over() {
         assert!(ran.err.contains("a link of user 65534's") && !ran.out.contains("1 watcher"), "{}", ran.err);
     }
 }
+
+#[test]
+fn nothing_is_no_command_and_no_bus() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", " "])
+        .exits(2)
+        .says("--shell has no command", "--shell '");
+    home.run(&["init", ""]).exits(2).says("the bus to make has no name", "evbus init ./bus");
+}

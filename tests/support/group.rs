@@ -19,6 +19,7 @@ use evbus::group::worker::{Settings, Stop, Summary, Worker, WorkerParts};
 use evbus::group::worker_event::Silent;
 use evbus::group::{GroupName, Position};
 use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::store::StoreResult;
 
 /// Succeeds at once, and notes what it is run for.
 #[derive(Default)]
@@ -82,6 +83,17 @@ pub async fn work(
     settings: Settings,
     polls: Option<Rc<Polls>>,
 ) -> Summary {
+    attempt(place, group, handler, settings, polls).await.unwrap()
+}
+
+/// The same, by a worker that may give up.
+pub async fn attempt(
+    place: Place,
+    group: GroupName,
+    handler: Rc<dyn Handler>,
+    settings: Settings,
+    polls: Option<Rc<Polls>>,
+) -> StoreResult<Summary> {
     let registered = loop {
         if let Ok(found) = definition::find(&*place.store, &group).await {
             break found.unwrap();
@@ -98,5 +110,5 @@ pub async fn work(
     let (_sender, stop) = tokio::sync::watch::channel(Stop::No);
     let (alive, reporter) = (Rc::new(|_: &Owner| Process::MayLive), Rc::new(Silent));
     let at = WorkerParts { place, group, registered, handler, on_dead: None, reporter, me, alive, stop, polls };
-    Worker::new(at, settings).unwrap().run().await.unwrap()
+    Worker::new(at, settings).unwrap().run().await
 }

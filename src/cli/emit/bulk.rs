@@ -63,7 +63,8 @@ impl Skipped {
     fn add(&mut self, given: &Given, failure: &Failure) -> Result<(), Failure> {
         self.count += 1;
         if self.count <= TOLD {
-            output::warn(&format!("{}: {}; passed over", given.place, failure.message()));
+            let kept = if given.is_cut && self.file.is_some() { ", its start kept" } else { "" };
+            output::warn(&format!("{}: {}; passed over{kept}", given.place, failure.message()));
         }
         let Some((path, file)) = &mut self.file else { return Ok(()) };
         let mut line = given.bytes.trim_ascii().to_vec();
@@ -141,7 +142,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         while batch.drafts.len() < most && bytes < BATCH_BYTES && (batch.drafts.is_empty() || self.lines.ready()) {
             let Some(given) = self.lines.next()? else { return Ok(true) };
             self.progress.advance(given.bytes.len() as u64);
-            match self.draft(&given.bytes) {
+            match self.draft(&given) {
                 Ok(draft) => {
                     bytes += draft.size();
                     batch.drafts.push(draft);
@@ -154,7 +155,14 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         Ok(false)
     }
 
-    fn draft(&self, line: &[u8]) -> Result<Draft, Failure> {
+    fn draft(&self, given: &Given) -> Result<Draft, Failure> {
+        if given.is_cut {
+            let limit = style::thousands(self.maker.max_event_bytes as u64);
+            return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).help(
+                "evbus init --max-event 8MiB makes a bus for larger ones; or emit where the data is, not the data",
+            ));
+        }
+        let line = &given.bytes;
         let Some(type_) = &self.args.type_ else {
             return self.maker.document(line).map_err(|failure| {
                 if looks_like_an_event(line) {

@@ -21,14 +21,16 @@ pub(super) struct Given {
     pub bytes: Vec<u8>,
     /// `line 3`, `element 3`.
     pub place: String,
+    /// It is longer than any event may be, and this is its start.
+    pub is_cut: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Lines,
-    /// TailFilter the `[` of an array.
+    /// Behind the `[` of an array.
     Array,
-    /// TailFilter its `]`.
+    /// Behind its `]`.
     Over,
 }
 
@@ -89,7 +91,7 @@ impl<R: Read + AsFd> Lines<R> {
         match self.form {
             Form::Lines => self.line(),
             Form::Array => self.element(),
-            Form::Over => Ok(None),
+            Form::Over => self.end(),
         }
     }
 
@@ -105,10 +107,10 @@ impl<R: Read + AsFd> Lines<R> {
             self.number += 1;
             if !bytes.ends_with(b"\n") && bytes.len() > self.max_bytes {
                 self.skip_line()?;
-                return Ok(Some(self.too_long("line", bytes)));
+                return Ok(Some(self.given("line", bytes, true)));
             }
             if !bytes.trim_ascii().is_empty() {
-                return Ok(Some(Given { bytes, place: format!("line {}", self.number) }));
+                return Ok(Some(self.given("line", bytes, false)));
             }
         }
     }
@@ -128,8 +130,8 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    fn too_long(&self, what: &str, bytes: Vec<u8>) -> Given {
-        Given { bytes, place: format!("{what} {}", self.number) }
+    fn given(&self, what: &str, bytes: Vec<u8>, is_cut: bool) -> Given {
+        Given { bytes, place: format!("{what} {}", self.number), is_cut }
     }
 
     /// The next element of the array: up to the comma or the bracket that ends it.
@@ -154,10 +156,29 @@ impl<R: Read + AsFd> Lines<R> {
                 self.form = Form::Over;
             }
             return match bytes.trim_ascii().is_empty() {
-                true if ender == b']' => Ok(None),
+                true if ender == b']' => self.end(),
                 true => Err(Failure::usage(format!("element {}: nothing stands before the comma", self.number))),
-                false => Ok(Some(Given { bytes, place: format!("element {}", self.number) })),
+                false => {
+                    let is_cut = bytes.len() == most;
+                    Ok(Some(self.given("element", bytes, is_cut)))
+                }
             };
+        }
+    }
+
+    /// Only white space may follow an array: what else is there would be passed over unseen.
+    fn end(&mut self) -> Result<Option<Given>, Failure> {
+        loop {
+            let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
+            if buffer.iter().any(|byte| !byte.is_ascii_whitespace()) {
+                let what = format!("something follows the array, which ended with element {}", self.number);
+                return Err(Failure::usage(what).help("one JSON array, or one event a line: jq -c '.[]' makes lines"));
+            }
+            let len = buffer.len();
+            if len == 0 {
+                return Ok(None);
+            }
+            self.reader().consume(len);
         }
     }
 

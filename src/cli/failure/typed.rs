@@ -30,10 +30,10 @@ impl Failure {
         let text = error.render().to_string();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                return Self { code: Code::Done, message: text, help: None, verbatim: true };
+                return Self { code: Code::Done, message: text, help: None, verbatim: true, passes: false };
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                return Self { code: Code::Usage, message: text, help: None, verbatim: true };
+                return Self { code: Code::Usage, message: text, help: None, verbatim: true, passes: false };
             }
             _ => {}
         }

@@ -51,7 +51,7 @@ fn passed_over(standing: &GroupStatus, event: Option<&Event>) -> Option<String> 
     let wants = standing.definition.as_ref()?.wants(&standing.group).ok()?;
     let condition = wants.condition.as_ref().map(Condition::as_str)?;
     match wants.judge(event?) {
-        FilterResult::NameMatch | FilterResult::OtherType => None,
+        FilterResult::Wanted | FilterResult::OtherType => None,
         FilterResult::DoesNotHold => Some(format!("not wanted: '{condition}' does not hold")),
         FilterResult::Unjudged(why) => Some(format!("dead at once: {why}")),
         FilterResult::NoAnswer(why) => Some(format!("not wanted: '{condition}' has no answer: {why}")),

@@ -23,7 +23,7 @@ pub(in crate::cli) struct RunArgs {
     /// Run ad hoc, as this group; the command follows '--'
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
-    /// NameMatch types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
+    /// Wanted types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
     #[arg(short = 't', long = "type", value_name = "PATTERN", requires = "group")]
     types: Vec<String>,
     /// Unwanted types
@@ -134,6 +134,9 @@ impl RunArgs {
             }));
         }
         let argv = match &self.shell {
+            Some(line) if line.trim().is_empty() => {
+                return Err(Failure::usage("--shell has no command: it is empty").help("--shell 'PROGRAM ARG | …'"));
+            }
             Some(line) => Watcher::shell_argv(line),
             None if self.command.is_empty() => {
                 let what = format!("no command to run for the events of group '{group}'");

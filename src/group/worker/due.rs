@@ -18,12 +18,14 @@ pub(super) struct Due {
     next: Option<EventTime>,
     /// When to look for it, whatever is known.
     scan_at: Duration,
-    scan: Option<Duration>,
+    last_scan: Option<Duration>,
     running: bool,
     /// What another was releasing at the last look.
     others: BTreeSet<EventName>,
     /// What has gone wrong, and was told.
     told: Option<String>,
+    /// Why the last release failed, if it did.
+    pub(super) failure: Option<StoreError>,
 }
 
 impl Due {
@@ -34,7 +36,12 @@ impl Due {
 
     /// Whether it is known what waits: a drain leaves nothing behind that was due when it began.
     pub(super) fn seen(&self) -> bool {
-        self.scan.is_some() && !self.running
+        self.last_scan.is_some() && !self.running
+    }
+
+    /// Whether the last release failed.
+    pub(super) fn failed(&self) -> bool {
+        self.failure.is_some()
     }
 }
 
@@ -42,7 +49,7 @@ impl Worker {
     /// When to release what is due, or to look for it.
     pub(super) fn due_at(&self, now: Duration) -> Duration {
         // A drain looks once.
-        if self.due.running || (self.draining() && self.due.scan.is_some()) {
+        if self.due.running || (self.draining() && self.due.last_scan.is_some()) {
             return Duration::MAX;
         }
         let due = self.due.next.map(|next| now + next.since(self.wall()));
@@ -55,7 +62,7 @@ impl Worker {
             return;
         }
         self.due.running = true;
-        self.due.scan = Some(now);
+        self.due.last_scan = Some(now);
         let place = self.group_store.place.clone();
         let limit = self.settings.max_event_bytes;
         let others = (!self.draining()).then(|| self.due.others.clone());
@@ -67,6 +74,7 @@ impl Worker {
         let now = self.now();
         self.due.running = false;
         self.due.next = None;
+        self.due.failure = None;
         self.due.scan_at = now + self.poll_range().1;
         let released = match released {
             Ok(released) => released,
@@ -74,12 +82,13 @@ impl Worker {
                 self.answer::<()>(Err(error));
                 self.due.scan_at = now + Duration::from_secs(2);
                 // A drain has not seen what is due before it has been told.
-                self.due.scan = None;
+                self.due.last_scan = None;
                 return;
             }
             Err(error) => {
                 self.due.scan_at = now + FAILED;
                 self.tell_of_due(format!("what was due cannot be released: {error}"));
+                self.due.failure = Some(error);
                 return;
             }
         };
@@ -120,7 +129,7 @@ impl Worker {
             Some(_) => {}
             // Asked for by itself where that costs nothing, but not for each event.
             None if self.group_store.place.store.profile().scans_folders => {
-                let soon = self.due.scan.map_or(now, |scan| (scan + Duration::from_secs(1)).max(now));
+                let soon = self.due.last_scan.map_or(now, |last| (last + Duration::from_secs(1)).max(now));
                 self.due.scan_at = self.due.scan_at.min(soon);
             }
             None => {}

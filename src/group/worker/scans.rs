@@ -164,7 +164,7 @@ impl Worker {
         let wanted = wanted || scan.listing.cut;
         let passable = scan.stats.passable;
         let settled = self.draining() || scan.stats.passable_len >= 1_000 || scan.stats.newest == passable;
-        // TailFilter the hot cursor but above W an event may still come in, which no hot listing would show.
+        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
         let behind = marker.through.time() < self.hot_cursor;
         let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
         let may_advance_past_minute = self.may_advance_past_minute(&marker, limit);

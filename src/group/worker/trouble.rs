@@ -51,6 +51,13 @@ pub(super) struct Trouble {
     unread: bool,
 }
 
+impl Trouble {
+    /// Whether the store is away, refuses, or is full.
+    pub(super) fn is_on(&self) -> bool {
+        self.error.is_some()
+    }
+}
+
 /// Whether somebody can mend it without a restart of this worker. The rest is what a worker cannot outlive: its group or
 /// its bus is gone, or holds what nobody can read.
 pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
@@ -156,7 +163,7 @@ impl Worker {
 
     /// Why it has given up.
     pub(super) fn given_up(&mut self) -> StoreError {
-        let error = self.trouble.error.take();
+        let error = self.trouble.error.take().or_else(|| self.due.failure.take());
         let what = error.as_ref().map_or_else(|| "no answer from the bus".to_owned(), ToString::to_string);
         let given_up = StoreError::new(ErrorKind::Unavailable, what);
         match error.as_ref().and_then(StoreError::help) {
