@@ -51,7 +51,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand init" -s h -l help -d 'Print
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s f -d 'Add a string field to the data' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s F -d 'Add a field of any JSON type to the data' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l binary -d 'The data is this file\'s bytes (\'@file\', or \'-\' for stdin)' -r
-complete -c evbus -n "__fish_evbus_using_subcommand emit" -l ndjson -d 'One event a line, from stdin or @FILE: a CloudEvent, or with TYPE the data' -r
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l ndjson -d 'One event a line, or an array over several lines, gzip or not, from stdin or @FILE: a CloudEvent, or with TYPE the data' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l id -d 'The event\'s id: emitted twice with the same id and source, it is there once' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l source -d 'Who emits, a URI reference (default: //HOST)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l subject -d 'What the event is about' -r
@@ -69,7 +69,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand emit" -l if-exists -d 'An id
 ok\t''"
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l on-error -d 'A line that is no event: \'stop\', or \'skip\' to go on with the next (default: stop)' -r -f -a "stop\t''
 skip\t''"
-complete -c evbus -n "__fish_evbus_using_subcommand emit" -l rejects -d 'Keep the lines that --on-error skip passes over in this file' -r
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l rejects -d 'Append the lines that --on-error skip passes over to this file' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l bus -d 'The bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l config -d 'The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l text -d 'DATA is text, not JSON'

@@ -198,7 +198,9 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
                 Some(request::Request::Redrive { event, .. }) => {
                     open.insert(event);
                 }
-                Some(request::Request::Share { .. }) | None => {}
+                Some(request::Request::Share { .. }) => {}
+                // What it asks for may need any event: nothing goes before somebody has seen to it.
+                None => through = Position::START,
             }
         }
         let filter = registered.definition.filter(&group).ok();

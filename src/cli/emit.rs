@@ -39,7 +39,7 @@ const FULL: &str = "full";
 Examples:
   evbus emit backup.done -F rc=0 -f host=db1
   evbus emit order.created '{\"id\":42,\"total\":99.5}' --subject order/42
-  pg_dump app > app.sql; evbus emit dump.done -F rc=$? --id \"dump-$(date +%F)\"
+  pg_dump app > app.sql; rc=$?; evbus emit dump.done -F rc=$rc --id \"dump-$(date +%F)-$rc\"
   evbus emit --ndjson @events.ndjson           # each line a CloudEvent
   tail -f access.log | evbus emit log.line --text --ndjson -q
   evbus emit report.due --at 02:00             # evbus ls --scheduled; evbus cancel ID
@@ -64,7 +64,8 @@ pub(super) struct Args {
     /// The data is this file's bytes ('@file', or '-' for stdin)
     #[arg(long, value_name = "@FILE", conflicts_with_all = ["text", "data", "ndjson"])]
     binary: Option<String>,
-    /// One event a line, from stdin or @FILE: a CloudEvent, or with TYPE the data
+    /// One event a line, or an array over several lines, gzip or not, from stdin or @FILE: a CloudEvent, or with TYPE the
+    /// data
     #[arg(long, value_name = "@FILE", num_args = 0..=1)]
     ndjson: Option<Option<String>>,
     /// The event's id: emitted twice with the same id and source, it is there once
@@ -109,7 +110,7 @@ pub(super) struct Args {
     /// A line that is no event: 'stop', or 'skip' to go on with the next (default: stop)
     #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"], requires = "ndjson")]
     on_error: Option<String>,
-    /// Keep the lines that --on-error skip passes over in this file
+    /// Append the lines that --on-error skip passes over to this file
     #[arg(long, value_name = "FILE", requires = "on_error")]
     rejects: Option<String>,
     /// With --text: bytes that are not UTF-8 become U+FFFD

@@ -64,14 +64,21 @@ impl Args {
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
-    let told = Cell::new(Told::Stop);
-    let code = watch(&args, &session, watchers, &told).map_err(Failure::of_a_worker)?;
-    if told.get() == Told::Reload {
+    loop {
+        let told = Cell::new(Told::Stop);
+        let code = watch(&args, &session, watchers.clone(), &told).map_err(Failure::of_a_worker)?;
+        if told.get() == Told::Stop {
+            return Ok(code);
+        }
+        // It could be read when the signal came; it may have been written since.
+        if let Err(failure) = args.run.watchers(&session, "watch") {
+            failure.after("the config is not read anew, and what it said goes on").tell();
+            continue;
+        }
         // This very process, with the config as it is now: whoever supervises it sees no end.
         let again = std::process::Command::new(current_program()?).args(std::env::args_os().skip(1)).exec();
         return Err(Failure::failed(format!("cannot begin anew: {}", system_words(&again))));
     }
-    Ok(code)
 }
 
 fn current_program() -> Result<std::path::PathBuf, Failure> {
@@ -120,6 +127,7 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
         // A config that cannot be read is told, and what runs goes on as it was.
         let readable = || match args.run.watchers(session, "watch") {
             Ok(_) => {
+                output::note("the config is read anew as soon as what runs has ended");
                 service.say("RELOADING=1");
                 true
             }

@@ -12,6 +12,7 @@ use cel::{Context, Program, Value};
 use super::{Data, Event, TypeFilter};
 
 mod effort;
+mod functions;
 mod whole;
 
 use effort::Bulk;
@@ -118,6 +119,11 @@ impl Condition {
             let problem = first.map_or_else(String::new, |error| in_words(&error.msg));
             ConditionError { text: text.to_owned(), column, problem }
         })?;
+        if let Some(name) = functions::unknown(program.expression()) {
+            let column = text.find(&name).map_or(1, |at| text[..at].chars().count() + 1);
+            let problem = format!("there is no function '{name}'");
+            return Err(ConditionError { text: text.to_owned(), column, problem });
+        }
         Ok(Self { text: text.to_owned(), program: Arc::new(program) })
     }
 
@@ -388,6 +394,28 @@ mod tests {
             assert!(matches!(of("data.width > 256"), Err(Unanswered::Unknown(_))), "{note}");
             assert!(matches!(of("event.data.width > 256"), Err(Unanswered::Unknown(_))), "{note}");
             assert_eq!(of("type == 't'"), Ok(true), "what does not ask for the data has its answer");
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_not_there_is_refused() {
+        for (text, name, column) in [
+            ("startswith(subject, 'a')", "startswith", 1),
+            ("data.n > 1 && nofunc(1)", "nofunc", 15),
+            ("subject.beginsWith('a')", "beginsWith", 9),
+            ("data.l.all(x, lower(x) == 'a')", "lower", 15),
+        ] {
+            let refused = Condition::parse(text).unwrap_err();
+            assert_eq!((refused.column, refused.problem), (column, format!("there is no function '{name}'")));
+        }
+        for text in [
+            "size(data.l) > 0 && data.l.size() > 0",
+            "subject.startsWith('a') || subject.endsWith('b') || subject.contains('c') || subject.matches('d')",
+            "string(data.n) == '1' && int(subject) == 1 && double(subject) > 0.5 && uint(subject) == 1u",
+            "has(data.n) && data.l.exists_one(x, x == 1) && data.l.filter(x, x > 1).map(x, x + 1).size() == 2",
+            "(data.n in [1, 2]) ? data.m['a'] : type(data.n) == int && dyn(data.n) == 1 && -data.n < 0",
+        ] {
+            assert!(Condition::parse(text).is_ok(), "{text}: {:?}", Condition::parse(text));
         }
     }
 

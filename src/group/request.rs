@@ -50,9 +50,10 @@ pub struct PendingRequest {
     pub request: Option<Request>,
 }
 
-/// Asks. The id is random, so a lost answer at worst asks twice, which is harmless: a letter is redriven once.
+/// Asks. The id begins with the time, so that of two resets the later one counts, and ends at random, so that a lost
+/// answer at worst asks twice, which is harmless: a letter is redriven once.
 pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request) -> StoreResult<()> {
-    let id = format!("{:016x}", place.clock.random());
+    let id = format!("{:016x}{:08x}", place.clock.now().as_micros(), place.clock.random() >> 32);
     let mut bytes = crate::bus::to_json(request);
     bytes.push(b'\n');
     let key = keys::request(group, shard, &id);

@@ -239,6 +239,22 @@ fn a_daemon_reads_its_config_anew() {
     home.file("evbus.toml", &config("two"));
     hup();
     until("the new one works", || home.lines("seen").iter().filter(|line| *line == "two").count() == 2);
+    // One that is broken while what runs still ends.
+    home.file(
+        "evbus.toml",
+        "[watchers.three]\nfrom = 'now'\nshell = 'until [ -e go ]; do sleep 0.1; done; echo three >> seen'\n",
+    );
+    hup();
+    let group = home.bus().join("groups/three.json");
+    until("it is read", || group.exists());
+    home.run(&["emit", "t", "-q"]).exits(0);
+    let of_three = ["status", "three", "--bus", home.bus().to_str().unwrap()];
+    until("it runs", || home.run(&of_three).exits(0).out.contains("runs "));
+    hup();
+    home.file("evbus.toml", "[watchers.three\n");
+    home.file("go", "");
+    home.run(&["emit", "t", "-q", "--bus", home.bus().to_str().unwrap()]).exits(0);
+    until("what it said goes on", || home.lines("seen").iter().filter(|line| *line == "three").count() == 2);
     assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
     watch.wait().unwrap();
     let mut said = String::new();

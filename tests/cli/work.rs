@@ -491,3 +491,17 @@ fn a_worker_whose_bus_was_removed_ends_and_says_so() {
     // The bus, or the group, whichever it misses first.
     assert!(ended.code != 0 && ended.err.contains("was removed"), "{}", ended.err);
 }
+
+/// A regression: they were taken in any order, and each shard stood where its last one had it.
+#[test]
+fn of_two_resets_the_later_counts() {
+    let home = Home::new();
+    home.emit_many("t", 40);
+    home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);
+    home.run(&["drain", "-q", "-g", "g", "--", "true"]).exits(0);
+    for to in ["now", "earliest"] {
+        home.run(&["group", "reset", "g", "--to", to, "--yes"]).exits(0);
+    }
+    home.run(&["drain", "-q", "-g", "g", "--shell", "echo $EVBUS_ID >> seen"]).exits(0);
+    assert_eq!(home.lines("seen").len(), 40);
+}

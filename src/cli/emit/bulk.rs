@@ -52,7 +52,7 @@ struct Skipped {
 impl Skipped {
     fn new(path: Option<&str>) -> Result<Self, Failure> {
         let made = |path: &str| {
-            let file = File::create(path).map_err(|error| {
+            let file = File::options().append(true).create(true).open(path).map_err(|error| {
                 Failure::usage(format!("cannot write {path}: {}", crate::store::system_words(&error)))
             })?;
             Ok::<_, Failure>((path.to_owned(), file))
