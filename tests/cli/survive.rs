@@ -245,10 +245,11 @@ fn a_daemon_reads_its_config_anew() {
         "[watchers.three]\nfrom = 'now'\nshell = 'until [ -e go ]; do sleep 0.1; done; echo three >> seen'\n",
     );
     hup();
-    let group = home.bus().join("groups/three.json");
-    until("it is read", || group.exists());
+    let bus = home.bus();
+    let groups = ["group", "ls", "--bus", bus.to_str().unwrap()];
+    until("it is read", || home.run(&groups).exits(0).out.contains("three"));
     home.run(&["emit", "t", "-q"]).exits(0);
-    let of_three = ["status", "three", "--bus", home.bus().to_str().unwrap()];
+    let of_three = ["status", "three", "--bus", bus.to_str().unwrap()];
     until("it runs", || home.run(&of_three).exits(0).out.contains("runs "));
     hup();
     home.file("evbus.toml", "[watchers.three\n");

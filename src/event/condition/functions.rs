@@ -25,7 +25,7 @@ pub(super) fn unknown(expression: &IdedExpr) -> Option<String> {
         Expr::Comprehension(macro_) => {
             [&macro_.iter_range, &macro_.accu_init, &macro_.loop_cond, &macro_.loop_step, &macro_.result]
                 .into_iter()
-                .find_map(|part| unknown(part))
+                .find_map(unknown)
         }
         Expr::List(list) => list.elements.iter().find_map(unknown),
         Expr::Map(map) => map.entries.iter().find_map(|entry| unknown_in(&entry.expr)),

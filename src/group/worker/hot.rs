@@ -83,7 +83,7 @@ impl Worker {
         if let Some(newest) = stats.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
             for slot in &mut self.shards {
-                // NameMatch or not, `through` must pass it before the shard is idle again.
+                // Wanted or not, `through` must pass it before the shard is idle again.
                 slot.stats.newest = slot.stats.newest.max(Some(newest));
                 slot.closed = false;
                 slot.again |= slot.scanning;
