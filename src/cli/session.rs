@@ -1,12 +1,14 @@
 //! What a verb works in, resolved once: environment, config, address, bus.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::event::EventfdFlags;
 
 use super::failure::Failure;
 use super::{advice, output};
@@ -179,9 +181,11 @@ impl Needs {
 /// The runtime ends the process where it lacks a descriptor for its signals: so many are there, or it is not begun.
 fn spare_descriptors() -> Result<(), Failure> {
     const RUNTIME: usize = 8;
-    let spare: io::Result<Vec<File>> = (0..RUNTIME).map(|_| File::open("/dev/null")).collect();
-    spare.map(drop).map_err(|error| {
-        let what = format!("cannot start: {}", system_words(&error));
+    // Of a kind that needs no file: a container may have none.
+    let one = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC);
+    let spare: rustix::io::Result<Vec<OwnedFd>> = (0..RUNTIME).map(|_| one()).collect();
+    spare.map(drop).map_err(|errno| {
+        let what = format!("cannot start: {}", system_words(&errno.into()));
         let help = "raise the limit of open files: ulimit -n";
         StoreError::new(ErrorKind::Unavailable, what).with_help(help).into()
     })

@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use super::{Durability, STAGING, Shared, create_below};
 use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult};
 
-/// From so many files on, one `syncfs` is quicker than a flush of each.
+/// From this many files on, one `syncfs` is quicker than a flush of each.
 const SYNCFS_FROM: usize = 4;
 
 /// How often a folder may vanish between its opening and the rename.
-const TRIES: usize = 100;
+const TRIES: usize = 10_000;
 
 /// File systems whose `syncfs` is known to reach the disk: ext2/3/4, XFS, Btrfs, F2FS, tmpfs (statfs(2)). Elsewhere
 /// (FUSE, CIFS, 9p) it may end at this machine's page cache while `fdatasync` goes on to the server.
@@ -37,7 +37,7 @@ impl Staging {
         Self { process: random, count: AtomicU64::new(0), group_writable }
     }
 
-    /// What the names of this process's drafts begin with.
+    /// The prefix of the names of this process's drafts.
     pub(super) fn own(&self) -> String {
         format!("{:016x}-", self.process)
     }
@@ -65,7 +65,7 @@ pub(super) struct Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.published {
-            // Left behind, it would only be cleared away later.
+            // A draft that was left behind would only be removed later, by `tidy`.
             let _ = rustix::fs::unlinkat(&self.shared.root, self.name.as_str(), AtFlags::empty());
         }
     }
@@ -82,13 +82,15 @@ pub(super) fn folders_of(items: &[(String, Vec<u8>)]) -> BTreeSet<String> {
 }
 
 impl Shared {
-    /// See [`crate::store::Store::put_new`]. What exists already is made durable too: its maker may have died before
-    /// the flush, and whoever finds it to be his own will rely on it.
+    /// See [`crate::store::Store::put_new`]. An object that exists already is made durable too: its
+    /// maker may have died before the flush, and a caller that finds the object to be its own will
+    /// rely on it.
     pub(super) fn put_new(self: &Arc<Self>, key: &str, bytes: &[u8]) -> StoreResult<Put> {
         match self.with_reserve(key, || self.create(key, bytes)) {
             Ok(Put::Exists) => self.flush_folder(split(key).0).map(|()| Put::Exists),
             Err(error) if error.kind() == ErrorKind::NotDurable => {
-                // Nobody must find it: a second flush would say yes of pages that are marked clean.
+                // The object must not be found: a second flush would succeed, because its pages are
+                // marked clean.
                 let _ = rustix::fs::unlinkat(&self.root, key, AtFlags::empty());
                 Err(error)
             }
@@ -96,7 +98,7 @@ impl Shared {
         }
     }
 
-    /// Creates a file; it is durable if it is mine.
+    /// Creates a file. If this call has created it, it is durable.
     pub(super) fn create(self: &Arc<Self>, key: &str, bytes: &[u8]) -> StoreResult<Put> {
         let (draft, file) = self.write(bytes)?;
         self.flush_file(&file, &draft.name)?;
@@ -126,7 +128,7 @@ impl Shared {
         Ok(drafts)
     }
 
-    /// Publishes one after the other, each if `gate` lets it, until one exists already.
+    /// Publishes drafts in their order, each if `gate` opens for it, until one exists already.
     pub(super) async fn publish_in_turn(
         &self,
         drafts: Vec<Draft>,
@@ -146,7 +148,7 @@ impl Shared {
         Ok(answers)
     }
 
-    /// Whether so many files are best flushed each by itself.
+    /// Whether this many files are best flushed one by one.
     pub(super) fn flushes_one_by_one(&self, files: usize) -> bool {
         files < SYNCFS_FROM || !self.syncfs_reaches_disk()
     }
@@ -156,9 +158,10 @@ impl Shared {
         rustix::fs::fstatfs(&self.root).is_ok_and(|stat| SYNCFS_REACHES_DISK.contains(&(stat.f_type as i64)))
     }
 
-    /// See [`crate::store::Store::tidy`]. Ages are counted from a file written just now: no clock but the store's.
+    /// See [`crate::store::Store::tidy`]. Ages are measured against a file written just now: only
+    /// the store's clock counts.
     pub(super) fn tidy(self: &Arc<Self>, age: Duration) -> StoreResult<u64> {
-        // On a full disk there is nothing to compare with, and nothing is in the way either.
+        // On a full disk no file can be written to compare with; nothing is removed then.
         let Ok((draft, file)) = self.write(b"") else { return Ok(0) };
         let stat = |path: &str| rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW);
         let now = stat(&draft.name).map_or(0, |stat| stat.st_mtime);
@@ -235,8 +238,8 @@ impl Shared {
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
-    /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: who came again would find what he
-    /// published, and believe in it.
+    /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: a caller
+    /// that tried again would find what it had published, and rely on it.
     pub(super) fn flush_folder(&self, folder: &str) -> StoreResult<()> {
         if self.durability == Durability::None {
             return Ok(());
@@ -257,7 +260,8 @@ fn rename_new(root: &OwnedFd, from: &str, folder: &OwnedFd, to: &str) -> rustix:
     }
 }
 
-/// Publishes by a second name. On NFS a repeated request hears that its first try "exists": the link count tells.
+/// Publishes by a second name. On NFS a repeated request may get "exists" although its first try
+/// succeeded: the link count tells.
 fn link_new(root: &OwnedFd, from: &str, folder: &OwnedFd, to: &str) -> rustix::io::Result<()> {
     match rustix::fs::linkat(root, from, folder, to, AtFlags::empty()) {
         Err(Errno::EXIST) if rustix::fs::statat(root, from, AtFlags::SYMLINK_NOFOLLOW)?.st_nlink < 2 => {
@@ -266,7 +270,7 @@ fn link_new(root: &OwnedFd, from: &str, folder: &OwnedFd, to: &str) -> rustix::i
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
-    // Published, whatever becomes of the first name: `tidy` removes it.
+    // The file is published, whatever becomes of the first name: `tidy` removes it.
     let _ = rustix::fs::unlinkat(root, from, AtFlags::empty());
     Ok(())
 }
