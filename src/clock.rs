@@ -1,7 +1,7 @@
-//! The only wall clock and the only randomness of the house.
+//! The only wall clock and the only source of randomness in evbus.
 //!
-//! Everything that needs the time, a pause or a random number is handed a [`Clock`], so that the simulation can
-//! skew, freeze and repeat it.
+//! Everything that needs the time, a pause or a random number is handed a [`Clock`], so that the
+//! simulation can skew, freeze and repeat it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::event::EventTime;
 
-/// A boxed future on one thread, as every asynchronous trait of the house returns it.
+/// A boxed future on one thread, as every asynchronous trait of evbus returns it.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Time and randomness, as one process sees them.
@@ -69,10 +69,10 @@ impl Clock for SystemClock {
             match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
                 Ok(n) => filled += n,
                 Err(rustix::io::Errno::INTR) => {}
-                // A sandbox that refuses the call has the file.
+                // A sandbox may refuse the system call, but it has the file.
                 Err(error) => match from_file(&mut bytes[filled..]) {
                     Ok(()) => break,
-                    // Without it no name would be unique.
+                    // Without randomness no name would be unique.
                     Err(_) => panic!("the kernel gives no randomness: {error}"),
                 },
             }

@@ -1,17 +1,19 @@
-//! Threads for what may wait for the disk or compute for long, so that a worker's own goes on.
+//! Threads for work that may wait for the disk or compute for long, so that a worker's own thread
+//! goes on.
 //!
-//! A pool of the house's own, because the runtime's ends the process where no thread can be had: in a container at its
-//! limit of processes, or under `ulimit -u`. Here the caller's thread does the work then, and the next call tries again.
+//! evbus has its own pool, because the runtime's pool ends the process where no thread can be
+//! started: in a container at its limit of processes, or under `ulimit -u`. Here the caller's
+//! thread does the work then, and the next call tries again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// At most so many threads; what comes besides waits for one.
+/// The most threads; further work waits for one.
 const MOST: usize = 64;
 
-/// A thread with nothing to do for so long ends.
+/// The idle time after which a thread ends.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -29,12 +31,13 @@ struct State {
     idle: usize,
 }
 
-/// Runs `work` on another thread, or where none can be had on this one; what it returns. None: it panicked.
+/// Runs `work` on another thread, or on this one if no other can be started. Returns its result;
+/// none if it panicked.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
     let (answer, answered) = oneshot::channel();
     let pool = POOL.get_or_init(Arc::default);
-    // Whoever asked may have gone meanwhile.
+    // The caller may be gone by then.
     pool.take(Box::new(move || _ = answer.send(work())));
     answered.await.ok()
 }
@@ -68,7 +71,7 @@ impl Pool {
         loop {
             if let Some(work) = state.waiting.pop_front() {
                 drop(state);
-                // What panics has no answer, and its thread goes on.
+                // Work that panics has no answer, and its thread goes on.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
                 state = self.state();
                 continue;

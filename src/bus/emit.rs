@@ -1,8 +1,8 @@
 //! Emit: put, then check, then acknowledge.
 //!
-//! A worker moves W **before** it lists. If an emitter still reads W below its event's time after its put, the put
-//! had ended before the frontier moved past it, so before that listing began, so the listing has it. No lock, no
-//! shared counter, no trust in any clock.
+//! A worker moves W **before** it lists. If an emitter still reads W below its event's time after
+//! its put, the put ended before the frontier passed that time, and so before the listing began:
+//! the listing has the event. This needs no lock, no shared counter and no trust in any clock.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,10 +21,11 @@ mod tests;
 pub(super) use named::acknowledged_name;
 use turn::Turns;
 
-/// A clock further ahead of the store's than this would drag the bus along.
+/// The largest tolerated skew of a clock ahead of the store's; a larger one would drag the bus
+/// along.
 const CLOCK_AHEAD: Duration = Duration::from_hours(24);
 
-/// So many second puts in a row, each further ahead than the one before, mean that W runs away.
+/// After this many second puts in a row, each further ahead than the one before, W is running away.
 const REPUTS: u32 = 40;
 
 /// An event on its way to the bus.
@@ -50,14 +51,14 @@ impl Draft {
         Self { bytes: event.to_json(), event, identity, dedup }
     }
 
-    /// An event that has waited, as it is stored: it keeps its bytes and its identity, and released twice, it is there
-    /// once. None if the name tells no identity.
+    /// An event that has waited, with its stored bytes and identity: released twice, it is on the
+    /// bus once. None if the name tells no identity.
     pub(super) fn stored(event: Event, bytes: Vec<u8>, name: &EventName) -> Option<Self> {
         let dedup = Some(dedup_hash(event.source(), event.id()));
         Some(Self { identity: Identity::parse(name.identity())?, bytes, event, dedup })
     }
 
-    /// The same event, whatever else is called by its id.
+    /// The same event, put whether or not another event has its id.
     pub(super) fn regardless_of_its_id(self) -> Self {
         Self { dedup: None, ..self }
     }
@@ -111,13 +112,14 @@ struct Unacknowledged {
     name: EventName,
 }
 
-/// A batch that was put; `late`: not all of it, because W had passed its beginning meanwhile.
+/// A batch that was put; `late`: only a part of it was, because W had passed its beginning
+/// meanwhile.
 struct Batch {
     pending: Vec<Unacknowledged>,
     late: bool,
 }
 
-/// A gate of all items, for those from a place on.
+/// A gate of all items, for the items from an index on.
 struct GateFrom<'a> {
     gate: &'a dyn Gate,
     at: usize,
@@ -135,7 +137,7 @@ impl Emitter {
         Self { place, timeout, last: EventTime::MIN, seen: EventTime::MIN }
     }
 
-    /// So many events are best emitted together.
+    /// How many events are best emitted together.
     pub fn batch(&self) -> usize {
         self.place.store.profile().batch
     }
@@ -145,7 +147,7 @@ impl Emitter {
     pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
         let (mut acks, fresh) = self.repeats(drafts).await?;
         let mut batch = self.put_batch(drafts, &fresh, EventTime::MIN).await?;
-        // Copies of named ids that came too late: a twin of this emitter may have been acknowledged on them.
+        // First copies of named ids: a twin of this emitter may have been acknowledged on them.
         let mut first_copies = Vec::new();
         let mut reputs = 0;
         while !batch.pending.is_empty() {
@@ -159,7 +161,7 @@ impl Emitter {
                 let what = format!("cannot get ahead of the frontier after {REPUTS} puts; it stands at {w}");
                 return Err(StoreError::new(ErrorKind::Unavailable, what).with_help("evbus doctor"));
             }
-            // All of them, so that their order stays.
+            // The whole batch is put again, so that its order stays.
             let lag = self.place.store.profile().lag;
             let earliest = w.next().max(w.plus(lag.saturating_mul(1u32.checked_shl(reputs).unwrap_or(u32::MAX))));
             reputs += 1;
@@ -167,9 +169,10 @@ impl Emitter {
             let again = self.put_batch(drafts, &indices, earliest).await?;
             let (named, own): (Vec<Unacknowledged>, Vec<Unacknowledged>) =
                 batch.pending.into_iter().partition(|put| drafts[put.index].dedup.is_some());
-            // The last first: a worker of an ordered group that still finds a first copy has found all before it, too.
+            // The last is deleted first: if a worker of an ordered group still finds a first copy,
+            // it has found all before it, too.
             let own: Vec<String> = own.iter().rev().map(|put| put.name.key()).collect();
-            // One that stays is run twice at worst.
+            // A first copy that stays is run twice at worst.
             let _ = self.place.store.delete_many(&own).await;
             first_copies.extend(named);
             batch = again;
@@ -179,12 +182,12 @@ impl Emitter {
         Ok(acks.into_iter().flatten().collect())
     }
 
-    /// Removes first copies of named ids, once the record of each id says which copy was acknowledged: whoever comes later
-    /// is acknowledged on that one, and nobody on any other.
+    /// Removes first copies of named ids, once the record of each id says which copy was
+    /// acknowledged: every later emit of the id is acknowledged on that copy, and on no other.
     async fn clear_away(&self, copies: Vec<Unacknowledged>, acks: &[Option<Ack>]) {
         let acknowledged = |put: &Unacknowledged| acks[put.index].as_ref().is_some_and(|ack| ack.name == put.name);
         let old: Vec<String> = copies.iter().rev().filter(|put| !acknowledged(put)).map(|put| put.name.key()).collect();
-        // One that stays is run twice at worst.
+        // A first copy that stays is run twice at worst.
         let _ = self.place.store.delete_many(&old).await;
     }
 
@@ -233,14 +236,16 @@ impl Emitter {
         let store = Rc::clone(&self.place.store);
         let turns = Turns::new(&*store, first.name.time(), keys);
         for at in self.put_in_order(&items, &turns).await? {
-            // Another event of this very name: 70 random bits have met. Any other time will do.
+            // Another event has this very name: 70 random bits have collided. Any other time will
+            // do.
             pending[at].name = self.put_elsewhere(&drafts[pending[at].index], earliest).await?;
         }
         Ok(Batch { pending, late: turns.late() })
     }
 
-    /// Puts every item, none before the one ahead of it is there and `gate` lets it, so that a group that works in order
-    /// sees them in order; what it does not let is not put. The places of those whose keys somebody else had taken.
+    /// Puts the items in order, each only once the one before it is there and `gate` opens for it,
+    /// so that an ordered group sees them in order. An item that the gate refuses is not put.
+    /// Returns the indices of the items whose keys another writer had taken.
     async fn put_in_order(&self, items: &[(String, Vec<u8>)], gate: &dyn Gate) -> StoreResult<Vec<usize>> {
         let mut taken = Vec::new();
         let mut at = 0;
@@ -248,7 +253,8 @@ impl Emitter {
             let from = GateFrom { gate, at };
             let answers = match self.place.store.put_gated(&items[at..], &from).await {
                 Ok(answers) => answers,
-                // Which of them arrived is unknown: the same names again, the first by itself.
+                // Which of them arrived is unknown: the same names are put again, the first by
+                // itself.
                 Err(error) if error.kind() == ErrorKind::Unavailable => vec![Put::Exists],
                 Err(error) => return Err(error),
             };
@@ -271,8 +277,8 @@ impl Emitter {
         Ok(taken)
     }
 
-    /// Makes sure that `bytes` are at `key`, durably: puts until a `get` shows whose the key is. What somebody else has
-    /// put there; none: it is mine.
+    /// Makes sure that `bytes` are at `key`, durably: puts until a `get` shows whose content the
+    /// key has. Returns what another writer has put there; none if the content is `bytes`.
     async fn settle(&self, key: &str, bytes: &[u8]) -> StoreResult<Option<Vec<u8>>> {
         let store = &self.place.store;
         loop {
@@ -297,14 +303,15 @@ impl Emitter {
         }
     }
 
-    /// A clock a day ahead of the store's own would make everybody else's events late: takes the puts back.
+    /// A clock a day ahead of the store's would make all other emitters' events late: takes the
+    /// puts back.
     async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Unacknowledged]) -> StoreResult<()> {
         let Some(written) = self.place.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
         let now = self.place.clock.now();
         if pending.is_empty() || now.since(written) <= CLOCK_AHEAD {
             return Ok(());
         }
-        // Of a named id it may be the very copy on which a twin was acknowledged.
+        // A copy of a named id stays: a twin may have been acknowledged on it.
         let own = pending.iter().filter(|put| drafts[put.index].dedup.is_none());
         let keys: Vec<String> = own.map(|put| put.name.key()).collect();
         self.place.store.delete_many(&keys).await?;
@@ -312,7 +319,7 @@ impl Emitter {
         Err(StoreError::new(ErrorKind::Unfit, what).with_help("set the clock: timedatectl status"))
     }
 
-    /// Repeats what is harmless to repeat until the store answers or timeout ends.
+    /// Repeats an operation that is harmless to repeat until the store answers or the timeout ends.
     async fn retry<T>(&self, mut operation: impl AsyncFnMut() -> StoreResult<T>) -> StoreResult<T> {
         let clock = &self.place.clock;
         let deadline = clock.elapsed() + self.timeout;

@@ -1,7 +1,8 @@
 //! The frontier: a time W that only rises; no event at or before it may be acknowledged any more.
 //!
-//! W is safe at any value, a wrong one costs second puts: an emitter that reads W after its put, and finds its
-//! event's time above it, knows that every listing begun under a higher W has its event.
+//! W is safe at any value; a wrong one only costs second puts. An emitter that reads W after its
+//! put, and finds its event's time above W, knows that every listing begun under a higher W has its
+//! event.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ struct Content {
 /// W as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frontier {
-    /// W; [`EventTime::MIN`] on a bus where nobody has raised it.
+    /// W; [`EventTime::MIN`] on a bus where no worker has raised it.
     pub time: EventTime,
     version: Option<Version>,
 }
@@ -30,7 +31,8 @@ pub async fn read(store: &dyn Store) -> StoreResult<Frontier> {
     let Some(object) = store.get(FRONTIER).await? else {
         return Ok(Frontier { time: EventTime::MIN, version: None });
     };
-    // Read as too low, a damaged frontier would lose events; so nobody goes on until it is mended.
+    // A damaged frontier that was read as too low would lose events; so all work stops until it is
+    // mended.
     let content: Content = serde_json::from_slice(&object.bytes).map_err(|error| {
         StoreError::new(ErrorKind::Damaged, format!("the frontier cannot be read: {error}")).with_help(
             "write a time that no marker is past, as {\"w\":\"20260101T000000.000000Z\"}, to the newest frontier file",
@@ -48,7 +50,7 @@ pub async fn read_durable(store: &dyn Store) -> StoreResult<EventTime> {
     Ok(frontier.time)
 }
 
-/// Raises W to at least `to`, durably; the W that is then there.
+/// Raises W to at least `to`, durably. Returns the W that is then there.
 pub async fn raise(store: &dyn Store, to: EventTime) -> StoreResult<EventTime> {
     loop {
         let frontier = read(store).await?;
@@ -60,7 +62,8 @@ pub async fn raise(store: &dyn Store, to: EventTime) -> StoreResult<EventTime> {
         bytes.push(b'\n');
         match store.cas(FRONTIER, frontier.version.as_ref(), &bytes).await {
             Ok(Swap::Swapped(_)) => return Ok(to),
-            // Somebody else moved it, or it was me and the answer was lost: it only rises, so read again.
+            // Another worker moved W, or this swap did and its answer was lost. W only rises, so
+            // read again.
             Ok(Swap::Conflict) => {}
             Err(error) if error.kind() == ErrorKind::Unavailable => {}
             Err(error) => return Err(error),

@@ -76,7 +76,7 @@ pub fn request_of<'a>(group: &GroupName, key: &'a str) -> Option<(u16, &'a str)>
 /// Events that wait for their time. It sorts behind all else: see [`crate::store::Store::list_with_tail`].
 pub const SCHEDULED: &str = "timed/";
 
-/// Where an event waits until the time of its name.
+/// The key under which an event waits until the time of its name.
 pub fn scheduled(name: &EventName) -> String {
     let key = name.key();
     format!("{SCHEDULED}{}", key.strip_prefix(EVENTS).unwrap_or(&key))
@@ -87,7 +87,7 @@ pub fn scheduled_name(key: &str) -> Option<EventName> {
     EventName::from_key(&format!("{EVENTS}{}", key.strip_prefix(SCHEDULED)?))
 }
 
-/// What decides whether an event that waits is released or cancelled.
+/// The key of the decision whether a scheduled entry is released or cancelled.
 pub fn decision(name: &EventName) -> String {
     format!("{}{DECISION}", scheduled(name))
 }
@@ -100,10 +100,10 @@ pub fn is_decision(key: &str) -> bool {
 /// The end of a decision's key.
 pub const DECISION: &str = ".decided";
 
-/// Ids of emitters' own that were acknowledged.
+/// The dedup records of named ids.
 pub const DEDUP: &str = "dedup/";
 
-/// What tells that an event with an id of its emitter's was acknowledged.
+/// The dedup record of a named id.
 pub fn dedup(hash: &str) -> String {
     format!("{DEDUP}{hash}.json")
 }

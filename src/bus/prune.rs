@@ -1,7 +1,8 @@
 //! Retention: deletes what is older than asked and what every group is done with, and nothing else.
 //!
-//! An event may go when it is at or before `through` of every shard of every group and in none of their `pending`
-//! lists. A marker that was never written counts as the group's start, a pending reset as its target.
+//! An event may be deleted when it is at or before `through` of every shard of every group and in
+//! none of their `pending` lists. A marker that was never written counts as the group's start, a
+//! pending reset as its target.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_ke
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
-/// Events are looked at so many at a time.
+/// How many events are looked at in one page.
 const PAGE: usize = 1_000;
 
-/// What a file in `staging/` that is older than this was left behind by.
+/// A file in `staging/` that is older than this was left behind by a writer that died.
 const ABANDONED: Duration = Duration::from_hours(24);
 
 /// What to delete.
@@ -26,16 +27,16 @@ pub struct Request {
     pub dry_run: bool,
 }
 
-/// Who holds back events that are old enough to go.
+/// A group that holds back events that are old enough to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The group.
     pub group: GroupName,
     /// How far its slowest shard has come.
     pub through: String,
-    /// How many of them it holds open.
+    /// How many of those events are pending in it.
     pub pending: u64,
-    /// How many of them it has not passed yet, those that it holds open too.
+    /// How many of them it has not passed yet, or has pending.
     pub held: u64,
     /// How many of those it has still to run, as far as their names tell.
     pub wanted: u64,
@@ -46,13 +47,13 @@ pub struct Holder {
 pub struct Report {
     /// Events deleted.
     pub deleted: u64,
-    /// Events old enough that somebody still needs.
+    /// Events that are old enough, but that a group still needs.
     pub held: u64,
-    /// Who, slowest first; nobody else.
+    /// The groups that hold events back, slowest first; no others.
     pub holders: Vec<Holder>,
     /// Remembered ids that went with their events.
     pub ids: u64,
-    /// Files that died while they were written.
+    /// Files whose writers died while they wrote them.
     pub abandoned: u64,
 }
 
@@ -63,9 +64,9 @@ struct Need {
     through: Position,
     /// And these.
     pending: BTreeSet<EventName>,
-    /// What it is done with, though that cannot be passed yet.
+    /// Events that it is done with, but that `through` cannot pass yet.
     done: BTreeSet<EventName>,
-    /// What it wants; none if that cannot be read.
+    /// Which events it wants; none if that cannot be read.
     filter: Option<TypeFilter>,
 }
 
@@ -108,7 +109,7 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
                 names.push(name);
             }
         }
-        // The groups last, just before the deletes: one that was made meanwhile is heard.
+        // The groups are read last, just before the deletes, so that a group made meanwhile counts.
         let needs = needs(place).await?;
         let (go, stay): (Vec<EventName>, Vec<EventName>) =
             names.into_iter().partition(|name| needs.iter().all(|need| need.allows(name)));
@@ -129,14 +130,15 @@ pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64))
     report.holders.sort_by(|a, b| a.through.cmp(&b.through));
     if !asked.dry_run {
         report.ids = forget_ids(place, asked.before).await?;
-        // A put may have been on its way for as long as a write that was given up.
+        // A put may be under way for as long as it takes until a write counts as abandoned.
         schedule::forget(&*place.store, asked.before.min(place.clock.now().minus(ABANDONED))).await?;
         report.abandoned = place.store.tidy(ABANDONED).await?;
     }
     Ok(report)
 }
 
-/// Whether an event is old enough to go. Where W has been ahead of the clock, a name does not tell: then the event does.
+/// Whether an event is old enough to be deleted. Where W has been ahead of the clock, a name does
+/// not tell: then the event itself does.
 async fn is_old(place: &Place, name: &EventName, before: EventTime) -> StoreResult<bool> {
     if name.time() < before {
         return Ok(true);
@@ -174,14 +176,15 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
     let mut needs = Vec::new();
     for group in groups {
         let Some(registered) = definition::find_durable(&*place.store, &group).await? else { continue };
-        // A reset may be folded into its marker between the two reads, or come between them: so read it twice.
+        // A reset may be folded into its marker between the two reads, or come between them: so the
+        // requests are read twice.
         let mut asked = request::pending(place, &group).await?;
         let (mut through, mut open) = (Position::Time(EventTime::MAX), BTreeSet::new());
         let mut done = BTreeSet::new();
         for shard in 0..registered.definition.shards {
             let (marker, version) = read_marker(place, &group, shard, &registered.definition).await?;
             if version.is_some() {
-                // What it says is passed is about to be deleted.
+                // Events that the marker says are passed are about to be deleted.
                 place.store.persist(&keys::marker(&group, shard)).await?;
             }
             open.extend(marker.pending.into_keys());
@@ -199,7 +202,8 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
                     open.insert(event);
                 }
                 Some(request::Request::Share { .. }) => {}
-                // What it asks for may need any event: nothing goes before somebody has seen to it.
+                // An unreadable request may need any event: nothing is deleted until it has been
+                // dealt with.
                 None => through = Position::START,
             }
         }
@@ -209,7 +213,7 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
     Ok(needs)
 }
 
-/// An id of an emitter's own is remembered as long as its event would be kept.
+/// A named id is remembered as long as its event would be kept.
 async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
     let mut after = String::new();
     let mut forgotten = 0;

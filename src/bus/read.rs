@@ -45,7 +45,7 @@ pub struct Range {
     pub since: EventTime,
     /// Up to and with this time.
     pub until: EventTime,
-    /// Whose types match; a type that the name does not tell whole is included.
+    /// Only events whose types match; a type that the name does not tell whole is included.
     pub filter: TypeFilter,
 }
 
@@ -80,8 +80,8 @@ pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option
     Ok((tally.0.load(Ordering::Relaxed), (oldest != i64::MAX).then(|| EventTime::from_micros(oldest))))
 }
 
-/// The events whose id begins with `prefix`: by the time that an id of evbus's making begins with, else by the
-/// identity that an emitter's own id leads to, for any source that `sources` names.
+/// The events whose id begins with `prefix`: found by the time at the start of an id that evbus has
+/// made, else by the identity of a named id, for each source that `sources` names.
 pub async fn find(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
     let Some((from, until)) = id_span(prefix) else { return Ok(Vec::new()) };
     let identity = parse_event_id(prefix).map(|(_, identity)| identity);
@@ -90,7 +90,7 @@ pub async fn find(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<
     if !found.is_empty() || identity.is_none() {
         return Ok(found);
     }
-    // Put again under a later time after it came too late: the id kept its first time.
+    // An event that came too late was put again under a later time: its id kept its first time.
     matching(store, from, None, typed, limit).await
 }
 
@@ -129,7 +129,7 @@ pub async fn newest(
     Ok((Vec::new(), false))
 }
 
-/// The `limit` greatest names of a range, ascending; never more in memory.
+/// The `limit` greatest names of a range, ascending; no more than that are in memory.
 async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<Vec<EventName>> {
     let kept: Arc<Mutex<BTreeSet<EventName>>> = Arc::default();
     let (seen, filter, until) = (Arc::clone(&kept), range.filter.clone(), range.until);

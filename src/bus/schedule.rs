@@ -1,13 +1,16 @@
-//! Events that wait for their time: `timed/<day>/<minute>/<event name>`, which sorts by when they are due.
+//! Events that wait for their time: `timed/<day>/<minute>/<event name>`, which sorts by when they
+//! are due.
 //!
-//! An entry is an event's document, acknowledged once it is durable. Any worker releases what is due: it emits the
-//! event under a time of now, as one whose id was named, so that two releasers make one event, and then removes the
-//! entry. Whether an entry is released or cancelled, whoever first creates its *decision* has decided. A released entry
-//! goes before its decision, and nobody acts on a decision without looking for the entry once more: so who comes late
-//! acts on nothing. What was cancelled keeps its decision until `prune`: a put of the entry may still be on its way.
+//! An entry is an event's document, acknowledged once it is durable. Any worker releases entries
+//! that are due: it emits the event under the current time, as one with a named id, so that two
+//! releases make one event, and then removes the entry. The first to create an entry's *decision*
+//! settles whether the entry is released or cancelled. A released entry is removed before its
+//! decision, and a process acts on a decision only after it has looked for the entry once more: one
+//! that comes late finds no entry, and does nothing. A cancelled entry keeps its decision until
+//! `prune`, because a put of the entry may still be under way.
 //!
-//! The folder sorts behind everything else, so that the listing by which a bucket is polled ends with the next entry,
-//! and what waits costs nothing.
+//! The folder sorts behind everything else, so that the listing that polls a bucket ends with the
+//! next entry, and waiting entries cost nothing.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +23,10 @@ use crate::event::{Event, EventName, EventTime, Identity};
 use crate::store::{ErrorKind, List, Put, Store, StoreError, StoreResult, get_durable};
 use serde::{Deserialize, Serialize};
 
-/// So many entries are released together.
+/// How many entries are released together.
 const BATCH: usize = 100;
 
-/// How long a releaser asks a store that does not answer.
+/// How long a release asks a store that does not answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What becomes of an entry.
@@ -38,19 +41,20 @@ enum Decision {
 #[derive(Serialize, Deserialize)]
 struct Decided {
     decision: Decision,
-    /// A number of whoever decided, by which he knows it as his own after an answer was lost.
+    /// A random number of the process that decided, by which it knows its own decision after a lost
+    /// answer.
     #[serde(default)]
     by: String,
 }
 
-/// What releasing did.
+/// What a release did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Released {
     /// How many events came to the bus.
     pub events: usize,
     /// When the next entry is due, if one waits.
     pub next: Option<EventTime>,
-    /// Entries that somebody else is releasing.
+    /// Entries that another process is releasing.
     pub others: BTreeSet<EventName>,
     /// The key of something that is no entry.
     pub foreign: Option<String>,
@@ -77,9 +81,11 @@ pub async fn entries(
     Ok((page.keys.iter().filter_map(|key| keys::scheduled_name(key)).collect(), page.cut))
 }
 
-/// Releases what is due. What somebody else has decided to release is left to him, unless it is among `others`: then he
-/// has had his time. None: whoever asks comes only once, and leaves nothing to others. An entry is not read if it is larger
-/// than `limit`, in bytes. What is no entry, or cannot be read, costs the rest nothing.
+/// Releases entries that are due. Skips those that another process has decided to release; an entry
+/// that is still there on the next call, and so is among `others`, is taken over. With none, every
+/// such entry is taken over at once: that is for a caller that comes only once. An entry larger
+/// than `limit`, in bytes, is not read. A foreign name, or an entry that cannot be read, does not
+/// stop the others.
 pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>, limit: usize) -> StoreResult<Released> {
     let mut released = Released::default();
     let mut after = String::new();
@@ -88,7 +94,7 @@ pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>, limit:
         release_entries(place, &page.names, others, limit, &mut released).await?;
         let (Some(last), true) = (page.names.last(), page.more) else { return Ok(released) };
         if released.events > 0 {
-            // There is more, at once.
+            // More entries may be due at once.
             released.next = Some(last.time());
             return Ok(released);
         }
@@ -103,7 +109,8 @@ struct Due {
     more: bool,
 }
 
-/// The next entries that are due behind `after`; notes when the first is that is not, and what is no entry.
+/// The next entries that are due behind `after`; notes in `released` when the first later one is
+/// due, and a foreign name.
 async fn due(place: &Place, after: &str, released: &mut Released) -> StoreResult<Due> {
     let now = place.clock.now();
     let foreign: Arc<Mutex<Option<String>>> = Arc::default();
@@ -147,7 +154,7 @@ async fn release_entries(
             }
             (Decision::Release, _) => match entry(store, name, limit).await {
                 Ok(draft) => drafts.extend(draft),
-                // It stays, to be looked at or tried again: the others go on.
+                // The entry stays, to be looked at or tried again; the others are released.
                 Err(error) => {
                     released.foreign.get_or_insert(format!("{key} ({error})"));
                     failed = failed.or(Some(error).filter(|error| error.kind() == ErrorKind::Unavailable));
@@ -160,18 +167,19 @@ async fn release_entries(
     }
     let mut emitter = Emitter::new(place.clone(), TIMEOUT);
     let acks = emitter.emit(&drafts).await?;
-    // Its id was given to another event meanwhile; both were acknowledged.
+    // The entry's id was given to another event meanwhile; both were acknowledged, so both are
+    // emitted.
     let taken = drafts.iter().zip(&acks).filter(|(_, ack)| ack.kind == AckKind::IdTaken);
     let taken: Vec<Draft> = taken.map(|(draft, _)| draft.clone().regardless_of_its_id()).collect();
     emitter.emit(&taken).await?;
     released.events += drafts.len();
     store.delete_many(&ended).await?;
     store.delete_many(&decided).await?;
-    // Where nothing could be read, the store is away.
+    // If no entry could be read, the store is away.
     failed.filter(|_| drafts.is_empty()).map_or(Ok(()), Err)
 }
 
-/// An entry as it is to be emitted; none if it is gone. An error says why it cannot be.
+/// An entry as it is to be emitted; none if it is gone. An error says why it cannot be emitted.
 async fn entry(store: &dyn Store, name: &EventName, limit: usize) -> StoreResult<Option<Draft>> {
     let Some(object) = store.get_within(&keys::scheduled(name), limit).await? else { return Ok(None) };
     let event = Event::parse(&object.bytes, limit)
@@ -202,20 +210,21 @@ pub async fn cancel(place: &Place, name: &EventName) -> StoreResult<Cancelled> {
     Ok(if has_come(store, name).await? { Cancelled::TooLate } else { Cancelled::Yes })
 }
 
-/// Whether an entry that is gone has been released: another who cancels it too late may have left a decision, and not yet
-/// have taken it back. It costs a listing of the bus; only who races comes here.
+/// Whether an entry that is gone has been released: a late cancel by another process may have left
+/// a decision, and not yet have taken it back. This costs a listing of the bus, but only where two
+/// processes race.
 async fn has_come(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
     let Some(identity) = Identity::parse(name.identity()) else { return Ok(false) };
     Ok(!super::read::with_identity(store, &identity).await?.is_empty())
 }
 
-/// Whether an entry of this name was cancelled: another must have another name.
+/// Whether an entry of this name was cancelled: a new entry must then have another name.
 pub(super) async fn was_cancelled(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
     let decided = get_durable(store, &keys::decision(name)).await?;
     Ok(decided.is_some_and(|object| read(&object.bytes) == Decision::Cancel))
 }
 
-/// Forgets what was decided of entries that were due before a time and are gone.
+/// Removes the decisions of entries that were due before a time and are gone.
 pub(super) async fn forget(store: &dyn Store, before: EventTime) -> StoreResult<()> {
     let page = store.list_after(List::all(SCHEDULED)).await?;
     let entries: BTreeSet<&String> = page.keys.iter().filter(|key| !keys::is_decision(key)).collect();
@@ -229,12 +238,13 @@ pub(super) async fn forget(store: &dyn Store, before: EventTime) -> StoreResult<
     store.delete_many(&old).await
 }
 
-/// What cannot be read decides for the event.
+/// A decision that cannot be read counts as a release.
 fn read(decided: &[u8]) -> Decision {
     serde_json::from_slice::<Decided>(decided).map_or(Decision::Release, |decided| decided.decision)
 }
 
-/// Decides what becomes of an entry, unless that is decided; and whether it was I who did.
+/// Decides what becomes of an entry, unless that is decided. Returns the decision, and whether this
+/// call made it.
 async fn decide(place: &Place, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
     let (store, key) = (&*place.store, keys::decision(name));
     let mut bytes = to_json(&Decided { decision, by: format!("{:016x}", place.clock.random()) });
@@ -243,7 +253,8 @@ async fn decide(place: &Place, name: &EventName, decision: Decision) -> StoreRes
         if store.put_new(&key, &bytes).await? == Put::Created {
             return Ok((decision, true));
         }
-        // It may be gone again: then so is the entry, which whoever decides anew will see.
+        // The decision may be gone again: then the entry is gone too, and the next round shows
+        // that.
         let Some(object) = get_durable(store, &key).await? else { continue };
         return Ok((read(&object.bytes), object.bytes == bytes));
     }

@@ -9,10 +9,10 @@ use crate::store::{ErrorKind, Put, StoreError, StoreResult};
 /// The format that this evbus writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// How large an event may be where `init` was not told otherwise, in bytes.
+/// The limit of an event's size where `init` was not told otherwise, in bytes.
 pub const MAX_EVENT_BYTES: u64 = 1 << 20;
 
-/// Who may write to a directory bus.
+/// Which users may write to a directory bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
@@ -41,7 +41,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of a bus that is made now.
+    /// The settings of a bus that is made now.
     pub fn new(created: EventTime, max_event_bytes: u64, sharing: Sharing) -> Self {
         Self { format: FORMAT, created, max_event_bytes, sharing, probed: Vec::new() }
     }
@@ -77,14 +77,15 @@ impl Bus {
         }
     }
 
-    /// Makes a bus at `place`, or opens the one that is there; whether it was made now.
+    /// Makes a bus at `place`, or opens the one that is there. Returns whether it was made now.
     pub async fn create(place: Place, settings: Settings, shown: &str) -> StoreResult<(Self, bool)> {
         let mut bytes = to_json(&settings);
         bytes.push(b'\n');
         if place.store.put_new(keys::BUS, &bytes).await? == Put::Created {
             return Ok((Self { place, settings }, true));
         }
-        // It may be the answer to my own success, or its maker died before it was durable.
+        // The answer may belong to this call's own success, or the bus's maker died before it was
+        // durable.
         place.store.persist(keys::BUS).await?;
         let (bus, found) = Self::read(place, shown).await?;
         Ok((bus, found == bytes))

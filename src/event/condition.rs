@@ -17,26 +17,27 @@ mod whole;
 
 use effort::Bulk;
 
-/// A condition that takes more steps than this is best answered on a thread of its own.
+/// From this many steps on a condition is best answered on a thread of its own.
 const QUICK: u64 = 20_000;
 
-/// The attributes that every event may have (CloudEvents 1.0.2 § Context Attributes); its extensions come besides.
+/// The attributes that every event may have (CloudEvents 1.0.2 § Context Attributes); its
+/// extensions are not among them.
 const ATTRIBUTES: [&str; 8] =
     ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
-/// A condition, compiled. Equal to another of the same text.
+/// A condition, compiled. Two conditions of the same text are equal.
 #[derive(Clone)]
 pub struct Condition {
     text: String,
     program: Arc<Program>,
 }
 
-/// All that a group wants of an event: its type, and what must hold besides.
+/// A group's filter: the types it wants, and its condition.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
     /// Wanted types.
     pub types: TypeFilter,
-    /// What must hold besides; none: nothing.
+    /// Optional CEL condition on the content.
     pub condition: Option<Condition>,
 }
 
@@ -45,13 +46,14 @@ pub struct Filter {
 pub enum FilterResult {
     /// It is wanted.
     Wanted,
-    /// Its type is not.
+    /// Its type is not wanted.
     OtherType,
     /// The condition does not hold.
     DoesNotHold,
     /// The condition has no answer, which counts as no; why.
     NoAnswer(String),
-    /// Nobody can tell: the event's data cannot be read as a condition needs it, or the answer would take too long; why.
+    /// The condition cannot be judged: the event's data cannot be read as it needs it, or the
+    /// answer would take too long; why.
     Unjudged(String),
 }
 
@@ -78,13 +80,13 @@ impl Filter {
 /// Why a condition has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unanswered {
-    /// Something that it asks for is missing, or of another type: then it does not hold.
+    /// Something that the condition asks for is missing, or of another type: then it does not hold.
     No(String),
-    /// It could not even be asked.
+    /// The condition could not be evaluated at all.
     Unknown(String),
 }
 
-/// Why a text is no condition.
+/// Why a text is not a condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("where '{}' cannot be read at column {column}: {problem}", .text.escape_debug())]
 pub struct ConditionError {
@@ -147,21 +149,21 @@ impl Condition {
             data: None,
         };
         let steps = |bulk: Bulk<'_>| effort::steps(self.program.expression(), bulk);
-        // Most conditions and most events are small: then nothing need be counted.
+        // Most conditions and most events are small, and need no counting.
         let bound = steps(bulk);
         match raw.filter(|_| bound > QUICK).map(|raw| data_of(raw)) {
             Some(Ok(data)) => steps(Bulk { data: Some(&data), ..bulk }),
-            // It cannot be asked, and so takes no time.
+            // It cannot be evaluated, and so takes no time.
             Some(Err(_)) => 0,
             None => bound,
         }
     }
 
-    /// Whether it holds for an event.
+    /// Whether the condition holds for an event.
     ///
     /// # Errors
-    /// Why that cannot be said: something is missing, of another type, or the answer is no boolean; or it could not be
-    /// asked at all.
+    /// Why there is no answer: something is missing, of another type, or the answer is no boolean;
+    /// or the condition could not be evaluated at all.
     pub fn holds(&self, event: &Event) -> Result<bool, Unanswered> {
         let steps = self.steps(event);
         if steps > effort::MOST_STEPS {
@@ -205,21 +207,22 @@ impl fmt::Debug for Condition {
     }
 }
 
-/// The start of a text that may be long.
+/// The start of a text, which may be long.
 fn shortened(text: &str) -> String {
     let start: String = text.chars().take(100).collect();
     if start.len() < text.len() { start + "…" } else { start }
 }
 
-/// Data as conditions see it.
+/// An event's data as conditions see it.
 ///
 /// # Errors
-/// What they cannot hold: a number beyond a double, half of a surrogate pair, more than 127 levels.
+/// Data that a condition cannot hold: a number beyond a double, half of a surrogate pair, more than
+/// 127 levels.
 fn data_of(raw: &serde_json::value::RawValue) -> Result<serde_json::Value, serde_json::Error> {
     serde_json::from_str(raw.get())
 }
 
-/// All that an event has, by name; its data only where that is asked for.
+/// All attributes of an event, by name; its data only where the condition asks for it.
 fn members(event: &Event, with_data: bool) -> Result<HashMap<String, Value>, Unanswered> {
     let core =
         ATTRIBUTES.into_iter().filter_map(|name| Some((name.to_owned(), Value::from(event.attribute(name)?.as_ref()))));
@@ -260,7 +263,7 @@ fn value_of(json: &serde_json::Value) -> Value {
     }
 }
 
-/// The parser's words without the list of all that it would have taken.
+/// The parser's message without its list of everything that it would have accepted.
 fn in_words(message: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     let message = message.split(" expecting ").next().unwrap_or(message);

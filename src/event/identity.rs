@@ -1,4 +1,4 @@
-//! Who an event is (70 bits) and where it runs (10 bits), both written in Crockford's base32.
+//! An event's identity (70 bits) and its hash slot (10 bits), both written in Crockford's base32.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -50,8 +50,8 @@ impl fmt::Display for HashSlot {
     }
 }
 
-/// Who an event is, apart from its time: 70 bits as 14 characters. Random, or the hash of (source, id) where the
-/// emitter named the event, so that a repeat has the same identity.
+/// The identity of an event, apart from its time: 70 bits as 14 characters. It is random, or, where
+/// the emitter named the id, the hash of (source, id), so that a repeat has the same identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity([u8; Identity::LEN]);
 
@@ -129,7 +129,8 @@ pub(super) fn is_base32(text: &[u8]) -> bool {
     text.iter().all(|&byte| value_of(byte).is_some())
 }
 
-/// SHA-256 of the length of `source` (8 bytes, big-endian), `source`, `id`: no two pairs have one encoding.
+/// SHA-256 of the length of `source` (8 bytes, big-endian), `source`, `id`: no two pairs have the
+/// same encoding.
 fn hash_of(source: &str, id: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update((source.len() as u64).to_be_bytes());
@@ -143,7 +144,7 @@ fn letter_of(bits: u128) -> char {
     char::from(ALPHABET[(bits & 31) as usize])
 }
 
-/// The five bits of a letter: a look-up, since a listing asks 16 times for each name.
+/// The five bits of a letter. A table, since a listing asks 16 times for each name.
 fn value_of(letter: u8) -> Option<u8> {
     const VALUES: [u8; 256] = {
         let mut values = [u8::MAX; 256];

@@ -57,7 +57,7 @@ impl EventName {
         Self(format!("{time}-{hash_slot}{identity}-{}{SUFFIX}", slug_of(type_)).into())
     }
 
-    /// Reads a name, strictly: nothing is taken for a name that [`EventName::new`] could not have its form from.
+    /// Reads a name, strictly: accepts only a text whose form [`EventName::new`] could have made.
     pub fn parse(text: &str) -> Option<Self> {
         parse_parts(text).map(|_| Self(text.into()))
     }
@@ -73,14 +73,15 @@ impl EventName {
         format!("{EVENTS}{}/{}/{}", &self.0[DAY], &self.0[MINUTE], self.0)
     }
 
-    /// The same event under another time: what emit does with one that came too late.
+    /// The same event under another time, as emit puts an event that came too late.
     #[must_use]
     pub fn with_time(&self, time: EventTime) -> Self {
         Self(format!("{time}{}", &self.0[EventTime::LEN..]).into())
     }
 
-    /// Whether an event can be called so: its identity is in its id or is made of its source and id, and its type is the
-    /// name's. A name that does not agree was made by somebody else, and tells nothing.
+    /// Whether an event can have this name: its identity is in its id or is made of its source and
+    /// id, and its type is the name's. A name that does not agree is a foreign name, and tells
+    /// nothing.
     pub fn fits(&self, event: &Event) -> bool {
         let of_id = parse_event_id(event.id()).is_some_and(|(_, identity)| identity.as_str() == self.identity());
         let identity = of_id || Identity::named(event.source(), event.id()).as_str() == self.identity();
@@ -166,18 +167,18 @@ pub fn parse_parts(text: &str) -> Option<NameParts<'_>> {
     if !separated || !text.ends_with(SUFFIX) || !is_slug(&bytes[SLUG_START..slug_end]) {
         return None;
     }
-    // `get`, for these may lie within a character.
+    // `get`, because these positions may lie within a character.
     let time = EventTime::parse(text.get(..EventTime::LEN)?)?;
     let hash_slot = HashSlot::parse(text.get(LANE)?)?;
     let identity = text.get(IDENTITY).filter(|identity| is_base32(identity.as_bytes()))?;
     Some(NameParts { time, hash_slot, identity, slug: text.get(SLUG_START..slug_end)? })
 }
 
-/// Reads the key of an event without keeping it. What lies in another folder than that of its time is no event: a listing
-/// that took it for one would end at names that nobody can read.
+/// Reads the key of an event without keeping it. A key in another folder than that of its time is
+/// no event's: a listing that took it for one would end at names that cannot be read.
 pub fn parse_key(key: &str) -> Option<NameParts<'_>> {
     let folder = key.strip_prefix(EVENTS)?.as_bytes();
-    // All before the name is ASCII where it is as it must be, so that what is behind it begins a character.
+    // All that stands before a valid name is ASCII, so that what is behind it begins a character.
     let name = key.get(KEY_FOLDER_LEN..)?;
     let parts = parse_parts(name)?;
     let (day, minute) = (&name.as_bytes()[DAY], &name.as_bytes()[MINUTE]);

@@ -9,7 +9,8 @@ use crate::bus::{Place, keys};
 use crate::event::{EventName, EventTime};
 use crate::store::{ErrorKind, List, StoreError, StoreResult, get_durable};
 
-/// White space around a document, which does not count as its size, is read up to here, in bytes.
+/// How much white space around a document is read, in bytes; it does not count as the document's
+/// size.
 const WHITE_SPACE: usize = 4_096;
 
 /// The event inside a letter.
@@ -18,11 +19,11 @@ const WHITE_SPACE: usize = 4_096;
 pub enum Enclosed {
     /// As it stood on the bus.
     Event(Box<RawValue>),
-    /// What stood there was not JSON: its bytes, and invalid UTF-8 replaced.
+    /// Not JSON: its bytes, with invalid UTF-8 replaced.
     Text(String),
-    /// What stood there was larger than an event of this bus may be, or no file; it is not kept. Why.
+    /// Larger than an event of this bus may be, or no file; the content is not kept. Why.
     Unfit(String),
-    /// It was gone.
+    /// The event was gone.
     Nothing,
 }
 
@@ -115,7 +116,8 @@ pub async fn write(
     let key = keys::letter(group, letter_name);
     match place.store.put_new(&key, &bytes).await? {
         crate::store::Put::Created => Ok(()),
-        // "Exists" may also mean that nobody won a race: only what can be read is there.
+        // "Exists" may also mean that no writer won a race: only a read shows whether the letter is
+        // there.
         crate::store::Put::Exists => match get_durable(&*place.store, &key).await? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),

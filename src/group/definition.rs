@@ -1,4 +1,5 @@
-//! The registry of groups: what each wants, its shards, where it started, whether it is paused.
+//! The registry of groups: which events each wants, its shards, where it started, whether it is
+//! paused.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use crate::clock::Clock;
 use crate::event::{Condition, EventTime, Filter, TypeFilter};
 use crate::store::{ErrorKind, List, Object, Store, StoreError, StoreResult, Swap, Version, get_durable};
 
-/// A group is never split finer.
+/// The most shards that a group can have.
 pub const MOST_SHARDS: u16 = 256;
 
 /// Why and since when a group is paused.
@@ -33,10 +34,10 @@ pub struct Definition {
     /// Unwanted type patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not: Vec<String>,
-    /// What must hold for an event besides, in CEL; none: nothing.
+    /// Optional CEL condition on the content.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// Into how many shards its events are split, for good.
+    /// How many shards its events are split into; fixed at creation.
     pub shards: u16,
     /// Where it started, resolved when it was made.
     pub start: Position,
@@ -89,8 +90,8 @@ pub async fn find(store: &dyn Store, group: &GroupName) -> StoreResult<Option<Re
     read(store.get(&keys::group(group)).await?, group)
 }
 
-/// Reads a group's definition, to work by it: were it lost again, events would have been passed over that the one before
-/// it wants.
+/// Reads a group's definition for work that relies on it. If such a definition were lost again,
+/// events that the one before it wants would have been passed over.
 pub async fn find_durable(store: &dyn Store, group: &GroupName) -> StoreResult<Option<Registered>> {
     read(get_durable(store, &keys::group(group)).await?, group)
 }
@@ -129,7 +130,7 @@ pub async fn replace(
     swap(store, group, Some(version), definition).await
 }
 
-/// A swap that is refused so often while nobody else has won is given up.
+/// After this many refusals of a swap without another winner the swap is given up.
 const REFUSALS: u32 = 10;
 
 async fn swap(
@@ -154,7 +155,7 @@ async fn swap(
         match (found.filter(|found| found.definition == definition), lost) {
             (Some(mine), _) => return Ok(Some(mine)),
             (None, Some(error)) => return Err(error),
-            // A server may refuse all who race for it.
+            // A server may refuse all contenders of a race.
             (None, None) if stands => {}
             (None, None) => return Ok(None),
         }
@@ -162,7 +163,7 @@ async fn swap(
     Err(StoreError::new(ErrorKind::Unavailable, format!("{key} cannot be written, though nobody else has written it")))
 }
 
-/// Resolves a start once. W is raised to the newest event before the place asked for, so that whatever is
+/// Resolves a start once. W is raised to the newest event before the start, so that every event
 /// acknowledged later lies behind it. No position is ever above W.
 pub async fn resolve(store: &dyn Store, clock: &dyn Clock, start: Start) -> StoreResult<Position> {
     let until = match start {

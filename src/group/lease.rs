@@ -1,7 +1,9 @@
-//! The lease: who may take a shard, and what an owner may still do. Pure: elapsed time is handed in.
+//! The lease: when a worker may take a shard, and what an owner may still do. Pure: elapsed time is
+//! handed in.
 //!
-//! No two clocks are compared. An observer counts, on its own monotonic clock, how long it has seen the same
-//! version of the marker; an owner counts, on its own, from when it **sent** its last successful commit.
+//! No two clocks are compared. An observer counts, on its own monotonic clock, how long it has seen
+//! the same version of the marker; an owner counts, on its own clock, from when it **sent** its
+//! last successful commit.
 
 use std::time::Duration;
 
@@ -51,7 +53,7 @@ pub struct LeaseObservation {
 }
 
 impl LeaseObservation {
-    /// Sees the marker at `version` now; keeps the time since which it has stood so.
+    /// Notes that the marker is at `version` now, and keeps the time since which it has stood so.
     pub fn see(seen: Option<Self>, version: Option<&Version>, now: Duration) -> Self {
         match seen {
             Some(seen) if seen.version.as_ref() == version => seen,
@@ -70,14 +72,15 @@ impl LeaseObservation {
 pub enum Process {
     /// It runs on this machine.
     Lives,
-    /// Nobody here can tell.
+    /// This observer cannot tell.
     MayLive,
-    /// This machine, this boot, this process namespace, and no such process.
+    /// It ran on this machine, in this boot and this process namespace, and there is no such
+    /// process now.
     Gone,
 }
 
-/// Whether a shard with work may be taken: nobody owns it, or its owner's process is gone, or its marker has stood
-/// still for a whole lease.
+/// Whether a shard with work may be taken: it has no owner, or its owner's process is gone, or its
+/// marker has stood still for a whole lease.
 pub fn may_take(
     owner: Option<&Owner>,
     process: Process,

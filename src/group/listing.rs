@@ -1,4 +1,4 @@
-//! What a listing says about a shard, and how far `through` may move on its word. Pure.
+//! What a listing says about a shard, and how far it lets `through` move. Pure.
 
 use std::collections::VecDeque;
 
@@ -25,8 +25,8 @@ impl Listing {
         Self { w, names: names.into_iter().collect(), cut, last_passed: None }
     }
 
-    /// Where `through` may move to: before the first listed name that is neither done, nor open, nor `running`;
-    /// never past W; never past the last name of a listing that was cut off.
+    /// Where `through` may move to: before the first listed name that is neither done, nor pending,
+    /// nor `running`; never past W; never past the last name of a truncated listing.
     pub fn reach(&mut self, marker: &Marker, running: impl Fn(&EventName) -> bool) -> Option<Position> {
         let settled =
             |name: &EventName| !marker.is_unprocessed(name) || marker.pending.contains_key(name) || running(name);
@@ -42,7 +42,8 @@ impl Listing {
         (reach > marker.through).then_some(reach)
     }
 
-    /// Just before `next`: every listed name before it was passed, and the listing was whole up to it.
+    /// The position just before `next`: every listed name before it was passed, and the listing was
+    /// whole up to it.
     fn before(&self, next: &EventName) -> Position {
         match &self.last_passed {
             Some(passed) if passed.time() == next.time() => Position::Name(passed.clone()),

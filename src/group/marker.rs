@@ -1,10 +1,10 @@
-//! The processed marker of one shard: owner, what is done, what is still open. Pure: no I/O and no clock.
+//! The marker of one shard: its owner, what is done, what is pending. Pure: no I/O and no clock.
 //!
 //! - `through` is how far everything is settled; `done` lists what is processed above it.
-//! - `pending` lists what is at or below `through`, or was tried, and is not done. An event leaves it only into done, or
-//!   into a dead letter that exists.
-//! - `epoch` grows with each owner, `nonce` with each commit, so that a writer whose answer was lost can tell its own
-//!   commit from another's.
+//! - `pending` lists what is at or below `through`, or was tried, and is not done. An event leaves
+//!   it only when it is done, or when its dead letter exists.
+//! - `epoch` grows with each owner, `nonce` with each commit, so that a writer whose answer was
+//!   lost can tell its own commit from another's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ use super::Position;
 use crate::event::{EventName, EventTime};
 use crate::store::Requests;
 
-/// Who owns a shard.
+/// The owner of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
-    /// Made up at random by each worker.
+    /// The worker's random id.
     pub worker: String,
     /// Its host's name, for people.
     pub host: String,
@@ -26,7 +26,7 @@ pub struct Owner {
     pub pid: u32,
     /// The boot of that host, and the process namespace in which `pid` counts.
     pub boot: String,
-    /// Since when, by its own clock.
+    /// Since when it owns the shard, by its own clock.
     pub since: EventTime,
     /// What it runs: its program's name and a digest of the whole command, which may hold secrets.
     pub command: String,
@@ -38,7 +38,7 @@ pub struct Owner {
 pub struct PendingEvent {
     /// Runs that counted so far.
     pub attempts: u32,
-    /// Not to be run before; none: now.
+    /// The time before which it is not run; none: it may run now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<EventTime>,
     /// How the last attempt ended.
@@ -59,7 +59,7 @@ pub struct PendingEvent {
     /// Its attempt was counted before its run, in isolation mode, and the run has not ended.
     #[serde(default, skip_serializing_if = "is_false")]
     pub started: bool,
-    /// A run alone ended with its worker: it may have killed it, so it always runs alone.
+    /// A run alone ended with its worker, which it may have killed, so it always runs alone.
     #[serde(default, skip_serializing_if = "is_false")]
     pub poison_candidate: bool,
 }
@@ -73,33 +73,36 @@ fn is_false(value: &bool) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Marker {
-    /// When its group was made: a group of the same name that was removed and made anew is another group.
+    /// When its group was made. A group that was removed and made anew under the same name is
+    /// another group.
     pub made: EventTime,
     /// Counts the owners.
     pub epoch: u64,
     /// Fresh in each commit.
     pub nonce: String,
-    /// Nobody, after an orderly end.
+    /// The owner; none after the shard was released.
     pub owner: Option<Owner>,
-    /// The worker that the shard was given to, who takes it before others.
+    /// The worker that the shard was given to, which takes it before others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<String>,
-    /// Takeovers in a row from an owner that had not given back, with no good commit in between.
+    /// Takeovers in a row from owners that had not released the shard, with no good commit in
+    /// between.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unclean: u32,
     /// See [`Position`].
     pub through: Position,
-    /// Processed, above `through`. Whole names: two that differ only in their type are two events.
+    /// Processed, above `through`. Whole names, because two names that differ only in their type
+    /// are two events.
     pub done: BTreeSet<EventName>,
     /// Not processed, at or below `through`, or tried.
     pub pending: BTreeMap<EventName, PendingEvent>,
     /// Requests that were folded in and may still lie on the bus.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub folded: BTreeSet<String>,
-    /// Events for which the group's condition could not be answered, so that they were passed over.
+    /// Events that were passed over because the group's condition could not be answered for them.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unanswered: u64,
-    /// The requests that its owners have made, where they cost something.
+    /// The requests that its owners have made of a store that charges for them.
     #[serde(default, skip_serializing_if = "Requests::is_none")]
     pub requests: Requests,
 }
@@ -143,7 +146,7 @@ pub enum Verdict {
 }
 
 impl Marker {
-    /// The marker of a shard on which nobody has worked yet.
+    /// The marker of a shard that has had no owner yet.
     pub fn new(start: Position) -> Self {
         Self {
             made: EventTime::MIN,
@@ -161,8 +164,8 @@ impl Marker {
         }
     }
 
-    /// Makes `owner` the owner. From an owner that had not given back, this is an unclean takeover: whatever ran
-    /// alone then may be what killed it.
+    /// Makes `owner` the owner. If the last owner had not released the shard, this is an unclean
+    /// takeover: an event that ran alone then may have killed that owner.
     pub fn acquire(&mut self, owner: Owner) {
         self.epoch += 1;
         if self.owner.is_some() {
@@ -176,7 +179,7 @@ impl Marker {
         self.handoff = None;
     }
 
-    /// Gives the shard back in order, to anybody or to one worker.
+    /// Releases the shard, to any worker or to one in particular.
     pub fn release(&mut self, to: Option<String>) {
         self.owner = None;
         self.handoff = to;
@@ -188,7 +191,8 @@ impl Marker {
         self.pending.contains_key(name) || !(self.through.covers(name) || self.done.contains(name))
     }
 
-    /// Records how a run ended. `counted` says that isolation mode had counted the attempt before the run.
+    /// Records how a run ended. An attempt that isolation mode had counted before the run
+    /// (`counted`) is not counted again.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict) {
         let counted = self.pending.get(name).is_some_and(|open| open.started);
         match verdict {
@@ -227,7 +231,8 @@ impl Marker {
         }
     }
 
-    /// The event's dead letter exists: it may leave `pending`. The letter that was redriven, now to be removed.
+    /// The event's dead letter exists: the event leaves `pending`. Returns the letter that was
+    /// redriven, which may now be removed.
     pub fn dead_letter_written(&mut self, name: &EventName) -> Option<String> {
         let open = self.pending.remove(name)?;
         self.done_above_through(name);
@@ -247,7 +252,8 @@ impl Marker {
         open.started = true;
     }
 
-    /// Moves `through` and drops from `done` what it passes. What still runs below it stays known in `pending`.
+    /// Moves `through` and drops from `done` what it passes. Events that still run below it stay
+    /// known in `pending`.
     pub fn advance(&mut self, through: Position, running: impl Iterator<Item = EventName>) {
         debug_assert!(through >= self.through, "through never moves back but by a reset");
         for name in running.filter(|name| through.covers(name) && !self.through.covers(name)) {
@@ -263,7 +269,8 @@ impl Marker {
         self.pending.entry(name).or_insert_with(|| PendingEvent { letter: Some(letter), ..PendingEvent::default() });
     }
 
-    /// An operator sends the shard to another place: everything after it is to be processed again.
+    /// An operator sends the shard to another position: everything after it is to be processed
+    /// again.
     pub fn reset(&mut self, through: Position) {
         self.through = through;
         self.done.clear();
@@ -277,7 +284,7 @@ impl Marker {
     }
 }
 
-/// What sorts behind every name that `through` covers, and before every other.
+/// A text that sorts behind every name that `through` covers, and before every other name.
 fn edge(through: &Position) -> String {
     match through {
         Position::Time(time) => format!("{time}~"),

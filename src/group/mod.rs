@@ -1,7 +1,7 @@
-//! Consumer groups: who processes what, once, whatever fails.
+//! Consumer groups: each wanted event is processed once, whatever fails.
 //!
-//! [`Marker`], [`lease`], [`retry`], [`Listing`] and the owned shard decide and do no I/O; [`worker`] does what they
-//! decide and [`facts`] says what happened.
+//! [`Marker`], [`lease`], [`retry`], [`Listing`] and the owned shard decide and do no I/O;
+//! [`worker`] does what they decide, and [`worker_event`] says what happened.
 
 pub mod dead_letter;
 pub mod definition;

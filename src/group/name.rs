@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct GroupName(String);
 
-/// Why a text is no [`GroupName`].
+/// Why a text is not a [`GroupName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GroupNameError {
     /// Nothing was given.

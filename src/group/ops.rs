@@ -1,4 +1,5 @@
-//! What a worker does on the store: each a future of its own, that ends in what the worker must know.
+//! The operations of a worker on the store: each is a future that ends in what the worker must
+//! know.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,27 +25,28 @@ pub(super) struct GroupStore {
     pub place: Place,
     pub group: GroupName,
     pub wants: Rc<Filter>,
-    /// Of the definition that `wants` is from.
+    /// The version of the definition that `wants` is from.
     pub version: Version,
-    /// When the last question began that found that version unchanged.
+    /// When the last read began that found that version unchanged.
     pub confirmed: Rc<Cell<Option<Duration>>>,
-    /// What operations meet that go on trying.
+    /// The errors that operations have met and go on trying after.
     pub troubles: Rc<Troubles>,
     pub shards: u16,
-    /// Shares the hot listings of this process.
+    /// Shares the polls of this process.
     pub polls: Option<Rc<Polls>>,
 }
 
-/// What else a listing showed, besides the wanted names.
+/// What a listing showed in addition to the wanted names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ScanStats {
-    /// The newest event's time that my clock has reached.
+    /// The newest event's time that this worker's clock has reached.
     pub newest: Option<EventTime>,
-    /// The newest event's time that W may be raised to: my clock less the lag.
+    /// The newest event's time that W may be raised to: no later than this worker's clock less the
+    /// lag.
     pub passable: Option<EventTime>,
     /// How many events lie at or before `passable`.
     pub passable_len: u64,
-    /// Something that is no event.
+    /// The key of a foreign name.
     pub foreign: Option<String>,
     /// How long the listing took.
     pub took: Duration,
@@ -52,22 +54,22 @@ pub(super) struct ScanStats {
 
 /// A shard as a listing shows it.
 pub(super) struct ShardScan {
-    /// False where a hot listing had to do: then only what it had found is known.
+    /// False if the scan was replaced by a poll: then only what the poll had found is known.
     pub whole: bool,
     pub listing: Listing,
     pub stats: ScanStats,
-    /// The group wants something else since: then the listing says nothing.
+    /// The group's new definition, if it has changed: then the listing says nothing.
     pub redefined: Option<Registered>,
 }
 
-/// What a hot listing shows.
+/// What a poll shows.
 pub(super) struct Hot {
     pub names: Vec<EventName>,
     pub cut: bool,
     pub stats: ScanStats,
-    /// What else there is, where the listing shows that.
+    /// The group's other keys, where the listing shows them.
     pub changes: Option<GroupChanges>,
-    /// Which shared poll it was; 0: none.
+    /// The number of the shared poll; 0 if the poll was not shared.
     pub poll: u64,
 }
 
@@ -76,16 +78,16 @@ pub(super) struct Hot {
 pub(super) struct GroupChanges {
     pub definition: Option<Version>,
     pub markers: Vec<(u16, Version)>,
-    /// Whether somebody asks for something.
+    /// Whether there are requests.
     pub requests: bool,
-    /// When the next event is due that waits for its time.
+    /// When the next scheduled entry is due.
     pub scheduled: Option<EventTime>,
 }
 
-/// What only a question shows: nothing on the bus hints at it.
+/// What only a read shows, because nothing on the bus hints at it.
 pub(super) struct ControlRequests {
     pub pending: Vec<request::PendingRequest>,
-    /// Shards that were idle and are not.
+    /// Shards that were idle and are not any more.
     pub woken: Vec<u16>,
 }
 
@@ -93,7 +95,7 @@ pub(super) struct ControlRequests {
 pub(super) enum Committed {
     /// It is the newest version; sent at this time.
     Yes { version: Version, sent: Duration },
-    /// Another owner's is.
+    /// Another owner's commit is the newest version.
     Fenced,
     /// It could not be written while the lease lasted, or never can be.
     Failed(StoreError),
@@ -107,9 +109,9 @@ struct ScanCollector {
     passable: AtomicI64,
     passable_len: AtomicU64,
     foreign: Mutex<Option<String>>,
-    /// The key of the newest event whose time my clock has not reached.
+    /// The key of the newest event whose time this worker's clock has not reached.
     ahead: Mutex<Option<String>>,
-    /// Whether there was something that the group does not want.
+    /// Whether there was an event that the group does not want.
     unwanted: AtomicBool,
 }
 
@@ -165,7 +167,8 @@ impl ScanCollector {
 }
 
 impl GroupStore {
-    /// A list of what the group wants after `after`, of one shard or of all, and what collects what it sees.
+    /// A list of the wanted names after `after`, of one shard or of all, and the collector of what
+    /// it sees.
     fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<ScanCollector>, List) {
         let (collector, filter, shards) = (ScanCollector::new(&self.place), self.wants.types.clone(), self.shards);
         let seen = Arc::clone(&collector);
@@ -188,15 +191,17 @@ impl GroupStore {
         (collector, list)
     }
 
-    /// The wanted names of a listing, and what else it has shown; `begun` is when it was asked for.
+    /// The wanted names of a listing, and what else it has shown; `begun` is when the listing
+    /// began.
     fn shown(&self, page: &Page, collector: &ScanCollector, begun: Duration) -> (Vec<EventName>, ScanStats) {
         let took = self.place.clock.elapsed().saturating_sub(begun);
         (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), collector.stats(took))
     }
 
-    /// Reads W, raising it first where that is asked, and then lists a shard's window. Where something lies there that
-    /// the group does not want, the group is asked last whether it still does not: whatever was emitted after it was
-    /// told to want it lies above the W that was read before.
+    /// Reads W, raising it first if `raise_to` says so, and then lists a shard's window. If the
+    /// listing shows an event that the group does not want, the group's definition is read last, to
+    /// see whether it still does not: every event emitted after the group was changed to want it
+    /// lies above the W that was read before.
     pub async fn scan(
         &self,
         shard: u16,
@@ -225,8 +230,9 @@ impl GroupStore {
         Ok(ShardScan { whole: true, listing: Listing::new(w, names, page.cut), stats, redefined })
     }
 
-    /// Once W is ahead of the clock, because somebody's was wrong, so are all names: how old what they name is, the events
-    /// themselves say. The time of the newest, if W may be raised to it.
+    /// When a wrong clock has put W ahead of this worker's clock, all new names are ahead too. How
+    /// old their events are, only the events themselves say. Returns the time of the newest, if W
+    /// may be raised to it.
     async fn passable_ahead(
         &self,
         collector: &ScanCollector,
@@ -240,7 +246,8 @@ impl GroupStore {
         Ok(happened.filter(|happened| *happened <= collector.limit).map(|_| name.time()))
     }
 
-    /// The group's definition, if it is not what it was; a question that began at `since` or later counts.
+    /// The group's definition, if it has changed; an earlier check counts if it began at `since` or
+    /// later.
     pub async fn redefined(&self, since: Duration) -> StoreResult<Option<Registered>> {
         if self.confirmed.get() >= Some(since) {
             return Ok(None);
@@ -248,8 +255,8 @@ impl GroupStore {
         Ok(self.definition().await?.filter(|found| found.version != self.version))
     }
 
-    /// Lists what is new after `cursor`, in all shards, and where that costs no more, what has changed besides; by a
-    /// shared poll later than `seen`, where polls are shared.
+    /// Lists what is new after `cursor`, in all shards, and also what else has changed, where that
+    /// costs no more. Uses a shared poll later than `seen`, where polls are shared.
     pub async fn hot(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Hot> {
         let (collector, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
@@ -292,8 +299,8 @@ impl GroupStore {
         read_marker(&self.place, &self.group, shard, definition).await
     }
 
-    /// What operators ask just now, and which of the shards in which nothing was left have work again: a request may
-    /// have come and been folded in by an owner that died of it, between two of my questions.
+    /// The requests that are there now, and which of the idle shards have work again: between two
+    /// of these reads, a request may have come and been folded in by an owner that died afterwards.
     pub async fn ask(&self, idle: Vec<u16>, definition: &Definition) -> StoreResult<ControlRequests> {
         let pending = request::pending(&self.place, &self.group).await?;
         let mut woken = Vec::new();
@@ -313,15 +320,16 @@ impl GroupStore {
         if found.as_ref().is_some_and(|found| found.version == self.version) {
             self.confirmed.set(self.confirmed.get().max(Some(begun)));
         } else if found.is_some() {
-            // It is worked by from now on.
+            // The worker relies on it from now on.
             self.place.store.persist(&keys::group(&self.group)).await?;
         }
         Ok(found)
     }
 
-    /// Writes a commit and makes sure of the answer: after a lost one, or a conflict that may be with itself, it
-    /// reads back and compares epoch and nonce before it believes either. What somebody can mend meanwhile it waits for,
-    /// until a lease is over: then another may own the shard.
+    /// Writes a commit and makes sure of the answer: after a lost answer, or a conflict that may be
+    /// with itself, it reads back and compares epoch and nonce before it believes either. If the
+    /// error is one that an operator can mend, it goes on trying until a lease is over: then
+    /// another worker may own the shard.
     pub async fn commit(&self, shard: u16, commit: &Commit, lease: Duration) -> Committed {
         let key = keys::marker(&self.group, shard);
         let store = &*self.place.store;
@@ -369,7 +377,7 @@ impl GroupStore {
     }
 }
 
-/// What one group wants of a poll that was made for all.
+/// The part of a shared poll that one group wants.
 fn picked(shown: &PageWithTail, list: &List, mine: impl Fn(&str) -> TailMatch) -> PageWithTail {
     let mut wanted = shown.page.keys.iter().filter(|key| **key > list.after && (list.keep)(key));
     let keys: Vec<String> = wanted.by_ref().take(list.limit).cloned().collect();
@@ -382,14 +390,15 @@ fn picked(shown: &PageWithTail, list: &List, mine: impl Fn(&str) -> TailMatch) -
 enum Whose {
     Mine(Version),
     Theirs,
-    /// Somebody has removed the marker.
+    /// The marker has been removed.
     Gone,
     /// The marker still stands as it was: the commit may be sent again, with the same nonce.
     NotYet,
 }
 
-/// Reads a shard's marker; one that was never written stands at the group's start, and so does one that was written
-/// for an earlier group of the same name, by a worker that had not yet heard of its end.
+/// Reads a shard's marker. A marker that was never written stands at the group's start; so does one
+/// that was written for an earlier group of the same name, by a worker that did not yet know of
+/// that group's end.
 pub async fn read_marker(
     place: &Place,
     group: &GroupName,

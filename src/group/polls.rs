@@ -1,8 +1,9 @@
 //! One poll for all the groups of a process, where a listing costs something.
 //!
-//! Groups that follow the same bus ask the same question: what is new behind the newest event? Whoever is due first
-//! asks it; who is due meanwhile waits for the same answer, and the others are told when it is there. Only hot listings
-//! are shared: they find work, and nothing relies on when they began.
+//! Groups that follow the same bus need the same listing: what is new behind the newest event? The
+//! group that is due first makes it; a group that is due meanwhile waits for the same answer, and
+//! the others are told when it is there. Only polls are shared: they find work, and nothing relies
+//! on when they began.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,7 +17,8 @@ use crate::clock::Fut;
 use crate::event::EVENTS;
 use crate::store::{List, PageWithTail, StoreResult, TailMatch};
 
-/// Polls that show more events than this are each group's own matter: then they are not at the same place any more.
+/// A poll that shows more events than this is not shared: the groups are not at the same position
+/// any more.
 const MOST: usize = 900;
 
 /// What one poll has shown: every event and every register, wanted or not.
@@ -37,10 +39,11 @@ type Answer = Shared<Asking>;
 #[derive(Default)]
 pub struct Polls {
     made: Cell<u64>,
-    /// The poll that is under way, while somebody waits for it, and the key after which it lists.
+    /// The poll that is under way, as long as a group waits for it, and the key after which it
+    /// lists.
     running: RefCell<Option<(String, WeakShared<Asking>)>>,
     latest: RefCell<Option<Rc<Shown>>>,
-    /// Who is to be told of the next poll that comes back.
+    /// The tasks to wake when the next poll comes back.
     listeners: RefCell<Vec<Waker>>,
 }
 
@@ -70,8 +73,8 @@ impl Polls {
         self.latest.borrow().clone().filter(|poll| poll.number > seen && covers(poll, after))
     }
 
-    /// What is greater than `after`, by a poll later than `seen`: one that has come back, one that is under way, or a
-    /// new one.
+    /// Everything greater than `after`, from a poll later than `seen`: one that has come back, one
+    /// that is under way, or a new one.
     pub(super) async fn after(self: Rc<Self>, place: Place, after: String, seen: u64) -> StoreResult<Rc<Shown>> {
         if let Some(poll) = self.later(&after, seen) {
             return Ok(poll);
@@ -105,7 +108,7 @@ impl Polls {
     }
 }
 
-/// What is shown of all that lies behind the events, for any group.
+/// Which keys behind the events a poll shows, for any group.
 fn showing(key: &str) -> TailMatch {
     match key {
         _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
@@ -114,7 +117,8 @@ fn showing(key: &str) -> TailMatch {
     }
 }
 
-/// A cut-off poll serves only who has asked for it: the others would come to the same end, one after the other.
+/// A truncated poll serves only the groups that waited for it: the others would come to the same
+/// end, one after the other.
 fn covers(poll: &Shown, after: &str) -> bool {
     poll.after.as_str() <= after && !poll.page.page.cut
 }

@@ -61,7 +61,7 @@ impl Ord for Position {
         match (self, other) {
             (Self::Name(mine), Self::Name(theirs)) => mine.cmp(theirs),
             (Self::Time(mine), Self::Time(theirs)) => mine.cmp(theirs),
-            // A time is behind every name of it.
+            // A time sorts behind every name of that time.
             (Self::Time(mine), Self::Name(theirs)) => mine.cmp(&theirs.time()).then(Ordering::Greater),
             (Self::Name(mine), Self::Time(theirs)) => mine.time().cmp(theirs).then(Ordering::Less),
         }

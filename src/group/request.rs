@@ -1,6 +1,6 @@
-//! What is asked of a running group: by operators, to redrive a dead letter or reset a shard; by workers that have
-//! nothing to do, to be given a shard of one that has much. Each is one object; the shard's owner folds it into the
-//! marker and removes it after the commit.
+//! Requests to a running group: from operators, to redrive a dead letter or to reset a shard; from
+//! workers that have nothing to do, to be given a shard of one that has much. Each is one object;
+//! the shard's owner folds it into the marker and removes it after the commit.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +27,12 @@ pub enum Request {
     },
     /// Give some shards, this one among them, to a worker that owns fewer.
     Share {
-        /// The worker that is asked. To another owner the request means nothing: it may have been asked for the shard that
-        /// it has just been given, by somebody who saw it with the old one.
+        /// The worker that is asked. Another owner ignores the request: it may have been given the
+        /// shard just now, while the asking worker still saw the old owner.
         of: String,
         /// The worker that asks.
         by: String,
-        /// So many it owns already.
+        /// How many shards that worker owns already.
         owns: usize,
     },
 }
@@ -50,8 +50,9 @@ pub struct PendingRequest {
     pub request: Option<Request>,
 }
 
-/// Asks. The id begins with the time, so that of two resets the later one counts, and ends at random, so that a lost
-/// answer at worst asks twice, which is harmless: a letter is redriven once.
+/// Writes a request. The id begins with the time, so that of two resets the later one counts, and
+/// ends at random. After a lost answer the request may be written twice, which is harmless: a
+/// letter is redriven once.
 pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request) -> StoreResult<()> {
     let id = format!("{:016x}{:08x}", place.clock.now().as_micros(), place.clock.random() >> 32);
     let mut bytes = crate::bus::to_json(request);
@@ -66,7 +67,7 @@ pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request
     }
 }
 
-/// Makes durable what lies there of earlier requests: whoever asks the same again is told that it is on its way.
+/// Makes the earlier requests durable: an operator who repeats one is told that it is on its way.
 pub async fn persist(place: &Place, group: &GroupName) -> StoreResult<()> {
     let page = place.store.list_after(List::all(&keys::requests(group))).await?;
     place.store.persist_many(&page.keys).await
@@ -111,7 +112,7 @@ pub fn fold(marker: &mut Marker, id: &str, request: &Request, open_limit: usize)
             marker.redrive(event.clone(), letter.clone());
         }
         Request::Reset { to } => marker.reset(to.clone()),
-        // Nothing in the marker: its owner has seen to it.
+        // A share changes nothing in the marker: the owner has handled it.
         Request::Share { .. } => {}
     }
     marker.folded.insert(id.to_owned());

@@ -7,13 +7,13 @@ use crate::event::EventTime;
 /// How often and how soon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// After so many counted attempts an event is dead.
+    /// After this many counted attempts an event is dead.
     pub max_attempts: u32,
     /// The pause after the first failure.
     pub min: Duration,
     /// The longest pause.
     pub max: Duration,
-    /// Whether pauses vary by half, so that what failed together does not come back together.
+    /// Whether pauses vary by half, so that events that failed together are not retried together.
     pub jitter: bool,
     /// Exit codes that mean dead at once.
     pub dead_on: Vec<i32>,
@@ -39,8 +39,8 @@ impl Retry {
         pause.mul_f64(0.5 + share).min(self.max)
     }
 
-    /// When an entry with this `next` is due. Further off than the longest pause means that somebody's clock was
-    /// wrong: due now.
+    /// Whether an event with this `next` is due. If that is further off than the longest pause
+    /// allows, a clock was wrong, and the event is due now.
     pub fn due(&self, next: Option<EventTime>, now: EventTime) -> bool {
         next.is_none_or(|next| next <= now || next.since(now) > self.max.mul_f64(1.5))
     }

@@ -1,4 +1,4 @@
-//! One event through its handler: read it, run the command, and what the outcome means.
+//! The run of one event: reads it, runs its handler, and says what the outcome means.
 
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +20,7 @@ use crate::handler::{Handler, Job, Obstacle, Outcome, Permit, Report};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 use crate::threads;
 
-/// So long after a handler a worker may hear of the signal that has ended both.
+/// How long after its handler a worker may learn of the signal that has ended both.
 const HEARD: Duration = Duration::from_millis(200);
 
 /// What a run needs besides its event.
@@ -56,17 +56,17 @@ impl Tenure {
 /// What became of an event that was started.
 #[derive(Debug)]
 pub(super) enum Ran {
-    /// Its emitter has moved it, or its type is not wanted after all.
+    /// Its emitter has put it under another name, or its type is not wanted after all.
     NotMine,
-    /// Somebody else than its emitter has taken it away.
+    /// It has been removed, and not by its emitter.
     Gone,
-    /// What lies under its name is another event, which nobody has emitted so.
+    /// A foreign name: another event lies under it, which was not emitted under this name.
     Foreign,
-    /// It is the copy of an event that has run to success here.
+    /// It is a copy of an event that has run to success here.
     Copy,
-    /// The group's condition does not hold for it; or why that cannot be said.
+    /// The group's condition does not hold for it, or has no answer; why.
     PassedOver(Option<String>),
-    /// The group did not want it, and wants something else since.
+    /// The group did not want it, but its definition has changed since.
     Redefined(Registered),
     /// Its content cannot be parsed.
     Unparseable(String),
@@ -76,7 +76,8 @@ pub(super) enum Ran {
     Reported(Report, Fingerprint),
 }
 
-/// Tells one content from another; keyed, so that nobody can make two that are alike.
+/// Tells one content from another; keyed, so that no emitter can make two contents with the same
+/// fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
@@ -113,7 +114,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     if let Some(ran) = unwanted(&task, &event).await {
         return ran;
     }
-    // Reading may have taken long: by now the shard may be somebody else's.
+    // Reading may have taken long: another worker may own the shard by now.
     let permit = task.tenure.permit(Rc::clone(&place.clock));
     if !permit.holds() {
         return Ran::Reported(Report::stopped(), content);
@@ -123,7 +124,8 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     let job = Job { event: Arc::from(bytes), file, vars, tried: launch.attempt > 1, permit };
     let report = task.handler.run(job).await;
     if report.may_be_cut() {
-        // Whoever ends a service signals all its processes: the worker may hear of it a moment later than its handler.
+        // Stopping a service signals all its processes: the worker may learn of that a moment later
+        // than its handler.
         let clock = &place.clock;
         clock.sleep_until(clock.elapsed() + HEARD).await;
     }
@@ -143,7 +145,7 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
                 None => gone(place, name).await,
             });
         }
-        // It is too large, or no file at all: it never will be an event.
+        // It is too large, or not a file at all: it will never be an event.
         Err(error) if error.kind() == ErrorKind::Damaged => return Err(Ran::Unparseable(format!("({error})"))),
         Err(error) => return Err(Ran::Unreadable(error)),
     };
@@ -154,7 +156,8 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
     }
 }
 
-/// An emitter that moves an event, or gives way to a twin, leaves another copy; an earlier one, too, if its twin was first.
+/// Tells a moved event from a gone one. An emitter that moves an event, or gives way to a twin,
+/// leaves another copy; that copy may be an earlier one, if the twin was first.
 async fn gone(place: &Place, name: &EventName) -> Ran {
     let Some(identity) = Identity::parse(name.identity()) else { return Ran::NotMine };
     match crate::bus::read::with_identity(&*place.store, &identity).await {
@@ -164,7 +167,7 @@ async fn gone(place: &Place, name: &EventName) -> Ran {
     }
 }
 
-/// A letter that was redriven and holds no event cannot be run; one that was removed need not be.
+/// A redriven letter that holds no event cannot be run; one that was removed need not be.
 async fn gone_from_letter(place: &Place, group: &GroupName, letter: &str) -> Ran {
     match dead_letter::read(place, group, letter).await {
         Ok(Some(_)) => Ran::Gone,
@@ -186,7 +189,7 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
     if judgement == FilterResult::Wanted {
         return None;
     }
-    // Who emitted it may have told the group before that to want it.
+    // Before it was emitted, the group may have been changed to want it.
     match task.group_store.redefined(task.listed_at).await {
         Ok(Some(registered)) => return Some(Ran::Redefined(registered)),
         Ok(None) => {}
@@ -216,7 +219,8 @@ fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, Strin
 /// What a handler is told of its event.
 fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
     let time = event.time().map_or_else(|| name.time().to_rfc3339(), str::to_owned);
-    // CloudEvents distributed tracing extension: as tracing tools expect it of a process.
+    // The CloudEvents extension "Distributed Tracing", under the names that tracing tools expect in
+    // a process.
     let trace = [("TRACEPARENT", "traceparent"), ("TRACESTATE", "tracestate")];
     let trace = trace.into_iter().filter_map(|(name, of)| Some((name, event.attribute(of)?.into_owned())));
     let vars = [
@@ -231,8 +235,8 @@ fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
     vars.into_iter().chain(trace).collect()
 }
 
-/// Runs what is to be run for a new dead letter, with the event as any handler has it. Its failure changes nothing, and
-/// is told; it is not run again.
+/// Runs the `on_dead` command for a new dead letter, which gets the event as any handler does. A
+/// failure changes nothing and is reported; the command is not run again.
 pub(super) async fn run_on_dead(
     place: &Place,
     group: &GroupName,
@@ -264,7 +268,7 @@ pub(super) async fn run_on_dead(
 pub(super) enum Judged {
     /// Its event has a verdict.
     Verdict(Verdict),
-    /// It could not be read, which costs no attempt; why.
+    /// Its event could not be read, which costs no attempt; why.
     Unread(String),
     /// The handler could not be started, for this event or any other, which costs no attempt.
     NotStarted(Obstacle),
@@ -306,8 +310,8 @@ fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random
     Verdict::Dead { letter: dead_letter::fresh_name(name, random), why, stderr, exit }
 }
 
-/// A hash of an event's ordering key; of its identity, which no other event has, if it has none or cannot be parsed.
-/// None if the event is gone.
+/// A hash of an event's ordering key. Without a key, or if the event cannot be parsed, a hash of
+/// its identity, which no other event has. None if the event is gone.
 pub(super) async fn ordering_key(
     place: &Place,
     group: &GroupName,

@@ -1,7 +1,8 @@
-//! What the owner of a shard knows of it, and what it decides on that. No I/O; time is handed in.
+//! What the owner of a shard knows of it, and what it decides. No I/O; time is handed in.
 //!
-//! Here: the window, what may still come into it, and how far `through` moves. `turn` says what may start next, `runs`
-//! what starting and ending does, `commit` what the marker then says and what was asked of it.
+//! This file has the window, the events that may still come into it, and how far `through` moves.
+//! `turn` says what may start next, `runs` what starting and ending a run does, `commit` what the
+//! marker then says and which requests go into it.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -24,21 +25,22 @@ mod commit;
 mod runs;
 mod turn;
 
-/// After so many unclean takeovers in a row a handler is suspected of killing its worker.
+/// After this many unclean takeovers in a row a handler is suspected of killing its worker.
 const CAREFUL_FROM: u32 = 2;
 
 /// How much an owner holds of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The first so many wanted names behind `through` may start.
+    /// How many wanted names behind `through` may start.
     pub window: usize,
-    /// `pending` holds at most so many, those that run included.
+    /// The most events in `pending`, those that run included.
     pub pending: usize,
 }
 
 impl Bounds {
-    /// So many places of `pending` are for anybody. The last one is for an event that others of its key, which are open,
-    /// must wait for: else they would wait for each other, it for a place and they for their turn.
+    /// How many places of `pending` any event may take. The last place is for an event that pending
+    /// events of its key must wait for. Without it they would wait for each other: that event for a
+    /// place, and they for their turn.
     pub fn capacity(&self) -> usize {
         self.pending - 1
     }
@@ -66,7 +68,8 @@ pub(super) struct Launch {
     pub attempt: u32,
     /// The letter to read if the event is gone.
     pub letter: Option<String>,
-    /// What an event of the same identity held that has succeeded here: a copy of it need not run.
+    /// The content of an event of the same identity that has succeeded here: a copy of it need not
+    /// run.
     pub copy_of: Option<Fingerprint>,
 }
 
@@ -78,7 +81,7 @@ pub(super) struct AcquiredShard {
     pub sent: Duration,
 }
 
-/// Everything that one commit makes true, and what may follow once it has.
+/// Everything that one commit records, and what may follow once it is durable.
 pub(super) struct Commit {
     pub bytes: Vec<u8>,
     pub epoch: u64,
@@ -87,7 +90,7 @@ pub(super) struct Commit {
     pub then: Followup,
 }
 
-/// What only a durable marker allows.
+/// What may be done only once the marker is durable.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Followup {
     /// Runs whose attempt is counted now.
@@ -111,8 +114,9 @@ pub(super) enum Next {
     Nothing,
 }
 
-/// What ran to success here, by identity: another copy of the same event need not run. Its content decides, for whoever
-/// may write to the bus may give any identity to what he writes. Bounded, oldest out.
+/// Events that have run to success here, by identity: another copy of the same event need not run.
+/// Their contents are compared, because an emitter may give any identity to what it writes.
+/// Bounded; the oldest is dropped first.
 #[derive(Default)]
 struct Succeeded {
     contents: HashMap<Box<str>, Fingerprint>,
@@ -136,32 +140,34 @@ impl Succeeded {
 pub(super) struct Shard {
     group: GroupName,
     pub number: u16,
-    /// The marker with all that is not committed yet.
+    /// The marker, with the changes that are not committed yet.
     pub marker: Marker,
     pub version: Option<Version>,
     /// When the last successful commit was sent.
     pub commit_sent: Duration,
-    /// The same, for the runs that are on their way.
+    /// The same, for the runs that are under way.
     pub tenure: Rc<Cell<Duration>>,
     pub commit_ended: Duration,
     pub committing: bool,
     pub dirty: bool,
-    /// What the marker changes by alone: no verdict waits for a heartbeat, but nothing else has to be said.
+    /// The newest listing, by which `through` moves; none before the first scan.
     pub listing: Option<Listing>,
     /// Names that may start.
     waiting: BTreeSet<EventName>,
-    /// In an ordered group: names that no later listing has confirmed, so that an earlier one may still turn up.
+    /// In an ordered group: names that no later listing has confirmed, so that an earlier name may
+    /// still turn up.
     unconfirmed: BTreeSet<EventName>,
     pub running: BTreeMap<EventName, Run>,
     burying: BTreeSet<EventName>,
     deletes: Vec<String>,
     succeeded: Succeeded,
-    /// Hashes of the ordering keys that were read; none where the event is gone, so that nobody can tell.
+    /// Hashes of the ordering keys that were read; none where the event is gone, so that its key
+    /// cannot be read.
     order_keys: HashMap<EventName, Option<u64>>,
     pub last_active: Duration,
     pub bounds: Bounds,
     pub releasing: bool,
-    /// The worker that it is given to as soon as what runs has ended.
+    /// The worker that the shard is given to as soon as its runs have ended.
     pub handing_off: Option<String>,
     /// [`Marker::unclean`] as it stands on the store: a good verdict ends isolation mode once it is durable.
     durable_unclean: u32,
@@ -169,7 +175,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// A shard that was just taken.
+    /// A shard that was just acquired.
     pub fn taken(group: GroupName, number: u16, taken: AcquiredShard, now: Duration, bounds: Bounds) -> Self {
         Self {
             group,
@@ -198,7 +204,8 @@ impl Shard {
         }
     }
 
-    /// Takes in a listing from `through` on. `confirm`: only what an earlier listing had seen may start.
+    /// Takes in a listing from `through` on. With `confirm`, an event may start only if an earlier
+    /// listing had seen it.
     pub fn surveyed(&mut self, listing: Listing, confirm: bool) {
         let earlier = std::mem::take(&mut self.unconfirmed);
         let known = std::mem::take(&mut self.waiting);
@@ -223,7 +230,7 @@ impl Shard {
         });
     }
 
-    /// Takes in a name that a hot listing found, if there is room and nothing unknown lies before it.
+    /// Takes in a name that a poll found, if there is room and nothing unknown lies before it.
     pub fn found(&mut self, name: EventName, confirm: bool) -> bool {
         let room = self.listing.as_ref().is_some_and(|listing| !listing.cut)
             && self.waiting.len() + self.unconfirmed.len() + self.marker.done.len() < self.bounds.window;
@@ -237,8 +244,8 @@ impl Shard {
         self.marker.is_unprocessed(name) && !self.marker.pending.contains_key(name) && !self.running.contains_key(name)
     }
 
-    /// How many names it holds of events that are neither open nor running: bounded by the window, whatever lies on the
-    /// bus.
+    /// How many names it holds of events that are neither pending nor running: bounded by the
+    /// window, whatever lies on the bus.
     pub fn held_len(&self) -> usize {
         let listed = self.listing.as_ref().map_or(0, |listing| listing.names.len());
         listed + self.waiting.len() + self.unconfirmed.len() + self.succeeded.contents.len() + self.order_keys.len()
@@ -259,7 +266,7 @@ impl Shard {
         !self.unconfirmed.is_empty()
     }
 
-    /// Whether something started or ended here that is not settled yet.
+    /// Whether events have started or ended here that are not settled yet.
     pub fn busy(&self) -> bool {
         !self.running.is_empty()
             || !self.burying.is_empty()
@@ -273,26 +280,28 @@ impl Shard {
         let Some(listing) = &mut self.listing else { return };
         let running = &self.running;
         let Some(through) = listing.reach(&self.marker, |name| running.contains_key(name)) else { return };
-        // A name that was only found hot, at or below W, was not acknowledged: its emitter puts it again.
+        // A name that only a poll found, at or below W, was not acknowledged: its emitter puts it
+        // again.
         drop_covered(&mut self.waiting, &through);
         drop_covered(&mut self.unconfirmed, &through);
         self.marker.advance(through, self.running.keys().cloned());
         self.dirty = true;
     }
 
-    /// Whether the listing stopped at its bound and what it showed is nearly used up.
+    /// Whether the listing was truncated and what it showed is nearly used up.
     pub fn wants_more(&self) -> bool {
         self.listing.as_ref().is_some_and(|listing| listing.cut) && self.waiting.len() <= self.bounds.window / 4
     }
 
-    /// In a full window of which everything is done or open, the time to raise W to, whatever the clock.
+    /// The time to raise W to, whatever the clock, if the window is full and everything in it is
+    /// done or pending.
     pub fn window_end(&self) -> Option<EventTime> {
         let listing = self.listing.as_ref().filter(|listing| listing.cut && self.waiting.is_empty())?;
         let all = self.unconfirmed.is_empty() && self.running.is_empty();
         listing.names.back().filter(|_| all).map(EventName::time)
     }
 
-    /// Events that are open or run.
+    /// Events that are pending or run.
     fn open_len(&self) -> usize {
         self.marker.pending.len() + self.running.keys().filter(|name| !self.marker.pending.contains_key(*name)).count()
     }
@@ -307,7 +316,7 @@ impl Shard {
         &self.marker.through
     }
 
-    /// The earliest time at which something that failed is due again.
+    /// The earliest time at which a failed event is due again.
     pub fn next_due(&self) -> Option<EventTime> {
         let waiting =
             self.marker.pending.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
@@ -315,7 +324,8 @@ impl Shard {
     }
 }
 
-/// Takes what `through` covers from the front: it moves at every commit, and the rest may be ten thousand names.
+/// Removes what `through` covers from the front only: it moves at every commit, and the rest may be
+/// ten thousand names.
 fn drop_covered(names: &mut BTreeSet<EventName>, through: &Position) {
     while names.first().is_some_and(|name| through.covers(name)) {
         names.pop_first();

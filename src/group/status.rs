@@ -1,7 +1,9 @@
-//! How groups stand: what they have still to do, what is in their way, and who works for them.
+//! The status of groups: what they have still to do, what is in their way, and which workers own
+//! their shards.
 //!
-//! [`read`] looks at a group's files; a [`Tally`] then counts, in one pass over the names on the bus, what each
-//! group still lacks. Requests that nobody has folded in yet count as if they were: a reset shows at once.
+//! [`read`] reads a group's files; a [`Tally`] then counts, in one pass over the names on the bus,
+//! what each group has still to process. Requests that are not folded in yet count as if they were:
+//! a reset shows at once.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,18 +16,18 @@ use crate::bus::{Place, read};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_parts};
 use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
 
-/// What is to be said of a group in one word.
+/// The state of a group in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Everything is done.
     Ok,
-    /// Somebody works on what is left.
+    /// Something is left, and a worker works on it.
     Working,
-    /// Something is left and nobody works on it.
+    /// Something is left, and no worker works on it.
     Waiting,
     /// Events are being retried, or have died.
     Failing,
-    /// As many events as may be are open, and all failed: nothing new is started.
+    /// As many events as allowed are pending, and all have failed: nothing new is started.
     Stalled,
     /// An operator has paused it.
     Paused,
@@ -63,7 +65,7 @@ impl fmt::Display for State {
 pub struct Owned {
     /// Which shard.
     pub shard: u16,
-    /// By whom.
+    /// Its owner.
     pub owner: Owner,
 }
 
@@ -72,13 +74,13 @@ pub struct Owned {
 pub struct GroupStatus {
     /// Which group.
     pub group: GroupName,
-    /// What it is; none if that cannot be read.
+    /// Its definition; none if that cannot be read.
     pub definition: Option<Definition>,
-    /// One for each shard, requests folded in.
+    /// One for each shard, with requests folded in.
     pub markers: Vec<Marker>,
-    /// Who owned which shard, in the order of the shards.
+    /// The owners that the markers named, in the order of the shards.
     pub owners: Vec<Owned>,
-    /// Letters that nobody has put back to work.
+    /// Dead letters that have not been redriven.
     pub letters: Vec<String>,
     /// Requests that lie on the bus.
     pub requests: usize,
@@ -94,7 +96,7 @@ pub struct Lag {
     pub events: u64,
     /// The oldest of them.
     pub oldest: Option<EventTime>,
-    /// Wanted events behind the time that was asked for, done or not.
+    /// Wanted events behind the time given to [`Tally::new`], done or not.
     pub wanted: u64,
 }
 
@@ -108,18 +110,18 @@ impl GroupStatus {
         retrying
     }
 
-    /// Events for which the group's condition could not be answered, so that they were passed over.
+    /// Events that were passed over because the group's condition could not be answered for them.
     pub fn unanswered(&self) -> u64 {
         self.markers.iter().map(|marker| marker.unanswered).sum()
     }
 
-    /// The lowest position of its shards: nothing at or before its time is unknown.
+    /// The lowest position of its shards: every event up to its time is known.
     pub fn floor(&self) -> Position {
         let lowest = self.markers.iter().map(|marker| &marker.through).min();
         lowest.cloned().unwrap_or(Position::Time(EventTime::MAX))
     }
 
-    /// Whether somebody owns one of its shards who is not known to be gone, as `process` tells.
+    /// Whether one of its shards has an owner that is not known to be gone, as `process` tells.
     pub fn has_live_owner(&self, process: impl Fn(&Owner) -> Process) -> bool {
         self.owners.iter().any(|owned| process(&owned.owner) != Process::Gone)
     }
@@ -138,7 +140,7 @@ impl GroupStatus {
         }
     }
 
-    /// The events that its owners run, or are about to, the oldest first, and who that is.
+    /// The events that its owners run, or are about to, the oldest first, each with its owner.
     pub fn running(&self) -> impl Iterator<Item = (&EventName, &Owner)> {
         self.owners.iter().flat_map(|Owned { shard, owner }| {
             let open = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.pending);
@@ -147,7 +149,7 @@ impl GroupStatus {
         })
     }
 
-    /// Whether the group has still to do with an event, and why not else.
+    /// Whether the group still has to process an event.
     pub fn is_unprocessed(&self, name: &EventName) -> bool {
         let shard = usize::from(name.hash_slot().shard(u16::try_from(self.markers.len()).unwrap_or(1)));
         self.markers.get(shard).is_some_and(|marker| marker.is_unprocessed(name))
@@ -159,7 +161,8 @@ impl GroupStatus {
     }
 }
 
-/// Reads how a group stands; what cannot be read is told in [`GroupStatus::damage`]. None: there is no such group.
+/// Reads a group's status; what cannot be read is reported in [`GroupStatus::damage`]. None if
+/// there is no such group.
 ///
 /// # Errors
 /// Only of a store that cannot be read at all.
@@ -224,7 +227,7 @@ impl GroupStatus {
         Ok(())
     }
 
-    /// Damage is told; anything else ends the look.
+    /// Notes damage; any other error ends the read.
     fn note(&mut self, error: StoreError) -> StoreResult<()> {
         if error.kind() != ErrorKind::Damaged {
             return Err(error);
@@ -247,7 +250,7 @@ pub struct Tally {
 #[derive(Debug, Clone)]
 struct Count {
     standing: GroupStatus,
-    /// The event that [`Lag::oldest`] is the time of, unless it is open.
+    /// The event that [`Lag::oldest`] is the time of.
     oldest: Option<EventName>,
     floor: EventTime,
     wanted_after: EventTime,
@@ -255,7 +258,8 @@ struct Count {
 }
 
 impl Tally {
-    /// Before the first name. `wanted_after` is, for each group, the time behind which [`Lag::wanted`] counts.
+    /// A tally before its first name. `wanted_after` is, for each group, the time behind which
+    /// [`Lag::wanted`] counts.
     pub fn new(standings: &[GroupStatus], wanted_after: &[EventTime]) -> Self {
         let after = wanted_after.iter().copied().chain(std::iter::repeat(EventTime::MAX));
         let count = |(standing, wanted_after): (&GroupStatus, EventTime)| {
@@ -272,7 +276,7 @@ impl Tally {
         Self { groups: standings.iter().zip(after).map(count).collect(), events: 0, oldest: None }
     }
 
-    /// Takes one name in; what is no event's name is passed over.
+    /// Counts one name; a foreign name is passed over.
     pub fn see(&mut self, name: &str) {
         let Some(parts) = parse_parts(name) else { return };
         self.events += 1;
@@ -296,7 +300,7 @@ impl Tally {
 }
 
 impl Count {
-    /// What is in `pending` was counted at the start.
+    /// Counts one wanted name; the names in `pending` were counted at the start.
     fn take(&mut self, name: &EventName) {
         let open = self.standing.markers.iter().any(|marker| marker.pending.contains_key(name));
         if !open && self.standing.is_unprocessed(name) {
@@ -308,7 +312,7 @@ impl Count {
         }
     }
 
-    /// An event whose name lies ahead of the clock is as old as it says itself.
+    /// An event whose name is ahead of the clock is as old as its own time says.
     async fn ask_how_old(&mut self, store: &dyn Store, now: EventTime) -> StoreResult<()> {
         if let Some(name) = self.oldest.as_ref().filter(|name| name.time() > now)
             && let Some(happened) = read::happened_at(store, name).await?

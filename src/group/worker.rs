@@ -1,8 +1,10 @@
-//! The worker: finds, owns, runs, commits, advances, until it is told to stop or, as a drain, has nothing to do.
+//! The worker: finds, owns, runs, commits, advances, until it is told to stop or, as a drain, has
+//! nothing left to do.
 //!
-//! One task, one loop: `plan` starts what the state asks for, the operations run side by side, and each ends in an
-//! `Ended` that `apply` takes into the state; `hot` and `looks` find work and shards, `share` asks others for some. All
-//! deciding is in [`Shard`], [`Marker`], [`super::lease`] and [`super::retry`].
+//! It is one task with one loop: `plan` starts what the state asks for, the operations run side by
+//! side, and each ends in an `Ended` that `apply` takes into the state; `hot` and `scans` find work
+//! and shards, `rebalance` asks other workers for shards. All decisions are in [`Shard`],
+//! [`Marker`], [`super::lease`] and [`super::retry`].
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -43,10 +45,11 @@ pub use settings::{Mode, Settings, Stop, Summary};
 use trouble::Trouble;
 pub(super) use trouble::{Troubles, can_be_repeated};
 
-/// What could not be run is tried again after this.
+/// After this time a handler that could not be started is tried again.
 const STALL: Duration = Duration::from_secs(5);
 
-/// What is run for new dead letters runs so often at a time: when everything fails, a thousand die at once.
+/// At most this many `on_dead` commands run at once; a bad deploy can create a thousand dead
+/// letters.
 const ON_DEAD_CONCURRENCY: usize = 4;
 
 /// How an operation ended.
@@ -92,47 +95,49 @@ enum Ended {
         epoch: u64,
         name: EventName,
         written: StoreResult<()>,
-        /// Why what is run for it failed.
+        /// Why the `on_dead` command failed, if it did.
         failed: Option<String>,
     },
-    /// What was sent has been answered, and the answer changes nothing.
+    /// A request was answered, and the answer changes nothing.
     Sent,
 }
 
-/// A shard that this worker watches, whoever owns it.
+/// A shard that this worker watches, whichever worker owns it.
 #[derive(Default)]
 struct ShardSlot {
     owned: Option<Box<Shard>>,
     observation: Option<LeaseObservation>,
-    /// The marker as it stood when nobody owned it: it need not be read again before it is taken.
+    /// The marker as it stood when the shard had no owner: it need not be read again before the
+    /// shard is acquired.
     free: Option<(Box<Marker>, Option<Version>)>,
-    /// Nothing to be seen here until something new turns up.
+    /// There is nothing to scan here until something new turns up.
     idle: bool,
     /// Scanned at least once, with an answer.
     seen: bool,
     /// Another worker owns it, and it has work.
     held: bool,
     scanning: bool,
-    /// Something turned up while a look was on its way, which may have missed it.
+    /// Something turned up while a scan was under way, which may have missed it.
     again: bool,
     scan_at: Duration,
-    /// Left to another worker, which has asked for it, until then.
+    /// Until then the shard is left to another worker, which has asked for it.
     left_until: Duration,
-    /// The worker that it was given to, and when.
+    /// The worker that the shard was given to, and when.
     handoff: Option<String>,
     handoff_at: Duration,
     /// The worker that holds it.
     holder: Option<String>,
     stats: ScanStats,
     last_scan_through: Option<Position>,
-    /// A last look was made to let `through` pass what it can.
+    /// A last scan was made to let `through` pass what it can.
     closed: bool,
-    /// The version at the first look: a drain sees by it whether an owner that it cannot ask after still commits.
+    /// The version at the first scan. A drain compares it to see whether an owner, whose process it
+    /// cannot look up, still commits.
     first_version: Option<Option<Version>>,
 }
 
 impl ShardSlot {
-    /// Something has turned up here: it is looked at now, and again if a look is on its way.
+    /// Something has turned up here: the shard is scanned now, and again if a scan is under way.
     fn wake(&mut self, now: Duration) {
         self.idle = false;
         self.again |= self.scanning;
@@ -157,19 +162,19 @@ pub struct Worker {
     told_handlers: bool,
     begun: Duration,
     started: u64,
-    /// The key of its fingerprints: nobody else knows it.
+    /// The key of its fingerprints, known to no other process.
     secret: u64,
-    /// Whose turn it is to start something.
+    /// The shard that may start an event next.
     turn: usize,
     summary: Summary,
     reading_keys: HashSet<EventName>,
     due: Due,
     hot_cursor: EventTime,
-    /// Where the next hot listing goes on, if the last one was cut off.
+    /// Where the next poll continues, if the last one was truncated.
     hot_after: Option<String>,
-    /// What the last hot listings showed, from cursor to end; bounded.
+    /// The names that the last polls showed, from cursor to end; bounded.
     polled_names: HashSet<EventName>,
-    /// The same, of the listings that are not at the end yet.
+    /// The same, of the polls that have not reached the end yet.
     polling_names: HashSet<EventName>,
     hot_at: Duration,
     hot_pause: Duration,
@@ -180,7 +185,7 @@ pub struct Worker {
     polled: u64,
     /// When the last listing ended that showed something.
     listed_at: Duration,
-    /// Whether the group is paused: runs that wait for their turn look at it.
+    /// Whether the group is paused, for runs that wait for their turn.
     pausing: Rc<Cell<bool>>,
     asked_at: Duration,
     asked_last: Duration,
@@ -214,13 +219,13 @@ pub struct WorkerParts {
     pub registered: Registered,
     /// Runs the group's command.
     pub handler: Rc<dyn Handler>,
-    /// Runs what is to be run for each new dead letter.
+    /// Runs the `on_dead` command for each new dead letter.
     pub on_dead: Option<Rc<dyn Handler>>,
     /// Takes in what happens.
     pub reporter: Rc<dyn Reporter>,
-    /// This process, as others are to know it.
+    /// This process, as other workers see it.
     pub me: Owner,
-    /// What can be known of another owner's process.
+    /// Tells what is known of another owner's process.
     pub alive: Rc<dyn Fn(&Owner) -> Process>,
     /// Tells when to stop.
     pub stop: watch::Receiver<Stop>,
@@ -282,7 +287,7 @@ impl Worker {
             share_at: now,
             idle_check_at: now,
             pending: Vec::new(),
-            // It was read just now.
+            // The definition was read just now.
             defined_at: now + settings.poll.unwrap_or(poll.1).max(Duration::from_secs(4)),
             defining: false,
             trouble: Trouble::default(),
@@ -297,8 +302,8 @@ impl Worker {
         })
     }
 
-    /// Works until it is told to stop, a drain has nothing left to do, or the store refuses something that somebody
-    /// must mend.
+    /// Works until it is told to stop, a drain has nothing left to do, or an error of the store
+    /// does not let it go on.
     pub async fn run(mut self) -> StoreResult<Summary> {
         let mut hints = if self.settings.hints && self.settings.mode == Mode::Watch {
             self.group_store.place.store.hints().ok()
@@ -360,9 +365,10 @@ impl Worker {
         self.registered.definition.paused.is_some()
     }
 
-    /// How often a shard with something to see is looked at.
+    /// How often a shard with something to see is scanned.
     fn warm(&self, stats: &ScanStats) -> Duration {
-        // A listing that is dear is made less often, up to a point: a frozen process measures nonsense.
+        // An expensive listing is made less often, up to a limit: a process that was frozen
+        // measures a false time.
         (stats.took * 20).clamp(Duration::from_secs(4), Duration::from_secs(60))
     }
 
@@ -400,7 +406,7 @@ impl Worker {
         self.scanned_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking && self.due.seen()
     }
 
-    /// Whether nothing of a shard is left to wait for.
+    /// Whether a drain need not wait for the shard any more.
     fn settled(&self, slot: &ShardSlot) -> bool {
         match &slot.owned {
             Some(shard) => shard.marker.pending.is_empty() && shard.waiting_len() == 0,
@@ -415,7 +421,8 @@ impl Worker {
     fn end(mut self) -> StoreResult<Summary> {
         self.summary.held_elsewhere = self.shards.iter().any(|shard| shard.held);
         self.summary.paused = self.paused();
-        // A drain that ends while the store is away, or with what it could not release, has not done all that was due.
+        // A drain that ends while the store is away, or with entries that it could not release, has
+        // not done all that was due.
         let undone = self.draining() && (self.trouble.is_on() || self.due.failed());
         match self.failure.take() {
             Some(error) => Err(error),

@@ -17,12 +17,14 @@ pub enum WorkerEvent<'a> {
         /// Whether the last owner had not given it back.
         unclean: bool,
     },
-    /// Somebody else owns the shard now; what ran for it has been ended and will run again there.
+    /// Another worker owns the shard now; the runs for it have been ended, and their events will
+    /// run again there.
     Fenced {
         /// Which.
         shard: u16,
     },
-    /// It could not be held while the bus could not be written to; what ran for it has been ended and will run again.
+    /// The shard could not be kept while the bus could not be written to; the runs for it have been
+    /// ended, and their events will run again.
     LetGo {
         /// Which.
         shard: u16,
@@ -50,7 +52,7 @@ pub enum WorkerEvent<'a> {
         /// For how many events that run was: one, unless they came as a batch.
         events: usize,
     },
-    /// A batch is processed; each of its events is told besides.
+    /// A batch is processed; each of its events is reported as well.
     DoneTogether {
         /// How many they are.
         events: usize,
@@ -82,7 +84,7 @@ pub enum WorkerEvent<'a> {
         /// How it ended.
         why: &'a str,
     },
-    /// What was to be run for a new dead letter failed, which changes nothing.
+    /// An `on_dead` command failed, which changes nothing.
     OnDeadFailed {
         /// Whose letter it is.
         name: &'a EventName,
@@ -110,16 +112,16 @@ pub enum WorkerEvent<'a> {
     },
     /// It goes on again after [`WorkerEvent::Stalled`] or [`WorkerEvent::Unreachable`].
     GoesOn,
-    /// Something lies among the events that is not one; said once for each worker.
+    /// A foreign name lies among the events; said once for each worker.
     Foreign {
         /// Its key.
         key: &'a str,
     },
     /// From now on handlers run alone, because one of them seems to kill its worker.
     Isolating,
-    /// The worker has ended by an error, which is told otherwise.
+    /// The worker has ended with an error, which is reported elsewhere.
     Ended,
-    /// The group wants something else since.
+    /// The group's filter has changed.
     Redefined {
         /// What.
         wants: &'a Filter,

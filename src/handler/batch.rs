@@ -1,8 +1,10 @@
-//! Many events through one run of a handler: NDJSON on stdin, an event a line, in the order of their names.
+//! Many events through one run of a handler: NDJSON on stdin, an event a line, in the order of
+//! their names.
 //!
-//! Each event has a run of its own for whoever asks, and its own report; what was asked for at about the same time is
-//! run together. A batch that fails is run again in halves, so that only an event that fails alone has failed. Events
-//! that have failed before keep to themselves: what is wrong with them cannot cost the new ones another run.
+//! Each event has its own run for the caller, and its own report; runs that are asked for at about
+//! the same time are made as one. A batch that fails is run again in halves, so that an event has
+//! failed only if it fails alone. Events that have failed before are batched apart from new ones:
+//! whatever is wrong with them cannot cost the new ones another run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -19,27 +21,27 @@ use tokio::sync::{Notify, Semaphore};
 use super::{Handler, Job, Outcome, Report};
 use crate::clock::{Clock, Fut};
 
-/// How batches are made up.
+/// The limits of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// At most so many events in one; at least 1.
+    /// The most events in one batch; at least 1.
     pub size: usize,
-    /// How long the first of them waits for others.
+    /// How long the first event of a batch waits for others.
     pub linger: Duration,
-    /// At most so many runs at a time.
+    /// The most runs at once.
     pub concurrency: usize,
 }
 
 /// What became of a run for many events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Many {
-    /// It is done, for all of them.
+    /// The run succeeded, for all of them.
     Done,
-    /// It failed, and they are run again in halves.
+    /// The run failed, and the events are run again in halves.
     Halved,
 }
 
-/// Told of each run for more than one event, unless it says nothing about them.
+/// Called after each run for more than one event, unless the run says nothing about them.
 pub type OnMany = Box<dyn Fn(Many, &Report)>;
 
 /// Runs events in batches through another handler.
@@ -54,14 +56,15 @@ struct Inner {
     in_flight: RefCell<Vec<InFlight>>,
     /// Events that are in a batch.
     ticketed: Cell<usize>,
-    /// So many events are to be expected, and no more before one of them has ended.
+    /// How many events are to be expected; no more come before one of them has ended.
     expected: Cell<Option<usize>>,
     over: Cell<bool>,
 }
 
 type Run = Shared<Fut<'static, ()>>;
 
-/// A batch that somebody waits for. It goes on for as long as any of its events does.
+/// A batch that at least one of its events waits for. It goes on for as long as any of its events
+/// does.
 struct InFlight {
     batch: Weak<Batch>,
     run: WeakShared<Fut<'static, ()>>,
@@ -72,11 +75,11 @@ struct Batch {
     slots: RefCell<Vec<Slot>>,
     /// Whether its events have failed before.
     tried: bool,
-    /// Everybody who was to be expected had come.
+    /// Whether all expected events have come.
     complete: Cell<bool>,
-    /// Nobody can join any more.
+    /// Whether no event can join any more.
     closed: Cell<bool>,
-    /// Somebody has come or gone, or nobody else will.
+    /// Notified when an event has come or left, or when no other will come.
     changed: Notify,
 }
 
@@ -84,14 +87,14 @@ struct Slot {
     job: Job,
     report: Option<Report>,
     waker: Option<Waker>,
-    /// Nobody waits for its report any more.
+    /// Whether its caller no longer waits for the report.
     left: bool,
 }
 
 impl Slot {
     fn end(&mut self, report: Report) {
         self.report = Some(report);
-        // Whoever drives the batch may be another of its events.
+        // The task that polls the batch may be that of another of its events.
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -203,7 +206,7 @@ impl Inner {
     /// A batch from its first event to its last report.
     async fn go(self: Rc<Self>, batch: Rc<Batch>) {
         self.gather(&batch).await;
-        // While it waits for its turn it can still grow.
+        // While the batch waits for its turn it can still grow.
         let turn = self.unless(&batch, || self.over.get(), self.runs.acquire()).await;
         batch.closed.set(true);
         let mut parts = vec![batch.in_order()];
@@ -215,7 +218,8 @@ impl Inner {
             let job = batch.merged(&part);
             let left = || part.iter().any(|at| batch.slots.borrow()[*at].left);
             match self.unless(&batch, left, self.handler.run(job)).await {
-                // What was begun for somebody who has left since is ended, and the others begin anew.
+                // A run with an event that has left since is ended, and the other events begin
+                // anew.
                 None => parts.push(part),
                 Some(report) => {
                     let report = Report { events: part.len(), ..report };
@@ -234,14 +238,15 @@ impl Inner {
         }
     }
 
-    /// Waits until the batch is full, its first event has waited long enough, or nobody else will come.
+    /// Waits until the batch is full, its first event has waited long enough, or no other event
+    /// will come.
     async fn gather(&self, batch: &Batch) {
         let complete = || self.over.get() || batch.complete.get() || batch.present() >= self.bounds.size;
         let until = self.clock.elapsed() + self.bounds.linger;
         let _ = self.unless(batch, complete, self.clock.sleep_until(until)).await;
     }
 
-    /// What `future` ends in, unless something that is told as a change of the batch comes first.
+    /// The result of `future`; none if a change of the batch makes `happened` true first.
     async fn unless<T>(
         &self,
         batch: &Batch,
@@ -262,7 +267,7 @@ impl Inner {
 }
 
 impl Batch {
-    /// How many wait for their reports.
+    /// How many of its events wait for their reports.
     fn present(&self) -> usize {
         self.slots.borrow().iter().filter(|slot| !slot.left).count()
     }
@@ -275,7 +280,8 @@ impl Batch {
         order
     }
 
-    /// Drops from a part who has left, and who may not start any more, which is no attempt.
+    /// Drops from a part the events that have left, and those that may not start any more, which is
+    /// no attempt.
     fn keep_startable(&self, part: &mut Vec<usize>, over: bool) {
         let mut slots = self.slots.borrow_mut();
         part.retain(|at| {
@@ -295,13 +301,15 @@ impl Batch {
         }
     }
 
-    /// One job of many: their documents a line each, and what their environments have in common.
+    /// One job made of many: their documents, a line each, and the variables that they have in
+    /// common.
     fn merged(&self, part: &[usize]) -> Job {
         let slots = self.slots.borrow();
         let jobs: Vec<&Job> = part.iter().map(|at| &slots[*at].job).collect();
         let mut lines = Vec::with_capacity(jobs.iter().map(|job| job.event.len() + 1).sum());
         for job in &jobs {
-            // Line ends in a document are white space: strings have them escaped (RFC 8259 §2 and §7).
+            // Line ends in a document are only white space: strings have them escaped (RFC 8259 §2
+            // and §7).
             lines.extend(
                 job.event.trim_ascii().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }),
             );
@@ -313,7 +321,7 @@ impl Batch {
             vars.retain(|name, value| its.get(name) == Some(&&*value));
         }
         if jobs.len() > 1 {
-            // Of several shards; that they are in the same epoch means nothing.
+            // The events may be of several shards; that those are in the same epoch means nothing.
             vars.remove("EVBUS_EPOCH");
         }
         let vars = vars.into_iter().chain([("EVBUS_BATCH", jobs.len().to_string())]).collect();

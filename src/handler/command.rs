@@ -1,4 +1,4 @@
-//! A command of the user's as a handler.
+//! A user's command as a handler.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -29,9 +29,10 @@ use crate::clock::{Clock, Fut};
 pub struct Command {
     /// The program and its arguments; a shell form is `["sh", "-c", text]`. The event is never among them.
     pub argv: Vec<String>,
-    /// Where it runs; the worker's own folder without it. A relative program path is looked up from there.
+    /// The folder where it runs; none: the worker's. A relative program path is looked up from
+    /// there.
     pub cwd: Option<PathBuf>,
-    /// The names of the worker's variables that it may see; all of them without it.
+    /// The names of the worker's variables that it may see; none: all of them.
     pub env: Option<Vec<String>>,
     /// How long a run may take.
     pub timeout: Option<Duration>,
@@ -63,18 +64,19 @@ pub struct CommandHandler {
     reaper: Rc<OrphanReaper>,
     stop: Notify,
     unreaped: Unreaped,
-    /// Made at the first run and used for all of them, so that a run need not put the environment together anew.
+    /// Made at the first run and used for all of them, so that the environment is put together only
+    /// once.
     template: RefCell<Option<std::process::Command>>,
 }
 
 impl CommandHandler {
-    /// A handler with a guard of its own.
+    /// A handler with its own orphan reaper.
     pub fn new(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>) -> Self {
         let reaper = Rc::new(OrphanReaper::new(clock.random()));
         Self::with_reaper(command, clock, output, reaper)
     }
 
-    /// A handler that shares a guard with others of the same worker.
+    /// A handler that shares an orphan reaper with others of the same worker.
     pub fn with_reaper(
         command: Command,
         clock: Rc<dyn Clock>,
@@ -97,7 +99,7 @@ impl CommandHandler {
                 }));
             }
         };
-        // Before the start, so that no end is missed.
+        // Registered before the start, so that no end is missed.
         let children = match signal(SignalKind::child()) {
             Ok(children) => children,
             Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}").into()),
@@ -149,7 +151,7 @@ impl CommandHandler {
         Ok((ProcessGroup::new(child, group, entry, &self.unreaped), pipes))
     }
 
-    /// Who hears one run, and knows for which events it is.
+    /// Where the lines of one run go, and which events the run is for.
     fn sink(&self, vars: &[(&'static str, String)]) -> LineSink {
         let var = |wanted: &str| {
             vars.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
@@ -159,7 +161,7 @@ impl CommandHandler {
         LineSink { output: Rc::clone(&self.output), source }
     }
 
-    /// What becomes the handler's stdout, and our end of it if somebody wants to read it.
+    /// What becomes the handler's stdout, and evbus's end of it if the lines are wanted.
     fn stdout(&self, sink: &LineSink) -> io::Result<(OwnedFd, Option<OutputPipe>)> {
         if !self.output.wants(Stream::Out) {
             return Ok((std::fs::OpenOptions::new().write(true).open("/dev/null")?.into(), None));
@@ -185,20 +187,22 @@ impl CommandHandler {
         command.env(RUN_VARIABLE, token);
         command.envs(vars.iter().map(|(name, value)| (name, value)));
         let spawned = command.spawn();
-        // Ours must go at once: a pipe ends when its last holder lets go. And no run sees another's variables.
+        // The template must let go of the child's ends at once: a pipe ends when its last holder
+        // closes it. And no run may see the variables of another.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         for (name, _) in vars {
             command.env_remove(name);
         }
         spawned.map_err(|error| {
-            // It may have moved: look for it again next time.
+            // The program may have moved: look for it again next time.
             *template = None;
             program::refused(&error, |error| program::refusal(self.name(), self.command.cwd.as_deref(), error))
         })
     }
 
-    /// All of the command that does not change from run to run. The program is given by its path, and no closure runs
-    /// between fork and exec, so that the library can use posix_spawn, which does not copy the worker's page tables.
+    /// The part of the command that does not change from run to run. The program is given by its
+    /// path, and no closure runs between fork and exec, so that the library can use posix_spawn,
+    /// which does not copy the worker's page tables.
     fn template(&self) -> Result<std::process::Command, String> {
         let program = program::find(self.name(), self.command.cwd.as_deref())?;
         let mut command = std::process::Command::new(program);
@@ -213,7 +217,8 @@ impl CommandHandler {
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let allowed = self.command.env.as_ref().map(|names| names.iter().map(OsString::from).collect::<BTreeSet<_>>());
         let seen = |name: &OsString| {
-            // A service manager speaks to its service, not to what that runs (sd_notify(3)).
+            // A service manager speaks to its service, not to the programs that the service runs
+            // (sd_notify(3)).
             let services = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"].iter().any(|own| name == own);
             !services && allowed.as_ref().is_none_or(|names| names.contains(name))
         };

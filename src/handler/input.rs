@@ -1,4 +1,4 @@
-//! What a handler is given: the event on stdin and as a file.
+//! A handler's input: the event on stdin and as a file.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -15,18 +15,18 @@ pub(super) const MEMORY: &str = "/dev/shm";
 /// What every pipe holds, whatever the user's pipe quota: one page (pipe(7)).
 const PIPE_HOLDS_BYTES: usize = 4096;
 
-/// Makes the handler's stdin with the whole event already in it, so that nobody needs to feed it: a handler that
-/// never reads, or that writes a lot before it reads, is then no special case. A small event goes into a pipe; one that
-/// a pipe might not hold goes into memory with a file's face.
+/// Makes the handler's stdin with the whole event already in it, so that evbus need not feed it: a
+/// handler that never reads, or that writes a lot before it reads, is then no special case. A small
+/// event goes into a pipe; one that a pipe might not hold goes into a memory file.
 ///
 /// # Errors
-/// No descriptor or no memory to be had.
+/// No descriptor or no memory is available.
 pub(super) fn stdin(event: &[u8]) -> io::Result<OwnedFd> {
     if event.len() > PIPE_HOLDS_BYTES {
         return memory_file(event);
     }
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    // At most PIPE_BUF bytes into an empty pipe: written whole, or not at all.
+    // At most PIPE_BUF bytes go into an empty pipe: they are written whole, or not at all.
     rustix::io::write(&write, event)?;
     Ok(read)
 }
@@ -35,22 +35,24 @@ fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create("evbus-event", MemfdFlags::CLOEXEC)?;
     let mut written = 0;
     while written < content.len() {
-        // By position, so that the reader begins at the start.
+        // Written by position, so that the reader begins at the start.
         written += rustix::io::pwrite(&file, &content[written..], written as u64)?;
     }
     Ok(file)
 }
 
-/// The file that `EVBUS_FILE` names: a private one, made for the run and removed after it. On a folder bus too it is not
-/// the stored event, so that what a handler moves, changes or removes is missing to nobody else.
+/// The file that `EVBUS_FILE` names: a private one, made for the run and removed after it. On a
+/// folder bus too it is not the stored event: a handler may move, change or remove it without
+/// effect on others.
 #[derive(Debug)]
 pub(super) struct PlacedFile {
     path: PathBuf,
 }
 
 impl PlacedFile {
-    /// Makes the file in one of `folders`, which are the worker's own; its name ends in `name`. `unique` keeps two runs of
-    /// one event apart. Where the first folder takes none, because its disk is full, the second does.
+    /// Makes the file in one of `folders`, which belong to the worker; its name ends in `name`.
+    /// `unique` keeps two runs of one event apart. If the first folder cannot take the file,
+    /// because its disk is full, the second does.
     ///
     /// # Errors
     /// It cannot be written anywhere.
@@ -60,7 +62,8 @@ impl PlacedFile {
         Self::write_in(first, &name, event).or_else(|error| Self::write_in(second, &name, event).map_err(|_| error))
     }
 
-    /// The folder is made when it is first needed, and again where a handler has removed it.
+    /// Writes the file. The folder is made when it is first needed, and again if a handler has
+    /// removed it.
     fn write_in(folder: &Path, name: &str, event: &[u8]) -> io::Result<Self> {
         match Self::write(folder.join(name), event) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -75,7 +78,7 @@ impl PlacedFile {
     }
 
     fn write(path: PathBuf, event: &[u8]) -> io::Result<Self> {
-        // Made before it is filled: a half-written file is removed, too.
+        // `placed` exists before the file is filled, so that a half-written file is removed, too.
         let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let placed = Self { path };
         out.write_all(event)?;
@@ -89,7 +92,7 @@ impl PlacedFile {
 
 impl Drop for PlacedFile {
     fn drop(&mut self) {
-        // The handler may have removed or moved it, which is its good right.
+        // The handler may have removed or moved it, as it is allowed to.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -1,9 +1,10 @@
-//! Run one handler for one event.
+//! Runs one handler for one event.
 //!
-//! [`Handler`] is all the worker knows of any handler; [`CommandHandler`] runs a command of the user's. The rooms:
-//! [`CommandHandler`] puts one run together, [`Batches`] makes one run of many, `program` finds the executable, `input` makes stdin and the event's file,
-//! `output` passes lines on and keeps the end of stderr, `process` owns the running child until it is reaped, and
-//! [`OrphanReaper`] ends what would be left behind by a worker that was killed.
+//! [`Handler`] is all that the worker knows of a handler; [`CommandHandler`] runs a user's command.
+//! Inside, [`CommandHandler`] puts one run together, [`Batches`] makes one run of many, `program`
+//! finds the executable, `input` makes stdin and the event's file, `output` passes lines on and
+//! keeps the end of stderr, `process` owns the running child until it is reaped, and
+//! [`OrphanReaper`] ends what a killed worker would leave behind.
 
 mod batch;
 mod command;
@@ -32,7 +33,7 @@ use crate::clock::Fut;
 pub struct Job {
     /// The event's document, which the handler finds on stdin.
     pub event: Arc<[u8]>,
-    /// What the name of the file ends in that `EVBUS_FILE` names.
+    /// The end of the name of the file that `EVBUS_FILE` names.
     pub file: String,
     /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not among them.
     pub vars: Vec<(&'static str, String)>,
@@ -42,7 +43,8 @@ pub struct Job {
     pub permit: Permit,
 }
 
-/// Says whether a run may start: one that waits for its turn may outlive the lease that it was to start under.
+/// Says whether a run may still start: a run that waits for its turn may outlive the lease under
+/// which it was to start.
 #[derive(Clone)]
 pub struct Permit(Rc<dyn Fn() -> bool>);
 
@@ -69,7 +71,7 @@ impl std::fmt::Debug for Permit {
 pub enum Outcome {
     /// The handler ended itself with this exit code.
     Exit(i32),
-    /// A signal ended the handler, one that this house did not send.
+    /// A signal ended the handler, and evbus did not send it.
     Signal(i32),
     /// The time limit passed, and the handler was ended.
     TimedOut,
@@ -79,12 +81,13 @@ pub enum Outcome {
     NotStarted(Obstacle),
 }
 
-/// What has kept a handler from beginning.
+/// What has kept a handler from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
-    /// It, in one line.
+    /// The obstacle, in one line.
     pub why: String,
-    /// Whether it may be over without anything being mended in the handler: no process is to be had, or no file.
+    /// Whether it may pass although the handler is not mended: no process, or no file, is
+    /// available.
     pub passes: bool,
 }
 
@@ -99,8 +102,8 @@ impl From<String> for Obstacle {
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
-    /// The last 4 KiB of stderr, as UTF-8 with replacement characters. Control characters are still in it: whoever
-    /// prints this escapes them.
+    /// The last 4 KiB of stderr, as UTF-8 with replacement characters. It may hold control
+    /// characters, which must be escaped before it is printed.
     pub stderr_tail: String,
     /// From before the start until the handler was reaped and its output read.
     pub took: Duration,
@@ -109,12 +112,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a run for one event.
+    /// The report of a run for one event.
     pub fn new(outcome: Outcome, stderr_tail: String, took: Duration) -> Self {
         Self { outcome, stderr_tail, took, events: 1 }
     }
 
-    /// Of a run that was cut short, or never began because none may any more.
+    /// The report of a run that was cut short, or that never began because no run may start any
+    /// more.
     pub fn stopped() -> Self {
         Self::new(Outcome::Stopped, String::new(), Duration::ZERO)
     }
@@ -155,14 +159,14 @@ pub trait Handler {
     /// Later runs are not touched.
     fn stop(&self);
 
-    /// Nothing more is to begin: runs that wait for others end as [`Outcome::Stopped`].
+    /// No further run may begin: runs that wait for others end as [`Outcome::Stopped`].
     fn end(&self) {}
 
-    /// So many runs are under way, and no other will come before one of them has ended: nobody need wait for company.
-    /// None: others may come.
+    /// How many runs are under way, if no other will come before one of them has ended: then a
+    /// batch need not wait for more. None: others may come.
     fn expect(&self, _runs: Option<usize>) {}
 
-    /// Tells before the first event whether the handler could be started at all.
+    /// Says before the first event whether the handler could be started at all.
     ///
     /// # Errors
     /// One line that names the command and, where there is one, the cure.

@@ -1,14 +1,16 @@
 //! Ends what a worker leaves running when it is killed with a signal that it cannot catch.
 //!
-//! A small child of the worker, in a process group of its own, waits for the end of a pipe that only the worker holds
-//! open. The worker keeps the process groups of its running handlers in a memory file, the *registry*, which the guard
-//! reads only when the pipe has ended: so a handler's start and end cost a small write or two, and wake nobody. Of
-//! every group that is still listed the guard kills all, the handler's own children too.
+//! The orphan reaper is a small child of the worker, in its own process group. It waits for the end
+//! of a pipe that only the worker holds open. The worker keeps the process groups of its running
+//! handlers in a memory file, the *registry*, which the reaper reads only when the pipe has ended:
+//! so the start and the end of a handler cost a small write or two, and wake no process. The reaper
+//! kills every group that is still listed, the handler's own children included.
 //!
-//! Before a handler has a process group its line holds the run's token, which is also in its environment: a handler
-//! that was just being started when the worker was killed is found by that.
+//! Before a handler has a process group its line holds the run's token, which is also in its
+//! environment: by that token the reaper finds a handler that was just being started when the
+//! worker was killed.
 //!
-//! The files that `EVBUS_FILE` names lie in a folder of the worker's own, which the guard removes.
+//! The files that `EVBUS_FILE` names lie in a folder of the worker, which the reaper removes.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -29,20 +31,22 @@ use super::input::MEMORY;
 const LINE_BYTES: usize = 28;
 /// The variable that holds a run's token.
 pub(super) const RUN_VARIABLE: &str = "EVBUS_RUN";
-/// A process that is just being started becomes visible by its token within this many looks of 20 ms.
+/// How many looks, 20 ms apart, a process that is just being started has to become visible by its
+/// token.
 const LOOKS: u32 = 50;
-/// A guard that has died this often is not started again.
+/// A reaper that has died this often is not started again.
 const MOST_STARTS: u32 = 5;
 
 /// The hidden argument by which the program runs [`orphan_reaper_main`].
 const GUARD_ARGUMENT: &str = "__guard";
 
-/// What the name of a worker's own folder begins with; its number in 16 digits follows.
+/// The start of the name of a worker's folder; its number in 16 digits follows.
 const FOLDER_PREFIX: &str = "evbus-";
 /// The length of a worker's number, in digits.
 const WORKER_LEN: usize = 16;
 
-/// Keeps a guard process, and the registry of what it has to end. One is enough for all handlers of a worker.
+/// Keeps a reaper process, and the registry of what it has to end. One is enough for all handlers
+/// of a worker.
 #[derive(Debug)]
 pub struct OrphanReaper {
     argv: Vec<String>,
@@ -60,7 +64,7 @@ struct State {
     runs: u64,
 }
 
-/// The guard process. It ends when `parent_pipe`, which nobody else holds, is closed.
+/// The reaper process. It ends when `parent_pipe`, which no other process holds open, is closed.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -68,17 +72,17 @@ struct Process {
 }
 
 impl OrphanReaper {
-    /// A guard that is this same program, run with the hidden argument `__guard`; nothing is started yet. `random` is a
-    /// number that no other worker has.
+    /// A reaper that is this same program, run with the hidden argument `__guard`; no process is
+    /// started yet. `random` is a number that no other worker has.
     #[must_use]
     pub fn new(random: u64) -> Self {
         let worker = format!("{random:0WORKER_LEN$x}");
-        // This very file, even where an upgrade has since put another in its place.
+        // This same file, even if an upgrade has since put another in its place.
         let argv = vec!["/proc/self/exe".to_owned(), GUARD_ARGUMENT.to_owned(), worker.clone()];
         Self { argv, folders: folders_of(&worker), state: RefCell::default() }
     }
 
-    /// A guard that is another program, which must do what [`orphan_reaper_main`] does.
+    /// A reaper that is another program, which must do what [`orphan_reaper_main`] does.
     #[cfg(test)]
     pub(super) fn with_program(argv: Vec<String>) -> Self {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1 << 16);
@@ -87,12 +91,13 @@ impl OrphanReaper {
         Self { argv, folders: folders_of(&worker), state: RefCell::default() }
     }
 
-    /// Where the files of runs lie, the first that has room.
+    /// The folders for the files of runs; the first one with room is used.
     pub(super) fn folders(&self) -> &[PathBuf; 2] {
         &self.folders
     }
 
-    /// Starts the guard unless it runs already. A guard that cannot be had does not keep a worker from its work.
+    /// Starts the reaper unless it runs already. A worker works on even if no reaper can be
+    /// started.
     pub(super) fn ensure(&self) {
         let mut state = self.state.borrow_mut();
         let runs = state.process.as_mut().is_some_and(|process| matches!(process.child.try_wait(), Ok(None)));
@@ -138,7 +143,8 @@ impl OrphanReaper {
 
     fn write(&self, line: u32, entry: &str) {
         let mut text = String::with_capacity(LINE_BYTES);
-        // Writing to a String cannot fail; a registry that cannot be written protects nobody, and stops nobody.
+        // Writing to a String cannot fail. A registry that cannot be written protects no run, and
+        // stops none.
         let _ = writeln!(text, "{entry:>width$}", width = LINE_BYTES - 1);
         if let Some(registry) = &self.state.borrow().registry {
             let _ = rustix::io::pwrite(registry, text.as_bytes(), u64::from(line) * LINE_BYTES as u64);
@@ -149,18 +155,19 @@ impl OrphanReaper {
 impl Drop for OrphanReaper {
     fn drop(&mut self) {
         if let Some(mut process) = self.state.get_mut().process.take() {
-            // In order, nothing is left to guard. Killed rather than asked, so that the wait is short.
+            // After an orderly end nothing is left to reap. Killed rather than asked, so that the
+            // wait is short.
             let _ = process.child.kill();
             let _ = process.child.wait();
         }
         for folder in &self.folders {
-            // Only an empty one: what a handler has put there is not mine.
+            // Only an empty folder is removed: files that a handler has put there are not evbus's.
             let _ = std::fs::remove_dir(folder);
         }
     }
 }
 
-/// A run that the guard ends if the worker dies now.
+/// A run that the reaper ends if the worker dies now.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     reaper: &'a OrphanReaper,
@@ -174,8 +181,8 @@ impl Entry<'_> {
         &self.token
     }
 
-    /// The run has a process group now. The entry must be dropped before its leader is reaped: after that, the number
-    /// may be someone else's.
+    /// The run has a process group now. The entry must be dropped before its leader is reaped:
+    /// after that, the number may belong to another process.
     pub(super) fn started(&self, group: Pid) {
         self.reaper.write(self.line, &group.as_raw_nonzero().to_string());
     }
@@ -188,11 +195,12 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// The guard's own program: stdin is the pipe whose end means that the worker is gone, stdout the registry.
+/// The reaper's program: stdin is the pipe whose end means that the worker is gone, stdout the
+/// registry.
 #[must_use]
 pub fn orphan_reaper_main() -> ExitCode {
-    // Whoever stops the worker in order often signals all its processes; the guard must outlive it. Without this it
-    // would still do for a kill -9, so a failure is no reason to give up.
+    // An orderly stop of the worker often signals all its processes, and the reaper must outlive
+    // it. Without this it still serves after a kill -9, so a failure is no reason to give up.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let _deaf = runtime.as_ref().map(|runtime| {
         let _inside = runtime.enter();
@@ -208,10 +216,11 @@ pub fn orphan_reaper_main() -> ExitCode {
     }
 }
 
-/// Where the files of runs lie: in a folder of the worker's own, or where there is no room for it, in memory.
+/// The folders for the files of runs: a folder of the worker's, and, where that has no room, one in
+/// memory.
 fn folders_of(worker: &str) -> [PathBuf; 2] {
     let temporary = std::env::temp_dir();
-    // A handler may run elsewhere.
+    // A handler may run in another folder, so the path must be absolute.
     let temporary = std::path::absolute(&temporary).unwrap_or(temporary);
     [temporary, PathBuf::from(MEMORY)].map(|folder| folder.join(format!("{FOLDER_PREFIX}{worker}")))
 }
@@ -225,7 +234,8 @@ fn remove_folders(worker: &str) {
     }
 }
 
-/// Waits for the end of `parent_pipe`, then kills every process group in `registry`, and what was just being started.
+/// Waits for the end of `parent_pipe`, then kills every process group in `registry`, and handlers
+/// that were just being started.
 fn reap_on_parent_exit(parent_pipe: &mut impl Read, registry: impl AsFd) -> io::Result<()> {
     io::copy(parent_pipe, &mut io::sink())?;
     let mut line = [0; LINE_BYTES];
@@ -234,7 +244,7 @@ fn reap_on_parent_exit(parent_pipe: &mut impl Read, registry: impl AsFd) -> io::
     while rustix::io::pread(&registry, &mut line, offset)? == LINE_BYTES {
         offset += LINE_BYTES as u64;
         match (listed_group(&line), listed_token(&line)) {
-            // It may have ended since.
+            // The group may have ended since.
             (Some(group), _) => _ = rustix::process::kill_process_group(group, Signal::KILL),
             (None, Some(token)) => tokens.push(format!("{RUN_VARIABLE}={token}")),
             (None, None) => {}
@@ -251,7 +261,8 @@ fn reap_on_parent_exit(parent_pipe: &mut impl Read, registry: impl AsFd) -> io::
     Ok(())
 }
 
-/// Kills the process groups of everybody who has this token in the environment; whether there was one.
+/// Kills the process groups of all processes that have this token in the environment. Returns
+/// whether there was one.
 fn kill_by_token(token: &str) -> bool {
     let mut found = false;
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! What a handler says: passed on line by line as it comes, and the end of stderr kept.
+//! A handler's output: passed on line by line as it comes, and the end of stderr kept.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,9 +16,10 @@ const LINE_BYTES: usize = 8 * 1024;
 const TAIL_BYTES: usize = 4 * 1024;
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
-/// Reads that empty a pipe of the usual 64 KiB, and see its end.
+/// How many reads empty a pipe of the usual 64 KiB, and see its end.
 const RELEASE_READS: usize = 5;
-/// A handler that is done sooner than this never has its outputs watched: all that it said is read at its end.
+/// The outputs of a handler that ends sooner than this are never watched: all of its output is read
+/// at its end.
 const UNWATCHED: Duration = Duration::from_millis(5);
 
 /// Which of a handler's outputs a line came from.
@@ -30,7 +31,7 @@ pub enum Stream {
     Err,
 }
 
-/// Whose line it is.
+/// Where a line comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineSource {
     /// What the command's lines are marked with.
@@ -45,8 +46,8 @@ pub struct LineSource {
 
 /// Where the lines of handlers go.
 pub trait Output {
-    /// Takes one line without its line feed, raw: whoever prints it escapes control characters. A line over 8 KiB
-    /// comes in pieces.
+    /// Takes one line without its line feed, raw: control characters must be escaped before it is
+    /// printed. A line over 8 KiB comes in pieces.
     fn line(&self, source: &LineSource, stream: Stream, line: &[u8]);
 
     /// Completes when more lines can be taken: until then a handler's lines wait in its pipe, and so does the handler.
@@ -55,7 +56,8 @@ pub trait Output {
         Box::pin(std::future::ready(()))
     }
 
-    /// Whether anybody wants the lines of this stream. A stdout that nobody wants goes to `/dev/null`.
+    /// Whether the lines of this stream are wanted. A stdout that is not wanted goes to
+    /// `/dev/null`.
     fn wants(&self, stream: Stream) -> bool {
         let _ = stream;
         true
@@ -74,10 +76,11 @@ impl Output for Discard {
     }
 }
 
-/// A pipe for a child: our end, which never blocks, and the child's, which does, as programs expect.
+/// A pipe for a child: evbus's end, which never blocks, and the child's end, which does, as
+/// programs expect.
 ///
 /// # Errors
-/// No descriptor to be had.
+/// No descriptor is available.
 pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
@@ -95,7 +98,8 @@ impl Lines {
     fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
         while !bytes.is_empty() {
             let room = LINE_BYTES - self.begun.len();
-            // One byte more than there is room for: a line of exactly the limit is not cut before its end.
+            // One byte more than there is room for is looked at: a line of exactly the limit is not
+            // cut before its end.
             let ahead = &bytes[..bytes.len().min(room + 1)];
             let (taken, skipped) = match ahead.iter().position(|byte| *byte == b'\n') {
                 Some(end) => (end, 1),
@@ -151,18 +155,18 @@ impl Tail {
     }
 }
 
-/// Whose output a [`OutputPipe`] passes on, and to whom.
+/// Where an [`OutputPipe`] passes its lines on to, and whose lines they are.
 #[derive(Clone)]
 pub(super) struct LineSink {
     pub(super) output: Rc<dyn Output>,
     pub(super) source: Rc<LineSource>,
 }
 
-/// Our end of a handler's output.
+/// evbus's end of a handler's output.
 enum Pipe {
-    /// Nobody is told when something can be read.
+    /// No task is woken when there is something to read.
     Unwatched(OwnedFd),
-    /// The runtime is.
+    /// The runtime watches it, and wakes the task.
     Watched(Receiver),
     /// Every holder of the other end has closed it.
     Ended,
@@ -178,7 +182,7 @@ pub(super) struct OutputPipe {
 }
 
 impl OutputPipe {
-    /// OutputPipes our end of a [`pipe`].
+    /// Wraps evbus's end of a [`pipe`].
     pub(super) fn new(pipe: OwnedFd, stream: Stream, sink: &LineSink) -> Self {
         let sink = sink.output.wants(stream).then(|| sink.clone());
         Self { pipe: Pipe::Unwatched(pipe), stream, sink, lines: Lines::default(), tail: Tail::default() }
@@ -186,10 +190,10 @@ impl OutputPipe {
 
     /// Passes on what is there.
     pub(super) fn read_rest(&mut self) {
-        // As often as a full pipe needs, and not for as long as somebody writes.
+        // Reads as often as a full pipe needs, and not for as long as a process writes.
         for _ in 0..RELEASE_READS {
             let mut buffer = [0; READ_BYTES];
-            // Past the runtime, which need not have heard of what came last.
+            // The read bypasses the runtime, which may not have noticed what came last.
             let read = match &self.pipe {
                 Pipe::Unwatched(pipe) => rustix::io::read(pipe, &mut buffer),
                 Pipe::Watched(pipe) => rustix::io::read(pipe, &mut buffer),
@@ -237,19 +241,19 @@ impl OutputPipe {
         }
     }
 
-    /// Has the runtime watch the pipe. If it cannot watch one descriptor more, what is there is read, and it is asked
-    /// again.
+    /// Has the runtime watch the pipe. If the runtime cannot watch one descriptor more, what is
+    /// there is read, and the runtime is asked again.
     fn watch(&mut self) {
         self.read_rest();
         if let Pipe::Unwatched(pipe) = &self.pipe
-            // Unchecked, because [`pipe`] has made it what it has to be.
+            // Unchecked, because [`pipe`] has made it as it must be.
             && let Ok(pipe) = pipe.try_clone().and_then(Receiver::from_owned_fd_unchecked)
         {
             self.pipe = Pipe::Watched(pipe);
         }
     }
 
-    /// What was last said; what has come of an unfinished line is passed on.
+    /// Returns the end of the output; what has come of an unfinished line is passed on.
     pub(super) fn close(mut self) -> Tail {
         self.finish();
         self.tail

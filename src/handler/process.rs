@@ -1,4 +1,4 @@
-//! A handler that runs: its process group, its output, and its end.
+//! A running handler: its process group, its output, and its end.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,30 +17,31 @@ use super::orphan_reaper::Entry;
 use super::output::{OutputPipe, Tail};
 use crate::clock::Clock;
 
-/// How long output is still waited for after a handler's end, while a child that it left behind holds its pipes.
+/// How long to wait for output after a handler's end, while a child that it left behind holds its
+/// pipes.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// The children that this house has started and waits for itself.
+/// The children that evbus has started and waits for itself.
 static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 fn own() -> MutexGuard<'static, BTreeSet<i32>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A child is waited for by whoever started it.
+/// Notes a child for which the code that started it waits.
 pub(super) fn adopt(child: &Child) {
     own().extend(i32::try_from(child.id()).ok());
 }
 
-/// It was waited for: the number may be another's from now on.
+/// The child was waited for: from now on its number may belong to another process.
 pub(super) fn disown(child: &Child) {
     if let Ok(id) = i32::try_from(child.id()) {
         own().remove(&id);
     }
 }
 
-/// As process 1 of a container: waits for whatever handlers leave behind, which becomes this process's child when its
-/// own parent ends. Never completes.
+/// As process 1 of a container, waits for the processes that handlers leave behind, each of which
+/// becomes a child of this process when its own parent ends. Never completes.
 pub async fn reap_inherited() {
     let Ok(mut children) = unix::signal(unix::SignalKind::child()) else { return std::future::pending().await };
     loop {
@@ -48,7 +49,7 @@ pub async fn reap_inherited() {
         let inherited = listed.split_whitespace().filter_map(|id| id.parse().ok()).filter(|id| !own().contains(id));
         for child in inherited.filter_map(Pid::from_raw).collect::<Vec<_>>() {
             let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            // One that runs still says so when it ends.
+            // A child that still runs sends a signal when it ends.
             let _ = rustix::process::waitid(WaitId::Pid(child), look);
         }
         children.recv().await;
@@ -102,8 +103,8 @@ impl OutputPipes {
     }
 }
 
-/// A process that is not reaped yet, so that its number, which is its group's, is its own. Dropped before it has
-/// ended it is killed, with its whole group.
+/// A process that is not reaped yet, so that no other process has its number, which is also its
+/// group's. If it is dropped before it has ended, it is killed with its whole group.
 pub(super) struct ProcessGroup<'a> {
     child: Option<Child>,
     group: Pid,
@@ -120,7 +121,7 @@ impl<'a> ProcessGroup<'a> {
     /// Whether it has ended; it stays unreaped.
     fn ended(&self) -> bool {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // An error would say that it is not our child any more: no reason to wait.
+        // An error means that it is not a child of this process any more: no reason to wait.
         !matches!(rustix::process::waitid(WaitId::Pid(self.group), look), Ok(None))
     }
 
@@ -132,12 +133,13 @@ impl<'a> ProcessGroup<'a> {
     }
 
     fn signal(&self, signal: Signal) {
-        // The only error there is: everyone in the group has become someone else (set-user-ID).
+        // The only possible error: every process in the group now runs as another user
+        // (set-user-ID).
         let _ = rustix::process::kill_process_group(self.group, signal);
     }
 
     fn reap(mut self) -> io::Result<ExitStatus> {
-        // First off the list: the number is free as soon as it is reaped.
+        // The entry goes first: the number is free as soon as the child is reaped.
         self.entry = None;
         match self.child.take() {
             Some(mut child) => {
@@ -194,13 +196,15 @@ pub(super) async fn see_through(
     Ok((outcome(cut, status), pipes.err.close()))
 }
 
-/// Completes `before`, then never: for what runs along in a `select!` and does not decide it.
+/// Completes `before`, then never completes: for a future that runs along in a `select!` and does
+/// not decide it.
 async fn never_after<T>(before: impl Future<Output = ()>) -> T {
     before.await;
     std::future::pending().await
 }
 
-/// TERM; then, once all have let go of the outputs or the grace is over, KILL for whoever is left.
+/// Sends TERM; then, once all outputs are closed and the handler has ended, or the grace is over,
+/// KILL for the processes that are left.
 async fn end_group(
     process_group: &ProcessGroup<'_>,
     children: &mut unix::Signal,
@@ -209,7 +213,7 @@ async fn end_group(
     clock: &dyn Clock,
 ) {
     process_group.signal(Signal::TERM);
-    // One that is stopped, as by a terminal that it must not read, hears nothing before it goes on.
+    // A stopped process, as by a terminal that it must not read, gets no signal before it goes on.
     process_group.signal(Signal::CONT);
     tokio::select! { biased;
         _ = futures_util::future::join(process_group.end(children), pipes.drain(clock)) => {}

@@ -1,4 +1,4 @@
-//! Find the executable of a command, as execvp(3) would, and say well why it cannot be run.
+//! Finds the executable of a command, as execvp(3) would, and says clearly why it cannot be run.
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,7 +23,7 @@ pub(super) fn find(name: &str, cwd: Option<&Path>) -> Result<PathBuf, String> {
 
 fn find_in(name: &str, cwd: Option<&Path>, search: &OsStr) -> Result<PathBuf, String> {
     let folder = cwd.unwrap_or(Path::new("."));
-    // A folder that was deleted has no absolute name; a program that is not looked for there needs none.
+    // A deleted folder has no absolute name; a program that is not looked for there needs none.
     let base = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     if let Some(cwd) = cwd
         && !cwd.is_dir()
@@ -47,7 +47,7 @@ fn search_path(name: &str, base: &Path, search: &OsStr) -> Result<PathBuf, Strin
         match executable(&file) {
             Ok(()) => return Ok(file),
             Err(Flaw::Missing) => {}
-            // As execvp does: remember it, and look on.
+            // As execvp(3) does: remember the flaw, and look on.
             Err(flaw) => denied = denied.or_else(|| Some(flaw.sentence(name, &file))),
         }
     }
@@ -109,7 +109,8 @@ pub(super) fn refused(error: &io::Error, sentence: impl FnOnce(&io::Error) -> St
 /// Why the system did not start `name`, in one line.
 pub(super) fn refusal(name: &str, cwd: Option<&Path>, error: &io::Error) -> String {
     match Errno::from_io_error(error) {
-        // Found, and yet not there: what its first line names is missing. Or it has just gone.
+        // The program was found, so the interpreter that its first line names is missing, or the
+        // program has just been removed.
         Some(Errno::NOENT) => match find(name, cwd) {
             Ok(file) => {
                 format!("cannot start handler '{name}': the interpreter that {} needs is missing", file.display())

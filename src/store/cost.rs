@@ -1,4 +1,4 @@
-//! What requests cost, where each has its price.
+//! The cost of requests, where each has its price.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,12 +20,12 @@ const WRITE_DOLLARS: f64 = 5.0;
 const READ_DOLLARS: f64 = 0.4;
 
 impl Requests {
-    /// Whether there are none.
+    /// Whether there are no requests.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What came after `earlier`.
+    /// The requests since `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl Requests {
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
         Self {

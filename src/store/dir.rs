@@ -39,7 +39,7 @@ pub const STAGING: &str = "staging";
 /// A listing of fewer entries than this is over within a millisecond.
 const SHORT_LISTING: usize = 1_000;
 
-/// How sure a write is before it is acknowledged.
+/// How durable a write is before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// On the disk: survives a power cut.
@@ -52,9 +52,9 @@ pub enum Durability {
 /// Whether operations run on the caller's thread or on the runtime's blocking threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
-    /// At once, on the caller's thread: nothing is started that a single emit does not need.
+    /// At once, on the caller's thread: a single emit starts no threads.
     Inline,
-    /// What may wait for the disk goes to another thread, so that a worker goes on meanwhile.
+    /// Work that may wait for the disk goes to another thread, so that a worker goes on meanwhile.
     Threaded,
 }
 
@@ -65,7 +65,7 @@ pub struct DirOptions {
     pub durability: Durability,
     /// See [`Execution`].
     pub execution: Execution,
-    /// Files and folders that the group may write, whatever the umask.
+    /// Whether the group may write files and folders, whatever the umask.
     pub group_writable: bool,
 }
 
@@ -85,7 +85,7 @@ pub struct DirStore {
 /// What all operations of one process on one bus share.
 struct Shared {
     path: PathBuf,
-    /// To whom what is made is given: to the owner of the bus, by root.
+    /// The owner of the bus, to whom root gives the files that it makes; none if there is no need.
     owner: Option<Given>,
     root: OwnedFd,
     folders: Folders,
@@ -97,7 +97,8 @@ struct Shared {
     last_listed: AtomicUsize,
 }
 
-/// Whose what root makes on another's bus is to be, and with which modes: one `sudo evbus emit` must lock nobody out.
+/// The user, the group and the modes of files that root makes on another user's bus: one
+/// `sudo evbus emit` must not lock other users out.
 #[derive(Debug, Clone, Copy)]
 struct Given {
     user: Uid,
@@ -112,7 +113,7 @@ impl Given {
         rustix::process::geteuid().is_root().then_some(Self { user, group, mode: stat.st_mode })
     }
 
-    /// Gives a file, or a folder, of which `most` are the bits that it may have.
+    /// Gives a file or a folder to the owner; `most` are the mode bits that it may have.
     fn give(self, to: &OwnedFd, most: u32) -> rustix::io::Result<()> {
         rustix::fs::fchown(to, Some(self.user), Some(self.group))?;
         rustix::fs::fchmod(to, Mode::from_raw_mode(self.mode & most))
@@ -197,8 +198,8 @@ impl DirStore {
     }
 }
 
-/// Opens what lies below the bus's folder, and no link on the way to it: whoever may write to the bus must not have a
-/// worker of another user read what he may not.
+/// Opens a path below the bus's folder, and follows no link on the way to it: a writer to the bus
+/// must not make a worker of another user read files that the writer may not read.
 fn open_below(root: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     create_below(root, path, flags, Mode::empty())
 }
@@ -209,7 +210,8 @@ fn create_below(root: &OwnedFd, path: &str, flags: OFlags, mode: Mode) -> rustix
         match rustix::fs::openat2(root, path, flags, mode, no_links) {
             // A folder was renamed meanwhile (openat2(2)).
             Err(Errno::AGAIN) => {}
-            // A kernel or a container that does not know the call: then at least the last part is no link.
+            // The kernel or the container does not know the call: then at least the last part is no
+            // link.
             Err(Errno::NOSYS | Errno::PERM) => return rustix::fs::openat(root, path, flags | OFlags::NOFOLLOW, mode),
             answer => return answer,
         }
@@ -234,7 +236,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives a file that was made to the bus's owner, where it is not mine.
+    /// Gives a new file to the bus's owner, if this process runs as another user.
     fn give(&self, file: &OwnedFd, most: u32) -> rustix::io::Result<()> {
         self.owner.map_or(Ok(()), |owner| owner.give(file, most))
     }
@@ -244,7 +246,7 @@ impl Shared {
         self.path.join(key).display().to_string()
     }
 
-    /// A system call failed on what lies at `key`.
+    /// The error of a system call that failed on `key`.
     fn failed(&self, doing: &str, key: &str, errno: Errno) -> StoreError {
         let error = StoreError::system(doing, self.shown(key), errno);
         match errno {
@@ -255,7 +257,7 @@ impl Shared {
         }
     }
 
-    /// What stands at `key` instead of a file of ours.
+    /// The error if something else than a file of evbus's is at `key`.
     fn not_a_file(&self, key: &str) -> StoreError {
         StoreError::new(ErrorKind::Damaged, format!("{} is not a file", self.shown(key)))
             .with_help(self.out_of_the_way("something else stands where a file should be", key))
@@ -289,7 +291,7 @@ impl Shared {
                 folder = parent;
             }
         }
-        // The deepest first. A folder that is not empty, or that somebody writes to just now, stays.
+        // The deepest first. A folder that is not empty, or that is being written to, stays.
         for folder in folders.into_iter().rev().filter(|folder| folder.contains('/')) {
             self.folders.remove(&self.root, folder);
         }
@@ -343,11 +345,12 @@ impl Store for DirStore {
     fn profile(&self) -> Profile {
         Profile {
             lag: Duration::from_secs(2),
-            // Two flushes each: more often would take a tenth of the machine from the handlers.
+            // Each commit is two flushes: more commits would take a tenth of the machine from the
+            // handlers.
             commit_gap: Duration::from_millis(10),
             hold: Duration::from_mins(1),
             poll: (Duration::from_millis(200), Duration::from_secs(5)),
-            // They share one wait for the disk.
+            // The events of a batch share one wait for the disk.
             batch: 512,
             scans_folders: true,
         }
@@ -364,7 +367,8 @@ impl Store for DirStore {
                 }
             }?;
             let answers = self.shared.publish_in_turn(drafts, items, gate).await;
-            // Also after an error: the caller will look for what was published before it, and rely on that.
+            // Flushed also after an error: the caller will look for what was published before it,
+            // and rely on that.
             let folders = put::folders_of(items);
             self.run(move |shared| folders.iter().try_for_each(|folder| shared.flush_folder(folder))).await?;
             answers

@@ -9,16 +9,16 @@ use rustix::io::Errno;
 pub enum ErrorKind {
     /// No answer, or not in time: the operation may or may not have taken effect. Try again.
     Unavailable,
-    /// No permission, or a read-only store: somebody must change that.
+    /// No permission, or a read-only store: an operator must change that.
     Denied,
-    /// No room: somebody must make some.
+    /// No room: an operator must make some.
     Full,
     /// What was written, or found, may not outlast a power cut, because a flush has failed. It must not be flushed again:
     /// its pages are marked clean (fsync(2), Notes). It has to be written anew, under another name.
     NotDurable,
     /// There is no bus here.
     NoBus,
-    /// The store holds something that evbus did not put there, or not so.
+    /// The store holds something that evbus did not put there, or not in this form.
     Damaged,
     /// This kind of store cannot carry a bus as it is set up.
     Unfit,
@@ -41,12 +41,12 @@ impl StoreError {
         Self { kind, what: what.into(), help: None }
     }
 
-    /// What lies at `path` is larger than anything that evbus puts there, in bytes.
+    /// The error that the object at `path` is larger than anything that evbus puts there, in bytes.
     pub fn too_large(path: impl std::fmt::Display, size: u64, limit: usize) -> Self {
         Self::new(ErrorKind::Damaged, format!("{path} is {size} bytes, over the limit of {limit}"))
     }
 
-    /// The same failure, of a flush; with its own words and cure.
+    /// The same failure, as that of a flush; with its own words and cure.
     #[must_use]
     pub fn not_durable(self) -> Self {
         let help = "what was just written may not survive a power cut: look at the disk (dmesg), then try again";
@@ -69,7 +69,7 @@ impl StoreError {
             Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
                 ErrorKind::Unavailable
             }
-            // What a file server says that is away, or comes back.
+            // The errors of a file server that is away, or comes back.
             Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::NETUNREACH | Errno::NETRESET => {
                 ErrorKind::Unavailable
             }

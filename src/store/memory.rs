@@ -34,11 +34,13 @@ pub enum Operation {
 pub struct Route {
     /// When it takes effect, if it ever arrives.
     pub arrives: Option<Duration>,
-    /// When its sender hears the answer, later than `arrives`; else it gives up after `timeout`.
+    /// When its sender gets the answer, later than `arrives`; if never, the sender gives up after
+    /// `timeout`.
     pub answered: Option<Duration>,
     /// How long a sender waits for a lost answer.
     pub timeout: Duration,
-    /// A create or a swap is refused although nobody has won (as some servers answer 409 to a race).
+    /// Whether a create or a swap is refused although no other has won (some servers answer 409 to
+    /// a race).
     pub nobody_won: bool,
 }
 
@@ -56,11 +58,13 @@ pub trait Network {
     fn lists_with_tail(&self) -> bool {
         false
     }
-    /// Whether what is written lasts only from a flush on, which its sender makes before he has his answer, as in a folder.
+    /// Whether what is written lasts only from a flush on, which its sender makes before it has its
+    /// answer, as in a folder.
     fn flushes(&self) -> bool {
         false
     }
-    /// Whether its sender does without the flush, as one who was told that it need not last.
+    /// Whether its sender omits the flush, as a process does that was told that the write need not
+    /// last.
     fn careless(&self) -> bool {
         false
     }
@@ -117,7 +121,8 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// The power fails: what was not flushed is as it was before. Whoever waits for an answer has none.
+    /// The power fails: what was not flushed is as it was before. Senders that wait for an answer
+    /// get none.
     pub fn cut_power(&self) {
         self.cuts.set(self.cuts.get() + 1);
         for (key, below) in self.unflushed.take() {
@@ -136,7 +141,7 @@ impl Contents {
         self.unflushed.borrow_mut().remove(key);
     }
 
-    /// What follows is not durable before it is flushed.
+    /// The change that follows is not durable before it is flushed.
     fn unflush(&self, key: &str) {
         let below = self.entries.borrow().get(key).cloned();
         self.unflushed.borrow_mut().entry(key.to_owned()).or_insert(below);
@@ -329,7 +334,7 @@ impl Store for MemoryStore {
             if !self.network.lists_with_tail() {
                 return Ok(PageWithTail { page: self.list_after(list).await?, tail: None });
             }
-            // Page by page: what is behind is seen later than what is before it.
+            // Page by page: later keys are seen later than those before them.
             let (mut page, mut registers) = (Page::default(), Vec::new());
             let mut after = list.after.clone().max(list.prefix.clone());
             loop {

@@ -23,8 +23,8 @@ pub use cost::Requests;
 pub(crate) use error::system_words;
 pub use error::{ErrorKind, StoreError};
 
-/// Nothing that evbus writes is larger: a marker with a full window and a thousand pending events with their stderr has
-/// some megabytes.
+/// The largest content that evbus writes, in bytes: a marker with a full window and a thousand
+/// pending events with their stderr has some megabytes.
 pub(crate) const LARGEST_BYTES: usize = 64 << 20;
 
 /// What every operation returns.
@@ -47,9 +47,9 @@ pub struct Object {
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// It is there, durably, and it is mine.
+    /// The object is there, durably, and this call has put it.
     Created,
-    /// The key was taken. Whose it is, only a `get` can tell.
+    /// The key was taken. By which writer, only a `get` can tell.
     Exists,
 }
 
@@ -57,7 +57,7 @@ pub enum Put {
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swap {
-    /// Mine is the newest version, durably.
+    /// The bytes are the newest version, durably.
     Swapped(Version),
     /// The register had another version.
     Conflict,
@@ -87,7 +87,7 @@ pub struct List {
     pub prefix: String,
     /// Only keys greater than this, in byte order; empty for all.
     pub after: String,
-    /// At most so many kept keys.
+    /// The most kept keys.
     pub limit: usize,
     /// Which keys count.
     pub keep: Keep,
@@ -146,24 +146,27 @@ pub struct Profile {
     pub lag: Duration,
     /// The least time between two commits of one marker.
     pub commit_gap: Duration,
-    /// A shard with nothing to do is given back after this. Shorter than the lag: before `through` has passed what was
-    /// done, which is then the next owner's matter, because each heartbeat until then would cost.
+    /// How long an owner holds a shard that has nothing to do. Where this is shorter than the lag,
+    /// the shard is released before `through` has passed what was done: that is left to the next
+    /// owner, because each heartbeat until then would cost.
     pub hold: Duration,
-    /// The hot poll starts at the first and grows to the second.
+    /// The interval of polls starts at the first and grows to the second.
     pub poll: (Duration, Duration),
-    /// So many events of a bulk emit are put and acknowledged together.
+    /// How many events of a bulk emit are put and acknowledged together.
     pub batch: usize,
-    /// Whether a listing costs what its last folder holds, and not only what it returns.
+    /// Whether a listing costs as much as its last folder holds, and not only as much as it
+    /// returns.
     pub scans_folders: bool,
 }
 
-/// Says of the items of a batch, before each becomes visible, whether it may.
+/// Decides for each item of a batch, before it becomes visible, whether it may.
 pub trait Gate {
-    /// Whether the item at this place may become visible now. Once it has said no, it says no.
+    /// Whether the item at this index may become visible now. After the first no, the answer is
+    /// always no.
     fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>>;
 }
 
-/// Lets everything.
+/// A gate that lets every item become visible.
 pub struct AlwaysOpen;
 
 impl Gate for AlwaysOpen {
@@ -178,9 +181,9 @@ pub trait Hints {
     fn next(&mut self) -> Fut<'_, ()>;
 }
 
-/// [`Store::get`] of what is going to be relied on: **nothing found is relied on before it is durable**. Whoever answers
-/// "it is there" for what somebody else has written, or for what he has written himself and does not remember, reads it
-/// by this.
+/// [`Store::get`] of what is going to be relied on: **nothing found is relied on before it is
+/// durable**. Answers that say "it is there" use this, for an object that another process has
+/// written, and for one that this process has written without knowing it.
 pub async fn get_durable(store: &dyn Store, key: &str) -> StoreResult<Option<Object>> {
     let found = store.get(key).await?;
     if found.is_some() {
@@ -189,9 +192,10 @@ pub async fn get_durable(store: &dyn Store, key: &str) -> StoreResult<Option<Obj
     Ok(found)
 }
 
-/// The six operations, and what can be built better below than above them.
+/// The six operations, and further ones that a store can do better than code above it.
 ///
-/// An error of kind [`ErrorKind::Unavailable`] leaves open whether the operation took effect, now or later.
+/// An error of kind [`ErrorKind::Unavailable`] leaves open whether the operation took effect, now
+/// or later.
 pub trait Store {
     /// Creates `key` atomically; durable before it returns.
     fn put_new<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> Fut<'a, StoreResult<Put>>;
@@ -202,8 +206,9 @@ pub trait Store {
     /// Lists keys in byte order; complete for every `put_new` that had returned before the call.
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>>;
 
-    /// [`Store::get`] of what is not larger than `limit`, in bytes: whoever may write to a bus can put a file there that no
-    /// memory holds. One that is larger is [`ErrorKind::Damaged`], and is not read where the store can tell before.
+    /// [`Store::get`] of what is not larger than `limit`, in bytes: any writer to a bus can put a
+    /// file there that does not fit into memory. An object that is larger is
+    /// [`ErrorKind::Damaged`], and is not read where the store can tell before.
     fn get_within<'a>(&'a self, key: &'a str, limit: usize) -> Fut<'a, StoreResult<Option<Object>>> {
         Box::pin(async move {
             match self.get(key).await? {
@@ -215,8 +220,8 @@ pub trait Store {
         })
     }
 
-    /// [`Store::list_after`], and what the filter wants of all that lies behind the list's prefix, where one listing shows
-    /// both for the price of one.
+    /// [`Store::list_after`], together with the keys behind the list's prefix that the filter
+    /// wants, where one listing shows both for the price of one.
     fn list_with_tail(&self, list: List, _tail_filter: TailFilter) -> Fut<'_, StoreResult<PageWithTail>> {
         Box::pin(async move { Ok(PageWithTail { page: self.list_after(list).await?, tail: None }) })
     }
@@ -224,7 +229,7 @@ pub trait Store {
     /// Replaces a register if it still has `version` (`None`: if it does not exist); durable before it returns.
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>>;
 
-    /// Removes an object or a register; one that was never there is fine.
+    /// Removes an object or a register; a missing one is no error.
     fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>>;
 
     /// Hints of changes, or why there are none.
@@ -241,8 +246,8 @@ pub trait Store {
         self.put_gated(items, &AlwaysOpen)
     }
 
-    /// [`Store::put_many`], of which only becomes visible what `gate` lets. Where it does not, the answers may end before
-    /// that item, or say `Exists` from there on.
+    /// [`Store::put_many`], but an item becomes visible only if `gate` opens for it. If the gate
+    /// does not open, the answers may end before that item, or say `Exists` from there on.
     fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(items.len());
@@ -270,8 +275,9 @@ pub trait Store {
         })
     }
 
-    /// Makes what `get` showed of an object or a register durable, whoever wrote it: its writer may have died before the
-    /// flush, or have done without one. Nothing found is relied on before this has returned; see [`get_durable`].
+    /// Makes what `get` showed of an object or a register durable, whichever process wrote it: that
+    /// process may have died before the flush, or have done without one. Nothing found is relied on
+    /// before this has returned; see [`get_durable`].
     fn persist<'a>(&'a self, _key: &'a str) -> Fut<'a, StoreResult<()>> {
         Box::pin(async { Ok(()) })
     }
@@ -286,13 +292,14 @@ pub trait Store {
         })
     }
 
-    /// Removes what died while it was written, longer than `age` ago; how many.
+    /// Removes files whose writers died while they wrote them, longer than `age` ago. Returns how
+    /// many.
     fn tidy<'a>(&'a self, _age: Duration) -> Fut<'a, StoreResult<u64>> {
         Box::pin(async { Ok(0) })
     }
 
-    /// Whether the latest listing was begun before the key that it was to begin after, so that it cost what is stored
-    /// there, and not only what it showed.
+    /// Whether the latest listing had to begin before the key that it was to begin after, so that
+    /// it cost what is stored there, and not only what it showed.
     fn began_early(&self) -> bool {
         false
     }
@@ -302,12 +309,12 @@ pub trait Store {
         None
     }
 
-    /// The requests made so far by this process, where they cost something.
+    /// The requests that this process has made so far, where they cost something.
     fn requests(&self) -> Option<Requests> {
         None
     }
 
-    /// The requests that no earlier call of this has told of.
+    /// The requests that no earlier call of this has returned.
     fn untold_requests(&self) -> Option<Requests> {
         None
     }

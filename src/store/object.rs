@@ -1,11 +1,13 @@
 //! The bucket store: the six operations on S3 and its kin, through the `object_store` crate.
 //!
-//! A key is the name of an object below the bus's prefix. `put_new` is a PUT with `If-None-Match`, `cas` one with
-//! `If-Match`, a version is an ETag. What a provider really does with them the probe finds out before a bus is made.
+//! A key is the name of an object below the bus's prefix. `put_new` is a PUT with `If-None-Match`,
+//! `cas` one with `If-Match`, a version is an ETag. The probe finds out what a provider really does
+//! with them before a bus is made.
 //!
-//! No answer is believed that may be lost or doubtful: the crate repeats a conditional PUT that was answered 5xx, so a
-//! refusal can be the answer to one's own success, and a 409 can mean that nobody has won. So a refused `put_new` is
-//! only ever [`Put::Exists`], a refused `cas` only ever [`Swap::Conflict`], and who calls them looks whose the key is.
+//! An answer that may be lost or doubtful is not believed: the crate repeats a conditional PUT that
+//! was answered 5xx, so a refusal can be the answer to the caller's own success, and a 409 can mean
+//! that no writer has won. So a refused `put_new` is only ever [`Put::Exists`], a refused `cas`
+//! only ever [`Swap::Conflict`], and the caller reads the key to learn which content it has.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -38,10 +40,10 @@ pub use facts::{Fact, Facts, Rule, Versioning};
 use failure::Shown;
 use meter::Meter;
 
-/// So many puts of one batch are under way at a time.
+/// How many puts of one batch are under way at once.
 const PUTS_AT_ONCE: usize = 32;
 
-/// So many keys may lie behind the objects of a listing with its tail before it gives up: one page.
+/// How many keys may lie behind the objects before a list with tail gives up its tail: one page.
 const GLANCE_KEYS: usize = 1_000;
 
 /// How a bucket is best used: each request costs, and there are no hints.
@@ -50,7 +52,7 @@ pub const PROFILE: Profile = Profile {
     commit_gap: Duration::from_secs(1),
     hold: Duration::from_secs(5),
     poll: (Duration::from_millis(200), Duration::from_secs(30)),
-    // Each batch ends with a few puts that have the line to themselves.
+    // Each batch ends with a few puts that run almost alone.
     batch: 1_024,
     scans_folders: false,
 };
@@ -62,17 +64,17 @@ pub struct BucketStore {
     prefix: String,
     kind: Kind,
     meter: Arc<Meter>,
-    /// What [`Store::untold_requests`] has told of.
+    /// The requests that [`Store::untold_requests`] has returned.
     told: Cell<Requests>,
     shown: Shown,
-    /// Where they may be others later.
+    /// The source of the credentials, if it may give others later.
     credentials: Option<Arc<AwsCredentials>>,
-    /// What [`Store::began_early`] tells.
+    /// The answer of [`Store::began_early`].
     early: Cell<bool>,
 }
 
 impl BucketStore {
-    /// Connects to a bucket; nothing is asked of it yet.
+    /// Connects to a bucket; no request is sent yet.
     ///
     /// # Errors
     /// Settings that cannot be understood.
@@ -94,7 +96,7 @@ impl BucketStore {
         })
     }
 
-    /// Where requests go, as the crate has it.
+    /// Where requests go, in the crate's words.
     #[cfg(test)]
     pub(crate) fn place(&self) -> String {
         let all = format!("{:?}", self.inner);
@@ -110,8 +112,8 @@ impl BucketStore {
             .map_err(|error| StoreError::new(ErrorKind::Other, format!("'{key}' cannot be a key in a bucket: {error}")))
     }
 
-    /// Asks, and once more if the credentials were refused and there are others by now: keys are rotated while a worker
-    /// runs. What is refused so was not done.
+    /// Sends a request, and once more if the credentials were refused and there are others by now:
+    /// keys are rotated while a worker runs. A request refused in this way had no effect.
     async fn asked<T>(&self, ask: impl AsyncFn() -> object_store::Result<T>) -> object_store::Result<T> {
         let used = self.credentials.as_ref().and_then(|credentials| credentials.current());
         match (ask().await, &self.credentials) {
@@ -126,8 +128,8 @@ impl BucketStore {
         self.shown.failure(doing, key, error)
     }
 
-    /// What is to be handed in for a swap: S3 and Azure know an object by its ETag, GCS by its generation. Unquoted, as
-    /// every server that checks it at all takes it.
+    /// The version for a swap: S3 and Azure know an object by its ETag, GCS by its generation.
+    /// Unquoted, as every server that checks it at all accepts it.
     fn version(&self, e_tag: Option<String>, generation: Option<String>) -> Option<Version> {
         match self.kind {
             Kind::Gcs => generation.map(Version),
@@ -174,7 +176,7 @@ impl BucketStore {
         Ok(Some(Object { bytes: bytes.to_vec(), version }))
     }
 
-    /// Lists a prefix; with a tail filter, also all that lies behind it.
+    /// Lists a prefix; with a tail filter, also everything that lies behind it.
     async fn list(&self, list: List, tail_filter: Option<TailFilter>) -> StoreResult<PageWithTail> {
         let after = list.after.as_str();
         if after > list.prefix.as_str() && !after.starts_with(&list.prefix) {
@@ -198,7 +200,8 @@ impl BucketStore {
         self.early.set(false);
         let mut found = match &offset {
             Some(offset) => self.inner.list_with_offset(Some(below), offset),
-            // What lies before the prefix is passed over: without it there is nowhere to begin but there.
+            // Keys before the prefix are passed over: without an offset the listing can only begin
+            // there.
             None => self.inner.list(Some(below)),
         };
         let (mut registers, mut passed) = (Vec::new(), 0);
@@ -224,7 +227,8 @@ impl BucketStore {
                 }
                 let taken = tail_filter.map_or(TailMatch::No, |tail_filter| tail_filter(key));
                 if taken != TailMatch::No {
-                    // Where a listing tells no version, as Google's, it does not show whether anything has changed.
+                    // A listing that tells no version, as Google's, does not show whether anything
+                    // has changed.
                     let Some(version) = self.version(object.e_tag, object.version) else { return Ok(shown) };
                     registers.push((key.to_owned(), version));
                 }
@@ -237,13 +241,14 @@ impl BucketStore {
         Ok(shown)
     }
 
-    /// Where the server is to begin, at or before the place where the list does; none: at the prefix.
+    /// The key after which the server is to begin, at or before the place where the list does;
+    /// none: at the prefix.
     fn offset(&self, list: &List) -> Option<Path> {
         if list.after <= list.prefix {
             return None;
         }
-        // A path loses the '/' that it ends in, and some servers then leave out all that lies below; no key of evbus
-        // sorts between the '/' and a '!'.
+        // A path loses a '/' at its end, and some servers then leave out all that lies below it; no
+        // key of evbus sorts between the '/' and a '!'.
         let below = if list.after.ends_with('/') { "!" } else { "" };
         self.path(&format!("{}{below}", list.after)).ok()
     }
@@ -320,7 +325,7 @@ impl Store for BucketStore {
 
     fn cas<'a>(&'a self, key: &'a str, version: Option<&'a Version>, bytes: &'a [u8]) -> Fut<'a, StoreResult<Swap>> {
         Box::pin(async move {
-            // An empty condition is none to some servers.
+            // Some servers take an empty condition for no condition.
             if version.is_some_and(|version| version.0.trim().is_empty()) {
                 return Ok(Swap::Conflict);
             }
@@ -328,7 +333,8 @@ impl Store for BucketStore {
             match self.put(key, bytes, mode).await? {
                 Ok(Some(version)) => Ok(Swap::Swapped(version)),
                 Err(()) => Ok(Swap::Conflict),
-                // A server that does not say which version it has made: it is mine if its content is.
+                // The server does not say which version it has made: the swap took place if the
+                // content is the new one.
                 Ok(None) => match self.get(key).await? {
                     Some(object) if object.bytes == bytes => Ok(Swap::Swapped(object.version)),
                     _ => Ok(Swap::Conflict),
@@ -356,8 +362,9 @@ impl Store for BucketStore {
         PROFILE
     }
 
-    /// Side by side, but in their order where that may matter. An answer for every item: `Exists` also says that
-    /// nobody knows, or that it was not tried, because one before it is in doubt.
+    /// Puts items side by side, but in their order where that may matter. Returns an answer for
+    /// every item: `Exists` also says that the result is unknown, or that the item was not tried,
+    /// because one before it is in doubt.
     fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = vec![Put::Exists; items.len()];

@@ -1,7 +1,7 @@
-//! What a store really does, tried out: the properties that the protocol relies on.
+//! The trial of a store: whether it really has the properties that the protocol relies on.
 //!
-//! Everything is written under one fresh prefix and removed again. It lies in `state/`, where nothing but groups, whose
-//! names are asked for one by one, is looked for.
+//! Everything is written under one fresh prefix in `state/` and removed again. evbus reads nothing
+//! in `state/` but the folders of groups, by their names, so it never finds this prefix.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::store::{List, Put, Store, StoreError, StoreResult, Swap, Version};
 /// A property that was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Property {
-    /// Of two that create one key exactly one wins, and its content stays.
+    /// Of two writers that create one key exactly one wins, and its content stays.
     Create,
     /// A register is replaced from its version, and from no other.
     Swap,
@@ -49,7 +49,7 @@ impl fmt::Display for Property {
     }
 }
 
-/// How a property stood the trial: in order, or what is wrong.
+/// The result of one trial: in order, or what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What was tried.
@@ -129,7 +129,8 @@ impl Trial<'_> {
             (Put::Created, Put::Exists) => b"1",
             (Put::Exists, Put::Created) => b"2",
             (Put::Created, Put::Created) => return Ok(Err("two creators of one key both won".to_owned())),
-            // Some servers refuse both of a race, who then try again; one that refuses a third is no store.
+            // Some servers refuse both contenders of a race, which then try again; a server that
+            // refuses a third try is no store.
             (Put::Exists, Put::Exists) => match self.store.put_new(&key, b"1").await? {
                 Put::Created => b"1",
                 Put::Exists => return Ok(Err("two creators of one key both lost".to_owned())),
@@ -164,7 +165,7 @@ impl Trial<'_> {
         let winner: &[u8] = match (one?, other?) {
             (Swap::Swapped(_), Swap::Conflict) => b"3",
             (Swap::Conflict, Swap::Swapped(_)) => b"4",
-            // Both may lose to each other: they try again.
+            // Both writers may lose to each other: they try again.
             (Swap::Conflict, Swap::Conflict) => b"2",
             (Swap::Swapped(_), Swap::Swapped(_)) => return Ok(Err("two swaps from one version both won".to_owned())),
         };

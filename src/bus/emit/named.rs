@@ -1,7 +1,8 @@
-//! Ids of the emitter's own: acknowledged once, however often they are emitted, and by whomever.
+//! Named ids: acknowledged once, however often and by however many emitters they are emitted.
 //!
-//! The record `dedup/<hash of source and id>` says on which copy the event was acknowledged. It counts while that copy is
-//! on the bus and is what the record says it is: so a record of somebody who only wrote a record hides nobody's event.
+//! The record `dedup/<hash of source and id>` says on which copy the event was acknowledged. It
+//! counts only while that copy is on the bus and has this id: a record written without its event
+//! hides no event.
 
 use std::collections::HashMap;
 
@@ -13,10 +14,10 @@ use crate::bus::settings::to_json;
 use crate::event::{Data, Event, EventName};
 use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
 
-/// How often a record may turn out to be good for nothing while it is replaced.
+/// How often a record may turn out to be useless while it is replaced.
 const TRIES: u32 = 20;
 
-/// A record is larger than this only if evbus has not written it, in bytes.
+/// The largest record that evbus writes, in bytes; a larger one is not evbus's.
 const RECORD_BYTES: usize = 4_096;
 
 /// What a `dedup/` object holds.
@@ -30,8 +31,8 @@ pub(in crate::bus) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
     serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
 }
 
-/// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and how it is said to have
-/// happened may differ between two that mean the same.
+/// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and
+/// how it is said to have happened may differ between two events that mean the same.
 pub(super) fn same(draft: &Draft, bytes: &[u8]) -> bool {
     let mine = &draft.event;
     let Ok(theirs) = Event::parse(bytes, usize::MAX) else { return false };
@@ -54,7 +55,7 @@ fn names(draft: &Draft, bytes: &[u8]) -> bool {
 }
 
 impl Emitter {
-    /// Receipts of what had been acknowledged before, durably by now, and the indices of the rest.
+    /// Acks of what had been acknowledged before, durable by now, and the indices of the rest.
     pub(super) async fn repeats(&self, drafts: &[Draft]) -> StoreResult<(Vec<Option<Ack>>, Vec<usize>)> {
         let mut acks = vec![None; drafts.len()];
         let (mut fresh, mut relied_on) = (Vec::with_capacity(drafts.len()), Vec::new());
@@ -73,7 +74,7 @@ impl Emitter {
         if !relied_on.is_empty() {
             self.retry(async || self.place.store.persist_many(&relied_on).await).await?;
         }
-        // Of two with one id in one batch only the first is put.
+        // Of two drafts with one id in one batch only the first is put.
         let mut first = HashMap::new();
         fresh.retain(|index| match &drafts[*index].dedup {
             Some(hash) => *first.entry(hash.clone()).or_insert(*index) == *index,
@@ -100,7 +101,8 @@ impl Emitter {
         }))
     }
 
-    /// Step 3: what names its own id is written down as acknowledged; a copy of another emitter wins over mine.
+    /// Step 3: records each named id as acknowledged; if a twin has recorded its copy first, that
+    /// copy wins.
     pub(super) async fn acknowledge(
         &self,
         drafts: &[Draft],
@@ -128,8 +130,9 @@ impl Emitter {
         Ok(())
     }
 
-    /// The id has a record that is not mine: what is acknowledged then. None: mine after all, because the record told of
-    /// nothing.
+    /// Handles an id whose record this emit has not created. Returns the ack on the recorded copy;
+    /// none if `mine` is the acknowledged copy, because the record names it or names no event of
+    /// this id.
     async fn give_way(&self, draft: &Draft, mine: &EventName) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.place.store);
@@ -142,7 +145,7 @@ impl Emitter {
                 self.retry(async || store.delete(&mine.key()).await).await?;
                 return Ok(Some(ack));
             }
-            // What it tells of was pruned, or never was.
+            // The event that the record names was pruned, or never existed.
             self.retry(async || store.delete(&key).await).await?;
             if self.settle(&key, &record(mine)).await?.is_none() {
                 return Ok(None);
@@ -159,7 +162,7 @@ fn record(name: &EventName) -> Vec<u8> {
     bytes
 }
 
-/// The second of two with one id in one batch is a repeat of the first.
+/// The second of two drafts with one id in one batch is a repeat of the first.
 fn repeat_within_batch(drafts: &[Draft], acks: &mut [Option<Ack>]) {
     let mut known: HashMap<&str, (usize, EventName)> = HashMap::new();
     for (at, (draft, ack)) in drafts.iter().zip(acks).enumerate() {

@@ -1,8 +1,9 @@
 //! The order of one emitter's events of one key, while they are put in a batch.
 //!
-//! Were two events of one key put before one check, W could come to stand between them: a group that works in order would
-//! then pass the first, unseen, and run the second before the first is put again. So the second of a key becomes visible
-//! only after W was seen to be before the first.
+//! If two events of one key were put before one check, W could come to stand between them: an
+//! ordered group would then pass the first, unseen, and run the second before the first is put
+//! again. So the second event of a key becomes visible only after W was seen to be before the
+//! first.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -23,14 +24,15 @@ pub(super) struct Turns<'a> {
 }
 
 impl<'a> Turns<'a> {
-    /// Of a batch whose first event has the time `first`, by the ordering keys of its events.
+    /// The turns of a batch whose first event has the time `first`, by the ordering keys of its
+    /// events.
     pub fn new<'k>(store: &'a dyn Store, first: EventTime, keys: impl Iterator<Item = Option<&'k str>>) -> Self {
         let mut seen = HashSet::new();
         let follows = keys.map(|key| key.is_some_and(|key| !seen.insert(key))).collect();
         Self { store, first, follows, late: Cell::new(false) }
     }
 
-    /// Whether one was not let: the whole batch came too late.
+    /// Whether the gate refused an event: the whole batch came too late.
     pub fn late(&self) -> bool {
         self.late.get()
     }

@@ -1,10 +1,12 @@
-//! How long a condition may take, and how much memory: bounds on its text, and on the steps that one event can make it
-//! take.
+//! How long a condition may take, and how much memory: bounds on its text, and on the steps that
+//! one event can make it take.
 //!
-//! CEL has no loops but its macros (`all`, `exists`, `map`, …), each of which goes once through a list. So how many steps
-//! there are at most can be told before the first is taken, from how large the values are: an expression's own, plus those
-//! of a macro's body for each element. To compare, copy or make a value counts by its size, so that the steps bound the
-//! memory as well. An element of a list counts as large as they are on average, which is right for their sum.
+//! CEL has no loops but its macros (`all`, `exists`, `map`, …), each of which goes once through a
+//! list. So the greatest possible number of steps is known before the first is taken, from the
+//! sizes of the values: the expression's own steps, plus those of a macro's body for each element.
+//! Comparing, copying or making a value counts by its size, so that the steps bound the memory as
+//! well. An element of a list counts as large as the elements are on average, which is right for
+//! their sum.
 
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
@@ -13,31 +15,31 @@ use serde_json::Value as Json;
 /// The longest text of a condition, in bytes.
 pub(super) const MOST_BYTES: usize = 16 << 10;
 
-/// So many characters that may lead one level deeper may stand in it, outside of strings: what is nested more deeply has
-/// no room on a thread's stack.
+/// The most characters, outside of strings, that may lead one level deeper: what is nested more
+/// deeply has no room on a thread's stack.
 pub(super) const MOST_NESTING: usize = 300;
 
 /// A condition that could take more steps than this has no answer. A step is some hundred nanoseconds.
 pub(super) const MOST_STEPS: u64 = 10_000_000;
 
-/// So many bytes are compared, copied or made in one step.
+/// How many bytes are compared, copied or made in one step.
 const BYTES_A_STEP: u64 = 16;
 
-/// What a value takes in memory besides the bytes of its text.
+/// What a value takes in memory in addition to the bytes of its text.
 const VALUE_BYTES: u64 = 64;
 
-/// What of an event decides how long a condition takes.
+/// The properties of an event that decide how long a condition takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bulk<'a> {
     /// The size of its data as text, in bytes.
     pub data_bytes: u64,
     /// The size of its attributes, in bytes.
     pub attribute_bytes: u64,
-    /// Its data, where it was read: then each part of it counts as large as it is.
+    /// Its data, where it was read: then each part of it counts by its own size.
     pub data: Option<&'a Json>,
 }
 
-/// So many characters of a text may lead one level deeper.
+/// How many characters of a text may lead one level deeper.
 pub(super) fn nesting(text: &str) -> usize {
     let (mut quoted, mut escaped, mut count) = (None, false, 0);
     for character in text.chars() {
@@ -88,12 +90,12 @@ impl Cost {
         Self { steps: 1, bytes }
     }
 
-    /// Both, one after the other; their values together.
+    /// Both, one after the other; the sizes of their values add up.
     const fn and(self, other: Self) -> Self {
         Self { steps: self.steps.saturating_add(other.steps), bytes: self.bytes.saturating_add(other.bytes) }
     }
 
-    /// The same, and so many bytes compared, copied or made.
+    /// The same, and `bytes` more that are compared, copied or made.
     const fn touching(self, bytes: u64) -> Self {
         Self { steps: self.steps.saturating_add(bytes / BYTES_A_STEP), ..self }
     }
@@ -185,12 +187,12 @@ impl<'a> Estimate<'a> {
             // A regular expression looks at each character several times.
             "matches" => answer.touching(bytes(0) / 4),
             "contains" | "startsWith" | "endsWith" => answer.touching(bytes(0) / 64),
-            // What makes a value of its arguments, `+` above all.
+            // A call that makes a value of its arguments, `+` above all.
             _ => all.touching(all.bytes),
         }
     }
 
-    /// A macro, as the parser writes it out: what it gathers grows with each step.
+    /// A macro, as the parser expands it: what it gathers grows with each step.
     fn comprehension(&mut self, macro_: &'a ComprehensionExpr) -> Cost {
         let range = self.of(&macro_.iter_range);
         let init = self.of(&macro_.accu_init);

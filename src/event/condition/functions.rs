@@ -1,10 +1,10 @@
-//! Whether the functions that a condition calls are there: the library finds out only when it is asked, and that would be
-//! no answer for any event.
+//! Whether the functions that a condition calls exist. The library finds out only when it evaluates
+//! the condition, and a missing function would leave every event without an answer.
 
 use cel::common::ast::{EntryExpr, Expr};
 use cel::{Context, ExecutionError, IdedExpr, Program};
 
-/// The first function that an expression calls and that is not there.
+/// The first function that an expression calls and that does not exist.
 pub(super) fn unknown(expression: &IdedExpr) -> Option<String> {
     match &expression.expr {
         Expr::Call(call) => {

@@ -1,22 +1,23 @@
-//! Macros over lists of whole numbers, which may be nested and so take many steps: compiled to what takes a hundredth of
-//! the time of the general way, and stopped when they have taken their share. Only what would else have no answer is asked
-//! here, and whatever is not of this simple form has none here either.
+//! Macros over lists of whole numbers, which may be nested and so take many steps. They are
+//! compiled to a form that takes a hundredth of the time of general evaluation, and stopped when
+//! they have taken their share. Only conditions that would else have no answer come here, and a
+//! condition that is not of this simple form has no answer here either.
 
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue, operators};
 
-/// So many steps may be taken: some seconds.
+/// The most steps that may be taken: some seconds.
 pub(super) const MOST_STEPS: u64 = 500_000_000;
 
-/// A whole number: a literal, a macro's variable, or made of such.
+/// A whole number: a literal, a macro's variable, or an expression of these.
 enum Number {
     Literal(i64),
-    /// By how many macros stand around the one that binds it.
+    /// How many macros stand around the one that binds it.
     Variable(usize),
     Made(fn(i64, i64) -> Option<i64>, Box<(Number, Number)>),
 }
 
-/// A question with the answer yes or no.
+/// An expression whose answer is a boolean.
 enum Test {
     Literal(bool),
     Compared(fn(&i64, &i64) -> bool, Box<(Number, Number)>),
@@ -32,7 +33,8 @@ enum Test {
     },
 }
 
-/// An answer, if the expression is of this form for this data, and has one within its share of steps: no number runs over.
+/// The answer, if the expression is of this form for this data, takes no more than its share of
+/// steps, and no number overflows.
 pub(super) fn answer(expression: &IdedExpr, data: &serde_json::Value, most_steps: u64) -> Option<bool> {
     let test = Compiler { data, variables: Vec::new() }.test(&expression.expr)?;
     let mut run = Run { variables: Vec::new(), left: most_steps };

@@ -1,4 +1,4 @@
-//! Walks over JSON as a reader does that holds it all, and holds nothing.
+//! Walks over JSON as a reader that holds all of it does, but holds nothing.
 
 use std::fmt;
 

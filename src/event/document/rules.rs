@@ -17,7 +17,7 @@ const VARIABLES: [&str; 4] = [PARTITION_KEY, "correlationid", "traceparent", "tr
 /// The longest attribute that becomes a variable, in bytes.
 const MOST_BYTES: usize = 16 << 10;
 
-/// The member for bytes; the only one whose name is none of an attribute.
+/// The member for bytes; the only member whose name is not an attribute's.
 pub(super) const DATA_BASE64: &str = "data_base64";
 
 const CORE: [&str; 8] = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
@@ -91,7 +91,8 @@ fn text_problem(text: &str) -> Problem {
     if text.is_empty() { Some(" is empty") } else { length_problem(text).or_else(|| character_problem(text)) }
 }
 
-/// Nothing that becomes a variable may keep a program from being started, nor all of them together (execve(2)).
+/// No attribute that becomes a variable may keep a program from being started, nor may all of them
+/// together (execve(2)).
 fn length_problem(text: &str) -> Problem {
     (text.len() > MOST_BYTES).then_some(" is longer than 16,384 bytes")
 }

@@ -10,7 +10,7 @@ use super::{Data, EventBuilder, rules};
 /// The document and a newline.
 pub(super) fn document(event: &EventBuilder) -> Vec<u8> {
     let mut document = Vec::with_capacity(256 + event.data.len());
-    // Strings into memory: there is nothing to fail.
+    // Serialising strings into memory cannot fail.
     let written = serde_json::to_writer(&mut document, &Document(event));
     debug_assert!(written.is_ok(), "an event could not be written: {written:?}");
     document.push(b'\n');

@@ -1,4 +1,4 @@
-//! What one commit says, what it allows, and what was asked of the shard and goes into it.
+//! What one commit says, what it allows, and which requests go into it.
 
 use super::*;
 
@@ -39,14 +39,15 @@ impl Shard {
         self.burying.extend(then.letters.iter().map(|(name, _)| name.clone()));
     }
 
-    /// Folds in what is asked; whether a reset came, so that what runs must end. `fresh`: it was listed while the shard
-    /// was mine, so that what is not among it is gone.
+    /// Folds requests in. Returns whether a reset was among them, so that all runs must end.
+    /// `fresh` says that `pending` was listed while this worker owned the shard, so that a request
+    /// that is missing from it is gone.
     pub fn fold(&mut self, pending: &[request::PendingRequest], fresh: bool) -> bool {
         let mut reset = false;
         let number = self.number;
         for asked in pending.iter().filter(|asked| asked.shard == number) {
             let Some(request) = &asked.request else { continue };
-            // What runs has its place in `pending` already.
+            // Events that run have their places in `pending` already.
             let reserved = self.open_len() - self.marker.pending.len();
             let room = self.bounds.capacity().saturating_sub(reserved);
             match request::fold(&mut self.marker, &asked.id, request, room) {
@@ -70,14 +71,15 @@ impl Shard {
                 Folded::NotYet => {}
             }
         }
-        // An id is kept until its request is seen to be gone: what was asked before a takeover does not show that.
+        // An id is kept until its request is seen to be gone, which a listing from before the
+        // takeover does not show.
         if fresh {
             self.marker.folded.retain(|id| pending.iter().any(|asked| asked.id == *id));
         }
         reset
     }
 
-    /// Ends what runs: somebody else owns the shard now, or will.
+    /// Ends all runs: another worker owns the shard now, or will.
     pub fn fenced(&mut self) {
         self.forget_everything();
     }

@@ -1,9 +1,10 @@
-//! What the start of a run does, and how it ended.
+//! The start and the end of a run.
 
 use super::*;
 
 impl Shard {
-    /// Reserves the event's place. Alone, its attempt is counted first and it starts after the commit (`None`).
+    /// Reserves the event's place in `pending`. An event that runs alone starts only after the
+    /// commit that counts its attempt (`None`).
     pub fn start(&mut self, name: &EventName, alone: bool, now: Duration) -> Option<Launch> {
         self.waiting.remove(name);
         let attempt = self.marker.attempt(name);
@@ -23,17 +24,17 @@ impl Shard {
 
     fn launch(&self, name: &EventName, attempt: u32) -> Launch {
         let letter = self.marker.pending.get(name).and_then(|open| open.letter.clone());
-        // An operator's redrive must run.
+        // A redriven event must run, even as a copy.
         let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| letter.is_none());
         Launch { name: name.clone(), attempt, letter, copy_of }
     }
 
-    /// Whether an event must run alone whatever the rest.
+    /// Whether an event must run alone, even if the others need not.
     pub fn poison_candidate(&self, name: &EventName) -> bool {
         self.marker.pending.get(name).is_some_and(|open| open.poison_candidate)
     }
 
-    /// Whether all attempts of an event are used up although none has come back with a verdict.
+    /// Whether all attempts of an event are used up although none has ended with a verdict.
     pub fn exhausted(&self, name: &EventName, max_attempts: u32) -> bool {
         self.marker.pending.get(name).is_some_and(|open| open.poison_candidate && open.attempts >= max_attempts)
     }
@@ -41,7 +42,7 @@ impl Shard {
     /// Records a verdict. `ran`: its handler ran to success here, for this content.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict, ran: Option<Fingerprint>, now: Duration) {
         self.running.remove(name);
-        // What is given up without another run was not started.
+        // An event that is given up without another run was not started.
         self.waiting.remove(name);
         if let Some(content) = ran {
             self.succeeded.insert(name.identity(), content, self.bounds.window);
@@ -63,14 +64,14 @@ impl Shard {
         self.last_active = now;
     }
 
-    /// Gives up an event that is [`Shard::exhausted`]; its attempts, which stay what they were.
+    /// Gives up an event that is [`Shard::exhausted`]. Returns its attempts, which do not change.
     pub fn settle_exhausted(&mut self, name: &EventName, verdict: Verdict, now: Duration) -> u32 {
-        // Nor is this a sign that handlers come back.
+        // This verdict is no sign that handlers come back, so isolation mode goes on.
         let unclean = self.marker.unclean;
         self.settle(name, verdict, None, now);
         self.marker.unclean = unclean;
         let Some(open) = self.marker.pending.get_mut(name) else { return 0 };
-        // No run ended here, so none is to be counted.
+        // No run ended here, so no attempt counts.
         open.attempts -= 1;
         open.attempts
     }

@@ -1,18 +1,19 @@
-//! What may start next: what is due again, then what waits; in an ordered group one event of a key at a time.
+//! Which event may start next: one that is due again, else one that waits; in an ordered group one
+//! event of a key at a time.
 
 use super::*;
 
-/// Whose turn it is, in an ordered group.
+/// Whether an event has its turn, in an ordered group.
 enum Turn {
     Free,
-    /// By an event of its key, if that one is not settled.
+    /// It waits for this earlier event of its key, which is not settled.
     Held(EventName),
-    /// The key of this one must be read first.
+    /// The ordering key of this event must be read first.
     Unknown(EventName),
 }
 
 impl Shard {
-    /// The next event to start: what is due again first, then what waits, in order.
+    /// The next event to start: first those that are due again, then those that wait, in order.
     pub fn next(&self, retry: &Retry, ordered: bool, now: EventTime) -> Next {
         let due = self.marker.pending.iter().filter(|(name, open)| {
             open.dead.is_none() && !self.running.contains_key(*name) && retry.due(open.next, now)
@@ -27,7 +28,8 @@ impl Shard {
                 .map_or(Next::Nothing, |name| Next::Start(name.clone()));
         }
         let mut first = None;
-        // A copy that runs may be gone from the bus by now, and then nobody can read its key.
+        // A copy that runs may be gone from the bus by now, so that its key cannot be read any
+        // more.
         for name in due.chain(fresh.take(1_000)).filter(|name| !self.copy_runs(name)) {
             match self.turn(name) {
                 Turn::Free => return Next::Start(name.clone()),
@@ -41,14 +43,14 @@ impl Shard {
             .map_or(Next::Nothing, |name| self.first_of_its_key(name))
     }
 
-    /// What is open must wait for an event that has no place there: the last place is for that one, or for whatever
-    /// it has to wait for itself.
+    /// Pending events must wait for an event that has no place in `pending`: the last place is for
+    /// that event, or for an earlier one that it has to wait for itself.
     fn first_of_its_key(&self, mut name: EventName) -> Next {
         while self.waiting.contains(&name) && !self.copy_runs(&name) {
             name = match self.turn(&name) {
                 Turn::Free => return Next::Start(name),
                 Turn::Unknown(name) => return Next::ReadKey(name),
-                // An earlier one, so that this ends.
+                // Each step goes to an earlier event, so the loop ends.
                 Turn::Held(by) if by < name => by,
                 Turn::Held(_) => break,
             };
@@ -65,7 +67,7 @@ impl Shard {
             let Some(mine) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
             match self.order_keys.get(other) {
                 None => return Turn::Unknown(other.clone()),
-                // It was moved while it ran: until its run ends it may be of any key.
+                // The other event was moved while it ran: until its run ends it may be of any key.
                 Some(None) if self.running.contains_key(other) => return Turn::Held(other.clone()),
                 Some(Some(theirs)) if *mine == Some(*theirs) => return Turn::Held(other.clone()),
                 Some(_) => {}
@@ -79,7 +81,7 @@ impl Shard {
         self.order_keys.insert(name.clone(), key);
     }
 
-    /// Whether another copy of the same event runs just now: then this one waits for its verdict.
+    /// Whether another copy of the same event runs now: then this copy waits for its verdict.
     fn copy_runs(&self, name: &EventName) -> bool {
         self.running.keys().any(|other| other != name && other.identity() == name.identity())
     }

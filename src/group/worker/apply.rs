@@ -27,7 +27,8 @@ impl Worker {
         }
     }
 
-    /// The owned shard that an operation was started for; none if it has changed hands since.
+    /// The owned shard that an operation was started for; none if another worker has owned it
+    /// since.
     pub(super) fn owned(&mut self, shard: u16, epoch: u64) -> Option<&mut Shard> {
         let owned = self.shards.get_mut(usize::from(shard))?.owned.as_deref_mut()?;
         (owned.marker.epoch == epoch).then_some(owned)
@@ -57,7 +58,7 @@ impl Worker {
         }
     }
 
-    /// The shard is somebody else's.
+    /// Another worker owns the shard.
     pub(super) fn lose(&mut self, number: u16) {
         self.let_go(number);
         self.report(WorkerEvent::Fenced { shard: number });
@@ -75,12 +76,12 @@ impl Worker {
         slot.scan_at = now;
     }
 
-    /// What only a durable marker allows.
+    /// Does what only a durable marker allows.
     pub(super) fn follow_up(&mut self, number: u16, then: Followup) {
         let at = usize::from(number);
         for key in then.deletes {
             let place = self.group_store.place.clone();
-            // One that stays is deleted, or asked for, another time.
+            // An object that stays is deleted another time, or asked for again.
             self.ops.push(Box::pin(async move {
                 let _ = place.store.delete(&key).await;
                 Ended::Sent
@@ -98,7 +99,7 @@ impl Worker {
         if then.given_back {
             self.shards[at].owned = None;
             self.shards[at].observation = None;
-            // Whether it is idle its next look tells.
+            // The next scan shows whether it is idle.
             self.shards[at].idle = false;
         }
     }
@@ -166,7 +167,7 @@ impl Worker {
         self.redefine(registered);
     }
 
-    /// From now on the group is this.
+    /// Works by a new definition of the group from now on.
     pub(super) fn redefine(&mut self, registered: Registered) {
         if registered == self.registered {
             return;
@@ -223,7 +224,7 @@ impl Worker {
             _ => None,
         };
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
-        // What was cut short with its worker has not failed.
+        // A run that was cut short together with its worker has not failed.
         let ran = match ran {
             Ran::Reported(report, content) if self.told_to_end() && report.may_be_cut() => {
                 Ran::Reported(Report { outcome: Outcome::Stopped, ..report }, content)
@@ -260,7 +261,8 @@ impl Worker {
         }
     }
 
-    /// The group's condition does not hold for the event, or cannot be answered, which is counted.
+    /// Passes over an event for which the group's condition does not hold, or has no answer, which
+    /// is counted.
     fn pass_over(&mut self, number: u16, epoch: u64, name: &EventName, why: Option<&str>) {
         self.summary.passed_over += 1;
         self.report(WorkerEvent::PassedOver { name, why });
@@ -284,7 +286,7 @@ impl Worker {
         }
     }
 
-    /// Tells how an attempt ended; `run`: how long it took, and for how many events it was.
+    /// Reports how an attempt ended; `run`: how long it took, and for how many events it was.
     pub(super) fn report_verdict(&mut self, name: &EventName, attempt: u32, verdict: &Verdict, run: (Duration, usize)) {
         match verdict {
             Verdict::Done => {

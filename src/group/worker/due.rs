@@ -1,28 +1,28 @@
-//! Events that wait for their time: when the next is due, and releasing it. Any worker does, of whatever group.
+//! Scheduled entries: when the next is due, and releasing it. Any worker does that, of any group.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::bus::schedule::{self, Released};
 
-/// Entries that another worker is releasing are left to it for so long.
+/// How long entries that another worker is releasing are left to it.
 const OTHERS: Duration = Duration::from_secs(10);
 
 /// The pause after a release that has failed for good.
 const FAILED: Duration = Duration::from_secs(60);
 
-/// What a worker knows of the events that wait.
+/// What a worker knows of the scheduled entries.
 #[derive(Default)]
 pub(super) struct Due {
     /// When the next one is due.
     next: Option<EventTime>,
-    /// When to look for it, whatever is known.
+    /// When to look for entries in any case.
     scan_at: Duration,
     last_scan: Option<Duration>,
     running: bool,
-    /// What another was releasing at the last look.
+    /// The entries that other workers were releasing when this worker last looked.
     others: BTreeSet<EventName>,
-    /// What has gone wrong, and was told.
+    /// The problem that was reported last.
     told: Option<String>,
     /// Why the last release failed, if it did.
     pub(super) failure: Option<StoreError>,
@@ -34,7 +34,8 @@ impl Due {
         Self { scan_at: now, ..Self::default() }
     }
 
-    /// Whether it is known what waits: a drain leaves nothing behind that was due when it began.
+    /// Whether the entries have been looked at: a drain leaves none behind that was due when it
+    /// began.
     pub(super) fn seen(&self) -> bool {
         self.last_scan.is_some() && !self.running
     }
@@ -46,7 +47,7 @@ impl Due {
 }
 
 impl Worker {
-    /// When to release what is due, or to look for it.
+    /// When to release entries that are due, or to look for them.
     pub(super) fn due_at(&self, now: Duration) -> Duration {
         // A drain looks once.
         if self.due.running || (self.draining() && self.due.last_scan.is_some()) {
@@ -81,7 +82,7 @@ impl Worker {
             Err(error) if error.kind() == crate::store::ErrorKind::Unavailable => {
                 self.answer::<()>(Err(error));
                 self.due.scan_at = now + Duration::from_secs(2);
-                // A drain has not seen what is due before it has been told.
+                // A drain ends only once it has an answer on what is due.
                 self.due.last_scan = None;
                 return;
             }
@@ -102,7 +103,7 @@ impl Worker {
         self.due.others = released.others;
         self.due.next = released.next;
         if released.events > 0 {
-            // My own writes give me no hints.
+            // A worker gets no hints of its own writes.
             self.hint();
             for slot in &mut self.shards {
                 slot.wake(now);
@@ -118,16 +119,17 @@ impl Worker {
         }
     }
 
-    /// What a hot listing has shown of what waits; none: it shows nothing of it.
+    /// Takes in what a poll has shown of the scheduled entries; none if it does not show them.
     pub(super) fn scheduled_seen(&mut self, shown: Option<Option<EventTime>>, now: Duration) {
         match shown {
             Some(next) if self.due.others.is_empty() => {
                 self.due.next = next;
-                // While a window is full there are no hot listings.
+                // While a window is full there are no polls.
                 self.due.scan_at = now + self.poll_range().1 + Duration::from_secs(5);
             }
             Some(_) => {}
-            // Asked for by itself where that costs nothing, but not for each event.
+            // Where a listing of the entries costs nothing it is made by itself, but not for each
+            // event.
             None if self.group_store.place.store.profile().scans_folders => {
                 let soon = self.due.last_scan.map_or(now, |last| (last + Duration::from_secs(1)).max(now));
                 self.due.scan_at = self.due.scan_at.min(soon);

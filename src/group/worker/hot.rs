@@ -1,12 +1,14 @@
-//! Hot listings: what is new behind the newest event, and, where one listing shows everything, what else has changed.
+//! Polls: what is new behind the newest event, and, where one listing shows everything, what else
+//! has changed.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::group::Listing;
 
-/// When to list again after a listing that took from `begun` to `now`: a pause after it was asked for. A slow one is
-/// followed by a rest as long as it took, and at most `longest`: who was stopped meanwhile would else rest as long again.
+/// When to list again after a listing that took from `begun` to `now`: `pause` after its beginning.
+/// After a slow listing the worker rests for as long as the listing took, but at most for
+/// `longest`: otherwise a process that was stopped meanwhile would rest for just as long again.
 fn next_listing(begun: Duration, now: Duration, pause: Duration, longest: Duration) -> Duration {
     let took = now.saturating_sub(begun);
     (begun + pause).max(now + took.min(longest))
@@ -18,7 +20,7 @@ impl Worker {
         if self.draining() || self.hot_running || now < self.hot_at || self.ending() {
             return;
         }
-        // While a window is full nothing new can start anyway.
+        // While all windows are full nothing new can start anyway.
         let full = self
             .shards
             .iter()
@@ -30,7 +32,7 @@ impl Worker {
         }
         self.hot_running = true;
         self.hot_begun = now;
-        // A clock that was set back takes the cursor along: it never passes my clock.
+        // The cursor never passes this worker's clock, even if the clock was set back.
         self.hot_cursor = self.hot_cursor.min(self.wall());
         let (group_store, limit, seen) = (self.group_store.clone(), self.settings.bounds.window, self.polled);
         let after = self.hot_from();
@@ -38,21 +40,22 @@ impl Worker {
         self.ops.push(Box::pin(async move { Ended::Hot(group_store.hot(after, limit, seen).await) }));
     }
 
-    /// Where the next hot listing begins. One that was cut off is gone on with: a clock that is behind leaves the
-    /// cursor where it is.
+    /// Where the next poll begins. A truncated poll is continued at its end: the cursor does not
+    /// show that place where the clock is behind.
     fn hot_from(&self) -> String {
         let cursor = self.hot_cursor.max(self.least_through());
         self.hot_after.clone().unwrap_or_else(|| Position::Time(cursor).list_after())
     }
 
-    /// Another group of this process has polled: if that shows what I would ask for, it is as good as my own.
+    /// Another group of this process has polled: if that poll shows what this worker would list, it
+    /// replaces this worker's own poll.
     pub(super) fn polled_by_another(&mut self) {
         if self.group_store.polls.as_ref().is_some_and(|polls| polls.has_news(&self.hot_from(), self.polled)) {
             self.hot_at = self.now();
         }
     }
 
-    /// How far every shard is known to have come.
+    /// The position that every shard is known to have reached.
     pub(super) fn least_through(&self) -> EventTime {
         let through = |slot: &ShardSlot| {
             slot.owned
@@ -83,7 +86,8 @@ impl Worker {
         if let Some(newest) = stats.newest {
             self.hot_cursor = self.hot_cursor.max(newest);
             for slot in &mut self.shards {
-                // Wanted or not, `through` must pass it before the shard is idle again.
+                // Whether the event is wanted or not, `through` must pass it before the shard is
+                // idle again.
                 slot.stats.newest = slot.stats.newest.max(Some(newest));
                 slot.closed = false;
                 slot.again |= slot.scanning;
@@ -94,7 +98,7 @@ impl Worker {
         }
         let confirm = self.settings.ordered;
         let mut new = BTreeMap::new();
-        // What lies in my future is listed each time: only its first sight is news.
+        // An event ahead of this worker's clock is listed each time: only its first sight is news.
         let known: HashSet<EventName> =
             names.iter().filter(|name| self.polled_names.contains(*name)).cloned().collect();
         if self.polling_names.len() < 2 * self.settings.bounds.window {
@@ -130,8 +134,8 @@ impl Worker {
         }
     }
 
-    /// Takes a shard that was free when it was last seen, for the events that were found: if it still is, they need no
-    /// look of their own.
+    /// Acquires a shard that was free when it was last seen, for events that a poll found: if the
+    /// shard is still free, they need no scan.
     fn acquire_free(&mut self, at: usize, mut names: Vec<EventName>) {
         let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
         let now = self.now();
@@ -144,7 +148,7 @@ impl Worker {
         if names.is_empty() {
             return;
         }
-        // With a W of the beginning of time it lets nothing pass: the next look does.
+        // With the lowest W this listing lets nothing pass; the next scan does.
         let listing = Listing::new(EventTime::MIN, names, false);
         self.acquire(
             at,
@@ -154,9 +158,9 @@ impl Worker {
         );
     }
 
-    /// What a hot listing has shown besides events: if nothing has changed there, nothing need be asked for.
+    /// Takes in what a poll has shown in addition to events: what has not changed need not be read.
     fn take_changes(&mut self, changes: GroupChanges, now: Duration) {
-        // Until the next hot listing should have come: while a window is full there is none.
+        // The next poll should have come by then; while a window is full there is none.
         let later = now + self.poll_range().1 + Duration::from_secs(5);
         self.defined_at = if changes.definition.as_ref() == Some(&self.registered.version) { later } else { now };
         self.asked_at = if changes.requests { now } else { later };

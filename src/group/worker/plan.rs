@@ -1,4 +1,4 @@
-//! What a worker starts now: handlers, commits, questions; and when it must wake up.
+//! What a worker starts now: handlers, commits, reads; and when it must wake up.
 
 use super::*;
 
@@ -25,7 +25,7 @@ impl Worker {
         self.plan_questions();
     }
 
-    /// Whether what the worker remembers stays within so many windows, and what is open.
+    /// Whether the names that the worker holds stay within a few windows and the pending events.
     fn within_memory(&self) -> bool {
         let Bounds { window, pending: open } = self.settings.bounds;
         let held = |shard: &Shard| shard.held_len() <= 5 * window + open;
@@ -34,7 +34,7 @@ impl Worker {
             && self.polling_names.len() <= 3 * window
     }
 
-    /// Nothing is ever cut off silently: a full `pending` stops the intake, and is told once.
+    /// Reports a full `pending`, once: it stops the intake, which must not happen silently.
     fn tell_full(&mut self) {
         let full = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).any(Shard::stalled_full);
         if full && !self.full_told {
@@ -45,7 +45,7 @@ impl Worker {
         self.full_told = full;
     }
 
-    /// The second stop, and a stop that takes too long, end the handlers too.
+    /// A second stop, or a stop that takes too long, ends the handlers too.
     pub(super) fn heed_stop(&mut self) {
         let level = *self.stop.borrow();
         if level == Stop::No {
@@ -92,7 +92,8 @@ impl Worker {
         let shards = self.shards.len();
         let mut blocked = vec![false; shards];
         while blocked.contains(&false) {
-            // The shards in turn, from where the last start was: a single free place must not always go to the first.
+            // The shards take turns, from the one where the last start was: a single free place
+            // must not always go to the first.
             for at in (0..shards).map(|step| (self.turn + step) % shards).collect::<Vec<_>>() {
                 if !blocked[at] {
                     blocked[at] = !self.start_one(at, isolating);
@@ -104,7 +105,7 @@ impl Worker {
         }
     }
 
-    /// Whether nothing will start before something that runs has ended.
+    /// Whether no event will start before one that runs has ended.
     fn nobody_else_starts(&self) -> bool {
         self.alone_runs() || (self.draining() && self.scanned_everywhere() && self.reading_keys.is_empty())
     }
@@ -135,7 +136,8 @@ impl Worker {
                     return false;
                 }
                 let Some(shard) = self.shards[at].owned.as_deref_mut() else { return false };
-                // It has killed its worker each time: nobody is left who could say so after another run.
+                // It has killed its worker each time: another run would leave no worker to report
+                // it.
                 if shard.exhausted(&name, self.settings.retry.max_attempts) {
                     let why = "its worker died with it each time".to_owned();
                     let letter = dead_letter::fresh_name(&name, self.group_store.place.clock.random());
@@ -198,7 +200,7 @@ impl Worker {
         }));
     }
 
-    /// An idle shard is given back: at once by a worker that ends, else after a while.
+    /// Releases an idle shard: at once if the worker is ending, else after a while.
     pub(super) fn plan_release(&mut self, at: usize) {
         let now = self.now();
         let ending = self.ending();
@@ -214,7 +216,7 @@ impl Worker {
         if !(ending || idle || handing_off) || (shard.busy() && self.failure.is_none()) {
             return;
         }
-        // A last look lets `through` pass what it can, so that the next one finds nothing to do.
+        // A last scan lets `through` pass what it can, so that the next owner finds nothing to do.
         let can_pass = self.raise_to(at).is_some() && !self.shards[at].closed && *self.stop.borrow() == Stop::No;
         if can_pass && self.failure.is_none() && shard.listing.is_some() {
             self.shards[at].closed = true;
@@ -223,7 +225,7 @@ impl Worker {
         }
         self.note_left(at);
         if handing_off {
-            // Long enough for the one who asked to look and find it free.
+            // Long enough for the asking worker to scan the shard and find it free.
             self.shards[at].left_until = now + self.settings.lease.length;
             self.shards[at].handoff_at = now;
             self.shards[at].handoff = self.shards[at].owned.as_deref().and_then(|shard| shard.handing_off.clone());
@@ -236,7 +238,7 @@ impl Worker {
         }
     }
 
-    /// Whether `through` has passed everything seen that my clock has reached.
+    /// Whether `through` has passed every event seen that this worker's clock has reached.
     pub(super) fn passed_all(&self, at: usize) -> bool {
         let slot = &self.shards[at];
         let Some(shard) = slot.owned.as_deref() else { return false };
@@ -299,7 +301,7 @@ impl Worker {
         }
     }
 
-    /// The idle shards whose markers are to be read again: once in a poll, hint or no hint.
+    /// The idle shards whose markers are to be read again: once in a poll, with or without hints.
     fn idle_to_check(&mut self, now: Duration) -> Vec<u16> {
         if now < self.idle_check_at {
             return Vec::new();
@@ -351,7 +353,7 @@ impl Worker {
                 at(now + due.since(self.wall()).max(Duration::from_millis(1)));
             }
         }
-        // What is past has had its chance in this plan: wait a little rather than spin.
+        // A deadline in the past was served by this plan: wait a little rather than spin.
         deadline.max(now + Duration::from_millis(5))
     }
 }

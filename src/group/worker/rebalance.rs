@@ -1,4 +1,4 @@
-//! Sharing a group's shards between its workers: who owns fewer asks who holds more.
+//! Sharing a group's shards between its workers: a worker that owns fewer asks one that owns more.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use super::*;
 use crate::group::request::Request;
 
 impl Worker {
-    /// Asks the worker that holds the most shards with work for some of them, if it has two more than I own.
+    /// Asks the worker that holds the most shards with work for some of them, if it holds at least
+    /// two more than this worker owns.
     pub(super) fn ask_for_a_share(&mut self) {
         let now = self.now();
         let all_seen = self.shards.iter().all(|shard| shard.owned.is_some() || (shard.seen && !shard.scanning));
@@ -23,20 +24,20 @@ impl Worker {
         let most = held.into_iter().max_by_key(|(_, shards)| shards.len());
         let Some((of, most)) = most.filter(|(_, shards)| shards.len() >= mine + 2) else { return };
         let of = of.to_owned();
-        // He gives each who asks as many as make them even.
+        // The owner gives each asking worker as many shards as make them even.
         self.share_at = now + self.settings.lease.length / 3;
         let Some(shard) = most.last().and_then(|at| u16::try_from(*at).ok()) else { return };
         let (group_store, by) = (self.group_store.clone(), self.me.worker.clone());
         self.ops.push(Box::pin(async move {
-            // One that does not arrive is asked for again.
+            // A request that does not arrive is made again.
             let _ = request::ask(&group_store.place, &group_store.group, shard, &Request::Share { of, by, owns: mine })
                 .await;
             Ended::Sent
         }));
     }
 
-    /// Gives of my shards to the workers that have asked me, one after the other to who has the fewest, until they have
-    /// as many as I have.
+    /// Hands shards to the workers that have asked this one, each to the worker with the fewest,
+    /// until they have as many as this worker keeps.
     pub(super) fn rebalance(&mut self) {
         let now = self.now();
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
@@ -48,7 +49,7 @@ impl Worker {
                 others.insert(by.clone(), *owns);
             }
         }
-        // What is on its way to them, they did not know of.
+        // The asking workers did not count the shards that are being handed to them.
         for slot in &self.shards {
             let on_its_way = now < slot.handoff_at + self.settings.lease.length / 3;
             let to = match slot.owned.as_deref() {
@@ -70,8 +71,8 @@ impl Worker {
         }
     }
 
-    /// When to look for what is asked of me. Who has shards to give looks more often: a full window has no hot listings,
-    /// which would show it, and whoever asks waits.
+    /// When to read the requests. A worker with shards to give reads them more often: with a full
+    /// window it makes no polls, which would show them, while the asking worker waits.
     pub(super) fn ask_at(&self) -> Duration {
         let has_work = |slot: &&ShardSlot| slot.owned.as_deref().is_some_and(|shard| shard.waiting_len() > 0);
         match self.shards.iter().filter(has_work).count() {
@@ -80,7 +81,8 @@ impl Worker {
         }
     }
 
-    /// Whether a shard is left to another worker, who asked for it. A drain keeps what it has: it ends soon enough.
+    /// Whether a shard is left to another worker, which has asked for it. A drain keeps its shards:
+    /// it ends soon enough.
     pub(super) fn hands_off(&self, shard: &Shard) -> bool {
         shard.handing_off.is_some() && !self.draining()
     }

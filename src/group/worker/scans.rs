@@ -1,4 +1,4 @@
-//! Finding work and shards: warm looks at a shard, hot listings of what is new, and whether to take a shard.
+//! Finding work and shards: resyncs of a shard, and whether to acquire a shard.
 
 use super::*;
 
@@ -22,7 +22,7 @@ impl Worker {
         self.scan(at);
     }
 
-    /// Looks at a shard: its marker, if it is not mine, and its window.
+    /// Scans a shard: its window, and its marker, unless this worker owns it.
     pub(super) fn scan(&mut self, at: usize) {
         let raise_to = self.raise_to(at);
         let next = self.now() + self.warm(&self.shards[at].stats);
@@ -54,19 +54,20 @@ impl Worker {
         }));
     }
 
-    /// What W should be raised to before the next look at an owned shard, so that `through` can move.
+    /// What W should be raised to before the next scan of an owned shard, so that `through` can
+    /// move.
     pub(super) fn raise_to(&self, at: usize) -> Option<EventTime> {
         let slot = &self.shards[at];
         let shard = slot.owned.as_deref()?;
         let w = shard.listing.as_ref().map_or(EventTime::MIN, |listing| listing.w);
         let limit = self.wall().minus(self.group_store.place.store.profile().lag);
-        // What the hot listing has shown may be gone by now; its time must be passed all the same.
+        // An event that a poll has shown may be gone by now; its time must be passed all the same.
         let hot = Some(self.hot_cursor).filter(|time| *time != EventTime::MIN);
         let reached = [slot.stats.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
         let passable = reached.max(slot.stats.passable);
         let last_listed = shard.listing.as_ref().filter(|listing| listing.cut);
         let passable = passable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
-            // No further than the names that the window shows.
+            // W rises no further than the names that the window shows.
             Some(last) => time.min(last.time()),
             None => time,
         });
@@ -74,13 +75,14 @@ impl Worker {
         [passable, shard.window_end(), advance_past_minute].into_iter().flatten().max().filter(|time| *time > w)
     }
 
-    /// Where a listing costs what its last folder holds, a shard that ends puts that folder behind it.
+    /// The end of the minute of `through`, if the shard is done with that minute: where a listing
+    /// costs as much as its last folder holds, `through` then moves behind that folder.
     pub(super) fn advance_past_minute(&self, shard: &Shard, limit: EventTime) -> Option<EventTime> {
         if !self.group_store.place.store.profile().scans_folders || *shard.through() == Position::START {
             return None;
         }
         let end = shard.through().time().minute_end();
-        // What is listed may lie in my future: it is no reason to keep this folder.
+        // A listed event may be ahead of this worker's clock: it is no reason to keep this folder.
         let idle =
             shard.listing.as_ref().is_some_and(|listing| listing.names.front().is_none_or(|name| name.time() > end));
         (idle && end <= limit && shard.through().time() < end).then_some(end)
@@ -99,7 +101,8 @@ impl Worker {
             self.report(WorkerEvent::Foreign { key });
             self.foreign_told = true;
         }
-        // Only a hot listing moves its cursor: what one shard's listing shows the others have not been told of.
+        // Only a poll moves the poll's cursor: the other shards have not taken in what one shard's
+        // scan shows.
         self.shards[at].stats = stats;
     }
 
@@ -114,7 +117,7 @@ impl Worker {
         self.shards[at].scanning = false;
         let now = self.now();
         let scan = match scan {
-            // It may have raised W.
+            // The scan may have raised W, which is a write.
             Err(error) => self.answer_of(Err(error), owned),
             scan => self.answer(scan),
         };
@@ -134,7 +137,8 @@ impl Worker {
         let slot = &mut self.shards[at];
         slot.scan_at = now + warm;
         if owned {
-            // A reset may have come in between: then the listing began too far behind, and says nothing.
+            // A reset may have come in between: then the listing began too far behind it, and says
+            // nothing.
             let from = slot.last_scan_through.clone();
             let stale = |shard: &Shard| from.as_ref().is_none_or(|from| from > shard.through());
             if slot.owned.as_deref().is_some_and(stale) {
@@ -153,18 +157,19 @@ impl Worker {
         }
     }
 
-    /// Decides about a shard that is not mine: leave it, watch it, or take it.
+    /// Decides about a shard that this worker does not own: leave it, watch it, or acquire it.
     pub(super) fn consider(&mut self, at: usize, marker: Marker, version: Option<Version>, scan: ShardScan) {
         let (now, wall) = (self.now(), self.wall());
         let limit = wall.minus(self.group_store.place.store.profile().lag).max(scan.listing.w);
         let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let wanted =
             scan.listing.names.iter().any(|name| marker.is_unprocessed(name)) || !marker.pending.is_empty() || asked;
-        // A window of which all is done hides what lies behind it.
+        // A window in which everything is done hides what lies behind it.
         let wanted = wanted || scan.listing.cut;
         let passable = scan.stats.passable;
         let settled = self.draining() || scan.stats.passable_len >= 1_000 || scan.stats.newest == passable;
-        // Behind the hot cursor but above W an event may still come in, which no hot listing would show.
+        // Before the poll's cursor but above W an event may still come in, which no poll would
+        // show.
         let behind = marker.through.time() < self.hot_cursor;
         let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
         let may_advance_past_minute = self.may_advance_past_minute(&marker, limit);
@@ -181,12 +186,13 @@ impl Worker {
         slot.last_scan_through = Some(marker.through.clone());
         let observation = LeaseObservation::see(slot.observation.take(), version.as_ref(), now);
         let may = lease::may_take(marker.owner.as_ref(), process, &observation, self.settings.lease, now);
-        // For a while it is there for the worker that it was given to.
+        // For a while the shard is kept for the worker that it was given to.
         let kept = marker.handoff.as_ref().is_some_and(|to| *to != self.me.worker)
             && now.saturating_sub(observation.since()) < self.settings.lease.length * 2 / 3;
         let may = may && (draining || !kept);
         slot.observation = Some(observation);
-        // An owner that died with nothing left to do is tidied up, or everybody would watch its shard for ever.
+        // The shard of an owner that died with nothing left to do is tidied up: otherwise all
+        // workers would watch it for ever.
         let abandoned = marker.owner.is_some() && may;
         let work = (wanted && !paused) || asked || can_pass || may_advance_past_minute || abandoned;
         let again = std::mem::take(&mut slot.again);
@@ -202,7 +208,7 @@ impl Worker {
         slot.held = wanted && marker.owner.is_some() && !may;
         slot.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| slot.held);
         slot.free = (marker.owner.is_none() && !kept).then(|| (Box::new(marker.clone()), version.clone()));
-        // What is done waits for W: nothing will be different before that may pass it.
+        // Events that are done wait for W: nothing changes before W may pass them.
         let waits = (!wanted && !again && marker.owner.is_none()).then_some(scan.stats.newest).flatten();
         if let Some(newest) = waits {
             slot.scan_at = slot.scan_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
@@ -211,7 +217,8 @@ impl Worker {
         if work && may && !over {
             self.acquire(at, marker, version, scan);
         } else if draining && slot.held && stands && process == Process::MayLive && !over {
-            // A drain remembers nothing of the last one: it stays for a lease, or until the owner shows that it lives.
+            // A drain has not seen this marker before: it stays for a lease, or until the owner
+            // shows that it lives.
             slot.scan_at = now + Duration::from_secs(1);
         } else {
             slot.seen = true;
@@ -219,7 +226,7 @@ impl Worker {
         }
     }
 
-    /// A worker that was told to stop takes nothing more.
+    /// Whether the worker must acquire nothing more, because it was told to stop or has failed.
     pub(super) fn told_to_end(&self) -> bool {
         self.failure.is_some() || *self.stop.borrow() != Stop::No
     }
@@ -256,20 +263,22 @@ impl Worker {
                     || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
                 let mut shard = Shard::taken(group, number, AcquiredShard { marker, version, sent }, now, bounds);
                 if !has_work {
-                    // Taken only to let `through` pass: given back as soon as it has.
+                    // Acquired only to let `through` pass: the shard is released as soon as it has.
                     shard.last_active = now.saturating_sub(self.group_store.place.store.profile().hold);
                 }
                 shard.surveyed(scan.listing, self.settings.ordered);
                 let moved = shard.fold(&self.pending, false);
-                // What an earlier owner has announced or left to delete comes with the first commit.
+                // Dead letters that an earlier owner has announced are written with the first
+                // commit.
                 shard.dirty |= shard.marker.pending.values().any(|open| open.dead.is_some());
                 let slot = &mut self.shards[at];
                 slot.owned = Some(Box::new(shard));
                 slot.idle = false;
                 slot.held = false;
                 slot.closed = false;
-                // Look again at once: what must be confirmed is, and W can be raised for what is there. What was taken
-                // without a look has time until its events have run.
+                // Scan again at once, to confirm names that must be confirmed, and because W can be
+                // raised for what is there. A shard that was acquired without a scan has time until
+                // its events have run.
                 slot.scan_at = if scan.whole || moved { now } else { now + Duration::from_secs(4) };
                 self.report(WorkerEvent::Acquired { shard: number, unclean });
             }

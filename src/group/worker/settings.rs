@@ -1,4 +1,4 @@
-//! What a worker is told, and what it tells in the end.
+//! What a worker is told at its start, and what it reports at its end.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ pub enum Stop {
     /// Go on.
     #[default]
     No,
-    /// Start nothing new; let what runs end.
+    /// Start nothing new; let the running handlers end.
     Starts,
-    /// End what runs, too.
+    /// End the running handlers, too.
     Handlers,
 }
 
@@ -29,9 +29,9 @@ pub enum Mode {
     Drain {
         /// Also wait for later retries and for other workers.
         wait: bool,
-        /// Start at most so many handlers.
+        /// The most handlers to start.
         most: Option<u64>,
-        /// Start none after so long.
+        /// The time after which no handler is started.
         span: Option<Duration>,
     },
 }
@@ -41,9 +41,9 @@ pub enum Mode {
 pub struct Settings {
     /// See [`Mode`].
     pub mode: Mode,
-    /// At most so many handlers at a time.
+    /// The most handlers that run at once.
     pub concurrency: usize,
-    /// One at a time for each ordering key, in the order of emission.
+    /// Whether events of one ordering key run one at a time, in the order of emission.
     pub ordered: bool,
     /// When failed events are tried again.
     pub retry: Retry,
@@ -53,7 +53,7 @@ pub struct Settings {
     pub lease: Lease,
     /// See [`Bounds`].
     pub bounds: Bounds,
-    /// Look so often where hints do not come; the store's own range else.
+    /// How often to poll where hints do not come; none: the store's own range.
     pub poll: Option<Duration>,
     /// Whether to use the store's hints.
     pub hints: bool,

@@ -1,6 +1,6 @@
-//! What a worker does while the store is away, refuses, or is full: it says so once, waits, and goes on when somebody has
-//! mended it. A drain gives up after a while, and so does a worker that was told to stop: what it holds is its successor's
-//! once its lease is over.
+//! What a worker does while the store is away, refuses, or is full: it says so once, waits, and
+//! goes on when the store works again. A drain gives up after a while, and so does a worker that
+//! was told to stop: its successor acquires its shards once its leases are over.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 use super::*;
 use crate::store::ErrorKind;
 
-/// A drain bears a store that refuses, or has no room, for so long.
+/// How long a drain waits for a store that refuses, or has no room.
 const REFUSED: Duration = Duration::from_secs(3);
 
-/// Who was told to stop does not wait for an answer when there was none for so long.
+/// How long without any answer a worker that was told to stop still waits for one.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// What operations that go on trying have met meanwhile.
+/// The errors that operations have met which go on trying.
 #[derive(Default)]
 pub(in crate::group) struct Troubles {
     last: RefCell<Option<StoreError>>,
@@ -30,7 +30,7 @@ impl Troubles {
         self.news.notify_one();
     }
 
-    /// Completes when something was met.
+    /// Completes when an error was met.
     pub async fn news(&self) {
         self.news.notified().await;
     }
@@ -40,14 +40,14 @@ impl Troubles {
     }
 }
 
-/// What is wrong with the store, as long as it is.
+/// The store's current error, if there is one.
 #[derive(Default)]
 pub(super) struct Trouble {
     error: Option<StoreError>,
     /// Only a write can show that it is over: a store that is full or read-only can still be read.
     writing: bool,
     since: Duration,
-    /// An event could not be read, and that was told.
+    /// Whether an event could not be read, which was reported.
     unread: bool,
 }
 
@@ -58,8 +58,8 @@ impl Trouble {
     }
 }
 
-/// Whether somebody can mend it without a restart of this worker. The rest is what a worker cannot outlive: its group or
-/// its bus is gone, or holds what nobody can read.
+/// Whether the error can be mended without a restart of this worker. Any other error ends a worker:
+/// its group or its bus is gone, or holds something that cannot be read.
 pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
     use ErrorKind::{Damaged, Denied, Full, NoBus, NotDurable, Other, Unavailable, Unfit};
     match error.kind() {
@@ -68,13 +68,14 @@ pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
     }
 }
 
-/// Whether the same write can be sent again, once it is mended.
+/// Whether the same write can be sent again, once the error is mended.
 pub(in crate::group) fn can_be_repeated(error: &StoreError) -> bool {
     can_be_mended(error) && error.kind() != ErrorKind::NotDurable
 }
 
 impl Worker {
-    /// Whether an answer came; a missing one is told once, and what nobody can mend ends the worker.
+    /// Returns the answer, if one came. A missing answer is reported once; an error that cannot be
+    /// mended ends the worker.
     pub(super) fn answer<T>(&mut self, answer: StoreResult<T>) -> Option<T> {
         self.answer_of(answer, false)
     }
@@ -115,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Takes in what operations under way have met.
+    /// Takes in the errors that operations under way have met.
     pub(super) fn hear_of_troubles(&mut self) {
         if let Some(error) = self.group_store.troubles.take() {
             self.store_is_away(error, true);
@@ -134,11 +135,11 @@ impl Worker {
         self.trouble.unread = false;
     }
 
-    /// When a store that is away is given up; none: not at all.
+    /// When a store that is away is given up; none: never.
     pub(super) fn gives_up_at(&self) -> Option<Duration> {
         let stopped = self.stopped_at.map(|at| if self.told_handlers { at } else { at + self.settings.stop_timeout });
         if self.trouble.error.is_none() {
-            // Requests that are never answered are no better.
+            // Requests that are never answered count like errors.
             return stopped.map(|at| at.max(self.heard_at + SILENCE));
         }
         let patience = match self.trouble.error.as_ref().map(StoreError::kind) {
@@ -156,7 +157,7 @@ impl Worker {
         [stopped, drain].into_iter().flatten().min()
     }
 
-    /// Whether the worker ends although it has not given back what it holds.
+    /// Whether the worker ends although it has not released its shards.
     pub(super) fn gives_up(&self) -> bool {
         self.running() == 0 && self.gives_up_at().is_some_and(|at| self.now() >= at)
     }

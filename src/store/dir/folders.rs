@@ -1,8 +1,10 @@
-//! Folders of a bus: made when needed, flushed once up to the bus, and kept open while they are written to.
+//! Folders of a bus: made when needed, flushed once up to the bus, and kept open while they are
+//! written to.
 //!
-//! A folder that is held open, and into which a rename still succeeds, is the one that was flushed: were it removed
-//! and made anew, the rename would fail. A name alone proves nothing, because retention may have removed the folder
-//! and somebody who has since died may have made the one that stands there now.
+//! A folder that is held open, and into which a rename still succeeds, is the one that was flushed:
+//! if it had been removed and made anew, the rename would fail. A name alone proves nothing:
+//! retention may have removed the folder, and a process that has since died may have made the one
+//! that is there now.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -17,13 +19,14 @@ use crate::store::{ErrorKind, StoreError, StoreResult};
 /// Folder mode of a bus shared by a Unix group: writable, and new files inherit the group.
 pub(super) const SHARED_MODE: Mode = Mode::from_raw_mode(0o2775);
 
-/// So many folders are kept open: a worker writes to its markers, its letters, the frontier and the staging folder.
+/// How many folders are kept open: a worker writes to its markers, its letters, the frontier and
+/// the staging folder.
 const KEPT_OPEN: usize = 12;
 
 /// How often a folder may vanish before it is open. A loop that does nothing but remove it wins nine times in ten.
 const TRIES: usize = 10_000;
 
-/// The attribute that says that a folder can be reached after a crash.
+/// The durability mark: an attribute that says that a folder can be reached after a crash.
 const MARK: &str = "user.evbus.reachable";
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -34,7 +37,7 @@ pub(super) struct Folders {
     path: PathBuf,
     group_writable: bool,
     owner: Option<Given>,
-    /// The one written to last comes last.
+    /// In the order of their last writes, the latest last.
     open: Mutex<Vec<Open>>,
 }
 
@@ -89,7 +92,7 @@ impl Folders {
     }
 
     fn make(&self, root: &OwnedFd, folder: &str) -> StoreResult<OwnedFd> {
-        // Retention removes what is empty, also what is being made just now.
+        // Retention removes empty folders, even those that are being made.
         for _ in 0..TRIES {
             self.make_path(root, folder)?;
             match open_folder(root, folder) {
@@ -98,7 +101,7 @@ impl Folders {
                 Err(errno) => return Err(self.failed("cannot open the folder", folder, errno)),
             }
         }
-        // Nothing can be made in a folder that was removed, whoever holds it open.
+        // Nothing can be made in a folder that was removed, even if it is still held open.
         if rustix::fs::fstat(root).is_ok_and(|stat| stat.st_nlink == 0) {
             let what = format!("the bus at {} was removed", self.path.display());
             return Err(StoreError::new(ErrorKind::NoBus, what));
@@ -107,13 +110,14 @@ impl Folders {
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
-    /// Makes a folder, or where one above it is missing, the highest that is: the next try goes on from there.
+    /// Makes a folder, or, if folders above it are missing, the highest of those: the next try goes
+    /// on from there.
     fn make_path(&self, root: &OwnedFd, folder: &str) -> StoreResult<()> {
         let shared = || match self.group_writable {
             true => rustix::fs::chmodat(root, folder, SHARED_MODE, AtFlags::empty()),
             false => Ok(()),
         };
-        // The owner first: it takes the mode's bit for the group away.
+        // The owner is set first, because that clears the mode's set-group-ID bit.
         let given = || self.owner.map_or(Ok(()), |owner| owner.give(&open_folder(root, folder)?, 0o7777));
         match rustix::fs::mkdirat(root, folder, Mode::from_raw_mode(0o777)) {
             Ok(()) if self.group_writable || self.owner.is_some() => match given().and_then(|()| shared()) {
@@ -134,8 +138,8 @@ impl Folders {
         self.kept().retain(|open| open.name != folder);
     }
 
-    /// Flushes a folder that was written to, and once while it is kept open every folder from there up to the bus,
-    /// whoever made it: its maker may have died before the flush.
+    /// Flushes a folder that was written to, and, once while it is kept open, every folder from
+    /// there up to the bus, whichever process made it: that process may have died before the flush.
     pub(super) fn flush(&self, root: &OwnedFd, folder: &str, fd: &Arc<OwnedFd>) -> StoreResult<()> {
         self.fsync(fd, folder)?;
         let same = |open: &Open| Arc::ptr_eq(&open.fd, fd);
@@ -159,9 +163,10 @@ impl Folders {
         Ok(())
     }
 
-    /// Flushes `folder`, so that what was read in it is durable, whoever wrote it. One that is gone has nothing in it.
+    /// Flushes `folder`, so that what was read in it is durable, whichever process wrote it. A
+    /// folder that is gone has nothing in it.
     pub(super) fn persist(&self, root: &OwnedFd, folder: &str) -> StoreResult<()> {
-        // The one kept open may have been replaced by another.
+        // The folder that is kept open may have been replaced by another.
         self.forget(folder);
         match open_folder(root, folder) {
             Ok(fd) => {
@@ -189,16 +194,17 @@ impl Folders {
     }
 }
 
-/// Whether somebody has flushed every folder above this one since it was made, and said so on the folder itself: an
-/// emit of one event need not do it again. The mark names the inode, so that a copy of a bus has none.
+/// Whether every folder above this one has been flushed since it was made, as the durability mark
+/// on the folder itself says: an emit of one event need not flush them again. The mark names the
+/// inode, so that a copy of a bus has none.
 fn is_marked(fd: &OwnedFd) -> bool {
     let mut mark = [0; 24];
     let Some(own) = mark_of(fd) else { return false };
     rustix::fs::fgetxattr(fd, MARK, &mut mark[..]).is_ok_and(|len| mark.get(..len) == Some(own.as_bytes()))
 }
 
-/// Sets the mark that [`is_marked`] looks for, after the flush. Where it cannot be set, or is lost in a crash, the
-/// next one flushes again.
+/// Sets the mark that [`is_marked`] looks for, after the flush. Where it cannot be set, or is lost
+/// in a crash, the next process flushes again.
 fn mark(fd: &OwnedFd) {
     if let Some(own) = mark_of(fd) {
         let _ = rustix::fs::fsetxattr(fd, MARK, own.as_bytes(), rustix::fs::XattrFlags::empty());

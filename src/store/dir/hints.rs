@@ -1,7 +1,8 @@
 //! One inotify watch, on `staging/`: every publish is a rename out of it.
 //!
-//! So there are no recursive watches and no race with new folders. What the events say is ignored, but for whose
-//! they are: a worker's own commits are no news to it. An overflow of the kernel's queue is a hint like any other.
+//! So there are no recursive watches and no race with new folders. The content of the events is
+//! ignored, except whose drafts they name: a worker's own commits are no news to it. An overflow of
+//! the kernel's queue is a hint like any other.
 
 use std::path::Path;
 
@@ -15,13 +16,13 @@ use crate::store::Hints;
 pub struct InotifyHints {
     /// The inotify queue, which reads like a pipe.
     queue: Receiver,
-    /// What the names of this process's own drafts begin with.
+    /// The prefix of the names of this process's drafts.
     own: Option<String>,
 }
 
 impl InotifyHints {
-    /// Hints of what this machine publishes on the bus at `bus`, whatever kind of mount it lies on; needs a runtime
-    /// with I/O. The error says why there can be no watch.
+    /// Hints of what this machine publishes on the bus at `bus`, on any kind of mount; needs a
+    /// runtime with I/O. The error says why there can be no watch.
     pub fn of(bus: &Path) -> Result<Self, String> {
         Self::watch(&bus.join(super::STAGING), None)
     }
@@ -30,7 +31,7 @@ impl InotifyHints {
     pub(super) fn watch(staging: &Path, own: Option<String>) -> Result<Self, String> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|errno| format!("no inotify instance left: {errno} (raise fs.inotify.max_user_instances)"))?;
-        // A link and an unlink stand for the rename where renames cannot refuse to replace.
+        // Where renames cannot refuse to replace, a link and an unlink replace the rename.
         let events = WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         inotify::add_watch(&queue, staging, events)
             .map_err(|errno| format!("cannot watch {}: {errno}", staging.display()))?;
@@ -39,7 +40,7 @@ impl InotifyHints {
         Ok(Self { queue, own })
     }
 
-    /// Reads all that is queued; whether there was something.
+    /// Reads all queued events. Returns whether there were any.
     fn drain(&self) -> bool {
         let mut buffer = [0u8; 16 * 1024];
         let mut found = false;
@@ -50,7 +51,7 @@ impl InotifyHints {
     }
 }
 
-/// Whether any of these events (inotify(7)) is not about one of my own drafts.
+/// Whether any of these events (inotify(7)) is about something else than this process's drafts.
 fn has_news(mut events: &[u8], own: Option<&str>) -> bool {
     const HEAD: usize = 16;
     let Some(own) = own else { return true };

@@ -1,4 +1,5 @@
-//! Listing: folders in byte order, and of each folder only what the caller can use, in bounded memory.
+//! Listing: folders in byte order, and of each folder only the keys that the caller can use, in
+//! bounded memory.
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::mem::MaybeUninit;
@@ -12,10 +13,10 @@ use super::{STAGING, Shared, open_below, register};
 use crate::event::EVENTS;
 use crate::store::{List, Page, StoreResult};
 
-/// Names are read from the kernel so many bytes at a time.
+/// How many bytes of names are read from the kernel at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// One folder's share of a page: the `limit` smallest keys, never more in memory.
+/// One folder's share of a page: the `limit` smallest keys; no more than that are in memory.
 struct Smallest {
     limit: usize,
     keys: BinaryHeap<String>,
@@ -79,7 +80,7 @@ impl Shared {
                 return;
             }
             match register::version_of(name).filter(|_| mark_of(kind).is_none()) {
-                // A register is listed once, however many versions lie about.
+                // A register is listed once, however many versions it has.
                 Some((register, _)) => {
                     key.push_str(register);
                     if !registers.insert(register.to_owned()) {
@@ -137,7 +138,7 @@ impl Shared {
                 Err(Errno::NOENT) => return Ok(()),
                 Err(errno) => return Err(failed(errno)),
             };
-            // What is not UTF-8 was not put there by evbus.
+            // A name that is not UTF-8 was not put there by evbus.
             let Ok(name) = entry.file_name().to_str() else { continue };
             if name == "." || name == ".." {
                 continue;
@@ -152,13 +153,14 @@ impl Shared {
     }
 }
 
-/// Some file systems do not tell the kind in a listing.
+/// The kind of an entry; some file systems do not tell it in a listing.
 fn kind_of(folder: &std::os::fd::OwnedFd, name: &str) -> FileType {
     rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
 }
 
-/// What a name that is not a file's is marked with, as `ls -F` does: whatever it is called, it is none of the bus's.
+/// The mark behind the name of what is not a file, as `ls -F` sets it: so marked, no name is one of
+/// the bus's.
 fn mark_of(kind: FileType) -> Option<char> {
     match kind {
         FileType::Symlink => Some('@'),

@@ -1,5 +1,5 @@
-//! Making durable what was found: its writer may have died before the flush, or have done without one
-//! ([`Durability::None`]).
+//! Makes durable what was found: its writer may have died before the flush, or have done without
+//! one ([`Durability::None`]).
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,9 @@ use super::{Durability, Shared, open_below};
 use crate::store::{StoreError, StoreResult};
 
 impl Shared {
-    /// See [`crate::store::Store::persist`]. The contents first, then the folders: a name that survives must not lead to
-    /// nothing. What is gone meanwhile needs nothing.
+    /// See [`crate::store::Store::persist`]. The contents are flushed first, then the folders: a
+    /// name that survives must not lead to nothing. An object that is gone meanwhile needs no
+    /// flush.
     pub(super) fn persist(&self, keys: &[String]) -> StoreResult<()> {
         if self.durability == Durability::None {
             return Ok(());
@@ -29,7 +30,8 @@ impl Shared {
         folders.into_iter().try_for_each(|folder| self.folders.persist(&self.root, folder))
     }
 
-    /// Flushes an object's content. A version of a register has none to flush: it is published after its flush, always.
+    /// Flushes an object's content. The content of a register's version needs no flush: it is
+    /// always flushed before it is published.
     fn flush_content(&self, key: &str) -> StoreResult<()> {
         match open_below(&self.root, key, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK) {
             Ok(file) => self.flush_file(&file, key).map_err(StoreError::not_durable),

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use super::{Shared, open_below};
 use crate::store::{Object, StoreError, StoreResult, Version};
 
-/// Tells a file from another of its name: by the time it was written at and its size. Not by its inode, which some
-/// file systems (FUSE) number anew at every look.
+/// Tells a file from another of the same name: by its modification time and its size. Not by its
+/// inode, which some file systems (FUSE) number anew at every look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp(String);
 
@@ -36,7 +36,8 @@ impl Shared {
         }
     }
 
-    /// The content and the stamp of one file; none if it is not there. Its size is looked at before it is read.
+    /// The content and the stamp of one file; none if it is not there. Its size is checked before
+    /// it is read.
     pub(super) fn read(&self, path: &str, limit: usize) -> StoreResult<Option<(Vec<u8>, Stamp)>> {
         let failed = |errno| self.failed("cannot read", path, errno);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -63,7 +64,7 @@ impl Shared {
             }
             match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
                 Ok(0) => return Ok(Some((bytes, Stamp::of(&stat)))),
-                // What a store publishes does not grow any more.
+                // A published file does not grow any more.
                 Ok(_) if bytes.len() as u64 == size => return Ok(Some((bytes, Stamp::of(&stat)))),
                 Ok(_) => within(bytes.len() as u64)?,
                 Err(Errno::INTR) => {}
@@ -72,7 +73,7 @@ impl Shared {
         }
     }
 
-    /// The stamp of what is at `path`; none if nothing is.
+    /// The stamp of the file at `path`; none if there is none.
     pub(super) fn stamp(&self, path: &str) -> StoreResult<Option<Stamp>> {
         match rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp::of(&stat))),

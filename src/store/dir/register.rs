@@ -1,12 +1,15 @@
-//! Registers without locks, so that a frozen process holds up nobody and NFS will do.
+//! Registers without locks, so that a frozen process holds up no other, and NFS suffices.
 //!
-//! Version *n* of `frontier` is the file `frontier.<n>`. A swap from *n* creates *n* + 1, **then lists**. The winner
-//! deletes all but the newest four, the oldest first. So if there is a version above *n* + 4 by then, or mine is gone,
-//! this number may have been won before and cleared away: mine is deleted, and whether it ever counted is unknown.
-//! Otherwise nobody can have cleared it away, so I have won, even if somebody has built on it meanwhile.
+//! Version *n* of `frontier` is the file `frontier.<n>`. A swap from *n* creates *n* + 1, **then
+//! lists**. The winner deletes all versions but the newest four, the oldest first. So if there is a
+//! version above *n* + 4 by then, or the created one is gone, its number may have been won and
+//! deleted before: the created version is deleted, and whether it ever counted is unknown.
+//! Otherwise no winner can have deleted it, so this swap has won, even if other swaps have built on
+//! it meanwhile.
 //!
-//! Oldest first matters to listings that are not atomic: one may miss the newest version of its time only if that was
-//! deleted while it ran, and then all older ones were deleted before, and cannot be read.
+//! Deleting the oldest first matters to listings that are not atomic. Such a listing may miss the
+//! newest version of its time only if that version was deleted while the listing ran; then all
+//! older versions were deleted before, and cannot be read.
 
 use std::sync::Arc;
 
@@ -21,13 +24,13 @@ use crate::store::{ErrorKind, Object, Put, StoreError, StoreResult, Swap, Versio
 /// How many versions stay.
 const KEPT: usize = 4;
 
-/// Digits of the largest version. A file with more is somebody else's.
+/// Digits of the largest version. A file with more was not made by evbus.
 const DIGITS: usize = 15;
 
-/// Where there are only objects, so many that no version is looked for among them (DESIGN §3).
+/// Prefixes with only objects, so many that no version is looked for among them (DESIGN §3).
 const OBJECTS_ONLY: [&str; 2] = ["events/", "dedup/"];
 
-/// How often the newest version may be there in a listing, and not for a read.
+/// How often the newest version may be in a listing, but missing when it is read.
 const TRIES: u32 = 8;
 
 /// The register and the version that a file name stands for.
@@ -44,8 +47,9 @@ fn holds_no_register(key: &str) -> bool {
     OBJECTS_ONLY.iter().any(|folder| key.starts_with(folder))
 }
 
-/// The version that a swap replaces: its number, and its stamp because a register that was deleted and made anew
-/// counts from 1 again, and one who slept meanwhile must not take the new one for his own.
+/// The version that a swap replaces: its number, and its stamp. A register that was deleted and
+/// made anew counts from 1 again, and a process that slept meanwhile must not take a new version
+/// for the one that it read.
 struct Base {
     number: u64,
     stamp: Option<Stamp>,
@@ -72,7 +76,8 @@ impl Shared {
         let (mut before, mut again) = (None, 0);
         loop {
             let newest = self.versions(key)?.pop();
-            // All that a listing has begun with may be cleared away while it runs: only a second one proves absence.
+            // All versions that were there when a listing began may be deleted while it runs: only
+            // a second listing proves absence.
             let Some(version) = newest else {
                 if again > 0 && before.is_none() {
                     return Ok(None);
@@ -84,7 +89,7 @@ impl Shared {
             if let Some((bytes, stamp)) = self.read(&path, limit)? {
                 return Ok(Some(Object { bytes, version: version_text(version, &stamp) }));
             }
-            // Cleared away by who has written four newer ones; then it is not listed again.
+            // The version was deleted by the winner of a newer one; then it is not listed again.
             again = if before == newest { again + 1 } else { 1 };
             before = newest;
             if again == TRIES {
@@ -118,7 +123,7 @@ impl Shared {
         self.judge(key, next)
     }
 
-    /// Whether the version that I have just created is mine alone.
+    /// Whether the version `mine`, which was just created, counts.
     fn judge(&self, key: &str, mine: u64) -> StoreResult<Swap> {
         let versions = self.versions(key)?;
         let newest = versions.last().copied().unwrap_or(0);
@@ -128,11 +133,13 @@ impl Shared {
             if newest > mine {
                 self.unlink(&path)?;
             }
-            // A conflict is a promise that nothing has happened. Here nobody knows: he must read it back.
+            // A conflict promises that nothing has happened. Here that is unknown: the caller must
+            // read it back.
             let what = format!("cannot tell whether {} counted: overtaken while it was written", self.shown(&path));
             return Err(StoreError::new(ErrorKind::Unavailable, what));
         };
-        // What cannot be cleared away now is cleared away by the next one; the swap has taken place.
+        // The swap has taken place; versions that cannot be deleted now are deleted by the next
+        // swap.
         for old in &versions[..versions.len().saturating_sub(KEPT)] {
             if self.unlink(&format!("{key}.{old}")).is_err() {
                 break;

@@ -1,21 +1,22 @@
 //! Room that is kept for the way out of a full disk.
 //!
-//! Where a backlog has filled the disk, nobody could commit what is done, and so nobody could prune it. Some files are laid
-//! by when a bus is made; a register, or what lies below `state/` and `groups/`, takes the room of one after the other
-//! when there is no other. Events do not: they are what fills the disk.
+//! If a backlog has filled the disk, no worker could commit what is done, and so `prune` could not
+//! delete it. Some files are made together with the bus; a register, or a key below `state/` and
+//! `groups/`, takes the room of one after the other when there is no other room. Events do not:
+//! they are what fills the disk.
 
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
 use super::{Shared, create_below};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
-/// How many files there are: each is an inode, too. A group's first commit makes up to a dozen.
+/// The number of files: each is an inode, too. A group's first commit makes up to a dozen.
 const FILES: usize = 16;
 
-/// How large each is at most, in bytes.
+/// The largest size of each, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// All of them together take no more than this part of what is free.
+/// All of them together take at most one part in this many of what is free.
 const SHARE: u64 = 16;
 
 /// Where they lie.
@@ -25,13 +26,13 @@ fn name(number: usize) -> String {
     format!("{RESERVE}/{number:02}")
 }
 
-/// Whether what lies at a key may use up the reserve.
+/// Whether a write to a key may use up the reserve.
 fn is_work(key: &str) -> bool {
     ["state/", "groups/"].iter().any(|folder| key.starts_with(folder)) || !key.contains('/')
 }
 
 impl Shared {
-    /// Lays by what is missing of the reserve, as far as there is room.
+    /// Makes the missing files of the reserve, as far as there is room.
     pub(super) fn lay_by(&self) {
         let free = rustix::fs::fstatvfs(&self.root).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
         let bytes = (free / SHARE / FILES as u64).min(MOST_BYTES) & !4_095;
@@ -47,13 +48,13 @@ impl Shared {
                 _ => rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes),
             };
             if given.is_err() || kept.is_err() {
-                // A file system that lays nothing by has at least the inode to give.
+                // A file system that cannot reserve room at least has the inode to give.
                 let _ = rustix::fs::ftruncate(&file, 0);
             }
         }
     }
 
-    /// Does what needs room, and frees some of the reserve for it where `key` is worth that.
+    /// Does work that needs room, and frees some of the reserve for it if `key` may use that.
     pub(super) fn with_reserve<T>(&self, key: &str, mut work: impl FnMut() -> StoreResult<T>) -> StoreResult<T> {
         loop {
             match work() {

@@ -14,14 +14,15 @@ use super::failure;
 use super::meter::{Meter, Metered};
 use crate::store::{ErrorKind, StoreError, StoreResult, system_words};
 
-/// How long one request may take: with its repeats well below a lease, which the library's own minutes are not.
+/// How long one request may take. With its repeats that is well below a lease, which the library's
+/// default of minutes is not.
 const TIMEOUT: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// A request is repeated for so long, and so often.
+/// How long, and how often, a request is repeated.
 const RETRY_FOR: Duration = Duration::from_secs(4);
 const RETRIES: usize = 3;
 
-/// Whose protocol a bucket speaks.
+/// The protocol that a bucket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Amazon's S3 and its kin.
@@ -46,7 +47,7 @@ impl Kind {
 /// A place in a bucket.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bucket {
-    /// Whose protocol it speaks.
+    /// The protocol that it speaks.
     pub kind: Kind,
     /// The bucket's name, or the container's.
     pub name: String,
@@ -55,14 +56,14 @@ pub struct Bucket {
     /// Endpoint, region, credentials: under the names of the provider's environment variables, in lower case; and
     /// `ca_bundle`, a file.
     pub settings: Vec<(String, String)>,
-    /// Who asks S3, where the settings have no access key.
+    /// The identity towards S3, where the settings have no access key.
     pub identity: Identity,
 }
 
 /// A way to a bucket.
 pub(super) struct Connected {
     pub(super) inner: Arc<dyn object_store::ObjectStore>,
-    /// Where they may be others later.
+    /// The source of the credentials, if it may give others later.
     pub(super) credentials: Option<Arc<AwsCredentials>>,
 }
 
@@ -75,14 +76,15 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// From now on no request takes longer than this, and none is repeated after it; where that is less than usual.
+    /// From now on no request takes longer than this, and none is repeated after it, if this is
+    /// less than usual.
     pub fn hurry(&mut self, limit: Duration) {
         self.settings.push(("timeout_millis".to_owned(), limit.as_millis().to_string()));
     }
 
     fn at_most(&self, usual: Duration) -> Duration {
         let limit = self.setting("timeout_millis").and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
-        // No limit at all is not meant by a timeout of nothing.
+        // A time-out of zero does not mean that there is no limit.
         limit.map_or(usual, |limit| usual.min(limit.max(Duration::from_millis(100))))
     }
 
@@ -92,7 +94,7 @@ impl Bucket {
     }
 
     pub(super) fn connect(&self, meter: &Arc<Meter>) -> StoreResult<Connected> {
-        // The first to come chooses for the process; whoever comes later finds it done.
+        // The first call chooses for the process; for later calls the choice is made.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let credentials = self.credentials()?;
         let built = |options: ClientOptions| self.built(options, credentials.clone(), meter);
@@ -100,7 +102,7 @@ impl Bucket {
         let without_certificates = || options.clone().with_no_system_certificates(true);
         let inner = match self.kind {
             Kind::S3 if self.plain_http() => built(without_certificates()),
-            // Who gives the tokens may still be asked over TLS.
+            // The server that gives the tokens may still be asked over TLS.
             _ if self.plain_http() => match built(options.clone()) {
                 Err(error) if failure::lacks_certificates(&error) => built(without_certificates()),
                 built => built,
@@ -116,7 +118,8 @@ impl Bucket {
         credentials: Option<Arc<AwsCredentials>>,
         meter: &Arc<Meter>,
     ) -> object_store::Result<Arc<dyn object_store::ObjectStore>> {
-        // Three builders of one shape, without a trait that says so. The bucket comes last: no setting is another.
+        // Three builders of one shape, without a common trait. The bucket comes last, so that no
+        // setting names another.
         macro_rules! built {
             ($builder:expr, $key:ty, $named:ident) => {{
                 let mut builder = $builder;
@@ -140,7 +143,7 @@ impl Bucket {
         })
     }
 
-    /// Those that are looked for when they are needed; none where the settings have them.
+    /// The credentials that are looked up when they are needed; none where the settings have some.
     pub(super) fn credentials(&self) -> StoreResult<Option<Arc<AwsCredentials>>> {
         if self.kind != Kind::S3 || self.setting("aws_access_key_id").is_some() {
             return Ok(None);

@@ -1,11 +1,13 @@
-//! Who evbus is to AWS: keys from the environment, a profile, a role, a login, a program or the machine.
+//! evbus's credentials for AWS: keys from the environment, a profile, a role, a login, a program or
+//! the machine.
 //!
-//! The order is that of the AWS tools (AWS SDKs and Tools Reference Guide, Credential provider chain): a profile that
-//! the URL names; keys in the environment; the profile of `AWS_PROFILE`, else `default`; a web identity token; the
-//! container; the machine. Key, secret and token are always of one source. What a profile says is followed or refused,
-//! never passed over: only a profile without a word on credentials leaves them to the container or the machine.
+//! The order is that of the AWS tools (AWS SDKs and Tools Reference Guide, Credential provider
+//! chain): a profile that the URL names; keys in the environment; the profile of `AWS_PROFILE`,
+//! else `default`; a web identity token; the container; the machine. Key, secret and token are
+//! always of one source. What a profile says is followed or refused, never passed over: only a
+//! profile that says nothing about credentials leaves them to the container or the machine.
 //!
-//! Nothing is asked of any server and no client is made before the first credential is needed.
+//! No request is sent to any server and no client is made before the first credential is needed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,10 +38,10 @@ pub use failure::Failure;
 pub use identity::Identity;
 use plan::{Plan, Source};
 
-/// So long before they expire, credentials are fetched anew.
+/// How long before they expire credentials are fetched anew.
 const EARLY: Duration = Duration::from_secs(60);
-/// Credentials that are already stale when they come, as a machine's can be, are used for so long before the next try;
-/// so are those that could not be renewed.
+/// How long credentials that are already stale when they come, as a machine's can be, are used
+/// before the next try; the same holds for credentials that could not be renewed.
 const PAUSE: Duration = Duration::from_secs(10);
 
 type Outcome<T> = Result<T, Failure>;
@@ -59,7 +61,7 @@ struct Found {
 #[derive(Debug)]
 pub(super) struct AwsCredentials {
     identity: Identity,
-    /// How servers are spoken to.
+    /// The client's options for requests to servers.
     options: ClientOptions,
     cached: Mutex<Option<Cached>>,
     /// One fetches, the others wait for it.
@@ -79,25 +81,26 @@ impl Cached {
         !self.refused && (self.expires.is_none_or(|expires| now + EARLY < expires) || now < self.fetched + PAUSE)
     }
 
-    /// Not fresh any more, but better than none.
+    /// Whether credentials that are not fresh any more may still be used.
     fn may_still_do(&self, now: Timestamp) -> bool {
         !self.refused && self.expires.is_some_and(|expires| now < expires)
     }
 }
 
 impl AwsCredentials {
-    /// Credentials of somebody; nothing is read yet.
+    /// The credentials of an identity; nothing is read yet.
     pub(super) const fn new(identity: Identity, options: ClientOptions) -> Self {
         Self { identity, options, cached: Mutex::new(None), fetching: tokio::sync::Mutex::const_new(()) }
     }
 
-    /// Those that are used at present.
+    /// The credentials that are in use.
     pub(super) fn current(&self) -> Option<Arc<AwsCredential>> {
         self.cached().as_ref().map(|cached| Arc::clone(&cached.credential))
     }
 
-    /// The server has refused those that were used: they are fetched anew, from files read anew. Whether it is worth
-    /// another try: there are others now, or a reason why there are none.
+    /// Fetches the credentials anew, from files read anew, after the server has refused the ones in
+    /// use. Returns whether another try is worthwhile: there are others now, or a reason why there
+    /// are none.
     pub(super) async fn renewed(&self, refused: Option<Arc<AwsCredential>>) -> bool {
         let is_same = |now: &Arc<AwsCredential>| refused.as_ref().is_none_or(|refused| Arc::ptr_eq(refused, now));
         match self.cached().as_mut().filter(|cached| is_same(&cached.credential)) {
@@ -173,7 +176,8 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// `again`: there were some before, so that a machine's service that does not answer is only away.
+    /// `again` says that there were credentials before, so that a machine's service that does not
+    /// answer is only away.
     async fn fetch(&self, again: bool) -> Outcome<Found> {
         let Plan { base, roles } = self.who.plan()?;
         let mut found = match base {

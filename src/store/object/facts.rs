@@ -1,4 +1,4 @@
-//! What a bucket is set up to do with what is put into it: asked where doctor wants to know. The crate has no words for it.
+//! How a bucket treats what is put into it, read for `doctor`. The crate has no calls for this.
 
 use futures_util::TryStreamExt;
 use object_store::client::{HttpConnector as _, HttpRequest, ReqwestConnector};
@@ -33,23 +33,23 @@ impl<T> Fact<T> {
     }
 }
 
-/// What becomes of what is replaced or deleted.
+/// What becomes of objects that are replaced or deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Versioning {
     /// It is gone.
     Off,
-    /// It is gone, but for what was kept before.
+    /// They are gone, except versions that were kept before.
     Suspended,
     /// It stays.
     On,
-    /// It stays for so many seconds.
+    /// They stay for this many seconds.
     SoftDelete(u64),
 }
 
 /// A lifecycle rule that is enabled and may hold for a bus's objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// What the rule is called, or its place in the list.
+    /// The rule's name, or its place in the list.
     pub name: String,
     /// It holds where a key begins with one of these; none: everywhere.
     pub prefixes: Vec<String>,
@@ -57,12 +57,12 @@ pub struct Rule {
     pub ends_objects: bool,
     /// It moves objects to another storage class.
     pub moves_objects: bool,
-    /// It deletes what was replaced or deleted before.
+    /// It deletes versions that were replaced or deleted before.
     pub ends_old_versions: bool,
 }
 
 impl Rule {
-    /// Whether anything of the bus at a prefix lies where it holds.
+    /// Whether the rule holds for a key of the bus at a prefix.
     pub fn touches(&self, bus: &str) -> bool {
         let bus = if bus.is_empty() { String::new() } else { format!("{bus}/") };
         self.prefixes.is_empty()
@@ -82,7 +82,7 @@ pub struct Facts {
 }
 
 impl Bucket {
-    /// Asks the bucket what it does with what is put there; `key` is of something that lies on the bus.
+    /// Reads how the bucket treats what is put there; `key` is of an object on the bus.
     pub async fn facts(&self, key: &str) -> Facts {
         match self.kind {
             Kind::S3 => self.s3_facts().await,
@@ -96,7 +96,7 @@ impl Bucket {
         self.setting("aws_region").unwrap_or("us-east-1")
     }
 
-    /// Status and text of the answer to a request; none: there was none.
+    /// Status and text of the answer to a request; none if there was no answer.
     async fn answer(&self, request: HttpRequest) -> Option<(u16, String)> {
         let plain = self.plain_http();
         let options = self.options().ok()?.with_allow_http(plain);

@@ -1,5 +1,5 @@
-//! What went wrong, in one line that says which of the usual things it is, and names the server that it is about: the
-//! bucket's, or one that was to give credentials.
+//! A failure in one line, which says which of the usual causes it has, and names the server that it
+//! is about: the bucket's, or one that was to give credentials.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ mod words;
 
 use words::{between, clean, code, one_line, server_asked, status, text, understood};
 
-/// How a bucket is called in messages.
+/// A bucket's name in messages.
 pub(super) struct Shown {
     kind: Kind,
     bucket: String,
@@ -32,7 +32,8 @@ impl Shown {
         Self { kind: bucket.kind, bucket: bucket.name.clone(), server, meter }
     }
 
-    /// Whether a condition was refused: the key is there, or has another version, or nobody has won.
+    /// Whether a condition was refused: the key is there, or has another version, or no writer has
+    /// won.
     pub(super) fn refusal(&self, error: &Error) -> bool {
         match error {
             Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => !no_bucket(error),
@@ -70,7 +71,7 @@ impl Shown {
         }
         let said = between(&text, "<Message>", "</Message>").map(clean).unwrap_or_default();
         match (error, status(&text)) {
-            // The rest of a body that had broken off is asked for, and by then another version is there.
+            // The rest of an interrupted body was requested, and by then another version was there.
             (Error::Precondition { .. }, _) | (_, Some(409 | 412 | 416)) => {
                 of(ErrorKind::Unavailable, format!("{on}: it has just been changed"))
             }
@@ -88,7 +89,7 @@ impl Shown {
         }
     }
 
-    /// What the service's own word for it means, where there is an only cure.
+    /// The meaning of the service's error code, where there is a single cure.
     fn usual(&self, code: &str, text: &str) -> Option<StoreError> {
         let (bucket, server, kind) = (&self.bucket, &self.server, self.kind);
         let denied = |what: String, help: &str| Some(StoreError::new(ErrorKind::Denied, what).with_help(help));
@@ -114,7 +115,7 @@ impl Shown {
         }
     }
 
-    /// The bucket is in another region; which, the answer's header may say, or its text.
+    /// The bucket is in another region, which the answer's header or its text may name.
     fn elsewhere(&self, text: &str) -> StoreError {
         let region = self.meter.other_region().or_else(|| {
             let said = between(text, "<Region>", "</Region>").or_else(|| between(text, "expecting '", "'"));
@@ -129,7 +130,7 @@ impl Shown {
             .with_help(format!("name it: s3://{bucket}/prefix?region={region}, or AWS_REGION={region}"))
     }
 
-    /// What is about who asks, and not about the bucket: Google's and Azure's tokens.
+    /// An error about the caller's identity, and not about the bucket: Google's and Azure's tokens.
     fn of_identity(&self, text: &str) -> Option<StoreError> {
         let machines = ["169.254.169.254", "169.254.170.2", "metadata.google.internal", "metadata/computeMetadata"];
         if machines.iter().any(|machine| text.contains(machine)) {
@@ -153,7 +154,7 @@ impl Shown {
         })
     }
 
-    /// There was no answer, or one that says nothing to us.
+    /// There was no answer, or one that evbus does not understand.
     fn without_status(&self, error: &Error, text: &str) -> StoreError {
         let server = &self.server;
         if text.contains("Received redirect without LOCATION") {
@@ -215,12 +216,12 @@ pub(super) fn not_built(bucket: &Bucket, error: &Error) -> StoreError {
     StoreError::new(ErrorKind::Unfit, format!("{}://{}: {}", kind.scheme(), bucket.name, one_line(error)))
 }
 
-/// Whether there are none to begin with.
+/// Whether the machine has no certificates at all.
 pub(super) fn lacks_certificates(error: &Error) -> bool {
     text(error).contains("No CA certificates were loaded")
 }
 
-/// Neither environment nor file nor machine has any.
+/// Neither the environment nor a file nor the machine has credentials.
 fn no_credentials(kind: Kind, bucket: &str) -> StoreError {
     StoreError::new(ErrorKind::Denied, format!("no credentials for {} '{bucket}'", kind.bucket_word()))
         .with_help(kind.no_credentials_cure())
@@ -234,7 +235,7 @@ fn without_secrets(endpoint: &str) -> String {
     }
 }
 
-/// Whether something came over the line, or should have.
+/// Whether the failure is of the connection: something came over it, or should have.
 fn is_of_the_line(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<HttpError>() || error.source().is_some_and(is_of_the_line)
 }

@@ -13,7 +13,7 @@ use object_store::client::{
 
 use crate::store::Requests;
 
-/// What has gone over one connection.
+/// Counts of what has gone over one connection.
 #[derive(Debug)]
 pub(super) struct Meter {
     puts: AtomicU64,
@@ -81,7 +81,7 @@ impl Meter {
     }
 }
 
-/// Connects as the crate does, with a meter in the line.
+/// Connects as the crate does, with a meter in between.
 #[derive(Debug)]
 pub(super) struct Metered {
     pub(super) meter: Arc<Meter>,

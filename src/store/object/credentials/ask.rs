@@ -1,4 +1,4 @@
-//! How the services that give credentials are asked, and their answers read.
+//! Requests to the services that give credentials, and their answers.
 
 use std::error::Error;
 use std::fmt;
@@ -16,11 +16,11 @@ use super::{Failure, Fetch, Found, Outcome};
 
 /// How long the machine's own service and the container's may take.
 const NEAR_TIMEOUT: Duration = Duration::from_secs(2);
-/// No answer of these services is larger.
+/// The largest answer of these services, in bytes.
 const LARGEST_BYTES: usize = 1 << 20;
 
 impl Fetch<'_> {
-    /// `near`: the server is this machine, or beside it.
+    /// `near` says that the server is this machine, or beside it.
     pub(super) async fn ask(&self, server: &str, request: HttpRequest, near: bool) -> Outcome<Answer> {
         let unfit = |error: &dyn fmt::Display| Failure::of(format!("cannot speak to {server}: {error}"));
         let plain = request.uri().scheme_str() == Some("http");
@@ -72,7 +72,7 @@ impl Answer {
 }
 
 pub(super) fn request(method: Method, url: &str, body: HttpRequestBody) -> Outcome<HttpRequest> {
-    // What stands before an '@' may be a secret, and is not shown.
+    // The part before an '@' may be a secret, and is not shown.
     let shown = if url.contains('@') { url.rsplit('@').next().unwrap_or_default() } else { url };
     let refused = |why: &str| Failure::of(format!("'{}' {why}", clean(shown)));
     let no_url = || refused("is no URL of a server");
@@ -89,7 +89,7 @@ pub(super) fn request(method: Method, url: &str, body: HttpRequestBody) -> Outco
     Ok(request)
 }
 
-/// A value that cannot be a header is left out: the server says what it misses.
+/// A value that cannot be a header is left out: the server says what is missing.
 pub(super) fn set(request: &mut HttpRequest, name: &'static str, value: &str) {
     if let Ok(mut value) = reqwest::header::HeaderValue::from_str(value) {
         value.set_sensitive(true);
@@ -111,18 +111,18 @@ pub(super) fn json_keys(answer: &Value, token: &str, at: &str) -> Outcome<Found>
 
 pub(super) fn object(text: &str, at: &str) -> Outcome<Value> {
     let text = text.trim_start_matches('\u{feff}').trim();
-    // The parser's own words quote what it has read.
+    // The parser's message would quote what it has read.
     let parsed = serde_json::from_str(text).ok().filter(Value::is_object);
     parsed.ok_or_else(|| Failure::of(format!("{at}: not a JSON object")))
 }
 
-/// A time, also as older tools write it.
+/// A time, in the form of older tools too.
 pub(super) fn time(text: &str, at: &str) -> Outcome<Timestamp> {
     let iso = text.trim().replace("UTC", "Z");
     iso.parse().map_err(|_| Failure::of(format!("{at}: '{}' is no time", clean(text))))
 }
 
-/// A file that holds one secret, also with what an editor adds.
+/// A file that holds one secret, perhaps with white space that an editor adds.
 pub(super) fn secret_file(what: &str, path: &Path) -> Outcome<String> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|error| Failure::of(format!("cannot read the {what} {shown}: {error}")))?;
@@ -135,7 +135,7 @@ pub(super) fn secret_file(what: &str, path: &Path) -> Outcome<String> {
     }
 }
 
-/// With a `%` for all but what is safe everywhere.
+/// Percent-encodes (`%`) every character that is not safe everywhere.
 pub(super) fn encoded(text: &str) -> String {
     let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     text.bytes().map(|byte| if safe(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
@@ -150,7 +150,7 @@ pub(super) fn clean(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-/// The usual reasons in an error's many words.
+/// The usual reason, found in an error's long text.
 fn why(error: &(dyn Error + 'static)) -> &'static str {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -161,7 +161,7 @@ fn why(error: &(dyn Error + 'static)) -> &'static str {
     reason(&text)
 }
 
-/// The same, in words that are already one text.
+/// The same, from a text.
 pub(in super::super) fn reason(text: &str) -> &'static str {
     let text = text.to_lowercase();
     let usual = [

@@ -6,7 +6,7 @@ use std::fmt;
 /// Why there are no credentials, as a user reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Whether it may be better in a moment.
+    /// Whether it may pass in a moment.
     pub passing: bool,
     /// What is wrong, naming the file, program or server that it is about.
     pub what: String,

@@ -42,7 +42,7 @@ impl Files {
             .help("AWS_PROFILE names another; aws configure list-profiles")
     }
 
-    /// Keys of one file, which hold together.
+    /// The keys of one file, which belong together.
     pub(super) fn keys(&self, profile: &str) -> Outcome<Option<AwsCredential>> {
         let (config, credentials) = (&self.config, &self.credentials);
         let sections = [(&credentials.0, credentials.1.get(profile)), (&config.0, config.1.get(&title(profile)))];
@@ -65,8 +65,9 @@ fn title(profile: &str) -> String {
     if profile == "default" { profile.to_owned() } else { format!("profile {profile}") }
 }
 
-/// What a section of the tools' files says: `name = value`; what is indented below a name belongs to it and is left
-/// out, `#` and `;` begin a comment, after a space also on a line that says something.
+/// Reads the sections of one of the tools' files: `name = value`. What is indented below a name
+/// belongs to it and is left out; `#` and `;` begin a comment, after a space also at the end of a
+/// line.
 fn sections(text: &str) -> BTreeMap<String, ProfileLines> {
     let mut sections: BTreeMap<String, ProfileLines> = BTreeMap::new();
     let mut inside: Option<String> = None;
@@ -111,7 +112,8 @@ fn without_comment(value: &str) -> &str {
     value.char_indices().find(|(at, c)| begins((*at, *c))).map_or(value, |(at, _)| &value[..at])
 }
 
-/// Keys that can be sent: the crate takes a header that it cannot make for a bug, and ends the process.
+/// Keys that can be sent: the crate panics on a key that cannot be a header, which ends the
+/// process.
 pub(super) fn keys(key: &str, secret: &str, token: Option<&str>, at: &str) -> Outcome<AwsCredential> {
     let (key_id, secret_key) = (trimmed(key), trimmed(secret));
     let token = token.map(trimmed).filter(|token| !token.is_empty());
@@ -144,18 +146,18 @@ impl Identity {
         })
     }
 
-    /// The profile to use, and whether somebody named it.
+    /// The profile to use, and whether it was named.
     pub(super) fn profile(&self) -> (&str, bool) {
         let named = self.profile.as_deref().or_else(|| self.var("AWS_PROFILE"));
         (named.unwrap_or("default"), named.is_some())
     }
 
-    /// Whether somebody named the profile: then it must be there.
+    /// Whether the profile was named: then it must be there.
     pub fn is_named(&self) -> bool {
         self.profile().1
     }
 
-    /// What the config says of the profile, for whoever wants to know where the bucket is.
+    /// What the config says of the profile, which tells where the bucket is.
     ///
     /// # Errors
     /// The profile that was named is not there, or a file cannot be read.

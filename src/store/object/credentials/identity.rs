@@ -1,4 +1,4 @@
-//! All that credentials depend on, handed in.
+//! All inputs of the credentials, handed in.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -26,13 +26,14 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A variable, without what an editor or a `$(cat file)` leaves around it; set to nothing is not set.
+    /// A variable, without the white space that an editor or a `$(cat file)` leaves around it; an
+    /// empty variable counts as unset.
     pub(super) fn var(&self, name: &str) -> Option<&str> {
         let value = self.vars.get(OsStr::new(name))?.to_str()?;
         Some(trimmed(value)).filter(|value| !value.is_empty())
     }
 
-    /// A path as the tools' files and variables write it.
+    /// Resolves a path as the tools' files and variables write it.
     pub(in super::super) fn path(&self, path: &str) -> PathBuf {
         match (path.strip_prefix("~/"), &self.home) {
             (Some(rest), Some(home)) => home.join(rest),
@@ -46,7 +47,7 @@ impl Identity {
     }
 }
 
-/// Without white space and byte order marks around it.
+/// A text without white space and byte order marks around it.
 pub(super) fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c == '\u{feff}' || c.is_whitespace())
 }

@@ -58,7 +58,7 @@ impl Fetch<'_> {
         let server = format!("the machine's metadata service at {endpoint}");
         let mut hello = request(Method::PUT, &format!("{endpoint}/latest/api/token"), HttpRequestBody::empty())?;
         set(&mut hello, "x-aws-ec2-metadata-token-ttl-seconds", "600");
-        // Where there is no such service, this is no machine of AWS.
+        // Where there is no such service, this is not a machine of AWS.
         let token = self.ask(&server, hello, true).await;
         let token = token.map_err(|failure| if again { failure } else { none(&format!(" ({failure})")) })?;
         if token.status != 200 {
@@ -86,7 +86,8 @@ impl Fetch<'_> {
     }
 }
 
-/// Whether a container's service may be spoken to there (the tools' guide, Container credential provider).
+/// Whether a container's service at this URL may be asked (the tools' guide, Container credential
+/// provider).
 pub(super) fn near(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else { return false };
     let host = url.host_str().unwrap_or_default();

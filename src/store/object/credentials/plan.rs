@@ -8,14 +8,14 @@ use super::files::{Files, keys};
 use super::role::{Login, Role, login};
 use super::{Failure, Identity, Outcome};
 
-/// Where credentials come from, and the roles that are then taken, one after the other.
+/// Where credentials come from, and the roles that are then assumed, one after the other.
 #[derive(PartialEq)]
 pub(super) struct Plan {
     pub(super) base: Source,
     pub(super) roles: Vec<Role>,
 }
 
-/// Who gives the first credentials.
+/// The source of the first credentials.
 #[derive(PartialEq)]
 pub(super) enum Source {
     Keys(AwsCredential),
@@ -29,11 +29,11 @@ pub(super) enum Source {
 /// What one profile says.
 enum Step {
     Base(Source),
-    /// A role, taken with what this source gives.
+    /// A role, assumed with the credentials of this source.
     RoleFrom(Role, Source),
-    /// A role, taken with what this profile gives.
+    /// A role, assumed with the credentials of this profile.
     RoleOf(Role, String),
-    /// Nothing of credentials.
+    /// Nothing about credentials.
     Nothing,
 }
 
@@ -75,7 +75,8 @@ impl Identity {
         names.into_iter().any(|name| self.var(name).is_some())
     }
 
-    /// What a profile says, and those that it leads to; none if it says nothing of credentials.
+    /// What a profile says, with the profiles that it leads to; none if it says nothing about
+    /// credentials.
     fn profile_plan(&self, files: &Files, profile: &str) -> Outcome<Option<Plan>> {
         let (mut roles, mut seen) = (Vec::new(), Vec::new());
         let mut at = profile.to_owned();
@@ -98,8 +99,8 @@ impl Identity {
         }
     }
 
-    /// What one profile says; `seen` are those whose `source_profile` have led to it. A profile may be its own source:
-    /// then its role is taken with its keys.
+    /// What one profile says; `seen` are the profiles whose `source_profile` has led to it. A
+    /// profile may be its own source: then its role is assumed with its keys.
     fn step(&self, files: &Files, at: &str, seen: &[String]) -> Outcome<Step> {
         let get = |name: &str| files.get(at, name);
         let again = seen.iter().any(|seen| seen == at);

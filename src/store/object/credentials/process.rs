@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::ask::{clean, json_keys, object};
 use super::{Failure, Fetch, Found, Outcome};
 
-/// How long it may take: it may ask somebody.
+/// How long the program may take: it may ask a server or the user.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Fetch<'_> {
     pub(super) async fn process(&self, command: &str, profile: &str) -> Outcome<Found> {
-        // What follows the program may be secret.
+        // The arguments of the program may be secret.
         let program = command.split_whitespace().next().unwrap_or_default();
         let at = format!("credential_process '{program}' of AWS profile '{profile}'");
         let mut run = tokio::process::Command::new("sh");

@@ -3,10 +3,10 @@
 use super::files::Files;
 use super::{Failure, Identity, Outcome};
 
-/// A role that is to be taken.
+/// A role that is to be assumed.
 #[derive(Clone, PartialEq)]
 pub(super) struct Role {
-    /// As in "role arn:… of profile 'x'".
+    /// Its name in messages, as in "role arn:… of profile 'x'".
     pub(super) shown: String,
     pub(super) arn: String,
     pub(super) session: String,
@@ -20,7 +20,8 @@ pub(super) struct Role {
 #[derive(PartialEq)]
 pub(super) struct Login {
     pub(super) profile: String,
-    /// What names the file of its token: that of the session, before that the URL.
+    /// The key from which the name of its token's file is made: the session's name, or, in the
+    /// older form, the URL.
     pub(super) key: String,
     pub(super) region: String,
     pub(super) account: String,
@@ -69,7 +70,7 @@ pub(super) fn login(files: &Files, profile: &str) -> Outcome<Login> {
     })
 }
 
-/// A region becomes part of a server's name, which gets to see secrets.
+/// Checks a region, which becomes part of the name of a server that receives secrets.
 fn checked_region(region: &str) -> Outcome<()> {
     match region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         true => Ok(()),
@@ -77,7 +78,7 @@ fn checked_region(region: &str) -> Outcome<()> {
     }
 }
 
-/// Where a service of AWS is.
+/// The address of a service of AWS.
 pub(super) fn service(name: &str, region: &str) -> String {
     let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     format!("https://{name}.{region}.{domain}")

@@ -13,11 +13,11 @@ use super::files::keys;
 use super::role::{Login, service};
 use super::{Failure, Fetch, Found, Outcome, now};
 
-/// So long before it expires, the token is renewed; few other programs do.
+/// How long before it expires the token is renewed; few other programs renew it.
 const LOGIN_EARLY: Duration = Duration::from_secs(300);
 
 impl Fetch<'_> {
-    /// The credentials of a role, for who has logged in.
+    /// The credentials of a role, given for a login.
     pub(super) async fn login(&self, login: &Login) -> Outcome<Found> {
         let token = self.token(login).await?;
         let endpoint = self.who.var("AWS_ENDPOINT_URL_SSO").map(str::to_owned);
@@ -39,7 +39,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// The token of a login, renewed if that is due and can be done.
+    /// The token of a login, renewed if that is due and possible.
     async fn token(&self, login: &Login) -> Outcome<String> {
         let name = hex(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, login.key.as_bytes()));
         let path = self.who.aws_folder().join("sso").join("cache").join(format!("{name}.json"));
@@ -49,7 +49,7 @@ impl Fetch<'_> {
             match self.renewed(&cache, &login.region).await {
                 Ok(Some(renewed)) => {
                     cache = renewed;
-                    // Others want it too: the old refresh token may be void by now.
+                    // Other programs use the file too: the old refresh token may be void by now.
                     if let Err(error) = replace(&path, &cache) {
                         tracing::warn!("cannot write {}: {error}", path.display());
                     }
@@ -68,7 +68,7 @@ impl Fetch<'_> {
         text_of(&cache, "accessToken").ok_or_else(|| login.expired())
     }
 
-    /// The login's file with a new token; none where that cannot be had.
+    /// The login's file with a new token; none if there is no new token to be had.
     async fn renewed(&self, cache: &Value, region: &str) -> Outcome<Option<Value>> {
         let get = |name: &str| cache.get(name).and_then(Value::as_str);
         let (Some(id), Some(secret), Some(refresh)) = (get("clientId"), get("clientSecret"), get("refreshToken"))
@@ -142,7 +142,7 @@ fn given(text: &str, server: &str) -> Outcome<Found> {
     Ok(Found { credential: keys(&key, &secret, token.as_deref(), server)?, expires })
 }
 
-/// All of a file or nothing, and for its owner alone.
+/// Replaces a file as a whole or not at all, readable by its owner alone.
 fn replace(path: &Path, value: &Value) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;

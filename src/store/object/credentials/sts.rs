@@ -1,4 +1,4 @@
-//! Roles, which AWS STS gives to who signs or has a web identity's token.
+//! Roles, which AWS STS gives for a signature or for a web identity token.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::role::Role;
 use super::{Failure, Fetch, Found, Outcome};
 
 impl Fetch<'_> {
-    /// The credentials of a role, for who has these.
+    /// The credentials of a role, given for the credentials `signer`.
     pub(super) async fn assumed(&self, role: &Role, signer: &AwsCredential) -> Outcome<Found> {
         let mut form = vec![("Action", "AssumeRole"), ("RoleArn", &role.arn), ("RoleSessionName", &role.session)];
         form.extend(role.external_id.as_deref().map(|id| ("ExternalId", id)));
@@ -19,7 +19,7 @@ impl Fetch<'_> {
         self.sts(role, form, Some(signer)).await
     }
 
-    /// The credentials of a role, for who has a token in a file.
+    /// The credentials of a role, given for a token in a file.
     pub(super) async fn with_token(&self, role: &Role, file: &Path) -> Outcome<Found> {
         let token = secret_file("web identity token", file)?;
         let form = vec![

@@ -1,5 +1,6 @@
-//! What Azure tells of a container to those who may use it: whether what is read is one of several versions (Azure
-//! Storage REST API, Get Blob: `x-ms-version-id`). Its rules and its place are told to the account's owners alone.
+//! What Azure shows of a container to its users: whether what is read is one of several versions
+//! (Azure Storage REST API, Get Blob: `x-ms-version-id`). The container's rules and region are
+//! shown only to the account's owners.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::store::object::Bucket;
 use crate::store::object::meter::Meter;
 
 impl Bucket {
-    /// `key`: of something that is there.
+    /// `key` is of an object that is there.
     pub(super) async fn azure_facts(&self, key: &str) -> Facts {
         let versioning = match self.has_versions(key).await {
             Some(true) => Fact::Told(Versioning::On),

@@ -1,4 +1,5 @@
-//! What Google Cloud Storage tells of a bucket, in one document (Cloud Storage JSON API, Buckets: the resource).
+//! What Google Cloud Storage shows of a bucket, in one document (Cloud Storage JSON API, Buckets:
+//! the resource).
 
 use object_store::client::HttpRequest;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -68,7 +69,8 @@ impl Condition {
             || self.noncurrent_time_before.is_some()
     }
 
-    /// All that a bus writes but its markers ends so.
+    /// Whether a rule's suffixes may hold for a bus: all its keys end in this way, except those of
+    /// markers.
     fn may_hold_for_a_bus(&self) -> bool {
         self.matches_suffix.is_empty() || self.matches_suffix.iter().any(|suffix| ".json".ends_with(suffix.as_str()))
     }

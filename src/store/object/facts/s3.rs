@@ -1,5 +1,5 @@
-//! What S3 tells of a bucket (Amazon S3 API reference: `GetBucketVersioning`, `GetBucketLifecycleConfiguration`,
-//! `GetBucketLocation`).
+//! What S3 shows of a bucket (Amazon S3 API reference: `GetBucketVersioning`,
+//! `GetBucketLifecycleConfiguration`, `GetBucketLocation`).
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! What to do about it, in the words of the right cloud.
+//! Cures, in the words of each cloud.
 
 use super::Kind;
 
 impl Kind {
-    /// What its buckets are called.
+    /// The cloud's word for a bucket.
     pub(super) const fn bucket_word(self) -> &'static str {
         match self {
             Self::S3 | Self::Gcs => "bucket",
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// What an explicit deny is mostly about: a policy that demands encryption.
+    /// The usual cause of an explicit deny: a policy that demands encryption.
     pub(super) fn denied_cure(self, said: &str) -> &'static str {
         let said = said.to_lowercase();
         let of_encryption = ["explicit deny", "kms", "encrypt"].iter().any(|sign| said.contains(sign));

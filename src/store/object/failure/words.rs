@@ -1,4 +1,5 @@
-//! How the crate's errors and the servers' answers are read. The crate tells most only in words.
+//! How the crate's errors and the servers' answers are read. The crate gives most details only in
+//! its text.
 
 use std::error::Error as _;
 
@@ -33,12 +34,12 @@ pub(super) fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str
     Some(&rest[..rest.find(to)?])
 }
 
-/// The service's own word for what is wrong (Amazon S3 API reference, Error responses).
+/// The service's error code (Amazon S3 API reference, Error responses).
 pub(super) fn code(text: &str) -> Option<&str> {
     between(text, "<Code>", "</Code>")
 }
 
-/// The HTTP status in the crate's words.
+/// The HTTP status in the crate's text.
 pub(super) fn status(text: &str) -> Option<u16> {
     let rest = &text[text.find("status code: ")? + "status code: ".len()..];
     rest.get(..3)?.parse().ok()
@@ -51,7 +52,7 @@ pub(super) fn server_asked(text: &str) -> Option<String> {
     Some(format!("{scheme}://{}", rest.split(['/', '?']).next()?.rsplit('@').next()?))
 }
 
-/// Why an answer says nothing to us, and the cure; none: there was none.
+/// Why evbus does not understand an answer, and the cure; none if there was no answer.
 pub(super) fn understood(error: &Error, text: &str) -> Option<(String, Option<&'static str>)> {
     if text.contains("InvalidContentType") || text.contains("corrupt message") {
         return Some(("it does not speak TLS".to_owned(), Some("write http:// where that is meant")));
