@@ -11,13 +11,9 @@ use std::time::Duration;
 
 use futures_util::future::AbortHandle;
 
-use super::lease::Lease;
-use super::marker::{PendingEvent, Verdict};
-use super::request::{self, Folded};
-use super::retry::Retry;
+use super::marker::PendingEvent;
 use super::run::Fingerprint;
 use super::{GroupName, Listing, Marker, Position};
-use crate::bus::{keys, to_json};
 use crate::event::{EventName, EventTime};
 use crate::store::Version;
 

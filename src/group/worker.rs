@@ -11,25 +11,25 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, Abortable, FutureExt};
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::definition::Registered;
-use super::lease::{self, LeaseObservation, Process};
-use super::marker::{Owner, PendingEvent, Verdict};
-use super::ops::{Committed, ControlRequests, GroupChanges, GroupStore, Hot, ScanStats, ShardScan};
+use super::lease::{LeaseObservation, Process};
+use super::marker::Owner;
+use super::ops::{Committed, ControlRequests, GroupStore, Hot, ScanStats, ShardScan};
 use super::polls::Polls;
-use super::run::{self, Ran, Task};
-use super::shard::{AcquiredShard, Bounds, Commit, Followup, Launch, Next, Shard};
+use super::run::Ran;
+use super::shard::{Followup, Next, Shard};
 use super::worker_event::{Reporter, WorkerEvent};
-use super::{GroupName, Marker, Position, dead_letter, request};
+use super::{GroupName, Marker, Position, request};
 use crate::bus::Place;
 use crate::bus::schedule::Released;
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::{Handler, Obstacle, Outcome, Report};
-use crate::store::{Hints, Profile, StoreError, StoreResult, Version};
+use crate::handler::Handler;
+use crate::store::{Hints, StoreError, StoreResult, Version};
 
 mod apply;
 mod due;

@@ -1,6 +1,13 @@
 //! What one commit says, what it allows, and which requests go into it.
 
-use super::*;
+use std::time::Duration;
+
+use super::{Commit, Followup, Shard, Succeeded};
+use crate::bus::to_json;
+use crate::group::lease::Lease;
+use crate::group::request;
+use crate::group::request::Folded;
+use crate::store::Version;
 
 impl Shard {
     /// Whether a commit must be sent now.

@@ -1,6 +1,12 @@
 //! The start and the end of a run.
 
-use super::*;
+use std::time::Duration;
+
+use super::{Launch, Run, Shard};
+use crate::bus::keys;
+use crate::event::{EventName, EventTime};
+use crate::group::marker::Verdict;
+use crate::group::run::Fingerprint;
 
 impl Shard {
     /// Reserves the event's place in `pending`. An event that runs alone starts only after the

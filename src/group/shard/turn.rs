@@ -1,7 +1,9 @@
 //! Which event may start next: one that is due again, else one that waits; in an ordered group one
 //! event of a key at a time.
 
-use super::*;
+use super::{Next, Shard};
+use crate::event::{EventName, EventTime};
+use crate::group::retry::Retry;
 
 /// Whether an event has its turn, in an ordered group.
 enum Turn {
@@ -89,7 +91,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::group::marker::PendingEvent;
+    use crate::group::shard::{AcquiredShard, Bounds};
+    use crate::group::{GroupName, Listing, Marker, Position};
+    use crate::store::Version;
 
     fn name(second: u32) -> EventName {
         EventName::parse(&format!("20261123T0215{second:02}.000000Z-7k00000000{second:06}-t.json")).unwrap()

@@ -1,6 +1,19 @@
 //! How operations end: each answer is taken into the state, and what it allows is started.
 
-use super::*;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Ended, STALL, Worker};
+use crate::event::EventName;
+use crate::group::definition::Registered;
+use crate::group::marker::{PendingEvent, Verdict};
+use crate::group::ops::{Committed, ControlRequests};
+use crate::group::run::Ran;
+use crate::group::shard::{Followup, Shard};
+use crate::group::worker_event::WorkerEvent;
+use crate::group::{dead_letter, run};
+use crate::handler::{Obstacle, Outcome, Report};
+use crate::store::{StoreError, StoreResult};
 
 impl Worker {
     pub(super) fn apply(&mut self, ended: Ended) {

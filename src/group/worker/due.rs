@@ -1,9 +1,13 @@
 //! Scheduled entries: when the next is due, and releasing it. Any worker does that, of any group.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::*;
+use super::{Ended, Worker};
 use crate::bus::schedule::{self, Released};
+use crate::event::{EventName, EventTime};
+use crate::group::worker_event::WorkerEvent;
+use crate::store::{StoreError, StoreResult};
 
 /// How long entries that another worker is releasing are left to it.
 const OTHERS: Duration = Duration::from_secs(10);

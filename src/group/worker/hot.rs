@@ -2,9 +2,15 @@
 //! has changed.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::time::Duration;
 
-use super::*;
+use super::{Ended, ShardSlot, Worker};
+use crate::event::{EventName, EventTime};
 use crate::group::Listing;
+use crate::group::Position;
+use crate::group::ops::{GroupChanges, Hot, ScanStats, ShardScan};
+use crate::store::StoreResult;
 
 /// When to list again after a listing that took from `begun` to `now`: `pause` after its beginning.
 /// After a slow listing the worker rests for as long as the listing took, but at most for

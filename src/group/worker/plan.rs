@@ -1,6 +1,18 @@
 //! What a worker starts now: handlers, commits, reads; and when it must wake up.
 
-use super::*;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{AbortHandle, Abortable};
+
+use super::{Ended, Mode, Stop, Worker};
+use crate::event::{EventName, EventTime};
+use crate::group::marker::Verdict;
+use crate::group::run::Task;
+use crate::group::shard::{Bounds, Launch, Next, Shard};
+use crate::group::worker_event::WorkerEvent;
+use crate::group::{dead_letter, run};
+use crate::store::Profile;
 
 impl Worker {
     pub(super) fn plan(&mut self) {

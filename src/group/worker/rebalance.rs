@@ -1,9 +1,11 @@
 //! Sharing a group's shards between its workers: a worker that owns fewer asks one that owns more.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::*;
-use crate::group::request::Request;
+use super::{Ended, ShardSlot, Worker};
+use crate::group::request::{self, Request};
+use crate::group::shard::Shard;
 
 impl Worker {
     /// Asks the worker that holds the most shards with work for some of them, if it holds at least

@@ -1,6 +1,16 @@
 //! Finding work and shards: resyncs of a shard, and whether to acquire a shard.
 
-use super::*;
+use std::time::Duration;
+
+use super::{Ended, Stop, Worker};
+use crate::event::EventTime;
+use crate::group::lease::{LeaseObservation, Process};
+use crate::group::marker::Owner;
+use crate::group::ops::{Committed, ScanStats, ShardScan};
+use crate::group::shard::{AcquiredShard, Commit, Followup, Shard};
+use crate::group::worker_event::WorkerEvent;
+use crate::group::{Marker, Position, lease};
+use crate::store::{StoreResult, Version};
 
 impl Worker {
     pub(super) fn plan_scan(&mut self, at: usize) {

@@ -4,11 +4,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::*;
+use super::{Mode, Worker};
+use crate::group::worker_event::WorkerEvent;
 use crate::store::ErrorKind;
+use crate::store::{StoreError, StoreResult};
 
 /// How long a drain waits for a store that refuses, or has no room.
 const REFUSED: Duration = Duration::from_secs(3);
