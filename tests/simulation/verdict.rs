@@ -178,13 +178,15 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
     // A listing is read in pages, and what lies in a worker's future is listed again each time.
     let listed = if world.plan.lists_with_tail { world.contents.keys("").len() } else { world.present.borrow().len() };
     let pages = (listed / world.plan.page_len) as u64 + 2;
+    // What was cancelled leaves its decision there for a day.
+    let pages_of_scheduled = (world.contents.keys("timed/").len() / world.plan.page_len) as u64 + 1;
     let groups = world.plan.groups.iter();
     let most: u64 = groups
         .map(|group| {
             // Each half minute, each watcher: events, requests, the definition, and the markers.
             let listings = (world.present.borrow().len() / group.bounds.window) as u64 + 1;
             // What waits for its time is asked for besides.
-            let mut each = pages + 3 + listings * 2 + u64::from(group.shards);
+            let mut each = pages + 2 + pages_of_scheduled + listings * 2 + u64::from(group.shards);
             if world.present.borrow().len() > 2 * group.bounds.window {
                 // More than a watcher remembers to have seen in its future: it looks at each shard again, and once more at
                 // what turned up meanwhile.
@@ -192,7 +194,8 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
             }
             let watching = group.watchers as u64 * (minutes * 2 + 1) * each;
             // Every few seconds, each drain: the definition, requests, and each shard's marker, W and events.
-            watching + group.drains as u64 * minutes * 12 * (3 + u64::from(group.shards) * (pages + 2))
+            let draining = 2 + pages_of_scheduled + u64::from(group.shards) * (pages + 2);
+            watching + group.drains as u64 * minutes * 12 * draining
         })
         .sum();
     (asked > most).then(|| format!("an idle bus was asked {asked} times in {minutes} minutes, more than {most}"))
