@@ -210,3 +210,22 @@ fn a_huge_file_among_the_events_hides_none() {
     let ran = home.run(&["ls", "--limit", "0"]).exits(0);
     assert!(ran.out.contains(&first) && ran.err.contains("warning: "), "{}{}", ran.out, ran.err);
 }
+
+/// A regression: it was taken for none. What it asks for may need any event.
+#[test]
+fn a_request_that_cannot_be_read_holds_back_prune() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    let drain = || home.run(&["drain", "-q", "-g", "g", "--from", "earliest", "--", "true"]).exits(0);
+    let would = || home.run(&["prune", "--keep", "0s", "--dry-run"]).exits(0);
+    until("it may go", || drain().code == 0 && would().out.contains("would delete 1 event"));
+    let requests = home.bus().join("state/g/requests");
+    std::fs::create_dir_all(&requests).unwrap();
+    let odd = requests.join("000-00000000000000ff.json");
+    std::fs::write(&odd, "{\"odd\":1}").unwrap();
+    home.run(&["prune", "--keep", "0s"]).exits(0);
+    assert_eq!(home.events().len(), 1);
+    std::fs::remove_file(odd).unwrap();
+    home.run(&["prune", "--keep", "0s"]).exits(0);
+    assert_eq!(home.events().len(), 0);
+}
