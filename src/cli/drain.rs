@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
-use super::reporter::{LogFormat, id_of};
+use super::reporter::id_of;
 use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
 use super::{style, times};
 use crate::bus::read;
-use crate::config::{Environment, Location, Watcher};
+use crate::config::{Environment, Watcher};
 use crate::event::EventTime;
 use crate::group::read_marker;
 use crate::group::worker::{Mode, Stop, Summary};
@@ -31,7 +31,7 @@ Examples:
   evbus drain --strict --for 50s mail                # 3 unless everything it took ended done")]
 pub(super) struct Args {
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
     /// Also wait for later retries and for other workers
     #[arg(long)]
     wait: bool,
@@ -46,21 +46,14 @@ pub(super) struct Args {
     strict: bool,
 }
 
-impl Args {
-    /// How what happens is logged.
-    pub(super) const fn log_format(&self) -> LogFormat {
-        self.run.log
-    }
-}
-
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "drain")?;
     let span = args.span.as_deref().map(times::parse_duration).transpose()?;
     let mode = Mode::Drain { wait: args.wait, most: args.max, span };
     let mut address = session.address()?;
-    if let (Location::Bucket(bucket, _), Some(span)) = (&mut address.location, span) {
-        bucket.hurry(span);
+    if let Some(span) = span {
+        address.hurry(span);
     }
     let drained = block_on(Needs::Everything, async {
         let opened = session.open_at(address, Execution::Threaded, Durability::Full).await?;

@@ -10,7 +10,7 @@ use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
-use crate::config::{Environment, Location};
+use crate::config::Environment;
 use crate::event::EventTime;
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
@@ -129,9 +129,7 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
     let patience = times::parse_duration(&args.timeout)?;
     let durability = if args.durability == "none" { Durability::None } else { Durability::Full };
     let mut address = session.address()?;
-    if let Location::Bucket(bucket, _) = &mut address.location {
-        bucket.hurry(patience);
-    }
+    address.hurry(patience);
     block_on(Needs::of(&address), async {
         let opened = session.open_at(address, Execution::Inline, durability).await?;
         let mut emitter = Emitter::new(opened.place().clone(), patience);

@@ -135,8 +135,8 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
     let selected = session.environment.var(EVBUS_LOG);
     // Those who run handlers log by themselves, in a format that a flag chooses.
     let format = match &verb {
-        Verb::Watch(args) => Some(args.log_format()),
-        Verb::Drain(args) => Some(args.log_format()),
+        Verb::Watch(args) => Some(args.run.log),
+        Verb::Drain(args) => Some(args.run.log),
         _ => selected.map(|_| LogFormat::Human),
     };
     if let Some(format) = format {

@@ -9,7 +9,6 @@ use tokio::sync::watch as signal;
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
-use super::reporter::LogFormat;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
 use super::watchers::{self, HangUp, Ready, RunArgs, Starting, Told};
@@ -48,17 +47,10 @@ HUP to a daemon (no terminal, watchers from the config): read the config anew.
 (nothing can start), cannot reach the bus, or has ended.")]
 pub(super) struct Args {
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
     /// Serve /metrics for Prometheus, and /healthz; a port alone is on the loopback interface
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
-}
-
-impl Args {
-    /// How what happens is logged.
-    pub(super) const fn log_format(&self) -> LogFormat {
-        self.run.log
-    }
 }
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {

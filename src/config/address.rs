@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::nearest::nearest;
 use super::{Config, ConfigError, Environment, bucket};
@@ -59,6 +60,13 @@ pub struct BusAddress {
 }
 
 impl BusAddress {
+    /// From now on no request takes longer than this, where the bus is in a bucket.
+    pub fn hurry(&mut self, limit: Duration) {
+        if let Location::Bucket(bucket, _) = &mut self.location {
+            bucket.hurry(limit);
+        }
+    }
+
     /// Decides where the bus is: `flag` (`--bus`), `EVBUS_URL`, `[bus] url`, `$XDG_DATA_HOME/evbus`.
     ///
     /// # Errors

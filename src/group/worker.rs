@@ -423,7 +423,7 @@ impl Worker {
         self.summary.paused = self.paused();
         // A drain that ends while the store is away, or with entries that it could not release, has
         // not done all that was due.
-        let undone = self.draining() && (self.trouble.is_on() || self.due.failed());
+        let undone = self.draining() && (self.trouble.is_on() || self.due.failure.is_some());
         match self.failure.take() {
             Some(error) => Err(error),
             None if undone => Err(self.given_up()),

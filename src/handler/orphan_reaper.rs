@@ -68,7 +68,7 @@ struct State {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    _lifeline: OwnedFd,
+    _parent_pipe: OwnedFd,
 }
 
 impl OrphanReaper {
@@ -122,7 +122,7 @@ impl OrphanReaper {
             .process_group(0)
             .spawn()?;
         super::process::adopt(&child);
-        Ok(Process { child, _lifeline: parent_pipe })
+        Ok(Process { child, _parent_pipe: parent_pipe })
     }
 
     /// Lists a run that is about to be started, until the entry is dropped.
@@ -312,6 +312,13 @@ mod tests {
         OrphanReaper::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
     }
 
+    /// The worker's end of the pipe closes; the reaper's process does its work and ends.
+    fn loses_its_worker(reaper: &OrphanReaper) {
+        let Process { mut child, _parent_pipe: parent_pipe } = reaper.state.borrow_mut().process.take().unwrap();
+        drop(parent_pipe);
+        child.wait().unwrap();
+    }
+
     fn enlist(reaper: &OrphanReaper, group: Pid) -> Entry<'_> {
         let entry = reaper.begin();
         entry.started(group);
@@ -336,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_of_the_lifeline_the_listed_are_killed_and_no_others() {
+    fn at_the_end_of_the_parent_pipe_the_listed_are_killed_and_no_others() {
         let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
         reaper.ensure();
         let ((mut listed, one), (mut struck, two)) = (sleeper(), sleeper());
@@ -357,11 +364,8 @@ mod tests {
         reaper.ensure();
         let (mut child, group) = sleeper();
         let _entry = enlist(&reaper, group);
-        let process = reaper.state.borrow_mut().process.take().unwrap();
-        drop(process._lifeline);
+        loses_its_worker(&reaper);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
-        let mut guard_child = process.child;
-        guard_child.wait().unwrap();
     }
 
     #[test]
@@ -379,11 +383,8 @@ mod tests {
         }
         reaper.ensure();
         assert_ne!(process_number(&reaper), first);
-        let process = reaper.state.borrow_mut().process.take().unwrap();
-        drop(process._lifeline);
+        loses_its_worker(&reaper);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
-        let mut guard_child = process.child;
-        guard_child.wait().unwrap();
     }
 
     #[test]

@@ -43,11 +43,6 @@ impl Due {
     pub(super) fn seen(&self) -> bool {
         self.last_scan.is_some() && !self.running
     }
-
-    /// Whether the last release failed.
-    pub(super) fn failed(&self) -> bool {
-        self.failure.is_some()
-    }
 }
 
 impl Worker {
