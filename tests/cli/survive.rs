@@ -81,18 +81,24 @@ fn root_locks_nobody_out() {
     assert_eq!(ran.lines().len(), 1, "{}", ran.out);
 }
 
+/// Runs a line with `./evbus` as a user who has no other processes and whose bus it is; none where that cannot be tried.
+fn as_user(home: &Home, user: u32, line: &str) -> Option<Ran> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TRIED: another user; it needs root");
+        return None;
+    }
+    Some(home.shell(&format!(
+        "chmod 755 .; cp -n $EVBUS evbus; [ ! -e bus ] || chown -R {user}:{user} bus
+         HOME=. exec setpriv --reuid {user} --regid {user} --clear-groups {line}"
+    )))
+}
+
 #[test]
 fn where_no_thread_is_to_be_had_nothing_panics() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT TRIED: a limit of processes; it needs root");
-        return;
-    }
     let home = Home::new();
     home.emit_many("t", 1);
-    // A user of its own, so that nobody else's processes count.
-    let line = "chmod 755 .; cp $EVBUS evbus; chown -R 65432:65432 bus; HOME=. exec setpriv --reuid 65432 --regid 65432 \
-        --clear-groups prlimit --nproc=1 ./evbus drain -g g --from earliest -- /bin/true";
-    let ran = home.shell(line);
+    let line = "prlimit --nproc=1 ./evbus drain -g g --from earliest -- /bin/true";
+    let Some(ran) = as_user(&home, 65432, line) else { return };
     let why = "the system has no process to spare for handler '/bin/true'";
     assert!(ran.code == 75 && ran.err.contains(why), "{} {}", ran.code, ran.err);
 }
@@ -113,36 +119,23 @@ fn where_files_run_out_a_drain_says_so_or_does_its_work() {
 
 #[test]
 fn what_is_due_and_cannot_be_released_is_no_success() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT TRIED: another user; it needs root");
-        return;
-    }
     let home = Home::new();
     home.run(&["emit", "t", "--delay", "1s"]).exits(0);
     until("it is due", || home.run(&["ls", "--scheduled", "--until", "0s"]).exits(0).out.contains(" t "));
-    let line = "chmod 755 .; cp $EVBUS evbus; chown -R 65430:65430 bus; chmod 000 bus/timed
-        HOME=. exec setpriv --reuid 65430 --regid 65430 --clear-groups ./evbus drain -q -g g --from earliest -- true";
-    let ran = home.shell(line);
+    home.shell("chmod 000 bus/timed").exits(0);
+    let Some(ran) = as_user(&home, 65430, "./evbus drain -q -g g --from earliest -- true") else { return };
     assert!(ran.code == 75 && ran.err.contains("timed"), "{} {}", ran.code, ran.err);
 }
 
 /// The names of servers are resolved on a thread.
 #[test]
 fn where_no_thread_is_to_be_had_a_bucket_is_away() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT TRIED: a limit of processes; it needs root");
-        return;
-    }
     let mini = Mini::start(Options::default());
     let home = Home::at_bucket(&mini.endpoint().replace("127.0.0.1", "localhost"), "p");
     home.run(&["init"]).exits(0);
     for verb in ["ls", "emit t", "drain -g g -- /bin/true"] {
-        // A user of its own, so that nobody else's processes count.
-        let line = format!(
-            "chmod 755 .; cp -n $EVBUS evbus; HOME=. exec setpriv --reuid 65431 --regid 65431 --clear-groups \
-             prlimit --nproc=1 ./evbus {verb}"
-        );
-        home.shell(&line).exits(75).says("no thread is to be had", "ulimit -u");
+        let Some(ran) = as_user(&home, 65431, &format!("prlimit --nproc=1 ./evbus {verb}")) else { return };
+        ran.exits(75).says("no thread is to be had", "ulimit -u");
     }
 }
 
