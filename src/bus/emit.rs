@@ -18,6 +18,7 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
+use named::Timing;
 pub(super) use named::acknowledged_name;
 use turn::Turns;
 
@@ -106,7 +107,7 @@ pub struct Emitter {
     seen: EventTime,
 }
 
-/// An event of the batch that is on the bus but not yet acknowledged.
+/// An event that is on the bus, or waits, but is not yet acknowledged.
 struct Unacknowledged {
     index: usize,
     name: EventName,
@@ -145,7 +146,7 @@ impl Emitter {
     /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe whose ack does not say
     /// [`AckKind::IdTaken`]. After an error some of them may be there, unacknowledged.
     pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
-        let (mut acks, fresh) = self.repeats(drafts).await?;
+        let (mut acks, fresh) = self.repeats(drafts, Timing::Now).await?;
         let mut batch = self.put_batch(drafts, &fresh, EventTime::MIN).await?;
         // First copies of named ids: a twin of this emitter may have been acknowledged on them.
         let mut first_copies = Vec::new();
@@ -177,7 +178,7 @@ impl Emitter {
             first_copies.extend(named);
             batch = again;
         }
-        self.acknowledge(drafts, batch.pending, &mut acks).await?;
+        self.acknowledge(drafts, batch.pending, &mut acks, Timing::Now).await?;
         self.clear_away(first_copies, &acks).await;
         Ok(acks.into_iter().flatten().collect())
     }
@@ -194,30 +195,26 @@ impl Emitter {
     /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled, or its ack says
     /// [`AckKind::IdTaken`].
     pub async fn schedule(&mut self, drafts: &[Draft], due: EventTime) -> StoreResult<Vec<Ack>> {
-        let (acks, _) = self.repeats(drafts).await?;
+        let (mut acks, fresh) = self.repeats(drafts, Timing::Later).await?;
         let mut due = due;
-        let mut answers = Vec::with_capacity(drafts.len());
-        for (draft, known) in drafts.iter().zip(acks) {
-            if let Some(ack) = known {
-                answers.push(ack);
-                continue;
-            }
+        let mut entries = Vec::with_capacity(fresh.len());
+        for index in fresh {
+            let draft = &drafts[index];
             let mut name = draft.name(due);
             while draft.dedup.is_some()
                 && self.retry(async || schedule::was_cancelled(&*self.place.store, &name).await).await?
             {
                 name = name.with_time(name.time().next());
             }
-            let kind = match self.settle(&keys::scheduled(&name), &draft.bytes).await? {
-                None => AckKind::New,
-                Some(found) if named::same(draft, &found) => AckKind::Duplicate,
-                Some(_) => AckKind::IdTaken,
-            };
-            answers.push(Ack { name, kind });
+            match self.settle(&keys::scheduled(&name), &draft.bytes).await? {
+                Some(found) if !named::same(draft, &found) => acks[index] = Some(Ack { name, kind: AckKind::IdTaken }),
+                _ => entries.push(Unacknowledged { index, name }),
+            }
             // In the order in which they were given.
             due = due.next();
         }
-        Ok(answers)
+        self.acknowledge(drafts, entries, &mut acks, Timing::Later).await?;
+        Ok(acks.into_iter().flatten().collect())
     }
 
     /// Puts drafts under new, growing times, none below `earliest`.

@@ -213,8 +213,8 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
     Ok(needs)
 }
 
-/// A named id is remembered as long as its event would be kept.
-async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
+/// A named id is remembered as long as its event would be kept, or waits.
+pub(super) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
     let mut after = String::new();
     let mut forgotten = 0;
     loop {
@@ -225,6 +225,7 @@ async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
             let name = super::emit::acknowledged_name(&object.bytes);
             if let Some(name) = name.filter(|name| name.time() < before)
                 && place.store.get(&name.key()).await?.is_none()
+                && place.store.get(&keys::scheduled(&name)).await?.is_none()
             {
                 old.push(key.clone());
             }

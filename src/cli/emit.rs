@@ -156,7 +156,7 @@ async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: 
     acks.end()?;
     let past = |due: &EventTime| *due <= environment.now;
     if let Some(due) = maker.due.filter(|due| !args.quiet && (past(due) || output::notes_on_terminal())) {
-        output::note(&waits(due, environment));
+        output::note(&waits(due, &told[0], environment));
     }
     Ok(Code::Done)
 }
@@ -168,10 +168,17 @@ fn taken(draft: &Draft, ack: &Ack) -> Failure {
     Failure::failed(what).help(format!("evbus get --source {source} {id} shows it; --if-exists ok leaves it at that"))
 }
 
-/// What became of `--at` or `--delay`, for whoever meant another day.
-fn waits(due: EventTime, environment: &Environment) -> String {
-    let at = times::clock_text(due, environment.now, &environment.zone());
-    if due > environment.now { format!("it waits until {at}") } else { format!("{at} has passed: it came at once") }
+/// When an event comes that was given `--at` or `--delay`: the day may not be the one that was meant.
+fn waits(due: EventTime, ack: &Ack, environment: &Environment) -> String {
+    let at = |time| times::clock_text(time, environment.now, &environment.zone());
+    match ack.kind {
+        AckKind::Duplicate if ack.name.time() > environment.now => {
+            format!("it was emitted before, and waits until {}", at(ack.name.time()))
+        }
+        AckKind::Duplicate => "it was emitted before".to_owned(),
+        _ if due > environment.now => format!("it waits until {}", at(due)),
+        _ => format!("{} has passed: it came at once", at(due)),
+    }
 }
 
 fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {

@@ -72,6 +72,15 @@ fn an_id_is_of_one_event() {
     ran.says("id 'dump-1' of //", "--if-exists ok");
     home.run(&["emit", "dump.done", "--id", "dump-1", "--if-exists", "ok"]).exits(0);
     assert_eq!(home.events().len(), 1);
+    // The same while it waits.
+    home.run(&["emit", "dump.due", "--id", "dump-9", "--delay", "1h"]).exits(0);
+    home.run(&["emit", "dump.due", "--id", "dump-9", "--delay", "2h"]).exits(0);
+    for timing in [&["--delay", "2h"][..], &[]] {
+        let ran = home.run(&[&["emit", "dump.done", "--id", "dump-9"], timing].concat()).exits(1);
+        ran.says("id 'dump-9' of //", "--if-exists ok");
+    }
+    assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).lines().len(), 1);
+    assert_eq!(home.events().len(), 1);
     let line =
         |type_: &str| format!("{{\"specversion\":\"1.0\",\"id\":\"2\",\"source\":\"//a\",\"type\":\"{type_}\"}}\n");
     home.file("lines", &(line("a") + &line("b") + &line("a")));

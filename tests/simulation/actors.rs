@@ -534,9 +534,10 @@ async fn emit_all(
         let (ids, drafts): (Vec<String>, Vec<Draft>) = drafts.into_iter().unzip();
         let wait = dice.chance(plan.waits).then(|| (dice.between(0.0, 60.0) * 1e6) as Micros);
         let due = wait.map_or(0, |wait| world.simulation.now() + wait);
-        if wait.is_some() {
-            for id in ids.iter().filter(|_| !named) {
-                if let Some(known) = world.events.borrow_mut().get_mut(id) {
+        for id in ids.iter().filter(|_| wait.is_some()) {
+            if let Some(known) = world.events.borrow_mut().get_mut(id) {
+                known.latest_due = known.latest_due.max(due);
+                if !named {
                     (known.due, known.order) = (due, None);
                 }
             }
@@ -563,7 +564,7 @@ async fn emit_all(
                     if known.acked.is_none() {
                         world.tell(|| format!("p{pid} {id} acknowledged as {}", ack.name));
                         // Who is slow by some seconds releases it so much later.
-                        let waits = if wait.is_some() { due + 11 * SECOND } else { 0 };
+                        let waits = if wait.is_some() { known.latest_due + 11 * SECOND } else { 0 };
                         known.acked = Some((world.simulation.now().max(waits), ack.name));
                     }
                 }
@@ -634,6 +635,7 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         began: world.simulation.now(),
         acked: None,
         due: 0,
+        latest_due: 0,
         cancelled: Cancelled::No,
         n,
     };

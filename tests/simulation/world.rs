@@ -30,6 +30,8 @@ pub struct Known {
     pub acked: Option<(Micros, EventName)>,
     /// Not to be run before.
     pub due: Micros,
+    /// The latest time until which an emit of it was to wait: a repeat is acknowledged on the entry that waits already.
+    pub latest_due: Micros,
     pub cancelled: Cancelled,
     /// Its `n`, if it has one.
     pub n: Option<u8>,

@@ -1,16 +1,16 @@
 //! Named ids: acknowledged once, however often and by however many emitters they are emitted.
 //!
-//! The record `dedup/<hash of source and id>` says on which copy the event was acknowledged. It
-//! counts only while that copy is on the bus and has this id: a record written without its event
-//! hides no event.
+//! The record `dedup/<hash of source and id>` says on which copy the event was acknowledged: an
+//! event on the bus, or an entry that waits. It counts only while that copy is there and has this
+//! id: a record written without its event hides no event (FORMAT.md 5.3 and 9.1).
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Ack, AckKind, Draft, Emitter, Unacknowledged};
-use crate::bus::keys;
 use crate::bus::settings::to_json;
+use crate::bus::{keys, schedule};
 use crate::event::{Data, Event, EventName};
 use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
 
@@ -24,6 +24,22 @@ const RECORD_BYTES: usize = 4_096;
 #[derive(Serialize, Deserialize)]
 struct Acknowledged {
     event: EventName,
+}
+
+/// When the events of an emit are to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timing {
+    /// At once. An equal event that still waits is no reason to wait for it.
+    Now,
+    /// At their time. An equal event that waits will come: this one is its repeat.
+    Later,
+}
+
+/// The copy of an event on which its id was acknowledged.
+struct Known {
+    ack: Ack,
+    /// Where the copy lies.
+    key: String,
 }
 
 /// The event that a `dedup/` object tells of.
@@ -56,15 +72,19 @@ fn names(draft: &Draft, bytes: &[u8]) -> bool {
 
 impl Emitter {
     /// Acks of what had been acknowledged before, durable by now, and the indices of the rest.
-    pub(super) async fn repeats(&self, drafts: &[Draft]) -> StoreResult<(Vec<Option<Ack>>, Vec<usize>)> {
+    pub(super) async fn repeats(
+        &self,
+        drafts: &[Draft],
+        timing: Timing,
+    ) -> StoreResult<(Vec<Option<Ack>>, Vec<usize>)> {
         let mut acks = vec![None; drafts.len()];
         let (mut fresh, mut relied_on) = (Vec::with_capacity(drafts.len()), Vec::new());
         for (index, draft) in drafts.iter().enumerate() {
             match &draft.dedup {
-                Some(hash) => match self.acknowledged(draft, hash).await? {
-                    Some(ack) => {
-                        relied_on.extend([keys::dedup(hash), ack.name.key()]);
-                        acks[index] = Some(ack);
+                Some(hash) => match self.acknowledged(draft, hash, timing).await? {
+                    Some(known) => {
+                        relied_on.extend([keys::dedup(hash), known.key]);
+                        acks[index] = Some(known.ack);
                     }
                     None => fresh.push(index),
                 },
@@ -84,20 +104,42 @@ impl Emitter {
     }
 
     /// What was acknowledged under the draft's id, if anything was and is still there.
-    async fn acknowledged(&self, draft: &Draft, hash: &str) -> StoreResult<Option<Ack>> {
+    async fn acknowledged(&self, draft: &Draft, hash: &str, timing: Timing) -> StoreResult<Option<Known>> {
         let (key, store) = (keys::dedup(hash), &self.place.store);
-        let Some(record) = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await? else {
-            return Ok(None);
-        };
-        let content: Acknowledged = serde_json::from_slice(&record.bytes).map_err(|error| {
-            StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
-                .with_help(format!("delete {key} and emit again: the event may then be there twice"))
-        })?;
-        let name = content.event;
-        let there = self.retry(async || store.get(&name.key()).await).await?;
-        Ok(there.filter(|found| names(draft, &found.bytes)).map(|found| {
+        let mut previous = None;
+        loop {
+            let Some(record) = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await? else {
+                return Ok(None);
+            };
+            if previous.as_ref() == Some(&record.bytes) {
+                return Ok(None);
+            }
+            let content: Acknowledged = serde_json::from_slice(&record.bytes).map_err(|error| {
+                StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
+                    .with_help(format!("delete {key} and emit again: the event may then be there twice"))
+            })?;
+            let name = content.event;
+            if let Some(known) = self.known(draft, &name, name.key()).await? {
+                return Ok(Some(known));
+            }
+            if let Some(known) = self.known(draft, &name, keys::scheduled(&name)).await? {
+                // One that is being cancelled will not come.
+                let cancelled = self.retry(async || schedule::was_cancelled(&**store, &name).await).await?;
+                let repeat = timing == Timing::Later || known.ack.kind == AckKind::IdTaken;
+                return Ok((repeat && !cancelled).then_some(known));
+            }
+            // Neither is there: pruned, cancelled or never put; or released since the record was
+            // read, which has given it another name.
+            previous = Some(record.bytes);
+        }
+    }
+
+    /// The copy at a key, if it has the draft's id.
+    async fn known(&self, draft: &Draft, name: &EventName, key: String) -> StoreResult<Option<Known>> {
+        let found = self.retry(async || self.place.store.get(&key).await).await?;
+        Ok(found.filter(|found| names(draft, &found.bytes)).map(|found| {
             let kind = if same(draft, &found.bytes) { AckKind::Duplicate } else { AckKind::IdTaken };
-            Ack { name, kind }
+            Known { ack: Ack { name: name.clone(), kind }, key }
         }))
     }
 
@@ -108,6 +150,7 @@ impl Emitter {
         drafts: &[Draft],
         pending: Vec<Unacknowledged>,
         acks: &mut [Option<Ack>],
+        timing: Timing,
     ) -> StoreResult<()> {
         let (mut named, mut items) = (Vec::new(), Vec::new());
         for (at, put) in pending.iter().enumerate() {
@@ -118,7 +161,7 @@ impl Emitter {
         let mut theirs = HashMap::new();
         for taken in self.put_in_order(&items, &AlwaysOpen).await? {
             let at = named[taken];
-            if let Some(ack) = self.give_way(&drafts[pending[at].index], &pending[at].name).await? {
+            if let Some(ack) = self.give_way(&drafts[pending[at].index], &pending[at].name, timing).await? {
                 theirs.insert(at, ack);
             }
         }
@@ -133,19 +176,24 @@ impl Emitter {
     /// Handles an id whose record this emit has not created. Returns the ack on the recorded copy;
     /// none if `mine` is the acknowledged copy, because the record names it or names no event of
     /// this id.
-    async fn give_way(&self, draft: &Draft, mine: &EventName) -> StoreResult<Option<Ack>> {
+    async fn give_way(&self, draft: &Draft, mine: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.place.store);
         for _ in 0..TRIES {
-            if let Some(ack) = self.acknowledged(draft, hash).await? {
-                if ack.name == *mine {
+            if let Some(known) = self.acknowledged(draft, hash, timing).await? {
+                if known.ack.name == *mine {
                     return Ok(None);
                 }
-                self.retry(async || store.persist_many(&[key.clone(), ack.name.key()]).await).await?;
-                self.retry(async || store.delete(&mine.key()).await).await?;
-                return Ok(Some(ack));
+                self.retry(async || store.persist_many(&[key.clone(), known.key.clone()]).await).await?;
+                // An entry has the key of every entry of this event and this time, and so perhaps
+                // of one that was acknowledged: it stays, and comes.
+                if timing == Timing::Now {
+                    self.retry(async || store.delete(&mine.key()).await).await?;
+                }
+                return Ok(Some(known.ack));
             }
-            // The event that the record names was pruned, or never existed.
+            // The event that the record names was pruned or cancelled, never existed, or waits while
+            // this equal one is there already.
             self.retry(async || store.delete(&key).await).await?;
             if self.settle(&key, &record(mine)).await?.is_none() {
                 return Ok(None);

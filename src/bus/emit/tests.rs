@@ -14,9 +14,10 @@ use crate::store::{Hints, List, Object, Page, Profile, Store, Swap, Version};
 
 type Hook = Box<dyn FnOnce() -> Fut<'static, ()>>;
 
-/// A memory store that lets something else happen before it answers a question about the frontier: for each the next.
+/// A memory store that lets something else happen before it answers a `get` of a key that begins so: for each the next.
 struct Hooked {
     inner: MemoryStore,
+    on: &'static str,
     before: RefCell<VecDeque<Option<Hook>>>,
 }
 
@@ -26,7 +27,7 @@ impl Store for Hooked {
     }
     fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
         Box::pin(async move {
-            let next = (key == keys::FRONTIER).then(|| self.before.borrow_mut().pop_front()).flatten().flatten();
+            let next = key.starts_with(self.on).then(|| self.before.borrow_mut().pop_front()).flatten().flatten();
             if let Some(hook) = next {
                 hook().await;
             }
@@ -62,7 +63,11 @@ impl Bus {
     }
 
     fn emitter(&self, hooks: impl IntoIterator<Item = Option<Hook>>) -> Emitter {
-        let store = Hooked { inner: self.store(), before: RefCell::new(hooks.into_iter().collect()) };
+        self.emitter_on(keys::FRONTIER, hooks)
+    }
+
+    fn emitter_on(&self, on: &'static str, hooks: impl IntoIterator<Item = Option<Hook>>) -> Emitter {
+        let store = Hooked { inner: self.store(), on, before: RefCell::new(hooks.into_iter().collect()) };
         let place = Place { store: Rc::new(store), clock: Rc::new(SystemClock) };
         Emitter::new(place, Duration::from_secs(5))
     }
@@ -192,6 +197,52 @@ fn an_id_that_is_taken_by_another_event_is_told() {
     let due = ahead();
     assert_eq!(kind(done(emitter.schedule(&waits("1"), due))), [AckKind::New]);
     assert_eq!(kind(done(emitter.schedule(&waits("2"), due))), [AckKind::IdTaken]);
+}
+
+/// An id is of one event from the time at which it is acknowledged, not from the time at which it comes.
+#[test]
+fn an_id_is_taken_while_its_event_waits() {
+    let bus = Bus::new();
+    let mut emitter = bus.emitter([]);
+    let kind = |acks: StoreResult<Vec<Ack>>| -> Vec<AckKind> { acks.unwrap().iter().map(|ack| ack.kind).collect() };
+    let due = ahead();
+    let first = done(emitter.schedule(&[named("1")], due)).unwrap().remove(0);
+    assert_eq!(first.kind, AckKind::New);
+    let later = due.plus(Duration::from_secs(60));
+    assert_eq!(kind(done(emitter.schedule(&[named("2")], later))), [AckKind::IdTaken]);
+    assert_eq!(kind(done(emitter.emit(&[named("2")]))), [AckKind::IdTaken]);
+    let again = done(emitter.schedule(&[named("1")], later)).unwrap().remove(0);
+    assert_eq!((again.kind, &again.name), (AckKind::Duplicate, &first.name), "it comes when it was to come");
+    assert_eq!(bus.0.keys(keys::SCHEDULED), [keys::scheduled(&first.name)]);
+    assert_eq!(bus.data(), Vec::<String>::new());
+    // Emitted without a time, it comes at once; the id is its own still.
+    assert_eq!(kind(done(emitter.emit(&[named("1")]))), [AckKind::New]);
+    assert_eq!(kind(done(emitter.schedule(&[named("2")], later))), [AckKind::IdTaken]);
+    assert_eq!(kind(done(emitter.schedule(&[named("1")], later))), [AckKind::Duplicate]);
+    // Of one batch the first.
+    let (one, two) = (event("x", "1").build().unwrap(), event("x", "2").build().unwrap());
+    let batch = [&one, &two, &one].map(|event| Draft::named(event.clone()));
+    let kinds = kind(done(emitter.schedule(&batch, due)));
+    assert_eq!(kinds, [AckKind::New, AckKind::IdTaken, AckKind::Duplicate]);
+    assert_eq!(bus.0.keys(keys::SCHEDULED).len(), 2);
+}
+
+/// Both have found the id free. The entry of the one that is refused stays: it has the key of an equal one that may have
+/// been acknowledged.
+#[test]
+fn of_two_that_wait_for_the_first_time_one_is_told_that_the_id_is_taken() {
+    let bus = Bus::new();
+    let (mut other, due) = (bus.emitter([]), ahead());
+    let between: Option<Hook> = Some(Box::new(move || {
+        Box::pin(async move {
+            let acks = other.schedule(&[named("1")], due.plus(Duration::from_secs(1))).await.unwrap();
+            assert_eq!(acks[0].kind, AckKind::New);
+        })
+    }));
+    // The hook is called as the entry of this one is put, before its record.
+    let mut this = bus.emitter_on(keys::SCHEDULED, [between]);
+    assert_eq!(done(this.schedule(&[named("2")], due)).unwrap()[0].kind, AckKind::IdTaken);
+    assert_eq!(bus.0.keys(keys::SCHEDULED).len(), 2);
 }
 
 /// Another finds the same id while it puts; its event is another.

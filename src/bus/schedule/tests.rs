@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::*;
 use crate::bus::emit::AckKind;
 use crate::clock::{Clock, Fut};
-use crate::event::{EVENTS, Identity, event_id};
+use crate::event::{EVENTS, Identity, dedup_hash, event_id};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object;
 
@@ -50,6 +50,12 @@ impl Bus {
         let draft = Draft::named(Event::new(id, "/s", "t").build().unwrap());
         let mut emitter = Emitter::new(self.place.clone(), TIMEOUT);
         done(emitter.schedule(&[draft], due)).unwrap().remove(0).name
+    }
+
+    /// Emits an event of another type under an id.
+    fn emit_other(&self, id: &str) -> AckKind {
+        let other = Draft::named(Event::new(id, "/s", "other").build().unwrap());
+        done(Emitter::new(self.place.clone(), TIMEOUT).emit(&[other])).unwrap()[0].kind
     }
 
     fn release(&self) -> Released {
@@ -227,14 +233,42 @@ fn what_waits_does_not_starve_behind_what_is_no_entry() {
     assert_eq!(bus.events(), ["a"]);
 }
 
-/// Its id was given to another event meanwhile: both were acknowledged, and both come.
+/// Both were acknowledged, because the record of the first was gone: both come.
 #[test]
 fn an_entry_whose_id_was_taken_comes_all_the_same() {
     let bus = bus();
     bus.schedule("a", at(10));
-    let other = Draft::named(Event::new("a", "/s", "other").build().unwrap());
-    done(Emitter::new(bus.place.clone(), TIMEOUT).emit(&[other])).unwrap();
+    done(bus.place.store.delete(&keys::dedup(&dedup_hash("/s", "a")))).unwrap();
+    assert_eq!(bus.emit_other("a"), AckKind::New);
     bus.clock.0.set(at(20));
     assert_eq!(bus.release().events, 1);
     assert_eq!((bus.events().len(), bus.waiting()), (2, Vec::new()));
+}
+
+#[test]
+fn an_id_is_free_again_once_its_event_is_cancelled() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    assert_eq!(bus.emit_other("a"), AckKind::IdTaken);
+    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
+    assert_eq!(bus.emit_other("a"), AckKind::New);
+    // Decided, and died: nothing may rely on the entry that is still there.
+    let name = bus.schedule("b", at(30));
+    assert_eq!(done(decide(&bus.place, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    let again = bus.schedule("b", at(40));
+    assert_eq!(again.time(), at(40));
+    bus.clock.0.set(at(50));
+    bus.release();
+    assert_eq!(bus.events(), ["a", "b"]);
+}
+
+/// An entry that is overdue keeps its id, however old it is.
+#[test]
+fn prune_forgets_no_id_whose_event_waits() {
+    let bus = bus();
+    let name = bus.schedule("a", at(10));
+    done(crate::bus::prune::forget_ids(&bus.place, at(1_000))).unwrap();
+    assert_eq!(bus.emit_other("a"), AckKind::IdTaken);
+    done(cancel(&bus.place, &name)).unwrap();
+    assert_eq!(done(crate::bus::prune::forget_ids(&bus.place, at(1_000))), Ok(1));
 }
