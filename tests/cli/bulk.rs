@@ -105,6 +105,9 @@ fn bad_lines_are_passed_over_counted_and_kept() {
         "{}",
         ran.err
     );
+    // Those of an earlier run stay.
+    home.feed(&["emit", "t", "--ndjson", "--on-error", "skip", "--rejects", "bad"], "worse\n").exits(0);
+    assert_eq!(home.lines("bad"), ["none", "{\"a\":", "1e999", "worse"]);
     let ran = home.feed(&["emit", "t", "--ndjson"], lines).exits(2);
     assert!(ran.err.contains("1 event acknowledged before this:\nerror: line 2: "), "{}", ran.err);
     home.feed(&["emit", "t", "--rejects", "bad"], "").exits(2);

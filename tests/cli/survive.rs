@@ -127,6 +127,18 @@ fn what_is_due_and_cannot_be_released_is_no_success() {
     assert!(ran.code == 75 && ran.err.contains("timed"), "{} {}", ran.code, ran.err);
 }
 
+#[test]
+fn a_drain_that_may_not_start_is_tried_again() {
+    let home = Home::new();
+    home.emit_many("t", 1);
+    for (user, refused) in [(65428, "bus/groups"), (65429, "bus/state")] {
+        home.shell(&format!("mkdir -p {refused}; chmod 000 {refused}")).exits(0);
+        let Some(ran) = as_user(&home, user, "./evbus drain -q -g g --from earliest -- true") else { return };
+        assert!(ran.code == 75 && ran.err.contains("ermission"), "{refused}: {} {}", ran.code, ran.err);
+        home.shell(&format!("chmod 755 {refused}")).exits(0);
+    }
+}
+
 /// The names of servers are resolved on a thread.
 #[test]
 fn where_no_thread_is_to_be_had_a_bucket_is_away() {

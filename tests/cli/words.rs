@@ -217,3 +217,13 @@ fn an_emitter_does_not_wait_longer_than_it_was_told() {
     home.run(&["emit", "t", "--timeout", "200ms"]).exits(75).says("no answer in time", "");
     assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
 }
+
+/// The same from the beginning of a drain, which has a bus to open before it has a worker to end.
+#[test]
+fn a_drain_for_a_while_does_not_wait_longer_for_a_server_that_hangs() {
+    let (mini, home) = started();
+    mini.behave(&[Mode::Hang]);
+    mini.forget();
+    home.run(&["drain", "-g", "g", "--for", "200ms", "--", "true"]).exits(75).says("no answer in time", "");
+    assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
+}
