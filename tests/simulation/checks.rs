@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use evbus::event::{EventName, EventTime};
+use evbus::group::dead_letter::Letter;
 use evbus::group::{Marker, Position};
 
 use crate::dice;
@@ -92,7 +93,7 @@ fn changed(world: &World, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
             }
         }
         if let Some(letter) = rest.strip_prefix("dead/") {
-            self::letter(world, group, letter, old.is_some(), new.is_some());
+            self::letter(world, group, letter, old, new);
         }
     }
 }
@@ -141,17 +142,23 @@ fn forgotten(group: &mut GroupState, key: &str) {
     }
 }
 
-fn letter(world: &World, group: &mut GroupState, letter: &str, was: bool, is: bool) {
+fn letter(world: &World, group: &mut GroupState, letter: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
     let Some(id) = world.id_of(letter) else { return };
-    world.tell(|| format!("letter {letter} of {id}: {is}"));
+    world.tell(|| format!("letter {letter} of {id}: {}", new.is_some()));
     let now = world.simulation.now();
     let runs = group.runs.entry(id).or_default();
-    match (was, is) {
-        (false, true) => {
+    match (old, new) {
+        (None, Some(bytes)) => {
             runs.letters += 1;
             runs.first_settled.get_or_insert(now);
+            let content: Letter = serde_json::from_slice(bytes).expect("a letter parses");
+            let whole = content.event_bytes().is_some();
+            if !whole && runs.kept.contains(&content.name) {
+                world.complain(format!("letter {letter} is without its event, which an earlier one held"));
+            }
+            runs.kept.extend(Some(content.name).filter(|_| whole));
         }
-        (true, false) => runs.letters -= 1,
+        (Some(_), None) => runs.letters -= 1,
         _ => {}
     }
 }

@@ -56,6 +56,8 @@ pub struct Runs {
     /// When its first dead letter was written, or its first success was.
     pub first_settled: Option<Micros>,
     pub letters: u32,
+    /// The copies that letters have held: each later letter of one must, too, whatever `prune` has deleted.
+    pub kept: BTreeSet<EventName>,
     /// An operator's reset or a late birth lets it be skipped.
     pub excused: bool,
 }
