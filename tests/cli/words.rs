@@ -214,7 +214,7 @@ fn an_emitter_does_not_wait_longer_than_it_was_told() {
     mini.behave(&[Mode::Hang]);
     // A request that is given up is tried once more at most: the server, which hangs for ever, sees few of them.
     mini.forget();
-    home.run(&["emit", "t", "--timeout", "200ms"]).exits(75).says("no answer in time", "");
+    home.run(&["emit", "t", "--timeout", "200ms"]).exits(75).says("no answer within 0.2 s", "");
     assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
 }
 
@@ -224,6 +224,6 @@ fn a_drain_for_a_while_does_not_wait_longer_for_a_server_that_hangs() {
     let (mini, home) = started();
     mini.behave(&[Mode::Hang]);
     mini.forget();
-    home.run(&["drain", "-g", "g", "--for", "200ms", "--", "true"]).exits(75).says("no answer in time", "");
+    home.run(&["drain", "-g", "g", "--for", "200ms", "--", "true"]).exits(75).says("no answer within 0.2 s", "");
     assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
 }

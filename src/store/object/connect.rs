@@ -88,6 +88,11 @@ impl Bucket {
         limit.map_or(usual, |limit| usual.min(limit.max(Duration::from_millis(100))))
     }
 
+    /// How long a request waits for its answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.at_most(TIMEOUT)
+    }
+
     /// A setting, if it is set.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -152,9 +157,8 @@ impl Bucket {
     }
 
     pub(super) fn options(&self) -> StoreResult<ClientOptions> {
-        let options = ClientOptions::new()
-            .with_timeout(self.at_most(TIMEOUT))
-            .with_connect_timeout(self.at_most(CONNECT_TIMEOUT));
+        let options =
+            ClientOptions::new().with_timeout(self.patience()).with_connect_timeout(self.at_most(CONNECT_TIMEOUT));
         let Some(bundle) = self.setting("ca_bundle") else { return Ok(options) };
         let refused = |why: &str| {
             StoreError::new(ErrorKind::Unfit, format!("no CA certificates can be had from {bundle}: {why}"))

@@ -33,7 +33,7 @@ mod sts;
 #[cfg(test)]
 mod tests;
 
-pub(super) use ask::reason;
+pub(super) use ask::{NO_ANSWER_IN_TIME, reason};
 pub use failure::Failure;
 pub use identity::Identity;
 use plan::{Plan, Source};

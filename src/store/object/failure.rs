@@ -2,11 +2,12 @@
 //! is about: the bucket's, or one that was to give credentials.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::Error;
 use object_store::client::HttpError;
 
-use super::credentials::{Failure, reason};
+use super::credentials::{Failure, NO_ANSWER_IN_TIME, reason};
 use super::meter::Meter;
 use super::{Bucket, Kind};
 use crate::store::{ErrorKind, StoreError};
@@ -23,13 +24,15 @@ pub(super) struct Shown {
     kind: Kind,
     bucket: String,
     server: String,
+    /// How long a request waits for its answer.
+    patience: Duration,
     meter: Arc<Meter>,
 }
 
 impl Shown {
     pub(super) fn of(bucket: &Bucket, meter: Arc<Meter>) -> Self {
         let server = bucket.endpoint().map_or_else(|| format!("the {} service", bucket.kind.scheme()), without_secrets);
-        Self { kind: bucket.kind, bucket: bucket.name.clone(), server, meter }
+        Self { kind: bucket.kind, bucket: bucket.name.clone(), server, patience: bucket.patience(), meter }
     }
 
     /// Whether a condition was refused: the key is there, or has another version, or no writer has
@@ -171,7 +174,10 @@ impl Shown {
                 None => told,
             };
         }
-        let why = reason(text);
+        let why = match reason(text) {
+            NO_ANSWER_IN_TIME => format!("no answer within {} s", self.patience.as_secs_f64()),
+            why => why.to_owned(),
+        };
         let told = StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {why}"));
         match why.contains("certificate") {
             true => told.with_help(self.kind.certificate_cure()),

@@ -161,6 +161,9 @@ fn why(error: &(dyn Error + 'static)) -> &'static str {
     reason(&text)
 }
 
+/// The reason where a request's time has run out.
+pub(in super::super) const NO_ANSWER_IN_TIME: &str = "no answer in time";
+
 /// The same, from a text.
 pub(in super::super) fn reason(text: &str) -> &'static str {
     let text = text.to_lowercase();
@@ -171,7 +174,7 @@ pub(in super::super) fn reason(text: &str) -> &'static str {
         ("certificate", "its certificate is not trusted"),
         ("network is unreachable", "no network"),
         ("no route to host", "no route to it"),
-        ("timed out", "no answer in time"),
+        ("timed out", NO_ANSWER_IN_TIME),
         ("connection reset", "it broke off the connection"),
         ("incomplete", "it broke off the connection"),
         ("connection closed", "it broke off the connection"),

@@ -3,7 +3,13 @@ use object_store::client::HttpErrorKind;
 use super::*;
 
 fn shown(kind: Kind) -> Shown {
-    Shown { kind, bucket: "acme".to_owned(), server: "http://here".to_owned(), meter: Arc::default() }
+    Shown {
+        kind,
+        bucket: "acme".to_owned(),
+        server: "http://here".to_owned(),
+        patience: Duration::from_secs(8),
+        meter: Arc::default(),
+    }
 }
 
 fn told_by(kind: Kind, answer: &str) -> StoreError {
