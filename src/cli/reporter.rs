@@ -58,7 +58,7 @@ impl Printer {
     }
 
     /// Whether a fact is worth a line.
-    fn is_told(&self, fact: &WorkerEvent<'_>) -> bool {
+    fn is_told(&self, fact: &WorkerEvent) -> bool {
         match fact {
             WorkerEvent::Started { .. }
             | WorkerEvent::PassedOver { why: None, .. }
@@ -76,7 +76,7 @@ impl Printer {
     }
 
     /// A fact in words, behind the group's name.
-    fn words(&self, fact: &WorkerEvent<'_>) -> String {
+    fn words(&self, fact: &WorkerEvent) -> String {
         let of = |name: &EventName| format!("{} {}", id_of(name), name.slug());
         match fact {
             WorkerEvent::Done { name, attempt, took, .. } => {
@@ -132,11 +132,11 @@ impl Printer {
 }
 
 impl Reporter for Printer {
-    fn report(&self, group: &GroupName, fact: WorkerEvent<'_>) {
-        if !self.is_told(&fact) {
+    fn report(&self, group: &GroupName, fact: &WorkerEvent) {
+        if !self.is_told(fact) {
             return;
         }
-        let (group, line) = (group.as_str(), format!("{group}: {}", self.words(&fact)));
+        let (group, line) = (group.as_str(), format!("{group}: {}", self.words(fact)));
         let of = |name: &EventName| (id_of(name), name.slug().to_owned());
         match fact {
             WorkerEvent::Acquired { shard, unclean } => info!(event = "acquired", group, shard, unclean, "{line}"),
@@ -183,7 +183,7 @@ impl Reporter for Printer {
             WorkerEvent::Isolating => warn!(event = "isolating", group, "{line}"),
             WorkerEvent::Redefined { .. } => info!(event = "redefined", group, "{line}"),
             WorkerEvent::Paused { paused } => {
-                info!(event = if paused { "paused" } else { "resumed" }, group, "{line}");
+                info!(event = if *paused { "paused" } else { "resumed" }, group, "{line}");
             }
         }
     }

@@ -103,8 +103,8 @@ fn handler(
     let told = move |many, report: &Report| {
         let events = report.events;
         match many {
-            Many::Done => printer.report(&group, WorkerEvent::DoneTogether { events, took: report.took }),
-            Many::Halved => printer.report(&group, WorkerEvent::Halved { events, why: &report.why() }),
+            Many::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
+            Many::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
         }
     };
     Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(told)))
@@ -171,7 +171,7 @@ pub(super) async fn run_all(
             };
             // At once: the others may go on for months.
             let told = |error| {
-                reporter.report(&ready.watcher.group, WorkerEvent::Ended);
+                reporter.report(&ready.watcher.group, &WorkerEvent::Ended);
                 Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell()
             };
             let outcome = outcome.map_err(told);

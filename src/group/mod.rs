@@ -1,10 +1,11 @@
 //! Consumer groups: each wanted event is processed once, whatever fails.
 //!
-//! [`Marker`], [`lease`], [`retry`], [`Listing`] and the owned shard decide and do no I/O;
-//! [`worker`] does what they decide, and [`worker_event`] says what happened.
+//! The engine decides, with [`Marker`], [`lease`], [`retry`] and [`Listing`], and does no I/O;
+//! [`worker`] does what it decides, and [`worker_event`] says what happened.
 
 pub mod dead_letter;
 pub mod definition;
+mod engine;
 pub mod lease;
 mod listing;
 pub mod marker;
@@ -15,15 +16,16 @@ mod position;
 pub mod request;
 pub mod retry;
 mod run;
-mod shard;
 pub mod status;
+mod troubles;
+mod verdict;
 pub mod worker;
 pub mod worker_event;
 
 pub use definition::Definition;
+pub use engine::Bounds;
 pub use listing::Listing;
 pub use marker::Marker;
 pub use name::GroupName;
 pub use ops::read_marker;
 pub use position::Position;
-pub use shard::Bounds;

@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::definition::{self, Registered};
+use super::engine::{Commit, Committed, ControlRequests, GroupChanges, Polled, ScanStats, ShardScan, can_be_repeated};
 use super::polls::Polls;
-use super::shard::Commit;
-use super::worker::{Troubles, can_be_repeated};
+use super::troubles::Troubles;
 use super::{Definition, GroupName, Listing, Marker, Position, request};
 use crate::bus::{Place, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, Filter, NameMatch, parse_key};
@@ -24,7 +24,7 @@ use crate::store::{
 pub(super) struct GroupStore {
     pub place: Place,
     pub group: GroupName,
-    pub wants: Rc<Filter>,
+    pub wants: Arc<Filter>,
     /// The version of the definition that `wants` is from.
     pub version: Version,
     /// When the last read began that found that version unchanged.
@@ -34,71 +34,6 @@ pub(super) struct GroupStore {
     pub shards: u16,
     /// Shares the polls of this process.
     pub polls: Option<Rc<Polls>>,
-}
-
-/// What a listing showed in addition to the wanted names.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ScanStats {
-    /// The newest event's time that this worker's clock has reached.
-    pub newest: Option<EventTime>,
-    /// The newest event's time that W may be raised to: no later than this worker's clock less the
-    /// lag.
-    pub passable: Option<EventTime>,
-    /// How many events lie at or before `passable`.
-    pub passable_len: u64,
-    /// The key of a foreign name.
-    pub foreign: Option<String>,
-    /// How long the listing took.
-    pub took: Duration,
-}
-
-/// A shard as a listing shows it.
-pub(super) struct ShardScan {
-    /// False if the scan was replaced by a poll: then only what the poll had found is known.
-    pub whole: bool,
-    pub listing: Listing,
-    pub stats: ScanStats,
-    /// The group's new definition, if it has changed: then the listing says nothing.
-    pub redefined: Option<Registered>,
-}
-
-/// What a poll shows.
-pub(super) struct Hot {
-    pub names: Vec<EventName>,
-    pub cut: bool,
-    pub stats: ScanStats,
-    /// The group's other keys, where the listing shows them.
-    pub changes: Option<GroupChanges>,
-    /// The number of the shared poll; 0 if the poll was not shared.
-    pub poll: u64,
-}
-
-/// What is kept about a group, as a listing shows it.
-#[derive(Default)]
-pub(super) struct GroupChanges {
-    pub definition: Option<Version>,
-    pub markers: Vec<(u16, Version)>,
-    /// Whether there are requests.
-    pub requests: bool,
-    /// When the next scheduled entry is due.
-    pub scheduled: Option<EventTime>,
-}
-
-/// What only a read shows, because nothing on the bus hints at it.
-pub(super) struct ControlRequests {
-    pub pending: Vec<request::PendingRequest>,
-    /// Shards that were idle and are not any more.
-    pub woken: Vec<u16>,
-}
-
-/// How a commit ended.
-pub(super) enum Committed {
-    /// It is the newest version; sent at this time.
-    Yes { version: Version, sent: Duration },
-    /// Another owner's commit is the newest version.
-    Fenced,
-    /// It could not be written while the lease lasted, or never can be.
-    Failed(StoreError),
 }
 
 /// Collects [`ScanStats`] while a listing runs, perhaps on another thread.
@@ -257,7 +192,7 @@ impl GroupStore {
 
     /// Lists what is new after `cursor`, in all shards, and also what else has changed, where that
     /// costs no more. Uses a shared poll later than `seen`, where polls are shared.
-    pub async fn hot(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Hot> {
+    pub async fn poll(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Polled> {
         let (collector, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
         let mine = move |key: &str| match key {
@@ -275,7 +210,7 @@ impl GroupStore {
         };
         let (names, stats) = self.shown(&shown.page, &collector, begun);
         let changes = shown.tail.map(|found| self.changes(found));
-        Ok(Hot { names, cut: shown.page.cut, stats, changes, poll })
+        Ok(Polled { names, cut: shown.page.cut, stats, changes, poll })
     }
 
     fn changes(&self, found: Vec<(String, Version)>) -> GroupChanges {

@@ -6,18 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::definition::Registered;
+use super::engine::Launch;
 use super::lease::Lease;
-use super::marker::{PendingEvent, Verdict};
+use super::marker::PendingEvent;
 use super::ops::GroupStore;
-use super::retry::Retry;
-use super::shard::Launch;
+use super::verdict::{Fingerprint, Ran};
 use super::{GroupName, dead_letter};
 use crate::bus::Place;
 use crate::clock::Clock;
-use crate::event::{Event, EventName, EventTime, Filter, FilterResult, Identity};
-use crate::handler::{Handler, Job, Obstacle, Outcome, Permit, Report};
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::event::{Event, EventName, Filter, FilterResult, Identity};
+use crate::handler::{Handler, Job, Permit, Report};
+use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
 
 /// How long after its handler a worker may learn of the signal that has ended both.
@@ -50,53 +49,6 @@ impl Tenure {
     fn permit(&self, clock: Rc<dyn Clock>) -> Permit {
         let (lease, commit_sent, pausing) = (self.lease, Rc::clone(&self.commit_sent), Rc::clone(&self.pausing));
         Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed()))
-    }
-}
-
-/// What became of an event that was started.
-#[derive(Debug)]
-pub(super) enum Ran {
-    /// Its emitter has put it under another name, or its type is not wanted after all.
-    NotMine,
-    /// It has been removed, and not by its emitter.
-    Gone,
-    /// A foreign name: another event lies under it, which was not emitted under this name.
-    Foreign,
-    /// It is a copy of an event that has run to success here.
-    Copy,
-    /// The group's condition does not hold for it, or has no answer; why.
-    PassedOver(Option<String>),
-    /// The group did not want it, but its definition has changed since.
-    Redefined(Registered),
-    /// Its content cannot be parsed.
-    Unparseable(String),
-    /// Its content cannot be read now.
-    Unreadable(StoreError),
-    /// Its handler ran.
-    Reported(Report, Fingerprint),
-}
-
-/// Tells one content from another; keyed, so that no emitter can make two contents with the same
-/// fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint(u64);
-
-impl Fingerprint {
-    fn of(bytes: &[u8], key: u64) -> Self {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(key);
-        hasher.write(bytes);
-        Self(hasher.finish())
-    }
-}
-
-impl Ran {
-    /// The handler's own report, if it ran.
-    pub fn report(&self) -> Option<&Report> {
-        match self {
-            Self::Reported(report, _) => Some(report),
-            _ => None,
-        }
     }
 }
 
@@ -261,53 +213,6 @@ pub(super) async fn run_on_dead(
     let (file, permit) = (name.to_string(), Permit::new(|| true));
     let report = on_dead.run(Job { event: Arc::from(bytes), file, vars, tried: false, permit }).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
-}
-
-/// What a run means.
-#[derive(Debug)]
-pub(super) enum Judged {
-    /// Its event has a verdict.
-    Verdict(Verdict),
-    /// Its event could not be read, which costs no attempt; why.
-    Unread(String),
-    /// The handler could not be started, for this event or any other, which costs no attempt.
-    NotStarted(Obstacle),
-}
-
-/// Judges a run. Pure: time and chance are handed in.
-pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
-    let report = match ran {
-        Ran::NotMine | Ran::Foreign | Ran::Copy | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
-        Ran::Gone => {
-            let why = "it is gone from the bus: not by its emitter, nor by evbus prune".to_owned();
-            return Judged::Verdict(dead(name, why, String::new(), None, random));
-        }
-        Ran::Redefined(_) => return Judged::Verdict(Verdict::Release),
-        Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
-        Ran::Unparseable(why) => {
-            let dead = dead(name, format!("the event {why}"), String::new(), None, random);
-            return Judged::Verdict(dead);
-        }
-        Ran::Reported(report, _) => report,
-    };
-    let exit = match &report.outcome {
-        Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
-        Outcome::Stopped => return Judged::Verdict(Verdict::Release),
-        Outcome::NotStarted(obstacle) => return Judged::NotStarted(obstacle.clone()),
-        Outcome::Exit(code) => Some(*code),
-        Outcome::Signal(_) | Outcome::TimedOut => None,
-    };
-    let why = report.why();
-    let dead_at_once = exit.is_some_and(|code| retry.dead_on.contains(&code));
-    Judged::Verdict(if dead_at_once || attempt >= retry.max_attempts {
-        dead(name, why, report.stderr_tail, exit, random)
-    } else {
-        Verdict::Retry { next: now.plus(retry.pause(attempt, random)), why }
-    })
-}
-
-fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random: u64) -> Verdict {
-    Verdict::Dead { letter: dead_letter::fresh_name(name, random), why, stderr, exit }
 }
 
 /// A hash of an event's ordering key. Without a key, or if the event cannot be parsed, a hash of

@@ -1,212 +1,62 @@
-//! The worker: finds, owns, runs, commits, advances, until it is told to stop or, as a drain, has
-//! nothing left to do.
+//! The worker: carries out what the engine decides, and tells it how that ended.
 //!
-//! It is one task with one loop: `plan` starts what the state asks for, the operations run side by
-//! side, and each ends in an `Ended` that `apply` takes into the state; `hot` and `scans` find work
-//! and shards, `rebalance` asks other workers for shards. All decisions are in [`Shard`],
-//! [`Marker`], [`super::lease`] and [`super::retry`].
+//! It is one task with one loop. The operations run side by side; each ends in a [`Completion`],
+//! which goes into the engine's next input.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::FutureExt;
+use futures_util::future::{AbortHandle, Abortable, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::definition::Registered;
-use super::lease::{LeaseObservation, Process};
-use super::marker::Owner;
-use super::ops::{Committed, ControlRequests, GroupStore, Hot, ScanStats, ShardScan};
+use super::engine::{Beginning, Command, Completion, Engine, Input, Launch, Now, ReadMarker};
+use super::lease::Process;
+use super::marker::{Owner, PendingEvent};
+use super::ops::GroupStore;
 use super::polls::Polls;
-use super::run::Ran;
-use super::shard::{Followup, Next, Shard};
-use super::worker_event::{Reporter, WorkerEvent};
-use super::{GroupName, Marker, Position, request};
-use crate::bus::Place;
-use crate::bus::schedule::Released;
+use super::run::{self, Task, Tenure};
+use super::worker_event::Reporter;
+use super::{GroupName, Position, dead_letter, request};
+use crate::bus::{Place, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
 use crate::handler::Handler;
-use crate::store::{Hints, StoreError, StoreResult, Version};
+use crate::store::{Hints, StoreResult};
 
-mod apply;
-mod due;
-mod hot;
-mod plan;
-mod rebalance;
-mod scans;
-mod settings;
-mod trouble;
-
-use due::Due;
-pub use settings::{Mode, Settings, Stop, Summary};
-use trouble::Trouble;
-pub(super) use trouble::{Troubles, can_be_repeated};
-
-/// After this time a handler that could not be started is tried again.
-const STALL: Duration = Duration::from_secs(5);
+pub use super::engine::{Mode, Settings, Stop, Summary};
 
 /// At most this many `on_dead` commands run at once; a bad deploy can create a thousand dead
 /// letters.
 const ON_DEAD_CONCURRENCY: usize = 4;
 
-/// How an operation ended.
-enum Ended {
-    Scanned {
-        shard: u16,
-        owned: bool,
-        marker: Option<(Box<Marker>, Option<Version>)>,
-        scan: Box<StoreResult<ShardScan>>,
-    },
-    Acquired {
-        shard: u16,
-        marker: Box<Marker>,
-        scan: Box<ShardScan>,
-        unclean: bool,
-        committed: Committed,
-    },
-    Committed {
-        shard: u16,
-        epoch: u64,
-        then: Followup,
-        committed: Committed,
-    },
-    Hot(StoreResult<Hot>),
-    ControlRequests(StoreResult<ControlRequests>),
-    Released(StoreResult<Released>),
-    Definition(StoreResult<Option<Registered>>),
-    Ran {
-        shard: u16,
-        epoch: u64,
-        name: EventName,
-        attempt: u32,
-        ran: Option<Ran>,
-    },
-    Key {
-        shard: u16,
-        epoch: u64,
-        name: EventName,
-        key: StoreResult<Option<u64>>,
-    },
-    DeadLetterWritten {
-        shard: u16,
-        epoch: u64,
-        name: EventName,
-        written: StoreResult<()>,
-        /// Why the `on_dead` command failed, if it did.
-        failed: Option<String>,
-    },
-    /// A request was answered, and the answer changes nothing.
-    Sent,
-}
-
-/// A shard that this worker watches, whichever worker owns it.
-#[derive(Default)]
-struct ShardSlot {
-    owned: Option<Box<Shard>>,
-    observation: Option<LeaseObservation>,
-    /// The marker as it stood when the shard had no owner: it need not be read again before the
-    /// shard is acquired.
-    free: Option<(Box<Marker>, Option<Version>)>,
-    /// There is nothing to scan here until something new turns up.
-    idle: bool,
-    /// Scanned at least once, with an answer.
-    seen: bool,
-    /// Another worker owns it, and it has work.
-    held: bool,
-    scanning: bool,
-    /// Something turned up while a scan was under way, which may have missed it.
-    again: bool,
-    scan_at: Duration,
-    /// Until then the shard is left to another worker, which has asked for it.
-    left_until: Duration,
-    /// The worker that the shard was given to, and when.
-    handoff: Option<String>,
-    handoff_at: Duration,
-    /// The worker that holds it.
-    holder: Option<String>,
-    stats: ScanStats,
-    last_scan_through: Option<Position>,
-    /// A last scan was made to let `through` pass what it can.
-    closed: bool,
-    /// The version at the first scan. A drain compares it to see whether an owner, whose process it
-    /// cannot look up, still commits.
-    first_version: Option<Option<Version>>,
-}
-
-impl ShardSlot {
-    /// Something has turned up here: the shard is scanned now, and again if a scan is under way.
-    fn wake(&mut self, now: Duration) {
-        self.idle = false;
-        self.again |= self.scanning;
-        self.scan_at = now;
-    }
-}
+/// A run, by its shard, its ownership and its event.
+type RunKey = (u16, u64, EventName);
 
 /// Runs one group's events through its handler.
 pub struct Worker {
-    group_store: GroupStore,
+    engine: Engine,
     settings: Settings,
+    registered: Registered,
+    group_store: GroupStore,
     handler: Rc<dyn Handler>,
     on_dead: Option<(Rc<dyn Handler>, Rc<Semaphore>)>,
     reporter: Rc<dyn Reporter>,
-    me: Owner,
     alive: Rc<dyn Fn(&Owner) -> Process>,
-    registered: Registered,
-    shards: Vec<ShardSlot>,
-    ops: FuturesUnordered<Fut<'static, Ended>>,
     stop: watch::Receiver<Stop>,
-    stopped_at: Option<Duration>,
-    told_handlers: bool,
-    begun: Duration,
-    started: u64,
-    /// The key of its fingerprints, known to no other process.
-    secret: u64,
-    /// The shard that may start an event next.
-    turn: usize,
-    summary: Summary,
-    reading_keys: HashSet<EventName>,
-    due: Due,
-    hot_cursor: EventTime,
-    /// Where the next poll continues, if the last one was truncated.
-    hot_after: Option<String>,
-    /// The names that the last polls showed, from cursor to end; bounded.
-    polled_names: HashSet<EventName>,
-    /// The same, of the polls that have not reached the end yet.
-    polling_names: HashSet<EventName>,
-    hot_at: Duration,
-    hot_pause: Duration,
-    /// When the last one was asked for.
-    hot_begun: Duration,
-    hot_running: bool,
-    /// The last shared poll that was taken in.
-    polled: u64,
-    /// When the last listing ended that showed something.
-    listed_at: Duration,
+    operations: FuturesUnordered<Fut<'static, Completion>>,
+    /// Ends a run.
+    runs: HashMap<RunKey, AbortHandle>,
+    /// When the last successful commit of each shard was sent, by which ownership.
+    tenures: HashMap<u16, (u64, Rc<Cell<Duration>>)>,
     /// Whether the group is paused, for runs that wait for their turn.
     pausing: Rc<Cell<bool>>,
-    asked_at: Duration,
-    asked_last: Duration,
-    asking: bool,
-    /// When the next shard may be asked for.
-    share_at: Duration,
-    /// When the markers of idle shards are to be read again.
-    idle_check_at: Duration,
-    pending: Vec<request::PendingRequest>,
-    defined_at: Duration,
-    defining: bool,
-    trouble: Trouble,
-    /// When the last answer came.
-    heard_at: Duration,
-    /// The handler could not be started; not tried again before this.
-    stalled_until: Option<Duration>,
-    foreign_told: bool,
-    other_told: bool,
-    isolation_reported: bool,
-    full_told: bool,
-    failure: Option<StoreError>,
+    /// The key of its fingerprints, known to no other process.
+    secret: u64,
 }
 
 /// What a worker works on and with.
@@ -235,75 +85,57 @@ pub struct WorkerParts {
 
 impl Worker {
     /// A worker that has not begun.
-    pub fn new(at: WorkerParts, settings: Settings) -> StoreResult<Self> {
-        let wants = Rc::new(at.registered.definition.wants(&at.group)?);
-        let shards = at.registered.definition.shards;
-        let now = at.place.clock.elapsed();
-        let poll = at.place.store.profile().poll;
-        let secret = at.place.clock.random();
+    ///
+    /// # Errors
+    /// The group's definition cannot be understood.
+    pub fn new(parts: WorkerParts, settings: Settings) -> StoreResult<Self> {
+        let wants = Arc::new(parts.registered.definition.wants(&parts.group)?);
+        let shards = parts.registered.definition.shards;
+        let clock = &parts.place.clock;
+        let secret = clock.random();
+        let engine = Engine::new(Beginning {
+            group: parts.group.clone(),
+            registered: parts.registered.clone(),
+            wants: Arc::clone(&wants),
+            settings: settings.clone(),
+            profile: parts.place.store.profile(),
+            me: parts.me,
+            seed: clock.random(),
+            now: Now { elapsed: clock.elapsed(), wall: clock.now() },
+        });
         Ok(Self {
+            engine,
             group_store: GroupStore {
-                place: at.place,
-                group: at.group,
+                place: parts.place,
+                group: parts.group,
                 wants,
-                version: at.registered.version.clone(),
+                version: parts.registered.version.clone(),
                 confirmed: Rc::default(),
                 troubles: Rc::default(),
                 shards,
-                polls: at.polls,
+                polls: parts.polls,
             },
-            handler: at.handler,
-            on_dead: at.on_dead.map(|handler| (handler, Rc::new(Semaphore::new(ON_DEAD_CONCURRENCY)))),
-            reporter: at.reporter,
-            me: at.me,
-            alive: at.alive,
-            pausing: Rc::new(Cell::new(at.registered.definition.paused.is_some())),
-            registered: at.registered,
-            shards: (0..shards).map(|_| ShardSlot { scan_at: now, ..ShardSlot::default() }).collect(),
-            ops: FuturesUnordered::new(),
-            stop: at.stop,
-            stopped_at: None,
-            told_handlers: false,
-            begun: now,
-            started: 0,
+            handler: parts.handler,
+            on_dead: parts.on_dead.map(|handler| (handler, Rc::new(Semaphore::new(ON_DEAD_CONCURRENCY)))),
+            reporter: parts.reporter,
+            alive: parts.alive,
+            stop: parts.stop,
+            operations: FuturesUnordered::new(),
+            runs: HashMap::new(),
+            tenures: HashMap::new(),
+            pausing: Rc::new(Cell::new(parts.registered.definition.paused.is_some())),
+            registered: parts.registered,
             secret,
-            turn: 0,
-            summary: Summary::default(),
-            reading_keys: HashSet::new(),
-            due: Due::new(now),
-            hot_cursor: EventTime::MIN,
-            hot_after: None,
-            polled_names: HashSet::new(),
-            polling_names: HashSet::new(),
-            hot_at: now,
-            hot_pause: settings.poll.unwrap_or(poll.0),
-            hot_begun: now,
-            hot_running: false,
-            polled: 0,
-            listed_at: now,
-            asked_at: now,
-            asked_last: now,
-            asking: false,
-            share_at: now,
-            idle_check_at: now,
-            pending: Vec::new(),
-            // The definition was read just now.
-            defined_at: now + settings.poll.unwrap_or(poll.1).max(Duration::from_secs(4)),
-            defining: false,
-            trouble: Trouble::default(),
-            heard_at: now,
-            stalled_until: None,
-            foreign_told: false,
-            other_told: false,
-            isolation_reported: false,
-            full_told: false,
-            failure: None,
             settings,
         })
     }
 
     /// Works until it is told to stop, a drain has nothing left to do, or an error of the store
     /// does not let it go on.
+    ///
+    /// # Errors
+    /// The group or the bus is gone or damaged; or, for a drain or a worker that was told to stop,
+    /// the store does not answer.
     pub async fn run(mut self) -> StoreResult<Summary> {
         let mut hints = if self.settings.hints && self.settings.mode == Mode::Watch {
             self.group_store.place.store.hints().ok()
@@ -311,140 +143,214 @@ impl Worker {
             None
         };
         let clock = Rc::clone(&self.group_store.place.clock);
-        let (polls, mut told) = (self.group_store.polls.clone(), 0);
-        let troubles = self.troubles();
+        let (polls, troubles) = (self.group_store.polls.clone(), Rc::clone(&self.group_store.troubles));
+        let (handler, mut stop) = (Rc::clone(&self.handler), self.stop.clone());
+        let (mut polled, mut level, mut in_flight) = (0, Stop::No, None);
+        let mut inputs = Vec::new();
         loop {
-            self.plan();
-            if self.finished() {
-                return self.end();
+            let mut wake_at = clock.elapsed();
+            inputs.extend(troubles.take().map(Input::Trouble));
+            inputs.extend(self.group_store.place.store.untold_requests().map(Input::Requests));
+            let now_level = *stop.borrow_and_update();
+            if std::mem::replace(&mut level, now_level) != now_level {
+                inputs.push(Input::Stop(now_level));
             }
-            if self.gives_up() {
-                return Err(self.failure.take().unwrap_or_else(|| self.given_up()));
+            let now_in_flight = handler.max_in_flight();
+            if std::mem::replace(&mut in_flight, now_in_flight) != now_in_flight {
+                inputs.push(Input::MaxInFlight(now_in_flight));
             }
-            let deadline = self.deadline();
-            let mut stop = self.stop.clone();
-            let level = *stop.borrow_and_update();
+            for command in self.engine.handle(inputs.drain(..), Now { elapsed: clock.elapsed(), wall: clock.now() }) {
+                match command {
+                    Command::End(outcome) => return outcome,
+                    Command::WakeAt(at) => wake_at = at,
+                    command => self.carry_out(command),
+                }
+            }
             tokio::select! {
                 biased;
                 () = changed(&mut stop, level) => {}
-                Some(ended) = self.ops.next() => {
-                    self.apply(ended);
-                    while let Some(Some(ended)) = self.ops.next().now_or_never() {
-                        self.apply(ended);
-                    }
-                }
+                Some(first) = self.operations.next() => self.completed(first, &mut inputs),
                 () = troubles.news() => {}
-                () = next_hint(&mut hints) => self.hint(),
-                () = next_news(polls.as_deref(), &mut told) => self.polled_by_another(),
-                () = clock.sleep_until(deadline) => {}
+                () = next_hint(&mut hints) => inputs.push(Input::Hint),
+                () = next_news(polls.as_deref(), &mut polled) => inputs.extend(self.polled_elsewhere(polls.as_deref())),
+                () = handler.max_in_flight_changed() => {}
+                () = clock.sleep_until(wake_at) => {}
             }
         }
     }
 
-    fn now(&self) -> Duration {
-        self.group_store.place.clock.elapsed()
-    }
-
-    fn wall(&self) -> EventTime {
-        self.group_store.place.clock.now()
-    }
-
-    fn report(&self, fact: WorkerEvent<'_>) {
-        self.reporter.report(&self.group_store.group, fact);
-    }
-
-    fn draining(&self) -> bool {
-        self.settings.mode != Mode::Watch
-    }
-
-    fn waits(&self) -> bool {
-        matches!(self.settings.mode, Mode::Drain { wait: true, .. })
-    }
-
-    fn paused(&self) -> bool {
-        self.registered.definition.paused.is_some()
-    }
-
-    /// How often a shard with something to see is scanned.
-    fn warm(&self, stats: &ScanStats) -> Duration {
-        // An expensive listing is made less often, up to a limit: a process that was frozen
-        // measures a false time.
-        (stats.took * 20).clamp(Duration::from_secs(4), Duration::from_secs(60))
-    }
-
-    /// Whether no new handler may start.
-    fn starts_over(&self) -> bool {
-        if self.paused() || self.told_to_end() {
-            return true;
-        }
-        match self.settings.mode {
-            Mode::Watch => false,
-            Mode::Drain { most, span, .. } => {
-                self.summary.stalled.is_some()
-                    || most.is_some_and(|most| self.started >= most)
-                    || span.is_some_and(|span| self.now().saturating_sub(self.begun) >= span)
+    /// Takes in a completion, and those that are there as well.
+    fn completed(&mut self, first: Completion, inputs: &mut Vec<Input>) {
+        let mut next = Some(first);
+        while let Some(completion) = next {
+            if let Completion::Ran { shard, epoch, name, .. } = &completion {
+                self.runs.remove(&(*shard, *epoch, name.clone()));
             }
+            inputs.push(Input::Completed(completion));
+            next = self.operations.next().now_or_never().flatten();
         }
     }
 
-    /// Whether the worker is to end as soon as nothing runs any more.
-    fn ending(&self) -> bool {
-        self.told_to_end() || (self.draining() && (self.starts_over() || self.drained()))
+    /// Another group of this process has polled: that poll may show what this worker would list.
+    fn polled_elsewhere(&self, polls: Option<&Polls>) -> Option<Input> {
+        let replaces = |polls: &&Polls| polls.has_news(&self.engine.poll_from(), self.engine.polled_through());
+        polls.filter(replaces).map(|_| Input::PolledElsewhere)
     }
 
-    fn scanned_everywhere(&self) -> bool {
-        self.shards.iter().all(|shard| shard.seen && !shard.scanning)
-    }
-
-    /// Whether a drain has seen everything and found nothing more that is due.
-    fn drained(&self) -> bool {
-        let idle = self.shards.iter().filter_map(|shard| shard.owned.as_deref()).all(|shard| {
-            !shard.busy() && !shard.wants_more() && !shard.has_unconfirmed() && self.next_of(shard) == Next::Nothing
-        });
-        let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.idle);
-        let waits = waits && !self.shards.iter().all(|shard| self.settled(shard));
-        self.scanned_everywhere() && idle && !waits && self.reading_keys.is_empty() && !self.asking && self.due.seen()
-    }
-
-    /// Whether a drain need not wait for the shard any more.
-    fn settled(&self, slot: &ShardSlot) -> bool {
-        match &slot.owned {
-            Some(shard) => shard.marker.pending.is_empty() && shard.waiting_len() == 0,
-            None => !slot.held,
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Report(event) => self.reporter.report(&self.group_store.group, &event),
+            Command::Expect(runs) => self.handler.expect(runs),
+            Command::EndHandlers => self.handler.end(),
+            Command::StopHandlers => {
+                self.handler.stop();
+                if let Some((on_dead, _)) = &self.on_dead {
+                    on_dead.stop();
+                }
+            }
+            Command::Cancel { shard, epoch, name } => {
+                if let Some(run) = self.runs.remove(&(shard, epoch, name)) {
+                    run.abort();
+                }
+            }
+            Command::Renewed { shard, epoch, sent } => self.tenure(shard, epoch).set(sent),
+            Command::Redefine { registered, wants } => {
+                self.group_store.version = registered.version.clone();
+                self.group_store.wants = wants;
+                self.group_store.confirmed = Rc::default();
+                self.pausing.set(registered.definition.paused.is_some());
+                self.registered = registered;
+            }
+            Command::Start { shard, epoch, launch, listed_at } => {
+                let run = self.start(shard, epoch, launch, listed_at);
+                self.operations.push(run);
+            }
+            Command::WakeAt(_) | Command::End(_) => {}
+            operation => self.operations.push(self.operation(operation)),
         }
     }
 
-    fn finished(&self) -> bool {
-        self.ending() && self.shards.iter().all(|shard| shard.owned.is_none()) && self.ops.is_empty()
+    /// When the last commit of an ownership was sent, for its runs.
+    fn tenure(&mut self, shard: u16, epoch: u64) -> Rc<Cell<Duration>> {
+        let (of, sent) = self.tenures.entry(shard).or_default();
+        if *of != epoch {
+            (*of, *sent) = (epoch, Rc::default());
+        }
+        Rc::clone(sent)
     }
 
-    fn end(mut self) -> StoreResult<Summary> {
-        self.summary.held_elsewhere = self.shards.iter().any(|shard| shard.held);
-        self.summary.paused = self.paused();
-        // A drain that ends while the store is away, or with entries that it could not release, has
-        // not done all that was due.
-        let undone = self.draining() && (self.trouble.is_on() || self.due.failure.is_some());
-        match self.failure.take() {
-            Some(error) => Err(error),
-            None if undone => Err(self.given_up()),
-            None => Ok(self.summary),
+    fn start(&mut self, shard: u16, epoch: u64, launch: Launch, listed_at: Duration) -> Fut<'static, Completion> {
+        let (handle, registration) = AbortHandle::new_pair();
+        self.runs.insert((shard, epoch, launch.name.clone()), handle);
+        let task = Task {
+            group_store: self.group_store.clone(),
+            listed_at,
+            handler: Rc::clone(&self.handler),
+            epoch,
+            max_attempts: self.settings.retry.max_attempts,
+            max_event_bytes: self.settings.max_event_bytes,
+            url: self.settings.url.clone(),
+            secret: self.secret,
+            tenure: Tenure {
+                lease: self.settings.lease,
+                commit_sent: self.tenure(shard, epoch),
+                pausing: Rc::clone(&self.pausing),
+            },
+        };
+        let (name, attempt) = (launch.name.clone(), launch.attempt);
+        let running = Abortable::new(async move { run::run(task, launch).await }, registration);
+        Box::pin(async move { Completion::Ran { shard, epoch, name, attempt, ran: running.await.ok() } })
+    }
+
+    /// The operation of a command on the store.
+    fn operation(&self, command: Command) -> Fut<'static, Completion> {
+        let (store, settings) = (self.group_store.clone(), &self.settings);
+        let (lease, window, limit) = (settings.lease.length, settings.bounds.window, settings.max_event_bytes);
+        match command {
+            Command::Scan { shard, through, raise_to } => self.scan(shard, through, raise_to),
+            Command::Acquire { shard, commit } => {
+                Box::pin(
+                    async move { Completion::Acquired { shard, committed: store.commit(shard, &commit, lease).await } },
+                )
+            }
+            Command::Commit { shard, commit } => Box::pin(async move {
+                let committed = store.commit(shard, &commit, lease).await;
+                Completion::Committed { shard, epoch: commit.epoch, committed }
+            }),
+            Command::Poll { after, seen } => {
+                Box::pin(async move { Completion::Polled(store.poll(after, window, seen).await) })
+            }
+            Command::ReadRequests { idle } => {
+                let definition = self.registered.definition.clone();
+                Box::pin(async move { Completion::ControlRequests(store.ask(idle, &definition).await) })
+            }
+            Command::ReadDefinition => Box::pin(async move { Completion::Definition(store.definition().await) }),
+            Command::ReleaseScheduled { others } => {
+                Box::pin(
+                    async move { Completion::Released(schedule::release(&store.place, others.as_ref(), limit).await) },
+                )
+            }
+            Command::ReadKey { shard, epoch, name, letter } => Box::pin(async move {
+                let key = run::ordering_key(&store.place, &store.group, &name, letter.as_deref(), limit).await;
+                Completion::Key { shard, epoch, name, key }
+            }),
+            Command::WriteDeadLetter { shard, epoch, name, pending } => {
+                let (on_dead, url) = (self.on_dead.clone(), settings.url.clone());
+                Box::pin(async move {
+                    let written = dead_letter::write(&store.place, &store.group, &name, &pending, limit).await;
+                    let failed = match on_dead.filter(|_| written.is_ok()) {
+                        Some(on_dead) => run_on_dead(&store, on_dead, &name, &pending, url).await.err(),
+                        None => None,
+                    };
+                    Completion::DeadLetterWritten { shard, epoch, name, written, failed }
+                })
+            }
+            Command::Delete { key } => Box::pin(async move {
+                // An object that stays is deleted another time, or asked for again.
+                let _ = store.place.store.delete(&key).await;
+                Completion::Sent
+            }),
+            Command::Ask { shard, request } => Box::pin(async move {
+                // A request that does not arrive is made again.
+                let _ = request::ask(&store.place, &store.group, shard, &request).await;
+                Completion::Sent
+            }),
+            // The others have been carried out.
+            _ => Box::pin(std::future::pending()),
         }
     }
 
-    fn hint(&mut self) {
-        let now = self.now();
-        self.hot_at = now;
-        self.hot_pause = self.poll_range().0;
-        self.asked_at = self.asked_at.min(now);
+    fn scan(&self, shard: u16, through: Option<Position>, raise_to: Option<EventTime>) -> Fut<'static, Completion> {
+        let (store, window) = (self.group_store.clone(), self.settings.bounds.window);
+        let (definition, alive) = (self.registered.definition.clone(), Rc::clone(&self.alive));
+        Box::pin(async move {
+            if let Some(through) = through {
+                let scan = store.scan(shard, &through, raise_to, window).await;
+                return Completion::Scanned { shard, marker: None, scan: Box::new(scan) };
+            }
+            match store.marker(shard, &definition).await {
+                Err(error) => Completion::Scanned { shard, marker: None, scan: Box::new(Err(error)) },
+                Ok((marker, version)) => {
+                    let scan = store.scan(shard, &marker.through, None, window).await;
+                    let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| alive(owner));
+                    let marker = ReadMarker { marker: Box::new(marker), version, process };
+                    Completion::Scanned { shard, marker: Some(marker), scan: Box::new(scan) }
+                }
+            }
+        })
     }
+}
 
-    fn poll_range(&self) -> (Duration, Duration) {
-        let (least, most) = self.group_store.place.store.profile().poll;
-        match self.settings.poll {
-            Some(poll) => (least.min(poll), poll),
-            None => (least, most),
-        }
-    }
+/// Runs the `on_dead` command for a new dead letter when it is its turn.
+async fn run_on_dead(
+    store: &GroupStore,
+    (handler, turns): (Rc<dyn Handler>, Rc<Semaphore>),
+    name: &EventName,
+    pending: &PendingEvent,
+    url: String,
+) -> Result<(), String> {
+    let _turn = turns.acquire().await;
+    run::run_on_dead(&store.place, &store.group, name, pending, url, &*handler).await
 }
 
 /// Completes when the stop level is no longer `level`.

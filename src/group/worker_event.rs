@@ -1,5 +1,6 @@
 //! What a worker reports. It prints nothing itself: one reporter does, for people, machines or metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::GroupName;
@@ -9,7 +10,7 @@ use crate::store::StoreError;
 
 /// Something that happened in a worker.
 #[derive(Debug, Clone)]
-pub enum WorkerEvent<'a> {
+pub enum WorkerEvent {
     /// The worker owns a shard now; `unclean`: its last owner had not given it back.
     Acquired {
         /// Which.
@@ -32,19 +33,19 @@ pub enum WorkerEvent<'a> {
     /// A handler starts.
     Started {
         /// For which event.
-        name: &'a EventName,
+        name: EventName,
         /// From 1.
         attempt: u32,
     },
     /// Another live worker of the group runs another command; said once.
     OtherCommand {
         /// Whose.
-        owner: &'a Owner,
+        owner: Owner,
     },
     /// The event is processed.
     Done {
         /// Which.
-        name: &'a EventName,
+        name: EventName,
         /// The attempt that succeeded, from 1.
         attempt: u32,
         /// How long its handler ran.
@@ -62,60 +63,60 @@ pub enum WorkerEvent<'a> {
     /// The group's condition does not hold for the event.
     PassedOver {
         /// Which.
-        name: &'a EventName,
+        name: EventName,
         /// Why it could not be answered, if it could not.
-        why: Option<&'a str>,
+        why: Option<String>,
     },
     /// The event will be tried again.
     Retrying {
         /// Which.
-        name: &'a EventName,
+        name: EventName,
         /// The attempt that failed, from 1.
         attempt: u32,
         /// When again.
         next: EventTime,
         /// How it ended.
-        why: &'a str,
+        why: String,
     },
     /// A batch failed and is run again in halves, which is no attempt of its events.
     Halved {
         /// How many they are.
         events: usize,
         /// How it ended.
-        why: &'a str,
+        why: String,
     },
     /// An `on_dead` command failed, which changes nothing.
     OnDeadFailed {
         /// Whose letter it is.
-        name: &'a EventName,
+        name: EventName,
         /// How it ended.
-        why: &'a str,
+        why: String,
     },
     /// The event is given up and becomes a dead letter.
     Dead {
         /// Which.
-        name: &'a EventName,
+        name: EventName,
         /// Counted attempts.
         attempt: u32,
         /// How the last one ended.
-        why: &'a str,
+        why: String,
     },
     /// Nothing can start, although something waits; said once until it ends.
     Stalled {
         /// What is in the way.
-        why: &'a str,
+        why: String,
     },
     /// The store did not answer; said once until it does.
     Unreachable {
         /// The answer that was missed.
-        error: &'a StoreError,
+        error: StoreError,
     },
     /// It goes on again after [`WorkerEvent::Stalled`] or [`WorkerEvent::Unreachable`].
     GoesOn,
     /// A foreign name lies among the events; said once for each worker.
     Foreign {
         /// Its key.
-        key: &'a str,
+        key: String,
     },
     /// From now on handlers run alone, because one of them seems to kill its worker.
     Isolating,
@@ -124,7 +125,7 @@ pub enum WorkerEvent<'a> {
     /// The group's filter has changed.
     Redefined {
         /// What.
-        wants: &'a Filter,
+        wants: Arc<Filter>,
     },
     /// The group was paused or resumed.
     Paused {
@@ -136,12 +137,12 @@ pub enum WorkerEvent<'a> {
 /// Takes in what workers report.
 pub trait Reporter {
     /// Something happened in a worker of `group`.
-    fn report(&self, group: &GroupName, fact: WorkerEvent<'_>);
+    fn report(&self, group: &GroupName, event: &WorkerEvent);
 }
 
 /// Reports nothing.
 pub struct Silent;
 
 impl Reporter for Silent {
-    fn report(&self, _: &GroupName, _: WorkerEvent<'_>) {}
+    fn report(&self, _: &GroupName, _: &WorkerEvent) {}
 }

@@ -166,6 +166,16 @@ pub trait Handler {
     /// batch need not wait for more. None: others may come.
     fn expect(&self, _runs: Option<usize>) {}
 
+    /// The most runs that it takes at once now, where that varies; none: any number. A worker starts no more.
+    fn max_in_flight(&self) -> Option<usize> {
+        None
+    }
+
+    /// Completes when [`Handler::max_in_flight`] has changed since this was called last.
+    fn max_in_flight_changed(&self) -> Fut<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Says before the first event whether the handler could be started at all.
     ///
     /// # Errors

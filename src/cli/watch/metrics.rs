@@ -88,7 +88,7 @@ impl CountingReporter {
 }
 
 impl Reporter for CountingReporter {
-    fn report(&self, group: &GroupName, fact: WorkerEvent<'_>) {
+    fn report(&self, group: &GroupName, fact: &WorkerEvent) {
         if let Some(counters) = self.groups.borrow_mut().get_mut(group) {
             match &fact {
                 WorkerEvent::Done { .. } => counters.done += 1,

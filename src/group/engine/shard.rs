@@ -4,17 +4,13 @@
 //! `turn` says what may start next, `runs` what starting and ending a run does, `commit` what the
 //! marker then says and which requests go into it.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::AbortHandle;
-
-use super::marker::PendingEvent;
-use super::run::Fingerprint;
-use super::{GroupName, Listing, Marker, Position};
 use crate::event::{EventName, EventTime};
+use crate::group::marker::PendingEvent;
+use crate::group::verdict::Fingerprint;
+use crate::group::{GroupName, Listing, Marker, Position};
 use crate::store::Version;
 
 mod commit;
@@ -22,7 +18,7 @@ mod runs;
 mod turn;
 
 /// After this many unclean takeovers in a row a handler is suspected of killing its worker.
-const CAREFUL_FROM: u32 = 2;
+const ISOLATE_FROM: u32 = 2;
 
 /// How much an owner holds of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +49,13 @@ pub(super) struct Run {
     pub attempt: u32,
     /// It runs with no other handler beside it.
     pub alone: bool,
-    /// Ends it, once it runs.
-    pub abort: Option<AbortHandle>,
+    /// Whether its handler was started: a run that is alone waits for its commit first.
+    pub launched: bool,
 }
 
 /// A run to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Launch {
+pub struct Launch {
     pub name: EventName,
     pub attempt: u32,
     /// The letter to read if the event is gone.
@@ -77,13 +73,13 @@ pub(super) struct AcquiredShard {
     pub sent: Duration,
 }
 
-/// Everything that one commit records, and what may follow once it is durable.
-pub(super) struct Commit {
+/// Everything that one commit records.
+#[derive(Debug)]
+pub struct Commit {
     pub bytes: Vec<u8>,
     pub epoch: u64,
     pub nonce: String,
     pub version: Option<Version>,
-    pub then: Followup,
 }
 
 /// What may be done only once the marker is durable.
@@ -96,7 +92,7 @@ pub(super) struct Followup {
     /// Redriven letters and folded requests that are no longer needed.
     pub deletes: Vec<String>,
     /// The shard has no owner now.
-    pub given_back: bool,
+    pub released: bool,
 }
 
 /// The next thing that an ordered group must know before it can go on.
@@ -141,8 +137,6 @@ pub(super) struct Shard {
     pub version: Option<Version>,
     /// When the last successful commit was sent.
     pub commit_sent: Duration,
-    /// The same, for the runs that are under way.
-    pub tenure: Rc<Cell<Duration>>,
     pub commit_ended: Duration,
     pub committing: bool,
     pub dirty: bool,
@@ -154,8 +148,13 @@ pub(super) struct Shard {
     /// still turn up.
     unconfirmed: BTreeSet<EventName>,
     pub running: BTreeMap<EventName, Run>,
-    burying: BTreeSet<EventName>,
+    /// Events whose dead letters are being written.
+    writing_letters: BTreeSet<EventName>,
     deletes: Vec<String>,
+    /// Runs that were forgotten while their handlers ran: the handlers must be ended.
+    cancelled: Vec<EventName>,
+    /// What the commit under way allows once it is durable.
+    in_flight: Followup,
     succeeded: Succeeded,
     /// Hashes of the ordering keys that were read; none where the event is gone, so that its key
     /// cannot be read.
@@ -181,7 +180,6 @@ impl Shard {
             marker: taken.marker,
             version: Some(taken.version),
             commit_sent: taken.sent,
-            tenure: Rc::new(Cell::new(taken.sent)),
             commit_ended: now,
             committing: false,
             dirty: false,
@@ -189,8 +187,10 @@ impl Shard {
             waiting: BTreeSet::new(),
             unconfirmed: BTreeSet::new(),
             running: BTreeMap::new(),
-            burying: BTreeSet::new(),
+            writing_letters: BTreeSet::new(),
             deletes: Vec::new(),
+            cancelled: Vec::new(),
+            in_flight: Followup::default(),
             succeeded: Succeeded::default(),
             order_keys: HashMap::new(),
             last_active: now,
@@ -202,7 +202,7 @@ impl Shard {
 
     /// Takes in a listing from `through` on. With `confirm`, an event may start only if an earlier
     /// listing had seen it.
-    pub fn surveyed(&mut self, listing: Listing, confirm: bool) {
+    pub fn take_listing(&mut self, listing: Listing, confirm: bool) {
         let earlier = std::mem::take(&mut self.unconfirmed);
         let known = std::mem::take(&mut self.waiting);
         for name in &listing.names {
@@ -249,7 +249,7 @@ impl Shard {
 
     /// Whether every handler of the worker must run alone.
     pub fn isolating(&self) -> bool {
-        self.durable_unclean >= CAREFUL_FROM
+        self.durable_unclean >= ISOLATE_FROM
     }
 
     /// How many of the window's names wait.
@@ -265,7 +265,7 @@ impl Shard {
     /// Whether events have started or ended here that are not settled yet.
     pub fn busy(&self) -> bool {
         !self.running.is_empty()
-            || !self.burying.is_empty()
+            || !self.writing_letters.is_empty()
             || self.committing
             || self.dirty
             || !self.deletes.is_empty()

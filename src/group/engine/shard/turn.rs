@@ -94,8 +94,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::group::engine::shard::{AcquiredShard, Bounds};
     use crate::group::marker::PendingEvent;
-    use crate::group::shard::{AcquiredShard, Bounds};
     use crate::group::{GroupName, Listing, Marker, Position};
     use crate::store::Version;
 
@@ -110,7 +110,7 @@ mod tests {
         let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO };
         let group = GroupName::parse("g").unwrap();
         let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, pending });
-        shard.surveyed(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
+        shard.take_listing(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
         shard.order_keys.extend([(name(1), Some(7)), (name(2), Some(8)), (name(5), Some(8)), (name(6), Some(8))]);
         shard
     }

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Ended, Stop, Worker};
+use super::shard::{AcquiredShard, Commit, Shard};
+use super::{Acquiring, Command, Committed, Engine, ReadMarker, ScanStats, ShardScan};
 use crate::event::EventTime;
-use crate::group::lease::{LeaseObservation, Process};
+use crate::group::lease::{self, LeaseObservation, Process};
 use crate::group::marker::Owner;
-use crate::group::ops::{Committed, ScanStats, ShardScan};
-use crate::group::shard::{AcquiredShard, Commit, Followup, Shard};
 use crate::group::worker_event::WorkerEvent;
-use crate::group::{Marker, Position, lease};
+use crate::group::{Marker, Position};
 use crate::store::{StoreResult, Version};
 
-impl Worker {
+impl Engine {
     pub(super) fn plan_scan(&mut self, at: usize) {
         let now = self.now();
         let slot = &self.shards[at];
@@ -35,33 +34,15 @@ impl Worker {
     /// Scans a shard: its window, and its marker, unless this worker owns it.
     pub(super) fn scan(&mut self, at: usize) {
         let raise_to = self.raise_to(at);
-        let next = self.now() + self.warm(&self.shards[at].stats);
+        let next = self.now() + Self::resync_after(&self.shards[at].stats);
         let slot = &mut self.shards[at];
         slot.scanning = true;
         slot.scan_at = next;
         let through = slot.owned.as_deref().map(|shard| shard.through().clone());
+        slot.scanning_owned = through.is_some();
         slot.last_scan_through.clone_from(&through);
-        let (group_store, window) = (self.group_store.clone(), self.settings.bounds.window);
-        let definition = self.registered.definition.clone();
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
-        self.ops.push(Box::pin(async move {
-            if let Some(through) = through {
-                let scan = group_store.scan(shard, &through, raise_to, window).await;
-                return Ended::Scanned { shard, owned: true, marker: None, scan: Box::new(scan) };
-            }
-            match group_store.marker(shard, &definition).await {
-                Err(error) => Ended::Scanned { shard, owned: false, marker: None, scan: Box::new(Err(error)) },
-                Ok((marker, version)) => {
-                    let scan = group_store.scan(shard, &marker.through, None, window).await;
-                    Ended::Scanned {
-                        shard,
-                        owned: false,
-                        marker: Some((Box::new(marker), version)),
-                        scan: Box::new(scan),
-                    }
-                }
-            }
-        }));
+        self.command(Command::Scan { shard, through, raise_to });
     }
 
     /// What W should be raised to before the next scan of an owned shard, so that `through` can
@@ -70,9 +51,9 @@ impl Worker {
         let slot = &self.shards[at];
         let shard = slot.owned.as_deref()?;
         let w = shard.listing.as_ref().map_or(EventTime::MIN, |listing| listing.w);
-        let limit = self.wall().minus(self.group_store.place.store.profile().lag);
+        let limit = self.wall().minus(self.profile.lag);
         // An event that a poll has shown may be gone by now; its time must be passed all the same.
-        let hot = Some(self.hot_cursor).filter(|time| *time != EventTime::MIN);
+        let hot = Some(self.polling.cursor).filter(|time| *time != EventTime::MIN);
         let reached = [slot.stats.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
         let passable = reached.max(slot.stats.passable);
         let last_listed = shard.listing.as_ref().filter(|listing| listing.cut);
@@ -88,7 +69,7 @@ impl Worker {
     /// The end of the minute of `through`, if the shard is done with that minute: where a listing
     /// costs as much as its last folder holds, `through` then moves behind that folder.
     pub(super) fn advance_past_minute(&self, shard: &Shard, limit: EventTime) -> Option<EventTime> {
-        if !self.group_store.place.store.profile().scans_folders || *shard.through() == Position::START {
+        if !self.profile.scans_folders || *shard.through() == Position::START {
             return None;
         }
         let end = shard.through().time().minute_end();
@@ -100,32 +81,23 @@ impl Worker {
 
     pub(super) fn may_advance_past_minute(&self, marker: &Marker, limit: EventTime) -> bool {
         let end = marker.through.time().minute_end();
-        self.group_store.place.store.profile().scans_folders
-            && marker.through != Position::START
-            && marker.through.time() < end
-            && end <= limit
+        self.profile.scans_folders && marker.through != Position::START && marker.through.time() < end && end <= limit
     }
 
     pub(super) fn see(&mut self, at: usize, stats: ScanStats) {
-        if let Some(key) = stats.foreign.as_deref().filter(|_| !self.foreign_told) {
-            self.report(WorkerEvent::Foreign { key });
-            self.foreign_told = true;
+        if let Some(key) = &stats.foreign {
+            self.report_foreign(key);
         }
         // Only a poll moves the poll's cursor: the other shards have not taken in what one shard's
         // scan shows.
         self.shards[at].stats = stats;
     }
 
-    pub(super) fn scanned(
-        &mut self,
-        number: u16,
-        owned: bool,
-        marker: Option<(Box<Marker>, Option<Version>)>,
-        scan: StoreResult<ShardScan>,
-    ) {
+    pub(super) fn scanned(&mut self, number: u16, marker: Option<ReadMarker>, scan: StoreResult<ShardScan>) {
         let at = usize::from(number);
         self.shards[at].scanning = false;
         let now = self.now();
+        let owned = std::mem::take(&mut self.shards[at].scanning_owned);
         let scan = match scan {
             // The scan may have raised W, which is a write.
             Err(error) => self.answer_of(Err(error), owned),
@@ -143,7 +115,7 @@ impl Worker {
         self.listed_at = now;
         self.see(at, scan.stats.clone());
         let confirm = self.settings.ordered;
-        let warm = self.warm(&scan.stats);
+        let warm = Self::resync_after(&scan.stats);
         let slot = &mut self.shards[at];
         slot.scan_at = now + warm;
         if owned {
@@ -156,22 +128,24 @@ impl Worker {
                 return;
             }
             if let Some(shard) = slot.owned.as_deref_mut() {
-                shard.surveyed(scan.listing, confirm);
+                shard.take_listing(scan.listing, confirm);
                 if shard.has_unconfirmed() {
                     slot.scan_at = now;
                 }
             }
             slot.seen = true;
-        } else if let Some((marker, version)) = marker {
-            self.consider(at, *marker, version, scan);
+        } else if let Some(read) = marker {
+            self.consider(at, read, scan);
         }
     }
 
     /// Decides about a shard that this worker does not own: leave it, watch it, or acquire it.
-    pub(super) fn consider(&mut self, at: usize, marker: Marker, version: Option<Version>, scan: ShardScan) {
+    pub(super) fn consider(&mut self, at: usize, read: ReadMarker, scan: ShardScan) {
+        let ReadMarker { marker, version, process } = read;
+        let marker = *marker;
         let (now, wall) = (self.now(), self.wall());
-        let limit = wall.minus(self.group_store.place.store.profile().lag).max(scan.listing.w);
-        let asked = self.pending.iter().any(|asked| usize::from(asked.shard) == at);
+        let limit = wall.minus(self.profile.lag).max(scan.listing.w);
+        let asked = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let wanted =
             scan.listing.names.iter().any(|name| marker.is_unprocessed(name)) || !marker.pending.is_empty() || asked;
         // A window in which everything is done hides what lies behind it.
@@ -180,17 +154,15 @@ impl Worker {
         let settled = self.draining() || scan.stats.passable_len >= 1_000 || scan.stats.newest == passable;
         // Before the poll's cursor but above W an event may still come in, which no poll would
         // show.
-        let behind = marker.through.time() < self.hot_cursor;
-        let can_pass = (passable.is_some() && settled) || (behind && self.hot_cursor <= limit);
+        let behind = marker.through.time() < self.polling.cursor;
+        let can_pass = (passable.is_some() && settled) || (behind && self.polling.cursor <= limit);
         let may_advance_past_minute = self.may_advance_past_minute(&marker, limit);
         let paused = self.paused();
         let (over, draining) = (self.told_to_end(), self.draining());
-        let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| (self.alive)(owner));
         if let Some(owner) = marker.owner.as_ref().filter(|owner| owner.command != self.me.command)
             && process != Process::Gone
-            && !std::mem::replace(&mut self.other_told, true)
         {
-            self.report(WorkerEvent::OtherCommand { owner });
+            self.report_other_command(owner);
         }
         let slot = &mut self.shards[at];
         slot.last_scan_through = Some(marker.through.clone());
@@ -236,48 +208,41 @@ impl Worker {
         }
     }
 
-    /// Whether the worker must acquire nothing more, because it was told to stop or has failed.
-    pub(super) fn told_to_end(&self) -> bool {
-        self.failure.is_some() || *self.stop.borrow() != Stop::No
-    }
-
     pub(super) fn acquire(&mut self, at: usize, mut marker: Marker, version: Option<Version>, scan: ShardScan) {
         let unclean = marker.owner.is_some();
         self.shards[at].free = None;
         marker.acquire(Owner { since: self.wall(), ..self.me.clone() });
-        marker.nonce = format!("{:016x}", self.group_store.place.clock.random());
+        marker.nonce = self.random.next_hex();
         let mut bytes = crate::bus::to_json(&marker);
         bytes.push(b'\n');
-        let (epoch, nonce) = (marker.epoch, marker.nonce.clone());
-        let commit = Commit { bytes, epoch, nonce, version, then: Followup::default() };
+        let commit = Commit { bytes, epoch: marker.epoch, nonce: marker.nonce.clone(), version };
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.shards[at].scanning = true;
-        let (group_store, lease) = (self.group_store.clone(), self.settings.lease.length);
-        self.ops.push(Box::pin(async move {
-            let committed = group_store.commit(shard, &commit, lease).await;
-            Ended::Acquired { shard, marker: Box::new(marker), scan: Box::new(scan), unclean, committed }
-        }));
+        self.shards[at].acquiring = Some(Acquiring { marker, scan, unclean });
+        self.command(Command::Acquire { shard, commit });
     }
 
-    pub(super) fn took(&mut self, number: u16, marker: Marker, scan: ShardScan, unclean: bool, committed: Committed) {
+    pub(super) fn acquired(&mut self, number: u16, committed: Committed) {
         let at = usize::from(number);
         let now = self.now();
         self.shards[at].scanning = false;
         self.shards[at].seen = true;
+        let Some(Acquiring { marker, scan, unclean }) = self.shards[at].acquiring.take() else { return };
         match committed {
             Committed::Yes { version, sent } => {
                 self.answer_of(Ok(()), true);
-                let (group, bounds) = (self.group_store.group.clone(), self.settings.bounds);
+                let (group, bounds) = (self.group.clone(), self.settings.bounds);
                 let has_work = scan.listing.cut
                     || !marker.pending.is_empty()
                     || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
+                let epoch = marker.epoch;
                 let mut shard = Shard::taken(group, number, AcquiredShard { marker, version, sent }, now, bounds);
                 if !has_work {
                     // Acquired only to let `through` pass: the shard is released as soon as it has.
-                    shard.last_active = now.saturating_sub(self.group_store.place.store.profile().hold);
+                    shard.last_active = now.saturating_sub(self.profile.hold);
                 }
-                shard.surveyed(scan.listing, self.settings.ordered);
-                let moved = shard.fold(&self.pending, false);
+                shard.take_listing(scan.listing, self.settings.ordered);
+                let moved = shard.fold(&self.control.pending, false);
                 // Dead letters that an earlier owner has announced are written with the first
                 // commit.
                 shard.dirty |= shard.marker.pending.values().any(|open| open.dead.is_some());
@@ -290,6 +255,7 @@ impl Worker {
                 // raised for what is there. A shard that was acquired without a scan has time until
                 // its events have run.
                 slot.scan_at = if scan.whole || moved { now } else { now + Duration::from_secs(4) };
+                self.command(Command::Renewed { shard: number, epoch, sent });
                 self.report(WorkerEvent::Acquired { shard: number, unclean });
             }
             Committed::Fenced => self.shards[at].scan_at = now,

@@ -6,7 +6,7 @@ use super::{Launch, Run, Shard};
 use crate::bus::keys;
 use crate::event::{EventName, EventTime};
 use crate::group::marker::Verdict;
-use crate::group::run::Fingerprint;
+use crate::group::verdict::Fingerprint;
 
 impl Shard {
     /// Reserves the event's place in `pending`. An event that runs alone starts only after the
@@ -18,17 +18,21 @@ impl Shard {
             self.marker.count_before_run(name);
             self.dirty = true;
         }
-        self.running.insert(name.clone(), Run { attempt, alone, abort: None });
+        self.running.insert(name.clone(), Run { attempt, alone, launched: false });
         self.last_active = now;
         (!alone).then(|| self.launch(name, attempt))
     }
 
     /// The launch of an event that was started alone, once its attempt is committed.
-    pub fn launch_counted(&self, name: &EventName) -> Option<Launch> {
-        self.running.get(name).filter(|run| run.abort.is_none()).map(|run| self.launch(name, run.attempt))
+    pub fn launch_counted(&mut self, name: &EventName) -> Option<Launch> {
+        let attempt = self.running.get(name).filter(|run| !run.launched)?.attempt;
+        Some(self.launch(name, attempt))
     }
 
-    fn launch(&self, name: &EventName, attempt: u32) -> Launch {
+    fn launch(&mut self, name: &EventName, attempt: u32) -> Launch {
+        if let Some(run) = self.running.get_mut(name) {
+            run.launched = true;
+        }
         let letter = self.marker.pending.get(name).and_then(|open| open.letter.clone());
         // A redriven event must run, even as a copy.
         let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| letter.is_none());
@@ -95,7 +99,7 @@ impl Shard {
 
     /// The event's letter is on the bus.
     pub fn dead_letter_written(&mut self, name: &EventName) {
-        self.burying.remove(name);
+        self.writing_letters.remove(name);
         if let Some(redriven) = self.marker.dead_letter_written(name) {
             self.deletes.push(keys::letter(&self.group, &redriven));
         }
@@ -103,8 +107,8 @@ impl Shard {
     }
 
     /// The event's letter could not be written now.
-    pub fn unburied(&mut self, name: &EventName) {
-        self.burying.remove(name);
+    pub fn dead_letter_not_written(&mut self, name: &EventName) {
+        self.writing_letters.remove(name);
         self.dirty = true;
     }
 }

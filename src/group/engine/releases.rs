@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Ended, Worker};
-use crate::bus::schedule::{self, Released};
+use super::{Command, Engine};
+use crate::bus::schedule::Released;
 use crate::event::{EventName, EventTime};
 use crate::group::worker_event::WorkerEvent;
 use crate::store::{StoreError, StoreResult};
@@ -17,7 +17,7 @@ const FAILED: Duration = Duration::from_secs(60);
 
 /// What a worker knows of the scheduled entries.
 #[derive(Default)]
-pub(super) struct Due {
+pub(super) struct Releases {
     /// When the next one is due.
     next: Option<EventTime>,
     /// When to look for entries in any case.
@@ -27,12 +27,12 @@ pub(super) struct Due {
     /// The entries that other workers were releasing when this worker last looked.
     others: BTreeSet<EventName>,
     /// The problem that was reported last.
-    told: Option<String>,
+    reported: Option<String>,
     /// Why the last release failed, if it did.
     pub(super) failure: Option<StoreError>,
 }
 
-impl Due {
+impl Releases {
     /// Looks for the first time at `now`.
     pub(super) fn new(now: Duration) -> Self {
         Self { scan_at: now, ..Self::default() }
@@ -45,62 +45,59 @@ impl Due {
     }
 }
 
-impl Worker {
+impl Engine {
     /// When to release entries that are due, or to look for them.
-    pub(super) fn due_at(&self, now: Duration) -> Duration {
+    pub(super) fn release_at(&self, now: Duration) -> Duration {
         // A drain looks once.
-        if self.due.running || (self.draining() && self.due.last_scan.is_some()) {
+        if self.releases.running || (self.draining() && self.releases.last_scan.is_some()) {
             return Duration::MAX;
         }
-        let due = self.due.next.map(|next| now + next.since(self.wall()));
-        due.map_or(self.due.scan_at, |due| due.min(self.due.scan_at))
+        let due = self.releases.next.map(|next| now + next.since(self.wall()));
+        due.map_or(self.releases.scan_at, |due| due.min(self.releases.scan_at))
     }
 
-    pub(super) fn plan_due(&mut self) {
+    pub(super) fn plan_releases(&mut self) {
         let now = self.now();
-        if self.told_to_end() || self.due_at(now) > now {
+        if self.told_to_end() || self.release_at(now) > now {
             return;
         }
-        self.due.running = true;
-        self.due.last_scan = Some(now);
-        let place = self.group_store.place.clone();
-        let limit = self.settings.max_event_bytes;
-        let others = (!self.draining()).then(|| self.due.others.clone());
-        self.ops
-            .push(Box::pin(async move { Ended::Released(schedule::release(&place, others.as_ref(), limit).await) }));
+        self.releases.running = true;
+        self.releases.last_scan = Some(now);
+        let others = (!self.draining()).then(|| self.releases.others.clone());
+        self.command(Command::ReleaseScheduled { others });
     }
 
-    pub(super) fn released(&mut self, released: StoreResult<Released>) {
+    pub(super) fn take_released(&mut self, released: StoreResult<Released>) {
         let now = self.now();
-        self.due.running = false;
-        self.due.next = None;
-        self.due.failure = None;
-        self.due.scan_at = now + self.poll_range().1;
+        self.releases.running = false;
+        self.releases.next = None;
+        self.releases.failure = None;
+        self.releases.scan_at = now + self.poll_range().1;
         let released = match released {
             Ok(released) => released,
             Err(error) if error.kind() == crate::store::ErrorKind::Unavailable => {
                 self.answer::<()>(Err(error));
-                self.due.scan_at = now + Duration::from_secs(2);
+                self.releases.scan_at = now + Duration::from_secs(2);
                 // A drain ends only once it has an answer on what is due.
-                self.due.last_scan = None;
+                self.releases.last_scan = None;
                 return;
             }
             Err(error) => {
-                self.due.scan_at = now + FAILED;
-                self.tell_of_due(format!("what was due cannot be released: {error}"));
-                self.due.failure = Some(error);
+                self.releases.scan_at = now + FAILED;
+                self.report_release(format!("what was due cannot be released: {error}"));
+                self.releases.failure = Some(error);
                 return;
             }
         };
         match released.foreign {
-            Some(key) => self.tell_of_due(format!("{key} is no event that could be released")),
-            None => self.due.told = None,
+            Some(key) => self.report_release(format!("{key} is no event that could be released")),
+            None => self.releases.reported = None,
         }
         if !released.others.is_empty() {
-            self.due.scan_at = self.due.scan_at.min(now + OTHERS);
+            self.releases.scan_at = self.releases.scan_at.min(now + OTHERS);
         }
-        self.due.others = released.others;
-        self.due.next = released.next;
+        self.releases.others = released.others;
+        self.releases.next = released.next;
         if released.events > 0 {
             // A worker gets no hints of its own writes.
             self.hint();
@@ -111,27 +108,27 @@ impl Worker {
         }
     }
 
-    fn tell_of_due(&mut self, why: String) {
-        if self.due.told.as_ref() != Some(&why) {
-            self.report(WorkerEvent::Stalled { why: &why });
-            self.due.told = Some(why);
+    fn report_release(&mut self, why: String) {
+        if self.releases.reported.as_ref() != Some(&why) {
+            self.report(WorkerEvent::Stalled { why: why.clone() });
+            self.releases.reported = Some(why);
         }
     }
 
     /// Takes in what a poll has shown of the scheduled entries; none if it does not show them.
     pub(super) fn scheduled_seen(&mut self, shown: Option<Option<EventTime>>, now: Duration) {
         match shown {
-            Some(next) if self.due.others.is_empty() => {
-                self.due.next = next;
+            Some(next) if self.releases.others.is_empty() => {
+                self.releases.next = next;
                 // While a window is full there are no polls.
-                self.due.scan_at = now + self.poll_range().1 + Duration::from_secs(5);
+                self.releases.scan_at = now + self.poll_range().1 + Duration::from_secs(5);
             }
             Some(_) => {}
             // Where a listing of the entries costs nothing it is made by itself, but not for each
             // event.
-            None if self.group_store.place.store.profile().scans_folders => {
-                let soon = self.due.last_scan.map_or(now, |last| (last + Duration::from_secs(1)).max(now));
-                self.due.scan_at = self.due.scan_at.min(soon);
+            None if self.profile.scans_folders => {
+                let soon = self.releases.last_scan.map_or(now, |last| (last + Duration::from_secs(1)).max(now));
+                self.releases.scan_at = self.releases.scan_at.min(soon);
             }
             None => {}
         }

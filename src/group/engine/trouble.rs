@@ -2,13 +2,9 @@
 //! goes on when the store works again. A drain gives up after a while, and so does a worker that
 //! was told to stop: its successor acquires its shards once its leases are over.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
-use super::{Mode, Worker};
+use super::{Engine, Mode};
 use crate::group::worker_event::WorkerEvent;
 use crate::store::ErrorKind;
 use crate::store::{StoreError, StoreResult};
@@ -19,32 +15,7 @@ const REFUSED: Duration = Duration::from_secs(3);
 /// How long without any answer a worker that was told to stop still waits for one.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// The errors that operations have met which go on trying.
-#[derive(Default)]
-pub(in crate::group) struct Troubles {
-    last: RefCell<Option<StoreError>>,
-    news: Notify,
-}
-
-impl Troubles {
-    /// An operation has failed, and tries again.
-    pub fn met(&self, error: StoreError) {
-        *self.last.borrow_mut() = Some(error);
-        self.news.notify_one();
-    }
-
-    /// Completes when an error was met.
-    pub async fn news(&self) {
-        self.news.notified().await;
-    }
-
-    fn take(&self) -> Option<StoreError> {
-        self.last.borrow_mut().take()
-    }
-}
-
 /// The store's current error, if there is one.
-#[derive(Default)]
 pub(super) struct Trouble {
     error: Option<StoreError>,
     /// Only a write can show that it is over: a store that is full or read-only can still be read.
@@ -52,9 +23,15 @@ pub(super) struct Trouble {
     since: Duration,
     /// Whether an event could not be read, which was reported.
     unread: bool,
+    /// When the last answer came.
+    pub(super) heard_at: Duration,
 }
 
 impl Trouble {
+    pub(super) fn new(begun: Duration) -> Self {
+        Self { error: None, writing: false, since: begun, unread: false, heard_at: begun }
+    }
+
     /// Whether the store is away, refuses, or is full.
     pub(super) fn is_on(&self) -> bool {
         self.error.is_some()
@@ -76,14 +53,14 @@ pub(in crate::group) fn can_be_repeated(error: &StoreError) -> bool {
     can_be_mended(error) && error.kind() != ErrorKind::NotDurable
 }
 
-impl Worker {
+impl Engine {
     /// Returns the answer, if one came. A missing answer is reported once; an error that cannot be
     /// mended ends the worker.
     pub(super) fn answer<T>(&mut self, answer: StoreResult<T>) -> Option<T> {
         self.answer_of(answer, false)
     }
 
-    /// [`Worker::answer`] of an operation that may have written.
+    /// [`Engine::answer`] of an operation that may have written.
     pub(super) fn answer_of<T>(&mut self, answer: StoreResult<T>, wrote: bool) -> Option<T> {
         match answer {
             Ok(value) => {
@@ -110,26 +87,19 @@ impl Worker {
         }
     }
 
-    fn store_is_away(&mut self, error: StoreError, writing: bool) {
+    pub(super) fn store_is_away(&mut self, error: StoreError, writing: bool) {
         self.trouble.writing |= writing;
         if self.trouble.error.is_none() {
-            self.report(WorkerEvent::Unreachable { error: &error });
+            self.report(WorkerEvent::Unreachable { error: error.clone() });
             self.trouble.since = self.now();
             self.trouble.error = Some(error);
         }
     }
 
-    /// Takes in the errors that operations under way have met.
-    pub(super) fn hear_of_troubles(&mut self) {
-        if let Some(error) = self.group_store.troubles.take() {
-            self.store_is_away(error, true);
-        }
-    }
-
     /// An event could not be read: said once, not for each event.
-    pub(super) fn tell_unread(&mut self, why: &str) {
+    pub(super) fn report_unread(&mut self, why: &str) {
         if !std::mem::replace(&mut self.trouble.unread, true) {
-            self.report(WorkerEvent::Stalled { why });
+            self.report(WorkerEvent::Stalled { why: why.to_owned() });
         }
     }
 
@@ -140,10 +110,13 @@ impl Worker {
 
     /// When a store that is away is given up; none: never.
     pub(super) fn gives_up_at(&self) -> Option<Duration> {
-        let stopped = self.stopped_at.map(|at| if self.told_handlers { at } else { at + self.settings.stop_timeout });
+        let stopped = self
+            .shutdown
+            .since
+            .map(|at| if self.shutdown.handlers_stopped { at } else { at + self.settings.stop_timeout });
         if self.trouble.error.is_none() {
             // Requests that are never answered count like errors.
-            return stopped.map(|at| at.max(self.heard_at + SILENCE));
+            return stopped.map(|at| at.max(self.trouble.heard_at + SILENCE));
         }
         let patience = match self.trouble.error.as_ref().map(StoreError::kind) {
             Some(ErrorKind::Unavailable) => self.settings.lease.length,
@@ -167,16 +140,12 @@ impl Worker {
 
     /// Why it has given up.
     pub(super) fn given_up(&mut self) -> StoreError {
-        let error = self.trouble.error.take().or_else(|| self.due.failure.take());
+        let error = self.trouble.error.take().or_else(|| self.releases.failure.take());
         let what = error.as_ref().map_or_else(|| "no answer from the bus".to_owned(), ToString::to_string);
         let given_up = StoreError::new(ErrorKind::Unavailable, what);
         match error.as_ref().and_then(StoreError::help) {
             Some(help) => given_up.with_help(help),
             None => given_up,
         }
-    }
-
-    pub(super) fn troubles(&self) -> Rc<Troubles> {
-        Rc::clone(&self.group_store.troubles)
     }
 }

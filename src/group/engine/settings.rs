@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::shard::Bounds;
 use crate::event::EventTime;
 use crate::group::lease::Lease;
 use crate::group::retry::Retry;
-use crate::group::shard::Bounds;
 use crate::handler::Obstacle;
 
 /// How far a worker was told to stop.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Commit, Followup, Shard, Succeeded};
 use crate::bus::to_json;
+use crate::event::EventName;
 use crate::group::lease::Lease;
 use crate::group::request;
 use crate::group::request::Folded;
@@ -23,27 +24,31 @@ impl Shard {
         self.committing = true;
         self.sent_unclean = self.marker.unclean;
         self.dirty = false;
-        let launches = self.running.iter().filter(|(_, run)| run.alone && run.abort.is_none());
+        let launches = self.running.iter().filter(|(_, run)| run.alone && !run.launched);
         let launches = launches.map(|(name, _)| name.clone()).collect();
-        let letters =
-            self.marker.pending.iter().filter(|(name, open)| open.dead.is_some() && !self.burying.contains(*name));
+        let letters = self
+            .marker
+            .pending
+            .iter()
+            .filter(|(name, open)| open.dead.is_some() && !self.writing_letters.contains(*name));
         let letters = letters.map(|(name, open)| (name.clone(), open.clone())).collect();
-        let given_back = self.marker.owner.is_none();
-        let then = Followup { launches, letters, deletes: std::mem::take(&mut self.deletes), given_back };
+        let released = self.marker.owner.is_none();
+        self.in_flight = Followup { launches, letters, deletes: std::mem::take(&mut self.deletes), released };
         let mut bytes = to_json(&self.marker);
         bytes.push(b'\n');
-        Commit { bytes, epoch: self.marker.epoch, nonce, version: self.version.clone(), then }
+        Commit { bytes, epoch: self.marker.epoch, nonce, version: self.version.clone() }
     }
 
-    /// The commit is durable.
-    pub fn committed(&mut self, version: Version, sent: Duration, now: Duration, then: &Followup) {
+    /// The commit is durable. Returns what it allows.
+    pub fn committed(&mut self, version: Version, sent: Duration, now: Duration) -> Followup {
         self.version = Some(version);
         self.commit_sent = sent;
-        self.tenure.set(sent);
         self.commit_ended = now;
         self.committing = false;
         self.durable_unclean = self.sent_unclean;
-        self.burying.extend(then.letters.iter().map(|(name, _)| name.clone()));
+        let then = std::mem::take(&mut self.in_flight);
+        self.writing_letters.extend(then.letters.iter().map(|(name, _)| name.clone()));
+        then
     }
 
     /// Folds requests in. Returns whether a reset was among them, so that all runs must end.
@@ -91,17 +96,19 @@ impl Shard {
         self.forget_everything();
     }
 
+    /// The forgotten runs whose handlers must be ended.
+    pub fn take_cancelled(&mut self) -> Vec<EventName> {
+        std::mem::take(&mut self.cancelled)
+    }
+
     fn forget_everything(&mut self) {
         self.listing = None;
         self.waiting.clear();
         self.unconfirmed.clear();
         self.order_keys.clear();
-        self.burying.clear();
+        self.writing_letters.clear();
         self.succeeded = Succeeded::default();
-        for run in std::mem::take(&mut self.running).into_values() {
-            if let Some(abort) = run.abort {
-                abort.abort();
-            }
-        }
+        let launched = std::mem::take(&mut self.running).into_iter().filter(|(_, run)| run.launched);
+        self.cancelled.extend(launched.map(|(name, _)| name));
     }
 }

@@ -5,12 +5,46 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::{Ended, ShardSlot, Worker};
+use super::{Command, Engine, GroupChanges, Polled, ScanStats, ShardScan, ShardSlot};
 use crate::event::{EventName, EventTime};
-use crate::group::Listing;
-use crate::group::Position;
-use crate::group::ops::{GroupChanges, Hot, ScanStats, ShardScan};
+use crate::group::{Listing, Position};
 use crate::store::StoreResult;
+
+/// When and from where to poll.
+pub(super) struct Polling {
+    /// The newest event that a poll has shown.
+    pub cursor: EventTime,
+    /// Where the next poll continues, if the last one was truncated.
+    after: Option<String>,
+    /// The names that the last polls showed, from cursor to end; bounded.
+    pub names: HashSet<EventName>,
+    /// The same, of the polls that have not reached the end yet.
+    pub partial: HashSet<EventName>,
+    pub poll_at: Duration,
+    pub pause: Duration,
+    /// When the last one began.
+    begun: Duration,
+    running: bool,
+    /// The last shared poll that was taken in.
+    pub shared: u64,
+}
+
+impl Polling {
+    /// Polls at once.
+    pub fn new(begun: Duration, pause: Duration) -> Self {
+        Self {
+            cursor: EventTime::MIN,
+            after: None,
+            names: HashSet::new(),
+            partial: HashSet::new(),
+            poll_at: begun,
+            pause,
+            begun,
+            running: false,
+            shared: 0,
+        }
+    }
+}
 
 /// When to list again after a listing that took from `begun` to `now`: `pause` after its beginning.
 /// After a slow listing the worker rests for as long as the listing took, but at most for
@@ -20,10 +54,10 @@ fn next_listing(begun: Duration, now: Duration, pause: Duration, longest: Durati
     (begun + pause).max(now + took.min(longest))
 }
 
-impl Worker {
-    pub(super) fn plan_hot(&mut self) {
+impl Engine {
+    pub(super) fn plan_poll(&mut self) {
         let now = self.now();
-        if self.draining() || self.hot_running || now < self.hot_at || self.ending() {
+        if self.draining() || self.polling.running || now < self.polling.poll_at || self.ending() {
             return;
         }
         // While all windows are full nothing new can start anyway.
@@ -33,32 +67,28 @@ impl Worker {
             .filter_map(|shard| shard.owned.as_deref())
             .all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.cut));
         if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
-            self.hot_at = now + self.poll_range().0;
+            self.polling.poll_at = now + self.poll_range().0;
             return;
         }
-        self.hot_running = true;
-        self.hot_begun = now;
+        self.polling.running = true;
+        self.polling.begun = now;
         // The cursor never passes this worker's clock, even if the clock was set back.
-        self.hot_cursor = self.hot_cursor.min(self.wall());
-        let (group_store, limit, seen) = (self.group_store.clone(), self.settings.bounds.window, self.polled);
-        let after = self.hot_from();
-        self.hot_after = None;
-        self.ops.push(Box::pin(async move { Ended::Hot(group_store.hot(after, limit, seen).await) }));
+        self.polling.cursor = self.polling.cursor.min(self.wall());
+        let after = self.poll_from();
+        self.polling.after = None;
+        self.command(Command::Poll { after, seen: self.polling.shared });
     }
 
     /// Where the next poll begins. A truncated poll is continued at its end: the cursor does not
     /// show that place where the clock is behind.
-    fn hot_from(&self) -> String {
-        let cursor = self.hot_cursor.max(self.least_through());
-        self.hot_after.clone().unwrap_or_else(|| Position::Time(cursor).list_after())
+    pub fn poll_from(&self) -> String {
+        let cursor = self.polling.cursor.max(self.least_through());
+        self.polling.after.clone().unwrap_or_else(|| Position::Time(cursor).list_after())
     }
 
-    /// Another group of this process has polled: if that poll shows what this worker would list, it
-    /// replaces this worker's own poll.
-    pub(super) fn polled_by_another(&mut self) {
-        if self.group_store.polls.as_ref().is_some_and(|polls| polls.has_news(&self.hot_from(), self.polled)) {
-            self.hot_at = self.now();
-        }
+    /// The last shared poll that was taken in.
+    pub fn polled_through(&self) -> u64 {
+        self.polling.shared
     }
 
     /// The position that every shard is known to have reached.
@@ -72,25 +102,25 @@ impl Worker {
         self.shards.iter().map(|slot| through(slot).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
     }
 
-    pub(super) fn found(&mut self, found: StoreResult<Hot>) {
-        self.hot_running = false;
+    pub(super) fn take_poll(&mut self, found: StoreResult<Polled>) {
+        self.polling.running = false;
         let now = self.now();
         let (least, most) = self.poll_range();
         let answer = self.answer(found);
-        let news = answer.as_ref().is_some_and(|hot| hot.stats.newest.is_some());
-        self.hot_pause = if news { least } else { (self.hot_pause * 2).clamp(least, most) };
-        self.hot_at = next_listing(self.hot_begun, now, self.hot_pause, most);
-        let Some(Hot { names, cut, stats, changes, poll }) = answer else { return };
+        let news = answer.as_ref().is_some_and(|polled| polled.stats.newest.is_some());
+        self.polling.pause = if news { least } else { (self.polling.pause * 2).clamp(least, most) };
+        self.polling.poll_at = next_listing(self.polling.begun, now, self.polling.pause, most);
+        let Some(Polled { names, cut, stats, changes, poll }) = answer else { return };
         if !names.is_empty() {
             self.listed_at = now;
         }
-        self.polled = self.polled.max(poll);
+        self.polling.shared = self.polling.shared.max(poll);
         self.scheduled_seen(changes.as_ref().map(|changes| changes.scheduled), now);
         if let Some(changes) = changes {
             self.take_changes(changes, now);
         }
         if let Some(newest) = stats.newest {
-            self.hot_cursor = self.hot_cursor.max(newest);
+            self.polling.cursor = self.polling.cursor.max(newest);
             for slot in &mut self.shards {
                 // Whether the event is wanted or not, `through` must pass it before the shard is
                 // idle again.
@@ -106,19 +136,19 @@ impl Worker {
         let mut new = BTreeMap::new();
         // An event ahead of this worker's clock is listed each time: only its first sight is news.
         let known: HashSet<EventName> =
-            names.iter().filter(|name| self.polled_names.contains(*name)).cloned().collect();
-        if self.polling_names.len() < 2 * self.settings.bounds.window {
-            self.polling_names.extend(names.iter().cloned());
+            names.iter().filter(|name| self.polling.names.contains(*name)).cloned().collect();
+        if self.polling.partial.len() < 2 * self.settings.bounds.window {
+            self.polling.partial.extend(names.iter().cloned());
         }
         match names.last().filter(|_| cut) {
             Some(last) => {
-                self.hot_after = Some(last.key());
-                self.hot_at = now + least;
+                self.polling.after = Some(last.key());
+                self.polling.poll_at = now + least;
             }
-            None => self.polled_names = std::mem::take(&mut self.polling_names),
+            None => self.polling.names = std::mem::take(&mut self.polling.partial),
         }
         for name in names {
-            let at = usize::from(name.hash_slot().shard(self.group_store.shards));
+            let at = usize::from(name.hash_slot().shard(self.registered.definition.shards));
             let slot = &mut self.shards[at];
             if slot.owned.is_none() && known.contains(&name) {
                 continue;
@@ -168,12 +198,13 @@ impl Worker {
     fn take_changes(&mut self, changes: GroupChanges, now: Duration) {
         // The next poll should have come by then; while a window is full there is none.
         let later = now + self.poll_range().1 + Duration::from_secs(5);
-        self.defined_at = if changes.definition.as_ref() == Some(&self.registered.version) { later } else { now };
-        self.asked_at = if changes.requests { now } else { later };
+        self.control.define_at =
+            if changes.definition.as_ref() == Some(&self.registered.version) { later } else { now };
+        self.control.ask_at = if changes.requests { now } else { later };
         if !changes.requests {
-            self.pending.clear();
+            self.control.pending.clear();
         }
-        self.idle_check_at = later;
+        self.control.idle_check_at = later;
         for (shard, version) in changes.markers {
             let Some(slot) = self.shards.get_mut(usize::from(shard)) else { continue };
             let known = slot.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Ended, ShardSlot, Worker};
-use crate::group::request::{self, Request};
-use crate::group::shard::Shard;
+use super::shard::Shard;
+use super::{Command, Engine, ShardSlot};
+use crate::group::request::Request;
 
-impl Worker {
+impl Engine {
     /// Asks the worker that holds the most shards with work for some of them, if it holds at least
     /// two more than this worker owns.
     pub(super) fn ask_for_a_share(&mut self) {
@@ -29,13 +29,8 @@ impl Worker {
         // The owner gives each asking worker as many shards as make them even.
         self.share_at = now + self.settings.lease.length / 3;
         let Some(shard) = most.last().and_then(|at| u16::try_from(*at).ok()) else { return };
-        let (group_store, by) = (self.group_store.clone(), self.me.worker.clone());
-        self.ops.push(Box::pin(async move {
-            // A request that does not arrive is made again.
-            let _ = request::ask(&group_store.place, &group_store.group, shard, &Request::Share { of, by, owns: mine })
-                .await;
-            Ended::Sent
-        }));
+        let request = Request::Share { of, by: self.me.worker.clone(), owns: mine };
+        self.command(Command::Ask { shard, request });
     }
 
     /// Hands shards to the workers that have asked this one, each to the worker with the fewest,
@@ -43,7 +38,7 @@ impl Worker {
     pub(super) fn rebalance(&mut self) {
         let now = self.now();
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
-        for asked in &self.pending {
+        for asked in &self.control.pending {
             let Some(Request::Share { of, by, owns }) = &asked.request else { continue };
             let mine = self.shards.get(usize::from(asked.shard)).and_then(|slot| slot.owned.as_deref());
             let new = mine.is_some_and(|shard| !shard.marker.folded.contains(&asked.id));
@@ -78,8 +73,8 @@ impl Worker {
     pub(super) fn ask_at(&self) -> Duration {
         let has_work = |slot: &&ShardSlot| slot.owned.as_deref().is_some_and(|shard| shard.waiting_len() > 0);
         match self.shards.iter().filter(has_work).count() {
-            0 | 1 => self.asked_at,
-            _ => self.asked_at.min(self.asked_last + self.settings.lease.length / 3),
+            0 | 1 => self.control.ask_at,
+            _ => self.control.ask_at.min(self.control.asked_last + self.settings.lease.length / 3),
         }
     }
 

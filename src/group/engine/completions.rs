@@ -1,0 +1,230 @@
+//! How operations end: each answer is taken into the state, and what it allows is started.
+
+use std::time::Duration;
+
+use super::shard::{Followup, Shard};
+use super::{Command, Committed, Completion, Engine, STALL};
+use crate::event::EventName;
+use crate::group::marker::{PendingEvent, Verdict};
+use crate::group::verdict::{self, Judged, Ran};
+use crate::group::worker_event::WorkerEvent;
+use crate::handler::{Obstacle, Outcome, Report};
+use crate::store::StoreResult;
+
+impl Engine {
+    pub(super) fn complete(&mut self, ended: Completion) {
+        self.in_flight -= 1;
+        self.trouble.heard_at = self.now();
+        match ended {
+            Completion::Scanned { shard, marker, scan } => self.scanned(shard, marker, *scan),
+            Completion::Acquired { shard, committed } => self.acquired(shard, committed),
+            Completion::Committed { shard, epoch, committed } => self.committed(shard, epoch, committed),
+            Completion::Polled(found) => self.take_poll(found),
+            Completion::ControlRequests(asked) => self.take_requests(asked),
+            Completion::Released(released) => self.take_released(released),
+            Completion::Definition(registered) => self.take_definition(registered),
+            Completion::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
+            Completion::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
+            Completion::DeadLetterWritten { shard, epoch, name, written, failed } => {
+                if let Some(why) = failed {
+                    self.report(WorkerEvent::OnDeadFailed { name: name.clone(), why });
+                }
+                self.dead_letter_written(shard, epoch, &name, written);
+            }
+            Completion::Sent => {}
+        }
+    }
+
+    /// The owned shard that an operation was started for; none if another worker has owned it
+    /// since.
+    pub(super) fn owned(&mut self, shard: u16, epoch: u64) -> Option<&mut Shard> {
+        let owned = self.shards.get_mut(usize::from(shard))?.owned.as_deref_mut()?;
+        (owned.marker.epoch == epoch).then_some(owned)
+    }
+
+    pub(super) fn committed(&mut self, number: u16, epoch: u64, committed: Committed) {
+        let now = self.now();
+        match committed {
+            Committed::Fenced => {
+                if self.owned(number, epoch).is_some() {
+                    self.lose(number);
+                }
+            }
+            Committed::Failed(error) => {
+                self.answer_of::<()>(Err(error), true);
+                self.let_go(number);
+                if self.failure.is_none() {
+                    self.report(WorkerEvent::LetGo { shard: number });
+                }
+            }
+            Committed::Yes { version, sent } => {
+                self.answer_of(Ok(()), true);
+                let Some(shard) = self.owned(number, epoch) else { return };
+                let then = shard.committed(version, sent, now);
+                self.command(Command::Renewed { shard: number, epoch, sent });
+                self.follow_up(number, then);
+            }
+        }
+    }
+
+    /// Another worker owns the shard.
+    pub(super) fn lose(&mut self, number: u16) {
+        self.let_go(number);
+        self.report(WorkerEvent::Fenced { shard: number });
+    }
+
+    /// The shard cannot be held any longer.
+    fn let_go(&mut self, number: u16) {
+        let now = self.now();
+        let at = usize::from(number);
+        if let Some(shard) = self.shards[at].owned.as_deref_mut() {
+            shard.fenced();
+            self.cancel_forgotten(at);
+        }
+        let slot = &mut self.shards[at];
+        slot.owned = None;
+        slot.observation = None;
+        slot.idle = false;
+        slot.scan_at = now;
+    }
+
+    /// Does what only a durable marker allows.
+    pub(super) fn follow_up(&mut self, number: u16, then: Followup) {
+        let at = usize::from(number);
+        for key in then.deletes {
+            self.command(Command::Delete { key });
+        }
+        for (name, open) in then.letters {
+            self.write_dead_letter(number, name, open);
+        }
+        for name in then.launches {
+            let may = self.shards[at].owned.as_deref_mut().and_then(|shard| shard.launch_counted(&name));
+            if let Some(launch) = may {
+                self.launch(at, launch);
+            }
+        }
+        if then.released {
+            self.shards[at].owned = None;
+            self.shards[at].observation = None;
+            // The next scan shows whether it is idle.
+            self.shards[at].idle = false;
+        }
+    }
+
+    pub(super) fn write_dead_letter(&mut self, number: u16, name: EventName, open: PendingEvent) {
+        let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
+            return;
+        };
+        self.command(Command::WriteDeadLetter { shard: number, epoch, name, pending: Box::new(open) });
+    }
+
+    pub(super) fn dead_letter_written(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {
+        let written = self.answer_of(written, true).is_some();
+        if let Some(shard) = self.owned(number, epoch) {
+            if written { shard.dead_letter_written(name) } else { shard.dead_letter_not_written(name) }
+        }
+    }
+
+    pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<Option<u64>>) {
+        self.reading_keys.remove(name);
+        let Some(key) = self.answer(key) else { return };
+        if let Some(shard) = self.owned(number, epoch) {
+            shard.learn_key(name, key);
+        }
+    }
+
+    pub(super) fn ran(&mut self, number: u16, epoch: u64, name: &EventName, attempt: u32, ran: Option<Ran>) {
+        let now = self.now();
+        let wall = self.wall();
+        // Aborted: the shard was lost or reset, and has forgotten it.
+        let Some(ran) = ran else { return };
+        if self.owned(number, epoch).is_none_or(|shard| !shard.running.contains_key(name)) {
+            return;
+        }
+        let succeeded = match &ran {
+            Ran::Reported(report, content) if report.succeeded() => Some(*content),
+            _ => None,
+        };
+        let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
+        // A run that was cut short together with its worker has not failed.
+        let ran = match ran {
+            Ran::Reported(report, content) if self.told_to_end() && report.may_be_cut() => {
+                Ran::Reported(Report { outcome: Outcome::Stopped, ..report }, content)
+            }
+            ran => ran,
+        };
+        let untold = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
+        if let Ran::Foreign = &ran {
+            self.report(WorkerEvent::Foreign { key: name.key() });
+        }
+        if let Ran::Redefined(registered) = &ran {
+            self.redefine(registered.clone());
+        }
+        if let Ran::PassedOver(why) = &ran {
+            self.pass_over(number, epoch, name, why.as_deref());
+        }
+        let judged = verdict::judge(ran, name, attempt, &self.settings.retry, wall, self.random.next());
+        match &judged {
+            Judged::Verdict(verdict) => {
+                self.was_read();
+                self.unstall();
+                if !untold {
+                    self.report_verdict(name, attempt, verdict, (took, events));
+                }
+            }
+            Judged::Unread(why) => self.report_unread(why),
+            Judged::NotStarted(obstacle) => self.stall(obstacle),
+        }
+        let Some(shard) = self.owned(number, epoch) else { return };
+        match judged {
+            Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
+            Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
+            Judged::NotStarted(_) => shard.settle(name, Verdict::Release, None, now),
+        }
+    }
+
+    /// Passes over an event for which the group's condition does not hold, or has no answer, which
+    /// is counted.
+    fn pass_over(&mut self, number: u16, epoch: u64, name: &EventName, why: Option<&str>) {
+        self.summary.passed_over += 1;
+        self.report(WorkerEvent::PassedOver { name: name.clone(), why: why.map(str::to_owned) });
+        if let Some(shard) = self.owned(number, epoch).filter(|_| why.is_some()) {
+            shard.marker.unanswered += 1;
+        }
+    }
+
+    /// The handler cannot be started, whatever the event: said once, and tried again after a while.
+    pub(super) fn stall(&mut self, obstacle: &Obstacle) {
+        self.stalled_until = Some(self.now() + STALL);
+        if self.summary.stalled.replace(obstacle.clone()).is_none() {
+            self.report(WorkerEvent::Stalled { why: obstacle.why.clone() });
+        }
+    }
+
+    pub(super) fn unstall(&mut self) {
+        self.stalled_until = None;
+        if self.summary.stalled.take().is_some() {
+            self.report(WorkerEvent::GoesOn);
+        }
+    }
+
+    /// Reports how an attempt ended; `run`: how long it took, and for how many events it was.
+    pub(super) fn report_verdict(&mut self, name: &EventName, attempt: u32, verdict: &Verdict, run: (Duration, usize)) {
+        match verdict {
+            Verdict::Done => {
+                self.summary.done += 1;
+                let (took, events) = run;
+                self.report(WorkerEvent::Done { name: name.clone(), attempt, took, events });
+            }
+            Verdict::Retry { next, why } => {
+                self.summary.retries += 1;
+                self.report(WorkerEvent::Retrying { name: name.clone(), attempt, next: *next, why: why.clone() });
+            }
+            Verdict::Dead { why, .. } => {
+                self.summary.dead += 1;
+                self.report(WorkerEvent::Dead { name: name.clone(), attempt, why: why.clone() });
+            }
+            Verdict::Release => {}
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What became of an event that was started, and what that means for it. Pure: time and chance are
+//! handed in.
+
+use std::hash::{DefaultHasher, Hasher};
+
+use super::dead_letter;
+use super::definition::Registered;
+use super::marker::Verdict;
+use super::retry::Retry;
+use crate::event::{EventName, EventTime};
+use crate::handler::{Obstacle, Outcome, Report};
+use crate::store::StoreError;
+
+/// What became of an event that was started.
+#[derive(Debug)]
+pub(super) enum Ran {
+    /// Its emitter has put it under another name, or its type is not wanted after all.
+    NotMine,
+    /// It has been removed, and not by its emitter.
+    Gone,
+    /// A foreign name: another event lies under it, which was not emitted under this name.
+    Foreign,
+    /// It is a copy of an event that has run to success here.
+    Copy,
+    /// The group's condition does not hold for it, or has no answer; why.
+    PassedOver(Option<String>),
+    /// The group did not want it, but its definition has changed since.
+    Redefined(Registered),
+    /// Its content cannot be parsed.
+    Unparseable(String),
+    /// Its content cannot be read now.
+    Unreadable(StoreError),
+    /// Its handler ran.
+    Reported(Report, Fingerprint),
+}
+
+/// Tells one content from another; keyed, so that no emitter can make two contents with the same
+/// fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The fingerprint of a content.
+    pub fn of(bytes: &[u8], key: u64) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(key);
+        hasher.write(bytes);
+        Self(hasher.finish())
+    }
+}
+
+impl Ran {
+    /// The handler's own report, if it ran.
+    pub fn report(&self) -> Option<&Report> {
+        match self {
+            Self::Reported(report, _) => Some(report),
+            _ => None,
+        }
+    }
+}
+
+/// What a run means.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// Its event has a verdict.
+    Verdict(Verdict),
+    /// Its event could not be read, which costs no attempt; why.
+    Unread(String),
+    /// The handler could not be started, for this event or any other, which costs no attempt.
+    NotStarted(Obstacle),
+}
+
+/// Judges a run. Pure: time and chance are handed in.
+pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
+    let report = match ran {
+        Ran::NotMine | Ran::Foreign | Ran::Copy | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
+        Ran::Gone => {
+            let why = "it is gone from the bus: not by its emitter, nor by evbus prune".to_owned();
+            return Judged::Verdict(dead(name, why, String::new(), None, random));
+        }
+        Ran::Redefined(_) => return Judged::Verdict(Verdict::Release),
+        Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
+        Ran::Unparseable(why) => {
+            let dead = dead(name, format!("the event {why}"), String::new(), None, random);
+            return Judged::Verdict(dead);
+        }
+        Ran::Reported(report, _) => report,
+    };
+    let exit = match &report.outcome {
+        Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
+        Outcome::Stopped => return Judged::Verdict(Verdict::Release),
+        Outcome::NotStarted(obstacle) => return Judged::NotStarted(obstacle.clone()),
+        Outcome::Exit(code) => Some(*code),
+        Outcome::Signal(_) | Outcome::TimedOut => None,
+    };
+    let why = report.why();
+    let dead_at_once = exit.is_some_and(|code| retry.dead_on.contains(&code));
+    Judged::Verdict(if dead_at_once || attempt >= retry.max_attempts {
+        dead(name, why, report.stderr_tail, exit, random)
+    } else {
+        Verdict::Retry { next: now.plus(retry.pause(attempt, random)), why }
+    })
+}
+
+fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random: u64) -> Verdict {
+    Verdict::Dead { letter: dead_letter::fresh_name(name, random), why, stderr, exit }
+}
