@@ -20,6 +20,7 @@ use super::{GroupName, Marker, Position};
 use crate::event::{EventName, EventTime, Filter};
 use crate::store::{Profile, Requests, StoreError, StoreResult, Version};
 
+mod candidate;
 mod command;
 mod completions;
 mod input;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::candidate::{Candidate, Decision};
 use super::shard::{AcquiredShard, Commit, Shard};
 use super::{Acquiring, Command, Committed, Engine, ReadMarker, ScanStats, ShardScan};
 use crate::event::EventTime;
@@ -140,72 +141,83 @@ impl Engine {
     }
 
     /// Decides about a shard that this worker does not own: leave it, watch it, or acquire it.
-    pub(super) fn consider(&mut self, at: usize, read: ReadMarker, scan: ShardScan) {
+    fn consider(&mut self, at: usize, read: ReadMarker, scan: ShardScan) {
+        let now = self.now();
         let ReadMarker { marker, version, process } = read;
-        let marker = *marker;
-        let (now, wall) = (self.now(), self.wall());
-        let limit = wall.minus(self.profile.lag).max(scan.listing.w);
-        let asked = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
-        let wanted =
-            scan.listing.names.iter().any(|name| marker.is_unprocessed(name)) || !marker.pending.is_empty() || asked;
-        // A window in which everything is done hides what lies behind it.
-        let wanted = wanted || scan.listing.cut;
-        let passable = scan.stats.passable;
-        let settled = self.draining() || scan.stats.passable_len >= 1_000 || scan.stats.newest == passable;
-        // Before the poll's cursor but above W an event may still come in, which no poll would
-        // show.
-        let behind = marker.through.time() < self.polling.cursor;
-        let can_pass = (passable.is_some() && settled) || (behind && self.polling.cursor <= limit);
-        let may_advance_past_minute = self.may_advance_past_minute(&marker, limit);
-        let paused = self.paused();
-        let (over, draining) = (self.told_to_end(), self.draining());
-        if let Some(owner) = marker.owner.as_ref().filter(|owner| owner.command != self.me.command)
-            && process != Process::Gone
-        {
+        let owner = marker.owner.as_ref();
+        if let Some(owner) = owner.filter(|owner| owner.command != self.me.command && process != Process::Gone) {
             self.report_other_command(owner);
         }
+        let limit = self.wall().minus(self.profile.lag).max(scan.listing.w);
+        let (free, kept) = self.observe(at, &marker, version.as_ref(), process);
+        let slot = &mut self.shards[at];
+        let unchanged = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
+        let requested = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
+        let past_minute = self.may_advance_past_minute(&marker, limit);
+        // A window in which everything is done hides what lies behind it.
+        let unprocessed = scan.listing.cut || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
+        let candidate = Candidate {
+            wanted: unprocessed || !marker.pending.is_empty() || requested,
+            requested,
+            can_pass: past_minute || self.can_pass(&marker, &scan.stats, limit),
+            owned: owner.is_some(),
+            free,
+            unknown: unchanged && process == Process::MayLive,
+            paused: self.paused(),
+            ending: self.told_to_end(),
+            draining: self.draining(),
+        };
+        let behind = self.is_behind_poll(&marker);
         let slot = &mut self.shards[at];
         slot.last_scan_through = Some(marker.through.clone());
-        let observation = LeaseObservation::see(slot.observation.take(), version.as_ref(), now);
-        let may = lease::may_take(marker.owner.as_ref(), process, &observation, self.settings.lease, now);
-        // For a while the shard is kept for the worker that it was given to.
-        let kept = marker.handoff.as_ref().is_some_and(|to| *to != self.me.worker)
-            && now.saturating_sub(observation.since()) < self.settings.lease.length * 2 / 3;
-        let may = may && (draining || !kept);
-        slot.observation = Some(observation);
-        // The shard of an owner that died with nothing left to do is tidied up: otherwise all
-        // workers would watch it for ever.
-        let abandoned = marker.owner.is_some() && may;
-        let work = (wanted && !paused) || asked || can_pass || may_advance_past_minute || abandoned;
         let again = std::mem::take(&mut slot.again);
         if again {
             slot.scan_at = now;
         }
-        slot.idle = marker.owner.is_none()
-            && !wanted
-            && scan.stats.newest.is_none()
-            && !may_advance_past_minute
-            && !behind
-            && !again;
-        slot.held = wanted && marker.owner.is_some() && !may;
-        slot.holder = marker.owner.as_ref().map(|owner| owner.worker.clone()).filter(|_| slot.held);
-        slot.free = (marker.owner.is_none() && !kept).then(|| (Box::new(marker.clone()), version.clone()));
+        let nothing_new = scan.stats.newest.is_none() && !past_minute && !behind && !again;
+        slot.idle = owner.is_none() && !candidate.wanted && nothing_new;
+        slot.held = candidate.held();
+        slot.holder = owner.map(|owner| owner.worker.clone()).filter(|_| slot.held);
+        slot.free = (owner.is_none() && !kept).then(|| (marker.clone(), version.clone()));
         // Events that are done wait for W: nothing changes before W may pass them.
-        let waits = (!wanted && !again && marker.owner.is_none()).then_some(scan.stats.newest).flatten();
+        let waits = (!candidate.wanted && !again && owner.is_none()).then_some(scan.stats.newest).flatten();
         if let Some(newest) = waits {
             slot.scan_at = slot.scan_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
         }
-        let stands = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
-        if work && may && !over {
-            self.acquire(at, marker, version, scan);
-        } else if draining && slot.held && stands && process == Process::MayLive && !over {
-            // A drain has not seen this marker before: it stays for a lease, or until the owner
-            // shows that it lives.
-            slot.scan_at = now + Duration::from_secs(1);
-        } else {
-            slot.seen = true;
-            self.ask_for_a_share();
+        match candidate.decide() {
+            Decision::Acquire => self.acquire(at, *marker, version, scan),
+            Decision::LookAgain => slot.scan_at = now + Duration::from_secs(1),
+            Decision::Leave => {
+                slot.seen = true;
+                self.ask_for_a_share();
+            }
         }
+    }
+
+    /// Notes how long the marker has stood still. Returns whether the shard may be taken, and
+    /// whether it is kept for another worker.
+    fn observe(&mut self, at: usize, marker: &Marker, version: Option<&Version>, process: Process) -> (bool, bool) {
+        let (now, lease) = (self.now(), self.settings.lease);
+        let slot = &mut self.shards[at];
+        let observation = LeaseObservation::see(slot.observation.take(), version, now);
+        let may = lease::may_take(marker.owner.as_ref(), process, &observation, lease, now);
+        // For a while the shard is kept for the worker that it was given to.
+        let kept = marker.handoff.as_ref().is_some_and(|to| *to != self.me.worker)
+            && now.saturating_sub(observation.since()) < lease.length * 2 / 3;
+        slot.observation = Some(observation);
+        (may && (self.draining() || !kept), kept)
+    }
+
+    /// Whether `through` of a shard without work can move.
+    fn can_pass(&self, marker: &Marker, stats: &ScanStats, limit: EventTime) -> bool {
+        let settled = self.draining() || stats.passable_len >= 1_000 || stats.newest == stats.passable;
+        (stats.passable.is_some() && settled) || (self.is_behind_poll(marker) && self.polling.cursor <= limit)
+    }
+
+    /// Whether the shard stands before the cursor of the polls: before the cursor but above W an
+    /// event may still come in, which no poll would show.
+    fn is_behind_poll(&self, marker: &Marker) -> bool {
+        marker.through.time() < self.polling.cursor
     }
 
     pub(super) fn acquire(&mut self, at: usize, mut marker: Marker, version: Option<Version>, scan: ShardScan) {

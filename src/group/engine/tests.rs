@@ -1,1 +1,245 @@
+//! The engine by itself: what goes in, what comes out.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::group::lease::Process;
+use crate::group::verdict::{Fingerprint, Ran};
+use crate::group::{Definition, Listing};
+use crate::handler::{Outcome, Report};
+use crate::store::object::PROFILE;
+
+const W: &str = "20261123T021500.000000Z";
+
+fn name(second: u32) -> EventName {
+    EventName::parse(&format!("20261123T0215{second:02}.000000Z-7k00000000{second:06}-t.json")).unwrap()
+}
+
+fn owner(worker: &str) -> Owner {
+    let [host, boot, command] = ["h", "b", "c"].map(str::to_owned);
+    Owner { worker: worker.to_owned(), host, pid: 1, boot, since: W.parse().unwrap(), command }
+}
+
+/// An engine with one shard, and what it has been told to do.
+struct Bench {
+    engine: Engine,
+    elapsed: Duration,
+    commands: Vec<Command>,
+    version: u32,
+}
+
+impl Bench {
+    fn new(concurrency: usize, mode: Mode) -> Self {
+        let group = GroupName::parse("g").unwrap();
+        let created: EventTime = W.parse().unwrap();
+        let definition = Definition {
+            created,
+            types: Vec::new(),
+            not: Vec::new(),
+            condition: None,
+            shards: 1,
+            start: Position::Time(created),
+            paused: None,
+        };
+        let wants = Arc::new(definition.wants(&group).unwrap());
+        let registered = Registered { definition, version: Version("1".to_owned()) };
+        let settings = Settings { concurrency, ..Settings::new(mode) };
+        let elapsed = Duration::from_secs(1_000);
+        let now = Now { elapsed, wall: name(30).time() };
+        let beginning =
+            Beginning { group, registered, wants, settings, profile: PROFILE, me: owner("me"), seed: 7, now };
+        let mut bench = Self { engine: Engine::new(beginning), elapsed, commands: Vec::new(), version: 0 };
+        bench.tell([]);
+        bench
+    }
+
+    fn tell(&mut self, inputs: impl IntoIterator<Item = Input>) {
+        let wall = name(30).time().plus(self.elapsed - Duration::from_secs(1_000));
+        self.commands = self.engine.handle(inputs, Now { elapsed: self.elapsed, wall });
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        self.tell([Input::Completed(completion)]);
+    }
+
+    fn scanned(&mut self, owner: Option<Owner>, process: Process, names: &[EventName]) {
+        let mut marker = Marker::new(Position::Time(W.parse().unwrap()));
+        marker.made = W.parse().unwrap();
+        marker.owner = owner;
+        let marker = ReadMarker { marker: Box::new(marker), version: Some(Version("m".to_owned())), process };
+        let (marker, scan) = (Some(marker), Box::new(Ok(scan(names))));
+        self.complete(Completion::Scanned { shard: 0, marker, scan });
+    }
+
+    fn version(&mut self) -> Committed {
+        self.version += 1;
+        Committed::Yes { version: Version(self.version.to_string()), sent: self.elapsed }
+    }
+
+    /// Acquires the shard, with these events in it.
+    fn acquire(&mut self, names: &[EventName]) {
+        self.scanned(None, Process::MayLive, names);
+        assert!(self.told(|command| matches!(command, Command::Acquire { shard: 0, .. })));
+        let committed = self.version();
+        self.complete(Completion::Acquired { shard: 0, committed });
+    }
+
+    fn told(&self, what: impl Fn(&Command) -> bool) -> bool {
+        self.commands.iter().any(what)
+    }
+
+    /// The seconds of the events that are started now.
+    fn started(&self) -> Vec<EventName> {
+        let start = |command: &Command| match command {
+            Command::Start { launch, .. } => Some(launch.name.clone()),
+            _ => None,
+        };
+        self.commands.iter().filter_map(start).collect()
+    }
+
+    fn ran(&mut self, name: &EventName, exit: i32) {
+        let report = Report::new(Outcome::Exit(exit), String::new(), Duration::ZERO);
+        let ran = Some(Ran::Reported(report, Fingerprint::of(b"x", 1)));
+        self.complete(Completion::Ran { shard: 0, epoch: 1, name: name.clone(), attempt: 1, ran });
+    }
+}
+
+fn scan(names: &[EventName]) -> ShardScan {
+    let newest = names.last().map(EventName::time);
+    let stats = ScanStats { newest, passable: newest, passable_len: names.len() as u64, ..ScanStats::default() };
+    let listing = Listing::new(W.parse().unwrap(), names.iter().cloned(), false);
+    ShardScan { whole: true, listing, stats, redefined: None }
+}
+
+#[test]
+fn a_worker_begins_with_everything_that_it_must_know() {
+    let bench = Bench::new(1, Mode::Watch);
+    assert!(bench.told(|command| matches!(command, Command::Scan { shard: 0, through: None, .. })));
+    assert!(bench.told(|command| matches!(command, Command::Poll { .. })));
+    assert!(bench.told(|command| matches!(command, Command::ReadRequests { .. })));
+    assert!(bench.told(|command| matches!(command, Command::ReleaseScheduled { .. })));
+    assert!(matches!(bench.commands.last(), Some(Command::WakeAt(_))), "{:?}", bench.commands);
+}
+
+#[test]
+fn what_is_found_is_run_committed_and_passed() {
+    let mut bench = Bench::new(1, Mode::Watch);
+    bench.acquire(&[name(1), name(2)]);
+    assert_eq!(bench.started(), [name(1)]);
+    bench.ran(&name(1), 0);
+    assert_eq!(bench.started(), [name(2)]);
+    let commit = |command: &Command| match command {
+        Command::Commit { commit, .. } => serde_json::from_slice::<Marker>(&commit.bytes).ok(),
+        _ => None,
+    };
+    bench.elapsed += PROFILE.commit_gap;
+    bench.tell([]);
+    let marker = bench.commands.iter().find_map(commit).expect("a commit");
+    // W does not let it pass yet.
+    assert!(marker.done.contains(&name(1)) && !marker.is_unprocessed(&name(1)), "{marker:?}");
+    assert!(!marker.done.contains(&name(2)));
+}
+
+#[test]
+fn a_handler_gets_no_more_than_it_takes() {
+    let mut bench = Bench::new(8, Mode::Watch);
+    bench.tell([Input::MaxInFlight(Some(1))]);
+    bench.acquire(&[name(1), name(2), name(3), name(4)]);
+    assert_eq!(bench.started(), [name(1)]);
+    bench.tell([Input::MaxInFlight(Some(3))]);
+    assert_eq!(bench.started(), [name(2), name(3)]);
+    bench.tell([Input::MaxInFlight(Some(0))]);
+    bench.ran(&name(1), 0);
+    assert_eq!(bench.started(), []);
+    bench.tell([Input::MaxInFlight(None)]);
+    assert_eq!(bench.started(), [name(4)]);
+}
+
+#[test]
+fn a_fenced_worker_ends_its_runs() {
+    let mut bench = Bench::new(2, Mode::Watch);
+    bench.acquire(&[name(1), name(2)]);
+    bench.elapsed += Duration::from_secs(5);
+    bench.tell([]);
+    assert!(bench.told(|command| matches!(command, Command::Commit { .. })), "a heartbeat");
+    bench.complete(Completion::Committed { shard: 0, epoch: 1, committed: Committed::Fenced });
+    let cancelled = bench.commands.iter().filter(|command| matches!(command, Command::Cancel { epoch: 1, .. }));
+    assert_eq!(cancelled.count(), 2, "{:?}", bench.commands);
+    // How they have ended then counts for nothing.
+    bench.ran(&name(1), 0);
+    assert!(!bench.told(|command| matches!(command, Command::Report(WorkerEvent::Done { .. }))));
+}
+
+#[test]
+fn the_shard_of_a_live_owner_is_left_until_its_marker_stands_still_for_a_lease() {
+    let table = [
+        (Process::Lives, Duration::ZERO, false),
+        (Process::MayLive, Duration::ZERO, false),
+        (Process::Gone, Duration::ZERO, true),
+        (Process::MayLive, Duration::from_secs(14), false),
+        (Process::MayLive, Duration::from_secs(15), true),
+        // It hangs.
+        (Process::Lives, Duration::from_secs(15), true),
+    ];
+    for (process, later, taken) in table {
+        let mut bench = Bench::new(1, Mode::Watch);
+        bench.scanned(Some(owner("other")), if later.is_zero() { process } else { Process::MayLive }, &[name(1)]);
+        if !later.is_zero() {
+            bench.elapsed += later;
+            bench.tell([]);
+            assert!(bench.told(|command| matches!(command, Command::Scan { .. })));
+            bench.scanned(Some(owner("other")), process, &[name(1)]);
+        }
+        let acquired = bench.told(|command| matches!(command, Command::Acquire { .. }));
+        assert_eq!(acquired, taken, "{process:?} after {later:?}");
+    }
+}
+
+#[test]
+fn a_stop_starts_nothing_more_and_releases_what_it_owns() {
+    let mut bench = Bench::new(1, Mode::Watch);
+    bench.acquire(&[name(1), name(2)]);
+    bench.tell([Input::Stop(Stop::Starts)]);
+    assert!(bench.told(|command| matches!(command, Command::EndHandlers)));
+    assert!(!bench.told(|command| matches!(command, Command::StopHandlers)), "a handler may end");
+    bench.ran(&name(1), 0);
+    assert_eq!(bench.started(), []);
+    let released = |command: &Command| match command {
+        Command::Commit { commit, .. } => {
+            serde_json::from_slice::<Marker>(&commit.bytes).is_ok_and(|marker| marker.owner.is_none())
+        }
+        _ => false,
+    };
+    let committed = bench.version();
+    bench.complete(Completion::Committed { shard: 0, epoch: 1, committed });
+    bench.complete(Completion::Scanned { shard: 0, marker: None, scan: Box::new(Ok(scan(&[name(1), name(2)]))) });
+    assert!(bench.told(released), "{:?}", bench.commands);
+    let committed = bench.version();
+    bench.complete(Completion::Committed { shard: 0, epoch: 1, committed });
+    bench.complete(Completion::Polled(Ok(polled())));
+    bench.complete(Completion::ControlRequests(Ok(ControlRequests { pending: Vec::new(), woken: Vec::new() })));
+    assert!(!bench.told(|command| matches!(command, Command::End(_))), "a release of entries is under way");
+    bench.complete(Completion::Released(Ok(crate::bus::schedule::Released::default())));
+    let Some(Command::End(Ok(summary))) = bench.commands.pop() else { panic!("{:?}", bench.commands) };
+    assert_eq!((summary.done, summary.left), (1, 1));
+}
+
+fn polled() -> Polled {
+    Polled { names: Vec::new(), cut: false, stats: ScanStats::default(), changes: None, poll: 0 }
+}
+
+#[test]
+fn a_second_stop_or_one_that_takes_too_long_ends_the_handlers() {
+    let stops: [&dyn Fn(&mut Bench); 2] = [&|bench| bench.tell([Input::Stop(Stop::Handlers)]), &|bench| {
+        bench.elapsed += Duration::from_secs(30);
+        bench.tell([]);
+    }];
+    for stop in stops {
+        let mut bench = Bench::new(1, Mode::Watch);
+        bench.acquire(&[name(1)]);
+        bench.tell([Input::Stop(Stop::Starts)]);
+        stop(&mut bench);
+        assert!(bench.told(|command| matches!(command, Command::StopHandlers)));
+    }
+}
