@@ -25,7 +25,7 @@ pub(super) fn text(report: &Report) -> String {
             }
         }
     };
-    each("evbus_group_lag_events", "NameMatch events that are not done.", &|row| Some(row.lag.events as f64));
+    each("evbus_group_lag_events", "Wanted events that are not done.", &|row| Some(row.lag.events as f64));
     each("evbus_group_lag_seconds", "Age of the oldest event that is not done.", &|row| {
         Some(row.age(report.now).map_or(0.0, |age| age.as_secs_f64()))
     });
