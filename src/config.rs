@@ -22,7 +22,7 @@ mod watcher;
 mod tests;
 
 pub use address::{Address, BusAddress, Location, Origin};
-pub use environment::Environment;
+pub use environment::{Environment, default_source};
 pub use error::ConfigError;
 pub use find::{ConfigFile, Found};
 pub use nearest::nearest;

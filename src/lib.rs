@@ -1,23 +1,76 @@
-//! evbus: an event bus without a broker.
+//! evbus: an event bus without a broker. Events are files in a directory, or objects in a bucket.
 //!
-//! The map of the house. Each layer uses only the ones below it:
+//! ```
+//! # #[tokio::main(flavor = "multi_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("evbus-quick-{}", std::process::id()));
+//! # std::fs::create_dir(&folder)?;
+//! # let url = folder.join("bus").display().to_string();
+//! use evbus::{Bus, NewEvent};
 //!
-//! - [`cli`]: one file per verb; output and exit codes.
-//! - [`config`]: file, environment and flags become settings, once.
-//! - [`group`]: consumer groups: marker and lease (pure), the worker, dead letters, requests.
-//! - [`bus`]: emit (put, then check), reading, the frontier, prune.
-//! - [`handler`]: run one command for one event.
-//! - [`store`]: six operations, and the directory and memory stores behind them.
-//! - [`event`]: what an event is: document, key name, type pattern. Pure.
-//! - [`clock`]: the only wall clock and the only randomness.
-//! - [`threads`]: where what waits for the disk, or computes for long, is done.
+//! let bus = Bus::create(&url).await?; // Bus::open, where there is one
+//! bus.emit(NewEvent::new("order.created").subject("order/1").json(&99.5)?).await?;
+//!
+//! let consumer = bus.group("mail").types(["order.*"]).handler(|event| async move {
+//!     let total: f64 = event.json()?;
+//!     println!("{} costs {total}", event.subject().unwrap_or_default());
+//!     Ok::<(), evbus::HandlerError>(()) // an error is tried again
+//! });
+//! # let shutdown = std::future::ready(());
+//! # let consumer = consumer;
+//! consumer.run(shutdown).await?; // until `shutdown` completes
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Bus`] is `Send`, `Sync` and cheap to clone, and works on any tokio runtime. What `emit` has
+//! acknowledged is run to success by every group, or kept as a dead letter: README.md says what
+//! that means, FORMAT.md how it is done.
+//!
+//! The program `evbus` is the feature `cli`, which is on by default; a program that embeds the bus
+//! does without: `evbus = { version = "0.1", default-features = false }`.
+//!
+//! The modules below are the rooms of the house, for its own tests. They are no part of the public
+//! surface, and change without notice. Each layer uses only the ones below it:
+//!
+//! - `cli`: one file per verb; output and exit codes.
+//! - `embed`: the bus inside another program.
+//! - `open`: the bus at an address.
+//! - `config`: file, environment and flags become settings, once.
+//! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
+//! - `bus`: emit (put, then check), reading, the frontier, prune.
+//! - `handler`: run one command for one event.
+//! - `store`: six operations, and the directory and memory stores behind them.
+//! - `event`: what an event is: document, key name, type pattern. Pure.
+//! - `clock`: the only wall clock and the only randomness.
+//! - `threads`: where what waits for the disk, or computes for long, is done.
 
+#[doc(hidden)]
 pub mod bus;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod clock;
+#[doc(hidden)]
 pub mod config;
+mod embed;
+#[doc(hidden)]
 pub mod event;
+#[doc(hidden)]
 pub mod group;
+#[doc(hidden)]
 pub mod handler;
+#[doc(hidden)]
+pub mod open;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod threads;
+
+pub use embed::{
+    Bus, Consumer, Delivery, Emitted, Error, GroupBuilder, HandlerError, HandlerResult, NewEvent, Query, StartAt,
+    Totals,
+};
+pub use event::{Data, Event};

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Place, frontier, keys, schedule};
-use crate::clock::Fut;
-use crate::event::{Event, EventName, EventTime, Identity, dedup_hash};
+use crate::clock::{Clock, Fut};
+use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
 use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
 
 mod named;
@@ -43,6 +43,18 @@ impl Draft {
     /// An event whose id evbus has made from `identity`.
     pub fn fresh(event: Event, identity: Identity) -> Self {
         Self { bytes: event.to_json(), event, identity, dedup: None }
+    }
+
+    /// An event whose id and time evbus makes, of one moment: of now, or of when it is due. `make`
+    /// gets both.
+    pub fn minted<E>(
+        clock: &dyn Clock,
+        due: Option<EventTime>,
+        make: impl FnOnce(&str, EventTime) -> Result<Event, E>,
+    ) -> Result<Self, E> {
+        let time = due.unwrap_or(EventTime::MIN).max(clock.now());
+        let identity = Identity::random(clock.random(), clock.random());
+        Ok(Self::fresh(make(&event_id(time, &identity), time)?, identity))
     }
 
     /// An event whose emitter named its id: emitted twice, it is there once.

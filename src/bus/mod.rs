@@ -11,7 +11,7 @@ mod settings;
 use std::rc::Rc;
 
 pub(crate) use settings::to_json;
-pub use settings::{Bus, FORMAT, MAX_EVENT_BYTES, Settings, Sharing};
+pub use settings::{FORMAT, MAX_EVENT_BYTES, OpenBus, Settings, Sharing};
 
 use crate::clock::Clock;
 use crate::store::Store;

@@ -55,14 +55,14 @@ struct Format {
 
 /// A bus that is there and readable.
 #[derive(Clone)]
-pub struct Bus {
+pub struct OpenBus {
     /// Where it is kept.
     pub place: Place,
     /// What it was made with.
     pub settings: Settings,
 }
 
-impl Bus {
+impl OpenBus {
     /// Opens the bus at `place`; `shown` is its address, for messages.
     pub async fn open(place: Place, shown: &str) -> StoreResult<Self> {
         Ok(Self::read(place, shown).await?.0)

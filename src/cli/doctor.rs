@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::style;
-use crate::bus::{Bus, Place, Settings, Sharing};
+use crate::bus::{OpenBus, Place, Settings, Sharing};
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
 use crate::store::object::{Bucket, BucketStore};
@@ -168,7 +168,7 @@ async fn look_at_bucket(place: &Place, at: &Bucket, shown: &str) -> Vec<Finding>
 
 /// What the bus was made with.
 async fn settings(place: &Place, shown: &str) -> (Finding, Option<Settings>) {
-    match Bus::open(place.clone(), shown).await {
+    match OpenBus::open(place.clone(), shown).await {
         Ok(bus) => {
             let size = style::thousands(bus.settings.max_event_bytes);
             let detail = format!("format {}, events up to {size} bytes", bus.settings.format);

@@ -229,15 +229,6 @@ impl Args {
     }
 }
 
-/// This host, as a URI reference.
-pub(super) fn default_source() -> String {
-    let name = rustix::system::uname();
-    let host = name.nodename().to_string_lossy();
-    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let host: String = host.chars().filter(plain).collect();
-    if host.is_empty() { "//localhost".to_owned() } else { format!("//{host}") }
-}
-
 /// The content of `@file`, or of stdin for `-`, if it is not larger than `limit`, in bytes.
 fn read_source(source: &str, cwd: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::{output, style, times};
-use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing, keys};
+use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing, keys};
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
@@ -75,7 +75,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
                 place
             }
         };
-        let (bus, made) = Bus::create(place, settings, &address.display).await?;
+        let (bus, made) = OpenBus::create(place, settings, &address.display).await?;
         let mut out = Out::new();
         if made {
             out.line(&format!("made the bus {}", address.display))?;
@@ -96,7 +96,7 @@ async fn existing(address: &BusAddress, session: &Session) -> Result<Option<Sett
         return Ok(None);
     }
     let place = session.place(DirStore::open(path, DirOptions::default(), &*session.clock)?);
-    Ok(Some(Bus::open(place, &address.display).await?.settings))
+    Ok(Some(OpenBus::open(place, &address.display).await?.settings))
 }
 
 /// What a bus was made with is for good: `init` does not say yes to anything else.

@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,12 +11,12 @@ use rustix::event::EventfdFlags;
 
 use super::failure::Failure;
 use super::{advice, output};
-use crate::bus::{Bus, MAX_EVENT_BYTES, Place, Settings, Sharing};
+use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location, Origin};
+use crate::open;
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
-use crate::store::object::BucketStore;
-use crate::store::{ErrorKind, Store, StoreError, StoreResult, mount, system_words};
+use crate::store::{ErrorKind, Store, StoreError, StoreResult, system_words};
 
 /// Flags that every verb has.
 #[derive(Debug, clap::Args)]
@@ -39,7 +38,7 @@ pub(super) struct Session {
 
 /// A bus that is open, and how it was named.
 pub(super) struct Opened {
-    pub(super) bus: Bus,
+    pub(super) bus: OpenBus,
     pub(super) address: BusAddress,
 }
 
@@ -98,41 +97,23 @@ impl Session {
         execution: Execution,
         durability: Durability,
     ) -> Result<Opened, Failure> {
-        let path = match &address.location {
-            Location::Dir(path) => path,
-            Location::Bucket(bucket, _) => {
-                keep_a_thread()?;
-                let place = self.place(BucketStore::connect(bucket)?);
-                return Ok(Opened { bus: Bus::open(place, &address.display).await?, address });
-            }
-        };
-        let options = DirOptions { execution, durability, group_writable: false };
-        let bus = match self.open_dir(path, options, &address.display).await {
+        let bus = match open::bus(&address, &self.clock, execution, durability).await {
             Err(error) if error.kind() == ErrorKind::NoBus && address.origin == Origin::Default => {
-                let store = DirStore::create(path, options, &*self.clock)?;
-                let place = self.place(store);
-                let settings = Settings::new(place.clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
-                Bus::create(place, settings, &address.display).await?.0
+                self.make_own(&address, DirOptions { execution, durability, group_writable: false }).await?
             }
             answer => answer?,
         };
         Ok(Opened { bus, address })
     }
 
-    async fn open_dir(&self, path: &Path, options: DirOptions, shown: &str) -> StoreResult<Bus> {
-        let store = DirStore::open(path, options, &*self.clock)?;
-        let bus = Bus::open(self.place(store), shown).await?;
-        if options.execution == Execution::Threaded {
-            // Workers rely on listings; a mount that hides other hosts' events would lose some.
-            mount::refuse_caching(path)?;
-        }
-        match bus.settings {
-            Settings { sharing: Sharing::Group, .. } => {
-                let store = DirStore::open(path, DirOptions { group_writable: true, ..options }, &*self.clock)?;
-                Ok(Bus { place: self.place(store), ..bus })
-            }
-            _ => Ok(bus),
-        }
+    /// Makes the user's own bus.
+    async fn make_own(&self, address: &BusAddress, options: DirOptions) -> StoreResult<OpenBus> {
+        let Location::Dir(path) = &address.location else {
+            return Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {}", address.display)));
+        };
+        let place = self.place(DirStore::create(path, options, &*self.clock)?);
+        let settings = Settings::new(place.clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
+        Ok(OpenBus::create(place, settings, &address.display).await?.0)
     }
 
     /// A store with this session's clock.
@@ -143,21 +124,6 @@ impl Session {
 
 /// Longer than any process runs.
 const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
-
-/// Names of servers are resolved on a thread of the runtime's, which ends the process where it needs one and has none: so
-/// one is started at once, and stays.
-fn keep_a_thread() -> StoreResult<()> {
-    let none = |error: io::Error| {
-        let what = format!("no thread is to be had to resolve names on: {}", system_words(&error));
-        StoreError::new(ErrorKind::Unavailable, what)
-            .with_help("ulimit -u, and the limit of the container, tell how many")
-    };
-    // The runtime would panic where this fails.
-    let tried = std::thread::Builder::new().spawn(|| ()).map_err(none)?;
-    let _ = tried.join();
-    drop(tokio::task::spawn_blocking(|| ()));
-    Ok(())
-}
 
 /// What a runtime is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

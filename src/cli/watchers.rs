@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Watcher;
 use crate::group::Bounds;
 use crate::group::lease::Lease;
+use crate::group::owner::{process_of, this_process};
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, WorkerParts};
 use crate::group::worker_event::{Reporter, WorkerEvent};
@@ -22,12 +23,10 @@ use crate::handler::{
 };
 
 mod args;
-mod process;
 mod registry;
 mod stop;
 
 pub(super) use args::RunArgs;
-pub(super) use process::process_of;
 pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command, wanted};
 pub(super) use stop::{HangUp, Told, ignore_terminal_stops, on_signals};
 
@@ -147,7 +146,7 @@ pub(super) async fn run_all(
         async move {
             let (watcher, place) = (&ready.watcher, opened.place().clone());
             let run = command(watcher, &watcher.argv);
-            let me = process::this(&place, run.digest());
+            let me = this_process(&place, run.digest());
             let on_dead = watcher.on_dead.as_deref().map(|argv| {
                 let (clock, output, reaper) = (Rc::clone(&place.clock), Rc::clone(printer) as _, Rc::clone(&reaper));
                 Rc::new(CommandHandler::with_reaper(command(watcher, argv), clock, output, reaper)) as Rc<dyn Handler>

@@ -81,3 +81,12 @@ impl Environment {
 fn absolute_path(value: Option<&OsString>) -> Option<PathBuf> {
     value.map(PathBuf::from).filter(|path| path.is_absolute())
 }
+
+/// This host, as a URI reference.
+pub fn default_source() -> String {
+    let name = rustix::system::uname();
+    let host = name.nodename().to_string_lossy();
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let host: String = host.chars().filter(plain).collect();
+    if host.is_empty() { "//localhost".to_owned() } else { format!("//{host}") }
+}

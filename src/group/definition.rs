@@ -120,6 +120,15 @@ pub async fn create(store: &dyn Store, group: &GroupName, definition: Definition
     swap(store, group, None, definition).await
 }
 
+/// Makes a group, or finds the one that another process has made first.
+pub async fn ensure(store: &dyn Store, group: &GroupName, definition: Definition) -> StoreResult<Registered> {
+    if let Some(made) = create(store, group, definition).await? {
+        return Ok(made);
+    }
+    let gone = || StoreError::new(ErrorKind::Other, format!("group '{group}' was made and removed meanwhile"));
+    find_durable(store, group).await?.ok_or_else(gone)
+}
+
 /// Changes a group's definition; `None` if it was changed meanwhile.
 pub async fn replace(
     store: &dyn Store,

@@ -11,6 +11,7 @@ mod listing;
 pub mod marker;
 pub mod name;
 mod ops;
+pub mod owner;
 pub mod polls;
 mod position;
 pub mod request;

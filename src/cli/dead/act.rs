@@ -10,8 +10,8 @@ use crate::cli::group;
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
-use crate::cli::watchers::process_of;
 use crate::event::TypeFilter;
+use crate::group::owner::process_of;
 use crate::group::request::{self, Request};
 use crate::group::status::GroupStatus;
 

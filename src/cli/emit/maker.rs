@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Args, data, default_source};
+use super::{Args, data};
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
-use crate::config::Environment;
-use crate::event::{Data, Event, EventBuilder, EventTime, Identity, event_id};
+use crate::config::{Environment, default_source};
+use crate::event::{Data, Event, EventTime};
 use crate::store::{ErrorKind, Store, StoreError, StoreResult};
 
 /// Makes drafts: what the flags and the environment say of every event of this run.
@@ -131,28 +131,27 @@ impl Maker {
         content_type: Option<&str>,
         id: Option<&str>,
     ) -> Result<Draft, Failure> {
-        // What waits happens when it comes.
-        let now = self.due.unwrap_or(EventTime::MIN).max(self.clock.now());
-        let identity = Identity::random(self.clock.random(), self.clock.random());
-        let made = event_id(now, &identity);
-        let mut event: EventBuilder = Event::new(id.unwrap_or(&made), self.source.clone(), type_);
-        event = event.time(self.time.clone().unwrap_or_else(|| now.to_rfc3339()));
-        if let Some(subject) = &self.subject {
-            event = event.subject(subject.clone());
-        }
-        if let Some(media_type) = self.content_type.as_deref().or(content_type) {
-            event = event.datacontenttype(media_type);
-        }
-        if let Some(schema) = &self.schema {
-            event = event.dataschema(schema.clone());
-        }
-        for (name, value) in &self.extensions {
-            event = event.extension(name.clone(), value.clone());
-        }
-        let event = event.data(data).build()?;
+        let build = |id: &str, time: EventTime| -> Result<Event, Failure> {
+            let mut event = Event::new(id, self.source.clone(), type_);
+            event = event.time(self.time.clone().unwrap_or_else(|| time.to_rfc3339()));
+            if let Some(subject) = &self.subject {
+                event = event.subject(subject.clone());
+            }
+            if let Some(media_type) = self.content_type.as_deref().or(content_type) {
+                event = event.datacontenttype(media_type);
+            }
+            if let Some(schema) = &self.schema {
+                event = event.dataschema(schema.clone());
+            }
+            for (name, value) in &self.extensions {
+                event = event.extension(name.clone(), value.clone());
+            }
+            Ok(event.data(data).build()?)
+        };
         self.checked(match id {
-            Some(_) => Draft::named(event),
-            None => Draft::fresh(event, identity),
+            // What waits happens when it comes.
+            Some(id) => Draft::named(build(id, self.due.unwrap_or(EventTime::MIN).max(self.clock.now()))?),
+            None => Draft::minted(&*self.clock, self.due, build)?,
         })
     }
 

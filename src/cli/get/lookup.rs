@@ -47,7 +47,7 @@ pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Resul
     if parse_event_id(id).is_some() {
         return Ok(Vec::new());
     }
-    let found = remembered(place, &crate::cli::emit::default_source(), id).await?;
+    let found = remembered(place, &crate::config::default_source(), id).await?;
     if !found.is_empty() {
         return Ok(found);
     }

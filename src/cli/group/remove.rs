@@ -9,10 +9,10 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
-use crate::cli::watchers::process_of;
 use crate::group::GroupName;
 use crate::group::lease::{Lease, Process};
 use crate::group::marker::Owner;
+use crate::group::owner::process_of;
 use crate::group::status::{GroupStatus, Owned};
 use crate::store::List;
 

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::{Report, Row};
 use crate::cli::reporter::id_of;
-use crate::cli::watchers::process_of;
 use crate::event::EventTime;
 use crate::group::lease::Process;
+use crate::group::owner::process_of;
 use crate::store::Requests;
 
 pub(super) fn document(report: &Report) -> Value {

@@ -5,8 +5,8 @@ use jiff::tz::TimeZone;
 use super::{Report, Row};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
-use crate::cli::watchers::process_of;
 use crate::group::lease::Process;
+use crate::group::owner::process_of;
 use crate::group::status::State;
 
 pub(super) fn text(report: &Report, zone: &TimeZone) -> String {

@@ -54,12 +54,7 @@ async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool
     if dry {
         return Ok(Registered { definition, version: crate::store::Version(String::new()) });
     }
-    if let Some(made) = definition::create(store, &watcher.group, definition).await? {
-        return Ok(made);
-    }
-    // Another worker made it just now.
-    let found = definition::find_durable(store, &watcher.group).await?;
-    found.ok_or_else(|| Failure::failed(format!("group '{}' was made and removed meanwhile", watcher.group)))
+    Ok(definition::ensure(store, &watcher.group, definition).await?)
 }
 
 /// A new group that finds events which match must say where to start.

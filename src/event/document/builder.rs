@@ -31,6 +31,13 @@ impl EventBuilder {
         self
     }
 
+    /// Where it comes from, a URI reference.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = source.into();
+        self
+    }
+
     /// What it is about.
     #[must_use]
     pub fn subject(mut self, subject: impl Into<String>) -> Self {

@@ -3,12 +3,12 @@
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
+use super::lease::Process;
+use super::marker::Owner;
 use crate::bus::Place;
-use crate::group::lease::Process;
-use crate::group::marker::Owner;
 
 /// This process and the command that it runs, as other workers are to know them.
-pub(super) fn this(place: &Place, command: String) -> Owner {
+pub fn this_process(place: &Place, command: String) -> Owner {
     Owner {
         worker: format!("{:016x}", place.clock.random()),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -27,7 +27,7 @@ fn boot() -> String {
 }
 
 /// What can be known of an owner's process.
-pub(in crate::cli) fn process_of(owner: &Owner) -> Process {
+pub fn process_of(owner: &Owner) -> Process {
     let here = boot();
     // Where /proc tells nothing, two machines would look alike.
     let known = here.len() > 40;

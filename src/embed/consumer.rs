@@ -1,0 +1,357 @@
+//! A group whose events closures of this program handle.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::thread::Local;
+use super::{Bus, Delivery, Error, HandlerError, HandlerResult, event_time};
+use crate::clock::{Clock, Fut};
+use crate::event::{Condition, Event, Filter, TypeFilter};
+use crate::group::GroupName;
+use crate::group::definition::{self, Definition, Start};
+use crate::group::owner::{process_of, this_process};
+use crate::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
+use crate::group::worker_event::Silent;
+use crate::handler::{Handler, Job, Outcome, Report};
+
+/// The exit codes that stand for how a closure ended, as if it were a command.
+const FAILED: i32 = 1;
+const DEAD: i32 = 65;
+const PANICKED: i32 = 101;
+
+/// Where a new group starts. A group that is there goes on where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum StartAt {
+    /// Before every event that is on the bus.
+    #[default]
+    Earliest,
+    /// Behind every event that is on the bus.
+    Now,
+    /// Behind every event before this time.
+    Time(SystemTime),
+}
+
+/// What a consumer did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Events processed.
+    pub done: u64,
+    /// Attempts that failed and are repeated.
+    pub retries: u64,
+    /// Events that became dead letters.
+    pub dead: u64,
+    /// Events that are known to be left.
+    pub left: u64,
+}
+
+/// A group that is being described.
+#[derive(Debug, Clone)]
+pub struct GroupBuilder {
+    bus: Bus,
+    name: String,
+    types: Vec<String>,
+    condition: Option<String>,
+    shards: Option<u16>,
+    start: StartAt,
+    concurrency: usize,
+    ordered: bool,
+    max_attempts: Option<u32>,
+    timeout: Option<Duration>,
+}
+
+impl GroupBuilder {
+    pub(super) fn new(bus: Bus, name: String) -> Self {
+        Self {
+            bus,
+            name,
+            types: Vec::new(),
+            condition: None,
+            shards: None,
+            start: StartAt::default(),
+            concurrency: 1,
+            ordered: false,
+            max_attempts: None,
+            timeout: None,
+        }
+    }
+
+    /// Only events whose types match one of these patterns, such as `order.*`; every type unless
+    /// this is called. A group that is there must have the same.
+    #[must_use]
+    pub fn types<T: Into<String>>(mut self, patterns: impl IntoIterator<Item = T>) -> Self {
+        self.types.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Only events for which this CEL expression is true.
+    #[must_use]
+    pub fn condition(mut self, expression: impl Into<String>) -> Self {
+        self.condition = Some(expression.into());
+        self
+    }
+
+    /// Shards of a new group, 1 unless told otherwise; fixed at creation: the most workers that can
+    /// share it.
+    #[must_use]
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Where a new group starts.
+    #[must_use]
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// The most events that are handled at once, 1 unless told otherwise.
+    #[must_use]
+    pub fn concurrency(mut self, events: usize) -> Self {
+        self.concurrency = events.max(1);
+        self
+    }
+
+    /// Handles events of one ordering key one at a time, in the order of emission.
+    #[must_use]
+    pub fn ordered(mut self) -> Self {
+        self.ordered = true;
+        self
+    }
+
+    /// After this many attempts an event becomes a dead letter, 15 unless told otherwise.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts.max(1));
+        self
+    }
+
+    /// An attempt that takes longer has failed, and is ended.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Handles each event by this closure. It returns nothing, or a `Result`: an error is tried
+    /// again, [`HandlerError::dead`] is not.
+    pub fn handler<F, R>(self, handler: F) -> Consumer
+    where
+        F: Fn(Delivery) -> R + Send + Sync + 'static,
+        R: Future<Output: HandlerResult> + Send + 'static,
+    {
+        let handler: Closure = Arc::new(move |delivery| {
+            let running = handler(delivery);
+            Box::pin(async move { running.await.into_result() })
+        });
+        Consumer { group: self, handler }
+    }
+}
+
+type Closure = Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>> + Send + Sync>;
+
+/// A group and the closure that handles its events.
+pub struct Consumer {
+    group: GroupBuilder,
+    handler: Closure,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// Ends the worker of a caller that has gone.
+struct StopOnDrop(watch::Sender<Stop>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.send_replace(Stop::Handlers);
+    }
+}
+
+impl Consumer {
+    /// Handles events until `shutdown` completes; then handlers that run may end, and the group's
+    /// shards are released. Must be called on a tokio runtime, on which the handlers run.
+    ///
+    /// Dropping the future ends the handlers at once. Their events are handled again.
+    ///
+    /// # Errors
+    /// The group cannot be made, or is there with another filter; or it or the bus is gone.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<Totals, Error> {
+        self.work(Mode::Watch, shutdown).await
+    }
+
+    /// Handles what is due now, and ends. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`Consumer::run`]; or the store does not answer.
+    pub async fn drain(self) -> Result<Totals, Error> {
+        self.work(Mode::Drain { wait: false, most: None, span: None }, std::future::pending()).await
+    }
+
+    async fn work(self, mode: Mode, shutdown: impl Future<Output = ()> + Send) -> Result<Totals, Error> {
+        let (stop, stopped) = watch::channel(Stop::No);
+        let stop = StopOnDrop(stop);
+        let (runtime, bus) = (Handle::current(), self.group.bus.clone());
+        let working = bus.thread.call(move |local| Box::pin(self.work_on(local, mode, runtime, stopped)));
+        let mut working = std::pin::pin!(working);
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! { biased;
+            ended = &mut working => return ended?,
+            () = &mut shutdown => stop.0.send_replace(Stop::Starts),
+        };
+        working.await?
+    }
+
+    async fn work_on(
+        self,
+        local: Rc<Local>,
+        mode: Mode,
+        runtime: Handle,
+        stop: watch::Receiver<Stop>,
+    ) -> Result<Totals, Error> {
+        let place = local.bus.place.clone();
+        let name = GroupName::parse(&self.group.name)?;
+        let registered = self.group.registered(&local, &name).await?;
+        let mut settings = Settings {
+            concurrency: self.group.concurrency,
+            ordered: self.group.ordered,
+            url: local.url.clone(),
+            max_event_bytes: local.bus.max_event_bytes(),
+            ..Settings::new(mode)
+        };
+        settings.retry.dead_on = vec![DEAD];
+        settings.retry.max_attempts = self.group.max_attempts.unwrap_or(settings.retry.max_attempts);
+        let handler = Callback {
+            closure: self.handler,
+            group: self.group.name,
+            timeout: self.group.timeout,
+            runtime,
+            clock: Rc::clone(&place.clock),
+            stops: watch::Sender::default(),
+        };
+        let parts = WorkerParts {
+            me: this_process(&place, "a closure".to_owned()),
+            place,
+            group: name,
+            registered,
+            handler: Rc::new(handler),
+            on_dead: None,
+            reporter: Rc::new(Silent),
+            alive: Rc::new(process_of),
+            stop,
+            polls: None,
+        };
+        let summary = Worker::new(parts, settings)?.run().await?;
+        Ok(Totals { done: summary.done, retries: summary.retries, dead: summary.dead, left: summary.left })
+    }
+}
+
+impl GroupBuilder {
+    /// The group as it is there, or as it is made now.
+    async fn registered(&self, local: &Local, name: &GroupName) -> Result<definition::Registered, Error> {
+        let (store, clock) = (&*local.bus.place.store, &*local.bus.place.clock);
+        let types = TypeFilter::new(&self.types, &[])?;
+        let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
+        let found = match definition::find_durable(store, name).await? {
+            Some(found) => found,
+            None => {
+                let start = match self.start {
+                    StartAt::Earliest => Start::Earliest,
+                    StartAt::Now => Start::Now,
+                    StartAt::Time(time) => Start::At(event_time(time)),
+                };
+                let new = Definition {
+                    created: clock.now(),
+                    types: types.types_text(),
+                    not: Vec::new(),
+                    condition: self.condition.clone(),
+                    shards: self.shards.unwrap_or(1),
+                    start: definition::resolve(store, clock, start).await?,
+                    paused: None,
+                };
+                definition::ensure(store, name, new).await?
+            }
+        };
+        let differs = |what| Error::GroupDiffers { group: self.name.clone(), what };
+        if found.definition.wants(name)? != (Filter { types, condition }) {
+            return Err(differs("filter"));
+        }
+        if self.shards.is_some_and(|shards| shards != found.definition.shards) {
+            return Err(differs("number of shards"));
+        }
+        Ok(found)
+    }
+}
+
+/// Runs the closure on the caller's runtime.
+struct Callback {
+    closure: Closure,
+    group: String,
+    timeout: Option<Duration>,
+    runtime: Handle,
+    clock: Rc<dyn Clock>,
+    /// Changes when the runs under way are to be ended.
+    stops: watch::Sender<()>,
+}
+
+/// Ends its task when it is dropped.
+struct Task(tokio::task::JoinHandle<Result<(), HandlerError>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Handler for Callback {
+    fn run(&self, job: Job) -> Fut<'_, Report> {
+        Box::pin(async move {
+            let mut stops = self.stops.subscribe();
+            let Ok(event) = Event::parse(&job.event, usize::MAX) else { return Report::stopped() };
+            if !job.permit.holds() {
+                return Report::stopped();
+            }
+            let attempt = job.vars.iter().find(|(name, _)| *name == "EVBUS_ATTEMPT");
+            let attempt = attempt.and_then(|(_, attempt)| attempt.parse().ok()).unwrap_or(1);
+            let begun = self.clock.elapsed();
+            let delivery = Delivery { event, group: self.group.clone(), attempt };
+            let mut task = Task(self.runtime.spawn((self.closure)(delivery)));
+            let limit = async {
+                match self.timeout {
+                    Some(limit) => self.clock.sleep_until(begun + limit).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (outcome, why) = tokio::select! { biased;
+                ended = &mut task.0 => match ended {
+                    Ok(Ok(())) => (Outcome::Exit(0), String::new()),
+                    Ok(Err(error)) => (Outcome::Exit(if error.dead { DEAD } else { FAILED }), error.why),
+                    Err(error) if error.is_panic() => (Outcome::Exit(PANICKED), "the handler panicked".to_owned()),
+                    // Its runtime is shutting down.
+                    Err(_) => (Outcome::Stopped, String::new()),
+                },
+                _ = stops.changed() => (Outcome::Stopped, String::new()),
+                () = limit => (Outcome::TimedOut, String::new()),
+            };
+            Report::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
+        })
+    }
+
+    fn stop(&self) {
+        self.stops.send_replace(());
+    }
+
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! An event to be emitted.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{Error, event_time};
+use crate::bus::emit::Draft;
+use crate::clock::Clock;
+use crate::config::default_source;
+use crate::event::{Data, Event, EventBuilder, EventTime};
+
+/// An event to be emitted. Its source is this host, and its id is made by evbus, unless they are
+/// given.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    builder: EventBuilder,
+    id: Option<String>,
+    due: Option<SystemTime>,
+}
+
+impl NewEvent {
+    /// An event of a type, such as `order.created`.
+    #[must_use]
+    pub fn new(type_: impl Into<String>) -> Self {
+        Self { builder: Event::new("", default_source(), type_), id: None, due: None }
+    }
+
+    /// An id of the caller's own: emitted twice, the event is on the bus once.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Where it comes from, a URI reference.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.builder = self.builder.source(source);
+        self
+    }
+
+    /// What it is about. It is the ordering key, too, unless [`NewEvent::key`] gives another.
+    #[must_use]
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.builder = self.builder.subject(subject);
+        self
+    }
+
+    /// The ordering key: an ordered group runs events of one key one at a time, in order.
+    #[must_use]
+    pub fn key(self, key: impl Into<String>) -> Self {
+        self.extension("partitionkey", key)
+    }
+
+    /// A CloudEvents extension attribute.
+    #[must_use]
+    pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.builder = self.builder.extension(name, value.into());
+        self
+    }
+
+    /// The data, as JSON.
+    ///
+    /// # Errors
+    /// It cannot be serialised.
+    pub fn json(mut self, data: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
+        let text = serde_json::to_string(data).map_err(Error::Data)?;
+        self.builder = self.builder.data(Data::json(&text).map_err(Error::Data)?).datacontenttype("application/json");
+        Ok(self)
+    }
+
+    /// The data, as text.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        self.builder = self.builder.data(Data::text(text)).datacontenttype("text/plain");
+        self
+    }
+
+    /// The data, as bytes.
+    #[must_use]
+    pub fn binary(mut self, bytes: &[u8]) -> Self {
+        self.builder = self.builder.data(Data::binary(bytes)).datacontenttype("application/octet-stream");
+        self
+    }
+
+    /// Lets the event wait: groups get it at this time.
+    #[must_use]
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.due = Some(time);
+        self
+    }
+
+    /// The event as it is to be put, and until when it is to wait.
+    pub(super) fn draft(self, clock: &dyn Clock, limit: usize) -> Result<(Draft, Option<EventTime>), Error> {
+        let due = self.due.map(event_time).filter(|due| *due > clock.now());
+        let builder = self.builder;
+        let draft = match self.id {
+            Some(id) => {
+                let now = due.unwrap_or(EventTime::MIN).max(clock.now());
+                Draft::named(builder.id(id).time(now.to_rfc3339()).build()?)
+            }
+            None => Draft::minted(clock, due, |id, time| builder.id(id).time(time.to_rfc3339()).build())?,
+        };
+        draft.event().data().check_readable().map_err(Error::Data)?;
+        draft.event().to_json_within(limit)?;
+        Ok((draft, due))
+    }
+}

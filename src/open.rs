@@ -1,0 +1,67 @@
+//! Opening the bus at an address.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::bus::{OpenBus, Place, Settings, Sharing};
+use crate::clock::Clock;
+use crate::config::{BusAddress, Location};
+use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
+use crate::store::object::BucketStore;
+use crate::store::{ErrorKind, StoreError, StoreResult, mount, system_words};
+
+/// Opens the bus at an address. A worker's bus is opened with [`Execution::Threaded`].
+///
+/// # Errors
+/// There is no bus, or it cannot be used from here.
+pub async fn bus(
+    address: &BusAddress,
+    clock: &Rc<dyn Clock>,
+    execution: Execution,
+    durability: Durability,
+) -> StoreResult<OpenBus> {
+    match &address.location {
+        Location::Dir(path) => {
+            let options = DirOptions { execution, durability, group_writable: false };
+            directory(path, options, &address.display, clock).await
+        }
+        Location::Bucket(bucket, _) => {
+            keep_a_thread()?;
+            let place = Place { store: Rc::new(BucketStore::connect(bucket)?), clock: Rc::clone(clock) };
+            OpenBus::open(place, &address.display).await
+        }
+    }
+}
+
+async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn Clock>) -> StoreResult<OpenBus> {
+    let place = |options| -> StoreResult<Place> {
+        Ok(Place { store: Rc::new(DirStore::open(path, options, &**clock)?), clock: Rc::clone(clock) })
+    };
+    let bus = OpenBus::open(place(options)?, shown).await?;
+    if options.execution == Execution::Threaded {
+        // Workers rely on listings; a mount that hides other hosts' events would lose some.
+        mount::refuse_caching(path)?;
+    }
+    match bus.settings {
+        Settings { sharing: Sharing::Group, .. } => {
+            Ok(OpenBus { place: place(DirOptions { group_writable: true, ..options })?, ..bus })
+        }
+        _ => Ok(bus),
+    }
+}
+
+/// Names of servers are resolved on a thread of the runtime's, which ends the process where it needs one and has none: so
+/// one is started at once, and stays.
+fn keep_a_thread() -> StoreResult<()> {
+    let none = |error: io::Error| {
+        let what = format!("no thread is to be had to resolve names on: {}", system_words(&error));
+        StoreError::new(ErrorKind::Unavailable, what)
+            .with_help("ulimit -u, and the limit of the container, tell how many")
+    };
+    // The runtime would panic where this fails.
+    let tried = std::thread::Builder::new().spawn(|| ()).map_err(none)?;
+    let _ = tried.join();
+    drop(tokio::task::spawn_blocking(|| ()));
+    Ok(())
+}
