@@ -1,4 +1,4 @@
-//! `evbus drain`: run what is due now, then end. For cron.
+//! `evbus drain`: runs what is due now, then ends; made for cron.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -96,7 +96,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     drained.map_err(Failure::of_a_worker)
 }
 
-/// One line for each watcher that did something, and the exit code of them all.
+/// Prints one line for each watcher that did something, and returns the exit code for all.
 fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, environment: &Environment) -> Code {
     for Ended { watcher, outcome } in ended {
         match outcome {
@@ -160,7 +160,7 @@ fn in_words(summary: &Summary, environment: &Environment) -> String {
     parts.join(", ")
 }
 
-/// Shows what would run, and changes nothing.
+/// Prints what would run, without changes.
 pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened, session: &Session) -> Result<Code, Failure> {
     let mut out = Out::new();
     for watcher in watchers {

@@ -1,4 +1,4 @@
-//! The only place that prints. stdout carries what was asked for, stderr everything else.
+//! The only module that prints. stdout carries the result, stderr everything else.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
@@ -9,7 +9,7 @@ use crate::handler::Stream;
 
 pub(super) mod pump;
 
-/// Buffered stdout; an error is the caller's to pass on, a closed pipe ends evbus in order.
+/// Buffered stdout. Callers pass errors on; a closed pipe then ends evbus with success.
 pub(super) struct Out {
     out: BufWriter<pump::Patient>,
 }
@@ -19,24 +19,24 @@ impl Out {
         Self { out: BufWriter::new(pump::Patient) }
     }
 
-    /// Text as it is, and out with it.
+    /// Writes text verbatim and flushes.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         self.bytes(text.as_bytes())
     }
 
-    /// Bytes as they are, and out with them.
+    /// Writes bytes verbatim and flushes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)?;
         self.out.flush()
     }
 
-    /// A line; it may stay in the buffer.
+    /// Writes a line, which may stay in the buffer.
     pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
         self.out.write_all(line.as_bytes())?;
         self.out.write_all(b"\n")
     }
 
-    /// One JSON document on one line; it may stay in the buffer.
+    /// Writes a JSON document on one line, which may stay in the buffer.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)?;
         self.out.write_all(b"\n")
@@ -57,22 +57,22 @@ pub(super) fn notes_on_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A line on stderr. There is nobody to tell where that fails.
+/// Prints a line on stderr. Where that fails, the error cannot be reported.
 pub(super) fn note(line: &str) {
     pump::write(Stream::Err, format!("{}\n", advice::complete(line)).as_bytes());
 }
 
-/// Text on stderr as it is.
+/// Prints text on stderr verbatim.
 pub(super) fn note_verbatim(text: &str) {
     pump::write(Stream::Err, text.as_bytes());
 }
 
-/// A warning on stderr.
+/// Prints a warning on stderr.
 pub(super) fn warn(line: &str) {
     note(&format!("warning: {}", style::escape(line)));
 }
 
-/// Asks on the terminal; anything but yes is no.
+/// Asks a question on the terminal; every answer but yes means no.
 pub(super) fn confirm(question: &str) -> io::Result<bool> {
     note_verbatim(&format!("{question} [y/N] "));
     let mut answer = String::new();
@@ -80,7 +80,7 @@ pub(super) fn confirm(question: &str) -> io::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Whether somebody sits at the terminal who can be asked.
+/// Whether stdin and stderr are a terminal, so that a question can be asked.
 pub(super) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }

@@ -1,5 +1,5 @@
-//! Reports what workers do, as `tracing` events: for people, or as JSON for machines. All of it goes to stderr; what
-//! handlers write to stdout goes to stdout.
+//! Reports what workers do as `tracing` events, in lines or in JSON. All of it goes to stderr;
+//! stdout is for the stdout of handlers.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -30,11 +30,11 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// The one reporter of a process.
+/// Reports for all workers of a process.
 pub(super) struct Printer {
     format: LogFormat,
     quiet: bool,
-    /// Whether each processed event is told.
+    /// Whether each processed event is reported.
     each: bool,
     clock: Rc<dyn Clock>,
     zone: OnceCell<TimeZone>,
@@ -57,13 +57,13 @@ impl Printer {
         times::clock_text(time, self.clock.now(), self.zone.get_or_init(|| self.environment.zone()))
     }
 
-    /// Whether a fact is worth a line.
+    /// Whether a fact is reported.
     fn is_told(&self, fact: &WorkerEvent) -> bool {
         match fact {
             WorkerEvent::Started { .. }
             | WorkerEvent::PassedOver { why: None, .. }
             | WorkerEvent::Acquired { unclean: false, .. } => self.format == LogFormat::Json && self.each,
-            // For people a batch is one line.
+            // In lines, a batch is reported once, as `DoneTogether`.
             WorkerEvent::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
             WorkerEvent::Done { .. } | WorkerEvent::DoneTogether { .. } => self.each,
             WorkerEvent::Ended => self.format == LogFormat::Json,
@@ -75,7 +75,7 @@ impl Printer {
         }
     }
 
-    /// A fact in words, behind the group's name.
+    /// A fact in words, to follow the group's name.
     fn words(&self, fact: &WorkerEvent) -> String {
         let of = |name: &EventName| format!("{} {}", id_of(name), name.slug());
         match fact {
@@ -202,12 +202,13 @@ impl Output for Printer {
     }
 
     fn room(&self, stream: Stream) -> Fut<'_, ()> {
-        // JSON lines all go to stderr.
+        // Right for JSON too: all lines of the log go to stderr.
         Box::pin(output::pump::room(stream))
     }
 }
 
-/// Whose line it is: the group, and the event with its attempt, or how many events.
+/// The prefix of a handler's line: the group, with the event and its attempt, or the number of
+/// events.
 fn mark(source: &LineSource) -> String {
     let LineSource { label, id, attempt, events } = source;
     match (&**id, &**events) {
@@ -217,7 +218,7 @@ fn mark(source: &LineSource) -> String {
     }
 }
 
-/// The id by which `evbus get` finds an event: the one that evbus makes.
+/// The id that evbus generates for an event, by which `evbus get` finds it.
 pub(super) fn id_of(name: &EventName) -> String {
     let identity = Identity::parse(name.identity());
     identity.map_or_else(|| name.stem().to_owned(), |identity| event_id(name.time(), &identity))

@@ -1,4 +1,4 @@
-//! What a verb works in, resolved once: environment, config, address, bus.
+//! What a command works with, resolved once: environment, config, address, bus.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -18,7 +18,7 @@ use crate::open;
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::{ErrorKind, Store, StoreError, StoreResult, system_words};
 
-/// Flags that every verb has.
+/// Options that every command has.
 #[derive(Debug, clap::Args)]
 pub(super) struct BusArgs {
     /// The bus: a path with a '/', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config
@@ -29,14 +29,14 @@ pub(super) struct BusArgs {
     pub(super) config: Option<PathBuf>,
 }
 
-/// What a verb works in.
+/// What a command works with.
 pub(super) struct Session {
     pub(super) args: BusArgs,
     pub(super) environment: Environment,
     pub(super) clock: Rc<dyn Clock>,
 }
 
-/// A bus that is open, and how it was named.
+/// An open bus and its address.
 pub(super) struct Opened {
     pub(super) bus: OpenBus,
     pub(super) address: BusAddress,
@@ -47,7 +47,7 @@ impl Opened {
         &self.bus.place
     }
 
-    /// What `EVBUS_URL` is to be for handlers.
+    /// The value of `EVBUS_URL` for handlers.
     pub(super) fn url(&self) -> String {
         match &self.address.location {
             Location::Dir(path) => path.display().to_string(),
@@ -68,7 +68,7 @@ impl Session {
         Self { args, environment, clock: Rc::new(SystemClock) }
     }
 
-    /// The config, with its warnings told.
+    /// Loads the config and prints its warnings.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         let config = Config::load(&self.environment, self.args.config.as_deref())?;
         for warning in &config.warnings {
@@ -77,7 +77,8 @@ impl Session {
         Ok(config)
     }
 
-    /// Where the bus is. The config is read only where it may say: a broken one does not stop an `emit --bus`.
+    /// The address of the bus. The config is read only if it can decide: a broken one does not stop
+    /// `emit --bus`.
     pub(super) fn address(&self) -> Result<BusAddress, Failure> {
         let named = self.args.bus.as_deref().or_else(|| self.environment.var("EVBUS_URL"));
         let is_path = named.is_some_and(|named| named.as_encoded_bytes().contains(&b'/'));
@@ -90,7 +91,7 @@ impl Session {
         self.open_at(self.address()?, execution, Durability::Full).await
     }
 
-    /// Opens the bus at an address. Only the per-user default makes itself.
+    /// Opens the bus at an address. Only the user's default bus is created if missing.
     pub(super) async fn open_at(
         &self,
         address: BusAddress,
@@ -116,7 +117,7 @@ impl Session {
         Ok(OpenBus::create(place, settings, &address.display).await?.0)
     }
 
-    /// A store with this session's clock.
+    /// A store together with this session's clock.
     pub(super) fn place(&self, store: impl Store + 'static) -> Place {
         Place { store: Rc::new(store), clock: Rc::clone(&self.clock) }
     }
@@ -128,14 +129,14 @@ const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
 /// What a runtime is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Nothing but waiting: an emit starts no more than this.
+    /// Only timers, because an emit must start fast.
     Time,
-    /// Processes, signals, hints, a network.
+    /// Processes, signals, hints and the network.
     Everything,
 }
 
 impl Needs {
-    /// What it takes to write to a bus and no more.
+    /// What a write to a bus needs.
     pub(super) fn of(address: &BusAddress) -> Self {
         match &address.location {
             Location::Dir(_) => Self::Time,
@@ -144,10 +145,11 @@ impl Needs {
     }
 }
 
-/// The runtime ends the process where it lacks a descriptor for its signals: so many are there, or it is not begun.
+/// Fails if the descriptors for the runtime's signals are not available: the runtime would abort
+/// the process.
 fn spare_descriptors() -> Result<(), Failure> {
     const RUNTIME: usize = 8;
-    // Of a kind that needs no file: a container may have none.
+    // eventfd needs no file, and a container may have none.
     let one = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC);
     let spare: rustix::io::Result<Vec<OwnedFd>> = (0..RUNTIME).map(|_| one()).collect();
     spare.map(drop).map_err(|errno| {
@@ -157,7 +159,7 @@ fn spare_descriptors() -> Result<(), Failure> {
     })
 }
 
-/// Runs a verb's future on this thread.
+/// Runs a command's future on this thread.
 pub(super) fn block_on<T>(needs: Needs, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     if needs == Needs::Everything {
         spare_descriptors()?;

@@ -1,4 +1,4 @@
-//! `evbus watch`: run handlers until told to stop.
+//! `evbus watch`: runs handlers until it is stopped.
 
 use std::cell::Cell;
 use std::os::unix::process::CommandExt;
@@ -62,12 +62,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         if told.get() == Told::Stop {
             return Ok(code);
         }
-        // It could be read when the signal came; it may have been written since.
+        // The config was valid when the signal came, but may have changed since.
         if let Err(failure) = args.run.watchers(&session, "watch") {
             failure.after("the config is not read anew, and what it said goes on").tell();
             continue;
         }
-        // This very process, with the config as it is now: whoever supervises it sees no end.
+        // The process replaces itself, so that a supervisor sees no end.
         let again = std::process::Command::new(current_program()?).args(std::env::args_os().skip(1)).exec();
         return Err(Failure::failed(format!("cannot begin anew: {}", system_words(&again))));
     }
@@ -116,7 +116,7 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
             metrics::serve(listener, &opened, &tally).await
         };
         let hang_up = HangUp::of(args.run.in_config());
-        // A config that cannot be read is told, and what runs goes on as it was.
+        // A config that cannot be read is reported, and the workers go on unchanged.
         let readable = || match args.run.watchers(session, "watch") {
             Ok(_) => {
                 output::note("the config is read anew as soon as what runs has ended");
@@ -148,7 +148,8 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
     })
 }
 
-/// The first line: what is watched, how much waits, and what the patterns miss by a hair.
+/// Prints the first line: what is watched, how much waits, and which events the patterns narrowly
+/// miss.
 async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
     let definition = &ready.registered.definition;
     let wants = definition.wants(&ready.watcher.group)?;

@@ -1,4 +1,5 @@
-//! What `watch` and `drain` share: which watchers to run, their groups, and running them side by side.
+//! Shared by `watch` and `drain`: which watchers to run, their groups, and running them side by
+//! side.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,20 +31,20 @@ pub(super) use args::RunArgs;
 pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command, wanted};
 pub(super) use stop::{HangUp, Told, ignore_terminal_stops, on_signals};
 
-/// Between TERM and KILL at a handler's time limit.
+/// Time between TERM and KILL at a handler's time limit.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How one watcher ended: what it did, or the exit code that its failure, which was told, asks for.
+/// How one watcher ended: its summary, or the exit code of its failure, which was printed already.
 pub(super) struct Ended {
     pub(super) watcher: Watcher,
     pub(super) outcome: Result<Summary, Code>,
 }
 
-/// The watchers of one process as they start. One that cannot is told, and holds up no other.
+/// The watchers of one process as they start. One that fails is reported, and the others still run.
 pub(super) struct Starting {
     alone: bool,
     pub(super) ready: Vec<Ready>,
-    /// Of the first that could not start.
+    /// The exit code of the first watcher that failed to start.
     pub(super) code: Code,
 }
 
@@ -52,8 +53,8 @@ impl Starting {
         Self { alone: watchers.len() == 1, ready: Vec::new(), code: Code::Done }
     }
 
-    /// Takes in how the start of a watcher went. Fails where that is everybody's matter: it is the only one, or the bus
-    /// cannot be reached.
+    /// Adds a started watcher, or reports its failure. Fails itself if no watcher can run: the
+    /// failed one is the only one, or the bus cannot be reached.
     pub(super) fn take(&mut self, name: &str, started: Result<Ready, Failure>) -> Result<(), Failure> {
         match started {
             Ok(ready) => self.ready.push(ready),
@@ -69,7 +70,7 @@ impl Starting {
     }
 }
 
-/// Checks a watcher's command before anything starts.
+/// Checks a watcher's command before any worker starts.
 pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
     let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock));
     let check = |argv: &[String]| {
@@ -87,7 +88,7 @@ pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), 
     watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|why| failure(why).after("on_dead"))
 }
 
-/// What runs a watcher's events.
+/// The handler for a watcher's events.
 fn handler(
     watcher: &Watcher,
     command: Command,
@@ -109,7 +110,7 @@ fn handler(
     Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(told)))
 }
 
-/// A one-line reason and the cure that it ends with.
+/// Splits a message into the reason and the cure at its end.
 fn split_help(why: &str) -> (&str, Option<&str>) {
     match why.split_once(" (help: ") {
         Some((why, help)) => (why, Some(help.trim_end_matches(')'))),
@@ -117,7 +118,7 @@ fn split_help(why: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// How a watcher runs its command, or another.
+/// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
 fn command(watcher: &Watcher, argv: &[String]) -> Command {
     Command {
         argv: argv.to_vec(),
@@ -129,8 +130,8 @@ fn command(watcher: &Watcher, argv: &[String]) -> Command {
     }
 }
 
-/// Runs watchers whose groups are ready, side by side, until each has ended. What handlers say goes to the printer,
-/// what workers do to the reporter.
+/// Runs watchers side by side until all have ended. Output of handlers goes to the printer, facts
+/// of workers to the reporter.
 pub(super) async fn run_all(
     ready: Vec<Ready>,
     opened: &Opened,
@@ -168,7 +169,7 @@ pub(super) async fn run_all(
                 Ok(worker) => worker.run().await,
                 Err(error) => Err(error),
             };
-            // At once: the others may go on for months.
+            // Reported at once, because the other watchers may run for months.
             let told = |error| {
                 reporter.report(&ready.watcher.group, &WorkerEvent::Ended);
                 Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell()
@@ -192,7 +193,7 @@ pub(super) async fn run_all(
 fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {
     Settings {
         mode,
-        // Checked when it was read.
+        // Checked when the watcher was read.
         concurrency: watcher.capacity().unwrap_or(1),
         ordered: watcher.ordered,
         retry: watcher.retry.clone(),

@@ -1,4 +1,4 @@
-//! This process as other workers know it, and what can be known of theirs.
+//! How workers identify their processes to each other.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -7,7 +7,7 @@ use super::lease::Process;
 use super::marker::Owner;
 use crate::bus::Place;
 
-/// This process and the command that it runs, as other workers are to know them.
+/// This process and its command, as the owner in a marker.
 pub fn this_process(place: &Place, command: String) -> Owner {
     Owner {
         worker: format!("{:016x}", place.clock.random()),
@@ -19,17 +19,18 @@ pub fn this_process(place: &Place, command: String) -> Owner {
     }
 }
 
-/// This boot of this machine, and the process namespace: where both are the same, process ids mean the same.
+/// Identifies this boot of this machine and the process namespace: where both are equal, process
+/// ids are comparable.
 fn boot() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     format!("{} {}", boot.trim(), namespace.display())
 }
 
-/// What can be known of an owner's process.
+/// Whether an owner's process is alive, as far as this machine can tell.
 pub fn process_of(owner: &Owner) -> Process {
     let here = boot();
-    // Where /proc tells nothing, two machines would look alike.
+    // Without /proc, all machines would have the same text.
     let known = here.len() > 40;
     if owner.boot != here || !known {
         return Process::MayLive;
@@ -37,7 +38,7 @@ pub fn process_of(owner: &Owner) -> Process {
     let Some(pid) = i32::try_from(owner.pid).ok().and_then(Pid::from_raw) else { return Process::MayLive };
     match test_kill_process(pid) {
         Err(Errno::SRCH) => Process::Gone,
-        // Ended, and its parent has not asked yet how: nothing of it runs any more (proc_pid_stat(5)).
+        // A zombie: it has ended, and its parent has not waited for it yet (proc_pid_stat(5)).
         _ if std::fs::read_to_string(format!("/proc/{}/stat", owner.pid)).is_ok_and(|stat| stat.contains(") Z ")) => {
             Process::Gone
         }

@@ -1,5 +1,5 @@
-//! stdout and stderr while workers run: written by threads of their own, so that a reader that pauses (a pager, Ctrl-S, a
-//! log shipper that hangs) holds up nobody but the handlers whose lines wait for him.
+//! stdout and stderr while workers run, each written by a thread of its own. A reader that pauses
+//! (a pager, Ctrl-S, a stuck log shipper) delays only the handlers whose lines it has not read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,13 +13,14 @@ use tokio::sync::Notify;
 
 use crate::handler::Stream;
 
-/// A handler's lines wait in its own pipe while so much is on its way, in bytes.
+/// A handler's lines wait in its own pipe while this many bytes are queued.
 const ROOM_BYTES: usize = 256 << 10;
 
-/// What cannot wait (the last words of a handler, the log) is dropped, and counted, while so much is.
+/// Output that cannot wait (a handler's last lines, the log) is dropped and counted while this many
+/// bytes are queued.
 const MOST_BYTES: usize = 16 << 20;
 
-/// So long the last lines may take when the process ends.
+/// How long the process waits for its last lines to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Writes to one descriptor.
@@ -33,10 +34,10 @@ struct Pump {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Vec<u8>>,
-    /// Of all that waits, and what is just being written.
+    /// Includes the lines that are being written.
     bytes: usize,
     dropped: u64,
-    /// The reader has gone.
+    /// Whether the reader has closed the pipe.
     closed: bool,
 }
 
@@ -47,7 +48,7 @@ struct Pumps {
 
 static PUMPS: OnceLock<Pumps> = OnceLock::new();
 
-/// From now on what is printed goes through the pumps. Where no thread can be had it goes as it did.
+/// Starts the pumps. If a thread cannot be started, output is written directly, as before.
 pub(in crate::cli) fn begin() {
     if PUMPS.get().is_some() {
         return;
@@ -57,23 +58,23 @@ pub(in crate::cli) fn begin() {
     }
 }
 
-/// Writes some lines, through the pump if there is one.
+/// Writes some lines, through the pump if it runs.
 pub(in crate::cli) fn write(stream: Stream, lines: &[u8]) {
     match of(stream) {
         Some(pump) => pump.push(lines),
-        // There is nobody to tell where that fails.
+        // An error cannot be reported.
         None => _ = write_all(descriptor(stream), lines),
     }
 }
 
-/// Completes when there is room for more of a handler's lines.
+/// Completes when there is room for more lines of handlers.
 pub(in crate::cli) async fn room(stream: Stream) {
     if let Some(pump) = of(stream) {
         pump.has_room().await;
     }
 }
 
-/// Waits a little until all is written; what nobody reads is counted.
+/// Waits a limited time for the queued lines to be written.
 pub(in crate::cli) fn end() {
     for pump in PUMPS.get().into_iter().flat_map(|pumps| [&pumps.out, &pumps.err]) {
         pump.finish();
@@ -142,7 +143,7 @@ impl Pump {
             let mut state = self.state();
             state.bytes -= lines.len();
             if written.is_err() {
-                // A reader that has gone away ends no worker.
+                // A closed pipe does not end a worker.
                 state.closed = true;
                 state.bytes = 0;
                 state.waiting.clear();
@@ -171,7 +172,7 @@ fn descriptor(stream: Stream) -> BorrowedFd<'static> {
     }
 }
 
-/// Writes all, also to a descriptor that another process has set not to block.
+/// Writes all bytes, also to a descriptor that another process has made non-blocking.
 pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
@@ -189,7 +190,7 @@ pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> 
     Ok(())
 }
 
-/// A writer to stdout that waits where another process has set the descriptor not to block.
+/// A writer to stdout that waits if another process has made the descriptor non-blocking.
 #[derive(Debug, Default)]
 pub(super) struct Patient;
 
@@ -203,7 +204,7 @@ impl io::Write for Patient {
     }
 }
 
-/// stderr, for what writes lines to it.
+/// A writer to stderr, for `tracing`.
 #[derive(Debug, Default, Clone, Copy)]
 pub(in crate::cli) struct Stderr;
 

@@ -1,4 +1,4 @@
-//! Where `tracing` events go: stderr, as lines for people or as JSON. `EVBUS_LOG` shows what the libraries have to say.
+//! Writes `tracing` events to stderr, as lines or as JSON. `EVBUS_LOG` adds the logs of libraries.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ use crate::cli::failure::Failure;
 use crate::cli::output::pump::Stderr;
 use crate::clock::{Clock, SystemClock};
 
-/// What the variable of this name selects is logged besides: `debug`, or `object_store=debug,hyper=trace`.
+/// The variable that selects further logs: `debug`, or `object_store=debug,hyper=trace`.
 pub(in crate::cli) const EVBUS_LOG: &str = "EVBUS_LOG";
 
-/// Begins to log. What is selected besides comes as `EVBUS_LOG` has it.
+/// Starts the log, with the further logs that `selected` names.
 pub(in crate::cli) fn begin(format: LogFormat, selected: Option<&str>) -> Result<(), Failure> {
     let selected: Targets = selected.unwrap_or("off").parse().map_err(|_| {
         Failure::usage(format!("{EVBUS_LOG}: '{}' selects no logs", selected.unwrap_or_default().escape_debug()))
@@ -32,12 +32,12 @@ pub(in crate::cli) fn begin(format: LogFormat, selected: Option<&str>) -> Result
         LogFormat::Human => lines.event_format(Lines).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).with_timer(Now).boxed(),
     };
-    // Begun already, as by a test in this process: that stays.
+    // Fails if a log was started before, as by a test in this process; that log stays.
     let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
     Ok(())
 }
 
-/// This machine's time, RFC 3339.
+/// Timestamps in RFC 3339, from the clock of this machine.
 struct Now;
 
 impl FormatTime for Now {
@@ -46,7 +46,7 @@ impl FormatTime for Now {
     }
 }
 
-/// Lines for people: our own as they are; those of libraries say whose they are.
+/// Lines: evbus's own verbatim, those of libraries with level and target.
 struct Lines;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N> for Lines {
@@ -63,7 +63,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'stat
     }
 }
 
-/// The words of an event, without its fields.
+/// The message of an event, without its fields.
 struct Message(String);
 
 impl Visit for Message {

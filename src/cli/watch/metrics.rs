@@ -1,4 +1,5 @@
-//! `watch --metrics`: the status as Prometheus reads it, what this process has done, and `/healthz`.
+//! `watch --metrics`: serves the status as Prometheus metrics, this process's counters, and
+//! `/healthz`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,23 +30,23 @@ use crate::store::system_words;
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Whoever takes longer to ask is no scraper.
+/// Request time-out.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// So many may ask at a time; the one that has taken longest makes room for a new one.
+/// Most connections at a time; a new one then replaces the oldest.
 const CONNECTIONS: usize = 64;
 
-/// No request needs more for its head, in bytes.
+/// Most bytes in the head of a request.
 const HEAD_BYTES: usize = 16 << 10;
 
-/// What this process has done for one group.
+/// Counters of this process for one group.
 #[derive(Debug, Default)]
 struct Counters {
     done: u64,
     failed: u64,
     dead: u64,
     passed_over: u64,
-    /// Why nothing goes on, while it does not.
+    /// The obstacle that stops the group's work, while there is one.
     trouble: Option<String>,
 }
 
@@ -61,7 +62,7 @@ impl CountingReporter {
         Self { next, groups: RefCell::new(groups) }
     }
 
-    /// What has been done, as counters.
+    /// The counters as Prometheus metrics.
     fn text(&self) -> String {
         let mut text = String::new();
         let mut each = |name: &str, help: &str, value: fn(&Counters) -> u64| {
@@ -79,7 +80,7 @@ impl CountingReporter {
         text
     }
 
-    /// What is in the way of which group.
+    /// The obstacles, one line for each group that has one.
     fn troubles(&self) -> Vec<String> {
         let groups = self.groups.borrow();
         let troubles = groups.iter().filter_map(|(group, counters)| Some((group, counters.trouble.as_deref()?)));
@@ -106,7 +107,7 @@ impl Reporter for CountingReporter {
     }
 }
 
-/// Listens, on the loopback interface where only a port is named.
+/// Listens, on the loopback interface if only a port is given.
 pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
     let port = address.strip_prefix(':').unwrap_or(address);
     let named: Vec<SocketAddr> = match port.parse::<u16>() {
@@ -125,7 +126,7 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(&*named).await.map_err(cannot)
 }
 
-/// Answers whoever asks, for as long as it is polled.
+/// Answers requests for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &CountingReporter) -> Infallible {
     let page = Page { opened, tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
@@ -135,7 +136,7 @@ pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Counti
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // No descriptor to be had, until one of those who ask has gone.
+                    // No descriptor is available until a connection ends.
                     page.pause().await;
                     continue;
                 };
@@ -157,11 +158,11 @@ pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Counti
     }
 }
 
-/// What is served.
+/// The content that is served.
 struct Page<'a> {
     opened: &'a Opened,
     tally: &'a CountingReporter,
-    /// The last status, and when it was made: it reads much of the bus.
+    /// The last status and its time; it is kept because it reads much of the bus.
     kept: RefCell<Option<(Duration, String)>>,
 }
 
@@ -178,7 +179,7 @@ impl Page<'_> {
         http.keep_alive(false).max_buf_size(HEAD_BYTES);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
-            // Whoever does not speak HTTP is not worth a word.
+            // A client that does not speak HTTP is not worth a message.
             _ = connection => {}
             () = clock.sleep_until(clock.elapsed() + PATIENCE) => {}
         }
@@ -205,7 +206,7 @@ impl Page<'_> {
         response
     }
 
-    /// The status, made anew where the last is too old: on a bucket each costs listings.
+    /// The status, read again if the last one is too old; on a bucket each read costs listings.
     async fn status(&self) -> Result<String, Failure> {
         let place = self.opened.place();
         let most = if place.store.requests().is_some() { Duration::from_mins(1) } else { Duration::from_secs(5) };

@@ -1,4 +1,4 @@
-//! What systemd is told: that the watchers have begun, that they live, that they end (`sd_notify(3)`).
+//! Notifications to systemd: watchers started, process alive, process stopping (`sd_notify(3)`).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -14,12 +14,12 @@ use crate::group::worker::Stop;
 /// The service manager, if there is one.
 pub(super) struct Service {
     socket: Option<UnixDatagram>,
-    /// How often it wants to hear that the process lives.
+    /// The interval in which the manager expects a sign of life.
     watchdog: Option<Duration>,
 }
 
 impl Service {
-    /// As the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`).
+    /// Connects as the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`).
     pub(super) fn new(environment: &Environment) -> Self {
         let number = |name: &str| environment.var(name)?.to_str()?.parse::<u64>().ok();
         let mine = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -27,15 +27,15 @@ impl Service {
         Self { socket: environment.var("NOTIFY_SOCKET").and_then(|name| connect(name.as_bytes())), watchdog }
     }
 
-    /// Tells something. That nobody hears it changes nothing.
+    /// Sends a notification; a failure has no consequence.
     pub(super) fn say(&self, what: &str) {
         if let Some(socket) = &self.socket {
             let _ = socket.send(what.as_bytes());
         }
     }
 
-    /// Says that the process lives, twice as often as is asked, and that it ends once it is told to. It is the workers'
-    /// own thread that says so: where they hang, it is silent.
+    /// Sends signs of life, twice in each interval, and a notification when the process stops. It
+    /// runs on the workers' thread: if that hangs, the signs of life end.
     pub(super) async fn accompany(&self, clock: &dyn Clock, mut stop: watch::Receiver<Stop>) {
         let stopping = async {
             let told = stop.wait_for(|stop| *stop != Stop::No).await.is_ok();
@@ -60,7 +60,7 @@ impl Service {
     }
 }
 
-/// A path, or `@` and a name in the abstract namespace (`unix(7)`).
+/// Connects to a path, or to `@` and an abstract name (`unix(7)`).
 fn connect(name: &[u8]) -> Option<UnixDatagram> {
     let address = match name.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name).ok()?,

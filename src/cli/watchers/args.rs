@@ -1,4 +1,4 @@
-//! The flags of `watch` and `drain`, and the watchers that they mean.
+//! The options of `watch` and `drain`, and the watchers that they select.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::config::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
 
-/// Flags of `watch` and `drain`.
+/// Options of `watch` and `drain`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RunArgs {
     /// Watchers of the config; none: all of them
@@ -91,7 +91,7 @@ pub(in crate::cli) struct RunArgs {
     command: Vec<String>,
 }
 
-/// A duration that must not be nothing.
+/// Parses a duration longer than zero.
 fn positive(option: &str, text: &str) -> Result<Duration, Failure> {
     match times::parse_duration(text).map_err(|error| Failure::from(error).after(option))? {
         Duration::ZERO => Err(Failure::usage(format!("{option} 0s is no time at all")).help(format!("{option} 5s"))),
@@ -100,7 +100,7 @@ fn positive(option: &str, text: &str) -> Result<Duration, Failure> {
 }
 
 impl RunArgs {
-    /// The watchers to run: the ad hoc one, or those of the config.
+    /// The watchers to run: the one of the options, or those of the config.
     pub(in crate::cli) fn watchers(&self, session: &Session, verb: &str) -> Result<Vec<Watcher>, Failure> {
         let mut watchers = match &self.group {
             Some(group) => vec![self.ad_hoc(group, session, verb)?],
@@ -118,7 +118,7 @@ impl RunArgs {
         Ok(watchers)
     }
 
-    /// Whether the watchers are those of the config.
+    /// Whether the watchers come from the config.
     pub(in crate::cli) fn in_config(&self) -> bool {
         self.group.is_none()
     }
@@ -209,7 +209,8 @@ impl RunArgs {
         Ok(config.watchers)
     }
 
-    /// Says on a terminal that a start was given to a group that has begun already: somebody may expect a replay.
+    /// Notes on a terminal that --from had no effect, because the group exists: a replay may be
+    /// expected.
     pub(in crate::cli) fn note_start(&self, ready: &Ready) {
         let Some(from) = self.from.as_ref().filter(|_| ready.found && !self.quiet && output::notes_on_terminal())
         else {
@@ -221,7 +222,7 @@ impl RunArgs {
         ));
     }
 
-    /// Who prints what the workers report.
+    /// The printer for the workers' reports.
     pub(in crate::cli) fn printer(&self, session: &Session, watching: bool) -> Rc<Printer> {
         output::pump::begin();
         Rc::new(Printer::new(self.log, self.quiet, watching, &session.environment, &session.clock))

@@ -1,4 +1,4 @@
-//! The group of a watcher: found, made, or refused.
+//! Finds, creates or refuses a watcher's group.
 
 use crate::bus::read;
 use crate::cli::failure::Failure;
@@ -10,15 +10,15 @@ use crate::group::definition::{self, Definition, Registered, Start};
 use crate::group::{GroupName, read_marker};
 use crate::store::StoreResult;
 
-/// A watcher whose group is there and agrees with it.
+/// A watcher whose group exists and agrees with it.
 pub(in crate::cli) struct Ready {
     pub(in crate::cli) watcher: Watcher,
     pub(in crate::cli) registered: Registered,
-    /// Whether the group was there already.
+    /// Whether the group existed before.
     pub(in crate::cli) found: bool,
 }
 
-/// Finds or makes a watcher's group. `dry`: makes nothing.
+/// Finds or creates a watcher's group; with `dry`, creates nothing.
 pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
     let store = &*opened.place().store;
     let wants = watcher.wants()?;
@@ -57,7 +57,7 @@ async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool
     Ok(definition::ensure(store, &watcher.group, definition).await?)
 }
 
-/// A new group that finds events which match must say where to start.
+/// Refuses to create a group without a start if stored events match its filter.
 async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Opened) -> Result<(), Failure> {
     let store = &*opened.place().store;
     let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
@@ -72,7 +72,8 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
     Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}")).help("add --from now or --from earliest"))
 }
 
-/// A group owns its filter: two workers with different ones would pass over each other's events.
+/// Refuses a filter that differs from the group's: two workers with different filters would skip
+/// each other's events.
 fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(), Failure> {
     let group = &watcher.group;
     let theirs = definition.wants(group)?;
@@ -97,7 +98,8 @@ fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(
     Ok(())
 }
 
-/// The command that makes a group want this in place of what it wants; what is not given to it stays.
+/// The command that changes a group's filter from `in_place_of` to `wants`; options that are not
+/// given keep their part.
 pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of: &Filter) -> String {
     let types = wants.types.types_text();
     let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
@@ -132,7 +134,7 @@ pub(in crate::cli) fn wanted(wants: &Filter) -> String {
     text
 }
 
-/// How many wanted events wait, and where its slowest shard has come to.
+/// The number of wanted events that wait, and the time of the slowest shard's `through`.
 pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResult<(u64, EventTime)> {
     let definition = &ready.registered.definition;
     let filter = definition.filter(&ready.watcher.group)?;
@@ -158,7 +160,7 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
     Ok((waiting, slowest))
 }
 
-/// Events that the patterns miss by a hair: `7 more match 'backup.**'`.
+/// Events that slightly wider patterns would match: `7 more match 'backup.**'`.
 pub(in crate::cli) async fn near_misses(
     ready: &Ready,
     since: EventTime,

@@ -1,5 +1,6 @@
-//! Signals: SIGTERM, SIGINT and the SIGHUP of a terminal that closes. The first lets what runs end, the second ends it.
-//! A SIGHUP to a daemon means: read your config anew.
+//! Signals: SIGTERM, SIGINT, and SIGHUP from a closing terminal stop the process. After the first,
+//! running handlers may finish; the second ends them. For a daemon SIGHUP means to reload the
+//! config.
 
 use std::cell::Cell;
 
@@ -13,17 +14,17 @@ use crate::group::worker::Stop;
 /// What a SIGHUP means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum HangUp {
-    /// Stop, as after a SIGTERM.
+    /// Stop, as for SIGTERM.
     Stop,
-    /// End what runs in order, and begin anew with the config as it is then.
+    /// Let running handlers finish, then restart with the config as it is by then.
     Reload,
-    /// Nothing: `nohup` says so.
+    /// Nothing: `nohup` has the signal ignored.
     Ignored,
 }
 
 impl HangUp {
-    /// What it means to a process whose watchers are in a config, or are not. A terminal that closes sends it to what runs
-    /// there; to a daemon somebody sends it.
+    /// The meaning for this process. In a terminal the signal says that the terminal closes; only a
+    /// daemon with a config reloads.
     pub(in crate::cli) fn of(in_config: bool) -> Self {
         if is_ignored(SignalKind::hangup()) {
             Self::Ignored
@@ -35,15 +36,15 @@ impl HangUp {
     }
 }
 
-/// How a process was told to end.
+/// Why a process was told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Told {
     Stop,
     Reload,
 }
 
-/// Turns signals into stop levels, for as long as the future is polled. `told` learns whether it is to begin anew, which
-/// it is only if `readable` says that it can.
+/// Turns signals into stop levels for as long as the future is polled. `told` becomes `Reload` only
+/// if `readable` says that the config can be read.
 pub(in crate::cli) async fn on_signals(
     stop: watch::Sender<Stop>,
     hang_up: HangUp,
@@ -87,7 +88,7 @@ async fn received(signal: &mut Option<Signal>) {
     }
 }
 
-/// Whether a signal is ignored, as this process was started with (proc_pid_status(5), SigIgn).
+/// Whether this process ignores a signal (proc_pid_status(5), SigIgn).
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -100,18 +101,18 @@ fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// In a terminal a handler that asks for a password would be stopped for it (SIGTTIN), silently. With that signal ignored
-/// its read fails at once; what is ignored stays so for those who are started. No call that this house may make ignores a
-/// signal, so a shell does, which becomes this program again.
+/// Makes handlers fail at once when they read the terminal, such as for a password. Otherwise
+/// SIGTTIN would stop them without a message. Child processes inherit an ignored signal; no safe
+/// call can ignore one, so a shell does, which then runs this program again.
 pub(in crate::cli) fn ignore_terminal_stops() {
     use std::os::unix::process::CommandExt;
-    // SIGTTIN and SIGTTOU, the same numbers on every Linux of ours (signal(7)).
+    // SIGTTIN and SIGTTOU have these numbers on every supported Linux (signal(7)).
     let stops = [SignalKind::from_raw(21), SignalKind::from_raw(22)];
     if !has_terminal() || stops.into_iter().all(is_ignored) || !std::path::Path::new("/proc/self/status").exists() {
         return;
     }
     let Ok(program) = std::env::current_exe() else { return };
-    // Where there is no shell, it goes on as it is.
+    // Without a shell, the process goes on as it is.
     let _ = std::process::Command::new("/bin/sh")
         .args(["-c", "trap '' TTIN TTOU; exec \"$0\" \"$@\""])
         .arg(program)
