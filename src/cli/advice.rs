@@ -1,23 +1,24 @@
-//! Commands that a message advises to type: of the bus that this one was about. Who gave `--bus` is not sent to another.
+//! Adds `--bus` to the commands that a message advises: a command typed with `--bus` must not lead
+//! to another bus.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use super::style;
 
-/// What `--bus` was given, once it is known.
+/// The value of `--bus`, once it is known.
 static GIVEN: OnceLock<String> = OnceLock::new();
 
 /// The verbs that work on a bus.
 const VERBS: [&str; 12] =
     ["emit", "watch", "drain", "tail", "ls", "get", "cancel", "status", "group", "dead", "prune", "doctor"];
 
-/// From now on advice names this bus.
+/// Sets the bus that all later advice names.
 pub(super) fn about(bus: &str) {
     let _ = GIVEN.set(bus.to_owned());
 }
 
-/// The text with the bus in each command that needs it.
+/// Returns the text with the bus in each command that needs it.
 pub(super) fn complete(text: &str) -> Cow<'_, str> {
     GIVEN.get().map_or(Cow::Borrowed(text), |bus| naming(text, bus))
 }

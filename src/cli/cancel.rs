@@ -1,4 +1,4 @@
-//! `evbus cancel`: events that wait for their time, and are not to come.
+//! `evbus cancel`: removes events that wait for their time.
 
 use super::exit::Code;
 use super::failure::Failure;
@@ -61,7 +61,7 @@ async fn cancel(place: &Place, id: &str, source: Option<&str>) -> Result<(), Fai
     }
 }
 
-/// The entries of one event: it may wait more than once, if its emitter named its id.
+/// The entries of one event: an event with a named id may wait more than once.
 async fn of_one(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     let found = waiting(place, id, source).await?;
     let several = found.iter().any(|name| name.identity() != found[0].identity());
@@ -76,8 +76,8 @@ async fn of_one(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<Eve
     }
 }
 
-/// The events that wait and whose ids, as evbus makes them, begin with `id`; else those whose emitter named them so,
-/// if `source` is given only its own.
+/// The waiting events whose generated ids begin with `id`; if there are none, those whose emitter
+/// gave them this id. With `source`, only the event with this named id.
 pub(super) async fn waiting(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     let store = &*place.store;
     let (all, _) = schedule::entries(store, usize::MAX, |_| true).await?;

@@ -1,4 +1,4 @@
-//! `evbus check`: what the config means, and whether a pattern matches an event.
+//! `evbus check`: explains the config, or whether a pattern matches an event.
 
 use std::io::Read;
 
@@ -79,7 +79,7 @@ fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> 
     Ok(if is_match { Code::Done } else { Code::Failed })
 }
 
-/// Which pattern decides about a type.
+/// Explains which pattern decides about a type.
 fn why(filter: &TypeFilter, type_: &str) -> String {
     let by = |texts: &[String]| {
         let alone = |text: &&String| TypeFilter::new(&[(*text).clone()], &[]).is_ok_and(|filter| filter.matches(type_));
@@ -94,7 +94,7 @@ fn why(filter: &TypeFilter, type_: &str) -> String {
     }
 }
 
-/// What a condition says of an event whose type is wanted.
+/// Explains what a condition says of an event whose type is wanted.
 fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
     let Some(condition) = condition else { return String::new() };
     let text = condition.as_str();
@@ -109,7 +109,7 @@ fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
     }
 }
 
-/// What one watcher would do.
+/// What one watcher of the config would do.
 struct Plan<'a> {
     watcher: &'a Watcher,
     wants: Filter,
@@ -118,13 +118,14 @@ struct Plan<'a> {
 
 /// The watcher's group on the bus.
 enum GroupState {
-    /// There is no bus to look at, or it does not answer.
+    /// The bus cannot be opened.
     Unknown,
-    /// The group is not there; so many stored events match.
+    /// The group does not exist; holds the number of stored events that match.
     New(u64),
-    /// The group is there and agrees; so many stored events match.
+    /// The group exists and agrees; holds the number of stored events that match.
     Agrees(u64),
-    /// The group is there and wants something else (what), or has other shards.
+    /// The group exists and has another filter or other shards: the difference in words, and the
+    /// filter if it differs.
     Differs(String, Option<Box<Filter>>),
 }
 
@@ -192,7 +193,7 @@ async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Resu
     })
 }
 
-/// One watcher for people.
+/// The lines for one watcher.
 fn text(plan: &Plan<'_>) -> String {
     let watcher = plan.watcher;
     let group = &watcher.group;

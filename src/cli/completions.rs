@@ -1,4 +1,4 @@
-//! `evbus completions`: what a shell needs to complete evbus's verbs and options.
+//! `evbus completions`: prints completion scripts for shells.
 
 use clap_complete::Shell;
 
@@ -35,7 +35,7 @@ fn script(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// All of them, by the names under which packages install them.
+/// All completion scripts, by the names under which packages install them.
 pub fn scripts() -> Vec<(String, Vec<u8>)> {
     let named = [("evbus.bash", Shell::Bash), ("_evbus", Shell::Zsh), ("evbus.fish", Shell::Fish)];
     named.map(|(name, shell)| (name.to_owned(), script(shell))).to_vec()

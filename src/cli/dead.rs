@@ -1,4 +1,4 @@
-//! `evbus dead`: look at dead letters, put them back to work, throw them away.
+//! `evbus dead`: lists, shows, redrives and removes dead letters.
 
 use super::exit::Code;
 use super::failure::Failure;

@@ -1,4 +1,4 @@
-//! `evbus doctor`: whether the store, the machine and the files on the bus are as the promise needs them.
+//! `evbus doctor`: checks the store, the machine and the files on the bus.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
     Ok,
@@ -54,7 +54,7 @@ impl Level {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     level: Level,
@@ -84,7 +84,8 @@ impl Finding {
         Self { cure: Some(cure.into()), ..self }
     }
 
-    /// `warn hints       nfs4: polling every 5s`, and under it the cure.
+    /// The finding as text, with the cure on a second line: `warn hints       nfs4: polling every
+    /// 5s`.
     fn text(&self) -> String {
         let line = format!("{:<4} {:<10}  {}", self.level.as_str(), self.what, style::escape(&self.detail));
         match &self.cure {
@@ -98,7 +99,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let address = session.address()?;
     block_on(Needs::Everything, async {
         let findings = match &address.location {
-            // As an emit opens it: a mount on which no worker would start is what doctor is for.
+            // Opened as `emit` opens it: workers refuse to start on an unfit mount, which is what
+            // doctor has to report.
             Location::Dir(path) => {
                 let place = session.place(DirStore::open(path, DirOptions::default(), &*session.clock)?);
                 look(path, &place, &session).await
@@ -166,7 +168,7 @@ async fn look_at_bucket(place: &Place, at: &Bucket, shown: &str) -> Vec<Finding>
     findings
 }
 
-/// What the bus was made with.
+/// Reads the settings in `bus.json`.
 async fn settings(place: &Place, shown: &str) -> (Finding, Option<Settings>) {
     match OpenBus::open(place.clone(), shown).await {
         Ok(bus) => {
@@ -178,7 +180,7 @@ async fn settings(place: &Place, shown: &str) -> (Finding, Option<Settings>) {
     }
 }
 
-/// The store itself, tried out with several threads.
+/// Probes the store with several threads, as workers use it.
 async fn tried_with_threads(
     path: &Path,
     place: &Place,
@@ -193,7 +195,7 @@ async fn tried_with_threads(
     }
 }
 
-/// The store, tried out, and then its clock.
+/// Probes the store, then compares its clock with this machine's.
 async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
     let found = probe::probe(store, &*place.clock).await;
     let is_good = |finding: &probe::Finding| finding.outcome.is_ok() && finding.warning.is_none();

@@ -1,4 +1,4 @@
-//! `evbus emit`: write events, and acknowledge them.
+//! `evbus emit`: writes events and prints their ids.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -26,9 +26,9 @@ use acks::{Acks, Print};
 use maker::Maker;
 pub(super) use plain::plain;
 
-/// How long to wait for a store, unless told otherwise.
+/// The default time-out for a store that does not answer.
 const PATIENCE: &str = "30s";
-/// Durable before it is acknowledged: the default.
+/// The default durability: on disk before the acknowledgement.
 const FULL: &str = "full";
 
 /// Write one event, or with --ndjson one a line
@@ -161,14 +161,14 @@ async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: 
     Ok(Code::Done)
 }
 
-/// An id is of one event.
+/// The error for an id that belongs to another event.
 fn taken(draft: &Draft, ack: &Ack) -> Failure {
     let (id, source) = (draft.event().id(), draft.event().source());
     let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", ack.name);
     Failure::failed(what).help(format!("evbus get --source {source} {id} shows it; --if-exists ok leaves it at that"))
 }
 
-/// When an event comes that was given `--at` or `--delay`: the day may not be the one that was meant.
+/// Says when an event given with `--at` or `--delay` comes: the day may not be the intended one.
 fn waits(due: EventTime, ack: &Ack, environment: &Environment) -> String {
     let at = |time| times::clock_text(time, environment.now, &environment.zone());
     match ack.kind {
@@ -186,7 +186,7 @@ fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
 }
 
 impl Args {
-    /// Until when the events are to wait. A time that has come is now.
+    /// The time from `--at` or `--delay`; none for events without a delay.
     fn due(&self, environment: &Environment) -> Result<Option<EventTime>, Failure> {
         match (&self.at, &self.delay) {
             (Some(at), _) => times::parse_coming(at, environment.now, &environment.zone()).map(Some).map_err(|error| {
@@ -197,7 +197,7 @@ impl Args {
         }
     }
 
-    /// Whether a line that is no event is passed over.
+    /// Whether lines that are not events are skipped.
     fn skips(&self) -> bool {
         self.on_error.as_deref() == Some("skip")
     }
@@ -210,7 +210,7 @@ impl Args {
         }
     }
 
-    /// `--ndjson TYPE` reads as `--ndjson` and a type: only '@file' and '-' belong to the flag.
+    /// Reads `--ndjson TYPE` as the flag and a type: only '@file' and '-' are values of the flag.
     fn take_type_from_ndjson(&mut self) -> Result<(), Failure> {
         let Some(value) = &mut self.ndjson else { return Ok(()) };
         if let Some(text) = value.take_if(|text| !text.starts_with('@') && text != "-")

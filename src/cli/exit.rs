@@ -5,15 +5,15 @@ use std::process::ExitCode;
 /// How evbus ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// Done, also when there was nothing to do, and when a pipe was closed by its reader.
+    /// Success, also if there was nothing to do or the reader closed the pipe.
     Done = 0,
-    /// It failed.
+    /// Failure.
     Failed = 1,
     /// Wrong usage or config.
     Usage = 2,
     /// A threshold was crossed (`drain --strict`, `status --max-lag`, `--max-dead`).
     Threshold = 3,
-    /// Try again later: the store cannot be reached or did not answer in time, or no process is to be had
+    /// Try again later: the store is unreachable or too slow, or the system has no process to spare
     /// (EX_TEMPFAIL, sysexits.h).
     TryAgain = 75,
 }

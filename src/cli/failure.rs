@@ -1,5 +1,5 @@
-//! How a failure reaches the user: one line that says what failed, on what, and why; where there is one, a line
-//! `help: …` with the next command to type; and the exit code that the error's kind asks for.
+//! How a failure is shown: one line that says what failed, on what, and why; a line `help: …` with
+//! the next command where there is one; and the exit code for the error's kind.
 
 use std::io;
 
@@ -13,64 +13,64 @@ use crate::store::{ErrorKind, StoreError};
 
 mod typed;
 
-/// Why evbus ends otherwise than done.
+/// The reason for an exit code other than done.
 #[derive(Debug)]
 pub(super) struct Failure {
     code: Code,
     message: String,
     help: Option<String>,
-    /// Text that is shown as it is: `--help`, `--version`.
+    /// Whether the text is printed unchanged: `--help`, `--version`.
     verbatim: bool,
-    /// Whether it may be mended without another command.
+    /// Whether the cause can go away without a change of the command.
     passes: bool,
 }
 
 impl Failure {
-    /// The user asked for something that cannot be.
+    /// A mistake in the command or the config.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { code: Code::Usage, message: message.into(), help: None, verbatim: false, passes: false }
     }
 
-    /// It did not work.
+    /// Any other failure.
     pub(super) fn failed(message: impl Into<String>) -> Self {
         Self { code: Code::Failed, message: message.into(), help: None, verbatim: false, passes: false }
     }
 
-    /// The same with the next command to type.
+    /// Sets the next command to type.
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same, with this next command unless it has one.
+    /// Sets the next command to type unless there is one.
     pub(super) fn or_help(mut self, help: &str) -> Self {
         self.help.get_or_insert_with(|| help.to_owned());
         self
     }
 
-    /// The same with what went before it.
+    /// Puts a context before the message.
     pub(super) fn after(mut self, before: &str) -> Self {
         self.message = format!("{before}: {}", self.message);
         self
     }
 
-    /// The same, of a worker: what has refused it may be mended, and the next try succeed.
+    /// The exit code for a worker: where the cause can go away, a supervisor should try again.
     pub(super) fn of_a_worker(self) -> Self {
         let code = if self.passes { Code::TryAgain } else { self.code };
         Self { code, ..self }
     }
 
-    /// What failed, in one line.
+    /// The message, in one line.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
 
-    /// The exit code that it asks for.
+    /// The exit code.
     pub(super) fn code(&self) -> Code {
         self.code
     }
 
-    /// Prints it and gives the exit code.
+    /// Prints the failure and returns the exit code.
     pub(super) fn tell(self) -> Code {
         if self.verbatim {
             if self.code == Code::Done {
@@ -115,7 +115,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// A write to stdout failed. A pipe that its reader has closed is success.
+/// The error of a write to stdout. A pipe that its reader has closed is success.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -1,4 +1,4 @@
-//! `evbus get`: one event, exactly as it is stored, and on a terminal how each group stands to it.
+//! `evbus get`: prints one event exactly as stored; on a terminal, also its state in each group.
 
 use super::exit::Code;
 use super::failure::Failure;
@@ -14,7 +14,7 @@ mod field;
 mod lookup;
 mod standing;
 
-/// So many matches of a short prefix are named.
+/// How many matches of an ambiguous prefix an error names.
 const NAMED: usize = 5;
 
 /// Print one event exactly as it is stored
@@ -89,7 +89,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// The event for which this process was started, from the file that its worker has named.
+/// Prints the event for which this process runs as a handler, from the file its worker made.
 fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
     let Some(file) = session.environment.var("EVBUS_FILE") else {
         return Err(
@@ -103,7 +103,7 @@ fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// Prints a document as it is stored, or one field of it.
+/// Prints a document as stored, or one field of it.
 fn print(document: &[u8], field: Option<&str>) -> Result<(), Failure> {
     let mut out = Out::new();
     match field {
@@ -124,7 +124,7 @@ fn print(document: &[u8], field: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The error that names the events a prefix could mean.
+/// The error that names the events a prefix may mean.
 async fn ambiguous(place: &crate::bus::Place, id: &str, names: &[crate::event::EventName]) -> Result<Failure, Failure> {
     let mut ids = Vec::new();
     for name in names.iter().take(NAMED) {

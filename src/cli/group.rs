@@ -1,4 +1,4 @@
-//! `evbus group`: list, make, change, pause, reset and remove groups.
+//! `evbus group`: lists, creates, changes, pauses, resets and removes groups.
 
 use super::exit::Code;
 use super::failure::Failure;

@@ -1,4 +1,4 @@
-//! `evbus init`: make a bus.
+//! `evbus init`: creates a bus.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
 use crate::store::{mount, probe};
 
-/// Written and removed before anything else, to learn whether that is allowed.
+/// A key that is written and removed first, to learn whether writes are allowed.
 const PROBE: &str = "state/probe";
 
 /// Make a bus
@@ -46,7 +46,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         return Err(Failure::usage("the bus to make has no name: it is empty").help("evbus init ./bus"));
     }
     let address = match &args.bus {
-        // What is made need not have a '/': `evbus init bus` is as clear as `mkdir bus`.
+        // A bus to create needs no '/': `evbus init bus` is as clear as `mkdir bus`.
         Some(bus) if !bus.as_encoded_bytes().contains(&b'/') && session.config()?.buses.is_empty() => {
             let path = session.environment.cwd.join(bus);
             BusAddress::resolve(&session.environment, &Config::default(), Some(path.as_os_str()))?
@@ -89,7 +89,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// What the bus that is in a folder already was made with. A bucket is asked when it is there to be asked.
+/// The settings of a bus that the folder already holds. A bucket is checked later, once it is
+/// connected.
 async fn existing(address: &BusAddress, session: &Session) -> Result<Option<Settings>, Failure> {
     let Location::Dir(path) = &address.location else { return Ok(None) };
     if !path.join(keys::BUS).is_file() {
@@ -99,7 +100,7 @@ async fn existing(address: &BusAddress, session: &Session) -> Result<Option<Sett
     Ok(Some(OpenBus::open(place, &address.display).await?.settings))
 }
 
-/// What a bus was made with is for good: `init` does not say yes to anything else.
+/// Refuses settings that differ from the existing bus: they are fixed at creation.
 fn refuse_another(made: &Settings, max_event_bytes: Option<u64>, sharing: Sharing, shown: &str) -> Result<(), Failure> {
     let there = format!("the bus {shown} is there already, and");
     let what = match max_event_bytes {
@@ -112,7 +113,7 @@ fn refuse_another(made: &Settings, max_event_bytes: Option<u64>, sharing: Sharin
     Err(Failure::usage(what).help("make another one, and move to it as examples/move-bus does"))
 }
 
-/// The folder of a bus, made if it is not there.
+/// Opens the folder of a bus, creating it if needed.
 fn folder(path: &Path, shared: Option<&str>, session: &Session) -> Result<DirStore, Failure> {
     let group = shared.map(unix_group).transpose()?.flatten();
     let options = DirOptions { group_writable: shared.is_some(), ..DirOptions::default() };
@@ -124,9 +125,9 @@ fn folder(path: &Path, shared: Option<&str>, session: &Session) -> Result<DirSto
     Ok(store)
 }
 
-/// What a bucket was found to do. One that does not do what the protocol needs carries no bus.
+/// Probes a bucket; one that lacks what the protocol needs is refused.
 async fn probed(place: &Place, shown: &str) -> Result<Vec<String>, Failure> {
-    // What cannot be reached or must not be used has not been found to do anything wrong.
+    // A bucket that is unreachable or forbidden has not failed the probe.
     let _ = place.store.put_new(PROBE, b"").await?;
     place.store.delete(PROBE).await?;
     let found = probe::probe(&*place.store, &*place.clock).await;
@@ -144,7 +145,7 @@ async fn probed(place: &Place, shown: &str) -> Result<Vec<String>, Failure> {
     Ok(found.iter().map(|finding| finding.property.to_string()).collect())
 }
 
-/// The number of a Unix group, as group(5) lists it; none for the folder's own.
+/// The number of a Unix group (group(5)); none for 'group', the folder's own.
 fn unix_group(name: &str) -> Result<Option<u32>, Failure> {
     if name == "group" {
         return Ok(None);

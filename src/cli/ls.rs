@@ -16,7 +16,7 @@ pub(super) mod line;
 
 use line::{Format, Found, Line};
 
-/// Events are read and printed so many at a time.
+/// How many events are read and printed at a time.
 const PAGE: usize = 1_000;
 
 /// List events, oldest first
@@ -53,7 +53,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Lists what waits for its time.
+/// Lists scheduled entries.
 async fn scheduled(store: &dyn Store, line: &Line, range: Range, limit: usize, out: &mut Out) -> Result<Code, Failure> {
     let limit = if limit == 0 { usize::MAX } else { limit };
     let wanted = move |name: &EventName| {
@@ -68,7 +68,7 @@ async fn scheduled(store: &dyn Store, line: &Line, range: Range, limit: usize, o
     Ok(Code::Done)
 }
 
-/// Which types, as `ls`, `tail` and the group verbs take them.
+/// The type filter that `ls`, `tail`, `check` and the group commands take.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FilterArgs {
     /// Only these types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
@@ -80,13 +80,13 @@ pub(super) struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// The filter, checked.
+    /// The parsed filter.
     pub(super) fn filter(&self) -> Result<TypeFilter, Failure> {
         Ok(TypeFilter::new(&self.types, &self.not)?)
     }
 }
 
-/// What must hold for an event besides, as the group verbs and `check` take it.
+/// The condition that the group commands and `check` take.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct WhereArg {
     /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
@@ -95,20 +95,21 @@ pub(super) struct WhereArg {
 }
 
 impl WhereArg {
-    /// The condition, checked; an empty text is none.
+    /// The parsed condition; an empty text means none.
     pub(super) fn condition(&self) -> Result<Option<Condition>, Failure> {
         let given = self.condition.as_deref().filter(|text| !text.trim().is_empty());
         Ok(given.map(Condition::parse).transpose()?)
     }
 }
 
-/// A time that an option names.
+/// The value of an option that takes a time.
 pub(super) fn time_of(option: &str, text: &str, environment: &Environment) -> Result<EventTime, Failure> {
     let time = times::parse_time_any(text, environment.now, &environment.zone());
     time.map_err(|error| Failure::from(error).after(option))
 }
 
-/// A time to come that an option names, as `emit` takes it: a duration is from now.
+/// The value of an option that takes a future time, in the forms of `emit`: a duration counts from
+/// now.
 fn due_of(option: &str, text: &str, environment: &Environment) -> Result<EventTime, Failure> {
     if let Ok(delay) = times::parse_duration(text) {
         return Ok(environment.now.plus(delay));
@@ -163,7 +164,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// What was found; none also where it is nothing that evbus has put there, which is told: the others are still shown.
+/// The object found. A damaged one is reported and left out, so that the others are still shown.
 pub(super) fn readable(found: StoreResult<Option<Object>>) -> Result<Option<Object>, Failure> {
     match found {
         Err(error) if error.kind() == ErrorKind::Damaged => {
@@ -174,7 +175,7 @@ pub(super) fn readable(found: StoreResult<Option<Object>>) -> Result<Option<Obje
     }
 }
 
-/// Reads a page of events and prints it, its columns lined up.
+/// Reads and prints a page of events, with aligned columns.
 async fn print(
     store: &dyn Store,
     line: &Line,

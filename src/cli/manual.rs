@@ -1,10 +1,10 @@
-//! The manual pages of the command line, made from its definitions, in man(7) roff.
+//! The manual pages, made from the command line's definition, in man(7) roff.
 
 use std::fmt::Write;
 
 use clap::{Arg, Command};
 
-/// What every page ends with.
+/// The last section of every page.
 const EXIT_STATUS: [(&str, &str); 5] = [
     ("0", "Done, also when there was nothing to do, and when a pipe was closed by its reader."),
     ("1", "It failed."),
@@ -21,7 +21,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("NO_COLOR", "If set, nothing is coloured."),
 ];
 
-/// All pages: file name, such as `evbus-emit.1`, and content.
+/// All pages: the file name, such as `evbus-emit.1`, and the content.
 pub fn pages() -> Vec<(String, String)> {
     let mut root = super::command();
     root.build();
@@ -63,7 +63,7 @@ fn page(command: &Command, name: &str, verbs: &[Command]) -> String {
     page
 }
 
-/// A verb of a verb, such as `group reset`.
+/// A subcommand of a command, such as `group reset`.
 fn inner_command(page: &mut String, command: &Command, of: &str) {
     let whole = format!("{} {}", of.replace('-', " "), command.get_name());
     let _ = writeln!(page, ".SS {}", text(&whole));
@@ -135,7 +135,7 @@ fn endings(page: &mut String, command: &Command, name: &str, verbs: &[Command]) 
     let _ = writeln!(page, "{}", others.join(",\n"));
 }
 
-/// What `--help` ends with: examples, as they stand, then notes.
+/// The end of a command's `--help`: examples verbatim, then notes.
 fn examples(page: &mut String, command: &Command, heading: &str) {
     let Some(after) = command.get_after_help().map(ToString::to_string) else { return };
     let (examples, notes) = after.split_once("\n\n").unwrap_or((&after, ""));
@@ -162,7 +162,7 @@ fn paragraphs(page: &mut String, prose: &str) {
     }
 }
 
-/// Text that roff shows as it is (groff_char(7)).
+/// Escapes text so that roff prints it unchanged (groff_char(7)).
 fn text(plain: &str) -> String {
     let mut safe = String::with_capacity(plain.len() + 8);
     for c in plain.chars() {

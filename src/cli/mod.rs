@@ -1,7 +1,7 @@
-//! What a user types and sees: one file per verb, its arguments and its function together.
+//! The command line: one file for each command, with its arguments and its function.
 //!
-//! Arguments are parsed first; the environment (environment, config, bus) is resolved once, in [`session`]; everything
-//! printed goes through [`output`]; every failure becomes an exit code in [`failure`].
+//! Arguments are parsed first; [`session`] resolves environment, config and bus once; [`output`]
+//! prints everything; [`failure`] turns every failure into an exit code.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ use failure::Failure;
 use reporter::{EVBUS_LOG, LogFormat, begin};
 use session::{BusArgs, Session};
 
-/// The hidden argument with which a worker starts the process that outlives it: see [`crate::handler`].
+/// The hidden argument that runs the orphan reaper instead of a command: see [`crate::handler`].
 const GUARD: &str = "__guard";
 
 /// An event bus without a broker: events are files in a directory.
@@ -81,7 +81,8 @@ enum Verb {
     Completions(completions::Args),
 }
 
-/// The same with the one verb that scripts call for every event: to define all the others takes longer than to emit.
+/// The command line with `emit` alone. Scripts run it for every event, and to define all commands
+/// takes longer than to emit.
 #[derive(Debug, Parser)]
 #[command(name = "evbus")]
 struct EmitOnly {
@@ -117,7 +118,7 @@ fn parse() -> Result<Cli, Failure> {
         return Ok(Cli { bus: BusArgs { bus, config: None }, verb: Verb::Emit(Box::new(args)) });
     }
     let emits = std::env::args_os().skip(1).take(3).any(|argument| argument == "emit");
-    // Whatever is not plainly an emit, a call for help too, is for the whole definition.
+    // Anything else that mentions emit, such as a call for help, needs the full definition.
     if let Some(Ok(EmitOnly { bus, verb: EmitVerb::Emit(args) })) = emits.then(EmitOnly::try_parse) {
         return Ok(Cli { bus, verb: Verb::Emit(args) });
     }
@@ -133,7 +134,7 @@ fn parse() -> Result<Cli, Failure> {
 
 fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
     let selected = session.environment.var(EVBUS_LOG);
-    // Those who run handlers log by themselves, in a format that a flag chooses.
+    // Commands that run handlers always log, in the format of a flag.
     let format = match &verb {
         Verb::Watch(args) => Some(args.run.log),
         Verb::Drain(args) => Some(args.run.log),

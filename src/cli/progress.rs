@@ -4,13 +4,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
 
-/// A bar of bytes or a count; nothing where stderr is no terminal.
+/// A progress bar of bytes or a count; hidden if stderr is not a terminal.
 pub(super) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A bar towards `total`, a spinner where that is not known.
+    /// A bar up to `total`, or a spinner if that is unknown.
     pub(super) fn new(doing: &'static str, total: Option<u64>) -> Self {
         let quiet = !output::notes_on_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         if quiet {
@@ -21,18 +21,18 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        // Work that is over at once shows no bar.
+        // Work that ends at once shows no bar.
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         bar.set_message(doing);
         Self { bar }
     }
 
-    /// So much more is done.
+    /// Adds to the work done.
     pub(super) fn advance(&mut self, by: u64) {
         self.bar.inc(by);
     }
 
-    /// The work is over: the bar goes.
+    /// Removes the bar.
     pub(super) fn end(self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! `evbus prune`: delete what is old and what every group is done with.
+//! `evbus prune`: deletes old events that every group has processed.
 
 use serde_json::json;
 
@@ -48,7 +48,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let before = session.clock.now().minus(keep);
-        // Only a terminal is asked: cron jobs prune unasked.
+        // Without a terminal there is no question, so that cron jobs can prune.
         if !args.dry_run && !args.yes && output::can_ask() {
             let dry = prune::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
@@ -100,7 +100,7 @@ fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
     Ok(out.flush().map(|()| Code::Done)?)
 }
 
-/// What was done, and who holds back the rest.
+/// What was deleted, and which groups hold back the rest.
 fn lines(report: &Report, dry_run: bool) -> Vec<String> {
     let verb = if dry_run { "would delete" } else { "deleted" };
     let mut first = format!("{verb} {}", style::plural(report.deleted, "event"));
@@ -117,7 +117,7 @@ fn lines(report: &Report, dry_run: bool) -> Vec<String> {
     lines
 }
 
-/// What a group holds back, why, and what to do about it.
+/// What a group holds back, why, and the next command.
 fn holding(holder: &Holder) -> String {
     let Holder { group, pending: open, held, wanted, .. } = holder;
     let held = style::thousands(*held);

@@ -1,4 +1,4 @@
-//! `evbus status`: how every group stands, what holds it up, and what to do about it.
+//! `evbus status`: shows the state of every group, its obstacles and their cures.
 
 use std::time::Duration;
 
@@ -59,41 +59,41 @@ pub(super) struct Args {
 
 /// Everything that is shown.
 struct Report {
-    /// Address and origin.
+    /// The bus's address, as shown.
     bus: String,
-    /// Where the bus's name came from.
+    /// Where the address came from.
     origin: String,
     events: u64,
     oldest: Option<EventTime>,
-    /// When the next event is due that waits for its time.
+    /// When the next scheduled entry is due.
     scheduled: Option<EventTime>,
     now: EventTime,
     groups: Vec<Row>,
 }
 
 impl Report {
-    /// How long an event has been due that nobody has released: it takes a worker.
+    /// How long a scheduled entry has been due without a release, which needs a worker.
     fn overdue(&self) -> Option<Duration> {
         self.scheduled.filter(|due| *due < self.now).map(|due| self.now.since(due))
     }
 }
 
-/// One group.
+/// The data for one group.
 struct Row {
     standing: GroupStatus,
     lag: Lag,
     state: State,
-    /// Events a second, where it was measured.
+    /// Processed events per second, if measured.
     rate: Option<f64>,
 }
 
 impl Row {
-    /// How long the oldest event that is not done has waited.
+    /// The age of the oldest event that is not done.
     fn age(&self, now: EventTime) -> Option<Duration> {
         self.lag.oldest.map(|oldest| now.since(oldest))
     }
 
-    /// The requests of its workers, as of their last commits.
+    /// The requests that the group's workers have made, as of their last commits.
     fn cost(&self) -> Requests {
         let markers = self.standing.markers.iter().map(|marker| marker.requests);
         markers.fold(Requests::default(), Requests::plus)
@@ -130,7 +130,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// The status of every group, as Prometheus reads it.
+/// The status of every group as Prometheus metrics.
 pub(super) async fn metrics(opened: &Opened) -> Result<String, Failure> {
     Ok(prometheus::text(&report(opened, None, None).await?))
 }
@@ -151,7 +151,7 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     let standings = if earlier.is_some() { standings(place, name).await? } else { first };
     let tally = status::tally(place, &standings, &after).await?;
     let took = earlier.as_ref().map(|(_, begun)| place.clock.elapsed().saturating_sub(*begun));
-    // A group that was made or removed between the two looks leaves nothing to compare.
+    // If a group was created or removed between the two measurements, no group has a comparison.
     let mut before = earlier.iter().flat_map(|(tally, _)| tally.lags()).collect::<Vec<_>>().into_iter();
     let comparable = before.len() == standings.len();
     let groups = standings.into_iter().zip(tally.lags()).map(|(standing, lag)| {
@@ -173,7 +173,7 @@ async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<GroupStatus>
     }
 }
 
-/// Events a second that left the backlog: what it has lost, and what came in meanwhile and is not in it.
+/// Events per second that left the backlog: its decrease, plus the events that came in meanwhile.
 #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
 fn rate(before: &Lag, now: &Lag, took: Duration) -> f64 {
     let came = now.wanted.saturating_sub(before.wanted);
@@ -204,7 +204,7 @@ fn crossed(report: &Report, max_lag: Option<Duration>, max_dead: Option<u64>) ->
         if let Some(max) = max_dead.filter(|max| row.dead() > *max) {
             lines.push(format!("{group}: {}, over {max}", super::style::plural(row.dead(), "dead letter")));
         }
-        // What cannot be counted is not within any bound.
+        // A group that cannot be counted crosses every threshold.
         if let Some(error) = row.standing.damage.as_ref().filter(|_| max_lag.is_some() || max_dead.is_some()) {
             lines.push(format!("{group}: {}", super::style::escape(&error.to_string())));
         }

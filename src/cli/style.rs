@@ -1,4 +1,4 @@
-//! Text for a terminal: nothing raw from events, numbers that can be read, columns that line up.
+//! Text for a terminal: escaped events, readable numbers, aligned columns.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -6,21 +6,23 @@ use std::fmt::{self, Write};
 pub use crate::config::nearest::{did_you_mean, nearest};
 use crate::store::Requests;
 
-/// What lies between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 
-/// One line of text for a terminal: control characters and bidirectional overrides become `\n`, `\x1b`, `\u{202e}`.
+/// One line of text for a terminal: control characters and bidirectional overrides become `\n`,
+/// `\x1b`, `\u{202e}`.
 pub fn escape(text: &str) -> Cow<'_, str> {
     escape_where(text, is_unsafe)
 }
 
-/// As [`escape`], but line feeds and tabs stay: for text of several lines, such as a stored document.
+/// As [`escape`], but keeps line feeds and tabs: for text of several lines, such as a stored
+/// document.
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     escape_where(text, |c| is_unsafe(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// Whether a terminal may act on `c` instead of showing it: C0, DEL, C1 and the bidirectional controls of
-/// Unicode Standard Annex 9 that can make a line read as another.
+/// Whether a terminal may act on `c` instead of showing it: C0, DEL, C1 and the bidirectional
+/// controls of Unicode Standard Annex 9 that can make a line read as another.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -44,14 +46,14 @@ fn escape_where(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Requests by kind, and about what they cost.
+/// The number of requests of each kind, and about what they cost.
 pub fn cost(requests: Requests) -> String {
     let Requests { puts, gets, lists, deletes } = requests;
     let [puts, gets, lists, deletes] = [puts, gets, lists, deletes].map(thousands);
     format!("{puts} put, {gets} get, {lists} list, {deletes} delete, about {}", dollars(requests.dollars()))
 }
 
-/// Two digits that mean something, or cents.
+/// An amount in dollars: in cents, or with two significant digits where it is less.
 fn dollars(amount: f64) -> String {
     match amount {
         0.095.. => format!("${amount:.2}"),
@@ -73,7 +75,7 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
-/// A word of a command for a POSIX shell, in single quotes.
+/// A word quoted for a POSIX shell.
 pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -92,14 +94,14 @@ pub fn plural(n: u64, noun: &str) -> String {
     }
 }
 
-/// To which side a column's cells are pushed.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Left,
     Right,
 }
 
-/// A column of a [`Table`]: its header and the side it is aligned to.
+/// A column of a [`Table`]: its header and alignment.
 #[derive(Debug, Clone)]
 pub struct Column {
     header: &'static str,
@@ -108,24 +110,25 @@ pub struct Column {
 }
 
 impl Column {
-    /// Words: aligned left.
+    /// A column of words, aligned left.
     pub fn left(header: &'static str) -> Self {
         Self { header, side: Side::Left, min_width: 0 }
     }
 
-    /// Numbers: aligned right.
+    /// A column of numbers, aligned right.
     pub fn right(header: &'static str) -> Self {
         Self { header, side: Side::Right, min_width: 0 }
     }
 
-    /// At least `width` characters wide, so that a table printed again does not jump.
+    /// Sets a least width, so that a table printed again does not change its layout.
     #[must_use]
     pub fn at_least(self, width: usize) -> Self {
         Self { min_width: width, ..self }
     }
 }
 
-/// A table for people: a header row, columns as wide as their widest cell, two spaces between. Cells are escaped.
+/// A table as text: a header row, columns as wide as their widest cell, two spaces between. Cells
+/// are escaped.
 #[derive(Debug, Clone)]
 pub struct Table {
     columns: Vec<Column>,
@@ -138,14 +141,14 @@ impl Table {
         Self { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
-    /// Adds a row. Cells that are missing at its end are empty; cells without a column are dropped.
+    /// Adds a row. Missing cells are empty; cells without a column are dropped.
     pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let mut cells: Vec<String> = cells.into_iter().map(|cell| escape(cell.as_ref()).into_owned()).collect();
         cells.resize(self.columns.len(), String::new());
         self.rows.push(cells);
     }
 
-    /// Whether there is nothing below the header.
+    /// Whether the table has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -158,7 +161,7 @@ impl Table {
 }
 
 impl fmt::Display for Table {
-    /// The header and all rows, each ended by a line feed, without spaces at their end.
+    /// Writes the header and all rows, each ended by a line feed, without trailing spaces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths: Vec<usize> = (0..self.columns.len()).map(|place| self.width(place)).collect();
         let header: Vec<String> = self.columns.iter().map(|column| column.header.to_owned()).collect();

@@ -1,4 +1,4 @@
-//! `evbus tail`: print events as they come.
+//! `evbus tail`: prints events as they come.
 
 use std::io;
 use std::time::Duration;
@@ -23,14 +23,14 @@ mod seen;
 
 use seen::Seen;
 
-/// A look after a hint goes back so far behind the clock.
+/// How far behind the clock a listing after a hint begins.
 const NEAR: Duration = Duration::from_secs(60);
 
-/// And every so often one goes back so far: somebody's clock may be slow.
+/// How far behind the clock the occasional far listing begins, for emitters with slow clocks.
 const FAR: Duration = Duration::from_hours(1);
 const FAR_EVERY: Duration = Duration::from_secs(10);
 
-/// Names are listed so many at a time.
+/// How many names are listed at a time.
 const PAGE: usize = 1_000;
 
 /// Print events as they come
@@ -83,7 +83,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// Completes when the user has had enough.
+/// Completes on SIGTERM or SIGINT.
 async fn stopped() -> Result<Code, Failure> {
     let cannot = |error: io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
@@ -95,12 +95,12 @@ async fn stopped() -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// A tail under way.
+/// The state of a running tail.
 struct Tail {
     place: Place,
     line: Line,
     seen: Seen,
-    /// The frontier as it was before the last far look: nothing can have come in at or before it since.
+    /// The frontier before the last far listing: no later event can have a time at or before it.
     w: EventTime,
     hints: Option<Box<dyn Hints>>,
     poll: Duration,
@@ -120,7 +120,7 @@ impl Tail {
             let far = clock.elapsed() >= far_at;
             match self.look(if far { FAR } else { NEAR }).await {
                 Ok(names) => self.print(&names).await?,
-                // A store that does not answer now may answer later: that is what tail waits for.
+                // tail waits until the store answers again.
                 Err(error) if error.kind() == ErrorKind::Unavailable => output::warn(&error.to_string()),
                 Err(error) => return Err(error.into()),
             }
@@ -130,7 +130,7 @@ impl Tail {
         }
     }
 
-    /// Prints what was there, and remembers it.
+    /// Prints the events that are already there, and remembers them.
     async fn begin(&mut self, since: EventTime, lines: usize) -> Result<(), Failure> {
         self.w = frontier::read(&*self.place.store).await?.time;
         let now = self.place.clock.now();
@@ -153,15 +153,17 @@ impl Tail {
                 _ => break,
             }
         }
-        // What lies before the range is not new, even where a later look comes upon it.
+        // Events before the range must not appear as new in a later listing.
         self.seen.raise_floor(since);
         Ok(())
     }
 
-    /// Lists from `back` behind the clock, or from the frontier where that is nearer; what is new, oldest first.
+    /// Lists from `back` behind the clock, or from the frontier if that is later. Returns the new
+    /// names, oldest first.
     ///
-    /// What a listing lacks is acknowledged above the W that was read before it. So the next far look need not go
-    /// back behind that W, and a near look, which leaves something out, does not move it.
+    /// An event that a listing lacks is acknowledged above the W that was read before it. So the
+    /// next far listing need not begin before that W. A near listing leaves earlier events out and
+    /// does not move it.
     async fn look(&mut self, back: Duration) -> StoreResult<Vec<EventName>> {
         let store = &*self.place.store;
         let w = frontier::read(store).await?.time;
@@ -194,7 +196,7 @@ impl Tail {
         Ok(self.out.flush()?)
     }
 
-    /// Until a hint, or the time to look anyway.
+    /// Waits for a hint, or for the time to list anyway.
     async fn wait(&mut self) {
         let clock = self.place.clock.clone();
         let tick = clock.sleep_until(clock.elapsed() + self.poll);
@@ -210,7 +212,7 @@ impl Tail {
     }
 }
 
-/// Whether stdout is a pipe that nobody reads any more: without events to write, only this tells.
+/// Whether stdout is a pipe without a reader. Without events there is no write that would fail.
 fn reader_is_gone() -> bool {
     let out = io::stdout();
     let mut fds = [PollFd::new(&out, PollFlags::empty())];

@@ -66,7 +66,7 @@ pub(super) struct RmArgs {
 pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let place = opened.place();
     let standing = group::standing(place, &args.group).await?;
-    // What was asked before counts as asked.
+    // A repeated redrive reports earlier requests as made, so they must be durable.
     request::persist(place, &standing.group).await?;
     let letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &standing)),
@@ -88,14 +88,13 @@ pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code,
     Ok(Code::Done)
 }
 
-/// Asks for each letter whose event can be told, once for each event.
+/// Requests a redrive once for each event; a letter that cannot be read is skipped.
 async fn ask(place: &Place, standing: &GroupStatus, letters: &[String]) -> Result<Vec<String>, Failure> {
     let shards = standing.definition.as_ref().map(|definition| definition.shards);
     let Some(shards) = shards else { return Err(damaged(standing)) };
     let mut asked = BTreeSet::new();
     let mut redriven = Vec::new();
     for name in letters {
-        // What the letter says counts; its name says the same where it cannot be read.
         let letter = pick::read(place, &standing.group, name).await?;
         let Some(event) = letter.map(|letter| letter.name) else {
             output::warn(&format!("letter {name} cannot be read; it stays as it is"));

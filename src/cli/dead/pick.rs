@@ -1,4 +1,4 @@
-//! Which letters are meant.
+//! Finds the dead letters that ids or types select.
 
 use crate::bus::Place;
 use crate::cli::failure::Failure;
@@ -13,16 +13,17 @@ use crate::store::StoreResult;
 /// The length of what `dead_letter::fresh_name` adds to an event's name: '-' and 16 digits.
 const NONCE: usize = 17;
 
-/// So many matches of a short prefix are named.
+/// How many matches of an ambiguous prefix an error names.
 const NAMED: usize = 5;
 
-/// The event that a letter's name tells of.
+/// The event in a letter's name.
 pub(super) fn event_of(letter: &str) -> Option<EventName> {
     let stem = letter.get(..letter.len().checked_sub(NONCE)?)?;
     EventName::parse(&format!("{stem}.json"))
 }
 
-/// The id by which a letter is shown: its event's own, else as evbus makes it, else the letter's name.
+/// The id under which a letter is shown: the event's own, else the generated one, else the letter's
+/// name.
 pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
     let own = letter.and_then(Letter::event_bytes).and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
     match (own, event_of(name)) {
@@ -32,7 +33,7 @@ pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
     }
 }
 
-/// A letter as read; none if it is gone, or cannot be read.
+/// Reads a letter; none if it is gone or cannot be read.
 pub(super) async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
     match dead_letter::read(place, group, name).await {
         Err(error) if error.kind() == crate::store::ErrorKind::Damaged => Ok(None),
@@ -40,7 +41,7 @@ pub(super) async fn read(place: &Place, group: &GroupName, name: &str) -> StoreR
     }
 }
 
-/// The letters that the ids name, each once.
+/// The letters that the ids select, without repeats.
 pub(super) async fn by_ids(place: &Place, standing: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
     let mut picked: Vec<String> = Vec::new();
     for id in ids {
@@ -58,14 +59,15 @@ pub(super) async fn by_ids(place: &Place, standing: &GroupStatus, ids: &[String]
     Ok(picked)
 }
 
-/// An event that died, was redriven and died again may have two letters: both are meant.
+/// Whether all letters are of one event: an event that died, was redriven and died again may have
+/// two, and its id selects both.
 fn one_event(letters: &[String]) -> bool {
     let mut events = letters.iter().map(|letter| event_of(letter));
     let first = events.next().flatten();
     first.is_none() && letters.len() == 1 || first.is_some() && events.all(|event| event == first)
 }
 
-/// By the letter's name, or by the id that evbus made; whole or the beginning of it.
+/// Selects by the letter's name or the generated id, each whole or as a prefix.
 fn by_name(letters: &[String], id: &str) -> Vec<String> {
     let matches = |letter: &&String| {
         letter.starts_with(id) || event_of(letter).is_some_and(|event| id_of(&event).starts_with(id))
@@ -73,7 +75,7 @@ fn by_name(letters: &[String], id: &str) -> Vec<String> {
     letters.iter().filter(matches).cloned().collect()
 }
 
-/// By the id that the emitter made up, whole or the beginning of it.
+/// Selects by the id in the event's document; prefixes count only if no id is equal.
 async fn by_document(place: &Place, standing: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
     let (mut whole, mut begun) = (Vec::new(), Vec::new());
     for name in &standing.letters {
@@ -88,7 +90,7 @@ async fn by_document(place: &Place, standing: &GroupStatus, id: &str) -> Result<
     Ok(if whole.is_empty() { begun } else { whole })
 }
 
-/// The letters whose event's type matches.
+/// Selects the letters whose event type matches.
 pub(super) async fn by_type(
     place: &Place,
     standing: &GroupStatus,

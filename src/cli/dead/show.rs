@@ -79,7 +79,7 @@ pub(super) async fn list(args: &LsArgs, session: &Session, opened: &Opened) -> R
     Ok(Code::Done)
 }
 
-/// The next commands, for people only.
+/// Prints the next commands, on a terminal only.
 fn advise(standings: &[GroupStatus]) {
     if let Some(standing) =
         standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal())
@@ -106,7 +106,8 @@ fn row(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session
     }
 }
 
-/// The letter with the field names of all verbs; with its event where that is asked for.
+/// A letter as JSON, with the same field names as other commands; `whole` adds stderr and the
+/// event.
 fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool) -> Value {
     let event = pick::event_of(name);
     let mut document = json!({
@@ -155,7 +156,7 @@ pub(super) async fn show(args: &ShowArgs, session: &Session, opened: &Opened) ->
     Ok(out.flush().map(|()| Code::Done)?)
 }
 
-/// One letter for people.
+/// The text for one letter.
 fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session) -> String {
     let id = style::escape(&pick::shown_id(name, letter)).into_owned();
     let Some(letter) = letter else {

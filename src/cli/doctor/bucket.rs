@@ -1,4 +1,4 @@
-//! What doctor asks of a bucket and of who uses it.
+//! Checks of a bucket and of the credentials for it.
 
 use super::Finding;
 use crate::bus::Place;
@@ -10,10 +10,10 @@ mod facts;
 
 pub(super) use facts::facts;
 
-/// Where in a bus something is written.
+/// The folders of a bus in which evbus writes objects.
 const FOLDERS: [&str; 5] = ["events/", "groups/", "state/", "dedup/", "timed/"];
 
-/// What somebody may be allowed or not, in a folder.
+/// A permission that evbus needs in each folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Right {
     Write,
@@ -34,14 +34,14 @@ impl Right {
         }
     }
 
-    /// Whether it is denied; any other failure is told by what comes after this. Nothing is written: what is not there
-    /// is deleted, and replaced.
+    /// Whether the permission is denied; later checks report any other failure. Nothing is written:
+    /// the delete and the swap name an object that does not exist.
     async fn is_denied(self, store: &dyn Store, key: &str) -> bool {
         match self {
             Self::Write => {
                 let answer = store.cas(key, Some(&Version("1".to_owned())), b"{}").await;
                 if matches!(answer, Ok(Swap::Swapped(_))) {
-                    // A server that minds no conditions; the probe will say so.
+                    // The server ignores conditions, which the probe reports.
                     let _ = store.delete(key).await;
                 }
                 denied(answer)
@@ -57,7 +57,8 @@ fn denied<T>(answer: StoreResult<T>) -> bool {
     answer.is_err_and(|error| error.kind() == ErrorKind::Denied)
 }
 
-/// Whether these credentials may do all that evbus does, everywhere in the bus, and what to allow where they may not.
+/// Whether the credentials have every permission in every folder; each missing one is a finding
+/// with the permission to grant.
 pub(super) async fn permissions(place: &Place, bucket: &Bucket) -> Vec<Finding> {
     let mut missing = Vec::new();
     for right in Right::ALL {
@@ -70,7 +71,8 @@ pub(super) async fn permissions(place: &Place, bucket: &Bucket) -> Vec<Finding> 
         }
         missing.push((right, folders));
     }
-    // Who may not list is not told of an object that it is not there.
+    // Without the permission to list, a read of a missing object is answered with "denied" instead
+    // of "not found", so it says nothing about the permission to read.
     let unlisted = missing.iter().any(|(right, folders)| *right == Right::List && !folders.is_empty());
     if unlisted && !denied(place.store.get(crate::bus::keys::BUS).await) {
         missing.retain(|(right, _)| *right != Right::Read);
@@ -89,7 +91,7 @@ fn finding(right: Right, folders: &[&str], bucket: &Bucket) -> Finding {
     Finding::fail("permissions", what).cure(cure(right, if everywhere { &[""] } else { folders }, bucket))
 }
 
-/// The provider's own word for a permission.
+/// The provider's name for the permission to grant.
 fn cure(right: Right, folders: &[&str], bucket: &Bucket) -> String {
     let (name, prefix) = (&bucket.name, bucket.prefix.trim_matches('/'));
     let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
@@ -105,7 +107,7 @@ fn cure(right: Right, folders: &[&str], bucket: &Bucket) -> String {
     format!("allow {action} on {}", places.join(", "))
 }
 
-/// No fault of a bucket: it is made to be polled.
+/// No warning: every bucket is polled.
 pub(super) fn hints(place: &Place) -> Finding {
     let (least, most) = place.store.profile().poll;
     let [least, most] = [least, most].map(times::format_duration);

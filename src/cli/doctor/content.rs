@@ -1,4 +1,4 @@
-//! What doctor asks of the files on the bus.
+//! Checks of the files on the bus.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,10 @@ use crate::group::{definition, status};
 use crate::store::dir::STAGING;
 use crate::store::{List, StoreResult};
 
-/// So many of the newest events are read.
+/// How many of the newest events are read.
 const READ: usize = 1_000;
 
-/// An unfinished file that is older than this was left behind.
+/// An unfinished file older than this was abandoned by its writer.
 const ABANDONED: Duration = Duration::from_hours(24);
 
 pub(super) async fn findings(path: Option<&Path>, place: &Place) -> Vec<Finding> {
@@ -63,7 +63,7 @@ async fn groups(place: &Place) -> StoreResult<Vec<Finding>> {
     Ok(findings)
 }
 
-/// What lies among the events and is none.
+/// Reports keys among the events that are not event names.
 async fn foreign(place: &Place) -> StoreResult<Vec<Finding>> {
     let found: Arc<Mutex<(Vec<String>, usize)>> = Arc::default();
     let seen = Arc::clone(&found);
@@ -89,7 +89,7 @@ fn foreign_finding(among: &str, some: &[String], count: usize) -> Option<Finding
     Some(Finding::warn("foreign", detail).cure("they are passed over; move them away"))
 }
 
-/// Whether the newest events can be read.
+/// Reports newest events that cannot be read.
 async fn unreadable(place: &Place) -> StoreResult<Vec<Finding>> {
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
     let (names, _) = read::newest(&*place.store, &range, READ, place.clock.now()).await?;
@@ -106,7 +106,7 @@ async fn unreadable(place: &Place) -> StoreResult<Vec<Finding>> {
     Ok(vec![Finding::warn("events", detail).cure("groups make dead letters of them")])
 }
 
-/// What died while it was written.
+/// Reports files whose writer ended before they were complete.
 fn staging(path: &Path, place: &Place) -> Option<Finding> {
     let now = place.clock.now();
     let entries = std::fs::read_dir(path.join(STAGING)).ok()?;

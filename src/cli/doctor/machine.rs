@@ -1,4 +1,4 @@
-//! What doctor asks of this machine and this user.
+//! Checks of this machine and this user.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,21 +13,21 @@ use crate::clock::Clock;
 use crate::event::EventTime;
 use crate::store::Store;
 
-/// A worker with many handlers needs about this many open files.
+/// The number of open files that a worker with many handlers needs.
 const ENOUGH_FILES: u64 = 1_024;
 
 /// Each `watch` and `tail` takes one inotify instance.
 const ENOUGH_INSTANCES: u64 = 16;
 
-/// The folders of a bus that evbus writes to.
+/// The folders of a bus in which evbus writes files.
 const FOLDERS: [&str; 6] = ["", "staging", "events", "groups", "state", "dedup"];
 
-/// This user's name, else number.
+/// This user's name; the number if there is no name.
 pub(super) fn user() -> String {
     name_of(geteuid().as_raw())
 }
 
-/// A user's name as passwd(5) has it.
+/// A user's name in passwd(5).
 fn name_of(uid: u32) -> String {
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = users.lines().find_map(|line| {
@@ -38,7 +38,8 @@ fn name_of(uid: u32) -> String {
     name.unwrap_or_else(|| uid.to_string())
 }
 
-/// Whether this user may write where evbus writes, and whether others will be able to after that.
+/// Whether this user may write to the bus, and whether its other users can change what this user
+/// writes.
 pub(super) fn permissions(path: &Path, settings: Option<&Settings>) -> Vec<Finding> {
     let me = geteuid().as_raw();
     let refused: Vec<&str> = FOLDERS.into_iter().filter(|folder| !may_write(&path.join(folder))).collect();
@@ -63,18 +64,18 @@ pub(super) fn permissions(path: &Path, settings: Option<&Settings>) -> Vec<Findi
     ]
 }
 
-/// A folder that is not there yet will be made.
+/// A missing folder counts as writable, because evbus creates it.
 fn may_write(folder: &Path) -> bool {
     !folder.exists() || rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
-/// This machine's clock against the store's, after a write.
+/// Compares this machine's clock with the store's; needs a recent write.
 pub(super) fn clock(store: &dyn Store, clock: &dyn Clock) -> Option<Finding> {
     let written = EventTime::from_micros(store.last_write_micros()?);
     Some(clock_finding(clock.now(), written))
 }
 
-/// The write was just before `now`, so a second or two is nothing.
+/// The write came shortly before `now`, so a difference of a second or two is normal.
 fn clock_finding(now: EventTime, written: EventTime) -> Finding {
     let (ahead, behind) = (now.since(written), written.since(now));
     let (difference, side) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
@@ -99,7 +100,7 @@ pub(super) fn open_files() -> Finding {
     }
 }
 
-/// The kernel's limit for this user (inotify(7)); nothing where it does not tell.
+/// The kernel's limit of inotify instances (inotify(7)); none where it is unknown.
 pub(super) fn inotify() -> Option<Finding> {
     let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").ok()?;
     let instances: u64 = text.trim().parse().ok()?;

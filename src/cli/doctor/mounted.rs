@@ -1,4 +1,4 @@
-//! What doctor asks of the file system.
+//! Checks of the file system.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::store::mount::{Mount, NFS_CURE};
 /// Less free room than this is a warning, in bytes.
 const LITTLE_ROOM: u64 = 256 << 20;
 
-/// And fewer free inodes than this: each event takes one.
+/// Fewer free inodes than this is a warning; each event takes one.
 const FEW_INODES: u64 = 20_000;
 
 pub(super) fn mount(path: &Path) -> Vec<Finding> {
@@ -29,7 +29,7 @@ pub(super) fn mount(path: &Path) -> Vec<Finding> {
     std::iter::once(caching).chain(read_only).collect()
 }
 
-/// Whether a folder can be flushed, as every acknowledgement needs it.
+/// Whether a folder can be flushed, which every acknowledgement requires.
 pub(super) fn flush(path: &Path) -> Finding {
     match std::fs::File::open(path).and_then(|folder| folder.sync_all()) {
         Ok(()) => Finding::ok("flush", "folders reach the disk"),
@@ -50,7 +50,7 @@ pub(super) fn hints(place: &Place) -> Finding {
     }
 }
 
-/// Free bytes and inodes for this user.
+/// Free bytes and inodes available to this user.
 pub(super) fn room(path: &Path) -> Vec<Finding> {
     let stat = match rustix::fs::statvfs(path) {
         Ok(stat) => stat,
@@ -58,7 +58,7 @@ pub(super) fn room(path: &Path) -> Vec<Finding> {
     };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let mebibytes = style::thousands(free >> 20);
-    // Some file systems make inodes as they need them, and say that they have none.
+    // Some file systems create inodes on demand and report a total of 0.
     let inodes = (stat.f_files > 0).then_some(stat.f_favail);
     vec![room_finding(free, &mebibytes), inode_finding(inodes)]
 }

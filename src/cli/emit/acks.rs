@@ -1,4 +1,4 @@
-//! Tells which events are acknowledged, as long as somebody listens: whatever becomes of stdout, they are on the bus.
+//! Prints acknowledged events. They are on the bus, whatever happens to stdout.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Out;
 use crate::cli::style;
 
-/// What goes to stdout for an acknowledged event.
+/// What is printed for an acknowledged event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Print {
     Id,
@@ -28,12 +28,12 @@ impl Acks {
         Self { print, out: Some(Out::new()), failed: None, count: 0 }
     }
 
-    /// How many events were acknowledged.
+    /// The number of acknowledged events.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Acknowledges a batch, but for what another event has taken the id of.
+    /// Prints a batch, without the events whose id belongs to another event.
     pub fn tell(&mut self, drafts: &[Draft], acks: &[Ack]) {
         let on_the_bus = || drafts.iter().zip(acks).filter(|(_, ack)| ack.kind != AckKind::IdTaken);
         self.count += on_the_bus().count() as u64;
@@ -45,7 +45,8 @@ impl Acks {
         }
     }
 
-    /// The end. A reader that has gone is none of our business; anything else is told, with what is on the bus.
+    /// Ends the output. A closed pipe is not a failure; any other error says how many events are on
+    /// the bus.
     pub fn end(self) -> Result<(), Failure> {
         let Some(error) = self.failed else { return Ok(()) };
         let (events, are) = (style::plural(self.count, "event"), if self.count == 1 { "is" } else { "are" });

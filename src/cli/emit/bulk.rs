@@ -16,10 +16,10 @@ use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::style;
 
-/// A batch holds no more bytes than this, so that large events do not fill the memory.
+/// The most bytes in a batch, which bounds the memory for large events.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// So many of the lines that are passed over are told one by one.
+/// At most this many skipped lines are reported one by one.
 const TOLD: u64 = 5;
 
 pub(super) async fn run(
@@ -43,7 +43,7 @@ pub(super) async fn run(
     }
 }
 
-/// What was passed over, because `--on-error skip` says so.
+/// The lines that `--on-error skip` skips.
 struct Skipped {
     file: Option<(String, File)>,
     count: u64,
@@ -68,7 +68,7 @@ impl Skipped {
         }
         let Some((path, file)) = &mut self.file else { return Ok(()) };
         let mut line = given.bytes.trim_ascii().to_vec();
-        // An element of an array may have lines of its own, which a line has not.
+        // An array element may span several lines; a line of the rejects file must not.
         line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         line.push(b'\n');
         file.write_all(&line)
@@ -126,7 +126,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         loop {
             let mut batch = Batch::default();
             let end = self.fill(&mut batch, emitter.batch());
-            // What came before a bad line is good.
+            // The events before a bad line are emitted first.
             let acks = self.maker.send(emitter, &batch.drafts).await?;
             self.acks.tell(&batch.drafts, &acks);
             self.taken(&batch, &acks)?;
@@ -136,7 +136,8 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         }
     }
 
-    /// Fills a batch until it is large enough, the next line is not there yet, or the lines end (true).
+    /// Fills a batch until it is large enough, the next line would have to be waited for, or the
+    /// input ends (true).
     fn fill(&mut self, batch: &mut Batch, most: usize) -> Result<bool, Failure> {
         let mut bytes = 0;
         while batch.drafts.len() < most && bytes < BATCH_BYTES && (batch.drafts.is_empty() || self.lines.ready()) {
@@ -175,7 +176,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         self.maker.draft(type_, data, content_type, None)
     }
 
-    /// What another event has taken the id of is not on the bus.
+    /// Handles events whose id belongs to another event: they are not on the bus.
     fn taken(&mut self, batch: &Batch, acks: &[Ack]) -> Result<(), Failure> {
         for ((given, draft), ack) in batch.given.iter().zip(&batch.drafts).zip(acks) {
             if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
@@ -191,14 +192,14 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
     }
 }
 
-/// Events that are emitted together, and what they were made of.
+/// Events that are emitted together, and the lines that they came from.
 #[derive(Default)]
 struct Batch {
     drafts: Vec<Draft>,
     given: Vec<Given>,
 }
 
-/// Whether a line is meant as a CloudEvent: then it is no data that lacks a type.
+/// Whether a line is meant as a CloudEvent, in which case the missing `TYPE` is not its problem.
 fn looks_like_an_event(line: &[u8]) -> bool {
     line.windows(13).any(|part| part == b"\"specversion\"")
 }

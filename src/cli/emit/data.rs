@@ -1,4 +1,4 @@
-//! The data of one event, from the arguments.
+//! Builds the data of one event from the arguments.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::config::Environment;
 use crate::event::Data;
 
-/// The data and the media type that goes with it.
+/// The data and its media type.
 pub(super) fn from_args(
     args: &Args,
     environment: &Environment,
@@ -37,7 +37,7 @@ pub(super) fn from_args(
     }
 }
 
-/// DATA itself, or what it points to.
+/// DATA itself, or the content it refers to.
 fn given(
     args: &Args,
     data: &str,
@@ -56,7 +56,7 @@ fn given(
     json(&text, data)
 }
 
-/// Bytes as text; with `--lossy` whatever they are.
+/// Bytes as text; with `--lossy`, bytes that are not UTF-8 are replaced.
 fn text<'a>(args: &Args, bytes: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.into()),
@@ -81,14 +81,14 @@ fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure
     Ok((data, Some("application/json")))
 }
 
-/// One line of `--ndjson` with a type.
+/// The data in one line of `--ndjson TYPE`.
 pub(super) fn line(args: &Args, line: &[u8]) -> Result<(Data, Option<&'static str>), Failure> {
     let text = text(args, line)?;
     let line = text.trim_end_matches(['\n', '\r']);
     if args.text { Ok((Data::text(line), Some("text/plain"))) } else { json(line, line) }
 }
 
-/// The object that `-f` and `-F` build, in the order given within each kind.
+/// The object from `-f` and `-F`, each kind in the order given.
 fn object(args: &Args) -> Result<(Data, Option<&'static str>), Failure> {
     let mut fields = Map::new();
     for field in &args.string_field {

@@ -1,4 +1,4 @@
-//! Where the events of a bulk emit come from: lines, or the elements of one JSON array; gzip or not.
+//! Reads the input of a bulk emit: lines, or the elements of one JSON array, gzipped or not.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,29 +8,29 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::failure::Failure;
 
-/// So much is read at a time, in bytes.
+/// How much is read at a time, in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// What a gzip file begins with (RFC 1952 § 2.3.1).
+/// The first bytes of a gzip file (RFC 1952 § 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// An event as it was given, and where.
+/// One event's text and its position in the input.
 pub(super) struct Given {
     pub bytes: Vec<u8>,
     /// `line 3`, `element 3`.
     pub place: String,
-    /// It is longer than any event may be, and this is its start.
+    /// Whether the text is only the start of one that is longer than any event may be.
     pub is_cut: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Lines,
-    /// Behind the `[` of an array.
+    /// After the `[` of an array.
     Array,
-    /// Behind its `]`.
+    /// After its `]`.
     Over,
 }
 
@@ -39,7 +39,7 @@ enum Source<R> {
     Packed(BufReader<MultiGzDecoder<BufReader<R>>>),
 }
 
-/// Reads one event's text after the other.
+/// Reads the events' texts one by one.
 pub(super) struct Lines<R> {
     source: Source<R>,
     form: Form,
@@ -48,7 +48,7 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: Read + AsFd> Lines<R> {
-    /// `typed`: each line is data, and a line may be an array of its own.
+    /// With `typed`, each line is data, which may be an array itself.
     pub fn new(file: R, max_bytes: usize, typed: bool) -> Result<Self, Failure> {
         let mut plain = BufReader::with_capacity(BUFFER_BYTES, file);
         let packed = plain.fill_buf().map_err(|error| unreadable(&error))?.starts_with(&GZIP);
@@ -68,7 +68,7 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    /// Passes over a byte order mark, and into an array.
+    /// Skips a byte order mark and the start of an array.
     fn begin(&mut self, typed: bool) -> io::Result<()> {
         if self.reader().fill_buf()?.starts_with(BYTE_ORDER_MARK) {
             self.reader().consume(BYTE_ORDER_MARK.len());
@@ -77,7 +77,7 @@ impl<R: Read + AsFd> Lines<R> {
         let blank = start.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         let rest = &start[blank..];
         let first_line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
-        // A whole array on the first line is a line's data, where lines are data.
+        // With a type, a complete array on the first line is that line's data.
         let whole = typed && serde_json::from_slice::<serde::de::IgnoredAny>(first_line).is_ok();
         if rest.starts_with(b"[") && !whole {
             self.reader().consume(blank + 1);
@@ -86,7 +86,7 @@ impl<R: Read + AsFd> Lines<R> {
         Ok(())
     }
 
-    /// The next one that is not blank; none at the end.
+    /// The next text that is not blank; none at the end.
     pub fn next(&mut self) -> Result<Option<Given>, Failure> {
         match self.form {
             Form::Lines => self.line(),
@@ -98,7 +98,7 @@ impl<R: Read + AsFd> Lines<R> {
     fn line(&mut self) -> Result<Option<Given>, Failure> {
         loop {
             let mut bytes = Vec::new();
-            // Two bytes more than allowed are enough to know that it is too long.
+            // Two bytes above the limit are enough to recognise a line as too long.
             let limit = u64::try_from(self.max_bytes).unwrap_or(u64::MAX).saturating_add(2);
             let read = self.reader().take(limit).read_until(b'\n', &mut bytes);
             if read.map_err(|error| unreadable(&error))? == 0 {
@@ -115,7 +115,7 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    /// What is left of a line that is too long, whose start says so already.
+    /// Skips the rest of a line that is too long.
     fn skip_line(&mut self) -> Result<(), Failure> {
         loop {
             let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
@@ -134,7 +134,7 @@ impl<R: Read + AsFd> Lines<R> {
         Given { bytes, place: format!("{what} {}", self.number), is_cut }
     }
 
-    /// The next element of the array: up to the comma or the bracket that ends it.
+    /// The next element of the array, up to its comma or the closing bracket.
     fn element(&mut self) -> Result<Option<Given>, Failure> {
         let mut scan = Element::default();
         let mut bytes = Vec::new();
@@ -166,7 +166,7 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    /// Only white space may follow an array: what else is there would be passed over unseen.
+    /// Only white space may follow an array: anything else would be lost without a message.
     fn end(&mut self) -> Result<Option<Given>, Failure> {
         loop {
             let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
@@ -182,11 +182,11 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    /// Whether the next one can be had without waiting for it.
+    /// Whether the next text can be read without waiting.
     pub fn ready(&self) -> bool {
         match &self.source {
             Source::Plain(reader) => reader.buffer().contains(&b'\n') || readable(reader.get_ref().as_fd()),
-            // It was packed as a whole, and comes as it comes.
+            // Compressed input arrives as a whole: a wait for its next line is short.
             Source::Packed(_) => true,
         }
     }

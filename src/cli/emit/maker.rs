@@ -1,4 +1,4 @@
-//! Makes events of what the flags and the environment say.
+//! Makes events from the flags and the environment.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::{Environment, default_source};
 use crate::event::{Data, Event, EventTime};
 use crate::store::{ErrorKind, Store, StoreError, StoreResult};
 
-/// Makes drafts: what the flags and the environment say of every event of this run.
+/// What the flags and the environment say about every event of this run.
 pub(super) struct Maker {
     clock: Rc<dyn Clock>,
     store: Rc<dyn Store>,
@@ -24,13 +24,13 @@ pub(super) struct Maker {
     content_type: Option<String>,
     schema: Option<String>,
     time: Option<String>,
-    /// Until when the events are to wait.
+    /// The time until which the events wait.
     pub due: Option<EventTime>,
-    /// Extension attributes: the ordering key, what `--attr` says, and where this event comes from.
+    /// Extension attributes: the ordering key, `--attr`, and the cause of this event.
     extensions: Vec<(String, String)>,
 }
 
-/// Whether a text is a `traceparent` (W3C Trace Context § 3.2.2): what is none is not passed on.
+/// Whether a text is a `traceparent` (W3C Trace Context § 3.2.2); any other text is dropped.
 fn is_trace_parent(text: &str) -> bool {
     let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let parts: Vec<&str> = text.split('-').collect();
@@ -58,14 +58,15 @@ impl Maker {
                 .ok_or_else(|| Failure::usage(format!("--attr '{attribute}' has no '='")).help("--attr name=value"))?;
             extensions.push((name.to_owned(), value.to_owned()));
         }
-        // An event emitted by a handler says which event caused it (CloudEvents correlation extension).
+        // An event emitted by a handler names the event that caused it (CloudEvents correlation
+        // extension).
         let var = |name: &str| environment.var(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
         for (name, variable) in [("causationid", "EVBUS_ID"), ("correlationid", "EVBUS_CORRELATIONID")] {
             if let Some(value) = var(variable).filter(|_| !extensions.iter().any(|(given, _)| given == name)) {
                 extensions.push((name.to_owned(), value.to_owned()));
             }
         }
-        // And which trace it belongs to (CloudEvents distributed tracing extension).
+        // It also belongs to that event's trace (CloudEvents distributed tracing extension).
         let given = extensions.iter().any(|(name, _)| name == "traceparent");
         if let Some(parent) = var("TRACEPARENT").filter(|parent| !given && is_trace_parent(parent)) {
             extensions.push(("traceparent".to_owned(), parent.to_owned()));
@@ -86,7 +87,8 @@ impl Maker {
         })
     }
 
-    /// Emits, or lets wait what is to wait; gives up on a store that does not move for as long as the user has patience.
+    /// Emits the events, or schedules them if they are due later. Fails if the store makes no
+    /// progress within the time-out.
     pub async fn send(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
         let sending = async {
             match self.due.filter(|due| *due > self.clock.now()) {
@@ -95,7 +97,7 @@ impl Maker {
             }
         };
         let mut sending = std::pin::pin!(sending);
-        // Many events may take longer, as long as requests go out.
+        // A batch may take longer, as long as requests are sent.
         let mut requests = (drafts.len() > 1).then(|| self.store.requests());
         loop {
             tokio::select! { biased;
@@ -123,7 +125,7 @@ impl Maker {
         self.draft(type_, data, content_type, args.id.as_deref())
     }
 
-    /// An event of these flags with its own type and data.
+    /// An event with these flags and its own type and data.
     pub fn draft(
         &self,
         type_: &str,
@@ -155,7 +157,7 @@ impl Maker {
         })
     }
 
-    /// A document that brings its own id and all the rest.
+    /// A complete CloudEvents document, with its own id.
     pub fn document(&self, line: &[u8]) -> Result<Draft, Failure> {
         self.checked(Draft::named(Event::from_line(line, self.max_event_bytes)?))
     }
@@ -173,7 +175,8 @@ impl Maker {
     }
 }
 
-/// A type that no pattern can name is a slip of whoever typed it. CloudEvents that come as documents may have any.
+/// Refuses a type that no pattern can match: on the command line it is a typing error. Documents
+/// may have any type.
 fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
     if type_.starts_with(['{', '[']) {
         return Err(Failure::usage(format!("'{type_}' is data; the event's type comes before it"))
@@ -192,7 +195,7 @@ fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `--time`: when it happened.
+/// Reads `--time`, the time at which the event happened.
 fn past(text: &str, environment: &Environment) -> Result<String, Failure> {
     let answer = times::parse_past(text, environment.now, &environment.zone());
     answer.map(EventTime::to_rfc3339).map_err(|error| match error {

@@ -1,11 +1,13 @@
-//! The plain forms of `emit`, read without a parser: to build one takes longer than to write the event's file, and
-//! these are what scripts type. Whatever is not understood here is left to the parser, and the tests hold both together.
+//! Reads the plain forms of `emit` without clap: to build the parser takes longer than to write the
+//! event's file, and scripts use these forms. Every other form is left to clap; the tests compare
+//! both.
 
 use std::ffi::OsString;
 
 use super::{Args, FULL, PATIENCE};
 
-/// Reads `[--bus BUS] emit TYPE [DATA] [-q] [-f K=V]… [-F K=JSON]…`: the bus, and the rest; none if it is anything else.
+/// Reads `[--bus BUS] emit TYPE [DATA] [-q] [-f K=V]… [-F K=JSON]…` into the bus and the arguments;
+/// none for any other form.
 pub(in crate::cli) fn plain(args: impl IntoIterator<Item = OsString>) -> Option<(Option<OsString>, Args)> {
     let mut args = args.into_iter();
     let mut bus = None;
@@ -61,7 +63,7 @@ mod tests {
         "--id",
     ];
 
-    /// What the parser says: the bus and the arguments of an emit, or nothing.
+    /// The result of clap: the bus and the arguments of an emit; none for anything else.
     fn parsed(args: &[&str]) -> Option<String> {
         let cli = Cli::try_parse_from(std::iter::once("evbus").chain(args.iter().copied())).ok()?;
         match cli.verb {

@@ -1,4 +1,4 @@
-//! What the command line's parser refuses: its many lines as one, in words for whoever typed them, and the cure.
+//! Turns the many lines of a clap error into one line and a cure.
 
 use std::error::Error;
 use std::num::ParseIntError;
@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::Failure;
 use crate::cli::exit::Code;
 
-/// What people who know other tools type first, and what it is here.
+/// Words of other tools, and the evbus command for each.
 const OTHER_WORDS: [(&[&str], &str); 12] = [
     (&["pause", "stop"], "evbus group pause GROUP"),
     (&["resume", "unpause", "continue"], "evbus group resume GROUP"),
@@ -25,7 +25,7 @@ const OTHER_WORDS: [(&[&str], &str); 12] = [
 ];
 
 impl Failure {
-    /// What clap refused, or what it prints instead: help, a version.
+    /// A clap error, or the help or version text that clap returns as one.
     pub(in crate::cli) fn from_clap(error: clap::Error) -> Self {
         let text = error.render().to_string();
         match error.kind() {
@@ -37,7 +37,7 @@ impl Failure {
             }
             _ => {}
         }
-        // What clap says of '--' would make an operand of a misspelt flag.
+        // clap's tip about '--' would turn a misspelt flag into an operand.
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).filter(|tip| !tip.contains("'-- "));
         let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
         let help = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
@@ -46,13 +46,13 @@ impl Failure {
     }
 }
 
-/// clap's own words, on one line.
+/// clap's message, on one line.
 fn first_paragraph(text: &str) -> String {
     let first = text.split("\n\n").next().unwrap_or_default();
     first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The same, said better where that can be told; `text` is all that clap says.
+/// A clearer message where one is known; `text` is clap's full text.
 fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -69,7 +69,8 @@ fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
                 None => refused,
             }
         }
-        // A duration, a count and a time have no sign, and clap's advice, '--', would make an operand of it.
+        // Durations, counts and times have no sign, and clap's advice, '--', would turn one into an
+        // operand.
         ErrorKind::UnknownArgument if looks_negative(argument) => Failure::usage(format!(
             "unexpected '{argument}': a value may not begin with '-' (durations, counts and times have no sign)"
         )),

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-/// What stands at `path` in a JSON document: a string as its text, all else as it is written there.
+/// The value at `path` in a JSON document: a string as text, anything else as written in the
+/// document.
 ///
 /// # Errors
-/// What there is instead, to be read after "the event has no field …".
+/// What the document has instead, to follow "the event has no field …".
 pub(super) fn at(document: &str, path: &str) -> Result<String, String> {
     let mut value: &RawValue = serde_json::from_str(document).map_err(|error| format!(": {error}"))?;
     let mut rest = path;
@@ -26,8 +27,8 @@ pub(super) fn at(document: &str, path: &str) -> Result<String, String> {
     })
 }
 
-/// The member or item that the beginning of `path` names, and what is left of it. A name may hold dots itself: the
-/// longest that is there counts.
+/// The member or item that the start of `path` names, and the rest of the path. Names may contain
+/// dots: the longest one that exists is taken.
 fn step<'a, 'p>(value: &'a RawValue, path: &'p str) -> Option<(&'a RawValue, &'p str)> {
     let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
     let parts = ends.map(|end| (&path[..end], path.get(end + 1..).unwrap_or_default()));

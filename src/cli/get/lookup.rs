@@ -1,4 +1,4 @@
-//! From an id, or the beginning of one, to the events it means.
+//! Finds the events that an id, or the start of one, may mean.
 
 use crate::bus::{Place, keys, read};
 use crate::cli::failure::Failure;
@@ -7,19 +7,19 @@ use crate::cli::reporter::id_of;
 use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
 use crate::store::StoreResult;
 
-/// More matches than this are not needed to know that an id is too short.
+/// The search stops at this many matches: the id is ambiguous.
 const ENOUGH: usize = 6;
 
-/// Events are listed so many at a time.
+/// How many events are listed at a time.
 const PAGE: usize = 1_000;
 
-/// What a `dedup/` object tells.
+/// The part of a `dedup/` object that is read here.
 #[derive(serde::Deserialize)]
 struct Acknowledged {
     event: EventName,
 }
 
-/// The events that `id` may mean: none, the one, or several.
+/// The events that `id` may mean: none, one, or several.
 pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     if id.is_empty() {
         return Err(Failure::usage("an empty id means every event").help("evbus ls"));
@@ -58,7 +58,7 @@ fn begins_with_digits(id: &str) -> bool {
     id.bytes().take(8).all(|byte| byte.is_ascii_digit())
 }
 
-/// The one that evbus remembers an emitter's own id for.
+/// The event on which a named id was acknowledged, from its dedup record.
 async fn remembered(place: &Place, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
     let Some(object) = place.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
     let name = serde_json::from_slice::<Acknowledged>(&object.bytes).ok().map(|content| content.event);
@@ -66,7 +66,8 @@ async fn remembered(place: &Place, source: &str, id: &str) -> StoreResult<Vec<Ev
     Ok(if place.store.get(&name.key()).await?.is_some() { vec![name] } else { Vec::new() })
 }
 
-/// The last resort: an id of an unknown source stands in its document only. One that is equal ends the search.
+/// The last resort: without its source, a named id can only be found in the documents. An equal id
+/// ends the search.
 async fn in_documents(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
     let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
     let mut progress = Progress::new("reading every event", None);
@@ -99,12 +100,12 @@ async fn document_id(place: &Place, name: &EventName) -> StoreResult<Option<Stri
     Ok(object.and_then(|object| Event::parse(&object.bytes, usize::MAX).ok()).map(|event| event.id().to_owned()))
 }
 
-/// The id of the event at `name`: as its document says, else as evbus would make it.
+/// The id of the event at `name`: from its document, else the generated one.
 pub(super) async fn id_at(place: &Place, name: &EventName) -> StoreResult<String> {
     Ok(document_id(place, name).await?.unwrap_or_else(|| id_of(name)))
 }
 
-/// Two names of one event, while its emitter moves it, are one: the later stays.
+/// Drops earlier names of an event: while its emitter puts it again, it has two.
 fn once_each(names: Vec<EventName>) -> Vec<EventName> {
     let mut once: Vec<EventName> = Vec::new();
     for name in names {

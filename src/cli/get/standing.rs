@@ -1,4 +1,4 @@
-//! What became of one event in every group.
+//! The state of one event in every group.
 
 use crate::bus::Place;
 use crate::cli::failure::Failure;
@@ -9,7 +9,7 @@ use crate::group::marker::PendingEvent;
 use crate::group::status::{self, GroupStatus};
 use crate::group::{dead_letter, definition};
 
-/// One line for each group; without an event if it cannot be read.
+/// One line for each group; `event` is none if the document cannot be read.
 pub(super) async fn lines(
     place: &Place,
     name: &EventName,
@@ -41,12 +41,12 @@ pub(super) async fn lines(
     Ok(lines)
 }
 
-/// The event's dead letter, if it has one that nobody has put back to work.
+/// The event's newest dead letter that is still there.
 fn letter_of<'a>(standing: &'a GroupStatus, name: &EventName) -> Option<&'a String> {
     standing.letters.iter().rev().find(|letter| letter.starts_with(name.stem()))
 }
 
-/// What the group's condition says of an event that it does not want.
+/// Explains how the group's condition excludes the event; none if it does not.
 fn passed_over(standing: &GroupStatus, event: Option<&Event>) -> Option<String> {
     let wants = standing.definition.as_ref()?.wants(&standing.group).ok()?;
     let condition = wants.condition.as_ref().map(Condition::as_str)?;
@@ -58,7 +58,7 @@ fn passed_over(standing: &GroupStatus, event: Option<&Event>) -> Option<String> 
     }
 }
 
-/// What became of an event that is not dead.
+/// The state of an event without a dead letter.
 fn said(standing: &GroupStatus, name: &EventName, next: impl Fn(&PendingEvent) -> Option<String>) -> String {
     let open = standing.markers.iter().find_map(|marker| marker.pending.get(name));
     let started_behind = standing.definition.as_ref().is_some_and(|definition| definition.start.covers(name));

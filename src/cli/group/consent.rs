@@ -1,10 +1,12 @@
-//! Dangerous verbs say what they would do and ask; where nobody can be asked they need `--yes`.
+//! Confirmation of dangerous commands: they say what they would do and ask; without a terminal they
+//! need `--yes`.
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::style;
 
-/// Says `what` would be done and asks. False: the user said no. `command` is what to type where nobody can be asked.
+/// Says `what` would be done and asks; false if the answer is no. Without a terminal it is an error
+/// with `command` as the cure.
 pub(in crate::cli) fn agreed(what: &str, yes: bool, command: &str) -> Result<bool, Failure> {
     let what = style::escape(what);
     if yes {

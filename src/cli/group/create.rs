@@ -38,7 +38,7 @@ pub(super) struct Args {
     from: Option<String>,
 }
 
-/// A start as the command line names it.
+/// A start as given on the command line.
 pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<Start, Failure> {
     let from = StartFrom::parse(text, &session.environment).map_err(|error| Failure::from(error).after(option))?;
     Ok(match from {

@@ -1,4 +1,4 @@
-//! From a group's name as it was typed to the group.
+//! Finds a group by its name.
 
 use crate::bus::Place;
 use crate::cli::failure::Failure;
@@ -7,7 +7,7 @@ use crate::group::GroupName;
 use crate::group::definition::{self, Registered};
 use crate::group::status::{self, GroupStatus};
 
-/// The group's definition.
+/// The group and its definition.
 pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(GroupName, Registered), Failure> {
     let group = GroupName::parse(name)?;
     match definition::find(&*place.store, &group).await? {
@@ -16,7 +16,7 @@ pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(Gro
     }
 }
 
-/// How the group stands.
+/// The status of one group.
 pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<GroupStatus, Failure> {
     match status::read(place, &GroupName::parse(name)?).await? {
         Some(standing) => Ok(standing),
@@ -24,7 +24,7 @@ pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<GroupS
     }
 }
 
-/// How all groups stand.
+/// The status of all groups.
 pub(in crate::cli) async fn all(place: &Place) -> Result<Vec<GroupStatus>, Failure> {
     let mut standings = Vec::new();
     for group in definition::names(&*place.store).await? {

@@ -82,7 +82,7 @@ fn row(standing: &GroupStatus, session: &Session) -> Vec<String> {
     ]
 }
 
-/// A start for people.
+/// A group's start as text.
 fn start_text(start: &Position, session: &Session) -> String {
     match start.time() {
         EventTime::MIN => "earliest".to_owned(),

@@ -1,4 +1,4 @@
-//! `evbus group rm`: forget a group.
+//! `evbus group rm`: removes a group.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     for marker in state.iter().filter(|key| !key.ends_with(".json")) {
         place.store.delete(marker).await?;
     }
-    // The letters and requests; with the last of them go the folders, and these two names see to the empty ones.
+    // Dead letters and requests. The last one removes its folder; these two names also remove
+    // folders that are empty.
     state.extend([keys::letter(group, "none"), keys::request(group, 0, "none")]);
     place.store.delete_many(&state).await?;
     place.store.delete(&keys::group(group)).await?;
@@ -56,7 +57,8 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// An owner whose process may live is watched for a lease: one that works has committed by then.
+/// Refuses a group with a live owner. An owner whose process may be alive is observed for one
+/// lease: a live one commits within that time.
 async fn refuse_live_owner(place: &Place, standing: &GroupStatus) -> Result<(), Failure> {
     let refused = |owner: &Owner| {
         let (host, pid) = (style::escape(&owner.host), owner.pid);

@@ -1,4 +1,4 @@
-//! `evbus group reset`: process again from another place.
+//! `evbus group reset`: sends a group to another position.
 
 use super::agreed;
 use super::create::start_of;
@@ -60,7 +60,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
     Ok(Code::Done)
 }
 
-/// What the reset would do, in words that follow "this".
+/// What the reset would do, as words that follow "this".
 async fn consequence(
     group: &GroupName,
     definition: &Definition,
@@ -75,14 +75,14 @@ async fn consequence(
             return Ok(format!("lets '{group}' skip everything stored so far, and ends what it runs just now"));
         }
     };
-    // Where the filter is what cannot be read, the count is left out.
+    // The count is left out if the filter cannot be read.
     let filter = definition.filter(group)?;
     let (count, _) = read::count(&*opened.place().store, &Range { since, until: EventTime::MAX, filter }).await?;
     let (count, from) = (style::plural(count, "stored event"), shown(start, session));
     Ok(format!("lets '{group}' process {count} from {from} on, done or not, and ends what it runs just now"))
 }
 
-/// A start for people.
+/// A start as text.
 fn shown(start: definition::Start, session: &Session) -> String {
     match start {
         definition::Start::Earliest => "the earliest".to_owned(),
@@ -91,7 +91,7 @@ fn shown(start: definition::Start, session: &Session) -> String {
     }
 }
 
-/// Writes a marker that cannot be read anew. Its owner, if there is one, is fenced by that.
+/// Replaces a marker that cannot be read, which fences its owner.
 async fn rewrite(
     place: &Place,
     group: &GroupName,
@@ -115,7 +115,7 @@ async fn rewrite(
     }
 }
 
-/// The epoch that stands in what is left of a marker.
+/// The epoch in what is left of a damaged marker.
 fn epoch_in(bytes: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(bytes);
     let after = text.split_once("\"epoch\"").map_or("", |(_, after)| after.trim_start_matches([' ', ':']));

@@ -57,7 +57,8 @@ pub(super) struct ResumeArgs {
     name: String,
 }
 
-/// Changes a definition until nobody else has changed it meanwhile; false: there was nothing to change.
+/// Changes a definition, again if another process changed it meanwhile; false if there was nothing
+/// to change.
 async fn change(
     opened: &Opened,
     name: &str,
@@ -107,7 +108,7 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// The definition's filter with what was given in its place.
+/// The definition's filter with the given parts replaced.
 fn changed_filter(definition: &Definition, given: &FilterArgs) -> Result<TypeFilter, Failure> {
     let types = if given.types.is_empty() { &definition.types } else { &given.types };
     let not: Vec<String> = match given.not.as_slice() {

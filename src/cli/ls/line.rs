@@ -6,21 +6,21 @@ use crate::cli::reporter::id_of;
 use crate::cli::{style, times};
 use crate::event::{Data, Event, EventName, EventTime, NameMatch, TypeFilter, one_line};
 
-/// So much of the data is shown, in characters.
+/// How much of the data is shown, in characters.
 const DATA_WIDTH: usize = 60;
 
 /// How an event is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Format {
-    /// Its document.
+    /// The event's document.
     Json,
     /// Date and time, type, id, subject.
     Day,
-    /// The same, with the data.
+    /// Like `Day`, with the data.
     Whole,
 }
 
-/// An event as it was found; it may be no event.
+/// A stored event, which may not be readable.
 pub(in crate::cli) struct Found<'a> {
     name: &'a EventName,
     bytes: &'a [u8],
@@ -36,14 +36,15 @@ impl<'a> Found<'a> {
 /// Prints events.
 pub(in crate::cli) struct Line {
     pub(in crate::cli) format: Format,
-    /// The name was matched already; the document decides where it does not hold the type.
+    /// Applied to the type in the document: a name matches already, but may not hold the whole
+    /// type.
     pub(in crate::cli) filter: TypeFilter,
     pub(in crate::cli) now: EventTime,
     pub(in crate::cli) zone: TimeZone,
 }
 
 impl Line {
-    /// The line; none for a type that is not wanted after all. Types are padded to `width`.
+    /// The line for an event; none if its type is not wanted. Types are padded to `width`.
     pub(in crate::cli) fn text(&self, found: &Found<'_>, width: usize) -> Option<String> {
         let unsure = self.filter.matches_slug(found.name.slug()) == NameMatch::Unsure;
         if unsure && found.event.as_ref().is_some_and(|event| !self.filter.matches(event.type_())) {
@@ -51,7 +52,7 @@ impl Line {
         }
         let time = times::clock_text(found.name.time(), self.now, &self.zone);
         Some(match (&found.event, self.format) {
-            // What is not JSON at all would break the reader of the stream.
+            // Content that is not JSON would break the reader of the stream.
             (None, Format::Json) if serde_json::from_slice::<serde::de::IgnoredAny>(found.bytes).is_err() => {
                 return None;
             }
@@ -77,7 +78,7 @@ fn human(time: &str, event: &Event, width: usize, format: Format) -> String {
     parts.join("  ").trim_end().to_owned()
 }
 
-/// The beginning of the data.
+/// The start of the data, as text.
 fn shown_data(data: &Data) -> Option<String> {
     match data {
         Data::Absent => None,

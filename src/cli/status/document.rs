@@ -56,7 +56,7 @@ fn group(row: &Row, report: &Report) -> Value {
         "oldest": row.lag.oldest.map(EventTime::to_rfc3339),
         "lag_seconds": row.age(report.now).map(|age| age.as_secs_f64()),
         "retrying": retrying.len(),
-        // The next due; a group that fails at everything has a thousand of them.
+        // Bounded: a group whose handler always fails has a thousand retries.
         "retries": retrying.iter().take(10).map(retry).collect::<Vec<_>>(),
         "dead": row.dead(),
         "rate": row.rate,

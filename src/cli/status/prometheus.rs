@@ -44,7 +44,7 @@ pub(super) fn text(report: &Report) -> String {
     text
 }
 
-/// One line for each state, as Prometheus has its enumerations.
+/// One sample for each state, as Prometheus represents enumerations.
 fn states(text: &mut String, report: &Report) {
     head(text, "evbus_group_state", "1 for the state that the group is in.");
     for row in &report.groups {

@@ -1,4 +1,4 @@
-//! Status for people: a header, a table, and for each group what holds it up.
+//! Status as text: a header, a table, and the obstacles of each group.
 
 use jiff::tz::TimeZone;
 
@@ -49,7 +49,7 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
     text
 }
 
-/// What the groups have cost so far, one line each.
+/// The cost of each group's requests, one line each.
 pub(super) fn costs(report: &Report) -> String {
     let line = |row: &Row| match row.cost() {
         made if made.is_none() => format!("{}: its requests cost nothing\n", row.standing.group),
@@ -75,7 +75,7 @@ fn rate_text(rate: f64) -> String {
     if rate >= 100.0 { format!("{rate:.0}/s") } else { format!("{rate:.1}/s") }
 }
 
-/// The first owner, how many more there are, and why the group is paused.
+/// The first owner, the number of others, and the reason of a pause.
 fn owner_text(row: &Row) -> String {
     let owners = &row.standing.owners;
     let first = owners.first().map(|first| {

@@ -1,17 +1,17 @@
-//! Which events a tail has printed, in bounded memory.
+//! Remembers which events a tail has printed, in bounded memory.
 
 use std::collections::{BTreeSet, HashSet};
 
 use crate::event::{EventName, EventTime};
 
-/// So many names are remembered.
+/// How many names are remembered.
 const BOUND: usize = 50_000;
 
-/// The newest names that were seen; everything at or before the floor counts as seen.
+/// The newest names seen; every name at or before the floor counts as seen.
 #[derive(Debug)]
 pub(super) struct Seen {
     names: BTreeSet<EventName>,
-    /// An event that is put again under another time stays the same.
+    /// An event that is put again under another time keeps its identity.
     identities: HashSet<Box<str>>,
     floor: Option<EventName>,
     floor_time: EventTime,
@@ -31,7 +31,7 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// Remembers a name; whether it is new.
+    /// Remembers a name; returns whether it is new.
     pub(super) fn add(&mut self, name: &EventName) -> bool {
         let below = name.time() < self.floor_time || self.floor.as_ref().is_some_and(|floor| name <= floor);
         if below || !self.names.insert(name.clone()) {
@@ -47,7 +47,7 @@ impl Seen {
         new
     }
 
-    /// Everything before `time` counts as seen.
+    /// Lets every name before `time` count as seen.
     pub(super) fn raise_floor(&mut self, time: EventTime) {
         self.floor_time = self.floor_time.max(time);
     }

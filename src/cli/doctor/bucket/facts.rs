@@ -1,4 +1,4 @@
-//! What a bucket is set up to do with what lies in it, and what that means for a bus.
+//! Checks of a bucket's region, versioning and lifecycle rules.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::cli::doctor::Finding;
 use crate::cli::times;
 use crate::store::object::{Bucket, Fact, Facts, Kind, Rule, Versioning};
 
-/// Region, versioning and lifecycle rules.
+/// The findings on region, versioning and lifecycle rules.
 pub(in crate::cli::doctor) async fn facts(bucket: &Bucket) -> Vec<Finding> {
     let signed = (bucket.kind == Kind::S3).then(|| bucket.region());
     judged(&bucket.facts(keys::BUS).await, bucket, signed)
 }
 
-/// `signed`: the region that requests are signed for.
+/// `signed` is the region that requests are signed for.
 fn judged(facts: &Facts, bucket: &Bucket, signed: Option<&str>) -> Vec<Finding> {
     let prefix = bucket.prefix.trim_matches('/');
     let rules: &[Rule] = match &facts.rules {
@@ -75,7 +75,7 @@ fn soft_delete(seconds: u64, bucket: &Bucket) -> Finding {
         .cure(format!("gcloud storage buckets update gs://{} --clear-soft-delete", bucket.name))
 }
 
-/// What allows to see: S3 has a permission for each fact, Google one for all.
+/// The permission to read a setting: S3 has one for each, Google one for all.
 fn permission(bucket: &Bucket, s3: &'static str) -> &'static str {
     if bucket.kind == Kind::Gcs { "storage.buckets.get" } else { s3 }
 }
