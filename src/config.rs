@@ -1,10 +1,10 @@
-//! File, environment and flags become settings, once; nothing re-reads the environment afterwards.
+//! Turns file, environment and options into settings, once; nothing reads the environment again.
 //!
-//! - [`Environment`]: the environment as it was handed in.
+//! - [`Environment`]: the environment as the process received it.
 //! - [`Config`]: the config file, found, read and checked.
-//! - [`BusAddress`]: where the bus is, and who said so.
+//! - [`BusAddress`]: where the bus is, and what decided it.
 //! - [`Watcher`]: one `[watchers.NAME]` with all defaults filled in.
-//! - [`units`], [`instant`]: durations, sizes and times as people write them.
+//! - [`units`], [`instant`]: the text forms of durations, sizes and times.
 
 mod address;
 mod bucket;

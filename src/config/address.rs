@@ -1,4 +1,4 @@
-//! Where the bus is, and who said so.
+//! Where the bus is, and what decided it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::store::object::{Bucket, Kind};
 /// What was wrong with an address, and what to type instead.
 pub(super) type Problem = (String, Option<String>);
 
-/// An address as it was written, its form recognised.
+/// An address as written, with its form recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A directory, absolute.
@@ -33,7 +33,7 @@ pub enum Location {
     Bucket(Bucket, String),
 }
 
-/// Who said where the bus is.
+/// What decided where the bus is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// `--bus`.
@@ -42,41 +42,43 @@ pub enum Origin {
     EnvVar,
     /// `[bus] url` of this config file.
     Config(PathBuf),
-    /// `[buses.NAME]` of this config file, whoever gave the name.
+    /// `[buses.NAME]` of this config file; the name may come from anywhere.
     Named(String, PathBuf),
-    /// Nobody: the user's own bus, which makes itself.
+    /// The default: the user's own bus, which is created when it is missing.
     Default,
 }
 
-/// The bus to use.
+/// The address of the bus to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusAddress {
     /// Where it is.
     pub location: Location,
-    /// Who said so.
+    /// What decided it.
     pub origin: Origin,
-    /// For people. A handler's `EVBUS_URL` is better made from `location`, which need not be UTF-8.
+    /// The address as text, for messages. A handler's `EVBUS_URL` is made from `location`, which
+    /// need not be UTF-8.
     pub display: String,
 }
 
 impl BusAddress {
-    /// From now on no request takes longer than this, where the bus is in a bucket.
+    /// Limits the time of every request to a bucket.
     pub fn hurry(&mut self, limit: Duration) {
         if let Location::Bucket(bucket, _) = &mut self.location {
             bucket.hurry(limit);
         }
     }
 
-    /// Decides where the bus is: `flag` (`--bus`), `EVBUS_URL`, `[bus] url`, `$XDG_DATA_HOME/evbus`.
+    /// Decides where the bus is: `flag` (`--bus`), `EVBUS_URL`, `[bus] url`,
+    /// `$XDG_DATA_HOME/evbus`.
     ///
     /// # Errors
-    /// An address that cannot be understood, a name that the config does not have, a kind of store that this version
-    /// does not know. Whether there is a bus at that place is not looked at.
+    /// An address that cannot be parsed, a name that the config does not have, or an unknown kind
+    /// of store. Whether a bus exists at the address is not checked.
     pub fn resolve(environment: &Environment, config: &Config, flag: Option<&OsStr>) -> Result<Self, ConfigError> {
         let in_environment = environment.vars.get(OsStr::new("EVBUS_URL")).map(OsString::as_os_str);
         let said = flag.map(|text| (text, Origin::Flag)).or(in_environment.map(|text| (text, Origin::EnvVar)));
         if let Some((_, origin)) = said.as_ref().filter(|(text, origin)| text.is_empty() && *origin == Origin::EnvVar) {
-            // A variable that a script forgot to fill must not lead to another bus.
+            // An empty variable, which a script forgot to fill, must not lead to another bus.
             return Err(problem_at(
                 origin,
                 ("it is empty".to_owned(), Some("name the bus, or unset EVBUS_URL".to_owned())),
@@ -137,8 +139,8 @@ impl fmt::Display for Origin {
 }
 
 impl Address {
-    /// Recognises the form: a path has a `/` or is `.`, `..` or `~`; a URL has a scheme; all else is a name.
-    /// Relative paths start from `base`.
+    /// Recognises the form: a path has a `/` or is `.`, `..` or `~`; a URL has a scheme; anything
+    /// else is a name. Relative paths start from `base`.
     pub(super) fn parse(text: &OsStr, environment: &Environment, base: &Path) -> Result<Self, Problem> {
         let bytes = text.as_bytes();
         if bytes.is_empty() || bytes.contains(&0) {
@@ -158,7 +160,7 @@ impl Address {
             return Ok(Self::Bucket(bucket::parse(kind, rest, environment)?, text.to_string_lossy().into_owned()));
         }
         if let Some(scheme) = ["s3:/", "gs:/", "az:/"].into_iter().find(|scheme| bytes.starts_with(scheme.as_bytes())) {
-            // Whatever follows may be a secret.
+            // The rest of the text may be a secret.
             return Err((format!("a bucket's URL begins with {scheme}/"), None));
         }
         if bytes.contains(&b'/') || [".", "..", "~"].iter().any(|word| text == *word) {
@@ -167,7 +169,7 @@ impl Address {
         Ok(Self::Named(text.to_string_lossy().into_owned()))
     }
 
-    /// Whether an address that reads `text` would be taken as a name.
+    /// Whether an address with this text would be parsed as a name.
     pub(super) fn is_name(text: &str) -> bool {
         !text.is_empty() && !text.contains(['/', '\0']) && ![".", "..", "~"].contains(&text)
     }
@@ -195,7 +197,7 @@ fn file_url(rest: &str) -> Result<PathBuf, Problem> {
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
-/// The bytes that `%41%42` stands for; none for a broken escape or a NUL.
+/// The bytes that `%41%42` encodes; none for a broken escape or a NUL.
 pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
@@ -218,7 +220,7 @@ fn default_address(environment: &Environment) -> Result<Address, ConfigError> {
 
 fn unknown_name(config: &Config, name: &str) -> Problem {
     if name.contains('@') {
-        // What stands before it may be a secret.
+        // The text before the '@' may be a secret.
         let help = "a bucket is s3://bucket/prefix; credentials come from the environment";
         return ("no bus has this name, which has an '@' in it".to_owned(), Some(help.to_owned()));
     }

@@ -1,8 +1,10 @@
-//! Where a bucket is and who may use it: from the URL, the environment and the files of the providers' tools.
+//! The address of a bucket and its credentials: from the URL, the environment, and the files of the
+//! providers' tools.
 //!
-//! The URL comes before the environment, the environment before the files. Which bucket it is and where in it the bus
-//! lies, the URL alone says: of the environment only the variables of a list are looked at (`environment`), none of
-//! which names a place. Nothing is asked of any server here. What may hold a secret is never shown.
+//! The URL comes before the environment, the environment before the files. The URL alone decides
+//! which bucket it is and where in it the bus lies: of the environment only the variables of a list
+//! are read (`environment`), none of which names a place. No server is asked here. A text that may
+//! hold a secret is never shown.
 
 use super::Environment;
 use super::address::{Problem, percent_decoded};
@@ -13,7 +15,7 @@ mod environment;
 #[cfg(test)]
 mod tests;
 
-/// The parameters of a bucket's URL, and the settings that they are.
+/// The parameters of a bucket's URL, and the setting that each one sets.
 const fn known(kind: Kind) -> &'static [(&'static str, &'static str)] {
     match kind {
         Kind::S3 => &[("endpoint", "aws_endpoint_url_s3"), ("region", "aws_region"), ("profile", "profile")],
@@ -25,7 +27,8 @@ const fn known(kind: Kind) -> &'static [(&'static str, &'static str)] {
 /// Settings under the names of the provider's variables, in lower case.
 type Settings = Vec<(String, String)>;
 
-/// The bucket of `scheme://bucket/prefix?endpoint=…&region=…&profile=…`; `rest` is what follows the `//`.
+/// The bucket of `scheme://bucket/prefix?endpoint=…&region=…&profile=…`; `rest` is the text after
+/// `//`.
 pub(super) fn parse(kind: Kind, rest: &str, environment: &Environment) -> Result<Bucket, Problem> {
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
@@ -50,7 +53,7 @@ fn refused(kind: Kind, what: impl std::fmt::Display) -> Problem {
     (format!("the {}:// URL {what}", kind.scheme()), None)
 }
 
-/// Where credentials are to come from.
+/// Where credentials come from.
 const fn credentials_cure(kind: Kind) -> &'static str {
     match kind {
         Kind::S3 => "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -111,7 +114,7 @@ fn parameters(kind: Kind, query: &str) -> Result<Settings, Problem> {
     Ok(found)
 }
 
-/// A name that looks like one is shown; anything else may be the rest of a secret.
+/// Shows the parameter only if it looks like a name: anything else may be the rest of a secret.
 fn unknown_parameter(kind: Kind, name: &str) -> Problem {
     let is_name = name.len() <= 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-');
     let near = did_you_mean(name, known(kind).iter().map(|(known, _)| *known));
@@ -123,7 +126,7 @@ fn unknown_parameter(kind: Kind, name: &str) -> Problem {
 
 const ENDPOINT_HELP: &str = "write endpoint=https://HOST:PORT, without credentials";
 
-/// An address of a server, and nothing that may be a secret.
+/// Accepts the address of a server, and nothing that may be a secret.
 fn checked_endpoint(endpoint: &str) -> Result<(), &'static str> {
     let is_url =
         ["http://", "https://"].iter().any(|scheme| endpoint.len() > scheme.len() && endpoint.starts_with(scheme));

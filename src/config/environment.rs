@@ -1,4 +1,4 @@
-//! The environment of the process, handed in, so that tests can bring their own.
+//! The environment of the process, passed in so that tests can replace it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,15 +16,15 @@ pub struct Environment {
     pub vars: BTreeMap<OsString, OsString>,
     /// `HOME`, if it is an absolute path.
     pub home: Option<PathBuf>,
-    /// The working directory; `.` where it has been deleted, so that absolute paths still work.
+    /// The working directory; `.` if it has been deleted, so that absolute paths still work.
     pub cwd: PathBuf,
-    /// The effective user: whose `./evbus.toml` is trusted, besides root's.
+    /// The effective user. A `./evbus.toml` of this user or of root is trusted.
     pub uid: u32,
     /// The folder of the system's settings, `/etc`.
     pub etc: PathBuf,
-    /// The present, which `from = "7d"` counts from.
+    /// The present time, from which `from = "7d"` counts back.
     pub now: EventTime,
-    /// The local time zone; without one, the system's, looked up only when a time needs it.
+    /// The local time zone. If none, it is the system's, looked up when a time first needs it.
     pub zone: Option<TimeZone>,
 }
 
@@ -43,17 +43,17 @@ impl Environment {
         }
     }
 
-    /// A variable; one that is set to nothing counts as not set.
+    /// A variable; an empty one counts as not set.
     pub fn var(&self, name: &str) -> Option<&OsStr> {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
-    /// The time zone that times without one are in.
+    /// The time zone for times that name none.
     pub fn zone(&self) -> TimeZone {
         self.zone.clone().unwrap_or_else(TimeZone::system)
     }
 
-    /// The time zone that `TZ` names, if nobody knows it: times are UTC then, which its user does not expect.
+    /// The value of `TZ` if it is unknown: times are then UTC, which the user does not expect.
     pub fn unknown_zone(&self) -> Option<&str> {
         let name = self.var("TZ")?.to_str()?;
         let plain = name.trim_start_matches(':');
@@ -61,14 +61,15 @@ impl Environment {
         (!known).then_some(name)
     }
 
-    /// A folder of the XDG Base Directory Specification: `$variable`, else `~/fallback`. As the specification
-    /// demands, a relative `$variable` is ignored.
+    /// A folder of the XDG Base Directory Specification: `$variable`, else `~/fallback`. The
+    /// specification demands that a relative `$variable` is ignored.
     pub fn xdg(&self, variable: &str, fallback: &str) -> Option<PathBuf> {
         absolute_path(self.vars.get(OsStr::new(variable))).or_else(|| Some(self.home.as_ref()?.join(fallback)))
     }
 
-    /// `path` from `base`, with `~/` as the home folder and without `.` in it. `..` stays: what it means depends on
-    /// symbolic links. Without a home folder `~` is a name like any other.
+    /// Resolves `path` from `base`: `~/` becomes the home folder and `.` is removed. `..` stays,
+    /// because its meaning depends on symbolic links. Without a home folder `~` is a name like any
+    /// other.
     pub fn expand(&self, path: &Path, base: &Path) -> PathBuf {
         let full = match (path.strip_prefix("~"), &self.home) {
             (Ok(rest), Some(home)) => home.join(rest),

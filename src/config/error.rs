@@ -1,40 +1,40 @@
-//! What can be wrong with the settings. All of it is the user's to mend, so all of it ends with exit code 2.
+//! Errors in the settings. The user can correct all of them, so all end with exit code 2.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Settings that cannot be used. Its text is one line; [`ConfigError::help`] is the next thing to type.
+/// Settings that cannot be used. The text is one line; [`ConfigError::help`] is the next command.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Something in the config file, at a line of it.
+    /// A mistake at a line of the config file.
     #[error("{file}:{line}: {what}")]
     InFile {
-        /// The file, as the user knows it.
+        /// The file, as the user named it.
         file: String,
-        /// From 1.
+        /// The line, from 1.
         line: usize,
         /// What is wrong, with its key and the cure.
         what: String,
-        /// What to do next.
+        /// The cure, if it is not in `what`.
         help: Option<String>,
     },
-    /// A config file that was named, but is not there.
+    /// A config file that was named but does not exist.
     #[error("no config file at {} ({named_by})", .path.display())]
     Missing {
-        /// Where it should be.
+        /// The path that was named.
         path: PathBuf,
         /// `--config` or `EVBUS_CONFIG`.
         named_by: &'static str,
     },
-    /// A config file that is there, but cannot be read.
+    /// A config file that exists but cannot be read.
     #[error("cannot read the config file {}: {source}", .path.display())]
     Unreadable {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the read.
         source: io::Error,
     },
-    /// An address of the bus that leads nowhere.
+    /// An address of the bus that cannot be used.
     #[error("{origin}: {what}")]
     Address {
         /// `--bus`, `EVBUS_URL`, …
@@ -47,15 +47,15 @@ pub enum ConfigError {
     /// A watcher that the config does not have.
     #[error("{what}")]
     NoWatcher {
-        /// Which, and the nearest there is.
+        /// The name, and the nearest one that exists.
         what: String,
-        /// What to do next.
+        /// The cure.
         help: Option<String>,
     },
 }
 
 impl ConfigError {
-    /// What to type next, without the word `help:`.
+    /// The next command to type, without the word `help:`.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::InFile { help, .. } | Self::Address { help, .. } | Self::NoWatcher { help, .. } => help.clone(),

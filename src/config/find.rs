@@ -1,4 +1,4 @@
-//! Which config file counts: the one that was named, else the first that exists.
+//! Finds the config file: the one that was named, else the first that exists.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -8,40 +8,40 @@ use std::path::{Path, PathBuf};
 
 use super::{ConfigError, Environment};
 
-/// The file's name, in the working directory and in the user's and the system's settings.
+/// The file's name, in the working directory and in the user's and the system's folders.
 const FILE_NAME: &str = "evbus.toml";
 
-/// How to use a file all the same.
+/// The end of a warning about a file that is not trusted.
 const NAME_IT: &str = " (name it with --config to use it)";
 
-/// A config file that has been read, but not understood yet.
+/// A config file that has been read but not parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
-    /// Where it is, absolute.
+    /// The absolute path.
     pub path: PathBuf,
-    /// How errors name it: as the user did.
+    /// The file's name in errors: as the user wrote it.
     pub shown: String,
-    /// What it holds.
+    /// The content.
     pub text: Vec<u8>,
 }
 
 /// The outcome of the search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The file that counts, if there is one.
+    /// The file to use, if there is one.
     pub file: Option<ConfigFile>,
-    /// Files that were passed over, and why. One line each.
+    /// Why files were ignored, one line each.
     pub warnings: Vec<String>,
 }
 
-/// What lies where a config is looked for, which anybody may have put there.
+/// The result for a path in a folder where other users may be able to write.
 enum Local {
     Absent,
     Refused(String),
     Read(Vec<u8>),
 }
 
-/// Looks for the config file.
+/// Searches for the config file.
 pub(super) fn find(environment: &Environment, explicit: Option<&Path>) -> Result<Found, ConfigError> {
     let from_environment = environment.var("EVBUS_CONFIG").map(Path::new);
     let named = explicit.map(|path| (path, "--config")).or(from_environment.map(|path| (path, "EVBUS_CONFIG")));
@@ -86,7 +86,8 @@ fn search(environment: &Environment) -> Result<Found, ConfigError> {
     Ok(found)
 }
 
-/// Reads the file only if nobody but this user or root could write it, or lay a link there: its commands will be run.
+/// Reads the file only if no other user but root can write it or put a link there: evbus runs its
+/// commands.
 fn read_trusted(path: &Path, uid: u32) -> io::Result<Local> {
     if let Ok(metadata) = fs::symlink_metadata(path)
         && metadata.is_symlink()
@@ -102,7 +103,7 @@ fn read_trusted(path: &Path, uid: u32) -> io::Result<Local> {
             _ => return Err(error),
         },
     };
-    // Asked of the open file: the name may lead to another one by now.
+    // Read from the open file: the path may lead to another file by now.
     let metadata = file.metadata()?;
     if !is_trusted(metadata.uid(), uid) {
         return Ok(Local::Refused(foreign(metadata.uid())));
@@ -118,7 +119,8 @@ fn read_trusted(path: &Path, uid: u32) -> io::Result<Local> {
     Ok(Local::Read(text))
 }
 
-/// Who else may write a file. A group with the number of its user is his own (user private groups).
+/// Which other users can write a file. A group with the number of its user has no other members
+/// (user private groups).
 fn other_writers(mode: u32, user: u32, group: u32) -> Option<&'static str> {
     match (mode & 0o002 != 0, mode & 0o020 != 0 && group != user) {
         (true, _) => Some("everybody"),
@@ -127,7 +129,7 @@ fn other_writers(mode: u32, user: u32, group: u32) -> Option<&'static str> {
     }
 }
 
-/// A named pipe must not hold up everyone who comes by.
+/// Does not block: a named pipe without a writer must not hold up every command.
 fn open_without_waiting(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     OpenOptions::new().read(true).custom_flags(flags).open(path)
@@ -146,7 +148,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 impl ConfigFile {
-    /// The folder that relative paths in it start from.
+    /// The folder from which relative paths in the file start.
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or_else(|| Path::new(OsStr::new("/")))
     }

@@ -1,4 +1,5 @@
-//! Points in time as people write them: `10m` (ago), `2026-11-20`, `09:30`, RFC 3339. Local unless a zone is named.
+//! The text forms of times: `10m` (ago), `2026-11-20`, `09:30`, RFC 3339. They are local unless
+//! they name a zone.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -7,30 +8,30 @@ use jiff::{Timestamp, Zoned};
 use super::units::{UnitError, parse_duration};
 use crate::event::EventTime;
 
-/// Why a text is no point in time, or not one that will do.
+/// Why a text is not a usable time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
-    /// None of the forms.
+    /// None of the forms of a time.
     #[error("'{}' is not a time (write 10m, 7d, 2026-11-20, 09:30 or 2026-11-20T09:30:00Z)", .0.escape_debug())]
     Malformed(String),
-    /// None of the forms of a time to come.
+    /// None of the forms of a future time.
     #[error("'{}' is not a time to come (write 02:00, 2026-12-24, '2026-12-24 09:30' or 2026-12-24T09:30:00Z)", .0.escape_debug())]
     NotComing(String),
-    /// It looks like a duration, which is wrong.
+    /// An invalid duration.
     #[error(transparent)]
     Duration(#[from] UnitError),
-    /// It has not come yet.
+    /// A time in the future where only a past one makes sense.
     #[error("'{}' is in the future (it is {now} now; write a time that has passed, like 10m or 09:30)", .text.escape_debug())]
     Future {
-        /// What was written.
+        /// The text.
         text: String,
-        /// The present, as local date and time.
+        /// The present local date and time.
         now: String,
     },
 }
 
-/// Reads a time that has passed: an age (`10m`, `7d`, `10m ago`), a local date (its first moment), a local time of day (the last
-/// one there was), a local date and time, or RFC 3339.
+/// Parses a past time: an age (`10m`, `7d`, `10m ago`), a local date (its first moment), a local
+/// time of day (the last one), a local date and time, or RFC 3339.
 ///
 /// # Errors
 /// None of these forms, or later than `now`.
@@ -42,7 +43,7 @@ pub fn parse_past(text: &str, now: EventTime, tz: &TimeZone) -> Result<EventTime
     Ok(time)
 }
 
-/// As [`parse_past`], but a date may lie in the future.
+/// As [`parse_past`], but a date may be in the future.
 ///
 /// # Errors
 /// None of the forms.
@@ -63,8 +64,8 @@ pub fn parse_time_any(text: &str, now: EventTime, tz: &TimeZone) -> Result<Event
     }
 }
 
-/// Reads a time that may be to come: a local date (its first moment), a local time of day (the next one there is), a
-/// local date and time, or RFC 3339.
+/// Parses a time that may be in the future: a local date (its first moment), a local time of day
+/// (the next one), a local date and time, or RFC 3339.
 ///
 /// # Errors
 /// None of these forms.
@@ -75,7 +76,7 @@ pub fn parse_coming(text: &str, now: EventTime, tz: &TimeZone) -> Result<EventTi
     next_time_of_day(text, now, tz).map(event_time).ok_or_else(|| TimeError::NotComing(text.to_owned()))
 }
 
-/// `02:16:34` if that is today, else `2026-11-24 02:16`: local time, for people.
+/// Local time as text: `02:16:34` for today, else `2026-11-24 02:16`.
 pub fn clock_text(time: EventTime, now: EventTime, tz: &TimeZone) -> String {
     match (zoned(time, tz), zoned(now, tz)) {
         (Some(time), Some(now)) if time.date() == now.date() => time.strftime("%H:%M:%S").to_string(),
@@ -84,16 +85,17 @@ pub fn clock_text(time: EventTime, now: EventTime, tz: &TimeZone) -> String {
 }
 
 fn minute_text(time: EventTime, tz: &TimeZone) -> String {
-    // Outside the years that a calendar has, the number is all there is to say.
+    // A time outside the calendar's years is shown as a number.
     zoned(time, tz)
         .map_or_else(|| format!("{}us", time.as_micros()), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
-/// A text that begins with a date.
+/// Parses a text that begins with a date.
 fn from_date(text: &str, tz: &TimeZone) -> Option<Timestamp> {
     let date: Date = text.get(..10)?.parse().ok()?;
     let Some(rest) = text.get(10..).filter(|rest| !rest.is_empty()) else {
-        // Where the clocks go forward at midnight there is no 00:00, and this is the day's first moment.
+        // Where the clocks go forward at midnight there is no 00:00; this is the first moment of
+        // the day.
         return tz.to_timestamp(date.at(0, 0, 0, 0)).ok();
     };
     let rest = rest.strip_prefix(['T', 't', ' '])?;
@@ -126,7 +128,7 @@ fn next_time_of_day(text: &str, now: EventTime, tz: &TimeZone) -> Option<Timesta
     moments.into_iter().find(|moment| *moment > now.timestamp())
 }
 
-/// The moments that a local time names, latest first: two of them in the hour that the clocks repeat.
+/// The moments of a local time, latest first: two in the hour that the clocks repeat.
 fn moments(local: DateTime, tz: &TimeZone) -> Vec<Timestamp> {
     let found = tz.to_ambiguous_timestamp(local);
     let later = matches!(found.offset(), AmbiguousOffset::Fold { .. }).then(|| found.later().ok()).flatten();
@@ -248,7 +250,7 @@ mod tests {
             ("2026-10-25T02:00:00Z", "02:30", "2026-10-25T01:30:00Z"),
             ("2026-10-25T01:10:00Z", "02:30", "2026-10-25T00:30:00Z"),
             ("2026-10-25T00:10:00Z", "02:30", "2026-10-24T00:30:00Z"),
-            // 29 March 2026: there is no 02:30; 03:30 is what is meant.
+            // 29 March 2026: there is no 02:30, so it means 03:30.
             ("2026-03-29T12:00:00Z", "02:30", "2026-03-29T01:30:00Z"),
         ];
         for (now, text, expected) in table {
@@ -278,7 +280,7 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(parse_coming(text, now(), &berlin()), Ok(at(expected)), "{text}");
         }
-        // The hour that comes twice: its first pass is the next.
+        // In the hour that comes twice, the first pass is the next.
         let night = at("2026-10-24T23:00:00Z");
         assert_eq!(parse_coming("02:30", night, &berlin()), Ok(at("2026-10-25T00:30:00Z")));
         for text in ["", "5m", "tomorrow", "25:00", "9:30"] {

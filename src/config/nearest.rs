@@ -1,8 +1,9 @@
-//! "Did you mean": the known word nearest to one that was typed.
+//! "Did you mean": finds the known word nearest to a given one.
 
-/// The candidate nearest to `word`, if one is near enough to be what was meant.
+/// The candidate nearest to `word`, if one is near enough.
 ///
-/// Letter case, and `-` for `_`, cost nothing; otherwise a third of the letters may be wrong, swapped or missing.
+/// Letter case, and `-` for `_`, cost nothing; otherwise a third of the letters may be wrong,
+/// swapped or missing.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = folded(word);
     let allowed = (word.chars().count() / 3).max(1);
@@ -14,7 +15,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// ` (did you mean 'mail'?)`, to append to an error; empty where nothing is near.
+/// ` (did you mean 'mail'?)`, to append to an error; empty if no candidate is near.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     nearest(word, candidates).map(|near| format!(" (did you mean '{}'?)", near.escape_debug())).unwrap_or_default()
 }

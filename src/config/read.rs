@@ -1,4 +1,4 @@
-//! The config file, understood and checked as a whole.
+//! Parses the config file and checks it as a whole.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use super::watcher::Watcher;
 use super::{ConfigError, Environment};
 use crate::event::TypeFilter;
 
-/// The settings of a config file; all empty where there is none.
+/// The settings of a config file; all empty if there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// The file, absolute.
+    /// The file's absolute path.
     pub path: Option<PathBuf>,
-    /// Files that were passed over, and why. One line each.
+    /// Why files were ignored, one line each.
     pub warnings: Vec<String>,
     /// `[bus] url`.
     pub bus: Option<Address>,
@@ -29,16 +29,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// Looks for the config file: `explicit` (`--config`), `EVBUS_CONFIG`, `./evbus.toml` if it belongs to this user
-    /// or root, `$XDG_CONFIG_HOME/evbus/evbus.toml`, `/etc/evbus/evbus.toml`; the first that exists.
+    /// Searches for the config file: `explicit` (`--config`), `EVBUS_CONFIG`, `./evbus.toml` if it
+    /// belongs to this user or root, `$XDG_CONFIG_HOME/evbus/evbus.toml`, `/etc/evbus/evbus.toml`;
+    /// the first that exists.
     ///
     /// # Errors
-    /// A named file that is not there; a file that cannot be read.
+    /// A named file that does not exist; a file that cannot be read.
     pub fn find(environment: &Environment, explicit: Option<&Path>) -> Result<Found, ConfigError> {
         find::find(environment, explicit)
     }
 
-    /// Finds the config file and understands it.
+    /// Finds the config file and parses it.
     ///
     /// # Errors
     /// As [`Config::find`] and [`Config::parse`].
@@ -48,10 +49,10 @@ impl Config {
         Ok(Self { warnings: found.warnings, ..config })
     }
 
-    /// Understands a config file.
+    /// Parses a config file.
     ///
     /// # Errors
-    /// The first thing in it that is wrong, with its line.
+    /// The first mistake in it, with its line.
     pub fn parse(environment: &Environment, file: &ConfigFile) -> Result<Self, ConfigError> {
         let text = str::from_utf8(&file.text).map_err(|error| not_text(file, error.valid_up_to()))?;
         let source = Source { shown: &file.shown, text };
@@ -71,7 +72,7 @@ impl Config {
         })
     }
 
-    /// The watcher of that name.
+    /// The watcher with this name.
     ///
     /// # Errors
     /// There is none; names the nearest, or all.
@@ -150,9 +151,11 @@ impl Reader<'_> {
     }
 }
 
-/// A group has one filter: two watchers of it that disagree would pass over each other's events.
+/// Refuses two watchers of one group that disagree: a group has one filter, and they would skip
+/// each other's events.
 fn refuse_conflict(mine: &Watcher, field: &Field<'_>, other: &Watcher, place: &Field<'_>) -> Result<(), ConfigError> {
-    // Compared as patterns: `a,b` is `a` and `b`. Both have been read once already, so neither fails.
+    // Compared as patterns: `a,b` equals `a` and `b`. Both have been parsed before, so neither
+    // fails.
     let filter = |watcher: &Watcher| TypeFilter::new(&watcher.types, &watcher.not).ok();
     let starts_differ = mine.from.zip(other.from).is_some_and(|(mine, other)| mine != other);
     let conflict = match () {

@@ -1,4 +1,4 @@
-//! A TOML table with the line of everything in it, so that each error can say where.
+//! A TOML table with the lines of its entries, so that each error can name its line.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::ConfigError;
 use super::nearest::did_you_mean;
 use super::units::parse_duration;
 
-/// The text of a config file, which turns offsets into lines.
+/// The text of a config file, for turning offsets into lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {
-    /// How errors name the file.
+    /// The file's name in errors.
     pub(super) shown: &'a str,
-    /// All of it.
+    /// The whole text.
     pub(super) text: &'a str,
 }
 
@@ -32,7 +32,7 @@ impl Source<'_> {
     }
 }
 
-/// One table: the whole file, `[bus]`, `[watchers.thumbs]`, or a `retry = {…}` in it.
+/// One table: the whole file, `[bus]`, `[watchers.thumbs]`, or a nested `retry = {…}`.
 #[derive(Debug, Clone)]
 pub(super) struct Section<'a> {
     source: Source<'a>,
@@ -45,11 +45,11 @@ pub(super) struct Section<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Field<'a> {
     source: Source<'a>,
-    /// The path of the section it is in.
+    /// The path of the table that holds it.
     within: String,
     /// The key.
     pub(super) name: &'a str,
-    /// Where the key is, in bytes.
+    /// The offset of the key, in bytes.
     pub(super) offset: usize,
     value: &'a Spanned<DeValue<'a>>,
 }
@@ -57,9 +57,9 @@ pub(super) struct Field<'a> {
 /// One string of an array.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item<'a> {
-    /// Where it is, in bytes.
+    /// The offset, in bytes.
     pub(super) offset: usize,
-    /// What it says.
+    /// The string's value.
     pub(super) text: &'a str,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Section<'a> {
         Field { source: self.source, within: self.path.clone(), name: key.get_ref(), offset, value }
     }
 
-    /// Refuses the first key that is not known, with the nearest that is.
+    /// Refuses the first unknown key and names the nearest known one.
     pub(super) fn refuse_unknown(&self, known: &[&str]) -> Result<(), ConfigError> {
         match self.fields().into_iter().find(|field| !known.contains(&field.name)) {
             Some(field) => Err(field.unknown(known)),
@@ -101,12 +101,12 @@ impl<'a> Field<'a> {
         self.error_at(self.offset, what)
     }
 
-    /// An error at this key which names what it is about itself.
+    /// An error at this key, whose text names the key itself.
     pub(super) fn plain_error(&self, what: impl Display) -> ConfigError {
         self.source.error(self.offset, what)
     }
 
-    /// An error about this key, at some place in its value.
+    /// An error about this key, at an offset in its value.
     pub(super) fn error_at(&self, offset: usize, what: impl Display) -> ConfigError {
         self.source.error(offset, format_args!("{}: {what}", self.title()))
     }
@@ -127,7 +127,7 @@ impl<'a> Field<'a> {
         self.unknown_near(&did_you_mean(self.name, known.iter().copied()))
     }
 
-    /// The error for an unknown key, with a hint to end it.
+    /// The error for an unknown key, with a hint at its end.
     pub(super) fn unknown_near(&self, hint: &str) -> ConfigError {
         self.source.error(self.offset, format_args!("unknown key {}{hint}", self.title()))
     }
@@ -150,7 +150,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A string, or a date or time of TOML's own.
+    /// A string, or a TOML date or time.
     pub(super) fn time_text(&self) -> Result<String, ConfigError> {
         match self.value.get_ref() {
             DeValue::Datetime(time) => Ok(time.to_string()),
@@ -182,7 +182,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A duration longer than nothing.
+    /// A duration longer than zero.
     pub(super) fn positive_duration(&self) -> Result<Duration, ConfigError> {
         match self.duration()? {
             Duration::ZERO => Err(self.error("must be longer than 0s")),
@@ -190,7 +190,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// An array of strings, each with its place.
+    /// An array of strings with their offsets.
     pub(super) fn items(&self) -> Result<Vec<Item<'a>>, ConfigError> {
         let DeValue::Array(array) = self.value.get_ref() else {
             let example = match self.value.get_ref() {

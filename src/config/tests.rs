@@ -1,4 +1,4 @@
-//! The config file, from end to end; `address` is where the bus is.
+//! The config file, from search to settings; `address` tests where the bus is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,7 @@ mod address;
 
 const FULL: &str = include_str!("../../fixtures/config/full.toml");
 
-/// A user whose everything is below one folder.
+/// An environment whose folders are all below one root.
 fn environment(root: &Path) -> Environment {
     for folder in ["home", "cwd", "etc/evbus", "home/.config/evbus"] {
         fs::create_dir_all(root.join(folder)).unwrap();
@@ -374,7 +374,7 @@ fn a_local_config_of_somebody_else_is_passed_over() {
     fs::write(root.path().join("etc/evbus/evbus.toml"), "").unwrap();
     assert_eq!(Config::load(&environment, None).unwrap().watchers.len(), 1, "mine");
 
-    // Root's files are trusted, so as root the file must be given away.
+    // Root's files are trusted, so a test that runs as root gives the file away.
     if environment.uid == 0 {
         std::os::unix::fs::chown(&local, Some(4242), None).unwrap();
     } else {

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them. They carry their unit, so that nobody has to guess it.
+//! The text forms of durations and sizes. Each carries its unit, so none can be misread.
 
 use std::time::Duration;
 
@@ -26,19 +26,19 @@ const SIZE_UNITS: [(&str, u64); 8] = [
     ("gib", 1 << 30),
 ];
 
-/// No duration is longer: a hundred years.
+/// The longest duration: a hundred years.
 const MAX_DURATION_NANOS: u128 = 36_500 * 86_400 * NANOS_PER_SECOND;
 
-/// Why a text is no duration, range or size.
+/// Why a text is not a duration, range or size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// A bare number.
     #[error("'{}' has no unit (durations carry their unit: 30s, 5m, 7d)", .0.escape_debug())]
     NoUnit(String),
-    /// Not a row of numbers with units, longest unit first.
+    /// Not a sequence of numbers with units, longest unit first.
     #[error("'{}' is not a duration (write 500ms, 30s, 5m, 1h30m, 7d or 2w)", .0.escape_debug())]
     Duration(String),
-    /// Nothing, in a unit other than seconds.
+    /// Zero, in a unit other than seconds.
     #[error("'{}' is no time at all (write 0s if that is meant)", .0.escape_debug())]
     Zero(String),
     /// More than a hundred years.
@@ -55,10 +55,11 @@ pub enum UnitError {
     Size(String),
 }
 
-/// Reads a duration: `500ms`, `2s`, `1.5s`, `1h30m`, `7d`, `2w`.
+/// Parses a duration: `500ms`, `2s`, `1.5s`, `1h30m`, `7d`, `2w`.
 ///
 /// # Errors
-/// A bare number, an unknown unit, units out of order, or more than a hundred years. Zero is written `0s`.
+/// A bare number, an unknown unit, units out of order, or more than a hundred years. Zero is
+/// written `0s`.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(UnitError::NoUnit(text.to_owned()));
@@ -75,7 +76,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     Ok(Duration::new(seconds, u32::try_from(nanos % NANOS_PER_SECOND).unwrap_or(0)))
 }
 
-/// The nanoseconds of `1h30m`; none if it is not written so. Saturates.
+/// The nanoseconds of `1h30m`; none for another form. Saturates.
 fn sum_of_parts(text: &str) -> Option<u128> {
     let mut rest = text;
     let mut units = TIME_UNITS.as_slice();
@@ -91,7 +92,7 @@ fn sum_of_parts(text: &str) -> Option<u128> {
     Some(sum)
 }
 
-/// Whether no part has been read yet: an empty text is no duration.
+/// Whether no part has been read yet: an empty text is not a duration.
 fn sum_is_untouched(units: &[(&str, u128)]) -> bool {
     units.len() == TIME_UNITS.len()
 }
@@ -108,7 +109,7 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     Some(whole.saturating_mul(unit).saturating_add(fraction))
 }
 
-/// Prints a duration in few characters, rounded down: `350ms`, `4.2s`, `41s`, `6m02s`, `3h07m`, `6d`.
+/// A duration in few characters, rounded down: `350ms`, `4.2s`, `41s`, `6m02s`, `3h07m`, `6d`.
 pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -121,7 +122,7 @@ pub fn format_duration(duration: Duration) -> String {
         },
         10..60 => format!("{seconds}s"),
         60..3_600 => two_units(seconds / 60, 'm', seconds % 60, 's'),
-        // Exactly a day is a day; a little more is better told in hours.
+        // Exactly a day is `1d`; up to two days, hours are more precise.
         3_600..172_800 if seconds != 86_400 => two_units(seconds / 3_600, 'h', seconds / 60 % 60, 'm'),
         _ => format!("{}d", seconds / 86_400),
     }
@@ -134,10 +135,10 @@ fn two_units(high: u64, high_unit: char, low: u64, low_unit: char) -> String {
     }
 }
 
-/// Reads a range of durations, `1s..10m`, both ends included.
+/// Parses a range of durations, `1s..10m`, both ends included.
 ///
 /// # Errors
-/// No `..`, an end that is no duration, or a lower end above the upper one.
+/// No `..`, an end that is not a duration, or a lower end above the upper one.
 pub fn parse_range(text: &str) -> Result<(Duration, Duration), UnitError> {
     let (min, max) = text.split_once("..").ok_or_else(|| UnitError::Range(text.to_owned()))?;
     let (min, max) = (parse_duration(min)?, parse_duration(max)?);
@@ -147,7 +148,8 @@ pub fn parse_range(text: &str) -> Result<(Duration, Duration), UnitError> {
     Ok((min, max))
 }
 
-/// Reads a size in bytes: `4096`, `1MB` (a million), `8MiB` (8 · 2²⁰). Letter case does not matter.
+/// Parses a size in bytes: `4096`, `1MB` (a million), `8MiB` (8 · 2²⁰). Letter case does not
+/// matter.
 ///
 /// # Errors
 /// A fraction, an unknown unit (`8M` could mean either), or more than a u64 holds.

@@ -1,4 +1,4 @@
-//! One `[watchers.NAME]`: what it wants, what it runs, and how.
+//! One `[watchers.NAME]`: its filter, its command, and how the command is run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,39 +11,39 @@ use crate::group::retry::Retry;
 
 mod read;
 
-/// The most events at a time: a marker holds no more open ones (DESIGN §5).
+/// The most events at a time: a marker holds no more pending events (FORMAT.md).
 pub const MAX_CONCURRENCY: usize = 1_000;
 
-/// How long the first event of a batch waits for others, where nothing else was said.
+/// The default time for which the first event of a batch waits for others.
 pub const LINGER: Duration = Duration::from_secs(1);
 
-/// Where a group that does not exist yet starts.
+/// Where a new group starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartFrom {
-    /// With the first event stored.
+    /// At the first stored event.
     Earliest,
-    /// With the next event that comes.
+    /// At the next event.
     Now,
-    /// With the first event at or after this time.
+    /// At the first event from this time on.
     Time(EventTime),
 }
 
-/// Many events for one run of the command.
+/// Batches: many events for one run of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// At most so many; at least 1.
+    /// The most events in a batch; at least 1.
     pub size: usize,
-    /// How long the first waits for others.
+    /// How long the first event waits for others.
     pub linger: Duration,
 }
 
-/// Why what a watcher wants cannot be understood.
+/// Why a watcher's filter cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WantsError {
-    /// A type pattern is none.
+    /// An invalid type pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// The condition is none.
+    /// An invalid condition.
     #[error(transparent)]
     Condition(#[from] ConditionError),
 }
@@ -51,53 +51,53 @@ pub enum WantsError {
 /// A watcher with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watcher {
-    /// Its name in the config file.
+    /// The name in the config file.
     pub name: String,
     /// The group it works for.
     pub group: GroupName,
-    /// Patterns of types it wants; none means all.
+    /// Patterns of wanted types; empty for all.
     pub types: Vec<String>,
-    /// Patterns of types it does not want.
+    /// Patterns of unwanted types.
     pub not: Vec<String>,
-    /// What must hold for an event besides, in CEL.
+    /// Optional CEL condition on the content.
     pub condition: Option<String>,
-    /// Where a new group starts, if that was said.
+    /// Where a new group starts, if given.
     pub from: Option<StartFrom>,
-    /// What is executed: program and arguments. With `shell`, `/bin/sh -c TEXT`.
+    /// The program and its arguments. With `shell`, `/bin/sh -c TEXT`.
     pub argv: Vec<String>,
-    /// Whether the command was written for a shell.
+    /// Whether the command is a shell line.
     pub shell: bool,
-    /// Where it runs, absolute; by default where the worker does.
+    /// The command's folder, absolute; by default the worker's.
     pub cwd: Option<PathBuf>,
-    /// Handlers at a time.
+    /// Most handlers at a time.
     pub concurrency: usize,
-    /// Whether a handler gets many events at a time, a line each.
+    /// If given, a handler gets many events, one on each line.
     pub batch: Option<Batch>,
-    /// Whether events of one key run one after the other.
+    /// Whether events of one ordering key run one after the other.
     pub ordered: bool,
-    /// The longest a handler may run.
+    /// A handler's time limit.
     pub timeout: Duration,
-    /// What happens after a failure.
+    /// When failed events are tried again.
     pub retry: Retry,
-    /// What is run, besides, for each event that has become a dead letter: program and arguments.
+    /// The command to run for each new dead letter: program and arguments.
     pub on_dead: Option<Vec<String>>,
     /// The variables that handlers see; by default all.
     pub env: Option<Vec<String>>,
-    /// How often to look for events, instead of the adaptive pace.
+    /// The interval between polls, instead of the adaptive one.
     pub poll: Option<Duration>,
-    /// Whether hints of the store are used.
+    /// Whether the store's hints are used.
     pub hints: bool,
-    /// How long handlers may go on after a request to stop.
+    /// How long handlers may run after a request to stop.
     pub stop_timeout: Duration,
-    /// Shards of a new group, if that was said.
+    /// Shards of a new group, if given.
     pub shards: Option<u16>,
 }
 
 impl StartFrom {
-    /// Reads `earliest`, `now` or a time that has passed, as `--from` and the config take it.
+    /// Parses `earliest`, `now` or a past time, as `--from` and the config take it.
     ///
     /// # Errors
-    /// None of these.
+    /// None of these forms.
     pub fn parse(text: &str, environment: &Environment) -> Result<Self, TimeError> {
         match text {
             "earliest" => Ok(Self::Earliest),
@@ -108,7 +108,7 @@ impl StartFrom {
 }
 
 impl Watcher {
-    /// A watcher of every type that runs `argv`, with the defaults for all else.
+    /// A watcher of every type that runs `argv`, with defaults for everything else.
     pub fn new(name: String, group: GroupName, argv: Vec<String>) -> Self {
         Self {
             name,
@@ -134,19 +134,19 @@ impl Watcher {
         }
     }
 
-    /// What it wants, as its group must want it too.
+    /// The filter, which must equal its group's.
     ///
     /// # Errors
-    /// A condition that is none; types are refused as a usage error of the patterns' own.
+    /// An invalid pattern or condition.
     pub fn wants(&self) -> Result<Filter, WantsError> {
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
         Ok(Filter { types: TypeFilter::new(&self.types, &self.not)?, condition })
     }
 
-    /// So many events may be under way at a time.
+    /// The most events in progress at a time.
     ///
     /// # Errors
-    /// More than a marker can hold; a line about a batch's size and concurrency.
+    /// More than a marker can hold; the text is about batch size and concurrency.
     pub fn capacity(&self) -> Result<usize, String> {
         let size = self.batch.map_or(1, |batch| batch.size);
         match self.concurrency.saturating_mul(size) {
@@ -158,7 +158,7 @@ impl Watcher {
         }
     }
 
-    /// What to execute for a line of shell.
+    /// The program and arguments that run a shell line.
     pub fn shell_argv(line: &str) -> Vec<String> {
         ["/bin/sh", "-c", line].map(str::to_owned).to_vec()
     }

@@ -1,14 +1,14 @@
-//! What of the environment and of the tools' files is about a bucket: a list, and nothing else. No variable of it names
-//! a bucket, a container or a place in one, and none switches to another kind of server.
+//! The variables and file entries that are read for a bucket. The list is complete, and none of
+//! them names a bucket, a container or a place in one, or switches to another kind of server.
 
 use super::{Problem, Settings, checked_endpoint};
 use crate::config::Environment;
 use crate::store::object::{Identity, Kind};
 
-/// A setting, and the variables that it may come from; the first that is set is taken.
+/// A setting and its variables; the first variable that is set is taken.
 type Row = (&'static str, &'static [&'static str]);
 
-/// Keys, tokens and roles are found by [`Identity`].
+/// Keys, tokens and roles are not here: [`Identity`] finds them.
 const S3: &[Row] = &[
     ("aws_endpoint_url_s3", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]),
     ("aws_region", &["AWS_REGION", "AWS_DEFAULT_REGION"]),
@@ -59,7 +59,7 @@ const AZURE: &[Row] = &[
     ("azure_storage_encryption_key", &["AZURE_STORAGE_ENCRYPTION_KEY"]),
 ];
 
-/// What environment and files say of a bucket.
+/// A bucket's settings from the environment and the files.
 pub(super) fn settings(kind: Kind, environment: &Environment, identity: &Identity) -> Result<Settings, Problem> {
     match kind {
         Kind::S3 => s3(environment, identity),
@@ -73,7 +73,7 @@ fn s3(environment: &Environment, identity: &Identity) -> Result<Settings, Proble
     let lines = match identity.profile_lines() {
         Ok(lines) => lines,
         Err(failure) if identity.is_named() => return Err((failure.what, failure.help)),
-        // Nobody may need them.
+        // The credentials may come from elsewhere.
         Err(_) => return Ok(found),
     };
     let of_files = [("aws_region", "region"), ("aws_endpoint_url_s3", "endpoint_url"), ("ca_bundle", "ca_bundle")];
@@ -86,7 +86,7 @@ fn s3(environment: &Environment, identity: &Identity) -> Result<Settings, Proble
     Ok(found)
 }
 
-/// Of the two ways to name a service account one is taken: the builder refuses both.
+/// Takes one of the two ways to name a service account: the builder refuses both together.
 fn gcs(environment: &Environment) -> Result<Settings, Problem> {
     let mut found = listed(GCS, environment)?;
     if has(&found, "google_service_account") {
@@ -111,8 +111,8 @@ fn gcs(environment: &Environment) -> Result<Settings, Problem> {
     Ok(found)
 }
 
-/// A connection string comes before the variables for one thing each, as in Azure's own tools, and is not mixed with
-/// them.
+/// A connection string comes before the variables for single settings, as in Azure's own tools, and
+/// is not combined with them.
 fn azure(environment: &Environment) -> Result<Settings, Problem> {
     let mut found = listed(AZURE, environment)?;
     let Some(text) = variable(environment, "AZURE_STORAGE_CONNECTION_STRING")? else { return Ok(found) };
@@ -180,7 +180,7 @@ fn listed(rows: &[Row], environment: &Environment) -> Result<Settings, Problem> 
     Ok(found)
 }
 
-/// A variable, without what an editor or a `$(cat file)` leaves around it.
+/// A variable, without the white space that an editor or a `$(cat file)` leaves.
 fn variable(environment: &Environment, name: &str) -> Result<Option<String>, Problem> {
     let Some(value) = environment.var(name) else { return Ok(None) };
     let value = value.to_str().ok_or_else(|| (format!("{name} is not UTF-8"), None))?;
@@ -188,7 +188,7 @@ fn variable(environment: &Environment, name: &str) -> Result<Option<String>, Pro
     Ok((!value.is_empty()).then(|| value.to_owned()))
 }
 
-/// What cannot be sent is refused here: the crate takes a header that it cannot make for a bug, and ends the process.
+/// Refuses a value that cannot be sent: object_store treats an invalid header as a bug and panics.
 fn checked(name: &str, setting: &str, value: &str) -> Result<(), Problem> {
     let free = ["google_service_account_key", "google_service_account", "google_application_credentials", "ca_bundle"];
     if !free.contains(&setting) && !value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {

@@ -125,8 +125,8 @@ fn secrets_are_refused_and_not_shown() {
     assert!(!shown.contains("hush") && !shown.contains("S=1"), "{shown}");
 }
 
-/// The names that object_store 0.14.2 knows for its settings, without their prefixes (`FromStr` of `AmazonS3ConfigKey`,
-/// `GoogleConfigKey`, `AzureConfigKey` and `ClientConfigKey`).
+/// The names that object_store 0.14.2 knows for its settings, without their prefixes (`FromStr` of
+/// `AmazonS3ConfigKey`, `GoogleConfigKey`, `AzureConfigKey` and `ClientConfigKey`).
 const KNOWN: [(Kind, &str, &str); 3] = [
     (
         Kind::S3,
@@ -191,7 +191,7 @@ fn no_variable_names_another_place() {
         for name in names.split_whitespace().chain(CLIENT.split_whitespace()) {
             for name in [format!("{prefix}{name}"), name.to_owned()].map(|name| name.to_uppercase()) {
                 for value in ["someoneelses", "https://someoneelses", "true"] {
-                    // What is refused goes nowhere.
+                    // A refused variable is not used.
                     let found = place(&[(&name, value)]);
                     assert!(found.is_none_or(|found| found == right), "{name}={value}: {:?}", place(&[(&name, value)]));
                 }

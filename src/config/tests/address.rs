@@ -1,4 +1,4 @@
-//! Where the bus is, and who said so.
+//! Where the bus is, and what decided it.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
     environment.vars.insert("EVBUS_URL".into(), "/env/bus".into());
     check(&environment, &config, None, "/env/bus", "/env/bus (EVBUS_URL)", Origin::EnvVar);
     check(&environment, &config, Some("./bus/"), "/desk/bus", "/desk/bus (--bus)", Origin::Flag);
-    // A variable that a script forgot to fill must not lead to another bus.
+    // An empty variable, which a script forgot to fill, must not lead to another bus.
     environment.vars.insert("EVBUS_URL".into(), "".into());
     let error = resolve(&environment, &Config::default(), None).unwrap_err();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Reads one `[watchers.NAME]`, and says of each mistake where it is.
+//! Parses one `[watchers.NAME]`; each error names its line.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ const BATCH_KEYS: [&str; 2] = ["size", "linger"];
 const RETRY_KEYS: [&str; 5] = ["max_attempts", "min", "max", "jitter", "dead_on"];
 
 impl Watcher {
-    /// Reads one `[watchers.NAME]`; relative paths start from `folder`.
+    /// Parses one `[watchers.NAME]`; relative paths start from `folder`.
     pub(in crate::config) fn read(
         field: &Field<'_>,
         environment: &Environment,
@@ -54,7 +54,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// What the group will hold: types, start, shards.
+    /// Reads what belongs to the group: types, start, shards.
     fn read_filter(&mut self, section: &Section<'_>, environment: &Environment) -> Result<(), ConfigError> {
         if let Some(field) = section.field("types") {
             self.types = read_patterns(&field, |pattern| TypeFilter::new(&[pattern], &[]).map(drop))?;
@@ -79,7 +79,7 @@ impl Watcher {
         set(&mut self.shards, section, "shards", |field| field.whole(1, i64::from(MOST_SHARDS)).map(Some))
     }
 
-    /// How a handler is run.
+    /// Reads how a handler is run.
     fn read_running(
         &mut self,
         section: &Section<'_>,
@@ -104,7 +104,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// How many at a time, in what order, and how soon.
+    /// Reads how many events run at a time, in what order, and how soon.
     fn read_pace(&mut self, section: &Section<'_>) -> Result<(), ConfigError> {
         let max = i64::try_from(MAX_CONCURRENCY).unwrap_or(i64::MAX);
         set(&mut self.concurrency, section, "concurrency", |field| field.whole(1, max))?;
@@ -145,7 +145,7 @@ fn read_batch(field: &Field<'_>) -> Result<Batch, ConfigError> {
     Ok(batch)
 }
 
-/// Sets `target` if the key is there.
+/// Sets `target` if the key exists.
 fn set<'a, T>(
     target: &mut T,
     section: &Section<'a>,
@@ -226,7 +226,7 @@ fn read_variable(field: &Field<'_>, item: &Item<'_>) -> Result<String, ConfigErr
     Ok(text.to_owned())
 }
 
-/// No program can be given a NUL.
+/// Refuses a NUL, which no program can be given.
 fn clean<'a>(field: &Field<'_>, offset: usize, text: &'a str) -> Result<&'a str, ConfigError> {
     if text.contains('\0') { Err(field.error_at(offset, "holds a NUL character")) } else { Ok(text) }
 }
