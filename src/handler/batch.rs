@@ -3,8 +3,8 @@
 //!
 //! Each event has its own run for the caller, and its own report; runs that are asked for at about
 //! the same time are made as one. A batch that fails is run again in halves, so that an event has
-//! failed only if it fails alone. Events that have failed before are batched apart from new ones:
-//! whatever is wrong with them cannot cost the new ones another run.
+//! failed only if it fails alone. Events that have failed before are batched apart from new ones: a
+//! fault in them cannot cost the new ones another run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -218,8 +218,7 @@ impl Inner {
             let job = batch.merged(&part);
             let left = || part.iter().any(|at| batch.slots.borrow()[*at].left);
             match self.unless(&batch, left, self.handler.run(job)).await {
-                // A run with an event that has left since is ended, and the other events begin
-                // anew.
+                // A run with an event that has left since is ended; the other events start again.
                 None => parts.push(part),
                 Some(report) => {
                     let report = Report { events: part.len(), ..report };

@@ -27,7 +27,8 @@ use crate::clock::{Clock, Fut};
 /// How to run a group's handler.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// The program and its arguments; a shell form is `["sh", "-c", text]`. The event is never among them.
+    /// The program and its arguments; a shell form is `["sh", "-c", text]`. The event is never
+    /// among them.
     pub argv: Vec<String>,
     /// The folder where it runs; none: the worker's. A relative program path is looked up from
     /// there.
@@ -43,7 +44,8 @@ pub struct Command {
 }
 
 impl Command {
-    /// The program's name, and a digest by which two workers can tell whether they run the same: `make-thumb 5f2b11c0`.
+    /// The program's name, and a digest by which two workers can tell whether they run the same:
+    /// `make-thumb 5f2b11c0`.
     pub fn digest(&self) -> String {
         let program = self.argv.first().map_or("", |program| program.rsplit('/').next().unwrap_or(program));
         let mut hash = Sha256::new();

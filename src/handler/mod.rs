@@ -35,7 +35,8 @@ pub struct Job {
     pub event: Arc<[u8]>,
     /// The end of the name of the file that `EVBUS_FILE` names.
     pub file: String,
-    /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not among them.
+    /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not
+    /// among them.
     pub vars: Vec<(&'static str, String)>,
     /// Whether it has failed before.
     pub tried: bool,
@@ -81,13 +82,12 @@ pub enum Outcome {
     NotStarted(Obstacle),
 }
 
-/// What has kept a handler from starting.
+/// What kept a handler from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     /// The obstacle, in one line.
     pub why: String,
-    /// Whether it may pass although the handler is not mended: no process, or no file, is
-    /// available.
+    /// Whether it may pass without a change to the handler: no process, or no file, is available.
     pub passes: bool,
 }
 
@@ -107,7 +107,7 @@ pub struct Report {
     pub stderr_tail: String,
     /// From before the start until the handler was reaped and its output read.
     pub took: Duration,
-    /// For how many events the run was: one, unless they came as a batch.
+    /// The number of events of the run: one, unless they came as a batch.
     pub events: usize,
 }
 
@@ -128,8 +128,8 @@ impl Report {
         self.outcome == Outcome::Exit(0)
     }
 
-    /// Whether it may have been ended by a signal that was meant for its worker (SIGHUP, SIGINT, SIGTERM), which a shell
-    /// passes on as an exit code.
+    /// Whether the handler may have ended by a signal that was meant for its worker (SIGHUP,
+    /// SIGINT, SIGTERM), which a shell passes on as an exit code.
     pub fn may_be_cut(&self) -> bool {
         matches!(self.outcome, Outcome::Signal(1 | 2 | 15) | Outcome::Exit(129 | 130 | 143))
     }
@@ -155,15 +155,15 @@ pub trait Handler {
     /// Runs the handler for one event. Dropping the future kills the handler at once.
     fn run(&self, job: Job) -> Fut<'_, Report>;
 
-    /// Asks every run under way to end now: TERM, and KILL after the grace. Their outcome is [`Outcome::Stopped`].
-    /// Later runs are not touched.
+    /// Asks every run in progress to end: TERM, and KILL after the grace. Their outcome is
+    /// [`Outcome::Stopped`]. Later runs are not affected.
     fn stop(&self);
 
-    /// No further run may begin: runs that wait for others end as [`Outcome::Stopped`].
+    /// Lets no further run begin: runs that wait for others end as [`Outcome::Stopped`].
     fn end(&self) {}
 
-    /// How many runs are under way, if no other will come before one of them has ended: then a
-    /// batch need not wait for more. None: others may come.
+    /// Says how many runs are in progress if no other comes before one of them has ended, so that a
+    /// batch need not wait for more; none if others may come.
     fn expect(&self, _runs: Option<usize>) {}
 
     /// The most runs that it takes at once now, where that varies; none: any number. A worker starts no more.

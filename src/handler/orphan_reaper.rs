@@ -31,10 +31,10 @@ use super::input::MEMORY;
 const LINE_BYTES: usize = 28;
 /// The variable that holds a run's token.
 pub(super) const RUN_VARIABLE: &str = "EVBUS_RUN";
-/// How many looks, 20 ms apart, a process that is just being started has to become visible by its
-/// token.
+/// How often, at intervals of 20 ms, the reaper looks for the token of a process that is being
+/// started.
 const LOOKS: u32 = 50;
-/// A reaper that has died this often is not started again.
+/// After this many deaths a reaper is not started again.
 const MOST_STARTS: u32 = 5;
 
 /// The hidden argument by which the program runs [`orphan_reaper_main`].
@@ -299,7 +299,8 @@ mod tests {
 
     use super::*;
 
-    /// What [`orphan_reaper_main`] does, in shell: to test the keeping of the guard apart from its program.
+    /// What [`orphan_reaper_main`] does, in shell: to test the registry apart from the reaper's
+    /// program.
     const SHELL_GUARD: &str = "cat >/dev/null; while read g; do test $g -lt 2 || kill -9 -$g; done </dev/stdout";
 
     fn sleeper() -> (Child, Pid) {
@@ -312,7 +313,7 @@ mod tests {
         OrphanReaper::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
     }
 
-    /// The worker's end of the pipe closes; the reaper's process does its work and ends.
+    /// Closes the worker's end of the pipe; the reaper's process does its work and ends.
     fn loses_its_worker(reaper: &OrphanReaper) {
         let Process { mut child, _parent_pipe: parent_pipe } = reaper.state.borrow_mut().process.take().unwrap();
         drop(parent_pipe);
@@ -353,7 +354,7 @@ mod tests {
         let registry = reaper.state.borrow().registry.as_ref().unwrap().try_clone().unwrap();
         reap_on_parent_exit(&mut io::empty(), registry).unwrap();
         assert_eq!(listed.wait().unwrap().signal(), Some(9));
-        // Had the guard sent its KILL, this TERM would come too late.
+        // If the reaper had sent its KILL, this TERM would come too late.
         rustix::process::kill_process(two, Signal::TERM).unwrap();
         assert_eq!(struck.wait().unwrap().signal(), Some(15));
     }

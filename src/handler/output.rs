@@ -50,7 +50,8 @@ pub trait Output {
     /// printed. A line over 8 KiB comes in pieces.
     fn line(&self, source: &LineSource, stream: Stream, line: &[u8]);
 
-    /// Completes when more lines can be taken: until then a handler's lines wait in its pipe, and so does the handler.
+    /// Completes when more lines can be taken: until then a handler's lines wait in its pipe, and
+    /// so does the handler.
     fn room(&self, stream: Stream) -> Fut<'_, ()> {
         let _ = stream;
         Box::pin(std::future::ready(()))
@@ -224,7 +225,8 @@ impl OutputPipe {
                     continue;
                 }
             };
-            // The runtime makes this yield now and then, so that an endless writer does not hold up the time limit.
+            // The runtime makes this yield now and then, so that an endless writer does not hold up
+            // the time limit.
             if pipe.readable().await.is_err() {
                 return self.finish();
             }

@@ -162,10 +162,12 @@ impl Drop for ProcessGroup<'_> {
     }
 }
 
-/// Sees a handler to its end, or ends it when `cut` completes. Says how it went and what it last wrote on stderr.
+/// Waits for a handler to end, or ends it when `cut` completes. Returns how it ended and the end of
+/// its stderr.
 ///
-/// After a cut nothing of its process group remains. A handler that ends by itself may leave children behind, as one
-/// that starts a daemon does; what they still write is passed on for 200 ms, then their pipes are closed.
+/// After a cut nothing of its process group remains. A handler that ends by itself may leave
+/// children behind, as one that starts a daemon does; their output is passed on for 200 ms, then
+/// their pipes are closed.
 ///
 /// # Errors
 /// The process cannot be waited for; it has been killed.

@@ -12,7 +12,8 @@ use super::Obstacle;
 /// Where execvp(3) looks when there is no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// The file that `name` means: itself below `cwd` if it has a slash, else the first executable of that name in `PATH`.
+/// The file that `name` means: `name` itself below `cwd` if it has a slash, else the first
+/// executable with this name in `PATH`.
 ///
 /// # Errors
 /// One line that names the command, and the cure where there is one.
@@ -23,7 +24,7 @@ pub(super) fn find(name: &str, cwd: Option<&Path>) -> Result<PathBuf, String> {
 
 fn find_in(name: &str, cwd: Option<&Path>, search: &OsStr) -> Result<PathBuf, String> {
     let folder = cwd.unwrap_or(Path::new("."));
-    // A deleted folder has no absolute name; a program that is not looked for there needs none.
+    // A deleted folder has no absolute name; a program that is found through `PATH` needs none.
     let base = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     if let Some(cwd) = cwd
         && !cwd.is_dir()
@@ -47,7 +48,7 @@ fn search_path(name: &str, base: &Path, search: &OsStr) -> Result<PathBuf, Strin
         match executable(&file) {
             Ok(()) => return Ok(file),
             Err(Flaw::Missing) => {}
-            // As execvp(3) does: remember the flaw, and look on.
+            // As execvp(3) does: remember the flaw, and search on.
             Err(flaw) => denied = denied.or_else(|| Some(flaw.sentence(name, &file))),
         }
     }
@@ -60,7 +61,7 @@ fn search_path(name: &str, base: &Path, search: &OsStr) -> Result<PathBuf, Strin
     Err(denied.unwrap_or_else(|| format!("handler '{name}' not found in PATH (help: {cure})")))
 }
 
-/// What keeps a file from being run.
+/// Why a file cannot be run.
 enum Flaw {
     Missing,
     Folder,
@@ -97,7 +98,7 @@ fn executable(file: &Path) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// What the system has refused, in the words of `sentence`.
+/// A refusal by the system, in the words of `sentence`.
 pub(super) fn refused(error: &io::Error, sentence: impl FnOnce(&io::Error) -> String) -> Obstacle {
     let passes = matches!(
         Errno::from_io_error(error),

@@ -1,4 +1,4 @@
-//! What a run of a command must do, on real processes.
+//! The rules for a run of a command, on real processes.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::clock::SystemClock;
 
-/// Collects lines, and tells whoever waits for one.
+/// Collects lines, and notifies a task that waits for one.
 #[derive(Default)]
 struct Heard {
     lines: RefCell<Vec<(Stream, String)>>,
@@ -179,7 +179,7 @@ fn a_made_file_is_private_holds_the_event_and_goes_away() {
     assert!(path.ends_with("a_.._b.json") && !folder.exists(), "{path}");
 }
 
-/// A regression: it was the folder of everybody's temporary files.
+/// A regression: it was the shared folder of temporary files.
 #[test]
 fn a_handler_that_removes_the_folder_of_its_file_takes_nothing_from_the_next() {
     let heard = Rc::new(Heard::default());
@@ -202,8 +202,8 @@ fn it_runs_in_its_folder() {
 
 #[test]
 fn at_the_limit_a_handler_may_clean_up() {
-    // The trap is set long before the limit on any machine that runs this at all; if not, the handler dies of TERM
-    // and the line is missing.
+    // The trap is set long before the limit on any machine that runs this at all; otherwise the
+    // handler dies of TERM and the line is missing.
     let command =
         Command { timeout: Some(Duration::from_secs(2)), ..shell("trap 'echo bye; exit 0' TERM; sleep 1000 & wait") };
     let (report, heard) = run_job(command, job(b""));
@@ -220,14 +220,15 @@ fn who_ignores_term_is_killed_with_all_its_children() {
     assert!(gone(&grandchild), "{grandchild} is left");
 }
 
-/// Whether this process has ended. One that was just killed by a signal may still be on its way out, or wait for init.
+/// Whether this process has ended. One that a signal has just killed may still be exiting, or wait
+/// for init.
 fn gone(pid: &str) -> bool {
     let path = PathBuf::from(format!("/proc/{pid}/stat"));
     loop {
         match fs::read_to_string(&path) {
             Err(_) => return true,
             Ok(stat) if stat.contains(") Z ") || stat.contains(") X ") => return true,
-            // SIGKILL is sent before this is asked: pending, or not sent at all.
+            // SIGKILL was sent before this check: it is pending, or it was not sent at all.
             Ok(_) => match fs::read_to_string(format!("/proc/{pid}/status")) {
                 Ok(status) if !killed(&status) => return false,
                 _ => std::thread::yield_now(),
@@ -286,8 +287,8 @@ fn a_child_left_behind_does_not_hold_up_the_run_and_lives() {
     assert!(alive);
 }
 
-/// Writes an executable by another process: if this one did, a handler that another test starts at that moment might
-/// still hold it open for writing, and it could not be run (ETXTBSY).
+/// Writes an executable by another process. If this one did, a handler that another test starts at
+/// that moment could inherit the file open for writing, and it could not be run (ETXTBSY).
 fn executable(path: &Path, content: &str) {
     let text = "printf %s \"$1\" >\"$2\" && chmod +x \"$2\"";
     let status = std::process::Command::new("sh").args(["-c", text, "sh", content]).arg(path).status().unwrap();

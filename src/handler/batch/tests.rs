@@ -1,4 +1,4 @@
-//! What becomes of events that run together, with a handler and a clock of the test's own.
+//! Events that run together, with a handler and a clock of the test's own.
 
 use futures_util::future::{AbortHandle, Abortable, join, join_all};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use super::*;
 use crate::event::EventTime;
 use crate::handler::Permit;
 
-/// Stands still until it is moved.
+/// A clock that stands still until it is moved.
 #[derive(Default)]
 struct Still {
     elapsed: Cell<Duration>,
@@ -40,17 +40,17 @@ impl Clock for Still {
     }
 }
 
-/// Fails while a line of its stdin says `bad`; ends once it may.
+/// A handler that fails if a line of its stdin says `bad`.
 #[derive(Default)]
 struct Lines {
     runs: RefCell<Vec<Vec<String>>>,
     vars: RefCell<Vec<(&'static str, String)>>,
-    /// Runs end only after this is told.
+    /// If set, runs end only after this is notified.
     held: Option<Rc<Notify>>,
     under_way: Cell<usize>,
     most_under_way: Cell<usize>,
     stopped: Cell<bool>,
-    /// What a run without a bad line ends in.
+    /// The outcome of a run without a bad line.
     outcome: Option<Outcome>,
 }
 
@@ -106,7 +106,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// The outcomes of jobs that come at once and are all there are.
+/// The outcomes of jobs that come at once, with no others to come.
 fn outcomes(batches: &Batches, clock: &Still, names: &[&str]) -> Vec<Outcome> {
     batches.expect(Some(names.len()));
     let reports = block_on(async {
@@ -114,7 +114,7 @@ fn outcomes(batches: &Batches, clock: &Still, names: &[&str]) -> Vec<Outcome> {
         if let Poll::Ready(reports) = futures_util::poll!(&mut runs) {
             return reports;
         }
-        // The first batches may have come to an end before the last event came: then that has to wait.
+        // If the first batches have ended before the last event comes, the last event has to wait.
         clock.move_to(clock.elapsed() + Duration::from_secs(5));
         runs.await
     });
@@ -255,7 +255,7 @@ fn at_the_end_nothing_more_begins_and_what_runs_may_end() {
         batches.end();
         held.notify_one();
         let ((bad, good), waiting) = all.await;
-        // The halves would be new runs.
+        // A run of the halves would be a new run.
         assert_eq!([bad, good, waiting].map(|report| report.outcome), [const { Outcome::Stopped }; 3]);
     });
     assert_eq!(*lines.runs.borrow(), [["1 bad", "2"]]);
@@ -265,7 +265,7 @@ fn at_the_end_nothing_more_begins_and_what_runs_may_end() {
 }
 
 proptest! {
-    /// Each event has a report: failed if it is bad, done if not; nobody waits for ever.
+    /// Each event has a report: failed if it is bad, done if not; no run waits for ever.
     #[test]
     fn each_has_its_own_report(bad in prop::collection::vec(any::<bool>(), 1..40), size in 1usize..12) {
         let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
