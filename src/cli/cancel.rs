@@ -10,9 +10,10 @@ use crate::bus::{Place, keys};
 use crate::event::{Event, EventName, Identity};
 use crate::store::dir::Execution;
 
-/// Take back events that wait for their time
+/// Cancel events that wait for their time
 ///
-/// What has come already, or is just coming, cannot be cancelled: exit 1, after all that can be is.
+/// An event that has come, or is coming at this moment, cannot be cancelled: evbus cancels all
+/// others, then exits 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -20,10 +21,10 @@ Examples:
   evbus cancel 20261224T093000-7kq3f9x2m7qa5w
   evbus emit report.due --id report-7 --delay 1h && evbus cancel report-7")]
 pub(super) struct Args {
-    /// Ids of events, or the beginnings of them
+    /// Event ids, or the start of them
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// The events' source, for ids that their emitter made up
+    /// Look up ids that the emitter chose with this source
     #[arg(long, value_name = "URI")]
     source: Option<String>,
     /// Print nothing

@@ -18,10 +18,11 @@ use crate::group::definition;
 use crate::store::dir::Execution;
 use crate::store::system_words;
 
-/// Check the config, or whether a pattern matches an event
+/// Check the config, or whether a filter matches an event
 ///
-/// Without --event, says what each watcher of the config would do, and whether its group agrees; exits 2 if the
-/// config cannot be used. With --event, exits 0 if the filter matches the event and 1 if not.
+/// Without --event, prints what each watcher of the config would do, and whether its group agrees;
+/// exits 2 if the config cannot be used. With --event, exits 0 if the filter matches the event and
+/// 1 if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -6,7 +6,7 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
 
-/// Print what a shell needs to complete evbus's verbs and options
+/// Print a shell's completion script
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -14,7 +14,7 @@ Examples:
   evbus completions zsh > \"${fpath[1]}/_evbus\"
   evbus completions fish > ~/.config/fish/completions/evbus.fish")]
 pub(super) struct Args {
-    /// Which shell
+    /// The shell
     #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
     shell: String,
 }

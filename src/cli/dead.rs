@@ -18,7 +18,7 @@ Examples:
   evbus dead redrive mail -t 'order.*'
   evbus dead rm mail --all
 
-An ID is the event's id, the letter's name, or the beginning of one.")]
+An ID is the event's id, the letter's name, or the start of one.")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,

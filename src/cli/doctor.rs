@@ -22,8 +22,8 @@ mod mounted;
 
 /// Check store, mount, clock, limits, permissions and the files on the bus
 ///
-/// Each line is ok, warn or FAIL, with the cure. Exits 1 if anything fails. What it writes to try the store out it
-/// removes again.
+/// Each line is ok, warn or FAIL, with the cure. Exits 1 if a check fails. Everything that is
+/// written to test the store is removed again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

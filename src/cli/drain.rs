@@ -21,8 +21,8 @@ use crate::store::dir::{Durability, Execution};
 
 /// Run what is due now, then end
 ///
-/// The same as watch, once: for cron and for scripts. Overlapping runs are harmless; it waits neither for another
-/// worker nor for a later retry.
+/// Does once what watch does, for cron and for scripts. Overlapping runs are harmless. Without
+/// --wait, drain waits neither for another worker nor for a later retry.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,13 +35,13 @@ pub(super) struct Args {
     /// Also wait for later retries and for other workers
     #[arg(long)]
     wait: bool,
-    /// Start at most so many handlers
+    /// Start at most N handlers
     #[arg(long, value_name = "N")]
     max: Option<u64>,
-    /// Start no handler after so long
+    /// Start no handler after this time
     #[arg(long = "for", value_name = "DURATION")]
     span: Option<String>,
-    /// Exit 3 unless everything that was taken ended done
+    /// Exit 3 unless every event that was run ended done
     #[arg(long)]
     strict: bool,
 }

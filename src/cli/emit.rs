@@ -31,9 +31,9 @@ const PATIENCE: &str = "30s";
 /// The default durability: on disk before the acknowledgement.
 const FULL: &str = "full";
 
-/// Write one event, or with --ndjson one a line
+/// Write one event, or with --ndjson one per line
 ///
-/// Prints the id once the event is safe: on the disk, and where every group will see it.
+/// Prints the id once the event is safe: on the disk, and visible to every group.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,7 +44,7 @@ Examples:
   tail -f access.log | evbus emit log.line --text --ndjson -q
   evbus emit report.due --at 02:00             # evbus ls --scheduled; evbus cancel ID
 
-DATA is JSON. '-' reads it from stdin, '@file' from a file; nothing else reads stdin but --ndjson.")]
+DATA is JSON. '-' reads it from stdin, '@file' from a file. Otherwise only --ndjson reads stdin.")]
 pub(super) struct Args {
     /// The event's type, such as order.created
     #[arg(value_name = "TYPE")]
@@ -58,62 +58,63 @@ pub(super) struct Args {
     /// Add a field of any JSON type to the data
     #[arg(short = 'F', value_name = "KEY=JSON")]
     json_field: Vec<String>,
-    /// DATA is text, not JSON
+    /// Take DATA as text, not as JSON
     #[arg(long)]
     text: bool,
-    /// The data is this file's bytes ('@file', or '-' for stdin)
+    /// Take the data from a file's bytes ('@FILE', or '-' for stdin)
     #[arg(long, value_name = "@FILE", conflicts_with_all = ["text", "data", "ndjson"])]
     binary: Option<String>,
-    /// One event a line, or an array over several lines, gzip or not, from stdin or @FILE: a CloudEvent, or with TYPE the
-    /// data
+    /// Emit one event per line, or per element of a JSON array, gzipped or not, from stdin or
+    /// @FILE: CloudEvents, or with TYPE only their data
     #[arg(long, value_name = "@FILE", num_args = 0..=1)]
     ndjson: Option<Option<String>>,
-    /// The event's id: emitted twice with the same id and source, it is there once
+    /// Set the id; a repeat with the same id and source is harmless
     #[arg(long)]
     id: Option<String>,
-    /// Who emits, a URI reference (default: //HOST)
+    /// Set the source, a URI reference (default: //HOST)
     #[arg(long, value_name = "URI")]
     source: Option<String>,
-    /// What the event is about
+    /// Set the subject: what the event is about
     #[arg(long)]
     subject: Option<String>,
-    /// The ordering key (default: the subject)
+    /// Set the ordering key (default: the subject)
     #[arg(long)]
     key: Option<String>,
-    /// When it happened (default: now): 10m ago, 09:30, 2026-11-20, RFC 3339
+    /// Set when it happened (default: now): 10m ago, 09:30, 2026-11-20, RFC 3339
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
-    /// Let it wait until then: 02:00 (the next), 2026-12-24, '2026-12-24 09:30', RFC 3339; what has passed is now
+    /// Deliver at this time: 02:00 (next), 2026-12-24, '2026-12-24 09:30', RFC 3339; a past time
+    /// means now
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     at: Option<String>,
-    /// Let it wait so long, by this machine's clock: 5m, 12h
+    /// Deliver after this long, by this machine's clock: 5m, 12h
     #[arg(long, value_name = "DURATION")]
     delay: Option<String>,
     /// Add an extension attribute
     #[arg(long, value_name = "NAME=VALUE")]
     attr: Vec<String>,
-    /// The data's media type
+    /// Set the data's media type
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// The data's schema, a URI
+    /// Set the data's schema, a URI
     #[arg(long, value_name = "URI")]
     schema: Option<String>,
-    /// Give up on a store that does not answer after this long
+    /// Fail if the store does not answer for this long
     #[arg(long, value_name = "DURATION", default_value = PATIENCE)]
     timeout: String,
-    /// 'full': survives a power cut; 'none': survives the process
+    /// Survive a power cut ('full') or only the process's end ('none')
     #[arg(long, value_name = "LEVEL", default_value = FULL, value_parser = [FULL, "none"])]
     durability: String,
-    /// An id that another event has: 'error', or 'ok' to leave it at that (default: error)
+    /// Handle an id that another event has: fail ('error') or ignore it ('ok') (default: error)
     #[arg(long, value_name = "WHAT", value_parser = ["error", "ok"])]
     if_exists: Option<String>,
-    /// A line that is no event: 'stop', or 'skip' to go on with the next (default: stop)
+    /// Handle a line that is not an event: 'stop', or 'skip' it (default: stop)
     #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"], requires = "ndjson")]
     on_error: Option<String>,
-    /// Append the lines that --on-error skip passes over to this file
+    /// Append the lines that --on-error skip skips to this file
     #[arg(long, value_name = "FILE", requires = "on_error")]
     rejects: Option<String>,
-    /// With --text: bytes that are not UTF-8 become U+FFFD
+    /// With --text, replace bytes that are not UTF-8 by U+FFFD
     #[arg(long, requires = "text")]
     lossy: bool,
     /// Print nothing

@@ -13,8 +13,8 @@ pub enum Code {
     Usage = 2,
     /// A threshold was crossed (`drain --strict`, `status --max-lag`, `--max-dead`).
     Threshold = 3,
-    /// Try again later: the store is unreachable or too slow, or the system has no process to spare
-    /// (EX_TEMPFAIL, sysexits.h).
+    /// Try again later: the store cannot be reached or did not answer in time, or no process is
+    /// available (EX_TEMPFAIL, sysexits.h).
     TryAgain = 75,
 }
 

@@ -17,9 +17,9 @@ mod standing;
 /// How many matches of an ambiguous prefix an error names.
 const NAMED: usize = 5;
 
-/// Print one event exactly as it is stored
+/// Print one event exactly as stored
 ///
-/// On a terminal also says, on stderr, what became of it in every group.
+/// On a terminal, stderr also shows the event's state in every group.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,13 +29,13 @@ Examples:
   evbus get 20261123T021530-7kq3f9x2m7qa5w --field data.customer.name
   evbus get --field data.path                        # in a handler: of its own event")]
 pub(super) struct Args {
-    /// The event's id, or the beginning of it; in a handler, its own event without one
+    /// The event's id, or the start of it (default in a handler: its own event)
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// Print only this field, such as data.path or data.items.0: a string without its quotes
+    /// Print only this field, such as data.path or data.items.0; strings without quotes
     #[arg(long, value_name = "PATH")]
     field: Option<String>,
-    /// The event's source, for an id that its emitter made up
+    /// Look up an id that the emitter chose with this source
     #[arg(long, value_name = "URI")]
     source: Option<String>,
 }

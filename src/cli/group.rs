@@ -16,7 +16,7 @@ mod set;
 pub(super) use consent::agreed;
 pub(super) use find::{all, registered, standing};
 
-/// List, make, change, pause, reset and remove groups
+/// List, create, change, pause, reset and remove groups
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

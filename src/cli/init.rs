@@ -17,7 +17,7 @@ use crate::store::{mount, probe};
 /// A key that is written and removed first, to learn whether writes are allowed.
 const PROBE: &str = "state/probe";
 
-/// Make a bus
+/// Create a bus
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,13 +26,14 @@ Examples:
   evbus init 's3://acme-events/prod?region=eu-central-1'
   evbus init                    # the bus that --bus, EVBUS_URL or the config names")]
 pub(super) struct Args {
-    /// Where: a path with a '/', s3://bucket/prefix, or a name from [buses.NAME] in the config
+    /// The bus: a path with a '/', s3://bucket/prefix, or a name from [buses.NAME] in the config
     #[arg(id = "place", value_name = "BUS")]
     bus: Option<OsString>,
-    /// Let this Unix group write, whatever anybody's umask: a name, a number, or 'group' for the folder's own
+    /// Let this Unix group write, whatever the umask: a name, a number, or 'group' for the folder's
+    /// own
     #[arg(long, value_name = "GROUP")]
     shared: Option<String>,
-    /// The largest event, for good [default: 1MiB]
+    /// Set the largest event, fixed at creation [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     max_event: Option<String>,
 }

@@ -21,7 +21,7 @@ const PAGE: usize = 1_000;
 
 /// List events, oldest first
 ///
-/// Prints time, type, id and subject of the newest events in the range, one a line.
+/// Prints time, type, id and subject of the newest events in the range, one per line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,25 +30,25 @@ Examples:
   evbus ls --json --limit 0 | jq -r .type | sort | uniq -c
   evbus ls --scheduled --until 2026-12-24
 
-Times: 10m, 7d (ago), 09:30, 2026-11-20, RFC 3339; local unless they name a zone. They are compared with the time
-at which an event came to the bus.")]
+Times: 10m, 7d (ago), 09:30, 2026-11-20, RFC 3339; local unless they name a zone. An event's time is
+when it came to the bus.")]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) filter: FilterArgs,
-    /// From this time on
+    /// Show events from this time on
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Up to this time
+    /// Show events up to this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many, the newest; 0: all
+    /// Show at most N events, the newest; 0 for all
     #[arg(short = 'n', long, value_name = "N", default_value_t = PAGE)]
     limit: usize,
-    /// Events that wait for their time, the next first; --since and --until then say when they are due, as --at and
-    /// --delay of emit do
+    /// Show events that wait for their time, the next first; --since and --until then select by the
+    /// due time, in the forms of emit's --at and --delay
     #[arg(long)]
     scheduled: bool,
-    /// Print each event's JSON document, one a line
+    /// Print each event's JSON document, one per line
     #[arg(long)]
     json: bool,
 }
@@ -71,10 +71,10 @@ async fn scheduled(store: &dyn Store, line: &Line, range: Range, limit: usize, o
 /// The type filter that `ls`, `tail`, `check` and the group commands take.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FilterArgs {
-    /// Only these types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
+    /// Select these types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
     #[arg(short = 't', long = "type", value_name = "PATTERN")]
     pub(super) types: Vec<String>,
-    /// Not these types
+    /// Exclude these types
     #[arg(long, value_name = "PATTERN")]
     pub(super) not: Vec<String>,
 }
@@ -89,7 +89,7 @@ impl FilterArgs {
 /// The condition that the group commands and `check` take.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct WhereArg {
-    /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
+    /// Select events by a CEL condition on the event, such as 'data.width > 256'
     #[arg(long = "where", value_name = "CEL", allow_hyphen_values = true)]
     pub(super) condition: Option<String>,
 }

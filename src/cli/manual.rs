@@ -6,19 +6,19 @@ use clap::{Arg, Command};
 
 /// The last section of every page.
 const EXIT_STATUS: [(&str, &str); 5] = [
-    ("0", "Done, also when there was nothing to do, and when a pipe was closed by its reader."),
-    ("1", "It failed."),
+    ("0", "Success, also if there was nothing to do or the reader closed the pipe."),
+    ("1", "Failure."),
     ("2", "Wrong usage or config."),
     ("3", "A threshold was crossed: drain --strict, status --max-lag, status --max-dead."),
-    ("75", "Try again later: the store cannot be reached or did not answer in time, or no process is to be had."),
+    ("75", "Try again later: the store cannot be reached or did not answer in time, or no process is available."),
 ];
 
 const ENVIRONMENT: [(&str, &str); 5] = [
-    ("EVBUS_URL", "The bus, where --bus does not name it."),
-    ("EVBUS_CONFIG", "The config file, where --config does not name it."),
-    ("EVBUS_LOG", "What libraries log is shown besides: debug, or object_store=debug."),
-    ("XDG_DATA_HOME", "The folder of the default bus; ~/.local/share without it."),
-    ("NO_COLOR", "If set, nothing is coloured."),
+    ("EVBUS_URL", "The bus, unless --bus names it."),
+    ("EVBUS_CONFIG", "The config file, unless --config names it."),
+    ("EVBUS_LOG", "Further logs, of libraries: debug, or object_store=debug."),
+    ("XDG_DATA_HOME", "The folder of the default bus (default: ~/.local/share)."),
+    ("NO_COLOR", "If set, output has no colours."),
 ];
 
 /// All pages: the file name, such as `evbus-emit.1`, and the content.

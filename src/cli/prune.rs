@@ -13,9 +13,10 @@ use super::{style, times};
 use crate::bus::prune::{self, Holder, Report, Request};
 use crate::store::dir::Execution;
 
-/// Delete old events that every group is done with
+/// Delete old events that every group has processed
 ///
-/// An event goes only when it is older than --keep and every group has processed it. A bus without groups is refused.
+/// An event is deleted only if it is older than --keep and every group has processed it. A bus
+/// without groups is refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,13 +24,13 @@ Examples:
   evbus prune --keep 30d
   17 4 * * *  evbus prune --keep 7d             # crontab")]
 pub(super) struct Args {
-    /// Keep everything that is younger: 7d, 24h, 2w
+    /// Keep events younger than this: 7d, 24h, 2w
     #[arg(long, value_name = "DURATION")]
     keep: Option<String>,
-    /// Only say what would be deleted, and who holds back the rest
+    /// Show what would be deleted, and which groups hold back the rest
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     /// Print nothing

@@ -21,12 +21,12 @@ mod log;
 
 pub(super) use log::{EVBUS_LOG, begin};
 
-/// How to log.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// Lines for people
+    /// Lines of text
     Human,
-    /// One JSON document a line
+    /// One JSON document per line
     Json,
 }
 

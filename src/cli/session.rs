@@ -21,10 +21,12 @@ use crate::store::{ErrorKind, Store, StoreError, StoreResult, system_words};
 /// Options that every command has.
 #[derive(Debug, clap::Args)]
 pub(super) struct BusArgs {
-    /// The bus: a path with a '/', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config
+    /// Use this bus: a path with a '/', file:///path, s3://bucket/prefix, or a name from
+    /// [buses.NAME] in the config
     #[arg(long, global = true, value_name = "BUS")]
     pub(super) bus: Option<OsString>,
-    /// The config file (else EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)
+    /// Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml,
+    /// /etc/evbus/evbus.toml)
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }

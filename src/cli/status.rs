@@ -20,10 +20,10 @@ mod document;
 mod prometheus;
 mod text;
 
-/// Show how each group stands: state, lag, retries, dead letters, owner
+/// Show each group's state, lag, retries, dead letters and owner
 ///
-/// LAG counts wanted events that are not done, OLDEST is the age of the first of them. RATE is events processed per
-/// second; it is measured, over the time that --rate says, and '-' without.
+/// LAG counts wanted events that are not done; OLDEST is the age of the oldest of them. RATE is
+/// processed events per second, measured for as long as --rate says, and '-' without --rate.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,21 +32,21 @@ Examples:
   evbus status --max-lag 10m --max-dead 0 || echo 'look after the bus'
   evbus status --prom > /var/lib/node_exporter/evbus.prom
 
-States: ok, working, waiting (nobody works on it), failing, stalled, paused, damaged.")]
+States: ok, working, waiting (no worker), failing, stalled, paused, damaged.")]
 pub(super) struct Args {
-    /// Only this group
+    /// Show only this group
     #[arg(value_name = "GROUP")]
     group: Option<String>,
-    /// Measure RATE, over this long
+    /// Measure RATE for this long
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1s")]
     rate: Option<String>,
-    /// Exit 3 if the oldest event that a group has not done is older
+    /// Exit 3 if a group's oldest event that is not done is older
     #[arg(long, value_name = "DURATION")]
     max_lag: Option<String>,
     /// Exit 3 if a group has more dead letters
     #[arg(long, value_name = "N")]
     max_dead: Option<u64>,
-    /// Also tell the requests that the groups' workers have made of a bucket, and about what they cost
+    /// Also show the requests of the groups' workers to a bucket, and about what they cost
     #[arg(long)]
     cost: bool,
     /// Print one JSON document

@@ -35,7 +35,7 @@ const PAGE: usize = 1_000;
 
 /// Print events as they come
 ///
-/// Belongs to no group and changes nothing. Begins with the last ten events.
+/// Belongs to no group and changes nothing. Starts with the last ten events.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,16 +45,16 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Begin with the last N events [default: 10, or all with --since]
+    /// Start with the last N events [default: 10, or all with --since]
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<usize>,
-    /// Begin with the events from this time on: 1h, 09:30, 2026-11-20, RFC 3339
+    /// Start with the events from this time on: 1h, 09:30, 2026-11-20, RFC 3339
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Print each event's JSON document, one a line
+    /// Print each event's JSON document, one per line
     #[arg(long)]
     json: bool,
-    /// Look this often where the store gives no hints
+    /// Look this often if the store gives no hints
     #[arg(long, value_name = "DURATION")]
     poll: Option<String>,
     /// Do not use hints

@@ -24,10 +24,10 @@ mod service;
 use metrics::CountingReporter;
 use service::Service;
 
-/// Run a command for each event, until told to stop
+/// Run a command for each event, until stopped
 ///
-/// Runs the watchers of the config, or ad hoc the one that the flags describe. Events that came while nobody
-/// watched are run first.
+/// Runs the watchers of the config, or the one that the options describe. Events that came while no
+/// worker ran are run first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,17 +38,17 @@ Examples:
   evbus watch --metrics 9464                         # http://127.0.0.1:9464/metrics and /healthz
 
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
-65: dead at once; anything else: retry. A handler must bear a repeat. See evbus-handler(7).
+65: dead at once; anything else: retry. An event may be run more than once. See evbus-handler(7).
 
-TERM, INT, and the HUP of a terminal that closes: start nothing more, let what runs end; a second one ends it.
-HUP to a daemon (no terminal, watchers from the config): read the config anew.
+TERM, INT, and HUP from a closing terminal: start nothing more and let running handlers finish; a second
+signal ends them. HUP to a daemon (no terminal, watchers from the config): reload the config.
 
-/healthz answers 200 while every watcher works, and 503 with the reason, a line each, for one that is stalled
+/healthz answers 200 while every watcher works, and 503 with one line for each watcher that is stalled
 (nothing can start), cannot reach the bus, or has ended.")]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) run: RunArgs,
-    /// Serve /metrics for Prometheus, and /healthz; a port alone is on the loopback interface
+    /// Serve /metrics for Prometheus, and /healthz; a port alone means the loopback interface
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
 }

@@ -17,7 +17,8 @@ use crate::group::status::GroupStatus;
 
 /// Put dead letters back to work
 ///
-/// The group's worker runs their events again, with fresh attempts; a letter goes once its event is done.
+/// The group's worker runs their events again, with fresh attempts. A letter is removed once its
+/// event is done.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,21 +29,21 @@ pub(super) struct RedriveArgs {
     /// The group
     #[arg(value_name = "GROUP")]
     group: String,
-    /// Event ids or letter names, or beginnings of them
+    /// Event ids or letter names, or the start of them
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All of the group's
+    /// Redrive all letters of the group
     #[arg(long, conflicts_with_all = ["ids", "types"])]
     all: bool,
-    /// Those of these types
+    /// Redrive letters whose event type matches
     #[arg(short = 't', long = "type", value_name = "PATTERN", conflicts_with = "ids")]
     types: Vec<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
 
-/// Throw dead letters away
+/// Remove dead letters for good
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -52,13 +53,13 @@ pub(super) struct RmArgs {
     /// The group
     #[arg(value_name = "GROUP")]
     group: String,
-    /// Event ids or letter names, or beginnings of them
+    /// Event ids or letter names, or the start of them
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All of the group's
+    /// Remove all letters of the group
     #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }

@@ -22,15 +22,15 @@ Examples:
   evbus dead ls
   evbus dead ls mail --json | jq -r .id")]
 pub(super) struct LsArgs {
-    /// Only this group's
+    /// Show only this group's letters
     #[arg(value_name = "GROUP")]
     group: Option<String>,
-    /// Print one JSON document a line
+    /// Print one JSON document per line
     #[arg(long)]
     json: bool,
 }
 
-/// Show what the handler said about a dead letter, and the event
+/// Show a dead letter: the handler's last output and the event
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -41,10 +41,10 @@ pub(super) struct ShowArgs {
     /// The group
     #[arg(value_name = "GROUP")]
     group: String,
-    /// Event ids or letter names, or beginnings of them; none: all
+    /// Event ids or letter names, or the start of them (default: all)
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// Print one JSON document a line
+    /// Print one JSON document per line
     #[arg(long)]
     json: bool,
 }

@@ -13,9 +13,9 @@ use crate::event::{EventTime, Filter};
 use crate::group::GroupName;
 use crate::group::definition::{self, Definition, MOST_SHARDS, Start};
 
-/// Make a group
+/// Create a group
 ///
-/// Its filter, its shards and its start belong to it, whoever works for it.
+/// Filter, shards and start belong to the group and hold for every worker.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,10 +30,10 @@ pub(super) struct Args {
     filter: FilterArgs,
     #[command(flatten)]
     condition: WhereArg,
-    /// Into how many shards its events are split, for good: so many workers can share it
+    /// Set the number of shards, fixed at creation; at most this many workers can share the group
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SHARDS)))]
     shards: u16,
-    /// Where it starts: earliest, now, or a time (needed if stored events match)
+    /// Set the start: earliest, now, or a time (needed if stored events match)
     #[arg(long, value_name = "START")]
     from: Option<String>,
 }

@@ -12,14 +12,14 @@ use crate::event::EventTime;
 use crate::group::Position;
 use crate::group::status::GroupStatus;
 
-/// List the groups: what each wants, its shards, where it started
+/// List the groups with their filter, shards and start
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   evbus group ls
   evbus group ls --json | jq -r '.groups[].group'")]
 pub(super) struct Args {
-    /// Only this group
+    /// Show only this group
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// Print one JSON document

@@ -18,8 +18,8 @@ use crate::store::List;
 
 /// Remove a group, its progress and its dead letters
 ///
-/// Events stay. A group that a worker has events of is not removed; a watch that waits for its next event ends when it
-/// hears of it.
+/// Events stay. A group is not removed while a worker owns its shards. A watch without events to
+/// run ends when it sees that the group is gone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }

@@ -15,10 +15,10 @@ use crate::group::request::{self, Request};
 use crate::group::{GroupName, Marker, Position, read_marker};
 use crate::store::{ErrorKind, Swap};
 
-/// Process again everything after a time, and nothing before it
+/// Process everything after a time again, and nothing before it
 ///
-/// A worker drops what it runs, which ends those handlers at once, and goes on from there. Dead letters stay. A marker that
-/// cannot be read is written anew.
+/// A worker ends its handlers for the group at once, and goes on from the new position. Dead
+/// letters stay. A marker that cannot be read is replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,10 +29,10 @@ pub(super) struct Args {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
-    /// Where to go on: earliest, now, or a time
+    /// Set the new position: earliest, now, or a time
     #[arg(long, value_name = "START")]
     to: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }

@@ -9,11 +9,12 @@ use crate::cli::watchers::wanted;
 use crate::event::{Condition, Filter, TypeFilter};
 use crate::group::definition::{self, Definition, Paused};
 
-/// Change what a group wants
+/// Change a group's filter
 ///
-/// What is not given stays: -t replaces the wanted types, --not the unwanted ones (--not '' none at all), --where the
-/// condition (--where '' none at all). It holds for all that is emitted from then on, whoever works for the group; events
-/// that were passed over before stay passed over: see evbus group reset.
+/// -t replaces the wanted types, --not the unwanted ones (--not '' removes all), --where the
+/// condition (--where '' removes it); what is not given stays. The change holds for all events
+/// emitted from then on, and for every worker. Events that were skipped before stay skipped: see
+/// evbus group reset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +31,7 @@ pub(super) struct Args {
     condition: WhereArg,
 }
 
-/// Let a group's workers start nothing
+/// Stop a group's workers from starting handlers
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,12 +41,12 @@ pub(super) struct PauseArgs {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
-    /// What status is to say about it
+    /// Set the reason that status shows
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
 }
 
-/// Let a paused group go on
+/// Let a paused group's workers continue
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

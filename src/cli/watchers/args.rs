@@ -17,76 +17,77 @@ use crate::group::definition::MOST_SHARDS;
 /// Options of `watch` and `drain`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RunArgs {
-    /// Watchers of the config; none: all of them
+    /// Watchers of the config (default: all)
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Run ad hoc, as this group; the command follows '--'
+    /// Run the command after '--' as this group, without the config
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
-    /// Wanted types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
+    /// Select these types, such as 'order.*' or 'backup.**' (repeat, or separate by commas)
     #[arg(short = 't', long = "type", value_name = "PATTERN", requires = "group")]
     types: Vec<String>,
-    /// Unwanted types
+    /// Exclude these types
     #[arg(long, value_name = "PATTERN", requires = "group")]
     not: Vec<String>,
-    /// Only events for which this holds, in CEL over the event, such as 'data.width > 256'
+    /// Select events by a CEL condition on the event, such as 'data.width > 256'
     #[arg(long = "where", value_name = "CEL", allow_hyphen_values = true, requires = "group")]
     condition: Option<String>,
-    /// Where a new group starts: earliest, now, or a time
+    /// Start a new group here: earliest, now, or a time
     #[arg(long, value_name = "START", requires = "group")]
     from: Option<String>,
-    /// Into how many shards a new group is split, for good: so many workers can share it
+    /// Set a new group's shards, fixed at creation; at most this many workers can share the group
     #[arg(long, value_name = "N", requires = "group", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SHARDS)))]
     shards: Option<u16>,
-    /// Handlers at a time
+    /// Run at most N handlers at a time
     #[arg(short = 'j', long, value_name = "N", requires = "group")]
     concurrency: Option<usize>,
-    /// Up to so many events for one run of the handler: NDJSON on its stdin
+    /// Pass up to N events to one run of the handler, as NDJSON on stdin
     #[arg(long, value_name = "N", requires = "group")]
     batch: Option<usize>,
-    /// How long the first event of a batch waits for others [default: 1s]
+    /// Let a batch's first event wait this long for others [default: 1s]
     #[arg(long, value_name = "DURATION", requires = "batch")]
     linger: Option<String>,
-    /// One at a time for each ordering key, in the order of emission; with -j N, so many keys side by side
+    /// Run events of one ordering key one at a time, in the order of emission; -j N runs N keys
+    /// side by side
     #[arg(long, requires = "group")]
     ordered: bool,
-    /// A handler's time limit
+    /// Limit the time of a handler
     #[arg(long, value_name = "DURATION", requires = "group")]
     timeout: Option<String>,
-    /// After so many failed attempts an event is a dead letter
+    /// Make an event a dead letter after N failed attempts
     #[arg(long, value_name = "N", requires = "group")]
     max_attempts: Option<u32>,
-    /// The shortest and the longest pause between attempts
+    /// Wait at least MIN and at most MAX between attempts
     #[arg(long, value_name = "MIN..MAX", requires = "group")]
     backoff: Option<String>,
-    /// Exit codes that mean dead at once
+    /// Make an event a dead letter at once on these exit codes
     #[arg(long, value_name = "CODE", value_delimiter = ',', requires = "group")]
     dead_on: Vec<i32>,
-    /// The command as one line for the shell, in place of '-- CMD'
+    /// Run this shell line instead of '-- CMD'
     #[arg(long, value_name = "CMD", requires = "group", conflicts_with = "command")]
     shell: Option<String>,
     /// Run the command in this folder
     #[arg(long, value_name = "DIR", requires = "group")]
     cwd: Option<PathBuf>,
-    /// Look this often where the file system gives no hints
+    /// Look this often if the file system gives no hints
     #[arg(long, value_name = "DURATION")]
     poll: Option<String>,
     /// Do not use inotify
     #[arg(long)]
     no_hints: bool,
-    /// How long running handlers may go on after a stop
+    /// Let running handlers go on this long after a stop
     #[arg(long, value_name = "DURATION")]
     stop_timeout: Option<String>,
-    /// Show what would run, and change nothing
+    /// Show what would run, without changes
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
     /// Print only failures
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
-    /// How to log to stderr
+    /// Set the format of the log on stderr
     #[arg(long, value_enum, default_value = "human", value_name = "FORMAT")]
     pub(in crate::cli) log: LogFormat,
-    /// The handler: the event comes on its stdin
+    /// The handler; it gets the event on stdin
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
