@@ -104,7 +104,7 @@ fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
         FilterResult::Wanted => format!(", and '{text}' holds"),
         FilterResult::DoesNotHold => format!(", but '{text}' does not hold"),
         FilterResult::Unjudged(why) => {
-            format!(", but nobody can tell whether '{text}' holds: {why}; it would be dead at once")
+            format!(", but '{text}' cannot be evaluated: {why}; it would be dead at once")
         }
         FilterResult::NoAnswer(why) => format!(", but '{text}' has no answer, which counts as false: {why}"),
     }

@@ -166,7 +166,7 @@ async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: 
 fn taken(draft: &Draft, ack: &Ack) -> Failure {
     let (id, source) = (draft.event().id(), draft.event().source());
     let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", ack.name);
-    Failure::failed(what).help(format!("evbus get --source {source} {id} shows it; --if-exists ok leaves it at that"))
+    Failure::failed(what).help(format!("evbus get --source {source} {id} shows it; --if-exists ok accepts that"))
 }
 
 /// Says when an event given with `--at` or `--delay` comes: the day may not be the intended one.

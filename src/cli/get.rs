@@ -63,7 +63,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let Some((name, rest)) = names.split_first() else {
             return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match args.source {
                 Some(_) => "evbus ls lists what there is",
-                None => "evbus ls lists what there is; an id that its emitter made up may need its --source",
+                None => "evbus ls lists what there is; an id that the emitter chose may need its --source",
             }));
         };
         if !rest.is_empty() {

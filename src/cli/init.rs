@@ -65,7 +65,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             Location::Dir(path) => session.place(folder(path, args.shared.as_deref(), &session)?),
             Location::Bucket(..) if sharing == Sharing::Group => {
                 return Err(Failure::usage(
-                    "--shared is for folders: the provider's policies say who may use a bucket",
+                    "--shared is for folders: the provider's policies control access to a bucket",
                 ));
             }
             Location::Bucket(bucket, _) => {

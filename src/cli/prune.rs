@@ -126,7 +126,7 @@ fn holding(holder: &Holder) -> String {
         let next = "its next watch or drain passes them";
         return format!("  {group}: {held} that it has done or does not want; {next}   or: evbus group rm {group}");
     }
-    let open = if *open == 0 { String::new() } else { format!(", {} of them open", style::thousands(*open)) };
+    let open = if *open == 0 { String::new() } else { format!(", {} of them pending", style::thousands(*open)) };
     let through = &holder.through.get(..15).unwrap_or(&holder.through);
     let far = if through.starts_with("0000") { "none yet".to_owned() } else { format!("done up to {through}") };
     format!("  {group}: {held} ({far}{open})   evbus status {group}")
@@ -158,7 +158,7 @@ mod tests {
                 "would delete 1 event, 1 unfinished file",
                 "2 events old enough, but not passed by every group yet:",
                 "  loader: 2 (none yet)   evbus status loader",
-                "  mail: 1 (done up to 20261123T021530, 1 of them open)   evbus status mail",
+                "  mail: 1 (done up to 20261123T021530, 1 of them pending)   evbus status mail",
                 "  crm: 1 that it has done or does not want; its next watch or drain passes them   or: evbus group rm crm",
             ]
         );

@@ -91,10 +91,10 @@ impl Printer {
             }
             WorkerEvent::Acquired { shard, unclean: false } => format!("acquired shard {shard}"),
             WorkerEvent::Fenced { shard } => {
-                format!("lost shard {shard} to another worker; what ran for it runs again there")
+                format!("lost shard {shard} to another worker; its running events run again there")
             }
             WorkerEvent::LetGo { shard } => {
-                format!("let go of shard {shard}, whose lease is over; what ran for it runs again")
+                format!("gave up shard {shard}, whose lease is over; its running events run again")
             }
             WorkerEvent::OtherCommand { owner } => {
                 let (host, pid, command) = (style::escape(&owner.host), owner.pid, style::escape(&owner.command));
@@ -121,7 +121,7 @@ impl Printer {
             WorkerEvent::GoesOn => "goes on".to_owned(),
             WorkerEvent::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
             WorkerEvent::Isolating => {
-                "a handler seems to kill its worker: one at a time until one has come back".to_owned()
+                "a handler seems to kill its worker: handlers run one at a time until one has ended".to_owned()
             }
             WorkerEvent::Ended => "ended".to_owned(),
             WorkerEvent::Redefined { wants } => format!("wants {} now", wanted(wants)),

@@ -188,7 +188,7 @@ fn crossed(report: &Report, max_lag: Option<Duration>, max_dead: Option<u64>) ->
         && overdue > max
     {
         let (overdue, max) = (times::format_duration(overdue), times::format_duration(max));
-        lines.push(format!("an event has been due for {overdue}, over {max}, and no worker has let it come"));
+        lines.push(format!("an event has been due for {overdue}, over {max}, and no worker has released it"));
     }
     for row in &report.groups {
         let group = &row.standing.group;

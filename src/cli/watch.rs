@@ -64,17 +64,17 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         }
         // The config was valid when the signal came, but may have changed since.
         if let Err(failure) = args.run.watchers(&session, "watch") {
-            failure.after("the config is not read anew, and what it said goes on").tell();
+            failure.after("the config is not reloaded; the watchers go on unchanged").tell();
             continue;
         }
         // The process replaces itself, so that a supervisor sees no end.
         let again = std::process::Command::new(current_program()?).args(std::env::args_os().skip(1)).exec();
-        return Err(Failure::failed(format!("cannot begin anew: {}", system_words(&again))));
+        return Err(Failure::failed(format!("cannot restart: {}", system_words(&again))));
     }
 }
 
 fn current_program() -> Result<std::path::PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| Failure::failed(format!("cannot begin anew: {}", system_words(&error))))
+    std::env::current_exe().map_err(|error| Failure::failed(format!("cannot restart: {}", system_words(&error))))
 }
 
 fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Told>) -> Result<Code, Failure> {
@@ -119,12 +119,12 @@ fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Tol
         // A config that cannot be read is reported, and the workers go on unchanged.
         let readable = || match args.run.watchers(session, "watch") {
             Ok(_) => {
-                output::note("the config is read anew as soon as what runs has ended");
+                output::note("the config is reloaded once the running handlers have ended");
                 service.say("RELOADING=1");
                 true
             }
             Err(failure) => {
-                failure.after("the config is not read anew").tell();
+                failure.after("the config is not reloaded").tell();
                 false
             }
         };

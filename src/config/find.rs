@@ -123,7 +123,7 @@ fn read_trusted(path: &Path, uid: u32) -> io::Result<Local> {
 /// (user private groups).
 fn other_writers(mode: u32, user: u32, group: u32) -> Option<&'static str> {
     match (mode & 0o002 != 0, mode & 0o020 != 0 && group != user) {
-        (true, _) => Some("everybody"),
+        (true, _) => Some("every user"),
         (false, true) => Some("its group"),
         (false, false) => None,
     }
@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn what_others_may_write_is_not_believed() {
         assert_eq!(other_writers(0o100_644, 1000, 100), None);
-        assert_eq!(other_writers(0o100_664, 1000, 1000), None, "a group of his own");
+        assert_eq!(other_writers(0o100_664, 1000, 1000), None, "a user private group");
         assert_eq!(other_writers(0o100_664, 1000, 100), Some("its group"));
-        assert_eq!(other_writers(0o100_666, 0, 0), Some("everybody"));
+        assert_eq!(other_writers(0o100_666, 0, 0), Some("every user"));
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
     // What is due comes with the next drain, as if emitted then.
     let soon = home.run(&["emit", "t", "--delay", "2s"]).exits(0).lines().remove(0);
     until("it is overdue", || home.run(&["status", "--max-lag", "1ms"]).code == 3);
-    until("status says so", || home.run(&["status"]).exits(0).out.contains("and no worker lets it come"));
+    until("status says so", || home.run(&["status"]).exits(0).out.contains("and no worker has released it"));
     until("it is due and comes", || drain().len() == 1);
     assert!(home.lines("seen")[0].starts_with(&soon));
     assert_eq!((home.run(&["ls", "--scheduled"]).exits(0).out.as_str(), home.events().len()), ("", 1));

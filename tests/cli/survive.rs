@@ -147,7 +147,7 @@ fn where_no_thread_is_to_be_had_a_bucket_is_away() {
     home.run(&["init"]).exits(0);
     for verb in ["ls", "emit t", "drain -g g -- /bin/true"] {
         let Some(ran) = as_user(&home, 65431, &format!("prlimit --nproc=1 ./evbus {verb}")) else { return };
-        ran.exits(75).says("no thread is to be had", "ulimit -u");
+        ran.exits(75).says("cannot start a thread", "ulimit -u");
     }
 }
 
@@ -265,7 +265,7 @@ fn a_daemon_reads_its_config_anew() {
     watch.wait().unwrap();
     let mut said = String::new();
     watch.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.contains("the config is not read anew: ") && said.contains("group 'two'"), "{said}");
+    assert!(said.contains("the config is not reloaded: ") && said.contains("group 'two'"), "{said}");
 }
 
 /// As a service manager ends a service: all its processes at once.

@@ -91,7 +91,7 @@ fn a_config_that_others_can_write_or_link_to_is_passed_over() {
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o666)).unwrap();
     let ran = home.run(&["check"]);
     assert!(
-        ran.err.contains("ignoring ./evbus.toml: everybody may write it") && !ran.out.contains("1 watcher"),
+        ran.err.contains("ignoring ./evbus.toml: every user may write it") && !ran.out.contains("1 watcher"),
         "{}",
         ran.err
     );

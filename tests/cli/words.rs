@@ -156,7 +156,7 @@ fn doctor_tells_what_a_bucket_of_googles_does_with_a_bus() {
     let told = run(&["doctor"]).exits(0).out;
     for line in [
         "ok   region      europe-west3",
-        "warn versioning  soft delete: what is deleted and each old state of a group stays and costs for 7d",
+        "warn versioning  soft delete: deleted objects and old states of groups stay and cost for 7d",
         "warn lifecycle   rule '1' deletes what is on the bus",
     ] {
         assert!(told.contains(line), "{told}");

@@ -131,13 +131,13 @@ pub(super) async fn remove(args: &RmArgs, opened: &Opened) -> Result<Code, Failu
         return Ok(Code::Done);
     }
     let which = if args.all { "--all".to_owned() } else { args.ids.join(" ") };
-    let what = format!("throws {} of '{}' away, for good", counted(&letters), standing.group);
+    let what = format!("removes {} of '{}' for good", counted(&letters), standing.group);
     if !group::agreed(&what, args.yes, &format!("evbus dead rm {} {which}", standing.group))? {
         return Ok(Code::Done);
     }
     let keys: Vec<String> = letters.iter().map(|name| keys::letter(&standing.group, name)).collect();
     place.store.delete_many(&keys).await?;
-    output::note(&format!("{}: {} thrown away", standing.group, counted(&letters)));
+    output::note(&format!("{}: {} removed", standing.group, counted(&letters)));
     Ok(Code::Done)
 }
 

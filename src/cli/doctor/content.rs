@@ -38,7 +38,7 @@ async fn frontier_finding(place: &Place) -> Finding {
         Ok(frontier) if frontier.time.since(now) > Duration::from_secs(60) => {
             let ahead = times::format_duration(frontier.time.since(now));
             let detail = format!("{ahead} ahead of this clock: new events are dated behind it");
-            Finding::warn("frontier", detail).cure("nothing is lost by it: ages are told by the events' own times until then; look for the machine whose clock is wrong")
+            Finding::warn("frontier", detail).cure("no event is lost, and ages follow the events' own times until then; find the machine whose clock is wrong")
         }
         Ok(frontier) if frontier.time == EventTime::MIN => Finding::ok("frontier", "not needed yet"),
         Ok(frontier) => Finding::ok("frontier", frontier.time.to_rfc3339()),

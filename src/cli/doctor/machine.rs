@@ -46,7 +46,7 @@ pub(super) fn permissions(path: &Path, settings: Option<&Settings>) -> Vec<Findi
     if let Some(first) = refused.first() {
         let shown = path.join(first);
         let cure = format!(
-            "ls -ld {} shows who may; for several users make a bus with: evbus init --shared GROUP BUS",
+            "ls -ld {} shows the permissions; for several users make a bus with: evbus init --shared GROUP BUS",
             shown.display()
         );
         return vec![Finding::fail("writing", format!("{} may not write to {}", user(), shown.display())).cure(cure)];

@@ -34,7 +34,7 @@ pub(super) fn flush(path: &Path) -> Finding {
     match std::fs::File::open(path).and_then(|folder| folder.sync_all()) {
         Ok(()) => Finding::ok("flush", "folders reach the disk"),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            Finding::warn("flush", "this file system cannot flush a folder: a power cut may take new names along")
+            Finding::warn("flush", "this file system cannot flush a folder: a power cut may lose new files")
         }
         Err(error) => Finding::fail("flush", format!("{error}")).cure("look at the kernel's log: dmesg"),
     }

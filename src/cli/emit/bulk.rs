@@ -160,7 +160,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         if given.is_cut {
             let limit = style::thousands(self.maker.max_event_bytes as u64);
             return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).help(
-                "evbus init --max-event 8MiB makes a bus for larger ones; or emit where the data is, not the data",
+                "evbus init --max-event 8MiB makes a bus for larger ones; or emit a reference in place of the data",
             ));
         }
         let line = &given.bytes;

@@ -14,7 +14,7 @@ pub(in crate::cli) fn agreed(what: &str, yes: bool, command: &str) -> Result<boo
     }
     if !output::can_ask() {
         return Err(
-            Failure::usage(format!("this {what}; nobody is at a terminal to agree")).help(format!("{command} --yes"))
+            Failure::usage(format!("this {what}; without a terminal it needs --yes")).help(format!("{command} --yes"))
         );
     }
     output::note(&format!("this {what}"));

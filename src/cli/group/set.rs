@@ -100,8 +100,8 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     let name = &args.name;
     output::note(&match changed {
         true => format!(
-            "'{name}' wants {} from where it stands (evbus group reset {name} --to TIME goes back); a watcher that says \
-             otherwise, by its flags or its config, will not start again",
+            "'{name}' wants {} from its position on (evbus group reset {name} --to TIME goes back); a watcher with \
+             another filter, in its options or its config, will not start again",
             wanted(&now)
         ),
         false => format!("'{name}' wants {} already", wanted(&now)),
@@ -131,7 +131,7 @@ pub(super) async fn pause(args: &PauseArgs, opened: &Opened) -> Result<Code, Fai
     .await?;
     let poll = opened.place().store.profile().poll.1.as_secs();
     output::note(&format!(
-        "'{0}' is paused: within a poll ({poll}s) its workers start nothing more, and let end what runs; evbus group resume {0}",
+        "'{0}' is paused: within a poll ({poll}s) workers start no more handlers; running ones end; evbus group resume {0}",
         args.name
     ));
     Ok(Code::Done)

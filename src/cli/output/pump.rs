@@ -112,7 +112,7 @@ impl Pump {
         }
         let dropped = std::mem::take(&mut state.dropped);
         if dropped > 0 {
-            let note = format!("evbus: {dropped} lines were dropped here, because nobody read them\n").into_bytes();
+            let note = format!("evbus: {dropped} lines were dropped here: the reader was too slow\n").into_bytes();
             state.bytes += note.len();
             state.waiting.push_back(note);
         }

@@ -16,7 +16,7 @@ pub(super) fn text(report: &Report) -> String {
     let age = report.oldest.map_or(0.0, |oldest| report.now.since(oldest).as_secs_f64());
     bus("evbus_oldest_event_age_seconds", "Age of the oldest event on the bus.", age);
     let overdue = report.overdue().map_or(0.0, |overdue| overdue.as_secs_f64());
-    bus("evbus_overdue_seconds", "For how long an event has been due that no worker has let come.", overdue);
+    bus("evbus_overdue_seconds", "How long an event has been due without a release.", overdue);
     let mut each = |name: &str, help: &str, value: &dyn Fn(&Row) -> Option<f64>| {
         head(&mut text, name, help);
         for row in &report.groups {

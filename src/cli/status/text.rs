@@ -32,7 +32,7 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
     text.push_str(&table.to_string());
     if let Some(overdue) = report.overdue() {
         let overdue = times::format_duration(overdue);
-        text.push_str(&format!("due for {overdue}, and no worker lets it come   evbus ls --scheduled\n"));
+        text.push_str(&format!("due for {overdue}, and no worker has released it   evbus ls --scheduled\n"));
     }
     for row in &report.groups {
         let group = &row.standing.group;
@@ -108,7 +108,7 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
             let (id, age) = (crate::cli::reporter::id_of(name), times::format_duration(report.now.since(name.time())));
             format!("runs {id}, {age} old, on {}:{}   evbus get {id}", owner.host, owner.pid)
         }
-        State::Waiting => format!("nobody works on it   evbus drain -g {group} -- CMD, or evbus watch"),
+        State::Waiting => format!("no worker runs   evbus drain -g {group} -- CMD, or evbus watch"),
         State::Paused => format!("paused   evbus group resume {group}"),
         State::Damaged => {
             let error = row.standing.damage.as_ref()?;
@@ -118,13 +118,13 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
         State::Stalled => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(", such as {why}"));
             format!(
-                "all {} open events have failed, nothing new is started{why}",
+                "all {} pending events have failed, nothing new is started{why}",
                 style::thousands(retrying.len() as u64)
             )
         }
         State::Failing if !row.standing.has_live_owner(process_of) && row.lag.events > 0 => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
-            format!("nobody works on it{why}   evbus drain -g {group} -- CMD, or evbus watch")
+            format!("no worker runs{why}   evbus drain -g {group} -- CMD, or evbus watch")
         }
         State::Failing => match failing {
             Some((_, why)) if row.dead() > 0 => format!("{why}   evbus dead ls {group}"),

@@ -75,7 +75,7 @@ pub(in crate::cli) async fn on_signals(
         told.set(Told::Stop);
         level = if level == Stop::No { Stop::Starts } else { Stop::Handlers };
         if level == Stop::Starts && output::notes_on_terminal() {
-            output::note("stopping: what runs may end; once more ends it at once");
+            output::note("stopping: running handlers may finish; a second signal ends them at once");
         }
         stop.send_replace(level);
     }

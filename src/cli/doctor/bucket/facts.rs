@@ -56,7 +56,7 @@ fn versioning(facts: &Facts, rules: &[&Rule], bucket: &Bucket) -> Finding {
         (true, false) => {
             let unseen = if matches!(facts.rules, Fact::Told(_)) { "" } else { " that may be seen" };
             let what = format!(
-                "on: what is deleted and each old state of a group stays and costs, for no lifecycle rule{unseen} ends it"
+                "on: deleted objects and old states of groups stay and cost, as no lifecycle rule{unseen} removes them"
             );
             let rule = match bucket.kind {
                 Kind::S3 => "a lifecycle rule with NoncurrentVersionExpiration for the bus's prefix",
@@ -70,7 +70,7 @@ fn versioning(facts: &Facts, rules: &[&Rule], bucket: &Bucket) -> Finding {
 
 fn soft_delete(seconds: u64, bucket: &Bucket) -> Finding {
     let kept = times::format_duration(Duration::from_secs(seconds));
-    let what = format!("soft delete: what is deleted and each old state of a group stays and costs for {kept}");
+    let what = format!("soft delete: deleted objects and old states of groups stay and cost for {kept}");
     Finding::warn("versioning", what)
         .cure(format!("gcloud storage buckets update gs://{} --clear-soft-delete", bucket.name))
 }
