@@ -183,7 +183,7 @@ fn a_file_where_a_folder_should_be_is_named() {
     home.run(&["--bus", "./file", "emit", "t"]).exits(1).says("not a directory", "");
 }
 
-/// Runs a shell line in a mount namespace of its own, where `$BUS` is a small file system.
+/// Runs a shell line in its own mount namespace, where `$BUS` is a small file system.
 fn on_small_disk(home: &Home, line: &str) -> super::support::Ran {
     let script =
         format!("mkdir -p small; mount -t tmpfs -o size=400k none small; BUS=$PWD/small/bus; $EVBUS init $BUS; {line}");

@@ -1,4 +1,4 @@
-//! The same bus in a bucket, on real servers: the main job, and what is wrong with a bucket.
+//! The same bus in a bucket, on real servers: the main job, and faults of a bucket.
 
 use super::proxy::{self, Habits};
 use super::s3;
@@ -7,7 +7,7 @@ use super::support::{Home, Ran, signal, sorted, unique, until};
 /// Appends the event's id to `seen`.
 const NOTE: &str = "echo $EVBUS_ID >> seen";
 
-/// A home with a bus in the bucket of the server that keeps what it has acknowledged.
+/// A home with a bus in the bucket of the server that keeps acknowledged writes.
 fn home(prefix: &str) -> Home {
     let home = Home::at_bucket(&s3::seaweedfs().endpoint, prefix);
     let made = home.run(&["init"]).exits(0);
@@ -21,7 +21,8 @@ fn a_bucket_carries_the_main_job() {
     home.run(&["group", "create", "all", "--from", "earliest", "--shards", "4"]).exits(0);
     let lines: String = (0..150).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     home.file("lines", &lines);
-    // Two processes emit while three workers share a group and a fourth has one of its own; one is killed on the way.
+    // Two processes emit while three workers share a group and a fourth has its own; one is killed
+    // meanwhile.
     let emit = |type_: &str| home.shell_spawn(&format!("$EVBUS emit {type_} --ndjson @lines >> acked"));
     let watch = |group: &str, who: usize, note: &str| {
         let args = ["watch", "-q", "-g", group, "-j", "2", "--poll", "1s", "--from", "earliest", "--shell", note];
@@ -46,7 +47,8 @@ fn a_bucket_carries_the_main_job() {
     let acked = sorted(home.lines("acked"));
     assert_eq!(unique(seen()), acked);
     assert_eq!(sorted(home.lines("own")), acked, "nobody was killed there, and nothing runs twice");
-    // Only what the killed worker had run, and not yet recorded, ran again: each once, and by another.
+    // Only events that the killed worker had run and not recorded ran again: once each, by another
+    // worker.
     let runs = unique(home.lines("seen"));
     let twice = |id: &&String| runs.iter().filter(|run| run.starts_with(*id)).count() > 1;
     assert!(acked.iter().filter(twice).all(|id| runs.contains(&format!("{id} 0"))), "{runs:?}");
@@ -60,7 +62,7 @@ fn shards_spread_over_the_workers_that_come() {
     let home = home("spread");
     home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);
     let ids = home.emit_many("t", 900);
-    // Slow enough for work to be left while the shards change hands.
+    // Slow enough that work is left while the shards change owners.
     let slow = "echo $EVBUS_ID >> seen; sleep 0.2";
     let watch = || home.spawn(&["watch", "-q", "-g", "g", "--poll", "1s", "--shell", slow]);
     let mut workers = vec![watch()];
@@ -187,7 +189,7 @@ fn no_bus_is_made_where_conditions_are_ignored() {
     home.run(&["ls"]).exits(2).says("no bus at", "");
 }
 
-/// A policy of SECURITY.md, by the heading that it stands under.
+/// A policy in SECURITY.md, by its heading.
 fn policy(heading: &str) -> serde_json::Value {
     let text = include_str!("../../SECURITY.md");
     let (_, after) = text.split_once(&format!("**{heading}.**")).unwrap();
@@ -195,7 +197,7 @@ fn policy(heading: &str) -> serde_json::Value {
     serde_json::from_str(json).unwrap()
 }
 
-/// Whether a policy, written for the prefix `prod`, allows an action on what lies at a key.
+/// Whether a policy for the prefix `prod` allows an action on a key.
 fn allows(policy: &serde_json::Value, action: &str, key: &str) -> bool {
     let resource = format!("arn:aws:s3:::acme-events/{key}");
     let fits = |pattern: &str| match pattern.strip_suffix('*') {
@@ -224,7 +226,8 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
                 ("GET", true) => ("s3:ListBucket", vec![key]),
                 ("GET", false) => ("s3:GetObject", vec![key]),
                 ("PUT", _) => ("s3:PutObject", vec![key]),
-                // Several at a time, named in the body (Amazon S3 API reference, DeleteObjects).
+                // Several keys in one request, named in the body (Amazon S3 API reference,
+                // DeleteObjects).
                 ("POST", _) => {
                     let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
                     ("s3:DeleteObject", keys.collect())
@@ -267,7 +270,7 @@ fn in_a_bucket_too_what_waits_comes_when_it_is_due() {
     signal(&watcher, "TERM");
     assert!(watcher.wait().unwrap().success());
     assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).lines().len(), 1);
-    // And once more for a drain, which looks for itself.
+    // A drain looks for scheduled entries itself.
     let id = home.run(&["emit", "t", "--delay", "1ms"]).exits(0).lines().remove(0);
     let drain = || home.run(&["drain", "-q", "-g", "g", "--shell", NOTE]).exits(0);
     until("it has come", || drain().code == 0 && home.lines("seen").contains(&id));

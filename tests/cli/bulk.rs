@@ -1,4 +1,4 @@
-//! What a bulk emit takes, and that it goes on.
+//! The input forms of a bulk emit, and errors that do not stop it.
 
 use std::io::Write;
 
@@ -43,7 +43,7 @@ fn an_array_is_a_batch() {
     home.feed(&["emit", "--ndjson"], &format!("[,{}]", event(5))).exits(2).says("element 1: nothing stands before", "");
 }
 
-/// A regression: it was passed over, and the exit said yes.
+/// A regression: the line was skipped, and the exit code was 0.
 #[test]
 fn what_follows_an_array_is_not_passed_over() {
     let home = Home::new();
@@ -105,7 +105,7 @@ fn bad_lines_are_passed_over_counted_and_kept() {
         "{}",
         ran.err
     );
-    // Those of an earlier run stay.
+    // The rejects of an earlier run are kept.
     home.feed(&["emit", "t", "--ndjson", "--on-error", "skip", "--rejects", "bad"], "worse\n").exits(0);
     assert_eq!(home.lines("bad"), ["none", "{\"a\":", "1e999", "worse"]);
     let ran = home.feed(&["emit", "t", "--ndjson"], lines).exits(2);

@@ -1,4 +1,4 @@
-//! Workers that are killed: nothing is lost, and nothing of theirs goes on running.
+//! Killed workers: no event is lost, and none of their processes survives.
 
 use super::support::{Home, signal, unique, until};
 
@@ -22,11 +22,11 @@ fn nothing_is_lost_when_workers_are_killed() {
     assert!(kills >= 3, "{kills}");
     home.run(&["drain", "-g", "g", "--shell", handler]).exits(0);
     assert_eq!(unique(home.lines("seen")), super::support::sorted(ids));
-    // At least once: what ran when its worker was killed may run again, and no more than that.
+    // At least once: only events that ran when their worker was killed may run again.
     assert!(home.lines("seen").len() <= 300 + kills * 60, "{}", home.lines("seen").len());
 }
 
-/// A regression: the event's file stayed, with what it holds.
+/// A regression: the event's file stayed, with its content.
 #[test]
 fn a_handler_does_not_outlive_its_killed_worker() {
     let home = Home::new();
@@ -47,7 +47,7 @@ fn a_handler_does_not_outlive_its_killed_worker() {
     until("so is the event's file", || files() == 0);
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process exists and is not a zombie.
 fn runs(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -98,7 +98,7 @@ fn an_emit_that_is_killed_loses_nothing_it_has_acknowledged() {
     for id in &acknowledged {
         assert!(on_bus.contains(&format!("\"id\":\"{id}\"")), "{id} was acknowledged and is not there");
     }
-    // Again, with the same ids: what was acknowledged is not added a second time.
+    // A repeat with the same ids adds no acknowledged event a second time.
     assert_eq!(home.run(&["emit", "--ndjson", "@lines"]).exits(0).lines().len(), 3_000);
     home.run(&["drain", "-g", "g", "--from", "earliest", "-j", "2", "--shell", "echo $EVBUS_ID >> seen"]).exits(0);
     let seen = home.lines("seen");

@@ -1,4 +1,4 @@
-//! Whose credentials sign the requests, and which bucket they go to: against a server that remembers them.
+//! Which credentials sign the requests, and which bucket they go to, as a server records them.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use super::support::{Home, Ran, signal, until};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/dev";
 
-/// A home at a server, without the keys that a home has, and with the tools' two files.
+/// A home at a server, without a home's keys, and with the tools' two files.
 struct Bare {
     mini: Mini,
     home: Home,
@@ -40,7 +40,7 @@ impl Bare {
         Ran::of(self.evbus(args, vars).output().unwrap())
     }
 
-    /// Access key and token of the requests to the bucket that an `ls` makes; it finds no bus.
+    /// Access key and token of the requests that `ls` sends to the bucket; it finds no bus.
     fn signed_by(&self, vars: &[(&str, &str)]) -> (String, Option<String>) {
         self.mini.forget();
         self.run(&["ls"], vars).exits(2).says("no bus at s3://", "");
@@ -145,7 +145,7 @@ fn a_login_is_used_and_one_that_is_over_is_told() {
     bare.run(&["ls"], &sso).exits(1).says("the SSO login of AWS profile 'sso' has expired", "aws sso login");
 }
 
-/// As the tools name the file of a session's token.
+/// The name that the AWS tools give to the file of a session's token.
 const SHA1_OF_CORP: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
 
 #[test]
@@ -167,7 +167,7 @@ fn who_gives_no_credentials_is_named() {
     bare.run(&["ls"], &vars).exits(75).says("cannot reach AWS STS at http://127.0.0.1:1: connection refused", "");
 }
 
-/// A regression: a worker went on with keys that were no longer good until somebody restarted it.
+/// A regression: a worker kept expired keys until it was restarted.
 #[test]
 fn a_worker_goes_on_with_the_keys_that_have_replaced_its_own() {
     let keys = |key: &str| format!("[default]\naws_access_key_id={key}\naws_secret_access_key=x\n");

@@ -134,7 +134,8 @@ fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
     assert_eq!(home.run(&["cancel", "xmas", &tomorrow[..20]]).exits(0).lines().len(), 2);
     assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).out, "");
     home.run(&["cancel", "xmas"]).exits(1).says("no event 'xmas' waits", "ls --scheduled");
-    // One that does not wait keeps no other waiting; a source tells two of one id apart.
+    // An id that does not wait does not stop the cancel of the next; the source tells apart two
+    // events with one id.
     for source in ["//a", "//b"] {
         home.run(&["emit", "t", "--at", "2999-01-01", "--id", "one", "--source", source]).exits(0);
     }
@@ -147,12 +148,12 @@ fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
     let ran = home.run(&["cancel", "none", "one", "--source", "//a"]).exits(1);
     assert_eq!((ran.out.as_str(), ran.err.contains("no event 'none' waits")), ("cancelled one\n", true), "{}", ran.err);
     home.run(&["cancel", "one"]).exits(0);
-    // One id that waits twice is one event.
+    // Two scheduled emits of one id are one event.
     home.run(&["emit", "t", "--delay", "1h", "--id", "twice"]).exits(0);
     home.run(&["emit", "t", "--delay", "2h", "--id", "twice"]).exits(0);
     home.run(&["cancel", "twice"]).exits(0);
     assert_eq!(home.run(&["ls", "--scheduled"]).exits(0).out, "");
-    // What is due comes with the next drain, as if emitted then.
+    // A due entry comes with the next drain, as if emitted then.
     let soon = home.run(&["emit", "t", "--delay", "2s"]).exits(0).lines().remove(0);
     until("it is overdue", || home.run(&["status", "--max-lag", "1ms"]).code == 3);
     until("status says so", || home.run(&["status"]).exits(0).out.contains("and no worker has released it"));

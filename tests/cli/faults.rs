@@ -1,4 +1,4 @@
-//! What use has found of lost and of stuck events: each is a regression test of a fault.
+//! Regression tests for faults found in use: lost events and stuck events.
 
 use std::os::unix::fs::symlink;
 
@@ -27,7 +27,7 @@ fn an_attribute_that_no_environment_holds_stops_no_group() {
     };
     home.file("line", &line("1", &long));
     home.run(&["emit", "--ndjson", "@line"]).exits(2).says("'subject' is longer than 16,384 bytes", "");
-    // And one that another writer has put there.
+    // Another writer can put such an event there.
     home.file("line", &line("1", "short"));
     home.run(&["emit", "--ndjson", "@line"]).exits(0);
     std::fs::write(&home.events()[0], line("1", &long)).unwrap();
@@ -55,7 +55,7 @@ fn an_event_that_somebody_has_taken_away_is_a_dead_letter() {
     let home = Home::new();
     home.emit_many("t", 2);
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
-    // Between the listing and the run: the first handler takes the second event away.
+    // Between the listing and the run, the first handler removes the second event.
     let take = "echo $EVBUS_ID >> seen; rm -f bus/events/*/*/*";
     let ran = home.run(&["drain", "-g", "g", "--shell", take]).exits(0);
     assert!(ran.err.contains("gone from the bus") && ran.err.contains("1 done, 1 dead"), "{}", ran.err);
@@ -72,7 +72,7 @@ fn an_id_is_of_one_event() {
     ran.says("id 'dump-1' of //", "--if-exists ok");
     home.run(&["emit", "dump.done", "--id", "dump-1", "--if-exists", "ok"]).exits(0);
     assert_eq!(home.events().len(), 1);
-    // The same while it waits.
+    // The same for a scheduled entry.
     home.run(&["emit", "dump.due", "--id", "dump-9", "--delay", "1h"]).exits(0);
     home.run(&["emit", "dump.due", "--id", "dump-9", "--delay", "2h"]).exits(0);
     for timing in [&["--delay", "2h"][..], &[]] {
@@ -101,11 +101,12 @@ fn nobody_can_have_anothers_event_skipped() {
     std::fs::create_dir_all(&folder).unwrap();
     let identity = identity(&victim);
     let earlier = |micros: u32, slug: &str| folder.join(format!("20200101T000000.{micros:06}Z-{identity}-{slug}.json"));
-    // Its identity under another content; its id and source with other data; its time and identity under another type.
+    // The same identity with other content; the same id and source with other data; the same time
+    // and identity with another type.
     std::fs::write(earlier(1, "order.paid"), evil).unwrap();
     std::fs::write(earlier(2, "order.paid"), whole.replace("victim", "evil")).unwrap();
     std::fs::write(beside(&victim, "order.paid", "order.sent"), whole.replace("order.paid", "order.sent")).unwrap();
-    // What lies in another folder than that of its time takes nobody's place.
+    // A name in the folder of another time takes no event's place.
     std::fs::write(folder.join(victim.file_name().unwrap()), &whole).unwrap();
     assert!(year > "2020");
     let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", "cat >> ran"]).exits(0);
@@ -147,7 +148,7 @@ fn what_no_condition_can_read_is_refused_or_dead_and_never_passed_over() {
     }
     home.run(&["emit", "t", "{\"width\":300}"]).exits(0);
     home.run(&["emit", "t", "{\"width\":300,\"note\":1}"]).exits(0);
-    // Another writer takes it all.
+    // Another writer removes the whole event.
     let event = home.events().remove(1);
     let text = std::fs::read_to_string(&event).unwrap();
     std::fs::write(&event, text.replace("\"note\":1", "\"note\":1e999")).unwrap();
@@ -169,7 +170,7 @@ fn a_condition_that_would_take_too_long_is_a_dead_letter_and_holds_up_nobody() {
     home.run(&["group", "set", "g", "--where", &chain]).exits(2).says("more than", "");
 }
 
-/// A chain that an older program, or another writer, has left in a group's definition.
+/// A chain in a group's definition that an older version, or another writer, has left.
 #[test]
 fn a_condition_that_cannot_be_held_ends_only_its_own_group() {
     let home = Home::new();
@@ -207,7 +208,7 @@ fn a_frontier_that_is_years_ahead_blinds_neither_the_monitoring_nor_prune() {
     assert_eq!(home.lines("seen").len(), 1);
 }
 
-/// A regression: what lay behind it was not shown.
+/// A regression: the events after it were not shown.
 #[test]
 fn a_huge_file_among_the_events_hides_none() {
     let home = Home::new();
@@ -220,7 +221,7 @@ fn a_huge_file_among_the_events_hides_none() {
     assert!(ran.out.contains(&first) && ran.err.contains("warning: "), "{}{}", ran.out, ran.err);
 }
 
-/// A regression: it was taken for none. What it asks for may need any event.
+/// A regression: the request was ignored. It may need any event.
 #[test]
 fn a_request_that_cannot_be_read_holds_back_prune() {
     let home = Home::new();

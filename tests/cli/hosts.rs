@@ -1,5 +1,5 @@
-//! Several hosts share a group on a real server: one is cut off for longer than a lease and comes back, and all are
-//! replaced one after the other while events come.
+//! Several hosts share a group on a real server: one is cut off for longer than a lease and
+//! returns, and all are replaced one by one while events come.
 
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,7 +10,7 @@ use super::bucket::{owned, owners};
 use super::s3;
 use super::support::{EVBUS, Home, signal, sorted, unique, until};
 
-/// Notes the event, and who has run it.
+/// A handler that notes the event and its worker.
 const NOTE: &str = "echo $EVBUS_ID $WHO >> seen; sleep 0.2";
 
 fn watch() -> [&'static str; 10] {
@@ -23,7 +23,7 @@ fn worker(home: &Home, who: &str) -> Child {
     home.evbus(&watch()).env("WHO", who).stderr(log).spawn().unwrap()
 }
 
-/// A worker in a network namespace of its own; it is told by lines on its stdin what happens to its network.
+/// A worker in its own network namespace; lines on its stdin control its network.
 fn worker_apart(home: &Home, who: &str, endpoint: &str) -> Child {
     let way_out = home.path().join("way-out");
     lead_out(&way_out, endpoint.trim_start_matches("http://").to_owned());
@@ -35,7 +35,7 @@ fn worker_apart(home: &Home, who: &str, endpoint: &str) -> Child {
     command.env("WHO", who).stdin(Stdio::piped()).stderr(log).spawn().unwrap()
 }
 
-/// Leads a Unix socket, which is there in every namespace, to a server.
+/// Connects a Unix socket, which every namespace can reach, to a server.
 fn lead_out(socket: &Path, server: String) {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
@@ -59,7 +59,8 @@ fn tell(child: &mut Child, what: &str) {
     writeln!(child.stdin.as_mut().unwrap(), "{what}").unwrap();
 }
 
-/// How many shards have been taken from a worker that had not given them back, as their new owners' logs tell.
+/// The number of shards taken over from a worker that had not given them back, from the new owners'
+/// logs.
 fn taken_over(home: &Home, by: &[&str]) -> usize {
     let shard = |line: String| {
         let fact: serde_json::Value = serde_json::from_str(&line).ok()?;
@@ -69,7 +70,7 @@ fn taken_over(home: &Home, by: &[&str]) -> usize {
     shards.iter().collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// What has been run: by event, and by whom.
+/// The runs: event and worker.
 fn seen(home: &Home) -> Vec<(String, String)> {
     let pair = |line: &String| line.split_once(' ').map(|(id, who)| (id.to_owned(), who.to_owned()));
     home.lines("seen").iter().filter_map(pair).collect()
@@ -79,7 +80,7 @@ fn ids(seen: &[(String, String)]) -> Vec<String> {
     seen.iter().map(|(id, _)| id.clone()).collect()
 }
 
-/// A host that works; those that share a group are replaced while the others go on.
+/// Stops a worker and starts its replacement, while the others go on.
 fn replace(home: &Home, old: &mut Child, who: &str) -> Child {
     let new = worker(home, who);
     signal(old, "TERM");
@@ -95,7 +96,7 @@ fn a_host_that_is_cut_off_is_fenced_and_a_rolling_restart_repeats_nothing() {
     home.run(&["init"]).exits(0);
     home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);
     let mut acked = home.emit_many("t", 500);
-    // There is work for as long as shards change hands.
+    // Emits, so that there is work while shards change owners.
     let mut feed = |is_so: bool| {
         if acked.len() < home.lines("seen").len() + 300 {
             acked.extend(home.emit_many("t", 200));
@@ -111,7 +112,7 @@ fn a_host_that_is_cut_off_is_fenced_and_a_rolling_restart_repeats_nothing() {
     tell(&mut cut, "down");
     until("the others have taken its shards over", || feed(taken_over(&home, &["one", "two"]) >= 8 - others_have));
     tell(&mut cut, "up");
-    // By what others have written, or because its lease was over before it could write again.
+    // Either another worker fenced it, or its lease ended before its next write.
     let lost = ["\"fenced\"", "\"let_go\""];
     let fenced = || home.lines("cut").iter().any(|line| lost.iter().any(|event| line.contains(event)));
     until("it learns that it has lost them", || feed(fenced()));
@@ -122,7 +123,7 @@ fn a_host_that_is_cut_off_is_fenced_and_a_rolling_restart_repeats_nothing() {
     let by_cut = |id: &&String| runs.iter().any(|(of, by)| of == *id && by == "cut");
     assert!(twice.iter().all(by_cut), "only what the one that was cut off had run is run again: {twice:?}");
 
-    // One after the other is replaced, while events come.
+    // The workers are replaced one by one, while events come.
     let before = seen(&home).len();
     let more = std::thread::scope(|scope| {
         let emitter = scope.spawn(|| (0..30).flat_map(|_| home.emit_many("t", 10)).collect::<Vec<_>>());

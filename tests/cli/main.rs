@@ -1,4 +1,5 @@
-//! The binary as a user runs it, in a cleared environment: what it prints, how it exits, what it leaves on the bus.
+//! The binary as a user runs it, in a cleared environment: its output, its exit code, and the bus
+//! afterwards.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What `watch` tells others while it runs: Prometheus, whoever asks after its health, and systemd.
+//! What `watch` serves: Prometheus metrics, the health check, and systemd's notifications.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ fn served(home: &Home, args: &[&str], more: &[(&str, &str)]) -> (Child, String) 
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let address =
         lines.find_map(|line| Some(line.strip_prefix("metrics on http://")?.strip_suffix("/metrics")?.to_owned()));
-    // Nobody reads on: what it says next must not stop it.
+    // The rest of the output is drained, so that a full pipe does not stop the watcher.
     std::thread::spawn(move || lines.count());
     (child, address.unwrap())
 }
@@ -39,7 +39,7 @@ fn metrics_and_health_are_served_on_the_loopback_interface() {
     assert!(ask(&address, "GET /healthz").ends_with("\r\n\r\nok\n"));
     assert!(ask(&address, "GET /").starts_with("HTTP/1.1 404 "));
     assert!(ask(&address, "POST /metrics").starts_with("HTTP/1.1 405 "));
-    // Whoever asks for nothing holds up nobody.
+    // Connections without a request do not hold up others.
     let _idle: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(&address).unwrap()).collect();
     assert!(ask(&address, "HEAD /healthz").starts_with("HTTP/1.1 200 "));
     signal(&child, "TERM");
@@ -82,7 +82,7 @@ fn systemd_hears_of_the_start_the_life_and_the_end() {
     assert_eq!((hear(), hear()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
     until("its handler runs", || home.lines("seen") == ["unset unset"]);
     signal(&child, "TERM");
-    // It waits for its handler, and lives meanwhile.
+    // The process waits for its handler, and sends signs of life meanwhile.
     while hear() != "STOPPING=1" {}
     assert_eq!(hear(), "WATCHDOG=1");
     signal(&child, "TERM");

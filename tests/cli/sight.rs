@@ -1,4 +1,4 @@
-//! What the operator sees, and what running workers hear of what the operator does.
+//! What an operator sees, and how running workers react to the operator's commands.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ fn get_tells_what_became_of_an_event_in_every_group() {
         home.run(&[&["group", "create", group], flags].concat()).exits(0);
     }
     home.run(&["group", "pause", "zzz"]).exits(0);
-    // The states are for a terminal.
+    // The states are shown on a terminal only.
     assert_eq!(home.run(&["get", &id]).exits(0).err, "");
     let command = format!("{EVBUS} get {id}");
     let shown = super::support::Ran::of(home.command("script").args(["-qec", &command, "/dev/null"]).output().unwrap());
@@ -63,7 +63,7 @@ fn a_running_worker_hears_of_a_pause_and_of_another_filter() {
     assert!(home.lines("log").contains(&"g: wants 'b' now".to_owned()));
     home.run(&["emit", "a"]).exits(0);
     home.run(&["group", "pause", "g"]).exits(0);
-    // It says so once it has heard; what comes after that waits.
+    // The worker logs the pause once it has seen it; later events wait.
     until("it has heard", || home.lines("log").contains(&"g: paused".to_owned()));
     home.run(&["emit", "b"]).exits(0);
     home.run(&["group", "resume", "g"]).exits(0);
@@ -108,14 +108,14 @@ fn what_prometheus_reads_follows_its_conventions() {
 fn what_runs_is_shown_with_who_runs_it() {
     let home = Home::new();
     let id = home.emit_many("t", 1).remove(0);
-    // Before its reader, which would else find no file and end.
+    // The gate is made before its reader, which would otherwise find no file and end.
     let made = home.command("mkfifo").arg("gate").status().unwrap();
     assert!(made.success());
     let mut watch =
         home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", "touch runs; read forever <gate"]);
     until("the handler runs", || home.path().join("runs").exists());
     let owner = format!(":{}", watch.id());
-    // All of it in one answer: another may be of another moment.
+    // All of it in one answer, because the next one may differ.
     until("its worker has said so", || {
         let status = home.run(&["status"]).exits(0).out;
         let row = status.lines().find(|line| line.starts_with("g ")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A temporary home and bus, and evbus run in them with nothing else in its environment.
+//! A temporary home with a bus, and evbus run in it with a cleared environment.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,17 +12,17 @@ pub use super::until::until;
 /// The program under test.
 pub const EVBUS: &str = env!("CARGO_BIN_EXE_evbus");
 
-/// A handler that notes for which event it ran.
+/// A handler that notes the event's id.
 pub const NOTE: &str = "echo $EVBUS_ID >> seen";
 
-/// A home with a bus in it, or with the way to one.
+/// A home with a bus, or with the address of one.
 pub struct Home {
     dir: TempDir,
     url: OsString,
     vars: Vec<(&'static str, &'static str)>,
 }
 
-/// What a run of evbus came to.
+/// The result of a run of evbus.
 pub struct Ran {
     pub code: i32,
     pub out: String,
@@ -38,14 +38,15 @@ impl Ran {
         }
     }
 
-    /// Asserts the exit code; what was printed is shown otherwise.
+    /// Asserts the exit code; shows the output if it differs.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
         self
     }
 
-    /// Asserts that stderr is one line that holds `error`, and perhaps a `help:` line that holds `help`.
+    /// Asserts that stderr is one line that contains `error`, and, if given, a `help:` line that
+    /// contains `help`.
     #[track_caller]
     pub fn says(self, error: &str, help: &str) -> Self {
         let lines: Vec<&str> = self.err.lines().collect();
@@ -57,7 +58,7 @@ impl Ran {
         self
     }
 
-    /// What was printed, as lines.
+    /// The lines of stdout.
     pub fn lines(&self) -> Vec<String> {
         self.out.lines().map(str::to_owned).collect()
     }
@@ -72,7 +73,7 @@ impl Home {
         home
     }
 
-    /// A home with an address in a server's bucket, where there is no bus yet.
+    /// A home with an address in a server's bucket, without a bus.
     pub fn at_bucket(endpoint: &str, prefix: &str) -> Self {
         let url = format!("s3://{}/{prefix}?endpoint={endpoint}", super::s3::BUCKET);
         Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars: super::s3::CREDENTIALS.to_vec() }
@@ -86,7 +87,7 @@ impl Home {
         self.path().join("bus")
     }
 
-    /// A command in this home, with the bus in EVBUS_URL and a plain PATH, and nothing else.
+    /// A command in this home, with the bus in EVBUS_URL, a plain PATH, and nothing else.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir(self.path());
@@ -103,7 +104,7 @@ impl Home {
         command
     }
 
-    /// What a command comes to.
+    /// Runs a command and returns its result.
     pub fn ran(command: &mut Command) -> Ran {
         Ran::of(command.output().unwrap())
     }
@@ -115,7 +116,7 @@ impl Home {
     /// Runs evbus with something on stdin.
     pub fn feed(&self, args: &[&str], input: &str) -> Ran {
         let mut child = self.evbus(args).stdin(Stdio::piped()).spawn().unwrap();
-        // It may have refused its arguments and be gone already.
+        // The process may have refused its arguments and ended.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Ran::of(child.wait_with_output().unwrap())
     }
@@ -149,7 +150,7 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The lines of a file of the home; none if it is not there.
+    /// The lines of a file in the home; none if it does not exist.
     pub fn lines(&self, name: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.path().join(name)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -177,7 +178,7 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a child process.
 pub fn signal(child: &Child, name: &str) {
     let done = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
     assert!(done.success());

@@ -1,4 +1,4 @@
-//! What must not hold the others, nor the stop, and what somebody mends must need no restart.
+//! Faults that must not hold up other groups or the stop, and whose cure must need no restart.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use super::mini::{Mini, Options};
 use super::support::{Home, NOTE, Ran, signal, until};
 
-/// A line in a mount namespace of its own, with a file system of `size` at `small` and a bus on it.
+/// Runs a line in its own mount namespace, with a file system of `size` at `small` and a bus on it.
 fn on_small_disk(home: &Home, options: &str, line: &str) -> Ran {
     let script = format!(
         "mkdir -p small; mount -t tmpfs -o {options} none small; export EVBUS_URL=$PWD/small/bus; $EVBUS init $EVBUS_URL; {line}"
@@ -81,7 +81,8 @@ fn root_locks_nobody_out() {
     assert_eq!(ran.lines().len(), 1, "{}", ran.out);
 }
 
-/// Runs a line with `./evbus` as a user who has no other processes and whose bus it is; none where that cannot be tried.
+/// Runs a line with `./evbus` as a user who owns the bus and has no other processes; none where
+/// that cannot be tried.
 fn as_user(home: &Home, user: u32, line: &str) -> Option<Ran> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT TRIED: another user; it needs root");
@@ -103,7 +104,7 @@ fn where_no_thread_is_to_be_had_nothing_panics() {
     assert!(ran.code == 75 && ran.err.contains(why), "{} {}", ran.code, ran.err);
 }
 
-/// A regression: a panic with six descriptors, and with thirteen exit 0 and an event that had not run.
+/// A regression: a panic with six descriptors; with thirteen, exit 0 and an event that had not run.
 #[test]
 fn where_files_run_out_a_drain_says_so_or_does_its_work() {
     let home = Home::new();
@@ -139,7 +140,7 @@ fn a_drain_that_may_not_start_is_tried_again() {
     }
 }
 
-/// The names of servers are resolved on a thread.
+/// Server names are resolved on a thread.
 #[test]
 fn where_no_thread_is_to_be_had_a_bucket_is_away() {
     let mini = Mini::start(Options::default());
@@ -165,7 +166,7 @@ fn a_reader_that_pauses_holds_up_only_the_handler_that_talks() {
     home.run(&["emit", "q", "-q"]).exits(0);
     until("the other group goes on", || home.lines("seen").len() == 1);
     assert!(home.lines("talked").is_empty(), "it waits for its reader");
-    // Once it is read it goes on, and nothing is missing.
+    // Once the output is read, the watcher goes on, and nothing is missing.
     let mut out = watch.stdout.take().unwrap();
     let lines = std::thread::spawn(move || {
         let (mut count, mut buffer) = (0, vec![0; 1 << 16]);
@@ -179,7 +180,7 @@ fn a_reader_that_pauses_holds_up_only_the_handler_that_talks() {
     let (_out, count) = lines.join().unwrap();
     until("the chatty one ends", || home.lines("talked").len() == 1);
     assert_eq!(count, 1_500_000);
-    // Again, and nobody reads: a stop is heard all the same.
+    // Without a reader again: a stop still works.
     home.run(&["emit", "c", "-q"]).exits(0);
     until("it talks again", || home.run(&["status", "chatty"]).exits(0).out.contains("runs "));
     signal(&watch, "TERM");
@@ -189,7 +190,7 @@ fn a_reader_that_pauses_holds_up_only_the_handler_that_talks() {
 #[test]
 fn a_descriptor_that_does_not_block_loses_nothing() {
     let home = Home::new();
-    // The reader of a socket sets what it shares not to block, as Node.js does.
+    // The socket's reader makes the shared descriptor non-blocking, as Node.js does.
     let script = "import os, subprocess, sys, time\nr, w = os.pipe(); os.set_blocking(w, False)\n\
         p = subprocess.Popen([os.environ['EVBUS'], 'drain', '-q', '-g', 'g', '--from', 'earliest', '--shell', 'seq 200000'], stdout=w)\n\
         os.close(w); n = 0\nwhile True:\n  b = os.read(r, 65536)\n  if not b: break\n  n += b.count(b'\\n')\nprint(n, p.wait())\n";
@@ -208,7 +209,7 @@ fn a_terminal_that_closes_is_an_orderly_stop() {
     signal(&watch, "HUP");
     home.file("go", "");
     assert_eq!((watch.wait().unwrap().code(), home.lines("log")), (Some(0), vec!["begin".into(), "end".into()]));
-    // nohup means it.
+    // nohup has SIGHUP ignored, which must stay so.
     let mut watch = home.shell_spawn("trap '' HUP; exec $EVBUS watch -q -g g --poll 100ms --shell 'echo again >> log'");
     until("it is there", || {
         home.run(&["status", "g"]).exits(0).out.contains(&format!(":{}", watch.id())) || {
@@ -229,7 +230,7 @@ fn a_daemon_reads_its_config_anew() {
     let home = Home::new();
     let config = |name: &str| format!("[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
     home.file("evbus.toml", &config("one"));
-    // Of a session of its own, it has no terminal.
+    // In its own session, the process has no terminal.
     let mut watch = home.command("setsid").args(["-w", super::support::EVBUS, "watch"]).spawn().unwrap();
     home.emit_many("t", 1);
     until("it works", || home.lines("seen") == ["one"]);
@@ -244,7 +245,7 @@ fn a_daemon_reads_its_config_anew() {
     home.file("evbus.toml", &config("two"));
     hup();
     until("the new one works", || home.lines("seen").iter().filter(|line| *line == "two").count() == 2);
-    // One that is broken while what runs still ends.
+    // The config breaks while the running handler still ends.
     home.file(
         "evbus.toml",
         "[watchers.three]\nfrom = 'now'\nshell = 'until [ -e go ]; do sleep 0.1; done; echo three >> seen'\n",
@@ -268,7 +269,7 @@ fn a_daemon_reads_its_config_anew() {
     assert!(said.contains("the config is not reloaded: ") && said.contains("group 'two'"), "{said}");
 }
 
-/// As a service manager ends a service: all its processes at once.
+/// A service manager signals all processes of a service at once.
 #[test]
 fn a_handler_that_is_ended_with_its_worker_has_not_failed() {
     let home = Home::new();
@@ -336,7 +337,7 @@ fn process_1_reaps_what_handlers_leave_behind() {
     until("all have run", || home.lines("seen").len() == 20);
     let first = || home.shell(&format!("ps -o pid= --ppid {}", watch.id())).out.trim().to_owned();
     until("nothing is left of them", || {
-        // Its guard may be there; no zombie is.
+        // The orphan reaper may run; a zombie must not remain.
         let states = home.shell(&format!("ps -o stat= --ppid {}", first())).out;
         !states.contains('Z')
     });

@@ -1,4 +1,4 @@
-//! What newcomers type, and what they are told.
+//! Mistakes of new users, and the answers to them.
 
 use super::support::{Home, NOTE};
 

@@ -1,4 +1,4 @@
-//! What is said of a bucket's server that refuses, redirects, or answers what nobody understands.
+//! Messages about a bucket's server that refuses, redirects, or answers with nonsense.
 
 use super::azurite;
 use super::mini::{Facts, Mini, Mode, Options, Versioning};
@@ -16,7 +16,7 @@ fn with(home: &Home, args: &[&str], vars: &[(&str, &str)]) -> Ran {
     Ran::of(home.evbus(args).envs(vars.iter().copied()).output().unwrap())
 }
 
-/// A regression: "no answer", and exit code 75, for which cron tries for ever.
+/// A regression: "no answer", and exit code 75, on which cron retries for ever.
 #[test]
 fn a_bucket_of_another_region_is_told_once_and_for_all() {
     let (mini, home) = started();
@@ -85,7 +85,7 @@ fn what_libraries_log_is_shown_by_every_verb() {
         let quiet = home.run(verb);
         assert!(!quiet.err.contains("trace ") && !quiet.err.contains("debug "), "{verb:?}: {}", quiet.err);
     }
-    // Also of what fails before there is a bus.
+    // Failures before the bus is open are logged, too.
     let nowhere = [("EVBUS_LOG", "trace"), ("EVBUS_URL", "s3://nowhere/bus?endpoint=http://127.0.0.1:9")];
     for verb in [&["watch", "-g", "g", "--", "true"][..], &["drain", "-g", "g", "--", "true"], &["ls"]] {
         let shown = with(&home, verb, &nowhere).exits(75);
@@ -180,7 +180,8 @@ fn doctor_says_of_azure_what_can_be_known() {
     }
 }
 
-/// A regression: what lies behind the events was taken for nothing where listings tell no generation.
+/// A regression: where listings have no generation, the objects behind the events counted as
+/// absent.
 #[test]
 fn on_google_what_waits_comes_and_a_redrive_is_heard() {
     let mini = Mini::start(Options::default());
@@ -212,13 +213,14 @@ fn on_google_what_waits_comes_and_a_redrive_is_heard() {
 fn an_emitter_does_not_wait_longer_than_it_was_told() {
     let (mini, home) = started();
     mini.behave(&[Mode::Hang]);
-    // A request that is given up is tried once more at most: the server, which hangs for ever, sees few of them.
+    // A request that is given up is retried once at most: the server, which hangs for ever, sees
+    // few of them.
     mini.forget();
     home.run(&["emit", "t", "--timeout", "200ms"]).exits(75).says("no answer within 0.2 s", "");
     assert!(mini.requests().len() <= 3, "{:?}", mini.requests());
 }
 
-/// The same from the beginning of a drain, which has a bus to open before it has a worker to end.
+/// The same from the start of a drain, which opens a bus before it has a worker to end.
 #[test]
 fn a_drain_for_a_while_does_not_wait_longer_for_a_server_that_hangs() {
     let (mini, home) = started();

@@ -109,7 +109,7 @@ fn events_of_one_key_run_in_order_and_one_at_a_time() {
 fn a_watch_sees_events_as_they_come_and_ends_in_order() {
     let home = Home::new();
     let mut watch = home.spawn(&["watch", "-g", "g", "-t", "t", "--shell", NOTE]);
-    // Before that, an event would make it ask where to start.
+    // Without a group, stored events would demand --from.
     until("the group is there", || home.bus().join("groups").exists());
     for n in 1..=5 {
         home.run(&["emit", "t"]).exits(0);
@@ -117,7 +117,7 @@ fn a_watch_sees_events_as_they_come_and_ends_in_order() {
     }
     signal(&watch, "TERM");
     assert_eq!(watch.wait().unwrap().code(), Some(0));
-    // Given back: nobody has to wait for the lease.
+    // The shard was given back, so no worker waits for the lease.
     home.emit_many("t", 1);
     home.run(&["drain", "-g", "g", "--shell", NOTE]).exits(0);
     assert_eq!(home.lines("seen").len(), 6);
@@ -280,7 +280,7 @@ fn prune_deletes_only_what_every_group_is_done_with() {
     assert_eq!(home.events().len(), 4);
     home.run(&["group", "rm", "other", "--yes"]).exits(0);
     home.run(&["drain", "-g", "late", "--shell", "true"]).exits(0);
-    // The frontier stays behind the clock: what is younger than its lag waits for the next drain.
+    // The frontier stays behind the clock: an event younger than its lag waits for the next drain.
     until("the drain may pass them", || {
         home.run(&["drain", "-g", "late", "--shell", "true"]).exits(0);
         home.run(&["prune", "--keep", "0s"]).exits(0);
@@ -321,7 +321,7 @@ fn a_condition_decides_and_what_it_cannot_answer_is_counted() {
     assert_eq!(home.lines("seen").len(), 1);
     let status = home.run(&["status", "g"]).exits(0).out;
     assert!(status.contains("g: where had no answer for 1 event, passed over"), "{status}");
-    // The group owns it, as it owns the types.
+    // The group owns the condition, as it owns the types.
     drain("data.width > 1", "cat")
         .exits(2)
         .says("wants 'image.*' where data.width > 256, not 'image.*' where", "--where 'data.width > 1'");
@@ -424,7 +424,7 @@ fn a_batch_is_one_run_and_one_bad_event_costs_no_other_an_attempt() {
     home.emit_many("t", 100);
     drain("cat > batch; echo $EVBUS_BATCH:$EVBUS_TYPE:$EVBUS_ID >> good; cmp batch $EVBUS_FILE");
     assert_eq!(home.lines("good"), ["100:t:"], "a hundred events are one run");
-    // For people that is one line; a log for machines has each event.
+    // As text this is one line; in JSON each event is reported.
     home.emit_many("t", 100);
     let log = |format: &str| {
         let args = ["watch", "-g", format, "--from", "earliest", "--batch", "1000", "--log", format, "--shell"];
@@ -488,11 +488,11 @@ fn a_worker_whose_bus_was_removed_ends_and_says_so() {
     until("it works", || home.lines("seen").len() == 1);
     std::fs::remove_dir_all(home.bus()).unwrap();
     let ended = Ran::of(watcher.wait_with_output().unwrap());
-    // The bus, or the group, whichever it misses first.
+    // The bus or the group, whichever the worker misses first.
     assert!(ended.code != 0 && ended.err.contains("was removed"), "{}", ended.err);
 }
 
-/// A regression: they were taken in any order, and each shard stood where its last one had it.
+/// A regression: the events were taken in any order, and each shard stayed where its last one was.
 #[test]
 fn of_two_resets_the_later_counts() {
     let home = Home::new();
