@@ -1,7 +1,9 @@
-//! The bus in a bucket, against a bare loop of the same `object_store` calls at the same concurrency in the same run.
+//! The bus in a bucket, against a bare loop of the same `object_store` calls at the same
+//! concurrency in the same run.
 //!
-//! `cargo bench --bench bucket` runs everything; `-- emit drain latency` only what is named, and `-- memory` what takes
-//! half an hour: a backlog of 1,000,000 events (`EVBUS_BENCH_EVENTS` for another). `./test` must have fetched the server.
+//! `cargo bench --bench bucket` runs everything; `-- emit drain latency` runs only these, and `--
+//! memory` a measurement of half an hour: a backlog of 1,000,000 events (`EVBUS_BENCH_EVENTS` for
+//! another number). `./test` must have fetched the server.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
 
@@ -33,10 +35,10 @@ mod s3;
 const EVENTS: usize = 10_000;
 const ROUNDS: usize = 3;
 
-/// Reads at a time, in both.
+/// Reads at a time, in both loops.
 const HANDLERS: usize = 16;
 
-/// Writes at a time, in both: what evbus does.
+/// Writes at a time, in both loops: the number that evbus uses.
 const PUTS: usize = 32;
 
 fn bare() -> AmazonS3 {
@@ -71,7 +73,7 @@ fn emit(prefix: &str, count: usize) {
     assert!(evbus(prefix, &args).status().unwrap().success());
 }
 
-/// A file with the data of so many events.
+/// A file with the data of `count` events.
 fn lines(count: usize) -> tempfile::NamedTempFile {
     let mut file = std::io::BufWriter::new(tempfile::NamedTempFile::new().unwrap());
     for n in 0..count {
@@ -107,7 +109,7 @@ fn per_second(seconds: f64) -> String {
     format!("{:.0}/s", EVENTS as f64 / seconds)
 }
 
-/// The keys of what `evbus emit` has left at a prefix, and how long each is.
+/// The keys that `evbus emit` has left at a prefix, and the length of each object.
 fn events(prefix: &str) -> Vec<(Path, usize)> {
     block_on(async {
         let below = Path::from(format!("{prefix}/events"));
@@ -123,7 +125,7 @@ fn bulk_emit() {
         let prefix = format!("emit-{round}");
         assert!(evbus(&prefix, &["init"]).status().unwrap().success());
         ours.push(timed(|| emit(&prefix, EVENTS)));
-        // The same keys, elsewhere, with as many bytes.
+        // The same keys under another prefix, with as many bytes.
         let copies: Vec<_> = events(&prefix).into_iter().map(|(key, len)| (format!("bare-{key}"), len)).collect();
         assert_eq!(copies.len(), EVENTS);
         floors.push(timed(|| {
@@ -184,7 +186,7 @@ fn drain() {
     );
 }
 
-/// Notes when it is run for what.
+/// Notes when it runs for which event.
 #[derive(Default)]
 struct Stamps(RefCell<HashMap<String, Duration>>);
 
@@ -219,7 +221,7 @@ fn latency() {
                 let draft = group::draft(&SystemClock);
                 emitter.emit(std::slice::from_ref(&draft)).await.unwrap();
                 acked.push((draft.event().id().to_owned(), SystemClock.elapsed()));
-                // What the worker asks for besides: what is new, and the event.
+                // The requests that the worker makes, too: the new names, and the event.
                 let begun = Instant::now();
                 let found = emitting.store.list_after(List::all("events/").after(last.as_str())).await.unwrap();
                 lists.push(begun.elapsed().as_secs_f64() * 1e3);

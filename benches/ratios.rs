@@ -1,8 +1,9 @@
-//! Speed, as ratios to what the machine can do at best, measured in the same run.
+//! Speed, as ratios to the best that the machine can do, measured in the same run.
 //!
-//! `cargo bench` runs everything and prints a table; `cargo bench -- emit drain` only what is named. The floor is
-//! `benches/floor.c`, built here with the system's C compiler. Rounds are interleaved and medians taken, because
-//! machines are shared and noisy. `EVBUS_BENCH_DIR` names the folder to work in (a journalled disk, say).
+//! `cargo bench` runs everything and prints a table; `cargo bench -- emit drain` runs only these.
+//! The floor is `benches/floor.c`, built here with the system's C compiler. Rounds are interleaved
+//! and medians taken, because machines are shared and noisy. `EVBUS_BENCH_DIR` names the folder to
+//! work in (a journalled disk, say).
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
 
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The program, as an installation leaves it: a linker writes through a memory map, which leaves single pages in the
-/// page cache, and such a file starts a fifth slower than its own copy.
+/// The program as an installation leaves it. A linker writes through a memory map, which leaves
+/// single pages in the page cache; such a file starts a fifth slower than its own copy.
 static EVBUS: OnceLock<PathBuf> = OnceLock::new();
 const ROUNDS: usize = 5;
 
@@ -23,7 +24,7 @@ fn program() -> &'static Path {
     EVBUS.get().unwrap()
 }
 
-/// Where things are measured.
+/// The folder and the floor program of the measurements.
 struct Bench {
     dir: TempDir,
     floor: PathBuf,
@@ -46,7 +47,7 @@ impl Bench {
         Self { dir, floor, count: std::cell::Cell::new(0) }
     }
 
-    /// A folder that nobody has written to: creating where thousands were deleted is slow on some file systems.
+    /// An unused folder: to create files where thousands were deleted is slow on some file systems.
     fn fresh(&self, what: &str) -> PathBuf {
         self.count.set(self.count.get() + 1);
         let path = self.dir.path().join(format!("{what}-{}", self.count.get()));
@@ -72,7 +73,7 @@ impl Bench {
         bus
     }
 
-    /// An executable that does next to nothing, the floor's own.
+    /// The floor's own executable that does next to nothing.
     fn nothing(&self) -> [&str; 2] {
         [self.floor.to_str().unwrap(), "true"]
     }
@@ -126,7 +127,7 @@ fn single_emit(bench: &Bench) {
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (folder, bus) = (bench.fresh("once"), bench.bus());
-        // A shell loop of the same shape for both, so that its own cost is in both.
+        // Both run in a shell loop of the same shape, so that its cost is in both.
         let shell = |line: String| run(Command::new("sh").args(["-c", &line]));
         let floor = format!(
             "i=0; while [ $i -lt {EACH} ]; do {} once {} 0; i=$((i+1)); done",
@@ -196,7 +197,7 @@ fn handlers(bench: &Bench) {
     }
 }
 
-/// Ends a worker of ours.
+/// Ends a worker that this bench started.
 fn stop(mut child: Child) {
     run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
     child.wait().unwrap();
@@ -226,8 +227,8 @@ fn latency(bench: &Bench) {
     }
 }
 
-/// Microseconds from the rename that publishes an event to its handler's first line, p50 and p99. Flushes aside: the
-/// writer runs with `--durability none`.
+/// Microseconds from the rename that publishes an event to its handler's first line, p50 and p99.
+/// Without flushes: the writer runs with `--durability none`.
 fn live(bench: &Bench, count: usize) -> (f64, f64) {
     let (bus, stamps) = (bench.bus(), bench.fresh("stamps").join("s"));
     let handler = format!("{} hstdin {}", bench.floor.display(), stamps.display());
@@ -238,7 +239,7 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
         std::thread::sleep(Duration::from_millis(10));
     }
     wait_for_a_new_minute(10);
-    // The first event wakes the worker and makes it own its shard.
+    // The first event wakes the worker and makes it the owner of its shard.
     run(&mut evbus(&bus, &["emit", "t", "{\"seq\":0}", "-q"]));
     let lines = || std::fs::read_to_string(&stamps).unwrap_or_default().lines().count();
     while lines() < 1 {
@@ -270,18 +271,21 @@ fn live(bench: &Bench, count: usize) -> (f64, f64) {
     (taken[taken.len() / 2], taken[taken.len() * 99 / 100])
 }
 
-/// Waits until the minute has so many seconds left, so that all events of a measurement lie in one folder.
+/// Waits until the minute has `seconds` left, so that all events of a measurement lie in one
+/// folder.
 fn wait_for_a_new_minute(seconds: i64) {
     while 60 - rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec % 60 < seconds {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
-/// When each of the next `count` events is published, on the floor's clock: seen by inotify, from a thread of its own.
+/// When each of the next `count` events is published, on the floor's clock: inotify shows it to a
+/// separate thread.
 fn publishes(bus: &Path, count: usize) -> std::thread::JoinHandle<Vec<f64>> {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
     let queue = inotify::init(CreateFlags::CLOEXEC).unwrap();
-    // Only events are renamed out of there while nothing else is emitted; the worker's markers go elsewhere.
+    // Only events are renamed out of this folder while nothing else is emitted; the worker's
+    // markers go elsewhere.
     let folder = std::fs::read_dir(bus.join("events")).unwrap().next().unwrap().unwrap().path();
     for minute in std::fs::read_dir(folder).unwrap() {
         inotify::add_watch(&queue, minute.unwrap().path(), WatchFlags::MOVED_TO).unwrap();
@@ -299,7 +303,7 @@ fn publishes(bus: &Path, count: usize) -> std::thread::JoinHandle<Vec<f64>> {
     })
 }
 
-/// The clock that the floor stamps with.
+/// The clock whose stamps the floor writes.
 fn monotonic_ns() -> f64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
@@ -309,9 +313,9 @@ fn empty_drain(bench: &Bench) {
     let mut figures = Vec::new();
     for count in [10_000, 1_000_000] {
         let bus = bench.filled(count);
-        // All processed: a group that starts now has passed every one of them.
+        // All are processed: a group that starts now has passed every one of them.
         run(&mut evbus(&bus, &["group", "create", "g", "--from", "now"]));
-        // Once the minute of the last event is over, the first drain puts its folder behind it.
+        // Once the minute of the last event is over, the first drain moves past its folder.
         std::thread::sleep(Duration::from_secs(63));
         let drain = || evbus(&bus, &["drain", "-q", "-g", "g", "--", "true"]);
         run(&mut drain());

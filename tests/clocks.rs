@@ -1,4 +1,5 @@
-//! Real processes whose clocks are hours apart, and step: built with the feature `clock-file`, which no release has.
+//! Real processes whose clocks are hours apart, and step. Built with the feature `clock-file`,
+//! which no release has.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -10,7 +11,7 @@ mod until;
 
 use until::until;
 
-/// A home with a bus, and clocks.
+/// A home with a bus and clocks.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -24,7 +25,7 @@ impl Home {
         self.0.path()
     }
 
-    /// Sets a clock wrong by so many seconds.
+    /// Sets how many seconds a clock is wrong.
     fn set(&self, clock: &str, seconds: i64) {
         let path = self.path().join(clock);
         let next = path.with_extension("next");
@@ -32,7 +33,7 @@ impl Home {
         std::fs::rename(next, path).unwrap();
     }
 
-    /// evbus by a clock; one that was never set is right.
+    /// evbus with a clock; one that was never set is right.
     fn evbus(&self, clock: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evbus"));
         command.args(args).env_clear().current_dir(self.path()).env("PATH", "/usr/bin:/bin").env("TZ", "UTC");
@@ -81,7 +82,7 @@ fn clocks_that_are_hours_apart_and_step_lose_nothing() {
     let mut ids = Vec::new();
     for round in 0..6 {
         ids.extend(clocks.map(|(clock, _)| home.emit(clock)));
-        // Back and forth, by hours.
+        // Steps back and forth by hours.
         home.set("right", if round % 2 == 0 { 7_200 } else { -7_200 });
         home.set("ahead", 3_600 * (5 - 2 * round));
     }
@@ -109,7 +110,8 @@ fn a_clock_that_is_days_ahead_is_refused_and_leaves_nothing() {
     assert!(String::from_utf8(home.run("right", &["ls"]).stdout).unwrap().is_empty());
 }
 
-/// What waits is released by the clocks of the workers: by one that is ahead too soon, by no other too late.
+/// The workers' clocks release scheduled entries: a clock that is ahead too early, no other too
+/// late.
 #[test]
 fn what_waits_comes_by_the_clock_of_a_worker() {
     let home = Home::new();

@@ -1,8 +1,8 @@
-//! Every call that the path from emit to commit makes, made to fail: no acknowledgement of what is not there, no panic, an
-//! exit code that is documented.
+//! Lets every call on the path from emit to commit fail once: no false acknowledgement, no panic, a
+//! documented exit code.
 //!
-//! `EVBUS_INJECTED=all` tries each kind of error at each call; the test run takes some of them by chance.
-//! `EVBUS_INJECTED_SEED` begins elsewhere.
+//! `EVBUS_INJECTED=all` tries each kind of error at each call; the test run takes some at random.
+//! `EVBUS_INJECTED_SEED` sets where that begins.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was not tried is said")]
@@ -16,7 +16,7 @@ mod dice;
 
 use dice::Dice;
 
-/// But for `close`, of which Rust's own library believes that it cannot fail.
+/// `close` is missing: Rust's standard library assumes that it cannot fail.
 const CALLS: [&str; 21] = [
     "openat",
     "openat2",
@@ -64,7 +64,7 @@ const ERRORS: [&str; 20] = [
     "ETIMEDOUT",
 ];
 
-/// A call's how-manieth is made to fail.
+/// Which calls of a kind are made to fail.
 const WHENS: [u32; 8] = [1, 2, 3, 4, 6, 9, 13, 20];
 
 struct Home(tempfile::TempDir);
@@ -111,13 +111,14 @@ fn strace_is_there() -> bool {
     there
 }
 
-/// Whether a call can fail so. Rust's own library, whose hash maps ask for random numbers, knows only what a kernel without
-/// the call or a filter of calls answers (getrandom(2), seccomp(2)), and panics on anything else.
+/// Whether a call can fail this way. Rust's standard library, whose hash maps ask for random
+/// numbers, knows only the answers of a kernel without the call or of a filter (getrandom(2),
+/// seccomp(2)), and panics on anything else.
 fn can_be(call: &str, error: &str) -> bool {
     call != "getrandom" || matches!(error, "EPERM" | "ENOSYS" | "EINTR")
 }
 
-/// Each combination, or some of them.
+/// All combinations, or some of them.
 fn combinations(some: usize) -> Vec<(String, u64)> {
     let all = CALLS.iter().flat_map(|call| ERRORS.iter().flat_map(move |error| WHENS.map(|when| (call, error, when))));
     let all = all.filter(|(call, error, _)| can_be(call, error));
@@ -158,11 +159,11 @@ fn an_emit_is_acknowledged_only_where_the_event_is() {
         if emitted.status.success() {
             let id = String::from_utf8(emitted.stdout).unwrap().trim().to_owned();
             let found = home.evbus(&["get", &id], None);
-            // A failed write of the id itself is none of the event's; then nothing was printed.
+            // A failed write of the id is not the event's; nothing was printed then.
             assert!(id.is_empty() || found.status.success(), "{} {inject}: {id} is not there", args.join(" "));
         }
         if number % 3 == 1 {
-            // The documented cure of any failure.
+            // The documented cure of any failure is a repeat.
             assert!(home.evbus(&args, None).status.success(), "{inject}");
             let there = home.on_the_bus().iter().filter(|event| event.contains(&format!("\"id\":\"{id}\""))).count();
             // A copy that was not acknowledged may lie beside it.
@@ -179,14 +180,14 @@ fn a_drain_whose_calls_fail_loses_nothing() {
     let home = Home::new();
     let drain = ["drain", "-q", "-g", "g", "--for", "5s", "--shell", "echo $EVBUS_ID >> seen"];
     let mut ids = Vec::new();
-    // The runtime wakes itself by writing to a descriptor, and believes that this cannot fail.
+    // The runtime wakes itself by a write to a descriptor, and assumes that it cannot fail.
     for (inject, number) in combinations(60).into_iter().filter(|(inject, _)| !inject.starts_with("inject=write:")) {
         let id = format!("d{number}");
         assert!(home.evbus(&["emit", "t", "--id", &id], None).status.success());
         ids.push(id);
         check(&inject, "drain", &home.evbus(&drain, Some(&inject)));
     }
-    // Somebody has mended it: what is left is run, but for what became a dead letter.
+    // After the cure, the remaining events are run, except for dead letters.
     for _ in 0..3 {
         assert!(
             home.evbus(&["drain", "-q", "-g", "g", "--wait", "--shell", "echo $EVBUS_ID >> seen"], None)

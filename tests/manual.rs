@@ -1,4 +1,5 @@
-//! The manual pages in `man/` are those that the command line's definitions make. `EVBUS_BLESS=1` writes them anew.
+//! The manual pages in `man/` must match the command line's definitions. `EVBUS_BLESS=1` writes
+//! them.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Whether the committed file is what was made; writes it where that is asked.
+/// Checks that the committed file equals the generated one, or writes it if asked to.
 fn check(path: &Path, made: &[u8]) {
     if std::env::var_os("EVBUS_BLESS").is_some() {
         fs::write(path, made).unwrap();
@@ -29,7 +30,7 @@ fn the_committed_completions_are_up_to_date() {
     }
 }
 
-/// What a shell offers when `typed` is completed.
+/// The completions that a shell offers for `typed`.
 fn offered(program: &str, args: &[&str]) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/man/completions");
     let output = Command::new(program).args(args).env("COMPLETIONS", folder).stdin(Stdio::null()).output();
@@ -49,7 +50,7 @@ fn the_shells_complete_verbs_and_options() {
     let said = offered("fish", &["--no-config", "-c", fish]);
     assert!(said.contains("emit\t") && said.contains("--delay\t"), "{said}");
 
-    // A shell of its own on a terminal of its own, which asks for what could follow.
+    // A second shell on its own terminal asks for the completions.
     let zsh = "zmodload zsh/zpty; zpty z zsh -f -i; \
                zpty -w z \"PS1=; fpath=($COMPLETIONS \\$fpath); autoload -Uz compinit; compinit -D -u; print READY\"; \
                zpty -r -m z line '*READY*READY*'; zpty -w -n z $'evbus emit --del\\t'; \
