@@ -1,4 +1,4 @@
-//! The container image, as an engine builds it, on nothing: what it says of itself, and evbus as its process 1.
+//! The container image, as an engine builds it, from nothing: its metadata, and evbus as process 1.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use super::root::as_root;
 use super::{EVBUS, example, fs, succeeds};
 
-/// An engine with a storage of its own, all of which goes with it.
+/// An engine with its own storage, which is removed with it.
 struct Engine {
     folder: tempfile::TempDir,
 }
@@ -21,7 +21,8 @@ impl Engine {
         succeeds(command.args(args)).0
     }
 
-    /// Builds the image. The program under test stands for what its first stage would compile, and nothing is fetched.
+    /// Builds the image. The program under test replaces what the first stage would compile, and
+    /// nothing is fetched.
     fn build(&self) -> Image {
         let at = |name: &str| self.folder.path().join(name);
         fs::create_dir_all(at("built/out/bin")).unwrap();
@@ -47,7 +48,7 @@ impl Drop for Engine {
     }
 }
 
-/// A built image: its files, and what it says of itself (OCI image specification, config.md).
+/// A built image: its files and its config (OCI image specification, config.md).
 struct Image {
     root: PathBuf,
     config: serde_json::Value,
@@ -58,12 +59,12 @@ impl Image {
         serde_json::from_value(self.config[key].clone()).unwrap_or_else(|_| panic!("no {key}: {}", self.config))
     }
 
-    /// Its entrypoint as process 1 of a container, with its user and its environment.
+    /// The entrypoint as process 1 of a container, with the image's user and environment.
     fn run(&self, args: &[&str]) -> Command {
         let (uid, gid) = self.config["User"].as_str().unwrap().split_once(':').unwrap();
         let mut command = as_root("env");
         command.arg("-i").args(self.words("Env"));
-        // --kill-child: what runs there ends with `unshare`, whatever ends that.
+        // --kill-child: the processes inside end with `unshare`, however that ends.
         command.args(["unshare", "--pid", "--fork", "--kill-child", "--setuid", uid, "--setgid", gid]);
         command.arg(format!("--root={}", self.root.display())).args(self.words("Entrypoint")).args(args);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -74,7 +75,7 @@ impl Image {
 /// Process 1 of a namespace, as seen from outside.
 fn process_1(started: &Child) -> String {
     let mut pid = started.id().to_string();
-    // sudo, if it is there, and `unshare` have one child each.
+    // sudo, if used, and `unshare` have one child each.
     loop {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
@@ -108,7 +109,7 @@ fn the_image_holds_evbus_alone_which_works_and_ends_in_order() {
     assert_eq!(started, ["/usr/bin/evbus", "watch", "--metrics", "0.0.0.0:9464"]);
     assert!(image.words("Env").contains(&"EVBUS_URL=/bus".to_owned()));
 
-    // What an engine mounts: the bus, and a folder for what is temporary.
+    // An engine mounts the bus, and a folder for temporary files.
     for folder in ["bus", "tmp"] {
         succeeds(as_root("install").args(["-d", "-o", "65532", "-g", "65532"]).arg(image.root.join(folder)));
     }

@@ -1,4 +1,5 @@
-//! What `examples/` shows must work: the tour, the crontab line, the unit and the config, as they stand there.
+//! Everything in `examples/` must work as it stands: the tour, the crontab line, the unit and the
+//! config.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -29,7 +30,7 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
 
-/// A command that sees nothing of the environment but the path, which leads to the program under test.
+/// A command whose environment is only the path, which leads to the program under test.
 fn bare(program: &str, home: &Path) -> Command {
     let bin = home.join("bin");
     fs::create_dir_all(&bin).unwrap();
@@ -84,7 +85,7 @@ fn the_tour_kills_a_watcher_and_ends_with_a_status_where_all_is_done() {
     assert_eq!(left, ["bin"], "the tour leaves nothing behind");
 }
 
-/// What crontab(5) reads: settings, and lines of five time fields and a command.
+/// The parts that crontab(5) reads: settings, and lines of five time fields and a command.
 fn read_crontab(text: &str) -> (Vec<Setting<'_>>, Vec<(Vec<&str>, &str)>) {
     let (mut settings, mut jobs) = (Vec::new(), Vec::new());
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -136,7 +137,8 @@ fn the_crontab_runs_what_is_due_every_minute_and_says_nothing() {
     assert_eq!((out.as_str(), err.as_str()), ("", ""), "cron would mail this");
     assert!(fs::read_to_string(at("copy.json")).unwrap().contains(id.trim()));
 
-    // All is well, and nothing is said; then something dies, and cron has something to mail.
+    // While all is well there is no output; once an event dies, there is something for cron to
+    // mail.
     let (out, err) = with_bus(bare("sh", home.path()).args(["-c", alert]));
     assert_eq!((out.as_str(), err.as_str()), ("", ""));
     with_bus(bare("evbus", home.path()).args(["emit", "tick"]));

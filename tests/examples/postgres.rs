@@ -1,4 +1,4 @@
-//! The PostgreSQL recipe on a real server, which the test starts on a socket of its own.
+//! The PostgreSQL recipe on a real server, which the test starts on its own socket.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,13 +8,13 @@ use std::process::{Child, Command, Stdio};
 
 use super::{bare, example, succeeds, text};
 
-/// A server in a folder, ended with its shell, which ends with this process.
+/// A server in a folder. It ends with its shell, which ends with this process.
 struct Server {
     folder: tempfile::TempDir,
     shell: Child,
 }
 
-/// Where Debian keeps a server's programs.
+/// Where Debian installs the server's programs.
 fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql");
     let versions = versions.unwrap_or_else(|error| panic!("PostgreSQL is not there ({error}): ./test installs it"));
@@ -27,7 +27,7 @@ impl Server {
     #[allow(clippy::disallowed_methods, reason = "another process's start is waited for")]
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // It will not run as root.
+        // PostgreSQL refuses to run as root.
         let root = rustix::process::geteuid().is_root();
         if root {
             succeeds(Command::new("chown").arg("nobody").arg(folder.path()));
@@ -96,7 +96,7 @@ fn a_batch_is_one_copy_and_what_json_escapes_comes_out_as_it_went_in() {
         text(&output.unwrap().stderr)
     };
 
-    // What PostgreSQL's COPY, CSV and JSON each take for their own.
+    // Characters with a meaning in PostgreSQL's COPY, in CSV or in JSON.
     let odd = concat!(r#"a\b \n \\. \. "quoted" it''s, \t ; $1 %s é 漢 "#, "\u{9}\u{1}\u{2}", r"😀 \N NULL");
     let mut lines = format!("{}\n", serde_json::json!({"n": 0, "text": odd}));
     for n in 1..250 {
@@ -108,7 +108,8 @@ fn a_batch_is_one_copy_and_what_json_escapes_comes_out_as_it_went_in() {
     assert_eq!(server.answer("SELECT count(*), count(DISTINCT event->'data'->>'n') FROM events"), "250|250");
     assert_eq!(server.answer("SELECT event->'data'->>'text' FROM events WHERE event->'data'->>'n' = '0'"), odd);
 
-    // Again, and no row is there twice; jsonb knows no NUL: that event alone dies.
+    // After a replay no row is there twice. jsonb has no NUL: that event alone becomes a dead
+    // letter.
     succeeds(bare("evbus", home.path()).args(["group", "reset", "warehouse", "--to", "earliest", "--yes"]));
     feed(home.path(), "{\"n\":250,\"text\":\"a\\u0000b\"}\n{\"n\":251}\n");
     let said = drain("100");

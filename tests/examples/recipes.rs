@@ -1,4 +1,4 @@
-//! The recipes do what they say, with real files, a real bucket, and programs that fail.
+//! The recipes with real files, a real bucket, and programs that fail.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::until::until;
 use super::{EVBUS, bare, example, fs, run, s3, succeeds, text};
 
-/// A home with a bus of its own, and a recipe's config.
+/// A home with its own bus and a recipe's config.
 fn home(config: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     if !config.is_empty() {
@@ -20,9 +20,9 @@ fn evbus(home: &Path, args: &[&str]) -> String {
     succeeds(bare("evbus", home).args(args)).0
 }
 
-/// Drains all watchers until there is nothing more to do.
+/// Drains all watchers until nothing is left to do.
 fn drain(home: &Path) {
-    // What one watcher emits, another takes: three steps at most follow from each other.
+    // One watcher takes what another emits: at most three follow from each other.
     for _ in 0..3 {
         succeeds(bare("evbus", home).args(["drain", "-q"]));
     }
@@ -32,8 +32,8 @@ fn lines(path: impl AsRef<Path>) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// A shell line on a host of its own, as far as a program can tell: its name, its processes and its network are no other
-/// host's. What several hosts share is the folder.
+/// Runs a shell line on a host of its own, as far as a program can tell: name, processes and
+/// network are separate. Several hosts share the folder.
 fn on_host(name: &str, shared: &Path, line: &str) -> Command {
     let mut command = bare("unshare", shared);
     command.args(["--map-root-user", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -49,7 +49,7 @@ fn a_backup_goes_its_way_over_two_hosts_and_a_bad_one_is_told() {
         fs::create_dir(at(folder)).unwrap();
     }
     fs::write(at("data/file"), "content").unwrap();
-    // From cron on the host that has the data, while the other one is down.
+    // From cron on the host that has the data, while the other host is down.
     let nightly = |name: &str, from: &str| {
         let line = format!("exec sh {} {name} {from} backups", example("backup/nightly").display());
         assert!(run(&mut on_host("db1", home.path(), &line)).status.success(), "that it failed is told on the bus");
@@ -64,7 +64,7 @@ fn a_backup_goes_its_way_over_two_hosts_and_a_bad_one_is_told() {
     let owners = evbus(home.path(), &["status", "--json"]);
     assert!(owners.contains("\"host\":\"vault\""), "{owners}");
 
-    // One that failed, and one that rots before anybody has looked at it.
+    // One backup that failed, and one that is damaged before its check.
     nightly("gone", "no-such-folder");
     until("the failure is told", || lines(at("alerts")) == ["backup of gone ended with 2"]);
     stop(&mut vault);
@@ -79,7 +79,7 @@ fn a_backup_goes_its_way_over_two_hosts_and_a_bad_one_is_told() {
     stop(&mut vault);
 }
 
-/// Stops what runs on a host, in order.
+/// Stops the processes on a host in order.
 fn stop(host: &mut std::process::Child) {
     let children = format!("/proc/{0}/task/{0}/children", host.id());
     let pid = fs::read_to_string(children).unwrap();
@@ -131,7 +131,7 @@ fn five_megabytes_go_by_reference_and_what_is_not_what_was_promised_is_refused()
     assert!(evbus(home.path(), &["dead", "show", "films"]).contains("exit 65"));
 }
 
-/// A command that finds a bucket's server, as evbus and as rclone do.
+/// A command with the address of a bucket's server, for evbus and for rclone.
 fn with_bucket<'a>(command: &'a mut Command, server: &s3::Server) -> &'a mut Command {
     command.envs(s3::CREDENTIALS).env("AWS_ENDPOINT_URL_S3", &server.endpoint);
     let remote = [("TYPE", "s3"), ("PROVIDER", "Other"), ("ENV_AUTH", "true"), ("ENDPOINT", server.endpoint.as_str())];
@@ -203,7 +203,7 @@ fn a_bus_moves_from_a_directory_to_a_bucket_and_no_event_is_lost() {
     at(&script, &["groups", &old, &new]);
     let group = at("evbus", &["--bus", &new, "group", "ls", "--json"]);
     assert!(group.contains("\"order.test\"") && group.contains("data.n > 0"), "{group}");
-    // Emitters go over, while something still waits on the old bus.
+    // The emitters move first, while events still wait on the old bus.
     ids.push(at("evbus", &["--bus", &new, "emit", "order.a", "-F", "n=2"]));
     let waits = run(bare("evbus", home.path()).args(["--bus", &old, "status", "--max-lag", "0s"]));
     assert_eq!(waits.status.code(), Some(3), "{}", text(&waits.stderr));

@@ -1,4 +1,4 @@
-//! The package under a systemd of its own, in a container: what the units promise, they do.
+//! The package under its own systemd, in a container: the promises of the units hold.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ fn the_units_run_fail_hang_and_go_as_they_promise() {
     package(shared.path());
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/package");
     fs::copy(here.join("day"), shared.path().join("day")).unwrap();
-    // It ends by itself within two minutes, whatever goes wrong in there.
+    // The container ends within two minutes, whatever goes wrong in it.
     let mut boot = root::as_root("timeout");
     boot.args(["--kill-after=10", "180"]).arg(here.join("boot")).arg(shared.path());
     let said = boot.output().unwrap();

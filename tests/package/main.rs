@@ -1,4 +1,4 @@
-//! The Debian package: what is in it, that it installs and goes again; and what evbus may be made of.
+//! The Debian package: its files, its installation and removal, and evbus's dependencies.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -24,9 +24,9 @@ fn succeeds(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// A package of the program under test, and not of a release build, which takes minutes.
+/// A package of the program under test: a release build would take minutes.
 fn package(folder: &Path) -> PathBuf {
-    // cargo-deb takes the program from where cargo would have put it.
+    // cargo-deb takes the program from cargo's usual path.
     let target = folder.join("target");
     std::fs::create_dir_all(target.join("release")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_evbus"), target.join("release/evbus")).unwrap();
@@ -59,7 +59,7 @@ fn the_debian_package_installs_works_and_goes() {
     }
     assert_eq!(succeeds(Command::new("dpkg-deb").arg("--field").arg(&deb).arg("Depends")).trim(), "");
 
-    // Into a root of its own: nothing of this machine changes.
+    // Installed into its own root, so that this machine stays unchanged.
     let root = folder.path().join("root");
     for name in ["updates", "info"] {
         std::fs::create_dir_all(root.join("var/lib/dpkg").join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! evbus on a bus of the file system under test, and evbus killed at a system call of its own.
+//! evbus on a bus of the file system under test, and evbus killed at a chosen system call.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,7 +15,7 @@ pub struct Bus {
     home: PathBuf,
 }
 
-/// What a run came to.
+/// The result of a run of evbus.
 pub struct Ran {
     pub code: Option<i32>,
     pub out: String,
@@ -28,7 +28,7 @@ impl Ran {
         Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// Asserts that it did what it was told.
+    /// Asserts success.
     #[track_caller]
     pub fn succeeds(self) -> Self {
         assert_eq!(self.code, Some(0), "out: {}\nerr: {}", self.out, self.err);
@@ -41,7 +41,7 @@ impl Bus {
         Self { url: disk.join("bus"), home: home.to_owned() }
     }
 
-    /// A file outside of the disk, which no power cut reaches.
+    /// A file outside of the disk, which no power cut affects.
     pub fn outside(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
@@ -57,7 +57,7 @@ impl Bus {
         Ran::of(&self.command(&program()).args(args).output().unwrap())
     }
 
-    /// The same, killed as it begins its `nth` system call of a name, if it comes to that.
+    /// The same, but killed as it begins its `nth` system call of this name, if it makes that many.
     pub fn run_killed(&self, args: &[&str], call: &str, nth: usize) -> Ran {
         let mut command = self.command(Path::new("strace"));
         command.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
@@ -66,7 +66,7 @@ impl Bus {
     }
 }
 
-/// Whether strace is there, and may trace.
+/// Whether strace is installed and may trace.
 pub fn can_kill() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     let mut strace = Command::new("strace");

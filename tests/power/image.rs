@@ -1,4 +1,4 @@
-//! A file system on a disk that remembers, and what a power cut may leave of it.
+//! A file system on a recorded disk, and what a power cut may leave of it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,19 @@ use super::recorder::{Recorder, Recording, Step};
 /// Enough for a bus, and quick to copy.
 const DISK_BYTES: usize = 32 << 20;
 
-/// What a disk writes as a whole.
+/// The unit that a disk writes as a whole.
 const SECTOR_BYTES: usize = 512;
 
-/// What the file system writes as a whole.
+/// The unit that the file system writes as a whole.
 const BLOCK_BYTES: usize = 4096;
 
 /// The file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// What everybody has: a flush of one file makes what was done before to all others durable, too.
+    /// ext4 with a journal, the usual case: a flush of one file makes all earlier changes durable,
+    /// too.
     Journal,
-    /// Each flush is worth what it says and no more.
+    /// ext4 without a journal: a flush covers only what it names.
     NoJournal,
 }
 
@@ -30,7 +31,7 @@ impl Mode {
     fn make(self, room: &Path) -> Vec<u8> {
         let file = room.join("empty");
         std::fs::write(&file, vec![0; DISK_BYTES]).unwrap();
-        // Nothing is left to be done later, in the background.
+        // Without work that is left for later, in the background.
         let mut mkfs = Command::new("mkfs.ext4");
         mkfs.args(["-q", "-F", "-b", "4096", "-N", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"]);
         match self {
@@ -43,14 +44,15 @@ impl Mode {
         bytes
     }
 
-    /// How finely the disk tears. A journal's checksums see a torn block. Without one a torn block of a folder is a
-    /// damaged folder, and a file system without a journal promises nothing on a disk that does that.
+    /// The size of the pieces that a cut tears the disk into. A journal's checksums detect a torn
+    /// block. Without a journal a torn block of a folder is a damaged folder, and such a file
+    /// system promises nothing on a disk that tears blocks.
     fn unit_bytes(self, dice: &Dice) -> usize {
         if self == Self::Journal { dice.one(&[SECTOR_BYTES, BLOCK_BYTES]) } else { BLOCK_BYTES }
     }
 }
 
-/// Runs a program; what it said if it fails.
+/// Runs a program; the error is its output.
 fn succeeds(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
     let said = || format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim_ascii());
@@ -69,7 +71,7 @@ impl Mounted {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.folder
     }
@@ -83,31 +85,32 @@ impl Drop for Mounted {
     }
 }
 
-/// Records what `work` does to a fresh file system. It is told where that is mounted, and what it can mark with.
+/// Records what `work` does to a fresh file system. It gets the mount point and the recorder, which
+/// takes marks.
 pub fn record(mode: Mode, room: &Path, work: impl FnOnce(&Path, &Recorder)) -> Recording {
     let folder = room.join("recorder");
     std::fs::create_dir_all(&folder).unwrap();
     let recorder = Recorder::start(mode.make(room), &folder);
     let mounted = Mounted::new(&recorder.disk(), &room.join("recorded")).unwrap();
     work(mounted.path(), &recorder);
-    // Before it is unmounted, which would flush everything.
+    // Taken before the unmount, which would flush everything.
     recorder.take()
 }
 
-/// What of the writes since the last flush is on the disk.
+/// Which writes since the last flush are on the disk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kept {
     None,
     All,
-    /// The first so many units.
+    /// This many of the first units.
     First(usize),
     /// Each unit by itself, with this probability.
     Share(f64),
 }
 
-/// A moment at which the power fails, and what the disk has kept of what it had not flushed.
+/// A moment at which the power fails, and what the disk keeps of the writes that were not flushed.
 pub struct Cut {
-    /// So many steps had been done.
+    /// How many steps had been done.
     pub at: usize,
     kept: Kept,
     unit_bytes: usize,
@@ -120,7 +123,7 @@ impl fmt::Display for Cut {
 }
 
 impl Cut {
-    /// A moment, and by chance what is left.
+    /// A cut at this moment that keeps a random part.
     pub fn new(at: usize, mode: Mode, dice: &Dice) -> Self {
         let kept = match dice.below(4) {
             0 => Kept::None,
@@ -131,7 +134,7 @@ impl Cut {
         Self { at, kept, unit_bytes: mode.unit_bytes(dice) }
     }
 
-    /// The least that may be left.
+    /// A cut that keeps nothing that was not flushed.
     pub fn bare(at: usize) -> Self {
         Self { at, kept: Kept::None, unit_bytes: BLOCK_BYTES }
     }
@@ -165,13 +168,13 @@ impl Cut {
     }
 }
 
-/// What the next boot does: checks a file system without a journal, and mounts it. `look` sees it.
+/// Does what the next boot does: checks a file system without a journal, and mounts it for `look`.
 pub fn boot(mode: Mode, image: &[u8], room: &Path, look: impl FnOnce(&Path) -> Vec<String>) -> Vec<String> {
     let file = room.join("cut");
     std::fs::write(&file, image).unwrap();
     if mode == Mode::NoJournal {
         let check = Command::new("e2fsck").arg("-fy").arg(&file).output().unwrap();
-        // 1 and 2: there were errors, and they have been corrected, e2fsck(8).
+        // 1 and 2: errors were found and corrected, e2fsck(8).
         if !matches!(check.status.code(), Some(0..=2)) {
             return vec![format!("e2fsck: {}", String::from_utf8_lossy(&check.stdout))];
         }

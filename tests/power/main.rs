@@ -1,9 +1,11 @@
-//! Power cuts: evbus works on a disk that remembers every write and every flush, and from what it remembers come the
-//! disks that a power cut at any moment may leave. Whatever evbus had acknowledged by then must be on each of them.
+//! Power cuts: evbus works on a disk that records every write and every flush; from the record come
+//! the disks that a power cut at any moment may leave. Everything that evbus had acknowledged by
+//! then must be on each of them.
 //!
-//! `EVBUS_POWER_IMAGES=1000` tries so many for each file system, `EVBUS_POWER_SEED` begins elsewhere, and
-//! `EVBUS_POWER_KEEP` names a folder for the images that are wrong. A seed repeats what is done, when evbus is killed and
-//! how the disk is cut; what the kernel writes, and when, is its own, so that a step's number may be another.
+//! `EVBUS_POWER_IMAGES=1000` tries this many for each file system, `EVBUS_POWER_SEED` sets the
+//! first seed, and `EVBUS_POWER_KEEP` names a folder for the images that are wrong. A seed repeats
+//! the work, the moment at which evbus is killed and the cut of the disk; the kernel decides what
+//! it writes and when, so a step may have another number.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was tried, for --nocapture")]
@@ -27,10 +29,10 @@ use image::{Cut, Mode};
 use recorder::{Recording, Step};
 use verdict::Story;
 
-/// So many images of each recording.
+/// Images for each recording.
 const IMAGES_OF_ONE: usize = 25;
 
-/// After so many wrong images the rest tells nothing new.
+/// After this many wrong images the rest shows nothing new.
 const ENOUGH: usize = 5;
 
 /// A number from the environment.
@@ -48,7 +50,7 @@ fn what_is_acknowledged_survives_without_a_journal() {
     survives("what_is_acknowledged_survives_without_a_journal", Mode::NoJournal);
 }
 
-/// That the harness itself loses what was not flushed, and nothing else.
+/// The harness itself loses what was not flushed, and nothing else.
 #[test]
 fn the_disk_keeps_what_was_flushed_and_no_more() {
     private::in_a_room("the_disk_keeps_what_was_flushed_and_no_more", |room| {
@@ -90,7 +92,7 @@ fn survives(test: &str, mode: Mode) {
     });
 }
 
-/// Records as often as so many images need, each time with another seed. What is wrong.
+/// Makes as many recordings as the images need, each with another seed; returns what is wrong.
 fn images(mode: Mode, room: &Path, images: usize, seed: usize) -> Vec<String> {
     let mut wrong = Vec::new();
     for (round, done) in (0..images).step_by(IMAGES_OF_ONE).enumerate() {
@@ -103,7 +105,7 @@ fn images(mode: Mode, room: &Path, images: usize, seed: usize) -> Vec<String> {
     wrong
 }
 
-/// Records one workload, and looks at some of what may be left of it. What is wrong.
+/// Records one workload, and checks some of the disks that may be left; returns what is wrong.
 fn one_recording(mode: Mode, room: &Path, seed: usize, images: usize) -> Vec<String> {
     let dice = Dice::new(seed as u64);
     let home = room.join("home");
@@ -135,7 +137,8 @@ fn look(mode: Mode, room: &Path, home: &Path, recording: &Recording, cut: &Cut, 
     wrong
 }
 
-/// When the power fails: mostly just after something was promised, before the next flush of anything else keeps it.
+/// When the power fails: mostly just after a promise, before the next flush of anything else keeps
+/// it.
 fn moments(recording: &Recording, count: usize, dice: &Dice) -> Vec<usize> {
     let steps = &recording.steps;
     let promise = |at: &usize| matches!(&steps[*at], Step::Mark(text) if workload::promises(text));

@@ -1,4 +1,4 @@
-//! A room for what only root may do: mounts that nobody else sees, and that are gone when the test is, however it ends.
+//! A room for what only root may do: mounts that no other process sees, and that end with the test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,15 @@ use std::process::Command;
 
 use super::root::as_root;
 
-/// Set where a test has been started anew in a room: the room's folder.
+/// Set when a test runs again in a room: the room's folder.
 const ROOM: &str = "EVBUS_POWER_ROOM";
 
-/// Everything that the tests need, in small.
+/// Tries everything that the tests need, in small.
 const PROBE: &str = "set -e; test -c /dev/fuse; mount -t tmpfs tmpfs \"$1\"; cd \"$1\"; truncate -s 4M disk; mkdir at; \
                      mkfs.ext4 -q -F disk; e2fsck -fy disk >/dev/null 2>&1; mount -o loop disk at; umount at";
 
-/// Runs the body of the test of this name in mounts of its own and in memory, or says that it cannot.
+/// Runs the body of the test of this name in its own mounts and in memory, or reports that it
+/// cannot.
 pub fn in_a_room(test: &str, body: impl FnOnce(&Path)) {
     if let Some(room) = std::env::var_os(ROOM).map(PathBuf::from) {
         assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&room).status().unwrap().success());
@@ -33,12 +34,12 @@ pub fn in_a_room(test: &str, body: impl FnOnce(&Path)) {
     eprintln!("{said}");
 }
 
-/// Says so, not by println, which is not shown for a test that passes.
+/// Reports a test that was left out. println would not be shown for a test that passes.
 pub fn not_tried(what: &str) {
     let _ = writeln!(std::io::stderr(), "NOT TRIED: {what}");
 }
 
-/// A program as root, in mounts of its own.
+/// A program as root, in its own mounts.
 fn alone(program: &str) -> Command {
     let mut command = as_root("unshare");
     command.args(["--mount", "--propagation", "private", program]);

@@ -1,8 +1,9 @@
-//! A disk that remembers: a FUSE file system with a file `disk`, in memory, whose every write and flush is recorded in
-//! order; and a file `marks`, by which whoever runs can say what he has done by then.
+//! A disk that records: a FUSE file system with a file `disk`, in memory, whose every write and
+//! flush is recorded in order, and a file `marks`, to which any process can write a mark.
 //!
-//! Nothing may be cached above it: without FUSE's writeback cache, and with direct I/O, a write has been recorded when
-//! the loop device's write returns, and the loop device turns a flush of the block layer into an fsync of `disk`.
+//! Nothing may be cached above it: without FUSE's writeback cache, and with direct I/O, a write has
+//! been recorded when the loop device's write returns, and the loop device turns a flush of the
+//! block layer into an fsync of `disk`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,27 +19,27 @@ use fuser::{
 const DISK: INodeNo = INodeNo(2);
 const MARKS: INodeNo = INodeNo(3);
 
-/// Nothing changes behind the kernel's back.
+/// The kernel may cache: only its own writes change the disk.
 const FOREVER: Duration = Duration::from_hours(1);
 
-/// What happened, one after the other.
+/// One recorded step.
 pub enum Step {
     /// Bytes were handed to the disk, which may keep them in its cache.
     Write { offset: usize, bytes: Vec<u8> },
-    /// All that was written before is on the disk for good.
+    /// Everything written before is durable.
     Flush,
-    /// Somebody said something, a line.
+    /// A mark, one line.
     Mark(String),
 }
 
-/// A disk as it was, and what happened to it.
+/// The initial disk, and the steps on it.
 pub struct Recording {
     pub base: Vec<u8>,
     pub steps: Vec<Step>,
 }
 
 impl Recording {
-    /// What was said in the first `steps` steps.
+    /// The marks in the first `steps` steps.
     pub fn marks(&self, steps: usize) -> impl Iterator<Item = &str> {
         self.steps[..steps].iter().filter_map(|step| match step {
             Step::Mark(text) => Some(text.as_str()),
@@ -47,7 +48,7 @@ impl Recording {
     }
 }
 
-/// What the file system and its starter share.
+/// What the file system shares with its starter.
 struct Tape {
     disk: Vec<u8>,
     steps: Vec<Step>,
@@ -74,7 +75,7 @@ impl Recorder {
         self.folder.join("disk")
     }
 
-    /// Where any process can append a line, to mark that moment.
+    /// The file to which any process can append a line, as a mark of that moment.
     pub fn marks(&self) -> PathBuf {
         self.folder.join("marks")
     }
@@ -92,7 +93,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // Lazily: a loop device may be let go a moment after its file system.
+        // Lazily, because a loop device may be released a moment after its file system.
         let _ = Command::new("umount").arg("--lazy").arg(&self.folder).status();
     }
 }
@@ -101,7 +102,7 @@ fn locked(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
     tape.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What answers the kernel. One thread does, so that the order in which it answers is the order of the record.
+/// Answers the kernel, on one thread, so that the order of the answers is the order of the record.
 struct Served {
     tape: Arc<Mutex<Tape>>,
 }

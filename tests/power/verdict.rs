@@ -8,22 +8,22 @@ use serde_json::Value;
 use super::bus::{Bus, Ran};
 use super::workload::{FAR, SOURCE};
 
-/// What was said until the cut.
+/// The marks until the cut, by meaning.
 #[derive(Default)]
 pub struct Story {
     made: bool,
     acked: BTreeSet<String>,
-    /// A handler was run for it.
+    /// Events for which a handler ran.
     ran: BTreeSet<String>,
     died: BTreeSet<String>,
-    /// The drain that ran it has ended: it must not run again.
+    /// Events whose drain has ended: they must not run again.
     done: BTreeSet<String>,
-    /// It must lie among the dead letters.
+    /// Events that must be among the dead letters.
     dead: BTreeSet<String>,
-    /// It may have been put back to work.
+    /// Events that may have been redriven.
     redriving: BTreeSet<String>,
     redriven: BTreeSet<String>,
-    /// It may have been pruned.
+    /// Events that may have been pruned.
     goes: BTreeSet<String>,
     cancelling: BTreeSet<String>,
     cancelled: BTreeSet<String>,
@@ -59,7 +59,7 @@ impl Story {
         }
     }
 
-    /// The last whose second emit must find the first: not where each has a time of its own.
+    /// The newest named event that a second emit must find, which an event with a due time need not.
     fn newest_named(&self) -> Option<&String> {
         let named = |id: &str| id.starts_with(char::is_alphabetic) && !id.starts_with("soon");
         let kept = |id: &&String| named(id) && !self.goes.contains(*id) && !self.cancelling.contains(*id);
@@ -67,7 +67,7 @@ impl Story {
     }
 }
 
-/// Every id that was ever on its way: nothing else may turn up.
+/// Every id that was ever emitted: no other may appear.
 pub fn known<'a>(marks: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     marks.filter_map(|mark| mark.strip_prefix("tries ").or_else(|| mark.strip_prefix("acked "))).collect()
 }
@@ -100,7 +100,7 @@ impl Look {
         ran
     }
 
-    /// JSON documents, one a line.
+    /// JSON documents, one per line.
     fn documents(&mut self, args: &[&str]) -> Vec<Value> {
         let ran = self.run(args);
         ran.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -118,12 +118,12 @@ impl Look {
         if story.groups.contains("d") { self.ids(&["dead", "ls", "d", "--json"]) } else { BTreeSet::new() }
     }
 
-    /// Says of each what is wrong with it.
+    /// Reports each of them as wrong.
     fn none(&mut self, all: impl IntoIterator<Item = String>, what: &str) {
         self.wrong.extend(all.into_iter().map(|id| format!("{id} {what}")));
     }
 
-    /// The events on the bus.
+    /// Checks the events on the bus.
     fn at_events(&mut self, story: &Story, known: &BTreeSet<&str>) {
         let there = [self.documents(&["ls", "--json", "--limit", "0"]), self.waiting()].concat();
         let strange = |event: &&Value| {
@@ -139,7 +139,7 @@ impl Look {
         self.none(&back - &decided, "was cancelled and will come");
     }
 
-    /// The groups and their dead letters.
+    /// Checks the groups and their dead letters.
     fn at_groups(&mut self, story: &Story) {
         let groups = self.run(&["group", "ls", "--json"]).out;
         let groups: Value = serde_json::from_str(&groups).unwrap_or_default();
@@ -149,7 +149,8 @@ impl Look {
         self.none(&story.dead - &letters, "was a dead letter and is none");
     }
 
-    /// What was acknowledged is not added again. An emit that was killed before may have left a copy.
+    /// An acknowledged event is not added again. An emit that was killed before may have left a
+    /// copy.
     fn at_repeats(&mut self, story: &Story) {
         let Some(id) = story.newest_named() else { return };
         let type_ = if id.starts_with("bad") { "bad" } else { "t" };
@@ -168,7 +169,7 @@ impl Look {
         there.iter().filter(|event| text(event, "/id") == id).count()
     }
 
-    /// What runs when work goes on.
+    /// Checks what runs when work goes on.
     fn at_work(&mut self, story: &Story) {
         let after = self.bus.outside("after");
         let _ = std::fs::remove_file(&after);
@@ -184,7 +185,7 @@ impl Look {
         let seen = &(&story.ran | &after) | &letters;
         self.none(&due - &seen, "was acknowledged and is never run");
         self.none(&(&story.redriven - &story.ran) - &after, "was put back to work and is not run");
-        // A request to redrive that was removed when it had been done may come back, and is done again.
+        // A request to redrive that was removed when it was done may come back, and is done again.
         self.none(&(&story.done - &story.redriving) & &after, "was done and is run again");
         self.run(&["status"]);
     }
@@ -194,8 +195,8 @@ fn text(document: &Value, pointer: &str) -> String {
     document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// Entries that are still there, but lie beside the decision that they never come: what a cancel deletes it does not
-/// flush.
+/// Cancelled entries that are still there beside their decision: a cancel does not flush its
+/// deletes.
 fn cancelled(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -1,8 +1,9 @@
-//! What is done to a bus while its disk is recorded, and what is said of it.
+//! The work on a bus while its disk is recorded, and its marks.
 //!
-//! The marks: `tries ID`, `acked ID` (emit has exited with 0), `ran ID` and `died ID` (the handler says so before it
-//! exits), `drained` and `buried` (the drain whose handler said so has exited with 0), `prunes`, `redrives`,
-//! `redriven`, `cancels ID`, `cancelled ID`, `grouped NAME`, `removes NAME`.
+//! The marks: `tries ID`, `acked ID` (emit has exited with 0), `ran ID` and `died ID` (the handler
+//! writes them before it exits), `drained` and `buried` (the drain of that handler has exited with
+//! 0), `prunes`, `redrives`, `redriven`, `cancels ID`, `cancelled ID`, `grouped NAME`, `removes
+//! NAME`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -12,16 +13,16 @@ use super::bus::{Bus, Ran, can_kill};
 use super::dice::Dice;
 use super::recorder::Recorder;
 
-/// So many things are done before the events are pruned, and so many after that.
+/// How many things are done before the events are pruned, and how many after.
 const STEPS: [usize; 2] = [16, 10];
 
 /// Where evbus may be killed. Most is lost between a rename and the flush of the folder.
 const CALLS: [&str; 7] = ["fsync", "fsync", "fsync", "fdatasync", "renameat2", "unlinkat", "mkdirat"];
 
-/// The source of all events whose id is made up here.
+/// The source of all events whose id this workload makes.
 pub const SOURCE: &str = "//power";
 
-/// When events are due that never are.
+/// The due time of events that never come.
 pub const FAR: &str = "2099-01-01T00:00:00Z";
 
 struct Workload<'a> {
@@ -30,14 +31,15 @@ struct Workload<'a> {
     dice: &'a Dice,
     made: Cell<usize>,
     deletes: bool,
-    /// Groups for which nobody works.
+    /// Groups without a worker.
     idle: RefCell<Vec<String>>,
 }
 
-/// Runs it on a fresh file system; with all that deletes, or without.
+/// Runs the workload on a fresh file system; with everything that deletes, or without.
 ///
-/// Without a journal a file that is deleted may come back in its folder after its inode has become another file's, or a
-/// folder's. e2fsck then believes one of the two, and clears the other: whatever is done, that may be a whole minute.
+/// Without a journal a deleted file may come back in its folder after its inode belongs to another
+/// file or folder. e2fsck then believes one of the two and clears the other, which may be a whole
+/// minute folder, whatever evbus does.
 pub fn run(disk: &Path, recorder: &Recorder, home: &Path, dice: &Dice, deletes: bool) {
     let bus = Bus::new(disk, home);
     let work = Workload { bus, recorder, dice, made: Cell::new(0), deletes, idle: RefCell::default() };
@@ -81,7 +83,7 @@ impl Workload<'_> {
         format!("{kind}-{}", self.made.get())
     }
 
-    /// Runs evbus until it succeeds; before that it may be killed.
+    /// Runs evbus until it succeeds; earlier runs may be killed.
     fn insist(&self, args: &[&str]) -> Ran {
         while can_kill() && self.dice.chance(0.6) {
             let ran = self.bus.run_killed(args, self.dice.one(&CALLS), 1 + self.dice.below(2));
@@ -92,13 +94,13 @@ impl Workload<'_> {
         self.bus.run(args).succeeds()
     }
 
-    /// An event whose id evbus makes.
+    /// An event whose id evbus generates.
     fn single(&self) {
         let ran = self.bus.run(&["emit", "t", r#"{"of":"single"}"#]).succeeds();
         self.mark("acked", ran.out.trim());
     }
 
-    /// An event whose id is made up here, so that it can be emitted until that succeeds.
+    /// An event with an id of this workload, so that it can be emitted until that succeeds.
     fn named(&self, kind: &str, more: &[&str]) -> String {
         let id = self.id(kind);
         self.mark("tries", &id);
@@ -107,7 +109,7 @@ impl Workload<'_> {
         id
     }
 
-    /// First without a flush, then with one: only that counts.
+    /// First without a flush, then with one: only the second is a promise.
     fn careless(&self) {
         let (kind, more) = if self.dice.chance(0.5) { ("far", &["--at", FAR][..]) } else { ("careless", &[][..]) };
         let id = self.id(kind);
@@ -147,7 +149,7 @@ impl Workload<'_> {
         self.idle.borrow_mut().push(name);
     }
 
-    /// A line for the shell that marks what it was run for, and ends with `code`.
+    /// A shell line that marks its event and exits with `code`.
     fn handler(&self, verb: &str, code: i32) -> String {
         format!("echo \"{verb} $EVBUS_ID\" >> '{}'; exit {code}", self.recorder.marks().display())
     }
@@ -157,7 +159,7 @@ impl Workload<'_> {
         self.recorder.mark("drained");
     }
 
-    /// Events that become dead letters and, perhaps, are put back to work.
+    /// Events that become dead letters and, sometimes, are redriven.
     fn dead(&self) {
         let id = self.id("bad");
         self.mark("tries", &id);
@@ -178,8 +180,9 @@ impl Workload<'_> {
         self.bus.run(&["ls", "--json", "--limit", "0"]).succeeds().out.lines().count()
     }
 
-    /// Prunes what the groups are done with. They pass an event only when the bus's lag has gone by since it came: the
-    /// drain waits so long for the second attempt of an event that fails once; by chance only half of the pause.
+    /// Prunes what the groups have processed. They pass an event only when the bus's lag has gone
+    /// by since it came: the drain waits that long for the second attempt of an event that fails
+    /// once; at random only half of the pause.
     fn prune(&self) {
         let id = self.named("again", &[]);
         let (again, ran) = (self.bus.outside("again"), self.handler("ran", 0));
@@ -190,7 +193,7 @@ impl Workload<'_> {
             self.insist(&["drain", "-q", "-g", group, "--shell", &ran]);
             self.recorder.mark("drained");
         }
-        // They would hold back what has come since they were made.
+        // These groups would hold back the events since they were made.
         for name in self.idle.take() {
             self.mark("removes", &name);
             self.bus.run(&["group", "rm", "--yes", &name]).succeeds();
@@ -202,7 +205,7 @@ impl Workload<'_> {
     }
 }
 
-/// Whether a mark tells of something that must not be lost from then on.
+/// Whether a mark promises something that must not be lost from then on.
 pub fn promises(mark: &str) -> bool {
     let promises = ["acked", "drained", "buried", "redriven", "cancelled", "grouped"];
     promises.contains(&mark.split(' ').next().unwrap_or_default())
