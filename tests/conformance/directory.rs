@@ -1,4 +1,4 @@
-//! What is special to the directory: foreign files, what stands in the way, versions as files, staging, modes.
+//! Tests of the directory store alone: foreign files, obstacles, versions as files, staging, modes.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -52,7 +52,7 @@ impl Bus {
         block_on(self.store.list_after(List::all(prefix))).map(|page| page.keys)
     }
 
-    /// Writes a file behind the store's back.
+    /// Writes a file without the store.
     fn plant(&self, key: &str, content: &str) {
         fs::create_dir_all(self.at(key).parent().unwrap()).unwrap();
         fs::write(self.at(key), content).unwrap();
@@ -112,7 +112,7 @@ fn a_file_where_a_folder_should_be_is_told_with_a_cure() {
     let items: Vec<_> = (0..5).map(|n| (format!("{MINUTE}/{n}.json"), Vec::new())).collect();
     assert_damaged(block_on(bus.store.put_many(&items)), &folder);
     assert_eq!(bus.names("staging"), Vec::<String>::new());
-    // The rest of the bus goes on.
+    // The rest of the bus still works.
     assert_eq!(bus.put("events/20261124/0000/a.json"), Ok(Put::Created));
     assert_eq!(bus.list("events/").unwrap(), ["events/20261123", "events/20261124/0000/a.json"]);
     fs::remove_dir_all(bus.at("events")).unwrap();
@@ -149,8 +149,8 @@ fn a_pipe_among_the_events_holds_up_nobody() {
     assert_damaged(bus.read(&key), &bus.at(&key));
 }
 
-/// Whoever may write to a bus must not have others read for him, nor write elsewhere: regression of a planted link that a
-/// worker of root followed.
+/// A user who may write to a bus must not make other processes read or write elsewhere. Regression
+/// of a planted link that a worker of root followed.
 #[test]
 fn links_and_other_non_files_are_no_events_and_are_not_followed() {
     let bus = Bus::new();
@@ -165,7 +165,7 @@ fn links_and_other_non_files_are_no_events_and_are_not_followed() {
     let listed = bus.list("events/").unwrap();
     assert_eq!(listed, [format!("{event}@"), format!("{}|", event.replace("001Z", "002Z"))]);
     assert!(listed.iter().all(|key| evbus::event::EventName::from_key(key).is_none()));
-    // A folder behind a link is none of the bus's, neither for a listing nor for a write.
+    // A folder behind a link is not the bus's, neither for a listing nor for a write.
     let elsewhere = bus.folder.path().join("elsewhere");
     fs::create_dir_all(elsewhere.join("0215")).unwrap();
     fs::write(elsewhere.join("0215/a.json"), "not ours").unwrap();
@@ -272,7 +272,7 @@ fn a_number_that_was_won_and_cleared_away_is_not_won_again() {
     for n in 10..14 {
         bus.plant(&format!("frontier.{n}"), "newer");
     }
-    // A writer who is frozen after he has found version 13, while four more are written.
+    // A writer is frozen after it has found version 13, while four more are written.
     let found = block_on(bus.store.get("frontier")).unwrap().unwrap();
     for n in 15..19 {
         bus.plant(&format!("frontier.{n}"), "newer");
@@ -309,7 +309,7 @@ fn a_folder_removed_after_it_was_opened_is_made_again() {
     let keys: Vec<String> = (0..6).map(|n| format!("{MINUTE}/{n}.json")).collect();
     for key in &keys {
         assert_eq!(bus.put(key), Ok(Put::Created));
-        // Somebody else's prune: day and minute are gone while this store holds the minute open.
+        // Another process's prune: day and minute are gone while this store holds the minute open.
         block_on(other.delete_many(std::slice::from_ref(key))).unwrap();
         assert!(!bus.at("events/20261123").exists());
     }
@@ -340,7 +340,7 @@ fn a_shared_bus_is_writable_for_the_group_whatever_the_umask() {
     for folder in ["", "staging", "events", "events/20261123", MINUTE, "state", "state/g"] {
         assert_eq!(mode(folder), 0o2775, "{folder}");
     }
-    // The usual umask, 022, would have taken the group's right away.
+    // The usual umask, 022, would have removed the group's right.
     assert_eq!((mode(&key), mode("state/g/marker-000.1")), (0o664, 0o664));
     fs::set_permissions(bus.at(&key), Permissions::from_mode(0o600)).unwrap();
     assert_eq!(bus.put(&key), Ok(Put::Exists));
@@ -350,7 +350,7 @@ fn a_shared_bus_is_writable_for_the_group_whatever_the_umask() {
 #[test]
 fn an_absent_object_is_not_looked_for_among_the_events() {
     let bus = Bus::new();
-    // Were there a search for versions, it would find this.
+    // A search for versions would find this.
     bus.plant("dedup/abc.json.1", "x");
     assert_eq!(bus.read("dedup/abc.json").unwrap(), None);
     block_on(bus.store.delete("dedup/abc.json")).unwrap();

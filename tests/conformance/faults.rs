@@ -1,7 +1,9 @@
-//! Real servers behind a proxy that refuses, breaks off, is late by more than a lease, and loses answers to writes that
-//! were applied: what was acknowledged is run; and once, where no worker was taken for dead.
+//! Real servers behind a proxy that refuses, breaks off, delays by more than a lease, and loses
+//! answers to writes that were applied. Acknowledged events are run; and once, if no worker was
+//! taken for dead.
 //!
-//! `EVBUS_FAULT_SEEDS=10000 cargo test --release --test conformance faults` tries more schedules than the test run does.
+//! `EVBUS_FAULT_SEEDS=10000 cargo test --release --test conformance faults` tries more schedules
+//! than the test run does.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,7 +24,7 @@ use futures_util::future::join;
 use crate::proxy::{self, Habits, next};
 use crate::{block_on, group, s3};
 
-/// So many schedules run at a time.
+/// How many schedules run at a time.
 const AT_ONCE: usize = 40;
 
 fn draft(seed: u64, n: usize) -> Draft {
@@ -33,7 +35,7 @@ fn draft(seed: u64, n: usize) -> Draft {
     group::draft(&SystemClock)
 }
 
-/// Emits in batches of one to five; the ids that were acknowledged.
+/// Emits in batches of one to five; returns the acknowledged ids.
 async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
     let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
     let mut acked = Vec::new();
@@ -41,7 +43,7 @@ async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
     while n < 12 {
         let batch: Vec<Draft> = (0..=next(dice) % 5).map(|more| draft(seed, n + more as usize)).collect();
         n += batch.len();
-        // Twice with one id is once.
+        // A repeat with the same id adds nothing.
         for _ in 0..2 {
             let acks = emitter.emit(&batch).await.expect("the server answers most requests");
             assert_eq!(acks.len(), batch.len());
@@ -54,11 +56,11 @@ async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
     acked
 }
 
-/// A schedule: two workers of a group, and what has been acknowledged before they begin.
+/// A schedule: two workers of a group, and the events acknowledged before they begin.
 fn schedule(seed: u64) {
     let dice = AtomicU64::new(!seed);
-    // Every third is late by more than its lease, which is short for that; one of the servers checks signatures, and
-    // would not take a listing's limit from the proxy.
+    // Every third schedule delays by more than its lease, which is short for that. One of the
+    // servers checks signatures, and would refuse a listing limit set by the proxy.
     let (late, shreds) = (seed.is_multiple_of(3), seed.is_multiple_of(2));
     let server = if shreds { s3::ministack() } else { s3::seaweedfs() };
     let late_by = late.then_some(Duration::from_millis(2_500));
@@ -74,7 +76,7 @@ fn schedule(seed: u64) {
         let mode = Mode::Drain { wait: true, most: None, span: None };
         let settings = Settings { concurrency: 4, lease, ..Settings::new(mode) };
         let gave_up = Cell::new(false);
-        // One that has no answers for as long as a lease gives up, and is begun again, as cron would.
+        // A drain without answers for a whole lease gives up, and is started again, as cron would.
         let drain = || async {
             loop {
                 let drain = group::attempt(place(), name.clone(), Rc::clone(&notes) as _, settings.clone(), None);
@@ -103,7 +105,7 @@ fn what_is_acknowledged_through_a_faulty_network_is_run() {
     let seeds = std::env::var("EVBUS_FAULT_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100);
     let from = std::env::var("EVBUS_FAULT_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(0);
     let next = AtomicU64::new(from);
-    // Mostly they wait: for each other's pauses, for what is late, for what is tried again.
+    // Mostly they wait: for pauses, delays and retries.
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! Hints of the directory store come for whatever anybody publishes.
+//! Hints of the directory store come for every published object, from any writer.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn open(folder: &TempDir) -> DirStore {
     DirStore::create(folder.path(), DirOptions::default(), &SystemClock).unwrap()
 }
 
-/// Hints even where the store would poll, because only this machine writes here.
+/// Takes hints even where the store would poll, because only this machine writes here.
 fn hints_of(store: &DirStore) -> Box<dyn Hints> {
     match inotify_serves(store.path()) {
         Ok(()) => store.hints().unwrap(),

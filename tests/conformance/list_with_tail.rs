@@ -1,4 +1,4 @@
-//! What every store owes: one look that shows what has changed, or does not claim to.
+//! For every store: a list with tail shows all changes, or does not claim to.
 
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ async fn behind(store: &dyn Store) -> Option<Vec<(String, Version)>> {
     list_with_tail.tail
 }
 
-/// A regression: listings of Google's, which tell no generation, looked as if there were no group and no request.
+/// A regression: Google's listings have no generations, and looked as if there were no group and no
+/// request.
 pub async fn a_glance_shows_all_that_has_changed_or_says_that_it_does_not(make: &dyn Fn() -> Bench) {
     let bench = make();
     let store = &*bench.store;
@@ -47,7 +48,7 @@ pub async fn a_glance_shows_all_that_has_changed_or_says_that_it_does_not(make: 
     }
 }
 
-/// The same of events that wait.
+/// The same for scheduled entries.
 pub async fn what_waits_is_not_taken_for_nothing(make: &dyn Fn() -> Bench) {
     let bench = make();
     let store = &*bench.store;

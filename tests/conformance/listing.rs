@@ -1,4 +1,4 @@
-//! What every store owes: listings.
+//! For every store: listings.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ pub async fn byte_order_over_nested_folders(make: &dyn Fn() -> Bench) {
         .map(|key| format!("events/{}.json", key.trim_end_matches('/')));
     let keys = fill(&*bench.store, keys).await;
     assert_eq!(page(&*bench.store, "", usize::MAX).await, Page { keys: keys.clone(), cut: false });
-    // Every limit gives the head of it, wherever files and folders interleave.
+    // Every limit returns the start of it, wherever files and folders interleave.
     for limit in 0..=keys.len() {
         let expected = Page { keys: keys[..limit].to_vec(), cut: limit < keys.len() };
         assert_eq!(page(&*bench.store, "", limit).await, expected, "limit {limit}");
@@ -58,7 +58,7 @@ pub async fn after_is_exclusive(make: &dyn Fn() -> Bench) {
         ("events/20261123/0215/20261123T021530.000000Z~", 1),
         ("events/20261123/0215/20261123T021530.000001Z", 1),
         ("events/20261123/0216/20261123T021630.000002Z~", 6),
-        // In a folder that is not there, earlier and later.
+        // In a missing folder, earlier and later.
         ("events/20261122/2359/20261122T235900.000000Z~", 0),
         ("events/20261123/0215/", 0),
         ("events/20261123/0215~", 3),
@@ -73,7 +73,7 @@ pub async fn after_is_exclusive(make: &dyn Fn() -> Bench) {
     }
 }
 
-/// evbus itself never asks so.
+/// evbus itself never makes this request.
 pub async fn after_a_bare_folder_comes_all_that_is_in_it(make: &dyn Fn() -> Bench) {
     let bench = make();
     let keys = fill(&*bench.store, (0..3).map(|n| name(0, n))).await;
@@ -91,7 +91,7 @@ pub async fn limit_and_cut_are_exact(make: &dyn Fn() -> Bench) {
             assert_eq!(page(&*bench.store, after, limit).await, expected, "from {from}, limit {limit}");
         }
     }
-    // What is not kept does not count as more.
+    // Keys that the filter drops do not count as more.
     let list = List::all("events/").limit(3).keep(|key| key.starts_with(MINUTES[0]));
     assert_eq!(bench.store.list_after(list).await.unwrap(), Page { keys: keys[..3].to_vec(), cut: false });
 }
@@ -107,7 +107,7 @@ pub async fn keep_filters(make: &dyn Fn() -> Bench) {
         Page { keys: odd[..2].to_vec(), cut: true }
     );
     assert_eq!(bench.store.list_after(list.keep(|_| false)).await.unwrap(), Page::default());
-    // It sees every key after `after` once.
+    // The filter sees every key after `after` once.
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let log = std::sync::Arc::clone(&seen);
     let list = List::all("events/").after(keys[3].clone()).keep(move |key| {

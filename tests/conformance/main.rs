@@ -1,4 +1,4 @@
-//! One suite for every store, and what is special to the directory.
+//! One suite for every store, and tests of the directory alone.
 //!
 //! A new store is proved by one more `conformance!` line.
 #![allow(
@@ -44,7 +44,7 @@ mod probe;
 mod race;
 mod suite;
 
-/// A store to test, and the folder that it lies in, if any.
+/// A store to test, and its folder, if it has one.
 struct Bench {
     store: Rc<dyn Store>,
     _folder: Option<TempDir>,
@@ -70,14 +70,15 @@ fn dir(execution: Execution, durability: Durability) -> Bench {
     Bench { store: Rc::new(store), _folder: Some(folder) }
 }
 
-/// A place of its own in a server's bucket.
+/// A new prefix in a server's bucket.
 fn bucket(at: impl FnOnce(&str) -> Bucket) -> Bench {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let prefix = format!("test/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     Bench { store: Rc::new(BucketStore::connect(&at(&prefix)).unwrap()), _folder: None }
 }
 
-/// The server of the tests' own, as Google's clients see it: its listings tell no versions that the crate would read.
+/// The tests' own server, as Google's clients see it: its listings have no versions that the crate
+/// would read.
 fn google(prefix: &str) -> Bucket {
     static SERVER: OnceLock<Mini> = OnceLock::new();
     let server = SERVER.get_or_init(|| Mini::start(Options::default()));
@@ -152,10 +153,10 @@ conformance!(dir_threaded_none, dir(Execution::Threaded, Durability::None));
 conformance!(ministack, bucket(|prefix| s3::ministack().bucket(prefix)));
 conformance!(google, bucket(google));
 conformance!(without_etags, bucket(without_etags));
-// It takes a backslash for a slash.
+// Azurite treats a backslash as a slash.
 conformance!(@ azure, bucket(|prefix| azurite::azurite().bucket(prefix));
     listing: byte_order_over_nested_folders, after_a_bare_folder_comes_all_that_is_in_it,
     random_listings_match_a_sorted_set;
 );
-// Its listings follow the folders and not the bytes, and it takes a backslash for a slash.
+// SeaweedFS lists by folders instead of by bytes, and treats a backslash as a slash.
 conformance!(@ seaweedfs, bucket(|prefix| s3::seaweedfs().bucket(prefix)););

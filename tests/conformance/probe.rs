@@ -1,4 +1,4 @@
-//! What the probe says of real servers: a bus is made only where the protocol holds.
+//! The probe on real servers: a bus is made only where the protocol holds.
 
 use evbus::clock::SystemClock;
 use evbus::store::object::{Bucket, BucketStore, Kind};
@@ -49,7 +49,8 @@ fn servers_that_list_without_versions_are_good_enough() {
     }
 }
 
-/// A regression: the store drops the keys before the one that it was told, and nobody saw that the server does not.
+/// A regression: the store drops the keys up to the start of a listing, which hid that the server
+/// does not.
 #[test]
 fn a_server_that_lists_from_the_beginning_is_found_out() {
     let mini = Mini::start(Options::default());

@@ -1,7 +1,7 @@
-//! Two processes, sixteen threads each, race: exactly one winner.
+//! Two processes with sixteen threads each race: there is exactly one winner.
 //!
-//! The second process is this test binary once more, running the same test with `EVBUS_RACE` set to the folder they
-//! share. A socket there keeps the two in step, so that every round is a race.
+//! The second process is this test binary again, running the same test with `EVBUS_RACE` set to the
+//! shared folder. A socket there keeps the two in step, so that every round is a race.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -26,17 +26,17 @@ struct Side {
     folder: PathBuf,
     other: Mutex<UnixStream>,
     barrier: Barrier,
-    /// The first process's: its own folder and its child.
+    /// In the first process: its folder and its child.
     first: Option<(TempDir, Child)>,
 }
 
 impl Side {
-    /// Starts the second process, or is it.
+    /// Starts the second process, or joins as the second process.
     fn of(test: &str) -> Self {
         let (folder, first) = match std::env::var_os(TOGETHER) {
             Some(folder) => (PathBuf::from(folder), None),
             None => {
-                // In memory where there is such a place: these races are of the protocol, not of the disk.
+                // In memory, if possible: these races are about the protocol, not about the disk.
                 let folder = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
                 (folder.path().to_owned(), Some(folder))
             }
@@ -62,7 +62,7 @@ impl Side {
         if self.barrier.wait().is_leader() {
             let mut other = self.other.lock().unwrap();
             if other.write_all(b".").and_then(|()| other.read_exact(&mut [0])).is_err() {
-                // Fifteen threads would wait for ever for the one that panics.
+                // Otherwise fifteen threads would wait for ever for the one that panics.
                 eprintln!("the other process of the race has ended");
                 std::process::exit(101);
             }
@@ -70,11 +70,12 @@ impl Side {
         self.barrier.wait();
     }
 
-    /// Runs a racer on every thread, which must not panic, for the others would wait for it; what they report, of both processes. None in the second one.
+    /// Runs a racer on every thread and returns the reports of both processes; none in the second
+    /// process. A racer must not panic, because the others would wait for it.
     fn race(mut self, racer: impl Fn(&Self, &DirStore, usize) -> Vec<String> + Sync) -> Option<Vec<String>> {
         let bus = self.folder.join("bus");
         let options = DirOptions { durability: Durability::None, ..DirOptions::default() };
-        // Threads of one process share stores by four, as workers do.
+        // Four threads of a process share a store, as workers do.
         let stores: Vec<DirStore> =
             (0..THREADS / 4).map(|_| DirStore::create(&bus, options, &SystemClock).unwrap()).collect();
         let first = self.first.take();
@@ -158,7 +159,8 @@ fn two_processes_swap_each_version_once() {
     }
 }
 
-/// Nobody waits for anybody: some are overtaken at every step, and numbers are won, cleared away and tried again.
+/// Threads do not wait for each other: some are overtaken at every step, and numbers are won,
+/// removed and tried again.
 #[test]
 fn free_swaps_of_two_processes_form_a_chain() {
     let lines = Side::of("race::free_swaps_of_two_processes_form_a_chain").race(|side, store, _| {
@@ -186,7 +188,7 @@ fn free_swaps_of_two_processes_form_a_chain() {
     assert!(won.len() > 100, "{}", won.len());
     assert!(won.windows(2).all(|pair| pair[0] < pair[1]), "a base was used twice");
     assert!(words.iter().filter(|line| line[0] == "won").all(|line| number(line[2]) == number(line[1]) + 1));
-    // A gap in the chain is a swap whose maker was told that nobody knows.
+    // A gap in the chain is a swap that was answered with an unknown outcome.
     for base in 0..*won.last().unwrap() {
         assert!(won.binary_search(&base).is_ok() || unknown.contains(&base), "version {} came from nowhere", base + 1);
     }
@@ -197,7 +199,7 @@ fn number_of(version: Option<&Version>) -> u64 {
     version.map_or(0, |version| version.0.split('@').next().unwrap_or_default().parse().unwrap_or(u64::MAX))
 }
 
-/// An inline store has its answer at once.
+/// The result of a future that an inline store completes at once.
 fn block_on_ready<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
@@ -206,7 +208,7 @@ fn block_on_ready<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What was left by a race between folders being removed and being written to.
+/// A regression: folders that were removed while another thread wrote to them.
 #[test]
 fn events_survive_a_prune_that_removes_their_folder() {
     let folder = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();

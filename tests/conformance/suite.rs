@@ -1,4 +1,4 @@
-//! What every store owes: creating, reading, swapping, deleting.
+//! For every store: create, read, swap, delete.
 
 use evbus::store::{ErrorKind, Put, Store, StoreResult, Swap, Version};
 use futures_util::future::join_all;
@@ -47,7 +47,7 @@ pub async fn a_register_is_swapped_from_its_version_only(make: &dyn Fn() -> Benc
     assert_ne!(first, second);
     assert_eq!(store.cas(key, Some(&first), b"other").await.unwrap(), Swap::Conflict);
     assert_eq!(bytes(store, key).await.unwrap(), b"2");
-    // Its neighbours, whose names begin or end alike, know nothing of it.
+    // Keys that begin or end alike are not affected.
     for other in ["state/g/marker-00", "state/g/marker-0000", "state/g/arker-000", "marker-000"] {
         assert_eq!(bytes(store, other).await, None, "{other}");
     }
@@ -68,7 +68,7 @@ pub async fn stale_and_future_versions_conflict(make: &dyn Fn() -> Bench) {
     let bench = make();
     let store = &*bench.store;
     let mut versions = vec![swapped(store, "frontier", None, b"0").await];
-    // Never twice the same content: a bucket knows a version by a hash of it.
+    // Never the same content twice: a bucket's version is a hash of it.
     for turn in 1..=8 {
         versions.push(swapped(store, "frontier", versions.last(), format!("x{turn}").as_bytes()).await);
     }
@@ -104,7 +104,8 @@ pub async fn deleting_is_final_and_idempotent(make: &dyn Fn() -> Bench) {
     assert_eq!(bytes(store, "state/g/marker-002").await.unwrap(), b"stays");
     assert_eq!(store.put_new("events/a/x.json", b"2").await.unwrap(), Put::Created);
     let anew = swapped(store, "state/g/marker-001", None, b"anew").await;
-    // It counts anew, and who slept through the deletion at the same count must not swap it.
+    // Versions count from the start again; a client that missed the deletion at the same count must
+    // not swap.
     let mut latest = anew;
     for turn in 0..5 {
         latest = swapped(store, "state/g/marker-001", Some(&latest), format!("anew{turn}").as_bytes()).await;
@@ -184,7 +185,8 @@ pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
     for count in [1, 3, 4, 50] {
         let items: Vec<(String, Vec<u8>)> =
             (0..count).map(|n| (format!("events/{count}/{}/{n:03}.json", n % 3), vec![n as u8])).collect();
-        // What is taken ends it, where all are in one order: the caller sees to it before anything behind it is visible.
+        // A taken key ends an ordered batch: the caller handles it before anything after it is
+        // visible.
         let taken = count / 2;
         assert_eq!(bench.store.put_new(&items[taken].0, b"theirs").await.unwrap(), Put::Created);
         let answers = bench.store.put_many(&items).await.unwrap();
@@ -201,8 +203,8 @@ pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
     }
 }
 
-/// Events that share a hash slot may share an ordering key: they become visible in their order, and none passes one that is
-/// in doubt.
+/// Events with one hash slot may share an ordering key: they become visible in their order, and
+/// none passes one that is in doubt.
 pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> Bench) {
     let bench = make();
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
@@ -229,7 +231,7 @@ pub async fn many_deletions_in_one_go(make: &dyn Fn() -> Bench) {
     let mut stay = stay.to_vec();
     stay.sort();
     assert_eq!(bench.store.list_after(evbus::store::List::all("events/")).await.unwrap().keys, stay);
-    // The folders that this emptied can be written to again.
+    // Folders that are empty now can be written to again.
     for key in &go {
         assert_eq!(bench.store.put_new(key, b"again").await.unwrap(), Put::Created);
     }
@@ -248,7 +250,7 @@ pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> Bench) {
     for key in &keys[..3] {
         assert_eq!(bench.store.put_new(key, b"x").await.unwrap(), Put::Created);
     }
-    // What is gone meanwhile needs nothing, and nothing is made for it.
+    // Missing keys need nothing, and nothing is created for them.
     for some in [&keys[..0], &keys[..1], &keys[2..4], &keys] {
         bench.store.persist_many(some).await.unwrap();
     }
@@ -271,7 +273,7 @@ pub async fn what_is_larger_than_its_limit_is_not_read(make: &dyn Fn() -> Bench)
     assert_eq!(bench.store.get_within("events/a/y.json", 0).await.unwrap(), None);
 }
 
-/// What a gate lets becomes visible in its turn, and nothing behind it.
+/// What the gate lets through becomes visible in its turn, and nothing after the closed gate does.
 pub async fn a_gate_ends_a_batch(make: &dyn Fn() -> Bench) {
     struct UpTo(usize);
     impl evbus::store::Gate for UpTo {
