@@ -1,4 +1,4 @@
-//! Who works in the simulation: emitters, workers, prune, an operator, and bad luck.
+//! The actors of the simulation: emitters, workers, prune, an operator, and faults.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -27,13 +27,13 @@ use crate::network::{BEGIN, Line, Role, SkewedClock};
 use crate::plan::Birth;
 use crate::world::{Cancelled, Known, World};
 
-/// A running worker that something may happen to.
+/// A running worker that faults may affect.
 struct Victim {
     process: Rc<Process>,
     stop: Option<watch::Sender<Stop>>,
 }
 
-/// Everything that lives in one seed.
+/// All actors of one seed.
 pub struct Cast {
     world: Rc<World>,
     god: Rc<Process>,
@@ -47,7 +47,7 @@ impl Cast {
         Rc::new(Self { world: Rc::clone(world), god, victims: RefCell::default(), hosts: RefCell::default() })
     }
 
-    /// Lets everybody begin.
+    /// Starts all actors.
     pub fn begin(self: &Rc<Self>) {
         let world = &self.world;
         let plan = &world.plan;
@@ -166,7 +166,7 @@ impl Cast {
         definition::create(&*place.store, &name, made).await.map(|_| ())
     }
 
-    /// Makes a group want every event.
+    /// Changes a group to want every event.
     async fn widener(&self, at: usize, when: Micros) {
         let (world, name) = (&self.world, self.world.groups.borrow()[at].name.clone());
         world.simulation.sleep_until(when).await;
@@ -226,11 +226,12 @@ impl Cast {
         }
     }
 
-    /// A cron job: one drain after the other, overlapping where one takes long.
+    /// A cron job: one drain after the other, which overlap if one takes long.
     async fn cron(self: Rc<Self>, at: usize, _number: usize) {
         let dice = &self.world.simulation.dice;
         let every = dice.one(&[5.0, 10.0, 20.0]);
-        // A drain that waits for nobody leaves a shard to its last owner unless it knows that to be gone.
+        // A drain that does not wait leaves a shard to its last owner unless that owner is known to
+        // be gone.
         let wait = dice.chance(0.3) || self.world.plan.groups[at].watchers == 0;
         let most = dice.chance(0.2).then_some(3);
         while !self.world.workers_end.get() {
@@ -378,7 +379,7 @@ impl Cast {
         world.emitting.set(world.emitting.get() - 1);
     }
 
-    // ---- prune, operator, bad luck
+    // ---- prune, operator, faults
 
     async fn pruner(&self, every: Micros) {
         let world = &self.world;
@@ -445,7 +446,7 @@ impl Cast {
         request::ask(place, &name, shard, &Request::Reset { to }).await
     }
 
-    /// Kills, freezes and stops, while there are faults.
+    /// Kills, freezes and stops, until the faults end.
     async fn bad_luck(&self) {
         let world = &self.world;
         let dice = &world.simulation.dice;
@@ -486,7 +487,7 @@ impl Cast {
 }
 
 impl Cast {
-    /// Everything dies at once, and what was not flushed is gone.
+    /// Kills all processes at once and takes back what was not flushed.
     fn power_cut(&self) {
         self.world.tell(|| "THE POWER FAILS".to_owned());
         let all: Vec<Rc<Process>> = self.victims.borrow().iter().map(|victim| Rc::clone(&victim.process)).collect();
@@ -499,7 +500,7 @@ impl Cast {
     }
 }
 
-/// One emitting process: goes on where the one before it died.
+/// One emitting process: goes on where the last one died.
 async fn emit_all(
     world: Rc<World>,
     process: Rc<Process>,
@@ -546,7 +547,7 @@ async fn emit_all(
             next.set(next.get() + batch);
         }
         if named && plan.power > 0.0 && dice.chance(0.3) {
-            // What somebody has emitted before without a flush, and is emitted again.
+            // A first emit without a flush, which the next one repeats.
             let _ = match wait {
                 Some(wait) => careless.schedule(&drafts, clock.now().plus(Duration::from_micros(wait))).await,
                 None => careless.emit(&drafts).await,
@@ -563,7 +564,7 @@ async fn emit_all(
                     let known = events.get_mut(id).expect("it was made");
                     if known.acked.is_none() {
                         world.tell(|| format!("p{pid} {id} acknowledged as {}", ack.name));
-                        // Who is slow by some seconds releases it so much later.
+                        // A worker whose clock is seconds slow releases the event that much later.
                         let waits = if wait.is_some() { known.latest_due + 11 * SECOND } else { 0 };
                         known.acked = Some((world.simulation.now().max(waits), ack.name));
                     }
@@ -578,7 +579,7 @@ async fn emit_all(
             Err(error) => {
                 world.tell(|| format!("p{pid} cannot emit {ids:?}: {error}"));
                 if error.kind() == ErrorKind::Unfit {
-                    // Its clock is wrong: another machine goes on.
+                    // The process's clock is wrong: another machine goes on.
                     return;
                 }
             }
@@ -586,7 +587,7 @@ async fn emit_all(
     }
 }
 
-/// Cancels an event that waits, sooner or later.
+/// Cancels a scheduled entry, sooner or later.
 async fn cancel(world: &World, place: &Place, id: &str) {
     world.simulation.sleep((world.simulation.dice.between(0.0, 60.0) * 1e6) as Micros).await;
     let name = world.events.borrow()[id].acked.as_ref().map(|(_, name)| name.clone());
@@ -612,7 +613,7 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         Some((emitter, number)) => format!("named-{emitter}-{number}"),
         None => event_id(clock.now(), &identity),
     };
-    // What is emitted again must be the same: the id decides all of it.
+    // A repeat must have the same content, so the id decides all of it.
     let of_id = Dice::new(dice::hash(&id) ^ dice::mix(world.seed));
     let type_ = of_id.one(&["order.created", "order.paid", "user.seen", "Ünlisted Type"]).to_owned();
     let key = of_id.chance(0.7).then(|| format!("key{}", of_id.below(world.plan.keys)));

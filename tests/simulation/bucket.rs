@@ -1,4 +1,4 @@
-//! A bucket in virtual time, on a network that loses nothing and counts.
+//! A bucket in virtual time, on a network without loss that counts requests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::network::SkewedClock;
 
 pub const DAY: Micros = 86_400 * SECOND;
 
-/// So many objects has a page of a real listing.
+/// The objects in a page of a real listing.
 const PAGE: usize = 1_000;
 
 /// Answers after 20 ms, and counts.
@@ -55,13 +55,13 @@ impl Network for Counting {
     }
 }
 
-/// A bucket, and who uses it.
+/// A bucket and its users.
 pub struct Bucket {
     pub simulation: Rc<Simulation>,
     pub contents: Rc<Contents>,
 }
 
-/// One process's use of it.
+/// One process's use of the bucket.
 pub struct User {
     pub network: Rc<Counting>,
     pub place: Place,
@@ -89,7 +89,7 @@ impl Bucket {
         User { network, place: Place { store: Rc::new(store), clock: Rc::new(clock) } }
     }
 
-    /// Emits in bulks of `size`, by a process of its own; what it asked for.
+    /// Emits in bulks of `size` by a new process; returns its requests.
     pub fn emit(&self, bulks: u64, size: usize) -> User {
         let (user, done) = (self.user(), Rc::new(Cell::new(false)));
         let (place, ended) = (user.place.clone(), Rc::clone(&done));
@@ -119,12 +119,12 @@ impl Bucket {
         assert_eq!(self.simulation.trouble(), None);
     }
 
-    /// One process with a worker for each group, which wants everything; what they have run.
+    /// One process with a worker for each group, all of which want everything; returns their runs.
     pub fn work(&self, user: &User, groups: &[&str], mode: &Mode) -> Rc<Notes> {
         self.work_wanting(user, groups, mode, |_| {})
     }
 
-    /// The same, for groups that want what `narrow` makes of it.
+    /// The same, for groups with the filter that `narrow` makes.
     pub fn work_wanting(
         &self,
         user: &User,

@@ -20,7 +20,7 @@ pub fn observe(world: &Rc<World>) {
     }));
 }
 
-/// Hints: "look now", perhaps, and sometimes for nothing.
+/// Sends hints: "look now", sometimes, and sometimes for no reason.
 fn ring(world: &Rc<World>) {
     if !world.plan.hints {
         return;
@@ -35,7 +35,7 @@ fn ring(world: &Rc<World>) {
     }
 }
 
-/// What was not flushed is as it was before: nobody has done that, and nothing is to be judged.
+/// Takes a change back that was not flushed. No actor has made this change, so it is not checked.
 fn rewound(world: &World, key: &str, new: Option<&[u8]>) {
     world.tell(|| format!("{key} is as it was before: {}", new.is_some()));
     if key == "frontier" {
@@ -163,7 +163,7 @@ fn letter(world: &World, group: &mut GroupState, letter: &str, old: Option<&[u8]
     }
 }
 
-/// A shard's marker was written.
+/// Checks a write of a shard's marker.
 fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Marker) {
     let start = || group.definition.as_ref().map_or(Position::START, |definition| definition.start.clone());
     let old = group.markers.remove(&shard).unwrap_or_else(|| Marker::new(start()));
@@ -205,7 +205,7 @@ fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Mar
     group.markers.insert(shard, new);
 }
 
-/// One owner after the other, each in its own epoch.
+/// Owners follow each other, each with its own epoch.
 fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
     let owner = |marker: &Marker| marker.owner.as_ref().map(|owner| owner.worker.clone());
     let fine = match new.epoch.checked_sub(old.epoch) {
@@ -213,7 +213,7 @@ fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Mark
         Some(1) => new.owner.is_some(),
         _ => false,
     };
-    // Each commit has a nonce of its own, which is its version: none is replaced twice.
+    // Each commit has its own nonce, which is its version: none is replaced twice.
     let once = world.replaced.borrow_mut().insert((group.name.to_string(), shard, old.nonce.clone()));
     if !once {
         world.complain(format!("{}/{shard}: two swaps from the version {:?}", group.name, old.nonce));
@@ -227,7 +227,7 @@ fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Mark
     }
 }
 
-/// An operator's reset: what lies before it need not be processed any more.
+/// An operator's reset: the events before it need not be processed any more.
 fn excuse(world: &World, group: &mut GroupState, shard: u16, to: &Position) {
     let shards = group.shards();
     for known in world.events.borrow().values() {
@@ -247,11 +247,12 @@ fn settled(world: &World, group: &GroupState, id: Option<&String>, deleted: bool
     deleted || !wanted || group.handled(id)
 }
 
-/// What left `open` was processed, or its letter is there.
+/// An event that left `pending` was processed, or its letter exists.
 fn left_pending(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
     for (name, open) in old.pending.iter().filter(|(name, _)| !new.pending.contains_key(*name)) {
         let id = world.id_of(name.as_str());
-        // What a power cut has taken was not acknowledged: nothing of it may be left to be redriven.
+        // An event that a power cut has removed was not acknowledged: nothing of it may be left to
+        // redrive.
         let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| known.acked.is_some()));
         let deleted = world.deleted.borrow().contains(name) && (open.letter.is_none() || acked != Some(true));
         let buried = open
@@ -259,7 +260,7 @@ fn left_pending(world: &World, group: &GroupState, shard: u16, old: &Marker, new
             .as_ref()
             .is_some_and(|letter| world.contents.read(&evbus::bus::keys::letter(&group.name, letter)).is_some());
         let succeeded = id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| !runs.successes.is_empty());
-        // Redriven twice, and dead again meanwhile: its newer letter is there.
+        // Redriven twice, and dead again meanwhile: its newer letter exists.
         let newer =
             open.letter.is_some() && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
         let known = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| group.wants(known)));
@@ -270,7 +271,7 @@ fn left_pending(world: &World, group: &GroupState, shard: u16, old: &Marker, new
     }
 }
 
-/// `through` is at most W and passes only what is settled, open or not acknowledged.
+/// `through` is at most W and passes only names that are settled, pending or not acknowledged.
 fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &Marker, new: &Marker) {
     if new.through.time() > world.frontier.get() {
         world.complain(format!("{}/{shard}: through {} above W {}", group.name, new.through, world.frontier.get()));
@@ -292,7 +293,7 @@ fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &
     }
 }
 
-/// `done` lists only what was processed.
+/// `done` lists only processed events.
 fn done(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
     for name in new.done.difference(&old.done) {
         let id = world.id_of(name.as_str());
@@ -309,7 +310,7 @@ fn limits(world: &World, at: usize, group: &GroupState, shard: u16, new: &Marker
     if new.pending.len() > bounds.pending {
         world.complain(format!("{}/{shard}: open holds {} of {}", group.name, new.pending.len(), bounds.pending));
     }
-    // What comes in behind what is done pushes that out of the window.
+    // Events that come in behind the done names push those out of the window.
     if new.done.len() > 3 * bounds.window {
         world.complain(format!("{}/{shard}: done holds {} of {}", group.name, new.done.len(), bounds.window));
     }

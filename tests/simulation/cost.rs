@@ -1,4 +1,4 @@
-//! What a bus in a bucket asks for: each kind of request, counted in virtual time.
+//! The requests of a bus in a bucket, counted by kind in virtual time.
 
 use evbus::group::worker::Mode;
 use evbus::store::memory::Operation;
@@ -30,7 +30,7 @@ fn groups_of_one_process_share_their_polls() {
     let before = user.sum();
     bucket.pass(DAY);
     assert!(user.sum() - before <= 3_000, "{} requests a day for three groups", user.sum() - before);
-    // Each gets what comes.
+    // Each group gets the new events.
     let lists = user.of(Operation::List);
     bucket.emit(1, 1);
     bucket.until(|| runs.runs() == 12);

@@ -1,12 +1,12 @@
-//! Chance, from one seed (xorshift after splitmix).
+//! Randomness from one seed (xorshift after splitmix).
 
 use std::cell::Cell;
 
-/// A seeded source of chance.
+/// A seeded source of random numbers.
 pub struct Dice(Cell<u64>);
 
 impl Dice {
-    /// The same seed gives the same throws.
+    /// The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(Cell::new(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) | 1))
     }
@@ -21,32 +21,32 @@ impl Dice {
         x.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// 0..1.
+    /// A number from 0 to below 1.
     pub fn share(&self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Whether something of this probability happens.
+    /// True with this probability.
     pub fn chance(&self, probability: f64) -> bool {
         self.share() < probability
     }
 
-    /// 0..bound.
+    /// A number from 0 to below `bound`.
     pub fn below(&self, bound: usize) -> usize {
         (self.share() * bound as f64) as usize
     }
 
-    /// One of several.
+    /// One of several values.
     pub fn one<T: Copy>(&self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 
-    /// Between two, evenly.
+    /// A number between two, evenly distributed.
     pub fn between(&self, least: f64, most: f64) -> f64 {
         least + (most - least) * self.share()
     }
 
-    /// Exponentially distributed around a mean.
+    /// A number exponentially distributed around a mean.
     pub fn around(&self, mean: f64) -> f64 {
         -mean * (1.0 - self.share()).ln()
     }

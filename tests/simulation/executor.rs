@@ -1,7 +1,9 @@
-//! One thread, virtual time, one seed: which ready task runs next, and all that happens later.
+//! One thread, virtual time, one seed, which decides which ready task runs next and all later
+//! chance.
 //!
-//! A [`Process`] owns tasks. It may be **killed** (its futures are dropped where they stand; requests it has sent
-//! still arrive) or **frozen** (it is not polled for a while, and its timers fire late).
+//! A [`Process`] owns tasks. It may be **killed** (its futures are dropped where they stand;
+//! requests it has sent still arrive) or **frozen** (it is not polled for a while, and its timers
+//! fire late).
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -20,10 +22,10 @@ pub type Micros = u64;
 /// One second.
 pub const SECOND: Micros = 1_000_000;
 
-/// More polls than this without time passing: somebody spins.
+/// More polls than this while no time passes: a task spins.
 const MOST_POLLS_AT_ONCE: u64 = 20_000;
 
-/// More polls than this in one seed: somebody nearly spins.
+/// More polls than this in one seed: a task nearly spins.
 const MOST_POLLS: u64 = 600_000;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -126,7 +128,7 @@ impl Process {
     }
 }
 
-/// The simulated machine room.
+/// The simulated machines.
 pub struct Simulation {
     me: Weak<Self>,
     now: Cell<Micros>,
@@ -136,7 +138,7 @@ pub struct Simulation {
     tasks: RefCell<Vec<Option<Slot>>>,
     free: RefCell<Vec<usize>>,
     ready: Arc<Mutex<Ready>>,
-    /// All chance comes from here.
+    /// The only source of randomness.
     pub dice: Dice,
     polls: Cell<u64>,
     polls_now: Cell<u64>,
@@ -145,7 +147,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// An empty room.
+    /// A simulation without processes.
     pub fn new(seed: u64) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -178,7 +180,7 @@ impl Simulation {
         self.polls.get()
     }
 
-    /// A hash of everything that was noted, in order.
+    /// A hash of all notes, in order.
     pub fn trace(&self) -> u64 {
         self.trace.get()
     }
@@ -222,14 +224,14 @@ impl Simulation {
         self.ready.lock().unwrap().push(task);
     }
 
-    /// Kills a process now; what it has sent still arrives.
+    /// Kills a process now; requests that it has sent still arrive.
     pub fn kill(&self, process: &Rc<Process>) {
         if process.dead.replace(true) {
             return;
         }
         let mut dropped = Vec::new();
         for (task, slot) in self.tasks.borrow_mut().iter_mut().enumerate() {
-            // The one that is being polled has no future here: it is dropped after its poll.
+            // The process that is being polled has no future here: it is dropped after its poll.
             if slot.as_ref().is_some_and(|slot| Rc::ptr_eq(&slot.process, process) && slot.future.is_some()) {
                 dropped.push(slot.take());
                 self.free.borrow_mut().push(task);
@@ -246,7 +248,7 @@ impl Simulation {
         process.thaws_at.set(process.thaws_at.get().max(until));
     }
 
-    /// Runs `action` after a time, whoever lives then.
+    /// Runs `action` after a time, whether processes have died or not.
     pub fn later(&self, after: Micros, action: impl FnOnce() + 'static) {
         self.push(self.now() + after, Event::Call(Box::new(action)));
     }
@@ -341,7 +343,7 @@ impl Simulation {
         }
     }
 
-    /// Drops everything that still waits, so that no cycle keeps it.
+    /// Drops everything that still waits, so that no reference cycle keeps it.
     pub fn clear(&self) {
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
@@ -379,7 +381,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(alarm) = &self.alarm {
-            // `try`: it may be dropped while its own waker runs.
+            // `try`, because it may be dropped while its own waker runs.
             if let Ok(mut waker) = alarm.waker.try_borrow_mut() {
                 *waker = None;
             }

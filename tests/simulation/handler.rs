@@ -1,4 +1,4 @@
-//! Simulated handlers: each event of each group has its fate.
+//! Simulated handlers: each event has a fate in each group.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,21 +16,21 @@ use crate::world::{Running, World};
 
 /// What a handler does with an event.
 ///
-/// From the best to the worst: a batch's is the worst of its events'.
+/// Ordered from the best to the worst: a batch has the worst fate of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     Succeed,
-    /// Longer than a lease.
+    /// Takes longer than a lease.
     Slow,
-    /// Fails so often first.
+    /// Fails this often first.
     Fail(u32),
     Never,
     DeadAtOnce,
-    /// Until the time limit.
+    /// Runs until the time limit.
     Hang,
     /// The command cannot be started the first time.
     NotStarted,
-    /// Takes its worker with it.
+    /// Kills its worker.
     Kill,
 }
 
@@ -58,7 +58,8 @@ pub fn fate(world: &World, group: usize, id: &str) -> Fate {
     Fate::Succeed
 }
 
-/// Keeps each job of a worker that runs batches: what stands in a batch says less.
+/// Records each job of a worker that runs batches: the job of a batch lacks the events' own
+/// variables.
 pub struct Recorder {
     pub batches: Batches,
     pub jobs: Jobs,
@@ -95,7 +96,7 @@ pub struct SimHandler {
     pub world: Rc<World>,
     pub process: Rc<Process>,
     pub group: usize,
-    /// What its batches are made of.
+    /// The jobs that its batches consist of.
     pub jobs: Jobs,
     pub stopped: Rc<Cell<bool>>,
     pub waiting: Rc<RefCell<Vec<Waker>>>,
@@ -111,7 +112,7 @@ struct Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.outcome.get().is_none() {
-            // Its worker gave it up or died: killed.
+            // The worker dropped the run or died, so the handler was killed.
             self.outcome.set(Some(false));
             self.world.running.borrow_mut().remove(&self.number);
         }
@@ -138,7 +139,7 @@ impl SimHandler {
         (Child { world: Rc::clone(&self.world), number, outcome: Rc::default() }, fate)
     }
 
-    /// The jobs of the events that a job has on its stdin.
+    /// The jobs of the events on a job's stdin.
     fn each(&self, job: Job) -> Vec<Job> {
         if var(&job, "EVBUS_BATCH").is_empty() {
             return vec![job];
@@ -163,7 +164,7 @@ impl Handler for SimHandler {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         Box::pin(async move {
             let begun: Vec<(Child, Fate)> = self.each(job).iter().map(|job| self.begin(job)).collect();
-            // A batch ends as the worst of its events would.
+            // A batch has the worst fate of its events.
             let fate = begun.iter().map(|(_, fate)| *fate).max().unwrap();
             let (took, success) = (self.time(fate), fate <= Fate::Slow);
             if fate == Fate::Kill {

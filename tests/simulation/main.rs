@@ -1,9 +1,12 @@
-//! The simulation: the real emitter, worker and prune on the memory store, under a seeded scheduler, seeded clocks
-//! and a seeded network, with what must hold asserted after every change and at the end.
+//! The simulation: the real emitter, worker and prune on the memory store, under a seeded
+//! scheduler, seeded clocks and a seeded network, with the invariants checked after every change
+//! and at the end.
 //!
 //! - In the test run: 5,000 seeds.
-//! - On demand: `EVBUS_SIM_SEEDS=1000000 cargo test --release --test simulation seeds -- --nocapture`
-//! - One seed, with its story: `EVBUS_SIM_SEED=1234 cargo test --test simulation one_seed -- --nocapture`
+//! - On demand: `EVBUS_SIM_SEEDS=1000000 cargo test --release --test simulation seeds --
+//!   --nocapture`
+//! - One seed, with its story: `EVBUS_SIM_SEED=1234 cargo test --test simulation one_seed --
+//!   --nocapture`
 //! - The mutants, each of which must be caught: `tests/simulation/mutants/run`
 
 #![allow(
@@ -49,7 +52,7 @@ fn story(seed: u64, options: Options) -> String {
     )
 }
 
-/// Runs a range of seeds on all processors; the first that failed, if any.
+/// Runs a range of seeds on all processors; returns the first that failed, if any.
 fn run_seeds(from: u64, count: u64) -> (Totals, Option<u64>) {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(count);
     let totals = Totals::default();
@@ -78,7 +81,7 @@ fn run_seeds(from: u64, count: u64) -> (Totals, Option<u64>) {
 
 static KEEP_GOING: AtomicBool = AtomicBool::new(false);
 
-/// What a range of seeds has seen, so that nobody believes in a simulation in which nothing happens.
+/// Totals over a range of seeds, which show that the simulation does its work.
 #[derive(Default)]
 struct Totals {
     seeds: AtomicU64,

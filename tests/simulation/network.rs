@@ -1,4 +1,4 @@
-//! What lies between one process and the store, and the clock that the process has.
+//! The network between a process and the store, and the process's clock.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use evbus::store::memory::{Network, Operation, Route};
 use crate::executor::{Micros, Process, SECOND, Simulation};
 use crate::world::World;
 
-/// The virtual beginning, in microseconds since the Unix epoch: 2026-11-23T02:15:30Z.
+/// The virtual start, in microseconds since the Unix epoch: 2026-11-23T02:15:30Z.
 pub const BEGIN: i64 = 1_795_400_130_000_000;
 
 /// One process's clock.
@@ -23,9 +23,9 @@ pub struct SkewedClock {
     pub skew: i64,
     /// How much faster its wall clock runs than time.
     pub drift: f64,
-    /// Its wall clock jumps so far at this time.
+    /// When its wall clock jumps, and how far.
     pub jump: (Micros, i64),
-    /// What its elapsed time was when the simulation began.
+    /// Its elapsed time when the simulation began.
     pub uptime: Micros,
 }
 
@@ -51,18 +51,18 @@ impl Clock for SkewedClock {
     }
 }
 
-/// Who sends: only prune deletes what somebody might still need.
+/// The role of a process: only prune deletes what a group may still need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Emitter,
-    /// One who does without flushes (`--durability none`), and for whom nothing is promised.
+    /// An emitter without flushes (`--durability none`), to which nothing is promised.
     Careless,
     Worker,
     Pruner,
     Operator,
 }
 
-/// One process's way to the store.
+/// One process's connection to the store.
 pub struct Line {
     pub world: Rc<World>,
     pub process: Rc<Process>,
@@ -149,7 +149,7 @@ impl Network for Line {
     }
 }
 
-/// Rings when something may have changed.
+/// Notifies when something may have changed.
 #[derive(Default)]
 pub struct Bell {
     rung: Cell<bool>,

@@ -1,4 +1,4 @@
-//! What a seed's world is like.
+//! The plan of a seed: everything decided before it begins.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use evbus::store::Profile;
 use crate::dice::Dice;
 use crate::executor::{Micros, SECOND};
 
-/// It holds for an event whose `n` is 1, not for one whose `n` is 0, and has no answer where there is none.
+/// Holds for an event whose `n` is 1, not for one whose `n` is 0, and has no answer without `n`.
 const CONDITION: &str = "data.n > 0";
 
-/// What one group is like.
+/// The plan of one group.
 #[derive(Debug, Clone)]
 pub struct GroupPlan {
     pub name: String,
     pub types: Vec<String>,
     /// Whether it wants only events for which its condition holds.
     pub condition: Option<&'static str>,
-    /// When it is made to want every event.
+    /// When the group is changed to want every event.
     pub widens: Option<Micros>,
     pub shards: u16,
     pub ordered: bool,
     pub concurrency: usize,
-    /// So many events at most for one handler, and how long the first waits for others.
+    /// The most events for one run of a handler, and how long the first waits for others.
     pub batch: Option<(usize, Micros)>,
     pub bounds: Bounds,
     /// Workers that watch.
     pub watchers: usize,
     /// Cron jobs that drain.
     pub drains: usize,
-    /// None: there from the beginning.
+    /// When and how the group is made; none if it exists from the start.
     pub born: Option<(Micros, Birth)>,
 }
 
@@ -52,7 +52,7 @@ pub struct Plan {
     pub events_each: usize,
     /// Mean pause between two emits, in microseconds.
     pub emit_pause: f64,
-    /// All emitters begin with so many events at once.
+    /// How many events all emitters begin with.
     pub backlog: usize,
     pub keys: usize,
     pub latency: f64,
@@ -60,15 +60,15 @@ pub struct Plan {
     pub nobody_won: f64,
     pub lost: f64,
     pub page_len: usize,
-    /// Whether one listing shows what has changed besides events, too.
+    /// Whether a list with tail also shows changes other than events.
     pub lists_with_tail: bool,
-    /// Whether all workers share their hot listings, as the groups of one process do.
+    /// Whether all workers share their polls, as the groups of one process do.
     pub shared_polls: bool,
     pub hints: bool,
     pub hints_lost: f64,
     pub profile: Profile,
     pub retry: Retry,
-    /// Mean time between two crashes, freezes or stops of something, in seconds.
+    /// Mean time between two crashes, freezes or stops, in seconds.
     pub chaos: f64,
     pub killers: f64,
     pub failing: f64,
@@ -79,13 +79,15 @@ pub struct Plan {
     pub resets: bool,
     pub pauses: bool,
     pub wild_clocks: bool,
-    /// How often bad luck is a power cut, on a folder: then what was not flushed is gone.
+    /// The share of power cuts among the faults, on a folder: writes that were not flushed are then
+    /// lost.
     pub power: f64,
-    /// How many of the events are named by their emitter.
+    /// The share of events with named ids.
     pub named: f64,
-    /// Whether the emitters name the same events: each is emitted by all of them.
+    /// Whether the emitters use the same named ids: each emits all of them.
     pub twins: bool,
-    /// How many of the batches wait for their time. Where some do, no clock is wrong by more than seconds.
+    /// The share of batches that are scheduled. If it is not zero, no clock is wrong by more than
+    /// seconds.
     pub waits: f64,
 }
 
@@ -145,14 +147,15 @@ impl Plan {
             wild_clocks: dice.chance(0.3) && waits == 0.0,
             power,
             named: 0.3,
-            // One that waits for one of them, and is there for the other, is acknowledged twice.
+            // A twin that is scheduled by one emitter and emitted by another would be acknowledged
+            // twice.
             twins: dice.chance(0.3) && waits == 0.0,
             waits,
             shared_polls: lists_with_tail && dice.chance(0.5),
         }
     }
 
-    /// Takes out all that makes the end depend on who was lucky when.
+    /// Removes everything that makes the end depend on chance.
     pub fn calm_down(&mut self) {
         (self.slow_puts, self.nobody_won, self.lost) = (0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);

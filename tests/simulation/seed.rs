@@ -14,14 +14,14 @@ use crate::plan::Plan;
 use crate::world::{GroupState, World};
 use crate::{checks, verdict};
 
-/// How a seed is run, beside what it decides itself.
+/// Options for the run of a seed.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Options {
-    /// Tell its story.
+    /// Print its story.
     pub verbose: bool,
-    /// With hints or without, whatever the seed says.
+    /// With or without hints, in place of the seed's choice.
     pub hints: Option<bool>,
-    /// No faults, and every event named: what becomes of it is decided by the seed alone.
+    /// Without faults, and with every event named, so that the seed alone decides the ends.
     pub calm: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Ended {
     pub seconds: u64,
     pub polls: u64,
     pub takeovers: u64,
-    /// By group and id: whether the event ended done, or else as a dead letter.
+    /// By group and id: true for done, false for a dead letter.
     pub ends: BTreeMap<(String, String), bool>,
 }
 
@@ -127,7 +127,7 @@ pub fn run(seed: u64, options: Options) -> Ended {
         takeovers: groups.iter().flat_map(|group| group.markers.values()).map(|marker| marker.epoch).sum(),
     };
     drop(groups);
-    // Everybody dies here, and nobody's death is judged.
+    // All processes are dropped here, which is not checked.
     simulation.clear();
     ended
 }

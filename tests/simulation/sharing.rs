@@ -1,4 +1,4 @@
-//! Workers that come to a group share its shards evenly, and soon.
+//! New workers of a group share its shards evenly, and soon.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::group;
 
 const SHARDS: u16 = 8;
 
-/// Takes a fifth of a second.
+/// A handler that takes a fifth of a second.
 struct Slow(Rc<dyn Clock>);
 
 impl Handler for Slow {
@@ -72,7 +72,7 @@ fn shards_are_spread_evenly_within_three_leases_and_stay_so() {
             assert_eq!(owned(&bucket), [usize::from(SHARDS)]);
             for _ in 1..workers {
                 worker(&bucket);
-                // Some come at once, some one after the other.
+                // Some workers come at once, some one after the other.
                 bucket.pass(seed as Micros % 4 * SECOND);
             }
             bucket.pass(3 * lease);

@@ -7,19 +7,19 @@ use evbus::event::EventName;
 use crate::executor::{Micros, SECOND};
 use crate::world::{GroupState, Known, World};
 
-/// A delayed put may still arrive so long after the faults.
+/// The latest arrival of a delayed put after the faults.
 const LAST_PUT: Micros = 450 * SECOND;
 
-/// Whoever froze under the last fault has thawed by then.
+/// By then every process that the last fault froze is thawed.
 const LAST_THAW: Micros = 160 * SECOND;
 
-/// A shard with work stays idle no longer than a lease and a poll.
+/// The longest idle time of a shard with work: a lease and a poll.
 const IDLE: Micros = (15 + 30) * SECOND;
 
-/// Everything must be settled so long after the last acknowledgement.
+/// By this time after the last acknowledgement everything must be settled.
 const PATIENCE: Micros = 1_500 * SECOND;
 
-/// Runs on without faults until everything is handled, then judges the rest.
+/// Runs on without faults until everything is handled, then checks the rest.
 pub fn settle(world: &Rc<World>) {
     let simulation = &world.simulation;
     let begun = simulation.now();
@@ -44,7 +44,7 @@ pub fn settle(world: &Rc<World>) {
     quiet(world);
 }
 
-/// A group, a shard, an event.
+/// A group, a shard, an event, and since when it is missing.
 type Missing = (usize, u16, String, Micros);
 
 fn missing(world: &World) -> Vec<Missing> {
@@ -74,7 +74,7 @@ fn missing(world: &World) -> Vec<Missing> {
     missing
 }
 
-/// Whether something lies on the bus that a group has still to run, acknowledged or not.
+/// Whether an event on the bus, acknowledged or not, has still to run in a group.
 fn unfinished(world: &World) -> bool {
     let (groups, events) = (world.groups.borrow(), world.events.borrow());
     let wanted = |group: &GroupState, name: &EventName| {
@@ -89,7 +89,7 @@ fn unfinished(world: &World) -> bool {
     })
 }
 
-/// No shard with work that is due stays idle longer than a lease and a poll, while somebody is there to do it.
+/// No shard with due work stays idle longer than a lease and a poll while there is a worker for it.
 fn idle(world: &World, begun: Micros, missing: &[Missing]) {
     let now = world.simulation.now();
     let groups = world.groups.borrow();
@@ -138,7 +138,8 @@ fn order(world: &World) {
 
 fn in_order(world: &World, group: &GroupState, earlier: &Known, later: &Known) {
     let (Some(first), Some(second)) = (group.runs.get(&earlier.id), group.runs.get(&later.id)) else { return };
-    // A copy that its emitter had given up may turn up late, out of order: it was never acknowledged.
+    // A copy that its emitter had given up may appear late, out of order: it was never
+    // acknowledged.
     let acked = later.acked.as_ref().map(|(_, name)| name.as_str());
     if let (Some(settled), Some((started, name))) = (first.first_settled, &second.first_start)
         && *started < settled
@@ -151,7 +152,7 @@ fn in_order(world: &World, group: &GroupState, earlier: &Known, later: &Known) {
     }
 }
 
-/// An idle bus writes nothing and asks no more than its polls; what a clock reaches meanwhile may still move.
+/// An idle bus writes nothing and sends only its polls; events whose time comes may still move.
 fn quiet(world: &Rc<World>) {
     world.prunes.set(false);
     // Owners give idle shards back after a minute.
@@ -166,7 +167,7 @@ fn quiet(world: &Rc<World>) {
     world.complain(noise.unwrap_or_default());
 }
 
-/// What an idle bus does too much in some minutes.
+/// Writes and requests of an idle bus over its limit; none if it keeps the limit.
 fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
     let (asked, written) = (world.asked.get(), world.written.get());
     world.simulation.run_until(world.simulation.now() + minutes * 60 * SECOND);
@@ -175,25 +176,26 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
     if written > 0 {
         return Some(format!("an idle bus wrote {written} times in {minutes} minutes"));
     }
-    // A listing is read in pages, and what lies in a worker's future is listed again each time.
+    // A listing is read in pages, and events in a worker's future are listed again each time.
     let listed = if world.plan.lists_with_tail { world.contents.keys("").len() } else { world.present.borrow().len() };
     let pages = (listed / world.plan.page_len) as u64 + 2;
-    // What was cancelled leaves its decision there for a day.
+    // A cancelled entry leaves its decision for a day.
     let pages_of_scheduled = (world.contents.keys("timed/").len() / world.plan.page_len) as u64 + 1;
     let groups = world.plan.groups.iter();
     let most: u64 = groups
         .map(|group| {
-            // Each half minute, each watcher: events, requests, the definition, and the markers.
+            // Each half minute, each watcher: events, requests, the definition, the markers.
             let listings = (world.present.borrow().len() / group.bounds.window) as u64 + 1;
-            // What waits for its time is asked for besides.
+            // Scheduled entries are listed, too.
             let mut each = pages + 2 + pages_of_scheduled + listings * 2 + u64::from(group.shards);
             if world.present.borrow().len() > 2 * group.bounds.window {
-                // More than a watcher remembers to have seen in its future: it looks at each shard again, and once more at
-                // what turned up meanwhile.
+                // With more events in its future than a watcher remembers, it scans each shard
+                // again, and once more for the new ones.
                 each += 2 * u64::from(group.shards) * (pages + 2);
             }
             let watching = group.watchers as u64 * (minutes * 2 + 1) * each;
-            // Every few seconds, each drain: the definition, requests, and each shard's marker, W and events.
+            // Every few seconds, each drain: the definition, requests, and each shard's marker, W
+            // and events.
             let draining = 2 + pages_of_scheduled + u64::from(group.shards) * (pages + 2);
             watching + group.drains as u64 * minutes * 12 * draining
         })

@@ -1,4 +1,5 @@
-//! Everything the actors share: the store's contents, the plan, and the ledger of what has happened.
+//! Everything the actors share: the store's contents, the plan, and the record of what has
+//! happened.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,26 +23,26 @@ pub struct Known {
     pub id: String,
     pub type_: String,
     pub key: Option<String>,
-    /// Which emitting process, and its how-manieth event; only where the order is promised.
+    /// The emitting process and the event's number in it; only where the order is promised.
     pub order: Option<(u32, u32)>,
     /// When its first emit began.
     pub began: Micros,
-    /// When it was acknowledged, and under which name; one that waits, when it is due.
+    /// When and under which name it was acknowledged; for a scheduled entry, when it is due.
     pub acked: Option<(Micros, EventName)>,
-    /// Not to be run before.
+    /// It must not run before this time.
     pub due: Micros,
-    /// The latest time until which an emit of it was to wait: a repeat is acknowledged on the entry that waits already.
+    /// The latest due time of its emits: a repeat is acknowledged on the entry that waits already.
     pub latest_due: Micros,
     pub cancelled: Cancelled,
     /// Its `n`, if it has one.
     pub n: Option<u8>,
 }
 
-/// Whether an event that waits was cancelled.
+/// Whether a scheduled entry was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     No,
-    /// Whoever asked got no answer.
+    /// The cancel got no answer.
     Perhaps,
     Yes,
 }
@@ -53,35 +54,37 @@ pub struct Runs {
     /// When it first ran, and which copy of it.
     pub first_start: Option<(Micros, String)>,
     pub successes: Vec<Micros>,
-    /// When its first dead letter was written, or its first success was.
+    /// When its first dead letter was written or its first run succeeded.
     pub first_settled: Option<Micros>,
     pub letters: u32,
-    /// The copies that letters have held: each later letter of one must, too, whatever `prune` has deleted.
+    /// The copies that letters have held: later letters of these must hold one, too, whatever
+    /// `prune` has deleted.
     pub kept: BTreeSet<EventName>,
-    /// An operator's reset or a late birth lets it be skipped.
+    /// It may be skipped, because of a reset or a late start of the group.
     pub excused: bool,
 }
 
-/// One group as the ledger knows it.
+/// The recorded state of one group.
 pub struct GroupState {
     pub name: GroupName,
     pub filter: TypeFilter,
     /// Whether it has a condition.
     pub choosy: bool,
-    /// Since when it may want every event, and since when it certainly does.
+    /// Since when the group may want every event; `widened` is since when it certainly does.
     pub widening: Option<Micros>,
     pub widened: Option<Micros>,
-    /// None: not made yet.
+    /// None until the group is made.
     pub definition: Option<Definition>,
     pub created: Micros,
     pub markers: BTreeMap<u16, Marker>,
     pub runs: HashMap<String, Runs>,
-    /// Redrives that lie on the bus, by event; resets by shard: where to and since when.
+    /// Redrives on the bus, with their event; `resets` has the shard, the position and the time.
     pub redrives: BTreeMap<String, EventName>,
     pub resets: BTreeMap<String, (u16, Position, Micros)>,
-    /// When the last handler of each shard started or ended, or its owner had no place left for one.
+    /// When the last handler of each shard started or ended, or its owner had no capacity left.
     pub active: BTreeMap<u16, Micros>,
-    /// Its living workers, and when one last died, or came when there was none.
+    /// The number of live workers; `staffed` is when the last one died, or one came when there was
+    /// none.
     pub workers: u32,
     pub staffed: Micros,
     pub paused: bool,
@@ -89,14 +92,14 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    /// Whether an event is one of those that it is to run: as it was made, or because it was emitted after it had been
-    /// made to want all.
+    /// Whether the group must run an event: by its first filter, or because the event was emitted
+    /// after the group had been changed to want all.
     pub fn wants(&self, known: &Known) -> bool {
         let at_first = self.filter.matches(&known.type_) && (!self.choosy || known.n == Some(1));
         at_first || self.widened.is_some_and(|widened| known.began >= widened)
     }
 
-    /// Whether it may run an event.
+    /// Whether the group may run an event.
     pub fn may_want(&self, known: &Known) -> bool {
         self.widening.is_some() || self.wants(known)
     }
@@ -116,18 +119,18 @@ impl GroupState {
     }
 }
 
-/// A handler that runs now.
+/// A handler in progress.
 pub struct Running {
     pub group: usize,
     pub id: String,
     pub shard: u16,
     pub epoch: u64,
     pub pid: u32,
-    /// When its worker was last frozen until.
+    /// When the last freeze of its worker ended.
     pub thawed: Micros,
 }
 
-/// The world.
+/// The shared state.
 pub struct World {
     pub seed: u64,
     pub simulation: Rc<Simulation>,
@@ -140,16 +143,16 @@ pub struct World {
     pub present: RefCell<BTreeSet<EventName>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
     pub frontier: Cell<EventTime>,
-    /// While what was not flushed is taken back.
+    /// Set while writes that were not flushed are taken back.
     pub rewinding: Cell<bool>,
     /// The versions of markers that were swapped: group, shard, nonce.
     pub replaced: RefCell<BTreeSet<(String, u16, String)>>,
-    /// Shared by all workers, as by the groups of one process, where the plan says so.
+    /// Shared by all workers, as by the groups of one process, if the plan says so.
     pub polls: Option<Rc<Polls>>,
     pub running: RefCell<BTreeMap<u64, Running>>,
     pub run_number: Cell<u64>,
     pub cured: RefCell<BTreeSet<String>>,
-    /// Requests sent by workers, and writes by anybody.
+    /// Requests sent by workers; `written` counts the writes of all.
     pub asked: Cell<u64>,
     pub written: Cell<u64>,
     pub prunes: Cell<bool>,
@@ -178,12 +181,12 @@ impl World {
         self.simulation.complain(what);
     }
 
-    /// The id of the event of a name or stem.
+    /// The id of the event with a name or stem.
     pub fn id_of(&self, name: &str) -> Option<String> {
         self.by_identity.borrow().get(name.get(26..40)?).cloned()
     }
 
-    /// A request leaves a process.
+    /// Records a request that leaves a process.
     pub fn sent(&self, line: &Line, operation: Operation, key: &str) {
         self.simulation.note(dice::hash(key) ^ operation as u64);
         if line.role == Role::Worker {
@@ -207,14 +210,15 @@ impl World {
         }
     }
 
-    /// Nothing that a group still needs may be deleted.
+    /// No event that a group still needs may be deleted.
     fn check_prune(&self, line: &Line, key: &str) {
         let Some(name) = EventName::from_key(key) else { return };
         let Some(id) = self.id_of(name.as_str()) else { return };
         let mut groups = self.groups.borrow_mut();
         for group in groups.iter_mut() {
             if group.definition.is_none() || group.created >= line.groups_read.get() {
-                // Made after prune had asked for the groups: what it deletes now is gone for this one.
+                // The group was made after prune had read the groups, so it may lose what prune
+                // deletes now.
                 group.runs.entry(id.clone()).or_default().excused = true;
                 continue;
             }
@@ -236,14 +240,14 @@ impl World {
         }
     }
 
-    /// A letter and a request go only when the marker no longer needs them.
+    /// A letter or a request is deleted only when the marker no longer needs it.
     fn check_worker_delete(&self, key: &str) {
         let groups = self.groups.borrow();
         for group in groups.iter() {
             if let Some(letter) = evbus::bus::keys::letter_of(&group.name, key) {
                 let needed = group.markers.values().flat_map(|marker| marker.pending.values());
                 let mut needed = needed.filter(|open| open.letter.as_deref() == Some(letter));
-                // Redriven twice and dead again: its newer letter has all that this one has.
+                // Redriven twice and dead again: the newer letter has all that this one has.
                 let newer = self.id_of(letter).and_then(|id| group.runs.get(&id));
                 let newer = newer.is_some_and(|runs| runs.letters > 1 || !runs.successes.is_empty());
                 if needed.next().is_some() && !newer {
@@ -260,7 +264,7 @@ impl World {
         }
     }
 
-    /// Notes a request that an operator has put.
+    /// Records an operator's request.
     pub fn requested(&self, group: &mut GroupState, key: &str, bytes: &[u8]) {
         let Ok(request) = serde_json::from_slice::<Request>(bytes) else { return };
         let Some((shard, id)) = evbus::bus::keys::request_of(&group.name, key) else { return };
@@ -275,7 +279,7 @@ impl World {
         }
     }
 
-    /// A handler starts; its number.
+    /// Records the start of a handler; returns its number.
     pub fn run_starts(&self, run: Running, name: &str) -> u64 {
         let number = self.run_number.get() + 1;
         self.run_number.set(number);
@@ -303,14 +307,14 @@ impl World {
             runs.started += 1;
             runs.first_start.get_or_insert_with(|| (now, name.to_owned()));
             group.active.insert(run.shard, now);
-            // A poll, and another if its answer was lost.
+            // One poll, and another if its answer was lost.
             if group.paused && now > group.resumed.max(run.thawed) + 2 * 30 * SECOND + 10 * SECOND {
                 self.complain(format!("{} runs in {} although that is paused", run.id, group.name));
             }
         }
         self.check_neighbours(&run);
         if let Some(known) = self.events.borrow().get(&run.id) {
-            // No two clocks are further apart.
+            // No two clocks differ by more.
             if now + 11 * SECOND < known.due || known.cancelled == Cancelled::Yes {
                 self.complain(format!("{} runs at {now}, due {}, cancelled: {:?}", run.id, known.due, known.cancelled));
             }
@@ -323,7 +327,8 @@ impl World {
         number
     }
 
-    /// No event twice at once by one owner, no more than were allowed, and one at a time for each key.
+    /// No owner runs an event twice at once, or more events than allowed, or two of one key if
+    /// ordered.
     fn check_neighbours(&self, run: &Running) {
         let plan = &self.plan.groups[run.group];
         let key = |id: &str| self.events.borrow().get(id).and_then(|known| known.key.clone());
@@ -344,7 +349,7 @@ impl World {
         }
     }
 
-    /// Whether a handler runs for a shard, or its owner has no place left for one.
+    /// Whether a handler runs for a shard, or its owner has no capacity for one.
     pub fn occupied(&self, group: usize, shard: u16) -> bool {
         let groups = self.groups.borrow();
         let owner = groups[group].markers.get(&shard).and_then(|marker| marker.owner.as_ref());
@@ -362,7 +367,7 @@ impl World {
         theirs.any(|run| run.shard == shard) || owners >= places
     }
 
-    /// A worker of a group begins or ends.
+    /// Records that a worker of a group begins or ends.
     pub fn staff(&self, group: usize, comes: bool) {
         let group = &mut self.groups.borrow_mut()[group];
         if !comes || group.workers == 0 {
@@ -371,7 +376,7 @@ impl World {
         group.workers = if comes { group.workers + 1 } else { group.workers - 1 };
     }
 
-    /// A handler has ended by itself.
+    /// Records that a handler has ended by itself.
     pub fn run_ends(&self, number: u64, success: bool) {
         let Some(group) = self.running.borrow().get(&number).map(|run| run.group) else { return };
         let shards = self.groups.borrow()[group].shards();
@@ -401,7 +406,8 @@ impl World {
         }
         match self.plan.groups[at].born {
             None => true,
-            // What was there before may have been there or pruned; what came after must be processed.
+            // Earlier events may be there or pruned; events after the group was made must be
+            // processed.
             Some((_, crate::plan::Birth::Now)) => known.began >= group.created,
             Some(_) => known.began >= group.created || !definition.start.covers(name),
         }
