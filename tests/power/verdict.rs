@@ -59,7 +59,7 @@ impl Story {
         }
     }
 
-    /// The newest named event that a second emit must find, which an event with a due time need not.
+    /// The newest named event that a second emit must find; events with a due time are left out.
     fn newest_named(&self) -> Option<&String> {
         let named = |id: &str| id.starts_with(char::is_alphabetic) && !id.starts_with("soon");
         let kept = |id: &&String| named(id) && !self.goes.contains(*id) && !self.cancelling.contains(*id);

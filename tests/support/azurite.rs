@@ -1,7 +1,9 @@
-//! A real Azure Blob Storage server for the tests, Microsoft's own: fetched by `./test` into `target/azurite`, started
-//! once for each test program on a free port of the loopback address, and ended with it, whatever ends it.
+//! A real Azure Blob Storage server for the tests, Microsoft's own. `./test` fetches it into
+//! `target/azurite`; each test program starts one on a free port of the loopback address, and it
+//! ends with the program, however that ends.
 //!
-//! It is the child of a small shell that waits for the end of its stdin, which only this process holds open.
+//! It is the child of a small shell that waits for the end of its stdin, which only this process
+//! holds open.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -13,20 +15,20 @@ use std::sync::OnceLock;
 
 use evbus::store::object::{Bucket, Identity, Kind};
 
-/// The container that it has.
+/// The server's container.
 pub const CONTAINER: &str = "evbus";
 
-/// The account that every Azurite has, and its key, which is no secret (Microsoft Learn, Use the Azurite emulator:
-/// Well-known storage account and key).
+/// The account that every Azurite has, and its key, which is no secret (Microsoft Learn, Use the
+/// Azurite emulator: Well-known storage account and key).
 pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// That account's signature for the making of containers until 2099: the HMAC-SHA256 of what stands in it (Azure
-/// Storage REST API, Create an account SAS). Written down, so that nobody has to sign.
+/// That account's signature for creating containers until 2099: the HMAC-SHA256 of the fields in it
+/// (Azure Storage REST API, Create an account SAS). Written out, so that the tests need not sign.
 const MAY_MAKE_CONTAINERS: &str = "sv=2021-12-02&ss=b&srt=c&sp=c&se=2099-01-01T00:00:00Z&spr=https,http&\
                                    sig=QWu0oVZ4%2BeILzOdtR9BJH1q34pfH2C5R%2BIcquMC0Xxo%3D";
 
-/// A server that runs.
+/// A running server.
 pub struct Azurite {
     /// With the account in its path, as `?endpoint=` and `AZURE_ENDPOINT` take it.
     pub endpoint: String,
@@ -35,7 +37,7 @@ pub struct Azurite {
 }
 
 impl Azurite {
-    /// A place in its container that nobody else uses.
+    /// An unused prefix in its container.
     pub fn bucket(&self, prefix: &str) -> Bucket {
         let settings = self.variables().map(|(name, value)| (name.to_ascii_lowercase(), value)).into();
         Bucket {
@@ -47,12 +49,12 @@ impl Azurite {
         }
     }
 
-    /// The same as a URL, for who has the variables as well.
+    /// The same as a URL, for use with the variables.
     pub fn url(&self, prefix: &str) -> String {
         format!("az://{CONTAINER}/{prefix}")
     }
 
-    /// Where it is and who may use it, as Azure's tools' variables say it.
+    /// Address and credentials, as the variables of Azure's tools.
     pub fn variables(&self) -> [(&'static str, String); 3] {
         [
             ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT.to_owned()),
@@ -61,7 +63,7 @@ impl Azurite {
         ]
     }
 
-    /// Makes the container. Whether it is there.
+    /// Creates the container; returns whether it exists.
     fn has_container(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let request = format!(
@@ -108,8 +110,8 @@ fn program() -> PathBuf {
     path
 }
 
-/// Runs the server in a folder of its own until this process ends. Clients may be of a newer version of the protocol
-/// than the server.
+/// Runs the server in its own folder until this process ends. Clients may use a newer version of
+/// the protocol than the server.
 fn shell(port: u16) -> Child {
     let script = format!(
         "D=$(mktemp -d) || exit; export TMPDIR=\"$D\" HOME=\"$D\"; cd \"$D\"; ( exec node '{}' --blobHost 127.0.0.1 \

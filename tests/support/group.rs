@@ -21,7 +21,7 @@ use evbus::group::{GroupName, Position};
 use evbus::handler::{Handler, Job, Outcome, Report};
 use evbus::store::StoreResult;
 
-/// Succeeds at once, and notes what it is run for.
+/// A handler that succeeds at once and notes its events.
 #[derive(Default)]
 pub struct Notes(RefCell<BTreeMap<String, u32>>);
 
@@ -36,7 +36,7 @@ impl Notes {
         self.0.borrow().get(id).copied().unwrap_or(0)
     }
 
-    /// What ran more than once.
+    /// The events that ran more than once.
     pub fn repeated(&self) -> Vec<String> {
         self.0.borrow().iter().filter(|(_, runs)| **runs > 1).map(|(id, _)| id.clone()).collect()
     }
@@ -55,7 +55,7 @@ impl Handler for Notes {
     }
 }
 
-/// A group of everything, from the beginning.
+/// A group of every type, from the earliest event on.
 pub fn of_everything(clock: &dyn Clock, shards: u16) -> Definition {
     Definition {
         created: clock.now(),
@@ -68,14 +68,14 @@ pub fn of_everything(clock: &dyn Clock, shards: u16) -> Definition {
     }
 }
 
-/// A small event without an id of its emitter's.
+/// A small event with a generated id.
 pub fn draft(clock: &dyn Clock) -> Draft {
     let identity = Identity::random(clock.random(), clock.random());
     let id = event_id(clock.now(), &identity);
     Draft::fresh(Event::new(id, "/test", "t").build().unwrap(), identity)
 }
 
-/// Runs a worker of a group that is there, to its end.
+/// Runs a worker of an existing group to its end.
 pub async fn work(
     place: Place,
     group: GroupName,
@@ -86,7 +86,7 @@ pub async fn work(
     attempt(place, group, handler, settings, polls).await.unwrap()
 }
 
-/// The same, by a worker that may give up.
+/// The same for a worker that may give up.
 pub async fn attempt(
     place: Place,
     group: GroupName,

@@ -1,8 +1,9 @@
-//! A small object server of the tests' own, for what no real one can be made to do: S3, Google's XML API, and the
-//! services that hand out credentials, on one port of the loopback address. It checks no signatures, and it misbehaves
-//! as it is told.
+//! A small object server of the tests' own, for what no real server can be made to do: S3, Google's
+//! XML API, and the services that give out credentials, on one port of the loopback address. It
+//! checks no signatures, and it misbehaves on request.
 //!
-//! Whatever it is, it ends when it is dropped, with all its threads and connections.
+//! It ends when it is dropped, with all its threads and connections, whatever it does at that
+//! moment.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -32,23 +33,23 @@ use s3::Buckets;
 pub use s3::{Etags, Facts, Versioning};
 use socket::{bound, has_left};
 
-/// What a server is like from its start.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// 0: one that is free.
+    /// The port; 0 for a free one.
     pub port: u16,
     pub etags: Etags,
-    /// No page of a listing has more keys, whatever is asked for.
+    /// The most keys in a page of a listing, whatever limit a request has.
     pub page: usize,
-    /// Which requests meet a [`Mode`] that refuses a share of them.
+    /// Selects the requests for a [`Mode`] that refuses a share of them.
     pub seed: u64,
-    /// The machine's role, which the metadata service knows; none: the machine has none.
+    /// The machine's role, which the metadata service gives out; none if it has no role.
     pub role: Option<String>,
-    /// What a request for a container's credentials must have in its `Authorization` header.
+    /// The `Authorization` header that a request for a container's credentials must have.
     pub authorization: Option<String>,
-    /// The credentials that are handed out are good for so long.
+    /// How long credentials are valid, in seconds.
     pub credentials_secs: i64,
-    /// The server's clock is so far ahead of the machine's.
+    /// How far the server's clock is ahead of the machine's, in seconds.
     pub ahead_secs: i64,
 }
 
@@ -67,11 +68,11 @@ impl Default for Options {
     }
 }
 
-/// A request that has come, in the order of their coming.
+/// A request, as recorded in the order of arrival.
 #[derive(Debug, Clone)]
 pub struct Seen {
     head: Head,
-    /// None: it was not answered, or not yet.
+    /// The status of the answer; none if there was no answer yet.
     pub status: Option<u16>,
 }
 
@@ -83,7 +84,7 @@ impl Deref for Seen {
     }
 }
 
-/// A server that runs until this is dropped.
+/// A server that runs until it is dropped.
 pub struct Mini {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -105,7 +106,7 @@ impl Mini {
         format!("http://{}", self.address)
     }
 
-    /// From now on it has these habits and no others; it has them when this returns.
+    /// Replaces all modes; the new ones are in effect when this returns.
     pub fn behave(&self, modes: &[Mode]) {
         let refuses = modes.contains(&Mode::Refuse);
         let mut state = self.shared.state();
@@ -120,7 +121,7 @@ impl Mini {
         drop(self.shared.changed.wait_while(state, |state| state.listens == refuses));
     }
 
-    /// What the sub-resources of every bucket tell from now on.
+    /// Sets what the sub-resources of every bucket say.
     pub fn tell(&self, facts: Facts) {
         self.shared.state().buckets.facts = facts;
     }
@@ -135,17 +136,17 @@ impl Mini {
         self.shared.state().seen.clear();
     }
 
-    /// `bucket/key` of all that is stored, in the order of their bytes.
+    /// `bucket/key` of all objects, in the order of their bytes.
     pub fn keys(&self) -> Vec<String> {
         self.shared.state().buckets.keys()
     }
 
-    /// What is stored under a key.
+    /// The content of a key.
     pub fn stored(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         self.shared.state().buckets.body(bucket, key)
     }
 
-    /// Wakes the one who accepts, so that it sees what is new.
+    /// Wakes the accepting thread, so that it sees a change.
     fn wake(&self) {
         let _ = TcpStream::connect(self.address);
     }
@@ -168,7 +169,7 @@ struct State {
     over: bool,
     /// Whether a client can connect.
     listens: bool,
-    /// What is counted: connections, requests, chances.
+    /// Numbers connections, requests and chances.
     count: u64,
     connections: HashMap<u64, TcpStream>,
     seen: BTreeMap<u64, Seen>,
@@ -195,7 +196,7 @@ impl State {
 struct Shared {
     options: Options,
     state: Mutex<State>,
-    /// The habits are others, or the server has begun or ceased to listen, or is over.
+    /// Notified when the modes or the listener change, or when the server ends.
     changed: Condvar,
 }
 
@@ -217,7 +218,7 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Serves each connection on a thread of its own, all of which end before this does.
+    /// Serves each connection on its own thread; all of these end before this function returns.
     fn accept(&self, listener: TcpListener, address: SocketAddr) {
         let mut listener = Some(listener);
         std::thread::scope(|scope| {
@@ -231,7 +232,7 @@ impl Shared {
         });
     }
 
-    /// None: what the listener has to do may have changed since.
+    /// None if the state may have changed since.
     fn listening<'a>(&self, listener: &'a mut Option<TcpListener>, address: SocketAddr) -> Option<&'a TcpListener> {
         let mut state = self.state();
         if state.is(&Mode::Refuse) {
@@ -247,7 +248,7 @@ impl Shared {
         state.listens = listener.is_some();
         self.changed.notify_all();
         if listener.is_none() {
-            // Somebody has the port for a moment.
+            // Another process has the port for a moment.
             drop(self.changed.wait_timeout(state, Duration::from_millis(10)));
         }
         listener.as_ref()
@@ -264,7 +265,7 @@ impl Shared {
         self.state().connections.remove(&number);
     }
 
-    /// None: it came too late.
+    /// None if the connection came too late.
     fn registered(&self, client: &TcpStream) -> Option<u64> {
         client.set_nodelay(true).ok()?;
         let mut state = self.state();
@@ -276,7 +277,7 @@ impl Shared {
         Some(number)
     }
 
-    /// None: the connection is to be closed.
+    /// None if the connection is to be closed.
     fn answer(&self, request: &Request, client: &TcpStream) -> Option<()> {
         let service = Service::of(request);
         let mut state = self.state();
@@ -296,7 +297,7 @@ impl Shared {
         answer.write(client, &request.method, now() + self.options.ahead_secs).ok()
     }
 
-    /// Waits while the server hangs. None: it is over, or the client did not wait.
+    /// Waits while the server hangs; none if the server ended or the client left meanwhile.
     fn held<'a>(
         &self,
         state: MutexGuard<'a, State>,
@@ -323,7 +324,7 @@ impl Shared {
     }
 }
 
-/// One of a seeded stream of numbers (splitmix64, Steele, Lea and Flood 2014).
+/// A number of a seeded sequence (splitmix64, Steele, Lea and Flood 2014).
 fn mixed(seed: u64, at: u64) -> u64 {
     let mut z = seed.wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,5 +1,6 @@
-//! Between a client and a real server: keeps count, and where it is to be faulty, refuses, breaks off, answers late, loses the answers to writes that were applied,
-//! and hands out listings in shreds. What happens to which request, a seed decides.
+//! A proxy between a client and a real server. It keeps count and, if faulty, refuses, breaks off,
+//! answers late, loses the answers to writes that were applied, and splits listings into small
+//! pages. A seed decides what happens to which request.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -27,27 +28,28 @@ pub struct Seen {
     pub body: String,
 }
 
-/// What a proxy may do.
+/// The options of a proxy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Habits {
-    /// Whether it does any of this; else it only keeps count.
+    /// Whether it is faulty; otherwise it only keeps count.
     pub faulty: bool,
-    /// Which of its whims come when.
+    /// Decides which fault comes when.
     pub seed: u64,
-    /// Some requests, or their answers, are held back so long.
+    /// How long some requests, or their answers, are held back.
     pub late: Option<Duration>,
-    /// Listings come in pages of a key or two, or of none. Only for servers that check no signatures.
+    /// Whether listings come in pages of a key or two, or of none. Only for servers that check no
+    /// signatures.
     pub shreds: bool,
 }
 
-/// What becomes of one request.
+/// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// Not even forwarded.
+    /// Not forwarded.
     Refused(&'static str),
     BrokenOff,
-    /// Applied, and the answer is lost, or is another one.
+    /// Applied, and the answer is lost or replaced.
     AnswerLost,
     AnswerIs(&'static str),
     /// The answer breaks off in its middle.
@@ -55,7 +57,7 @@ enum Fault {
     /// Held back before it is applied, or its answer after that.
     LateBefore,
     LateAfter,
-    /// A page of so many keys.
+    /// A page with this many keys.
     Short(u64),
     Empty,
 }
@@ -66,11 +68,11 @@ struct Proxy {
     state: AtomicU64,
     over: AtomicBool,
     seen: Mutex<Vec<Seen>>,
-    /// What listings that were answered with nothing had asked for.
+    /// The targets of listings that were answered with an empty page.
     emptied: Mutex<HashMap<u64, String>>,
 }
 
-/// A proxy that runs until this is dropped.
+/// A proxy that runs until it is dropped.
 pub struct Running {
     pub endpoint: String,
     address: std::net::SocketAddr,
@@ -87,12 +89,12 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.proxy.over.store(true, Ordering::Relaxed);
-        // Wakes the one who accepts, so that it sees.
+        // Wakes the accepting thread, so that it sees the end.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-/// Starts a proxy before the server at an endpoint.
+/// Starts a proxy in front of the server at an endpoint.
 pub fn start(endpoint: &str, habits: Habits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -131,7 +133,7 @@ impl Proxy {
             11..18 => Fault::AnswerLost,
             18..24 => Fault::AnswerIs("503 Service Unavailable"),
             24..27 => Fault::AnswerIs("500 Internal Server Error"),
-            // As a server answers to the repeat of what it has applied.
+            // As a server answers a repeat of an applied write.
             27..31 if write => Fault::AnswerIs("409 Conflict"),
             31..35 if write => Fault::AnswerIs("412 Precondition Failed"),
             35..38 => Fault::CutOff,
@@ -203,7 +205,7 @@ impl Proxy {
         Some(answer)
     }
 
-    /// A page with nothing on it, and a token for what was asked for.
+    /// An empty page, with a token for the request's target.
     fn emptied(&self, target: &str) -> Vec<u8> {
         let number = next(&self.state);
         self.emptied.lock().unwrap().insert(number, target.to_owned());
@@ -216,7 +218,7 @@ impl Proxy {
         (head + &page).into_bytes()
     }
 
-    /// A request that goes on after an empty page asks for what the page should have had.
+    /// Lets a request after an empty page ask for what that page should have had.
     fn unemptied(&self, request: Vec<u8>) -> Vec<u8> {
         let number = target(&request).and_then(|target| {
             let (_, rest) = target.split_once("continuation-token=emptied-")?;
@@ -228,7 +230,7 @@ impl Proxy {
     }
 }
 
-/// What a request asks for.
+/// The target of a request.
 fn target(request: &[u8]) -> Option<&str> {
     let line = request.split(|byte| *byte == b'\r').next()?;
     std::str::from_utf8(line).ok()?.split(' ').nth(1)
@@ -240,7 +242,7 @@ fn retargeted(request: &[u8], target: &str) -> Option<Vec<u8>> {
     Some([method, b" ", target.as_bytes(), b" HTTP/1.1", &request[end..]].concat())
 }
 
-/// One request with its body, as it came.
+/// One request with its body, unchanged.
 fn request(client: &mut TcpStream) -> Option<Vec<u8>> {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
     loop {

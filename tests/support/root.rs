@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// The program as root: as it is, or by sudo, which must not have to ask.
+/// A program as root: directly, or by a sudo that needs no password.
 pub fn as_root(program: &str) -> Command {
     let id = Command::new("id").arg("-u").output().unwrap();
     if id.stdout.trim_ascii() == b"0" {

@@ -1,7 +1,9 @@
-//! Real S3 servers for the tests: fetched by `./test` into `target/s3`, started once for each test program on free
-//! ports of the loopback address, and ended with it, whatever ends it.
+//! Real S3 servers for the tests. `./test` fetches them into `target/s3`; each test program starts
+//! them once, on free ports of the loopback address, and they end with the program, however that
+//! ends.
 //!
-//! A server is the child of a small shell that waits for the end of its stdin, which only this process holds open.
+//! A server is the child of a small shell that waits for the end of its stdin, which only this
+//! process holds open.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -15,26 +17,26 @@ use evbus::store::object::{Bucket, Identity, Kind};
 /// The bucket that every server has.
 pub const BUCKET: &str = "evbus";
 
-/// Somebody who may only read and list; the secret is `RS`.
+/// An access key that may only read and list; its secret is `RS`.
 pub const READER: &str = "RK";
 
-/// Who may use it, as the AWS tools' variables say it.
+/// The credentials, as the variables of the AWS tools.
 pub const CREDENTIALS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "SK"), ("AWS_REGION", "us-east-1")];
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
     pub endpoint: String,
     shell: Child,
 }
 
 impl Server {
-    /// A place in its bucket that nobody else uses.
+    /// An unused prefix in its bucket.
     pub fn bucket(&self, prefix: &str) -> Bucket {
         Self::bucket_at(&self.endpoint, prefix)
     }
 
-    /// The same at another way to it.
+    /// The same at another endpoint.
     pub fn bucket_at(endpoint: &str, prefix: &str) -> Bucket {
         let settings = CREDENTIALS.into_iter().chain([("AWS_ENDPOINT_URL_S3", endpoint)]);
         let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
@@ -48,7 +50,7 @@ impl Server {
     }
 }
 
-/// Who SeaweedFS knows (its wiki, Amazon S3 API: configuration file).
+/// SeaweedFS's users (its wiki, Amazon S3 API: configuration file).
 const IDENTITIES: &str = r#"{"identities": [
     {"name": "all", "credentials": [{"accessKey": "AK", "secretKey": "SK"}], "actions": ["Admin"]},
     {"name": "reader", "credentials": [{"accessKey": "RK", "secretKey": "RS"}], "actions": ["Read", "List"]}]}"#;
@@ -79,7 +81,7 @@ pub fn seaweedfs() -> &'static Server {
         for (flag, port) in flags.iter().zip(&ports) {
             line.push_str(&format!(" -{flag}={port}"));
         }
-        // Its sockets are in /tmp, whatever it is told.
+        // Its sockets are in /tmp, whatever the options.
         let sockets: Vec<String> = ports.iter().map(|port| format!("/tmp/seaweedfs-*-{port}.sock")).collect();
         start(&line, ports[9], &sockets.join(" "))
     })
@@ -99,7 +101,7 @@ pub fn ministack() -> &'static Server {
     })
 }
 
-/// `rclone serve s3`: ignores conditions, so that no bus may be made on it.
+/// `rclone serve s3`: ignores conditions, so evbus must refuse to make a bus on it.
 pub fn rclone() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -112,7 +114,7 @@ pub fn rclone() -> &'static Server {
     })
 }
 
-/// A server that is killed and started again, with what it has stored.
+/// A server that can be killed and started again with its data.
 pub struct Restartable {
     pub endpoint: String,
     port: u16,
@@ -140,7 +142,7 @@ impl Restartable {
         self.server = Some(start(&line, self.port, ""));
     }
 
-    /// Kills it with -9, and waits until it is gone.
+    /// Kills it with -9, and waits for its end.
     pub fn kill(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         drop(server.shell.stdin.take());
@@ -159,7 +161,8 @@ fn free_ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-/// Runs a server in a folder of its own until this process ends; what it leaves elsewhere goes too.
+/// Runs a server in its own folder until this process ends; files it leaves elsewhere are removed,
+/// too.
 fn start(line: &str, port: u16, leaves: &str) -> Server {
     let script = format!(
         "D=$(mktemp -d) || exit; export TMPDIR=\"$D\"; cd \"$D\"; ( {line} ) >\"$D/log\" 2>&1 </dev/null & server=$!\n\
@@ -191,7 +194,7 @@ fn wait_until_ready(server: &Server, port: u16) {
     panic!("no S3 server came up at {}", server.endpoint);
 }
 
-/// Whether the bucket can be written to; made where the server lets anybody do so.
+/// Whether the bucket can be written to; creates it on a server that allows that.
 fn answers(server: &Server) -> bool {
     use std::io::{Read, Write};
     let host = server.endpoint.trim_start_matches("http://");
@@ -201,7 +204,7 @@ fn answers(server: &Server) -> bool {
         let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut Vec::new()));
     }
     let bucket = server.bucket("ready");
-    // On a thread of its own: the test that asks may be inside a runtime.
+    // On its own thread, because the calling test may be inside a runtime.
     let asked = std::thread::spawn(move || {
         use evbus::store::Store;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

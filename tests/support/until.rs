@@ -1,6 +1,6 @@
 //! Waiting for what another process does.
 
-/// Waits until something that another process does has come true.
+/// Waits until a condition that another process brings about is true.
 #[track_caller]
 #[allow(
     clippy::disallowed_methods,

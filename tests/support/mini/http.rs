@@ -1,10 +1,11 @@
-//! HTTP/1.1 as far as the tests' clients speak it: requests with a length or in chunks, answers, dates.
+//! HTTP/1.1, as far as the tests' clients use it: requests with a length or in chunks, answers,
+//! dates.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 
-/// No client of the tests sends as much in one line, or as many lines.
+/// The most bytes in a line and the most lines, more than any client of the tests sends.
 const LINE_BYTES: u64 = 64 << 10;
 const HEADERS: usize = 200;
 const BODY_BYTES: u64 = 1 << 30;
@@ -13,11 +14,11 @@ const BODY_BYTES: u64 = 1 << 30;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     pub method: String,
-    /// Decoded.
+    /// The decoded path.
     pub path: String,
-    /// The parameters of the query, decoded, and after them those of a form.
+    /// The decoded parameters of the query, followed by those of a form.
     pub query: Vec<(String, String)>,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
@@ -30,12 +31,12 @@ impl Head {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whose key has signed it.
+    /// The access key that signed the request.
     pub fn access_key(&self) -> Option<&str> {
         self.credential(0)
     }
 
-    /// Which region it was signed for.
+    /// The region for which it was signed.
     pub fn region(&self) -> Option<&str> {
         self.credential(2)
     }
@@ -63,7 +64,7 @@ impl Head {
     }
 }
 
-/// A request that has come in full.
+/// A complete request.
 pub struct Request {
     head: Head,
     pub body: Vec<u8>,
@@ -78,7 +79,7 @@ impl Deref for Request {
 }
 
 impl Request {
-    /// The next request of a connection; none: the client has closed it, or does not speak HTTP.
+    /// The next request of a connection; none if the client has closed it or does not speak HTTP.
     pub fn read(from: &mut BufReader<TcpStream>) -> Option<Self> {
         let mut head = head(from)?;
         if head.header("expect").is_some() {
@@ -136,7 +137,8 @@ fn chunks(from: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
         let size = line(from)?;
         let size = u64::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
         body.extend(exactly(from, size)?);
-        // After the last chunk there may be trailers, which end with an empty line; after the others only that.
+        // After the last chunk there may be trailers, which end with an empty line; after others
+        // only that line.
         while !line(from)?.is_empty() {}
         if size == 0 {
             return Some(body);
@@ -150,7 +152,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (decoded(&name.replace('+', " ")), decoded(&value.replace('+', " ")))).collect()
 }
 
-/// Without its percent signs; what is no percent-encoding stays as it is.
+/// Decodes percent-encoding; an invalid one stays unchanged.
 fn decoded(text: &str) -> String {
     let (bytes, mut out, mut at) = (text.as_bytes(), Vec::new(), 0);
     while at < bytes.len() {
@@ -169,7 +171,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
     pub status: u16,
@@ -196,14 +198,15 @@ impl Answer {
         Self::text(status, "application/xml", &body)
     }
 
-    /// As S3 tells what is wrong (Amazon S3 API reference, Error responses).
+    /// An error in the form of S3 (Amazon S3 API reference, Error responses).
     pub fn error(status: u16, code: &str, message: &str) -> Self {
         let message = escaped(message);
         let id = "<RequestId>1</RequestId><HostId>mini</HostId>";
         Self::xml(status, &format!("<Error><Code>{code}</Code><Message>{message}</Message>{id}</Error>"))
     }
 
-    /// In one write, so that no client sees half of it. A HEAD has the length, but no body.
+    /// Writes the answer at once, so that no client sees half of it. For HEAD it has the length,
+    /// but no body.
     pub fn write(&self, mut to: &TcpStream, method: &str, date: i64) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} \r\nDate: {}\r\nServer: mini\r\n", self.status, http_date(date));
         for (name, value) in &self.headers {
@@ -217,12 +220,12 @@ impl Answer {
     }
 }
 
-/// As it stands between XML's tags.
+/// Escapes text for XML.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The reverse.
+/// Reverses [`escaped`].
 pub fn unescaped(text: &str) -> String {
     let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'");
     text.replace("&amp;", "&")
@@ -258,7 +261,8 @@ fn clock(seconds: i64) -> (i64, [i64; 3]) {
     (seconds.div_euclid(86_400), [of_day / 3_600, of_day / 60 % 60, of_day % 60])
 }
 
-/// Year, month and day so many days after 1970-01-01 (Hinnant, chrono-compatible low-level date algorithms).
+/// Year, month and day, `days` after 1970-01-01 (Hinnant, chrono-compatible low-level date
+/// algorithms).
 fn civil(days: i64) -> [i64; 3] {
     let days = days + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));

@@ -1,28 +1,30 @@
-//! Who hands out credentials: the EC2 metadata service, a container's agent, STS and the single sign-on. Each gives a
-//! key of its own, so that a test sees whose credentials have come to the bucket.
+//! The services that give out credentials: the EC2 metadata service, a container's agent, STS and
+//! the single sign-on. Each gives its own key, so that a test sees which credentials reach the
+//! bucket.
 
 use super::Options;
 use super::http::{Answer, Request, iso_date, now};
 
-/// What a session of the metadata service is told by.
+/// The token of a session with the metadata service.
 const SESSION: &str = "SESSION";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// A service that is no bucket.
+/// A service that gives out credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// `AWS_METADATA_ENDPOINT`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`: gives `IMDSKEY`.
     Metadata,
     /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` with the path `/creds`: gives `CONTAINERKEY`.
     Container,
-    /// `AWS_ENDPOINT_URL_STS`: gives `ASSUMEDKEY` to who signs, `WEBKEY` for a web identity.
+    /// `AWS_ENDPOINT_URL_STS`: gives `ASSUMEDKEY` for a signed request, `WEBKEY` for a web
+    /// identity.
     Sts,
     /// The portal of the single sign-on: gives `SSOKEY`.
     SignOn,
 }
 
 impl Service {
-    /// Whose request this is; none: a bucket's.
+    /// The service that a request is for; none for a bucket.
     pub fn of(request: &Request) -> Option<Self> {
         match request.path.as_str() {
             "/creds" => Some(Self::Container),
@@ -42,7 +44,7 @@ impl Service {
         }
     }
 
-    /// As it tells that it gives nothing.
+    /// The service's answer when it gives nothing.
     pub fn denial(self) -> Answer {
         match self {
             Self::Metadata | Self::Container => Answer::text(403, "text/plain", "Forbidden"),
@@ -52,7 +54,7 @@ impl Service {
     }
 }
 
-/// A JSON object of texts.
+/// A JSON object of strings.
 fn object(members: &[(&str, &str)]) -> String {
     let members: Vec<String> = members.iter().map(|(name, text)| format!("\"{name}\":\"{text}\"")).collect();
     format!("{{{}}}", members.join(","))
@@ -66,7 +68,8 @@ fn has(request: &Request, name: &str) -> bool {
     request.parameter(name).is_some_and(|value| !value.is_empty())
 }
 
-/// The second version of the service, which asks for a session (EC2 user guide, Instance Metadata Service).
+/// The second version of the service, which requires a session (EC2 user guide, Instance Metadata
+/// Service).
 fn metadata(request: &Request, role: Option<&str>, expires: i64) -> Answer {
     if request.path == "/latest/api/token" {
         let life = request.header("x-aws-ec2-metadata-token-ttl-seconds");
@@ -87,7 +90,7 @@ fn metadata(request: &Request, role: Option<&str>, expires: i64) -> Answer {
     }
 }
 
-/// As the metadata service and containers' agents write credentials.
+/// Credentials in the form of the metadata service and of containers' agents.
 fn flat(who: &str, expires: i64) -> String {
     object(&[
         ("Code", "Success"),

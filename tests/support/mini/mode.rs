@@ -1,52 +1,53 @@
-//! How the server misbehaves, and what it answers then.
+//! How the server misbehaves, and the answers it then gives.
 
 use super::http::{Answer, Request};
 
-/// A bad habit; several may hold at once, and the first that refuses a request does. What is not said to be of the
-/// identity services is of the bucket alone.
+/// A fault; several may be set, and the first that refuses a request does. Unless a mode names the
+/// identity services, it is about the bucket alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// Takes requests, and answers none until this is over; whose client has left by then is not carried out at all.
+    /// Takes requests, and answers none while it is set; a request whose client leaves is not
+    /// applied.
     Hang,
-    /// Nothing listens at the port, and what was connected is cut off. All services.
+    /// Closes the port and all connections, for all services.
     Refuse,
-    /// Takes requests, and closes the connection instead of an answer; nothing is carried out.
+    /// Takes requests, and closes the connection without an answer; nothing is applied.
     BreakOff,
-    /// Every session token is too old.
+    /// Refuses every session token as too old.
     ExpiredToken,
-    /// The client's clock is wrong.
+    /// Refuses the client's clock as wrong.
     RequestTimeTooSkewed,
-    /// The bucket is in this region, as the answer's message says; requests signed for it pass.
+    /// The bucket is in this region, which the message names; requests signed for it pass.
     OtherRegion(String),
-    /// The same, as S3 tells it at another region's endpoint: a redirect without a Location, which may tell the region
-    /// in a header.
+    /// The same, as S3 answers at another region's endpoint: a redirect without a Location, which
+    /// may name the region in a header.
     Redirect(Option<String>),
-    /// So many of a hundred requests are refused with a 503.
+    /// Refuses this many of a hundred requests with a 503.
     SlowDown(u64),
-    /// So many of a hundred PUTs are refused with a 409: nobody has won.
+    /// Refuses this many of a hundred PUTs with a 409, without a winner.
     Busy409(u64),
-    /// A policy that wants an encryption header on every PUT.
+    /// A policy that demands an encryption header on every PUT.
     DenyUnencrypted,
-    /// Nobody may see the versioning, the lifecycle or the location of a bucket.
+    /// Denies the versioning, the lifecycle and the location of a bucket.
     DenyFacts,
-    /// A bulk delete deletes, and its answer lacks the keys.
+    /// Leaves the keys out of the answer to a bulk delete, which is applied.
     BadBulkDelete,
-    /// Listings begin at their prefix, whatever they are asked.
+    /// Lists from the prefix on, whatever start a request has.
     IgnoreStartAfter,
-    /// Listings tell no ETags.
+    /// Lists without ETags.
     NoListEtags,
-    /// Listings are answered with what is no XML.
+    /// Answers listings with text that is not XML.
     Garbage,
-    /// Only these access keys are known. Others that begin with `OLD` have expired.
+    /// Knows only these access keys; other keys that begin with `OLD` have expired.
     OnlyKeys(Vec<String>),
-    /// The identity services answer nothing until this is over.
+    /// Lets the identity services answer nothing while it is set.
     HangIdentity,
-    /// The identity services give credentials to nobody.
+    /// Lets the identity services refuse all credentials.
     DenyIdentity,
 }
 
 impl Mode {
-    /// The answer to a request that this refuses. `chance` is a number below a hundred.
+    /// The answer to a request that this mode refuses. `chance` is a number below a hundred.
     pub(super) fn refusal(&self, request: &Request, chance: u64) -> Option<Answer> {
         let put = request.method == "PUT";
         let error = |status, code, message: &str| Some(Answer::error(status, code, message));

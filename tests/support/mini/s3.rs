@@ -1,4 +1,5 @@
-//! The objects, and what S3 and Google's XML API do with them: strongly consistent, in the order of their bytes.
+//! The objects, and the operations of S3 and of Google's XML API on them: strongly consistent, in
+//! the order of their bytes.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,10 +9,10 @@ use std::sync::Arc;
 use super::http::{Answer, Request, escaped, http_date, iso_date, unescaped};
 use super::mode::Mode;
 
-/// No listing has longer pages.
+/// The most keys in a page of a listing.
 const PAGE: usize = 1_000;
 
-/// Whose words a client uses; who does not sign as Amazon's clients do is Google's.
+/// The API of a client; a request that is not signed as Amazon's clients do uses Google's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     S3,
@@ -25,13 +26,13 @@ impl Dialect {
     }
 }
 
-/// What an ETag says.
+/// What an ETag identifies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Etags {
-    /// Which write it was: another one each time.
+    /// The write: each one has another ETag.
     #[default]
     Number,
-    /// What was written: the same for the same, as on S3.
+    /// The content: equal content has an equal ETag, as on S3.
     Content,
 }
 
@@ -44,21 +45,21 @@ pub enum Versioning {
     Suspended,
 }
 
-/// What a bucket's sub-resources tell.
+/// The answers of a bucket's sub-resources.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     pub versioning: Versioning,
-    /// A `<LifecycleConfiguration>`; none: there is none.
+    /// A `<LifecycleConfiguration>`, if there is one.
     pub lifecycle: Option<String>,
-    /// The region; none: us-east-1, which has no name here.
+    /// The region; none for us-east-1, which has no name here.
     pub location: Option<String>,
-    /// What Google's JSON API tells of a bucket; none: it does not answer.
+    /// The answer of Google's JSON API about a bucket; none for no answer.
     pub resource: Option<String>,
 }
 
 struct Object {
     body: Arc<[u8]>,
-    /// With its quotes.
+    /// The ETag with its quotes.
     etag: String,
     generation: u64,
     /// Seconds since the Unix epoch.
@@ -82,11 +83,11 @@ impl Object {
     }
 }
 
-/// All buckets; each one is there.
+/// All buckets; every name exists.
 pub struct Buckets {
     /// By bucket and key.
     objects: BTreeMap<(String, String), Object>,
-    /// Of the newest generation, which are microseconds on Google's as well.
+    /// The newest generation; generations are microseconds, as on Google's.
     newest: u64,
     etags: Etags,
     page: usize,
@@ -99,7 +100,7 @@ impl Buckets {
         Self { objects: BTreeMap::new(), newest, etags, page: page.clamp(1, PAGE), facts: Facts::default() }
     }
 
-    /// `bucket/key` of all there is.
+    /// `bucket/key` of all objects.
     pub fn keys(&self) -> Vec<String> {
         self.objects.keys().map(|(bucket, key)| format!("{bucket}/{key}")).collect()
     }
@@ -154,7 +155,7 @@ impl Buckets {
         object.tagged(answer.with("Accept-Ranges", "bytes"), Dialect::of(request))
     }
 
-    /// S3 does not mind if there is nothing; Google does.
+    /// A missing object is an error with Google, not with S3.
     fn delete(&mut self, request: &Request, place: &(String, String)) -> Answer {
         match (self.objects.remove(place), Dialect::of(request)) {
             (None, Dialect::Google) => no_such_key(),
@@ -238,8 +239,8 @@ impl Buckets {
     }
 }
 
-/// The refusal of a PUT whose conditions do not hold (Amazon S3 user guide, Conditional writes; Google Cloud Storage,
-/// HTTP headers for the XML API).
+/// The refusal of a PUT whose conditions do not hold (Amazon S3 user guide, Conditional writes;
+/// Google Cloud Storage, HTTP headers for the XML API).
 fn unmet(request: &Request, current: Option<&Object>) -> Option<Answer> {
     let generation = current.map_or(0, |object| object.generation).to_string();
     if request.header("if-none-match") == Some("*") && current.is_some() {
@@ -273,7 +274,7 @@ fn content_tag(body: &[u8]) -> String {
     format!("\"{:016x}{:016x}\"", hash(0), hash(1))
 }
 
-/// All of a body, or the range that was asked for (RFC 9110, 14).
+/// The whole body, or the requested range (RFC 9110, 14).
 fn ranged(range: Option<&str>, body: &[u8]) -> Answer {
     let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
         return Answer { status: 200, body: body.to_vec(), ..Answer::default() };
@@ -291,7 +292,7 @@ fn ranged(range: Option<&str>, body: &[u8]) -> Answer {
     answer.with("Content-Range", format!("bytes {from}-{}/{all}", to - 1))
 }
 
-/// Tokens are no keys: who takes one for the other is told.
+/// Tokens are not keys, so that a client that confuses them fails.
 fn token_of(key: &str) -> String {
     key.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -302,7 +303,8 @@ fn key_of(token: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// `ListObjectsV2`, and what Google's has besides: each object's generation, which `object_store` does not read.
+/// `ListObjectsV2`, with Google's addition: each object's generation, which `object_store` does not
+/// read.
 fn listing(
     bucket: &str,
     prefix: &str,

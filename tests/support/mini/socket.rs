@@ -3,7 +3,8 @@
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Below the ports that the system itself gives away, so that nobody takes this one while the server refuses.
+/// Below the ports that the system assigns, so that no process takes this one while the server
+/// refuses.
 pub fn bound(port: u16) -> TcpListener {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     if port != 0 {

@@ -1,5 +1,5 @@
-//! The small object server itself, driven by requests that are written byte by byte. For the one test program that
-//! declares this besides `mini`.
+//! Tests of the small object server itself, with requests written byte by byte. For the one test
+//! program that declares this module besides `mini`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ impl Answered {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    /// What stands between the tags of this name.
+    /// The contents of the tags with this name.
     fn all(&self, tag: &str) -> Vec<&str> {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
         self.body.split(&open).skip(1).filter_map(|rest| rest.split(&close).next()).collect()
@@ -124,7 +124,7 @@ fn googles_conditions_are_generations() {
     let now = client.ask("HEAD /b/k", "", "").header("x-goog-generation").unwrap().to_owned();
     assert_eq!(listed.all("Generation"), [now.as_str()]);
     assert_eq!([client.status("DELETE /b/k", ""), client.status("DELETE /b/k", "")], [204, 404]);
-    // Amazon's neither tells generations nor minds.
+    // For Amazon's clients there are no generations, and they may delete a missing object.
     let amazons = signed("AK", "r");
     assert_eq!(client.ask("PUT /b/k", &amazons, "a").header("x-goog-generation"), None);
     assert_eq!(client.ask("GET /b?list-type=2", &amazons, "").all("Generation"), [""; 0]);
