@@ -13,6 +13,7 @@ mod error;
 mod find;
 pub mod instant;
 pub mod nearest;
+mod parts;
 mod read;
 mod section;
 pub mod units;

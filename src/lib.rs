@@ -38,8 +38,9 @@
 //! - `embed`: the bus inside another program.
 //! - `open`: the bus at an address.
 //! - `config`: file, environment and flags become settings, once.
+//! - `retention`: prune: what no group needs any more.
 //! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
-//! - `bus`: emit (put, then check), reading, the frontier, prune.
+//! - `bus`: emit (put, then check), reading, the frontier.
 //! - `handler`: run one command for one event.
 //! - `store`: six operations, and the directory and memory stores behind them.
 //! - `event`: what an event is: document, key name, type pattern. Pure.
@@ -64,6 +65,8 @@ pub mod group;
 pub mod handler;
 #[doc(hidden)]
 pub mod open;
+#[doc(hidden)]
+pub mod retention;
 #[doc(hidden)]
 pub mod store;
 #[doc(hidden)]

@@ -55,9 +55,9 @@ async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn
 /// one is started at once, and stays.
 fn keep_a_thread() -> StoreResult<()> {
     let none = |error: io::Error| {
-        let what = format!("no thread is to be had to resolve names on: {}", system_words(&error));
+        let what = format!("cannot start a thread to resolve names: {}", system_words(&error));
         StoreError::new(ErrorKind::Unavailable, what)
-            .with_help("ulimit -u, and the limit of the container, tell how many")
+            .with_help("raise ulimit -u, or the container's limit of processes")
     };
     // The runtime would panic where this fails.
     let tried = std::thread::Builder::new().spawn(|| ()).map_err(none)?;

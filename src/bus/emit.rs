@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Place, frontier, keys, schedule};
+use super::{Place, decision, frontier, keys};
 use crate::clock::{Clock, Fut};
 use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
 use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
@@ -19,7 +19,7 @@ mod turn;
 mod tests;
 
 use named::Timing;
-pub(super) use named::acknowledged_name;
+pub(crate) use named::acknowledged_name;
 use turn::Turns;
 
 /// The largest tolerated skew of a clock ahead of the store's; a larger one would drag the bus
@@ -214,7 +214,7 @@ impl Emitter {
             let draft = &drafts[index];
             let mut name = draft.name(due);
             while draft.dedup.is_some()
-                && self.retry(async || schedule::was_cancelled(&*self.place.store, &name).await).await?
+                && self.retry(async || decision::was_cancelled(&*self.place.store, &name).await).await?
             {
                 name = name.with_time(name.time().next());
             }

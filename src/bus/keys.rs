@@ -1,7 +1,7 @@
 //! Where everything lies on the bus, the same on every store.
 
+use super::group_name::GroupName;
 use crate::event::{EVENTS, EventName};
-use crate::group::GroupName;
 
 /// The bus's format version and the settings fixed at its creation.
 pub const BUS: &str = "bus.json";

@@ -1,9 +1,10 @@
-//! The bus itself: where things lie, emit, the frontier, reading, prune.
+//! The bus itself: where things lie, emit, the frontier, reading.
 
+mod decision;
 pub mod emit;
 pub mod frontier;
+pub mod group_name;
 pub mod keys;
-pub mod prune;
 pub mod read;
 pub mod schedule;
 mod settings;

@@ -16,36 +16,18 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Place;
+use super::decision::{Decision, decide, was_cancelled};
 use super::emit::{AckKind, Draft, Emitter};
 use super::keys::{self, SCHEDULED};
-use super::{Place, to_json};
 use crate::event::{Event, EventName, EventTime, Identity};
-use crate::store::{ErrorKind, List, Put, Store, StoreError, StoreResult, get_durable};
-use serde::{Deserialize, Serialize};
+use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
 
 /// How many entries are released together.
 const BATCH: usize = 100;
 
 /// How long a release asks a store that does not answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What becomes of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Decision {
-    Release,
-    Cancel,
-}
-
-/// What a decision holds.
-#[derive(Serialize, Deserialize)]
-struct Decided {
-    decision: Decision,
-    /// A random number of the process that decided, by which it knows its own decision after a lost
-    /// answer.
-    #[serde(default)]
-    by: String,
-}
 
 /// What a release did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -218,14 +200,8 @@ async fn has_come(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
     Ok(!super::read::with_identity(store, &identity).await?.is_empty())
 }
 
-/// Whether an entry of this name was cancelled: a new entry must then have another name.
-pub(super) async fn was_cancelled(store: &dyn Store, name: &EventName) -> StoreResult<bool> {
-    let decided = get_durable(store, &keys::decision(name)).await?;
-    Ok(decided.is_some_and(|object| read(&object.bytes) == Decision::Cancel))
-}
-
 /// Removes the decisions of entries that were due before a time and are gone.
-pub(super) async fn forget(store: &dyn Store, before: EventTime) -> StoreResult<()> {
+pub(crate) async fn forget(store: &dyn Store, before: EventTime) -> StoreResult<()> {
     let page = store.list_after(List::all(SCHEDULED)).await?;
     let entries: BTreeSet<&String> = page.keys.iter().filter(|key| !keys::is_decision(key)).collect();
     let old = |key: &&String| {
@@ -236,28 +212,6 @@ pub(super) async fn forget(store: &dyn Store, before: EventTime) -> StoreResult<
     };
     let old: Vec<String> = page.keys.iter().filter(old).cloned().collect();
     store.delete_many(&old).await
-}
-
-/// A decision that cannot be read counts as a release.
-fn read(decided: &[u8]) -> Decision {
-    serde_json::from_slice::<Decided>(decided).map_or(Decision::Release, |decided| decided.decision)
-}
-
-/// Decides what becomes of an entry, unless that is decided. Returns the decision, and whether this
-/// call made it.
-async fn decide(place: &Place, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
-    let (store, key) = (&*place.store, keys::decision(name));
-    let mut bytes = to_json(&Decided { decision, by: format!("{:016x}", place.clock.random()) });
-    bytes.push(b'\n');
-    loop {
-        if store.put_new(&key, &bytes).await? == Put::Created {
-            return Ok((decision, true));
-        }
-        // The decision may be gone again: then the entry is gone too, and the next round shows
-        // that.
-        let Some(object) = get_durable(store, &key).await? else { continue };
-        return Ok((read(&object.bytes), object.bytes == bytes));
-    }
 }
 
 #[cfg(test)]

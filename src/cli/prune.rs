@@ -10,7 +10,7 @@ use super::output::{self, Out};
 use super::progress::Progress;
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
-use crate::bus::prune::{self, Holder, Report, Request};
+use crate::retention::{self, Holder, Report, Request};
 use crate::store::dir::Execution;
 
 /// Delete old events that every group has processed
@@ -51,7 +51,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let before = session.clock.now().minus(keep);
         // Without a terminal there is no question, so that cron jobs can prune.
         if !args.dry_run && !args.yes && output::can_ask() {
-            let dry = prune::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
+            let dry = retention::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
             if dry.deleted > 0 && !group::agreed(&what, false, "evbus prune")? {
                 return Ok(Code::Done);
@@ -60,7 +60,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let mut progress = Progress::new("pruning", None);
         let mut last = 0;
         let request = Request { before, dry_run: args.dry_run };
-        let report = prune::prune(opened.place(), request, |seen| {
+        let report = retention::prune(opened.place(), request, |seen| {
             progress.advance(seen - last);
             last = seen;
         })

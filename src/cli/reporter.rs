@@ -8,7 +8,6 @@ use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use tracing::{error, info, warn};
 
-use super::watchers::wanted;
 use super::{output, style, times};
 use crate::clock::{Clock, Fut};
 use crate::config::Environment;
@@ -124,7 +123,7 @@ impl Printer {
                 "a handler seems to kill its worker: handlers run one at a time until one has ended".to_owned()
             }
             WorkerEvent::Ended => "ended".to_owned(),
-            WorkerEvent::Redefined { wants } => format!("wants {} now", wanted(wants)),
+            WorkerEvent::Redefined { wants } => format!("wants {} now", style::wanted(wants)),
             WorkerEvent::Paused { paused: true } => "paused".to_owned(),
             WorkerEvent::Paused { paused: false } => "resumed".to_owned(),
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 pub use crate::config::nearest::{did_you_mean, nearest};
+use crate::event::Filter;
 use crate::store::Requests;
 
 /// The space between two columns.
@@ -78,6 +79,20 @@ pub fn thousands(n: u64) -> String {
 /// A word quoted for a POSIX shell.
 pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A filter in words.
+pub fn wanted(wants: &Filter) -> String {
+    let filter = &wants.types;
+    let types = filter.types_text();
+    let mut text = if types.is_empty() { "every type".to_owned() } else { format!("'{}'", types.join(",")) };
+    if !filter.not_text().is_empty() {
+        text = format!("{text} but not '{}'", filter.not_text().join(","));
+    }
+    if let Some(condition) = &wants.condition {
+        text = format!("{text} where {}", condition.as_str());
+    }
+    text
 }
 
 /// `1 event`, `12,431 events`, `2 retries`, `3 matches`.

@@ -161,7 +161,7 @@ async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
         "watching {}: group '{}', {}, {} waiting{near}{paused}",
         opened.address,
         ready.watcher.group,
-        watchers::wanted(&wants),
+        style::wanted(&wants),
         style::thousands(waiting),
     ));
     Ok(())

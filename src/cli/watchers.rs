@@ -28,7 +28,7 @@ mod registry;
 mod stop;
 
 pub(super) use args::RunArgs;
-pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command, wanted};
+pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command};
 pub(super) use stop::{HangUp, Told, ignore_terminal_stops, on_signals};
 
 /// Time between TERM and KILL at a handler's time limit.

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::nearest::nearest;
+use super::parts::{Problem, percent_decoded};
 use super::{Config, ConfigError, Environment, bucket};
 use crate::store::object::{Bucket, Kind};
-
-/// What was wrong with an address, and what to type instead.
-pub(super) type Problem = (String, Option<String>);
 
 /// An address as written, with its form recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,19 +193,6 @@ fn file_url(rest: &str) -> Result<PathBuf, Problem> {
     let bytes = percent_decoded(path)
         .ok_or(("the file:// URL has a % that no two hex digits follow, or %00".to_owned(), None))?;
     Ok(PathBuf::from(OsString::from_vec(bytes)))
-}
-
-/// The bytes that `%41%42` encodes; none for a broken escape or a NUL.
-pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-        let byte = u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?;
-        bytes.push(byte);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    Some(bytes)
 }
 
 fn default_address(environment: &Environment) -> Result<Address, ConfigError> {

@@ -7,8 +7,8 @@
 //! hold a secret is never shown.
 
 use super::Environment;
-use super::address::{Problem, percent_decoded};
 use super::nearest::did_you_mean;
+use super::parts::{Problem, percent_decoded};
 use crate::store::object::{Bucket, Identity, Kind};
 
 mod environment;

@@ -17,10 +17,11 @@ use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::children::{Unreaped, reap};
 use super::input::{self, PlacedFile};
 use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
 use super::output::{self, LineSink, LineSource, Output, OutputPipe, Stream, Tail};
-use super::process::{self, KillReason, OutputPipes, ProcessGroup, Unreaped, see_through};
+use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
 use super::{Handler, Job, Obstacle, Outcome, Report, program};
 use crate::clock::{Clock, Fut};
 
@@ -134,7 +135,7 @@ impl CommandHandler {
         vars: &[(&'static str, String)],
         file: &PlacedFile,
     ) -> Result<(ProcessGroup<'_>, OutputPipes), Obstacle> {
-        process::reap(&self.unreaped);
+        reap(&self.unreaped);
         self.reaper.ensure();
         let plumbing = |error: io::Error| {
             program::refused(&error, |error| format!("cannot make pipes for handler '{}': {error}", self.name()))

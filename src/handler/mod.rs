@@ -7,6 +7,7 @@
 //! [`OrphanReaper`] ends what a killed worker would leave behind.
 
 mod batch;
+mod children;
 mod command;
 mod input;
 mod orphan_reaper;
@@ -21,10 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::{Batches, Bounds as BatchBounds, Many};
+pub use children::reap_inherited;
 pub use command::{Command, CommandHandler};
 pub use orphan_reaper::{OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
-pub use process::reap_inherited;
 
 use crate::clock::Fut;
 

@@ -121,7 +121,7 @@ impl OrphanReaper {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        super::process::adopt(&child);
+        super::children::adopt(&child);
         Ok(Process { child, _parent_pipe: parent_pipe })
     }
 

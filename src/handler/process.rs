@@ -1,18 +1,16 @@
 //! A running handler: its process group, its output, and its end.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::signal::unix;
 
 use super::Outcome;
+use super::children::{Unreaped, adopt, disown};
 use super::orphan_reaper::Entry;
 use super::output::{OutputPipe, Tail};
 use crate::clock::Clock;
@@ -20,55 +18,6 @@ use crate::clock::Clock;
 /// How long to wait for output after a handler's end, while a child that it left behind holds its
 /// pipes.
 const LINGER: Duration = Duration::from_millis(200);
-
-/// The children that evbus has started and waits for itself.
-static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-
-fn own() -> MutexGuard<'static, BTreeSet<i32>> {
-    OWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Notes a child for which the code that started it waits.
-pub(super) fn adopt(child: &Child) {
-    own().extend(i32::try_from(child.id()).ok());
-}
-
-/// The child was waited for: from now on its number may belong to another process.
-pub(super) fn disown(child: &Child) {
-    if let Ok(id) = i32::try_from(child.id()) {
-        own().remove(&id);
-    }
-}
-
-/// As process 1 of a container, waits for the processes that handlers leave behind, each of which
-/// becomes a child of this process when its own parent ends. Never completes.
-pub async fn reap_inherited() {
-    let Ok(mut children) = unix::signal(unix::SignalKind::child()) else { return std::future::pending().await };
-    loop {
-        let listed = std::fs::read_to_string("/proc/self/task/1/children").unwrap_or_default();
-        let inherited = listed.split_whitespace().filter_map(|id| id.parse().ok()).filter(|id| !own().contains(id));
-        for child in inherited.filter_map(Pid::from_raw).collect::<Vec<_>>() {
-            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            // A child that still runs sends a signal when it ends.
-            let _ = rustix::process::waitid(WaitId::Pid(child), look);
-        }
-        children.recv().await;
-    }
-}
-
-/// Children that were killed and have still to be reaped.
-pub(super) type Unreaped = RefCell<Vec<Child>>;
-
-/// Reaps those that have died since.
-pub(super) fn reap(unreaped: &Unreaped) {
-    unreaped.borrow_mut().retain_mut(|child| {
-        let runs = matches!(child.try_wait(), Ok(None));
-        if !runs {
-            disown(child);
-        }
-        runs
-    });
-}
 
 /// Why a run is ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

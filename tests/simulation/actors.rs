@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evbus::bus::emit::{Draft, Emitter};
-use evbus::bus::{Place, prune, schedule};
+use evbus::bus::{Place, schedule};
 use evbus::clock::Clock;
 use evbus::event::{Data, Event, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
@@ -16,6 +16,7 @@ use evbus::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
 use evbus::group::worker_event::Silent;
 use evbus::group::{Position, dead_letter};
 use evbus::handler::{BatchBounds, Batches, Handler};
+use evbus::retention;
 use evbus::store::memory::MemoryStore;
 use evbus::store::{ErrorKind, StoreResult};
 use tokio::sync::watch;
@@ -391,7 +392,7 @@ impl Cast {
             let process = world.simulation.process();
             let place = self.place(&process, Role::Pruner, self.clock());
             let before = place.clock.now().minus(Duration::from_secs(world.simulation.dice.one(&[5, 60])));
-            let _ = prune::prune(&place, prune::Request { before, dry_run: false }, |_| {}).await;
+            let _ = retention::prune(&place, retention::Request { before, dry_run: false }, |_| {}).await;
         }
     }
 

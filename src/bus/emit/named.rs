@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ack, AckKind, Draft, Emitter, Unacknowledged};
 use crate::bus::settings::to_json;
-use crate::bus::{keys, schedule};
+use crate::bus::{decision, keys};
 use crate::event::{Data, Event, EventName};
 use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
 
@@ -43,7 +43,7 @@ struct Known {
 }
 
 /// The event that a `dedup/` object tells of.
-pub(in crate::bus) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
+pub(crate) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
     serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
 }
 
@@ -124,7 +124,7 @@ impl Emitter {
             }
             if let Some(known) = self.known(draft, &name, keys::scheduled(&name)).await? {
                 // One that is being cancelled will not come.
-                let cancelled = self.retry(async || schedule::was_cancelled(&**store, &name).await).await?;
+                let cancelled = self.retry(async || decision::was_cancelled(&**store, &name).await).await?;
                 let repeat = timing == Timing::Later || known.ack.kind == AckKind::IdTaken;
                 return Ok((repeat && !cancelled).then_some(known));
             }

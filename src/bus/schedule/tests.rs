@@ -9,7 +9,7 @@ use crate::bus::emit::AckKind;
 use crate::clock::{Clock, Fut};
 use crate::event::{EVENTS, Identity, dedup_hash, event_id};
 use crate::store::memory::{Calm, Contents, MemoryStore};
-use crate::store::object;
+use crate::store::{Put, object};
 
 /// Shows the time that it is set to, and counts where it should throw dice.
 struct Set(Cell<EventTime>, Cell<u64>);
@@ -267,8 +267,8 @@ fn an_id_is_free_again_once_its_event_is_cancelled() {
 fn prune_forgets_no_id_whose_event_waits() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    done(crate::bus::prune::forget_ids(&bus.place, at(1_000))).unwrap();
+    done(crate::retention::forget_ids(&bus.place, at(1_000))).unwrap();
     assert_eq!(bus.emit_other("a"), AckKind::IdTaken);
     done(cancel(&bus.place, &name)).unwrap();
-    assert_eq!(done(crate::bus::prune::forget_ids(&bus.place, at(1_000))), Ok(1));
+    assert_eq!(done(crate::retention::forget_ids(&bus.place, at(1_000))), Ok(1));
 }

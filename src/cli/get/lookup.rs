@@ -1,5 +1,6 @@
 //! Finds the events that an id, or the start of one, may mean.
 
+use crate::bus::emit::acknowledged_name;
 use crate::bus::{Place, keys, read};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
@@ -12,12 +13,6 @@ const ENOUGH: usize = 6;
 
 /// How many events are listed at a time.
 const PAGE: usize = 1_000;
-
-/// The part of a `dedup/` object that is read here.
-#[derive(serde::Deserialize)]
-struct Acknowledged {
-    event: EventName,
-}
 
 /// The events that `id` may mean: none, one, or several.
 pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
@@ -61,8 +56,7 @@ fn begins_with_digits(id: &str) -> bool {
 /// The event on which a named id was acknowledged, from its dedup record.
 async fn remembered(place: &Place, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
     let Some(object) = place.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
-    let name = serde_json::from_slice::<Acknowledged>(&object.bytes).ok().map(|content| content.event);
-    let Some(name) = name else { return Ok(Vec::new()) };
+    let Some(name) = acknowledged_name(&object.bytes) else { return Ok(Vec::new()) };
     Ok(if place.store.get(&name.key()).await?.is_some() { vec![name] } else { Vec::new() })
 }
 

@@ -7,7 +7,7 @@ use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::{Opened, Session};
 use crate::cli::style;
-use crate::cli::watchers::wanted;
+use crate::cli::style::wanted;
 use crate::config::StartFrom;
 use crate::event::{EventTime, Filter};
 use crate::group::GroupName;

@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::Opened;
-use crate::cli::watchers::wanted;
+use crate::cli::style::wanted;
 use crate::event::{Condition, Filter, TypeFilter};
 use crate::group::definition::{self, Definition, Paused};
 

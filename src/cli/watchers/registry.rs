@@ -3,7 +3,7 @@
 use crate::bus::read;
 use crate::cli::failure::Failure;
 use crate::cli::session::Opened;
-use crate::cli::style;
+use crate::cli::style::{self, wanted};
 use crate::config::{StartFrom, Watcher};
 use crate::event::{EventTime, Filter, TypeFilter};
 use crate::group::definition::{self, Definition, Registered, Start};
@@ -118,20 +118,6 @@ pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of
 
 fn shards_text(shards: u16) -> String {
     style::plural(u64::from(shards), "shard")
-}
-
-/// A filter in words.
-pub(in crate::cli) fn wanted(wants: &Filter) -> String {
-    let filter = &wants.types;
-    let types = filter.types_text();
-    let mut text = if types.is_empty() { "every type".to_owned() } else { format!("'{}'", types.join(",")) };
-    if !filter.not_text().is_empty() {
-        text = format!("{text} but not '{}'", filter.not_text().join(","));
-    }
-    if let Some(condition) = &wants.condition {
-        text = format!("{text} where {}", condition.as_str());
-    }
-    text
 }
 
 /// The number of wanted events that wait, and the time of the slowest shard's `through`.

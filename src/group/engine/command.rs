@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::settings::Summary;
 use super::shard::{Commit, Launch};
 use crate::event::{EventName, EventTime, Filter};
 use crate::group::Position;
 use crate::group::definition::Registered;
 use crate::group::marker::PendingEvent;
 use crate::group::request::Request;
-use crate::group::worker::Summary;
 use crate::group::worker_event::WorkerEvent;
 use crate::store::StoreResult;
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::settings::Stop;
 use crate::bus::schedule::Released;
 use crate::event::{EventName, EventTime};
 use crate::group::definition::Registered;
 use crate::group::lease::Process;
 use crate::group::verdict::Ran;
-use crate::group::worker::Stop;
 use crate::group::{Listing, Marker, request};
 use crate::store::{Requests, StoreError, StoreResult, Version};
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Place, keys, read, schedule};
+use crate::bus::{Place, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorKind, List, StoreError, StoreResult};
@@ -214,7 +214,7 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
 }
 
 /// A named id is remembered as long as its event would be kept, or waits.
-pub(super) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
+pub(crate) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
     let mut after = String::new();
     let mut forgotten = 0;
     loop {
@@ -222,7 +222,7 @@ pub(super) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<
         let mut old = Vec::new();
         for key in &page.keys {
             let Some(object) = place.store.get(key).await? else { continue };
-            let name = super::emit::acknowledged_name(&object.bytes);
+            let name = crate::bus::emit::acknowledged_name(&object.bytes);
             if let Some(name) = name.filter(|name| name.time() < before)
                 && place.store.get(&name.key()).await?.is_none()
                 && place.store.get(&keys::scheduled(&name)).await?.is_none()
