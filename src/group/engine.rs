@@ -228,6 +228,11 @@ impl Engine {
         std::mem::take(&mut self.commands)
     }
 
+    /// Whether it owns a shard, whose marker its next commit writes.
+    pub fn owns_shards(&self) -> bool {
+        self.owned_shards().next().is_some()
+    }
+
     fn take_in(&mut self, input: Input) {
         match input {
             Input::Completed(completion) => self.complete(completion),

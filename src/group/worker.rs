@@ -150,7 +150,11 @@ impl Worker {
         loop {
             let mut wake_at = clock.elapsed();
             inputs.extend(troubles.take().map(Input::Trouble));
-            inputs.extend(self.group_store.place.store.untold_requests().map(Input::Requests));
+            // Only an owner's commits record them; of several groups that share a store, another one
+            // may own a shard.
+            if self.engine.owns_shards() {
+                inputs.extend(self.group_store.place.store.untold_requests().map(Input::Requests));
+            }
             let now_level = *stop.borrow_and_update();
             if std::mem::replace(&mut level, now_level) != now_level {
                 inputs.push(Input::Stop(now_level));

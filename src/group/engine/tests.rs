@@ -142,6 +142,27 @@ fn what_is_found_is_run_committed_and_passed() {
 }
 
 #[test]
+fn requests_are_counted_by_the_next_commit_and_once() {
+    let mut bench = Bench::new(1, Mode::Watch);
+    assert!(!bench.engine.owns_shards());
+    bench.acquire(&[name(1)]);
+    assert!(bench.engine.owns_shards());
+    bench.tell([Input::Requests(Requests { puts: 3, ..Requests::default() })]);
+    for _ in 0..2 {
+        bench.elapsed += Duration::from_secs(5);
+        bench.tell([]);
+        let puts = |command: &Command| match command {
+            Command::Commit { commit, .. } => serde_json::from_slice::<Marker>(&commit.bytes).ok(),
+            _ => None,
+        };
+        let marker = bench.commands.iter().find_map(puts).expect("a heartbeat");
+        assert_eq!(marker.requests.puts, 3);
+        let committed = bench.version();
+        bench.complete(Completion::Committed { shard: 0, epoch: 1, committed });
+    }
+}
+
+#[test]
 fn a_handler_gets_no_more_than_it_takes() {
     let mut bench = Bench::new(8, Mode::Watch);
     bench.tell([Input::MaxInFlight(Some(1))]);
