@@ -227,11 +227,18 @@ pub(crate) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<
                 && place.store.get(&name.key()).await?.is_none()
                 && place.store.get(&keys::scheduled(&name)).await?.is_none()
             {
-                old.push(key.clone());
+                old.push((key.clone(), object.bytes));
             }
         }
-        place.store.delete_many(&old).await?;
-        forgotten += count(old.len());
+        // Each record once more: a release or an emit may have replaced it.
+        let mut unchanged = Vec::with_capacity(old.len());
+        for (key, bytes) in old {
+            if place.store.get(&key).await?.is_some_and(|object| object.bytes == bytes) {
+                unchanged.push(key);
+            }
+        }
+        place.store.delete_many(&unchanged).await?;
+        forgotten += count(unchanged.len());
         match page.keys.last() {
             Some(last) if page.cut => after.clone_from(last),
             _ => return Ok(forgotten),

@@ -73,6 +73,30 @@ async fn what_many_tasks_emit_is_handled_once_each() {
     assert_eq!(running.await.unwrap().unwrap().done, 201);
 }
 
+/// A regression: the call that was putting others got its own answer only when no more came.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_is_answered_while_others_come() {
+    let (_folder, bus) = bus().await;
+    // Bits of the tasks that have been answered.
+    let answered = Arc::new(AtomicU32::new(0));
+    let tasks = (0..4u32).map(|task| {
+        let (bus, answered) = (bus.clone(), Arc::clone(&answered));
+        tokio::spawn(async move {
+            for number in 0..500 {
+                bus.emit(numbered(number)).await.unwrap();
+                answered.fetch_or(1 << task, Ordering::SeqCst);
+                if answered.load(Ordering::SeqCst) == 0b1111 {
+                    return true;
+                }
+            }
+            false
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        assert!(task.await.unwrap(), "500 calls of this task were answered before the first one of another");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_one_after_the_other_keep_their_order() {
     let (_folder, bus) = bus().await;
@@ -125,6 +149,21 @@ async fn an_error_is_tried_again_and_a_dead_one_is_not() {
     let again = bus.group("again").types(["flaky"]);
     let totals = again.handler(|_| async { Err::<(), _>(HandlerError::retry("later")) }).drain().await.unwrap();
     assert_eq!((totals.retries, totals.dead, totals.left), (2, 0, 2));
+}
+
+/// A regression: the closure was called on the thread of the bus, which ended by its panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closure_that_panics_before_its_future_costs_one_event() {
+    let (_folder, bus) = bus().await;
+    bus.emit(NewEvent::new("t").text("no number")).await.unwrap();
+    bus.emit(numbered(7)).await.unwrap();
+    let consumer = bus.group("g").max_attempts(1).handler(|event| {
+        let number: usize = event.json().expect("on purpose");
+        async move { assert_eq!(number, 7) }
+    });
+    let totals = consumer.drain().await.unwrap();
+    assert_eq!((totals.done, totals.dead), (1, 1));
+    bus.emit(numbered(8)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

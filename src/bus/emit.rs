@@ -213,12 +213,18 @@ impl Emitter {
         for index in fresh {
             let draft = &drafts[index];
             let mut name = draft.name(due);
-            while draft.dedup.is_some()
-                && self.retry(async || decision::was_cancelled(&*self.place.store, &name).await).await?
-            {
-                name = name.with_time(name.time().next());
-            }
-            match self.settle(&keys::scheduled(&name), &draft.bytes).await? {
+            let found = loop {
+                let found = match self.was_cancelled(draft, &name).await? {
+                    true => None,
+                    false => Some(self.settle(&keys::scheduled(&name), &draft.bytes).await?),
+                };
+                // An earlier entry of this name may have been cancelled while this one was put.
+                match found {
+                    Some(found) if !self.was_cancelled(draft, &name).await? => break found,
+                    _ => name = name.with_time(name.time().next()),
+                }
+            };
+            match found {
                 Some(found) if !named::same(draft, &found) => acks[index] = Some(Ack { name, kind: AckKind::IdTaken }),
                 _ => entries.push(Unacknowledged { index, name }),
             }
@@ -227,6 +233,15 @@ impl Emitter {
         }
         self.acknowledge(drafts, entries, &mut acks, Timing::Later).await?;
         Ok(acks.into_iter().flatten().collect())
+    }
+
+    /// Whether an entry of this name was cancelled, so that it will not come. Only an entry with a
+    /// named id has a name that another one may have had before.
+    async fn was_cancelled(&self, draft: &Draft, name: &EventName) -> StoreResult<bool> {
+        match draft.dedup {
+            Some(_) => self.retry(async || decision::was_cancelled(&*self.place.store, name).await).await,
+            None => Ok(false),
+        }
     }
 
     /// Puts drafts under new, growing times, none below `earliest`.

@@ -17,7 +17,7 @@ use crate::group::definition::{self, Definition, Start};
 use crate::group::owner::{process_of, this_process};
 use crate::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
 use crate::group::worker_event::Silent;
-use crate::handler::{Handler, Job, Outcome, Report};
+use crate::handler::{Handler, Job, Obstacle, Outcome, Report};
 
 /// The exit codes that stand for how a closure ended, as if it were a command.
 const FAILED: i32 = 1;
@@ -237,7 +237,7 @@ impl Consumer {
             timeout: self.group.timeout,
             runtime,
             clock: Rc::clone(&place.clock),
-            stops: watch::Sender::default(),
+            stopped: watch::Sender::default(),
         };
         let parts = WorkerParts {
             me: this_process(&place, "a closure".to_owned()),
@@ -300,12 +300,20 @@ struct Callback {
     timeout: Option<Duration>,
     runtime: Handle,
     clock: Rc<dyn Clock>,
-    /// Changes when the runs under way are to be ended.
-    stops: watch::Sender<()>,
+    /// Set once runs are to be ended; none begins any more.
+    stopped: watch::Sender<bool>,
 }
 
 /// Ends its task when it is dropped.
 struct Task(tokio::task::JoinHandle<Result<(), HandlerError>>);
+
+impl Task {
+    /// Ends it, and waits until it no longer runs. It may have ended by itself meanwhile.
+    async fn end(&mut self) -> Result<Result<(), HandlerError>, tokio::task::JoinError> {
+        self.0.abort();
+        (&mut self.0).await
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -316,39 +324,45 @@ impl Drop for Task {
 impl Handler for Callback {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         Box::pin(async move {
-            let mut stops = self.stops.subscribe();
+            let mut stopped = self.stopped.subscribe();
             let Ok(event) = Event::parse(&job.event, usize::MAX) else { return Report::stopped() };
-            if !job.permit.holds() {
+            if *stopped.borrow_and_update() || !job.permit.holds() {
                 return Report::stopped();
             }
             let attempt = job.vars.iter().find(|(name, _)| *name == "EVBUS_ATTEMPT");
             let attempt = attempt.and_then(|(_, attempt)| attempt.parse().ok()).unwrap_or(1);
             let begun = self.clock.elapsed();
             let delivery = Delivery { event, group: self.group.clone(), attempt };
-            let mut task = Task(self.runtime.spawn((self.closure)(delivery)));
+            // The closure itself is called there, too: it may panic, or take long.
+            let closure = Arc::clone(&self.closure);
+            let mut task = Task(self.runtime.spawn(async move { closure(delivery).await }));
             let limit = async {
                 match self.timeout {
                     Some(limit) => self.clock.sleep_until(begun + limit).await,
                     None => std::future::pending().await,
                 }
             };
-            let (outcome, why) = tokio::select! { biased;
-                ended = &mut task.0 => match ended {
-                    Ok(Ok(())) => (Outcome::Exit(0), String::new()),
-                    Ok(Err(error)) => (Outcome::Exit(if error.dead { DEAD } else { FAILED }), error.why),
-                    Err(error) if error.is_panic() => (Outcome::Exit(PANICKED), "the handler panicked".to_owned()),
-                    // Its runtime is shutting down.
-                    Err(_) => (Outcome::Stopped, String::new()),
-                },
-                _ = stops.changed() => (Outcome::Stopped, String::new()),
-                () = limit => (Outcome::TimedOut, String::new()),
+            let (ended, cut) = tokio::select! { biased;
+                ended = &mut task.0 => (ended, None),
+                _ = stopped.changed() => (task.end().await, Some(Outcome::Stopped)),
+                () = limit => (task.end().await, Some(Outcome::TimedOut)),
+            };
+            let (outcome, why) = match (ended, cut) {
+                (Ok(Ok(())), _) => (Outcome::Exit(0), String::new()),
+                (Ok(Err(error)), _) => (Outcome::Exit(if error.dead { DEAD } else { FAILED }), error.why),
+                (Err(error), _) if error.is_panic() => (Outcome::Exit(PANICKED), "the handler panicked".to_owned()),
+                (Err(_), Some(cut)) => (cut, String::new()),
+                (Err(_), None) => {
+                    let why = "the runtime of the handler has ended".to_owned();
+                    (Outcome::NotStarted(Obstacle { why, passes: true }), String::new())
+                }
             };
             Report::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
         })
     }
 
     fn stop(&self) {
-        self.stops.send_replace(());
+        self.stopped.send_replace(true);
     }
 
     fn check(&self) -> Result<(), String> {

@@ -14,16 +14,19 @@ use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing};
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location};
-use crate::event::{Event, EventName};
+use crate::event::{Event, EventName, EventTime};
 use crate::open;
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::store::{ErrorKind, StoreResult};
 
 /// How long an emit asks a store that does not answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A call, as it runs on the thread.
 type Job = Box<dyn FnOnce(Rc<Local>) -> Fut<'static, ()> + Send>;
+
+/// Tells the caller of an emit how it went, as soon as that is known.
+type Answer = oneshot::Sender<Result<Ack, Error>>;
 
 /// The way to the thread of a bus. The thread ends after the last handle is dropped and the calls
 /// under way have ended.
@@ -38,9 +41,11 @@ pub(super) struct Local {
     /// What `EVBUS_URL` would be.
     pub url: String,
     /// Events to be put by the call that is putting others now.
-    waiting: RefCell<VecDeque<(Draft, oneshot::Sender<StoreResult<Ack>>)>>,
+    waiting: RefCell<VecDeque<(Draft, Answer)>>,
     emitting: Cell<bool>,
     emitter: RefCell<Option<Emitter>>,
+    /// Puts for the thread to drive.
+    puts: mpsc::UnboundedSender<Fut<'static, ()>>,
 }
 
 impl BusThread {
@@ -74,35 +79,44 @@ impl BusThread {
 
     /// Emits an event; returns its id.
     pub async fn emit(&self, event: NewEvent) -> Result<(String, Ack), Error> {
-        self.call(move |local| {
-            Box::pin(async move {
-                let (draft, due) = event.draft(&*local.bus.place.clock, local.bus.max_event_bytes())?;
-                let id = draft.event().id().to_owned();
-                let ack = match due {
-                    Some(due) => {
-                        let mut emitter = Emitter::new(local.bus.place.clone(), TIMEOUT);
-                        let acks = emitter.schedule(std::slice::from_ref(&draft), due).await?;
-                        acks.into_iter().next().ok_or(Error::Closed)?
-                    }
-                    None => local.put(draft).await?,
-                };
-                Ok((id, ack))
+        let (answer, answered) = oneshot::channel();
+        let id = self
+            .call(move |local| {
+                Box::pin(async move {
+                    let (draft, due) = event.draft(&*local.bus.place.clock, local.bus.max_event_bytes())?;
+                    let id = draft.event().id().to_owned();
+                    local.take(draft, due, answer);
+                    Ok::<_, Error>(id)
+                })
             })
-        })
-        .await?
+            .await??;
+        Ok((id, answered.await.map_err(|_| Error::Closed)??))
     }
 }
 
 impl Local {
-    /// Puts an event, together with those that come while others are being put.
-    async fn put(&self, draft: Draft) -> Result<Ack, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.waiting.borrow_mut().push_back((draft, answer));
-        if !self.emitting.replace(true) {
-            self.put_waiting().await;
-            self.emitting.set(false);
-        }
-        Ok(answered.await.map_err(|_| Error::Closed)??)
+    /// Takes an event to be put, or to wait until it is due.
+    fn take(self: &Rc<Self>, draft: Draft, due: Option<EventTime>, answer: Answer) {
+        let local = Rc::clone(self);
+        let put: Fut<'static, ()> = match due {
+            Some(due) => Box::pin(async move {
+                let mut emitter = Emitter::new(local.bus.place.clone(), TIMEOUT);
+                let _ = answer.send(only(emitter.schedule(std::slice::from_ref(&draft), due).await));
+            }),
+            None => {
+                self.waiting.borrow_mut().push_back((draft, answer));
+                if self.emitting.replace(true) {
+                    // The call that is putting others takes it along.
+                    return;
+                }
+                Box::pin(async move {
+                    local.put_waiting().await;
+                    local.emitting.set(false);
+                })
+            }
+        };
+        // The thread drives it; it ends before the thread does.
+        let _ = self.puts.send(put);
     }
 
     async fn put_waiting(&self) {
@@ -120,16 +134,16 @@ impl Local {
             }
             let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.into_iter().unzip();
             match emitter.emit(&drafts).await {
+                // The caller may be gone by now.
                 Ok(acks) => acks.into_iter().zip(answers).for_each(|(ack, answer)| _ = answer.send(Ok(ack))),
                 // What is wrong with one event, such as a damaged record of its id, must not fail
-                // the others. A store that is away fails them all.
-                Err(error) if drafts.len() > 1 && error.kind() != ErrorKind::Unavailable => {
+                // the others. What is wrong with the store fails them all.
+                Err(error) if drafts.len() > 1 && error.kind() == ErrorKind::Damaged => {
                     for (draft, answer) in drafts.into_iter().zip(answers) {
-                        let acks = emitter.emit(std::slice::from_ref(&draft)).await;
-                        let _ = answer.send(acks.and_then(|acks| acks.into_iter().next().ok_or_else(no_ack)));
+                        let _ = answer.send(only(emitter.emit(std::slice::from_ref(&draft)).await));
                     }
                 }
-                Err(error) => answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone()))),
+                Err(error) => answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone().into()))),
             }
         }
         *self.emitter.borrow_mut() = Some(emitter);
@@ -146,8 +160,9 @@ impl Local {
     }
 }
 
-fn no_ack() -> StoreError {
-    StoreError::new(ErrorKind::Other, "an emit has no answer")
+/// The ack of a single event.
+fn only(acks: StoreResult<Vec<Ack>>) -> Result<Ack, Error> {
+    acks?.into_iter().next().ok_or(Error::Closed)
 }
 
 fn serve(
@@ -164,6 +179,7 @@ fn serve(
         }
     };
     runtime.block_on(async {
+        let (puts, mut incoming_puts) = mpsc::unbounded_channel();
         let local = match open_bus(address, create).await {
             Ok(bus) => Rc::new(Local {
                 bus,
@@ -171,6 +187,7 @@ fn serve(
                 waiting: RefCell::default(),
                 emitting: Cell::default(),
                 emitter: RefCell::default(),
+                puts,
             }),
             Err(error) => {
                 let _ = opened.send(Err(error.into()));
@@ -180,12 +197,13 @@ fn serve(
         let _ = opened.send(Ok(()));
         let mut running = FuturesUnordered::new();
         let mut closed = false;
-        while !(closed && running.is_empty()) {
+        while !(closed && running.is_empty() && incoming_puts.is_empty()) {
             tokio::select! {
                 job = incoming.recv(), if !closed => match job {
                     Some(job) => running.push(job(Rc::clone(&local))),
                     None => closed = true,
                 },
+                Some(put) = incoming_puts.recv() => running.push(put),
                 Some(()) = running.next() => {}
             }
         }

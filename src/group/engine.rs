@@ -228,9 +228,9 @@ impl Engine {
         std::mem::take(&mut self.commands)
     }
 
-    /// Whether it owns a shard, whose marker its next commit writes.
+    /// Whether it owns a shard whose marker it will still commit.
     pub fn owns_shards(&self) -> bool {
-        self.owned_shards().next().is_some()
+        self.owned_shards().any(|shard| !shard.releasing)
     }
 
     fn take_in(&mut self, input: Input) {

@@ -157,7 +157,8 @@ impl Worker {
             }
             let now_level = *stop.borrow_and_update();
             if std::mem::replace(&mut level, now_level) != now_level {
-                inputs.push(Input::Stop(now_level));
+                // Before the completions: a run that was ended together with its worker has not failed.
+                inputs.insert(0, Input::Stop(now_level));
             }
             let now_in_flight = handler.max_in_flight();
             if std::mem::replace(&mut in_flight, now_in_flight) != now_in_flight {
@@ -187,7 +188,8 @@ impl Worker {
     fn completed(&mut self, first: Completion, inputs: &mut Vec<Input>) {
         let mut next = Some(first);
         while let Some(completion) = next {
-            if let Completion::Ran { shard, epoch, name, .. } = &completion {
+            // Where a run was cancelled, its handle is gone, and another run may have its place.
+            if let Completion::Ran { shard, epoch, name, ran: Some(_), .. } = &completion {
                 self.runs.remove(&(*shard, *epoch, name.clone()));
             }
             inputs.push(Input::Completed(completion));

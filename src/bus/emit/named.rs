@@ -180,6 +180,7 @@ impl Emitter {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.place.store);
         for _ in 0..TRIES {
+            let judged = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await?;
             if let Some(known) = self.acknowledged(draft, hash, timing).await? {
                 if known.ack.name == *mine {
                     return Ok(None);
@@ -193,7 +194,12 @@ impl Emitter {
                 return Ok(Some(known.ack));
             }
             // The event that the record names was pruned or cancelled, never existed, or waits while
-            // this equal one is there already.
+            // this equal one is there already. A twin may have replaced the record since: then it is
+            // judged anew.
+            let found = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await?;
+            if found.as_ref().map(|object| &object.bytes) != judged.as_ref().map(|object| &object.bytes) {
+                continue;
+            }
             self.retry(async || store.delete(&key).await).await?;
             if self.settle(&key, &record(mine)).await?.is_none() {
                 return Ok(None);
@@ -212,18 +218,19 @@ fn record(name: &EventName) -> Vec<u8> {
 
 /// The second of two drafts with one id in one batch is a repeat of the first.
 fn repeat_within_batch(drafts: &[Draft], acks: &mut [Option<Ack>]) {
-    let mut known: HashMap<&str, (usize, EventName)> = HashMap::new();
+    let mut known: HashMap<&str, (usize, Ack)> = HashMap::new();
     for (at, (draft, ack)) in drafts.iter().zip(acks).enumerate() {
         let Some(hash) = draft.dedup.as_deref() else { continue };
         match ack {
             Some(ack) => {
-                known.insert(hash, (at, ack.name.clone()));
+                known.insert(hash, (at, ack.clone()));
             }
             None => {
-                *ack = known.get(hash).map(|(first, name)| {
-                    let same = same(draft, &drafts[*first].bytes);
+                *ack = known.get(hash).map(|(first, ack)| {
+                    // Where the id is taken, the first is not on the bus either.
+                    let same = ack.kind != AckKind::IdTaken && same(draft, &drafts[*first].bytes);
                     let kind = if same { AckKind::Duplicate } else { AckKind::IdTaken };
-                    Ack { name: name.clone(), kind }
+                    Ack { name: ack.name.clone(), kind }
                 });
             }
         }

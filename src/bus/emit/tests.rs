@@ -245,6 +245,33 @@ fn of_two_that_wait_for_the_first_time_one_is_told_that_the_id_is_taken() {
     assert_eq!(bus.0.keys(keys::SCHEDULED).len(), 2);
 }
 
+/// Of two equal ones in a batch the second is a repeat of the first, which is not on the bus.
+#[test]
+fn where_the_id_of_a_batch_is_taken_every_repeat_is_told() {
+    let bus = Bus::new();
+    let (due, draft) = (ahead(), named("2"));
+    let entry = keys::scheduled(&draft.name(due));
+    assert_eq!(done(bus.store().put_new(&entry, named("1").bytes.as_slice())), Ok(Put::Created));
+    let acks = done(bus.emitter([]).schedule(&[draft.clone(), draft], due)).unwrap();
+    assert_eq!(acks.iter().map(|ack| ack.kind).collect::<Vec<_>>(), [AckKind::IdTaken, AckKind::IdTaken]);
+}
+
+/// An equal entry is cancelled while this one is put: the decision would cancel this one, too.
+#[test]
+fn an_entry_that_is_cancelled_while_it_is_put_gets_another_name() {
+    let bus = Bus::new();
+    let (due, store) = (ahead(), bus.store());
+    let key = keys::decision(&named("1").name(due));
+    let cancelled: Option<Hook> = Some(Box::new(move || {
+        Box::pin(async move {
+            let decision = br#"{"decision":"cancel","by":"x"}"#;
+            assert_eq!(store.put_new(&key, decision).await, Ok(Put::Created));
+        })
+    }));
+    let acks = done(bus.emitter_on(keys::SCHEDULED, [None, cancelled]).schedule(&[named("1")], due)).unwrap();
+    assert_eq!((acks[0].kind, acks[0].name.time()), (AckKind::New, due.next()));
+}
+
 /// Another finds the same id while it puts; its event is another.
 #[test]
 fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
