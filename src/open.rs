@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::bus::{OpenBus, Place, Settings, Sharing};
+use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing};
 use crate::clock::Clock;
 use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
@@ -34,6 +34,27 @@ pub async fn bus(
     }
 }
 
+/// The same; makes a directory's bus that is not there.
+///
+/// # Errors
+/// See [`bus`]; or the folder cannot be made. A bus in a bucket is not made.
+pub async fn or_make(
+    address: &BusAddress,
+    clock: &Rc<dyn Clock>,
+    execution: Execution,
+    durability: Durability,
+) -> StoreResult<OpenBus> {
+    match (bus(address, clock, execution, durability).await, &address.location) {
+        (Err(error), Location::Dir(path)) if error.kind() == ErrorKind::NoBus => {
+            let options = DirOptions { execution, durability, group_writable: false };
+            let place = Place { store: Rc::new(DirStore::create(path, options, &**clock)?), clock: Rc::clone(clock) };
+            let settings = Settings::new(clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
+            Ok(OpenBus::create(place, settings, &address.display).await?.0)
+        }
+        (opened, _) => opened,
+    }
+}
+
 async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn Clock>) -> StoreResult<OpenBus> {
     let place = |options| -> StoreResult<Place> {
         Ok(Place { store: Rc::new(DirStore::open(path, options, &**clock)?), clock: Rc::clone(clock) })
@@ -51,8 +72,8 @@ async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn
     }
 }
 
-/// Names of servers are resolved on a thread of the runtime's, which ends the process where it needs one and has none: so
-/// one is started at once, and stays.
+/// Starts a thread that stays. The runtime resolves server names on a thread, and aborts the
+/// process if it cannot start one.
 fn keep_a_thread() -> StoreResult<()> {
     let none = |error: io::Error| {
         let what = format!("cannot start a thread to resolve names: {}", system_words(&error));

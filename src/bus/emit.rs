@@ -45,14 +45,18 @@ impl Draft {
         Self { bytes: event.to_json(), event, identity, dedup: None }
     }
 
-    /// An event whose id and time evbus makes, of one moment: of now, or of when it is due. `make`
-    /// gets both.
+    /// An event of now, or of when it is due, with the id that its emitter has named. Without one
+    /// evbus makes an id of the same moment. `make` gets the id and the time.
     pub fn minted<E>(
         clock: &dyn Clock,
         due: Option<EventTime>,
+        id: Option<&str>,
         make: impl FnOnce(&str, EventTime) -> Result<Event, E>,
     ) -> Result<Self, E> {
         let time = due.unwrap_or(EventTime::MIN).max(clock.now());
+        if let Some(id) = id {
+            return Ok(Self::named(make(id, time)?));
+        }
         let identity = Identity::random(clock.random(), clock.random());
         Ok(Self::fresh(make(&event_id(time, &identity), time)?, identity))
     }

@@ -11,12 +11,12 @@ use rustix::event::EventfdFlags;
 
 use super::failure::Failure;
 use super::{advice, output};
-use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing};
+use crate::bus::{OpenBus, Place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location, Origin};
 use crate::open;
-use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
-use crate::store::{ErrorKind, Store, StoreError, StoreResult, system_words};
+use crate::store::dir::{Durability, Execution};
+use crate::store::{ErrorKind, Store, StoreError, system_words};
 
 /// Options that every command has.
 #[derive(Debug, clap::Args)]
@@ -100,23 +100,11 @@ impl Session {
         execution: Execution,
         durability: Durability,
     ) -> Result<Opened, Failure> {
-        let bus = match open::bus(&address, &self.clock, execution, durability).await {
-            Err(error) if error.kind() == ErrorKind::NoBus && address.origin == Origin::Default => {
-                self.make_own(&address, DirOptions { execution, durability, group_writable: false }).await?
-            }
-            answer => answer?,
+        let bus = match address.origin {
+            Origin::Default => open::or_make(&address, &self.clock, execution, durability).await?,
+            _ => open::bus(&address, &self.clock, execution, durability).await?,
         };
         Ok(Opened { bus, address })
-    }
-
-    /// Makes the user's own bus.
-    async fn make_own(&self, address: &BusAddress, options: DirOptions) -> StoreResult<OpenBus> {
-        let Location::Dir(path) = &address.location else {
-            return Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {}", address.display)));
-        };
-        let place = self.place(DirStore::create(path, options, &*self.clock)?);
-        let settings = Settings::new(place.clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
-        Ok(OpenBus::create(place, settings, &address.display).await?.0)
     }
 
     /// A store together with this session's clock.

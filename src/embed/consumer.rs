@@ -262,6 +262,7 @@ impl GroupBuilder {
         let (store, clock) = (&*local.bus.place.store, &*local.bus.place.clock);
         let types = TypeFilter::new(&self.types, &[])?;
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
+        let wants = Filter { types, condition };
         let found = match definition::find_durable(store, name).await? {
             Some(found) => found,
             None => {
@@ -270,20 +271,13 @@ impl GroupBuilder {
                     StartAt::Now => Start::Now,
                     StartAt::Time(time) => Start::At(event_time(time)),
                 };
-                let new = Definition {
-                    created: clock.now(),
-                    types: types.types_text(),
-                    not: Vec::new(),
-                    condition: self.condition.clone(),
-                    shards: self.shards.unwrap_or(1),
-                    start: definition::resolve(store, clock, start).await?,
-                    paused: None,
-                };
+                let start = definition::resolve(store, clock, start).await?;
+                let new = Definition::new(clock.now(), &wants, self.shards.unwrap_or(1), start);
                 definition::ensure(store, name, new).await?
             }
         };
         let differs = |what| Error::GroupDiffers { group: self.name.clone(), what };
-        if found.definition.wants(name)? != (Filter { types, condition }) {
+        if found.definition.wants(name)? != wants {
             return Err(differs("filter"));
         }
         if self.shards.is_some_and(|shards| shards != found.definition.shards) {

@@ -95,13 +95,8 @@ impl NewEvent {
     pub(super) fn draft(self, clock: &dyn Clock, limit: usize) -> Result<(Draft, Option<EventTime>), Error> {
         let due = self.due.map(event_time).filter(|due| *due > clock.now());
         let builder = self.builder;
-        let draft = match self.id {
-            Some(id) => {
-                let now = due.unwrap_or(EventTime::MIN).max(clock.now());
-                Draft::named(builder.id(id).time(now.to_rfc3339()).build()?)
-            }
-            None => Draft::minted(clock, due, |id, time| builder.id(id).time(time.to_rfc3339()).build())?,
-        };
+        let build = |id: &str, time: EventTime| builder.id(id).time(time.to_rfc3339()).build();
+        let draft = Draft::minted(clock, due, self.id.as_deref(), build)?;
         draft.event().data().check_readable().map_err(Error::Data)?;
         draft.event().to_json_within(limit)?;
         Ok((draft, due))

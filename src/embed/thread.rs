@@ -1,6 +1,6 @@
 //! The thread on which a bus is used: the store and the workers stay on it, calls come to it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::rc::Rc;
@@ -10,13 +10,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Error, NewEvent};
+use crate::bus::OpenBus;
 use crate::bus::emit::{Ack, Draft, Emitter};
-use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing};
 use crate::clock::{Clock, Fut, SystemClock};
-use crate::config::{BusAddress, Config, Environment, Location};
-use crate::event::{Event, EventName, EventTime};
+use crate::config::{BusAddress, Config, Environment};
+use crate::event::{Event, EventName};
 use crate::open;
-use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
+use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorKind, StoreResult};
 
 /// How long an emit asks a store that does not answer.
@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 type Job = Box<dyn FnOnce(Rc<Local>) -> Fut<'static, ()> + Send>;
 
 /// Tells the caller of an emit how it went, as soon as that is known.
-type Answer = oneshot::Sender<Result<Ack, Error>>;
+type Answer = oneshot::Sender<Result<(String, Ack), Error>>;
 
 /// The way to the thread of a bus. The thread ends after the last handle is dropped and the calls
 /// under way have ended.
@@ -42,10 +42,9 @@ pub(super) struct Local {
     pub url: String,
     /// Events to be put by the call that is putting others now.
     waiting: RefCell<VecDeque<(Draft, Answer)>>,
-    emitting: Cell<bool>,
+    /// One emitter for all: its times grow, so that the order of calls stays. None while a call is
+    /// putting.
     emitter: RefCell<Option<Emitter>>,
-    /// Puts for the thread to drive.
-    puts: mpsc::UnboundedSender<Fut<'static, ()>>,
 }
 
 impl BusThread {
@@ -67,62 +66,48 @@ impl BusThread {
         call: impl FnOnce(Rc<Local>) -> Fut<'static, T> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |local| {
+        self.run(move |local| {
             Box::pin(async move {
                 // The caller may be gone by then.
                 let _ = answer.send(call(local).await);
             })
-        });
-        self.jobs.send(job).map_err(|_| Error::Closed)?;
+        })?;
         answered.await.map_err(|_| Error::Closed)
     }
 
     /// Emits an event; returns its id.
     pub async fn emit(&self, event: NewEvent) -> Result<(String, Ack), Error> {
         let (answer, answered) = oneshot::channel();
-        let id = self
-            .call(move |local| {
-                Box::pin(async move {
-                    let (draft, due) = event.draft(&*local.bus.place.clock, local.bus.max_event_bytes())?;
-                    let id = draft.event().id().to_owned();
-                    local.take(draft, due, answer);
-                    Ok::<_, Error>(id)
-                })
-            })
-            .await??;
-        Ok((id, answered.await.map_err(|_| Error::Closed)??))
+        self.run(move |local| Box::pin(async move { local.emit(event, answer).await }))?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    fn run(&self, job: impl FnOnce(Rc<Local>) -> Fut<'static, ()> + Send + 'static) -> Result<(), Error> {
+        self.jobs.send(Box::new(job)).map_err(|_| Error::Closed)
     }
 }
 
 impl Local {
-    /// Takes an event to be put, or to wait until it is due.
-    fn take(self: &Rc<Self>, draft: Draft, due: Option<EventTime>, answer: Answer) {
-        let local = Rc::clone(self);
-        let put: Fut<'static, ()> = match due {
-            Some(due) => Box::pin(async move {
-                let mut emitter = Emitter::new(local.bus.place.clone(), TIMEOUT);
-                let _ = answer.send(only(emitter.schedule(std::slice::from_ref(&draft), due).await));
-            }),
-            None => {
-                self.waiting.borrow_mut().push_back((draft, answer));
-                if self.emitting.replace(true) {
-                    // The call that is putting others takes it along.
-                    return;
-                }
-                Box::pin(async move {
-                    local.put_waiting().await;
-                    local.emitting.set(false);
-                })
+    /// Puts an event together with those that come meanwhile, or lets it wait until it is due.
+    async fn emit(&self, event: NewEvent, answer: Answer) {
+        let place = &self.bus.place;
+        // The caller may be gone when it is answered.
+        match event.draft(&*place.clock, self.bus.max_event_bytes()) {
+            Err(error) => _ = answer.send(Err(error)),
+            Ok((draft, Some(due))) => {
+                let acks = Emitter::new(place.clone(), TIMEOUT).schedule(std::slice::from_ref(&draft), due).await;
+                let _ = answer.send(only(&draft, acks));
             }
-        };
-        // The thread drives it; it ends before the thread does.
-        let _ = self.puts.send(put);
+            Ok((draft, None)) => {
+                self.waiting.borrow_mut().push_back((draft, answer));
+                self.put_waiting().await;
+            }
+        }
     }
 
+    /// Puts what waits, unless another call does: that one takes it along.
     async fn put_waiting(&self) {
-        // One emitter for all: its times grow, so that the order of calls stays.
-        let emitter = self.emitter.borrow_mut().take();
-        let mut emitter = emitter.unwrap_or_else(|| Emitter::new(self.bus.place.clone(), TIMEOUT));
+        let Some(mut emitter) = self.emitter.borrow_mut().take() else { return };
         loop {
             let batch: Vec<_> = {
                 let mut waiting = self.waiting.borrow_mut();
@@ -134,13 +119,17 @@ impl Local {
             }
             let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.into_iter().unzip();
             match emitter.emit(&drafts).await {
-                // The caller may be gone by now.
-                Ok(acks) => acks.into_iter().zip(answers).for_each(|(ack, answer)| _ = answer.send(Ok(ack))),
+                Ok(acks) => {
+                    for ((draft, ack), answer) in drafts.iter().zip(acks).zip(answers) {
+                        let _ = answer.send(only(draft, Ok(vec![ack])));
+                    }
+                }
                 // What is wrong with one event, such as a damaged record of its id, must not fail
                 // the others. What is wrong with the store fails them all.
                 Err(error) if drafts.len() > 1 && error.kind() == ErrorKind::Damaged => {
                     for (draft, answer) in drafts.into_iter().zip(answers) {
-                        let _ = answer.send(only(emitter.emit(std::slice::from_ref(&draft)).await));
+                        let acks = emitter.emit(std::slice::from_ref(&draft)).await;
+                        let _ = answer.send(only(&draft, acks));
                     }
                 }
                 Err(error) => answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone().into()))),
@@ -160,9 +149,10 @@ impl Local {
     }
 }
 
-/// The ack of a single event.
-fn only(acks: StoreResult<Vec<Ack>>) -> Result<Ack, Error> {
-    acks?.into_iter().next().ok_or(Error::Closed)
+/// The answer for a single event: its id and its ack.
+fn only(draft: &Draft, acks: StoreResult<Vec<Ack>>) -> Result<(String, Ack), Error> {
+    let ack = acks?.into_iter().next().ok_or(Error::Closed)?;
+    Ok((draft.event().id().to_owned(), ack))
 }
 
 fn serve(
@@ -179,15 +169,12 @@ fn serve(
         }
     };
     runtime.block_on(async {
-        let (puts, mut incoming_puts) = mpsc::unbounded_channel();
         let local = match open_bus(address, create).await {
             Ok(bus) => Rc::new(Local {
+                emitter: RefCell::new(Some(Emitter::new(bus.place.clone(), TIMEOUT))),
                 bus,
                 url: address.display.clone(),
                 waiting: RefCell::default(),
-                emitting: Cell::default(),
-                emitter: RefCell::default(),
-                puts,
             }),
             Err(error) => {
                 let _ = opened.send(Err(error.into()));
@@ -197,13 +184,12 @@ fn serve(
         let _ = opened.send(Ok(()));
         let mut running = FuturesUnordered::new();
         let mut closed = false;
-        while !(closed && running.is_empty() && incoming_puts.is_empty()) {
+        while !(closed && running.is_empty()) {
             tokio::select! {
                 job = incoming.recv(), if !closed => match job {
                     Some(job) => running.push(job(Rc::clone(&local))),
                     None => closed = true,
                 },
-                Some(put) = incoming_puts.recv() => running.push(put),
                 Some(()) = running.next() => {}
             }
         }
@@ -212,14 +198,8 @@ fn serve(
 
 async fn open_bus(address: &BusAddress, create: bool) -> StoreResult<OpenBus> {
     let clock: Rc<dyn Clock> = Rc::new(SystemClock);
-    match (open::bus(address, &clock, Execution::Threaded, Durability::Full).await, &address.location) {
-        (Err(error), Location::Dir(path)) if create && error.kind() == ErrorKind::NoBus => {
-            let options =
-                DirOptions { execution: Execution::Threaded, durability: Durability::Full, group_writable: false };
-            let place = Place { store: Rc::new(DirStore::create(path, options, &*clock)?), clock };
-            let settings = Settings::new(place.clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
-            Ok(OpenBus::create(place, settings, &address.display).await?.0)
-        }
-        (opened, _) => opened,
+    match create {
+        true => open::or_make(address, &clock, Execution::Threaded, Durability::Full).await,
+        false => open::bus(address, &clock, Execution::Threaded, Durability::Full).await,
     }
 }

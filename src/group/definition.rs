@@ -47,6 +47,20 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// The definition of a new group.
+    pub fn new(created: EventTime, wants: &Filter, shards: u16, start: Position) -> Self {
+        let condition = wants.condition.as_ref().map(|condition| condition.as_str().to_owned());
+        Self {
+            created,
+            types: wants.types.types_text(),
+            not: wants.types.not_text(),
+            condition,
+            shards,
+            start,
+            paused: None,
+        }
+    }
+
     /// The filter, parsed.
     pub fn filter(&self, group: &GroupName) -> StoreResult<TypeFilter> {
         TypeFilter::new(&self.types, &self.not).map_err(|error| {

@@ -42,6 +42,16 @@ struct Known {
     key: String,
 }
 
+/// What is known of an id.
+enum Record {
+    /// Its record names a copy that is there.
+    Counts(Known),
+    /// Its record, whose bytes these are, names no copy that is there.
+    Void(Vec<u8>),
+    /// It has none.
+    None,
+}
+
 /// The event that a `dedup/` object tells of.
 pub(crate) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
     serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
@@ -82,11 +92,11 @@ impl Emitter {
         for (index, draft) in drafts.iter().enumerate() {
             match &draft.dedup {
                 Some(hash) => match self.acknowledged(draft, hash, timing).await? {
-                    Some(known) => {
+                    Record::Counts(known) => {
                         relied_on.extend([keys::dedup(hash), known.key]);
                         acks[index] = Some(known.ack);
                     }
-                    None => fresh.push(index),
+                    Record::Void(_) | Record::None => fresh.push(index),
                 },
                 None => fresh.push(index),
             }
@@ -104,15 +114,15 @@ impl Emitter {
     }
 
     /// What was acknowledged under the draft's id, if anything was and is still there.
-    async fn acknowledged(&self, draft: &Draft, hash: &str, timing: Timing) -> StoreResult<Option<Known>> {
+    async fn acknowledged(&self, draft: &Draft, hash: &str, timing: Timing) -> StoreResult<Record> {
         let (key, store) = (keys::dedup(hash), &self.place.store);
         let mut previous = None;
         loop {
             let Some(record) = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await? else {
-                return Ok(None);
+                return Ok(Record::None);
             };
             if previous.as_ref() == Some(&record.bytes) {
-                return Ok(None);
+                return Ok(Record::Void(record.bytes));
             }
             let content: Acknowledged = serde_json::from_slice(&record.bytes).map_err(|error| {
                 StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
@@ -120,13 +130,13 @@ impl Emitter {
             })?;
             let name = content.event;
             if let Some(known) = self.known(draft, &name, name.key()).await? {
-                return Ok(Some(known));
+                return Ok(Record::Counts(known));
             }
             if let Some(known) = self.known(draft, &name, keys::scheduled(&name)).await? {
                 // One that is being cancelled will not come.
                 let cancelled = self.retry(async || decision::was_cancelled(&**store, &name).await).await?;
                 let repeat = timing == Timing::Later || known.ack.kind == AckKind::IdTaken;
-                return Ok((repeat && !cancelled).then_some(known));
+                return Ok(if repeat && !cancelled { Record::Counts(known) } else { Record::Void(record.bytes) });
             }
             // Neither is there: pruned, cancelled or never put; or released since the record was
             // read, which has given it another name.
@@ -180,24 +190,25 @@ impl Emitter {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.place.store);
         for _ in 0..TRIES {
-            let judged = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await?;
-            if let Some(known) = self.acknowledged(draft, hash, timing).await? {
-                if known.ack.name == *mine {
-                    return Ok(None);
+            let void = match self.acknowledged(draft, hash, timing).await? {
+                Record::Counts(known) if known.ack.name == *mine => return Ok(None),
+                Record::Counts(known) => {
+                    self.retry(async || store.persist_many(&[key.clone(), known.key.clone()]).await).await?;
+                    // An entry has the key of every entry of this event and this time, and so
+                    // perhaps of one that was acknowledged: it stays, and comes.
+                    if timing == Timing::Now {
+                        self.retry(async || store.delete(&mine.key()).await).await?;
+                    }
+                    return Ok(Some(known.ack));
                 }
-                self.retry(async || store.persist_many(&[key.clone(), known.key.clone()]).await).await?;
-                // An entry has the key of every entry of this event and this time, and so perhaps
-                // of one that was acknowledged: it stays, and comes.
-                if timing == Timing::Now {
-                    self.retry(async || store.delete(&mine.key()).await).await?;
-                }
-                return Ok(Some(known.ack));
-            }
+                Record::Void(bytes) => Some(bytes),
+                Record::None => None,
+            };
             // The event that the record names was pruned or cancelled, never existed, or waits while
             // this equal one is there already. A twin may have replaced the record since: then it is
             // judged anew.
             let found = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await?;
-            if found.as_ref().map(|object| &object.bytes) != judged.as_ref().map(|object| &object.bytes) {
+            if found.map(|object| object.bytes) != void {
                 continue;
             }
             self.retry(async || store.delete(&key).await).await?;

@@ -150,11 +150,7 @@ impl Maker {
             }
             Ok(event.data(data).build()?)
         };
-        self.checked(match id {
-            // What waits happens when it comes.
-            Some(id) => Draft::named(build(id, self.due.unwrap_or(EventTime::MIN).max(self.clock.now()))?),
-            None => Draft::minted(&*self.clock, self.due, build)?,
-        })
+        self.checked(Draft::minted(&*self.clock, self.due, id, build)?)
     }
 
     /// A complete CloudEvents document, with its own id.

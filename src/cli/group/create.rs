@@ -71,15 +71,8 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
             Start::Earliest
         }
     };
-    let definition = Definition {
-        created: clock.now(),
-        types: filter.types_text(),
-        not: filter.not_text(),
-        condition: wants.condition.as_ref().map(|condition| condition.as_str().to_owned()),
-        shards: args.shards,
-        start: definition::resolve(store, clock, start).await?,
-        paused: None,
-    };
+    let start = definition::resolve(store, clock, start).await?;
+    let definition = Definition::new(clock.now(), &wants, args.shards, start);
     match definition::create(store, &group, definition).await? {
         Some(_) => output::note(&format!("made group '{group}': {}", wanted(&wants))),
         None => return Err(exists(&group)),

@@ -25,32 +25,25 @@ pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool
     let found = definition::find_durable(store, &watcher.group).await?;
     let (found, registered) = match found {
         Some(registered) => (true, registered),
-        None => (false, make(&watcher, &wants.types, opened, dry).await?),
+        None => (false, make(&watcher, &wants, opened, dry).await?),
     };
     agree(&watcher, &wants, &registered.definition)?;
     Ok(Ready { watcher, registered, found })
 }
 
-async fn make(watcher: &Watcher, filter: &TypeFilter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {
+async fn make(watcher: &Watcher, wants: &Filter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {
     let (store, clock) = (&*opened.place().store, &*opened.place().clock);
     let start = match &watcher.from {
         Some(StartFrom::Earliest) => Start::Earliest,
         Some(StartFrom::Now) => Start::Now,
         Some(StartFrom::Time(time)) => Start::At(*time),
         None => {
-            refuse_silent_start(&watcher.group, filter, opened).await?;
+            refuse_silent_start(&watcher.group, &wants.types, opened).await?;
             Start::Earliest
         }
     };
-    let definition = Definition {
-        created: clock.now(),
-        types: filter.types_text(),
-        not: filter.not_text(),
-        condition: watcher.condition.clone(),
-        shards: watcher.shards.unwrap_or(1),
-        start: if dry { crate::group::Position::START } else { definition::resolve(store, clock, start).await? },
-        paused: None,
-    };
+    let start = if dry { crate::group::Position::START } else { definition::resolve(store, clock, start).await? };
+    let definition = Definition::new(clock.now(), wants, watcher.shards.unwrap_or(1), start);
     if dry {
         return Ok(Registered { definition, version: crate::store::Version(String::new()) });
     }

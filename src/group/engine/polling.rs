@@ -61,11 +61,7 @@ impl Engine {
             return;
         }
         // While all windows are full nothing new can start anyway.
-        let full = self
-            .shards
-            .iter()
-            .filter_map(|shard| shard.owned.as_deref())
-            .all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.cut));
+        let full = self.owned_shards().all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.cut));
         if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
             self.polling.poll_at = now + self.poll_range().0;
             return;
