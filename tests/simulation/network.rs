@@ -85,7 +85,7 @@ impl Network for Line {
         world.sent(self, operation, key);
         let timeout = Duration::from_secs(8);
         let mut there = dice.around(world.plan.latency) as Micros + 1;
-        let back = dice.around(world.plan.latency) as Micros + 1;
+        let mut back = dice.around(world.plan.latency) as Micros + 1;
         if !world.faults() {
             let answered = there.min(2 * SECOND) + back.min(2 * SECOND);
             let (arrives, answered) = (Duration::from_micros(there.min(2 * SECOND)), Duration::from_micros(answered));
@@ -96,6 +96,9 @@ impl Network for Line {
             return Route { arrives: Some(arrives), answered: Some(answered), timeout, nobody_won: true };
         }
         there += self.slow(operation, key);
+        if operation == Operation::List && dice.chance(world.plan.late_lists) {
+            back += dice.one(&[1, 3, 6]) * SECOND;
+        }
         let lost = dice.chance(world.plan.lost);
         let arrives = match lost {
             true if dice.chance(0.4) => None,

@@ -57,6 +57,8 @@ pub struct Plan {
     pub keys: usize,
     pub latency: f64,
     pub slow_puts: f64,
+    /// The share of listings whose answer comes seconds after the store has made it.
+    pub late_lists: f64,
     pub nobody_won: f64,
     pub lost: f64,
     pub page_len: usize,
@@ -127,6 +129,7 @@ impl Plan {
             keys: dice.one(&[2, 4, 16]),
             latency: if bucket { 25_000.0 } else { dice.one(&[300.0, 3_000.0]) },
             slow_puts: if calm { 0.0 } else { 0.03 },
+            late_lists: if calm { 0.0 } else { dice.one(&[0.0, 0.05, 0.2]) },
             nobody_won: if calm { 0.0 } else { 0.01 },
             lost: if calm { 0.0 } else { dice.one(&[0.002, 0.01, 0.02]) },
             page_len: dice.one(&[3, 7, 1000]),
@@ -157,7 +160,7 @@ impl Plan {
 
     /// Removes everything that makes the end depend on chance.
     pub fn calm_down(&mut self) {
-        (self.slow_puts, self.nobody_won, self.lost) = (0.0, 0.0, 0.0);
+        (self.slow_puts, self.late_lists, self.nobody_won, self.lost) = (0.0, 0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         (self.named, self.power) = (1.0, 0.0);
