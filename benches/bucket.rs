@@ -198,7 +198,7 @@ impl Handler for Stamps {
         Box::pin(std::future::ready(report))
     }
     fn stop(&self) {}
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }
 }

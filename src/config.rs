@@ -24,7 +24,7 @@ mod tests;
 
 pub use address::{Address, BusAddress, Location, Origin};
 pub use environment::{Environment, default_source};
-pub use error::ConfigError;
+pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, Found};
 pub use nearest::nearest;
 pub use read::Config;

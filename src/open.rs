@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
-use crate::store::{ErrorKind, StoreError, StoreResult, mount, system_words};
+use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult, mount, system_words};
 
 /// Opens the bus at an address. A worker's bus is opened with [`Execution::Threaded`].
 ///
@@ -77,8 +77,7 @@ async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn
 fn keep_a_thread() -> StoreResult<()> {
     let none = |error: io::Error| {
         let what = format!("cannot start a thread to resolve names: {}", system_words(&error));
-        StoreError::new(ErrorKind::Unavailable, what)
-            .with_help("raise ulimit -u, or the container's limit of processes")
+        StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::NoThreads).with_source(error)
     };
     // The runtime would panic where this fails.
     let tried = std::thread::Builder::new().spawn(|| ()).map_err(none)?;

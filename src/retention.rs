@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::bus::{Place, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
-use crate::store::{ErrorKind, List, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, List, StoreError, StoreResult};
 
 /// How many events are looked at in one page.
 const PAGE: usize = 1_000;
@@ -171,7 +171,7 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
     let groups = definition::names(&*place.store).await?;
     if groups.is_empty() {
         let what = "this bus has no groups, so nobody has processed anything";
-        return Err(StoreError::new(ErrorKind::Unfit, what).with_help("evbus group create NAME, or delete the folder"));
+        return Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NoGroups));
     }
     let mut needs = Vec::new();
     for group in groups {

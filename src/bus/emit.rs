@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Place, decision, frontier, keys};
 use crate::clock::{Clock, Fut};
 use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
-use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
+use crate::store::{ErrorDetail, ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
 
 mod named;
 mod turn;
@@ -176,7 +176,7 @@ impl Emitter {
             }
             if reputs == REPUTS {
                 let what = format!("cannot get ahead of the frontier after {REPUTS} puts; it stands at {w}");
-                return Err(StoreError::new(ErrorKind::Unavailable, what).with_help("evbus doctor"));
+                return Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::FrontierAhead));
             }
             // The whole batch is put again, so that its order stays.
             let lag = self.place.store.profile().lag;
@@ -344,7 +344,7 @@ impl Emitter {
         let keys: Vec<String> = own.map(|put| put.name.key()).collect();
         self.place.store.delete_many(&keys).await?;
         let what = format!("this machine's clock says {now}, the store's {written}: more than a day ahead");
-        Err(StoreError::new(ErrorKind::Unfit, what).with_help("set the clock: timedatectl status"))
+        Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::Clock))
     }
 
     /// Repeats an operation that is harmless to repeat until the store answers or the timeout ends.

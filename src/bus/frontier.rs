@@ -33,11 +33,8 @@ pub async fn read(store: &dyn Store) -> StoreResult<Frontier> {
     };
     // A damaged frontier that was read as too low would lose events; so all work stops until it is
     // mended.
-    let content: Content = serde_json::from_slice(&object.bytes).map_err(|error| {
-        StoreError::new(ErrorKind::Damaged, format!("the frontier cannot be read: {error}")).with_help(
-            "write a time that no marker is past, as {\"w\":\"20260101T000000.000000Z\"}, to the newest frontier file",
-        )
-    })?;
+    let content: Content =
+        serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(FRONTIER, error))?;
     Ok(Frontier { time: content.w, version: Some(object.version) })
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Place, keys};
 use crate::event::EventTime;
-use crate::store::{ErrorKind, Put, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, Put, StoreError, StoreResult};
 
 /// The format that this evbus writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -73,7 +73,7 @@ impl OpenBus {
         match place.store.get(keys::BUS).await? {
             Some(object) => Ok((Self { settings: parse(&object.bytes, shown)?, place }, object.bytes)),
             None => Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {shown} (there is no bus.json)"))
-                .with_help(format!("evbus init {shown}"))),
+                .with_detail(ErrorDetail::NoBus { address: shown.to_owned() })),
         }
     }
 
@@ -100,12 +100,13 @@ impl OpenBus {
 fn parse(bytes: &[u8], shown: &str) -> StoreResult<Settings> {
     let damaged = |error: serde_json::Error| {
         StoreError::new(ErrorKind::Damaged, format!("{shown}/bus.json cannot be read: {error}"))
-            .with_help("restore bus.json, for example {\"format\":1,\"created\":\"20260101T000000.000000Z\",\"max_event_bytes\":1048576}")
+            .with_detail(ErrorDetail::Unreadable { key: keys::BUS.to_owned() })
+            .with_source(error)
     };
     let format: Format = serde_json::from_slice(bytes).map_err(damaged)?;
     if format.format > FORMAT {
         let what = format!("the bus at {shown} has format {}, newer than this evbus reads ({FORMAT})", format.format);
-        return Err(StoreError::new(ErrorKind::Unfit, what).with_help("upgrade evbus on this machine"));
+        return Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NewerFormat));
     }
     serde_json::from_slice(bytes).map_err(damaged)
 }

@@ -7,6 +7,7 @@ use super::reporter::id_of;
 use super::session::{Needs, Session, block_on};
 use crate::bus::schedule::{self, Cancelled};
 use crate::bus::{Place, keys};
+use crate::cli::hint::{command, text};
 use crate::event::{Event, EventName, Identity};
 use crate::store::dir::Execution;
 
@@ -57,7 +58,9 @@ async fn cancel(place: &Place, id: &str, source: Option<&str>) -> Result<(), Fai
         late |= schedule::cancel(place, &name).await? == Cancelled::TooLate;
     }
     match late {
-        true => Err(Failure::failed(format!("event '{id}' has come already")).help(format!("evbus get {id}"))),
+        true => {
+            Err(Failure::failed(format!("event '{id}' has come already")).hint(command("get", format_args!("{id}"))))
+        }
         false => Ok(()),
     }
 }
@@ -67,11 +70,13 @@ async fn of_one(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<Eve
     let found = waiting(place, id, source).await?;
     let several = found.iter().any(|name| name.identity() != found[0].identity());
     match found.len() {
-        0 => Err(Failure::failed(format!("no event '{id}' waits")).help("evbus ls --scheduled")),
+        0 => Err(Failure::failed(format!("no event '{id}' waits")).hint(command("ls", "--scheduled"))),
         more if several => {
             let what = format!("'{id}' may mean {more} events that wait");
-            Err(Failure::failed(what)
-                .help("give more of it, its --source, or its id as evbus makes it: evbus ls --scheduled"))
+            Err(Failure::failed(what).hint([
+                text("give more of it, its --source, or its id as evbus makes it: "),
+                command("ls", "--scheduled"),
+            ]))
         }
         _ => Ok(found),
     }

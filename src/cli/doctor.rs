@@ -10,6 +10,7 @@ use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::style;
 use crate::bus::{OpenBus, Place, Settings, Sharing};
+use crate::cli::hint::Hints;
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
 use crate::store::object::{Bucket, BucketStore};
@@ -77,11 +78,11 @@ impl Finding {
     }
 
     fn error(what: &str, error: &StoreError) -> Self {
-        Self { cure: error.help().map(str::to_owned), ..Self::fail(what, error.to_string()) }
+        Self { cure: Hints::of(error).map(|hint| hint.to_string()), ..Self::fail(what, error.to_string()) }
     }
 
-    fn cure(self, cure: impl Into<String>) -> Self {
-        Self { cure: Some(cure.into()), ..self }
+    fn cure(self, cure: impl Into<Hints>) -> Self {
+        Self { cure: Some(cure.into().to_string()), ..self }
     }
 
     /// The finding as text, with the cure on a second line: `warn hints       nfs4: polling every

@@ -12,6 +12,7 @@ use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
 use super::{style, times};
 use crate::bus::read;
+use crate::cli::hint::command;
 use crate::config::{Environment, Watcher};
 use crate::event::EventTime;
 use crate::group::read_marker;
@@ -112,10 +113,10 @@ fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, environm
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, environment)));
                     if summary.paused {
-                        output::note(&format!("help: evbus group resume {}", watcher.group));
+                        output::note(&format!("help: {}", command("group", format_args!("resume {}", watcher.group))));
                     }
                     if summary.dead > 0 {
-                        output::note(&format!("help: evbus dead show {}", watcher.group));
+                        output::note(&format!("help: {}", command("dead", format_args!("show {}", watcher.group))));
                     }
                 }
                 match code {

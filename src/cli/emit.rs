@@ -10,6 +10,7 @@ use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
+use crate::cli::hint::{command, text};
 use crate::config::Environment;
 use crate::event::EventTime;
 use crate::store::dir::{Durability, Execution};
@@ -166,7 +167,8 @@ async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: 
 fn taken(draft: &Draft, ack: &Ack) -> Failure {
     let (id, source) = (draft.event().id(), draft.event().source());
     let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", ack.name);
-    Failure::failed(what).help(format!("evbus get --source {source} {id} shows it; --if-exists ok accepts that"))
+    Failure::failed(what)
+        .hint([command("get", format_args!("--source {source} {id}")), text(" shows it; --if-exists ok accepts that")])
 }
 
 /// Says when an event given with `--at` or `--delay` comes: the day may not be the intended one.
@@ -191,7 +193,7 @@ impl Args {
     fn due(&self, environment: &Environment) -> Result<Option<EventTime>, Failure> {
         match (&self.at, &self.delay) {
             (Some(at), _) => times::parse_coming(at, environment.now, &environment.zone()).map(Some).map_err(|error| {
-                Failure::usage(format!("--at {error}")).help("--delay DURATION, if it is to wait for a while")
+                Failure::usage(format!("--at {error}")).hint("--delay DURATION, if it is to wait for a while")
             }),
             (None, Some(delay)) => Ok(Some(environment.now.plus(times::parse_duration(delay)?))),
             (None, None) => Ok(None),
@@ -221,7 +223,7 @@ impl Args {
         }
         if let Some(data) = &self.data {
             let what = format!("with --ndjson each line is an event; DATA '{data}' has no place");
-            return Err(Failure::usage(what).help("evbus emit TYPE --ndjson @FILE"));
+            return Err(Failure::usage(what).hint(command("emit", "TYPE --ndjson @FILE")));
         }
         if !(self.string_field.is_empty() && self.json_field.is_empty() && self.id.is_none()) {
             return Err(Failure::usage("with --ndjson the lines are the events: -f, -F and --id have no place"));
@@ -241,7 +243,7 @@ fn read_source(source: &str, cwd: &Path, limit: usize) -> Result<Vec<u8>, Failur
     read.map_err(|error| Failure::failed(format!("cannot read {shown}: {}", system_words(&error))))?;
     if bytes.len() > limit {
         return Err(Failure::usage(format!("{shown} holds more than this bus's limit of {limit} bytes"))
-            .help("emit a reference to the payload instead, or make another bus, for larger ones: evbus init --max-event 8MiB BUS"));
+            .hint(maker::smaller_or_larger_bus()));
     }
     Ok(bytes)
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::store::ErrorKind;
+
 /// How evbus ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -16,6 +18,22 @@ pub enum Code {
     /// Try again later: the store cannot be reached or did not answer in time, or no process is
     /// available (EX_TEMPFAIL, sysexits.h).
     TryAgain = 75,
+}
+
+/// The exit code for an error of the store: the only place that decides it.
+impl From<ErrorKind> for Code {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Unavailable => Self::TryAgain,
+            ErrorKind::NoBus => Self::Usage,
+            ErrorKind::Denied
+            | ErrorKind::Full
+            | ErrorKind::NotDurable
+            | ErrorKind::Damaged
+            | ErrorKind::Unfit
+            | ErrorKind::Other => Self::Failed,
+        }
+    }
 }
 
 impl From<Code> for ExitCode {

@@ -4,6 +4,7 @@
 use std::io;
 
 use super::exit::Code;
+use super::hint::Hints;
 use super::times::{TimeError, UnitError};
 use super::{output, style};
 use crate::config::{ConfigError, WantsError};
@@ -18,7 +19,7 @@ mod typed;
 pub(super) struct Failure {
     code: Code,
     message: String,
-    help: Option<String>,
+    hint: Option<Hints>,
     /// Whether the text is printed unchanged: `--help`, `--version`.
     verbatim: bool,
     /// Whether the cause can go away without a change of the command.
@@ -28,23 +29,23 @@ pub(super) struct Failure {
 impl Failure {
     /// A mistake in the command or the config.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { code: Code::Usage, message: message.into(), help: None, verbatim: false, passes: false }
+        Self { code: Code::Usage, message: message.into(), hint: None, verbatim: false, passes: false }
     }
 
     /// Any other failure.
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self { code: Code::Failed, message: message.into(), help: None, verbatim: false, passes: false }
+        Self { code: Code::Failed, message: message.into(), hint: None, verbatim: false, passes: false }
     }
 
-    /// Sets the next command to type.
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+    /// Sets the hint.
+    pub(super) fn hint(mut self, hint: impl Into<Hints>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
-    /// Sets the next command to type unless there is one.
-    pub(super) fn or_help(mut self, help: &str) -> Self {
-        self.help.get_or_insert_with(|| help.to_owned());
+    /// Sets the hint unless there is one.
+    pub(super) fn or_hint(mut self, hint: impl Into<Hints>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
         self
     }
 
@@ -84,8 +85,8 @@ impl Failure {
         if !self.message.is_empty() {
             output::note(&format!("error: {}", style::escape(&self.message)));
         }
-        if let Some(help) = &self.help {
-            output::note(&format!("help: {}", style::escape(help)));
+        if let Some(hint) = &self.hint {
+            output::note(&format!("help: {}", style::escape(&hint.to_string())));
         }
         self.code
     }
@@ -93,25 +94,14 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let code = match error.kind() {
-            ErrorKind::Unavailable => Code::TryAgain,
-            ErrorKind::NoBus => Code::Usage,
-            ErrorKind::Denied
-            | ErrorKind::Full
-            | ErrorKind::NotDurable
-            | ErrorKind::Damaged
-            | ErrorKind::Unfit
-            | ErrorKind::Other => Code::Failed,
-        };
         let passes = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full | ErrorKind::NotDurable);
-        Self { code, message: error.to_string(), help: error.help().map(str::to_owned), verbatim: false, passes }
+        Self { code: error.kind().into(), message: error.to_string(), hint: Hints::of(&error), verbatim: false, passes }
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let help = error.help();
-        Self { help, ..Self::usage(error.to_string()) }
+        Self { hint: Hints::of_config(&error), ..Self::usage(error.to_string()) }
     }
 }
 
@@ -119,7 +109,7 @@ impl From<ConfigError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { code: Code::Done, message: String::new(), help: None, verbatim: false, passes: false };
+            return Self { code: Code::Done, message: String::new(), hint: None, verbatim: false, passes: false };
         }
         Self::failed(format!("cannot write the output: {error}"))
     }

@@ -6,6 +6,7 @@ use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::bus::keys;
+use crate::cli::hint::{command, text};
 use crate::event::Event;
 use crate::store::dir::Execution;
 use crate::store::system_words;
@@ -61,9 +62,12 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
             return Ok(Code::Done);
         }
         let Some((name, rest)) = names.split_first() else {
-            return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match args.source {
-                Some(_) => "evbus ls lists what there is",
-                None => "evbus ls lists what there is; an id that the emitter chose may need its --source",
+            return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).hint(match args.source {
+                Some(_) => [command("ls", ""), text(" lists what there is")],
+                None => [
+                    command("ls", ""),
+                    text(" lists what there is; an id that the emitter chose may need its --source"),
+                ],
             }));
         };
         if !rest.is_empty() {
@@ -93,7 +97,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
     let Some(file) = session.environment.var("EVBUS_FILE") else {
         return Err(
-            Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").help("evbus ls")
+            Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").hint(command("ls", ""))
         );
     };
     let bytes = std::fs::read(file).map_err(|error| {
@@ -132,5 +136,5 @@ async fn ambiguous(place: &crate::bus::Place, id: &str, names: &[crate::event::E
     }
     let more = if names.len() > NAMED { ", …" } else { "" };
     Ok(Failure::failed(format!("'{id}' is the beginning of several ids: {}{more}", ids.join(", ")))
-        .help("give more of it"))
+        .hint("give more of it"))
 }

@@ -9,6 +9,7 @@ use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::{output, style, times};
 use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing, keys};
+use crate::cli::hint::command;
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
@@ -41,10 +42,12 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let max_event_bytes = args.max_event.as_deref().map(times::parse_size).transpose()?;
     if max_event_bytes == Some(0) {
-        return Err(Failure::usage("--max-event 0B leaves no room for any event").help("evbus init --max-event 1MiB"));
+        return Err(
+            Failure::usage("--max-event 0B leaves no room for any event").hint(command("init", "--max-event 1MiB"))
+        );
     }
     if args.bus.as_ref().is_some_and(|bus| bus.is_empty()) {
-        return Err(Failure::usage("the bus to make has no name: it is empty").help("evbus init ./bus"));
+        return Err(Failure::usage("the bus to make has no name: it is empty").hint(command("init", "./bus")));
     }
     let address = match &args.bus {
         // A bus to create needs no '/': `evbus init bus` is as clear as `mkdir bus`.
@@ -111,7 +114,7 @@ fn refuse_another(made: &Settings, max_event_bytes: Option<u64>, sharing: Sharin
         _ if sharing == Sharing::Group && made.sharing != Sharing::Group => format!("{there} is not shared"),
         _ => return Ok(()),
     };
-    Err(Failure::usage(what).help("make another one, and move to it as examples/move-bus does"))
+    Err(Failure::usage(what).hint("make another one, and move to it as examples/move-bus does"))
 }
 
 /// Opens the folder of a bus, creating it if needed.
@@ -136,7 +139,7 @@ async fn probed(place: &Place, shown: &str) -> Result<Vec<String>, Failure> {
         found.iter().find_map(|finding| Some((finding.property, finding.outcome.as_ref().err()?)))
     {
         return Err(Failure::failed(format!("{shown} cannot carry a bus: {property}: {why}"))
-            .help(format!("use a store with conditional writes; evbus doctor --bus {shown} tries again")));
+            .hint(format!("use a store with conditional writes; evbus doctor --bus {shown} tries again")));
     }
     for finding in &found {
         if let Some(why) = &finding.warning {
@@ -159,6 +162,6 @@ fn unix_group(name: &str) -> Result<Option<u32>, Failure> {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
     });
-    let unknown = || Failure::usage(format!("no Unix group '{name}'")).help("getent group; or give its number");
+    let unknown = || Failure::usage(format!("no Unix group '{name}'")).hint("getent group; or give its number");
     number.map(Some).ok_or_else(unknown)
 }

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-mod advice;
 mod cancel;
 mod check;
 pub mod completions;
@@ -20,6 +19,7 @@ pub mod exit;
 mod failure;
 mod get;
 mod group;
+mod hint;
 mod init;
 mod ls;
 pub mod manual;

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::{advice, style};
+use super::style;
 use crate::handler::Stream;
 
 pub(super) mod pump;
@@ -59,7 +59,7 @@ pub(super) fn notes_on_terminal() -> bool {
 
 /// Prints a line on stderr. Where that fails, the error cannot be reported.
 pub(super) fn note(line: &str) {
-    pump::write(Stream::Err, format!("{}\n", advice::complete(line)).as_bytes());
+    pump::write(Stream::Err, format!("{line}\n").as_bytes());
 }
 
 /// Prints text on stderr verbatim.

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::advice;
 use super::exit::Code;
 use super::failure::Failure;
 use super::group;
@@ -10,6 +9,7 @@ use super::output::{self, Out};
 use super::progress::Progress;
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
+use crate::cli::hint::command;
 use crate::retention::{self, Holder, Report, Request};
 use crate::store::dir::Execution;
 
@@ -43,7 +43,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let Some(keep) = &args.keep else {
-        return Err(Failure::usage("how long are events to be kept?").help("evbus prune --keep 7d"));
+        return Err(Failure::usage("how long are events to be kept?").hint(command("prune", "--keep 7d")));
     };
     let keep = times::parse_duration(keep)?;
     block_on(Needs::Everything, async {
@@ -53,7 +53,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         if !args.dry_run && !args.yes && output::can_ask() {
             let dry = retention::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
-            if dry.deleted > 0 && !group::agreed(&what, false, "evbus prune")? {
+            if dry.deleted > 0 && !group::agreed(&what, false, &command("prune", "--yes"))? {
                 return Ok(Code::Done);
             }
         }
@@ -95,7 +95,7 @@ fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
         }))?;
     } else {
         for line in lines(report, dry_run) {
-            out.line(&advice::complete(&line))?;
+            out.line(&line)?;
         }
     }
     Ok(out.flush().map(|()| Code::Done)?)
@@ -124,12 +124,15 @@ fn holding(holder: &Holder) -> String {
     let held = style::thousands(*held);
     if *wanted == 0 {
         let next = "its next watch or drain passes them";
-        return format!("  {group}: {held} that it has done or does not want; {next}   or: evbus group rm {group}");
+        return format!(
+            "  {group}: {held} that it has done or does not want; {next}   or: {}",
+            command("group", format_args!("rm {group}"))
+        );
     }
     let open = if *open == 0 { String::new() } else { format!(", {} of them pending", style::thousands(*open)) };
     let through = &holder.through.get(..15).unwrap_or(&holder.through);
     let far = if through.starts_with("0000") { "none yet".to_owned() } else { format!("done up to {through}") };
-    format!("  {group}: {held} ({far}{open})   evbus status {group}")
+    format!("  {group}: {held} ({far}{open})   {}", command("status", group))
 }
 
 #[cfg(test)]

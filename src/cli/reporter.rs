@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use tracing::{error, info, warn};
 
 use super::{output, style, times};
+use crate::cli::hint;
 use crate::clock::{Clock, Fut};
 use crate::config::Environment;
 use crate::event::{EventName, EventTime, Identity, event_id};
@@ -115,7 +116,7 @@ impl Printer {
                 format!("where has no answer, passed over: {} ({})", style::escape(why), of(name))
             }
             WorkerEvent::PassedOver { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
-            WorkerEvent::Stalled { why } => format!("stalled: {}", style::escape(why)),
+            WorkerEvent::Stalled { obstacle } => format!("stalled: {}", style::escape(&hint::obstacle_text(obstacle))),
             WorkerEvent::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
             WorkerEvent::GoesOn => "goes on".to_owned(),
             WorkerEvent::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
@@ -170,7 +171,9 @@ impl Reporter for Printer {
                 warn!(event = "on_dead_failed", group, id, r#type, why, "{line}");
             }
             WorkerEvent::Halved { events, why } => warn!(event = "halved", group, events, why, "{line}"),
-            WorkerEvent::Stalled { why } => warn!(event = "stalled", group, why, "{line}"),
+            WorkerEvent::Stalled { obstacle } => {
+                warn!(event = "stalled", group, why = hint::obstacle_text(obstacle), "{line}");
+            }
             WorkerEvent::Unreachable { error } => warn!(event = "waiting", group, why = error.to_string(), "{line}"),
             WorkerEvent::GoesOn => info!(event = "goes_on", group, "{line}"),
             WorkerEvent::Ended => error!(event = "ended", group, "{line}"),

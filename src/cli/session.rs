@@ -10,13 +10,13 @@ use std::time::Duration;
 use rustix::event::EventfdFlags;
 
 use super::failure::Failure;
-use super::{advice, output};
+use super::{hint, output};
 use crate::bus::{OpenBus, Place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location, Origin};
 use crate::open;
 use crate::store::dir::{Durability, Execution};
-use crate::store::{ErrorKind, Store, StoreError, system_words};
+use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, system_words};
 
 /// Options that every command has.
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ impl Opened {
 impl Session {
     pub(super) fn new(args: BusArgs) -> Self {
         if let Some(bus) = &args.bus {
-            advice::about(&bus.to_string_lossy());
+            hint::name_bus(&bus.to_string_lossy());
         }
         let environment = Environment::from_process();
         if let Some(name) = environment.unknown_zone() {
@@ -144,8 +144,7 @@ fn spare_descriptors() -> Result<(), Failure> {
     let spare: rustix::io::Result<Vec<OwnedFd>> = (0..RUNTIME).map(|_| one()).collect();
     spare.map(drop).map_err(|errno| {
         let what = format!("cannot start: {}", system_words(&errno.into()));
-        let help = "raise the limit of open files: ulimit -n";
-        StoreError::new(ErrorKind::Unavailable, what).with_help(help).into()
+        StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::TooManyOpenFiles).into()
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::advice;
 use super::exit::Code;
 use super::failure::Failure;
 use super::group;
@@ -117,7 +116,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         } else if args.prom {
             out.text(&prometheus::text(&report))?;
         } else {
-            out.text(&advice::complete(&text::text(&report, &session.environment.zone())))?;
+            out.text(&text::text(&report, &session.environment.zone()))?;
             if args.cost {
                 out.text(&text::costs(&report))?;
             }

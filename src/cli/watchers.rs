@@ -11,6 +11,7 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::reporter::{LogFormat, Printer};
 use super::session::{Opened, Session};
+use crate::cli::hint::Hints;
 use crate::clock::Clock;
 use crate::config::Watcher;
 use crate::group::Bounds;
@@ -19,6 +20,7 @@ use crate::group::owner::{process_of, this_process};
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, WorkerParts};
 use crate::group::worker_event::{Reporter, WorkerEvent};
+use crate::handler::Obstacle;
 use crate::handler::{
     BatchBounds, Batches, Command, CommandHandler, Handler, Many, OrphanReaper, Report, reap_inherited,
 };
@@ -76,16 +78,15 @@ pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), 
     let check = |argv: &[String]| {
         CommandHandler::new(command(watcher, argv), Rc::clone(&session.clock), Rc::clone(&printer) as _).check()
     };
-    let failure = |why: String| {
-        let (why, help) = split_help(&why);
-        let failure = Failure::usage(why);
-        match help {
-            Some(help) => failure.help(help),
+    let failure = |obstacle: Obstacle| {
+        let failure = Failure::usage(&obstacle.why);
+        match Hints::of_obstacle(&obstacle) {
+            Some(hint) => failure.hint(hint),
             None => failure,
         }
     };
     check(&watcher.argv).map_err(failure)?;
-    watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|why| failure(why).after("on_dead"))
+    watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|obstacle| failure(obstacle).after("on_dead"))
 }
 
 /// The handler for a watcher's events.
@@ -108,14 +109,6 @@ fn handler(
         }
     };
     Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(told)))
-}
-
-/// Splits a message into the reason and the cure at its end.
-fn split_help(why: &str) -> (&str, Option<&str>) {
-    match why.split_once(" (help: ") {
-        Some((why, help)) => (why, Some(help.trim_end_matches(')'))),
-        None => (why, None),
-    }
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.

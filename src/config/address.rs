@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::nearest::nearest;
 use super::parts::{Problem, percent_decoded};
 use super::{Config, ConfigError, Environment, bucket};
+use crate::config::ConfigDetail;
 use crate::store::object::{Bucket, Kind};
 
 /// An address as written, with its form recognised.
@@ -77,10 +78,7 @@ impl BusAddress {
         let said = flag.map(|text| (text, Origin::Flag)).or(in_environment.map(|text| (text, Origin::EnvVar)));
         if let Some((_, origin)) = said.as_ref().filter(|(text, origin)| text.is_empty() && *origin == Origin::EnvVar) {
             // An empty variable, which a script forgot to fill, must not lead to another bus.
-            return Err(problem_at(
-                origin,
-                ("it is empty".to_owned(), Some("name the bus, or unset EVBUS_URL".to_owned())),
-            ));
+            return Err(problem_at(origin, ("it is empty".to_owned(), Some(ConfigDetail::EmptyVariable))));
         }
         let (address, origin) = match (said, &config.bus, &config.path) {
             (Some((text, origin)), ..) => {
@@ -142,7 +140,7 @@ impl Address {
     pub(super) fn parse(text: &OsStr, environment: &Environment, base: &Path) -> Result<Self, Problem> {
         let bytes = text.as_bytes();
         if bytes.is_empty() || bytes.contains(&0) {
-            return Err(("the address of the bus is empty or holds a NUL".to_owned(), Some(path_help("evbus"))));
+            return Err(("the address of the bus is empty or holds a NUL".to_owned(), Some(taken_for_name("evbus"))));
         }
         if let Some((scheme, rest)) = scheme(text) {
             let kind = match scheme.as_str() {
@@ -199,15 +197,15 @@ fn default_address(environment: &Environment) -> Result<Address, ConfigError> {
     let folder = environment.xdg("XDG_DATA_HOME", ".local/share").map(|data| data.join("evbus"));
     folder.map(Address::Dir).ok_or_else(|| {
         let what = "no bus was named, and without HOME there is no default one".to_owned();
-        problem_at(&Origin::Default, (what, Some("name one with --bus /path or EVBUS_URL".to_owned())))
+        problem_at(&Origin::Default, (what, Some(ConfigDetail::NoHome)))
     })
 }
 
 fn unknown_name(config: &Config, name: &str) -> Problem {
     if name.contains('@') {
         // The text before the '@' may be a secret.
-        let help = "a bucket is s3://bucket/prefix; credentials come from the environment";
-        return ("no bus has this name, which has an '@' in it".to_owned(), Some(help.to_owned()));
+        let what = "no bus has this name, which has an '@' in it".to_owned();
+        return (what, Some(ConfigDetail::CredentialsInName));
     }
     let known = || config.buses.keys().map(String::as_str);
     let hint = match (nearest(name, known()), &config.path) {
@@ -216,13 +214,13 @@ fn unknown_name(config: &Config, name: &str) -> Problem {
         (None, Some(path)) if config.buses.is_empty() => format!(" ({} has no [buses.NAME])", path.display()),
         (None, Some(_)) => format!(" (known are {})", known().collect::<Vec<_>>().join(", ").escape_debug()),
     };
-    (format!("no bus is named '{}'{hint}", name.escape_debug()), Some(path_help(name)))
+    (format!("no bus is named '{}'{hint}", name.escape_debug()), Some(taken_for_name(name)))
 }
 
-fn path_help(name: &str) -> String {
-    format!("a path needs a '/': ./{}", name.escape_debug())
+fn taken_for_name(name: &str) -> ConfigDetail {
+    ConfigDetail::TakenForName { name: name.to_owned() }
 }
 
-fn problem_at(origin: &Origin, (what, help): Problem) -> ConfigError {
-    ConfigError::Address { origin: origin.to_string(), what, help }
+fn problem_at(origin: &Origin, (what, detail): Problem) -> ConfigError {
+    ConfigError::Address { origin: origin.to_string(), what, detail }
 }

@@ -9,6 +9,7 @@
 use super::Environment;
 use super::nearest::did_you_mean;
 use super::parts::{Problem, percent_decoded};
+use crate::config::ConfigDetail;
 use crate::store::object::{Bucket, Identity, Kind};
 
 mod environment;
@@ -53,15 +54,6 @@ fn refused(kind: Kind, what: impl std::fmt::Display) -> Problem {
     (format!("the {}:// URL {what}", kind.scheme()), None)
 }
 
-/// Where credentials come from.
-const fn credentials_cure(kind: Kind) -> &'static str {
-    match kind {
-        Kind::S3 => "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-        Kind::Gcs => "credentials come from GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
-        Kind::Azure => "credentials come from AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-    }
-}
-
 fn checked_name(kind: Kind, name: &str) -> Result<(), Problem> {
     if name.is_empty() {
         return Err(refused(kind, format_args!("has no bucket (write {}://bucket/prefix)", kind.scheme())));
@@ -70,7 +62,7 @@ fn checked_name(kind: Kind, name: &str) -> Result<(), Problem> {
     let Some(odd) = name.chars().find(|c| !is_name(*c)) else { return Ok(()) };
     if "@:%".contains(odd) {
         let what = "has something before its bucket that may be a secret";
-        return Err((refused(kind, what).0, Some(credentials_cure(kind).to_owned())));
+        return Err((refused(kind, what).0, Some(ConfigDetail::CredentialsInUrl(kind))));
     }
     Err(refused(kind, format_args!("has a '{}' in its bucket (letters, digits, '.', '-', '_')", odd.escape_debug())))
 }
@@ -82,7 +74,7 @@ fn checked_prefix(kind: Kind, prefix: &str) -> Result<String, Problem> {
         return Err(refused(kind, "has an empty or odd part in its path"));
     }
     if prefix.contains('@') {
-        return Err((refused(kind, "has an '@' in its path").0, Some(credentials_cure(kind).to_owned())));
+        return Err((refused(kind, "has an '@' in its path").0, Some(ConfigDetail::CredentialsInUrl(kind))));
     }
     Ok(prefix)
 }
@@ -101,7 +93,7 @@ fn parameters(kind: Kind, query: &str) -> Result<Settings, Problem> {
         let value = decoded(value).ok_or_else(|| refused(kind, format_args!("has a broken % in its {name}")))?;
         match name {
             "endpoint" => checked_endpoint(&value).map_err(|what| {
-                (refused(kind, format_args!("has an endpoint that {what}")).0, Some(ENDPOINT_HELP.to_owned()))
+                (refused(kind, format_args!("has an endpoint that {what}")).0, Some(ConfigDetail::EndpointParameter))
             })?,
             "region" if !value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') => {
                 return Err(refused(kind, "has a region that is none"));
@@ -120,11 +112,9 @@ fn unknown_parameter(kind: Kind, name: &str) -> Problem {
     let near = did_you_mean(name, known(kind).iter().map(|(known, _)| *known));
     let shown = if is_name { format!(" '{name}'{near}") } else { String::new() };
     let secret = ["secret", "key", "token", "sas", "sig", "pass", "cred"].iter().any(|word| name.contains(word));
-    let help = (secret || !is_name).then(|| credentials_cure(kind).to_owned());
-    (refused(kind, format_args!("has an unknown parameter{shown}")).0, help)
+    let detail = (secret || !is_name).then_some(ConfigDetail::CredentialsInUrl(kind));
+    (refused(kind, format_args!("has an unknown parameter{shown}")).0, detail)
 }
-
-const ENDPOINT_HELP: &str = "write endpoint=https://HOST:PORT, without credentials";
 
 /// Accepts the address of a server, and nothing that may be a secret.
 fn checked_endpoint(endpoint: &str) -> Result<(), &'static str> {

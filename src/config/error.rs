@@ -3,7 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Settings that cannot be used. The text is one line; [`ConfigError::help`] is the next command.
+use crate::store::BucketProblem;
+use crate::store::object::Kind;
+
+/// Settings that cannot be used. The text is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A mistake at a line of the config file.
@@ -15,8 +18,6 @@ pub enum ConfigError {
         line: usize,
         /// What is wrong, with its key and the cure.
         what: String,
-        /// The cure, if it is not in `what`.
-        help: Option<String>,
     },
     /// A config file that was named but does not exist.
     #[error("no config file at {} ({named_by})", .path.display())]
@@ -41,26 +42,65 @@ pub enum ConfigError {
         origin: String,
         /// What is wrong with it.
         what: String,
-        /// What to type instead.
-        help: Option<String>,
+        /// What exactly is wrong, where that decides the cure.
+        detail: Option<ConfigDetail>,
     },
     /// A watcher that the config does not have.
     #[error("{what}")]
     NoWatcher {
         /// The name, and the nearest one that exists.
         what: String,
-        /// The cure.
-        help: Option<String>,
+        /// What there is.
+        detail: ConfigDetail,
+    },
+}
+
+/// What exactly is wrong, where that decides what a user can do about it. The command line turns each
+/// into its hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigDetail {
+    /// A path without a `/` was taken for a name.
+    TakenForName {
+        /// The name.
+        name: String,
+    },
+    /// `EVBUS_URL` is empty.
+    EmptyVariable,
+    /// There is no default bus without `HOME`.
+    NoHome,
+    /// Credentials, perhaps, in the name of a bus.
+    CredentialsInName,
+    /// Credentials, perhaps, in the URL of a bucket.
+    CredentialsInUrl(Kind),
+    /// The parameter `endpoint` of a URL.
+    EndpointParameter,
+    /// An endpoint that an environment variable gives.
+    EndpointVariable {
+        /// The variable.
+        name: String,
+    },
+    /// The emulator without its address.
+    Emulator,
+    /// The credentials of the bucket that the address names.
+    Bucket(Kind, BucketProblem),
+    /// There is no config file.
+    NoFile,
+    /// The config file has no watchers.
+    NoWatchers,
+    /// The config file has other watchers.
+    Watchers {
+        /// Their names.
+        names: Vec<String>,
     },
 }
 
 impl ConfigError {
-    /// The next command to type, without the word `help:`.
-    pub fn help(&self) -> Option<String> {
+    /// What exactly is wrong, where that decides the cure.
+    pub fn detail(&self) -> Option<&ConfigDetail> {
         match self {
-            Self::InFile { help, .. } | Self::Address { help, .. } | Self::NoWatcher { help, .. } => help.clone(),
-            Self::Missing { named_by: "EVBUS_CONFIG", .. } => Some("unset EVBUS_CONFIG, or write the file".to_owned()),
-            Self::Missing { .. } | Self::Unreadable { .. } => None,
+            Self::Address { detail, .. } => detail.as_ref(),
+            Self::NoWatcher { detail, .. } => Some(detail),
+            Self::InFile { .. } | Self::Missing { .. } | Self::Unreadable { .. } => None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What addresses of directories and of buckets have in common.
 
-/// What was wrong with an address, and what to type instead.
-pub(super) type Problem = (String, Option<String>);
+use super::ConfigDetail;
+
+/// What was wrong with an address, and what decides the cure.
+pub(super) type Problem = (String, Option<ConfigDetail>);
 
 /// The bytes that `%41%42` encodes; none for a broken escape or a NUL.
 pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ use super::nearest::did_you_mean;
 use super::section::{Field, Section, Source};
 use super::watcher::Watcher;
 use super::{ConfigError, Environment};
+use crate::config::ConfigDetail;
 use crate::event::TypeFilter;
 
 /// The settings of a config file; all empty if there is none.
@@ -81,22 +82,19 @@ impl Config {
             let near = did_you_mean(name, self.watchers.iter().map(|watcher| watcher.name.as_str()));
             let place = self.path.as_ref().map_or(String::new(), |path| format!(" in {}", path.display()));
             let known: Vec<_> = self.watchers.iter().map(|watcher| watcher.name.escape_debug().to_string()).collect();
-            let help = match (&self.path, known.is_empty()) {
-                (None, _) => "there is no config file; run evbus watch -g GROUP -t PATTERN -- CMD".to_owned(),
-                (Some(_), true) => "the config file has no [watchers.NAME]".to_owned(),
-                (Some(_), false) => format!("the watchers are {}", known.join(", ")),
+            let detail = match (&self.path, known.is_empty()) {
+                (None, _) => ConfigDetail::NoFile,
+                (Some(_), true) => ConfigDetail::NoWatchers,
+                (Some(_), false) => ConfigDetail::Watchers { names: known },
             };
-            ConfigError::NoWatcher {
-                what: format!("no watcher '{}'{place}{near}", name.escape_debug()),
-                help: Some(help),
-            }
+            ConfigError::NoWatcher { what: format!("no watcher '{}'{place}{near}", name.escape_debug()), detail }
         })
     }
 }
 
 fn not_text(file: &ConfigFile, offset: usize) -> ConfigError {
     let line = 1 + file.text.iter().take(offset).filter(|byte| **byte == b'\n').count();
-    ConfigError::InFile { file: file.shown.clone(), line, what: "this is not UTF-8 text".to_owned(), help: None }
+    ConfigError::InFile { file: file.shown.clone(), line, what: "this is not UTF-8 text".to_owned() }
 }
 
 /// Reads the tables of one file.

@@ -22,7 +22,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// An error at a byte offset.
     pub(super) fn error(&self, offset: usize, what: impl Display) -> ConfigError {
-        ConfigError::InFile { file: self.shown.to_owned(), line: self.line(offset), what: what.to_string(), help: None }
+        ConfigError::InFile { file: self.shown.to_owned(), line: self.line(offset), what: what.to_string() }
     }
 
     /// The line of a byte offset, from 1.

@@ -348,7 +348,7 @@ impl Handler for Callback {
                 (Err(_), Some(cut)) => (cut, String::new()),
                 (Err(_), None) => {
                     let why = "the runtime of the handler has ended".to_owned();
-                    (Outcome::NotStarted(Obstacle { why, passes: true }), String::new())
+                    (Outcome::NotStarted(Obstacle { passes: true, ..why.into() }), String::new())
                 }
             };
             Report::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
@@ -359,7 +359,7 @@ impl Handler for Callback {
         self.stopped.send_replace(true);
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Obstacle> {
         Ok(())
     }
 }

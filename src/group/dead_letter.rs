@@ -70,10 +70,7 @@ pub fn fresh_name(event: &EventName, random: u64) -> String {
 pub async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
     let key = keys::letter(group, name);
     let Some(object) = place.store.get(&key).await? else { return Ok(None) };
-    let letter = serde_json::from_slice(&object.bytes).map_err(|error| {
-        StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
-            .with_help(format!("look at it; to give it up: evbus dead rm {group} {name}"))
-    })?;
+    let letter = serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
     Ok(Some(letter))
 }
 

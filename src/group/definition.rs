@@ -7,7 +7,7 @@ use super::{GroupName, Position};
 use crate::bus::{frontier, keys, read};
 use crate::clock::Clock;
 use crate::event::{Condition, EventTime, Filter, TypeFilter};
-use crate::store::{ErrorKind, List, Object, Store, StoreError, StoreResult, Swap, Version, get_durable};
+use crate::store::{ErrorDetail, ErrorKind, List, Object, Store, StoreError, StoreResult, Swap, Version, get_durable};
 
 /// The most shards that a group can have.
 pub const MOST_SHARDS: u16 = 256;
@@ -65,7 +65,8 @@ impl Definition {
     pub fn filter(&self, group: &GroupName) -> StoreResult<TypeFilter> {
         TypeFilter::new(&self.types, &self.not).map_err(|error| {
             StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
-                .with_help(format!("evbus group set {group} -t PATTERN"))
+                .with_detail(ErrorDetail::InvalidFilter { group: group.to_string() })
+                .with_source(error)
         })
     }
 
@@ -73,7 +74,8 @@ impl Definition {
     pub fn wants(&self, group: &GroupName) -> StoreResult<Filter> {
         let condition = self.condition.as_deref().map(Condition::parse).transpose().map_err(|error| {
             StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
-                .with_help(format!("evbus group set {group} --where CEL"))
+                .with_detail(ErrorDetail::InvalidCondition { group: group.to_string() })
+                .with_source(error)
         })?;
         Ok(Filter { types: self.filter(group)?, condition })
     }
@@ -112,10 +114,8 @@ pub async fn find_durable(store: &dyn Store, group: &GroupName) -> StoreResult<O
 
 fn read(found: Option<Object>, group: &GroupName) -> StoreResult<Option<Registered>> {
     let (key, Some(object)) = (keys::group(group), found) else { return Ok(None) };
-    let definition: Definition = serde_json::from_slice(&object.bytes).map_err(|error| {
-        StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
-            .with_help(format!("mend the newest {key} file; `evbus group ls` shows how the others look"))
-    })?;
+    let definition: Definition =
+        serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
     if definition.shards == 0 || definition.shards > MOST_SHARDS {
         let what = format!("{key}: shards is {}, not 1 to {MOST_SHARDS}", definition.shards);
         return Err(StoreError::new(ErrorKind::Damaged, what));

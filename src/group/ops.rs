@@ -343,10 +343,7 @@ pub async fn read_marker(
     let key = keys::marker(group, shard);
     let fresh = || Marker { made: definition.created, ..Marker::new(definition.start.clone()) };
     let Some(object) = place.store.get(&key).await? else { return Ok((fresh(), None)) };
-    let marker: Marker = serde_json::from_slice(&object.bytes).map_err(|error| {
-        StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
-            .with_help(format!("mend its newest file, or start over: evbus group reset {group} --to earliest"))
-    })?;
+    let marker: Marker = serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
     let marker = if marker.made == definition.created { marker } else { fresh() };
     Ok((marker, Some(object.version)))
 }

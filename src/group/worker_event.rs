@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::GroupName;
 use super::marker::Owner;
 use crate::event::{EventName, EventTime, Filter};
+use crate::handler::Obstacle;
 use crate::store::StoreError;
 
 /// Something that happened in a worker.
@@ -104,7 +105,7 @@ pub enum WorkerEvent {
     /// Nothing can start, although something waits; said once until it ends.
     Stalled {
         /// What is in the way.
-        why: String,
+        obstacle: Obstacle,
     },
     /// The store did not answer; said once until it does.
     Unreachable {

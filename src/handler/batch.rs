@@ -20,6 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{Handler, Job, Outcome, Report};
 use crate::clock::{Clock, Fut};
+use crate::handler::Obstacle;
 
 /// The limits of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl Handler for Batches {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Obstacle> {
         self.0.handler.check()
     }
 }

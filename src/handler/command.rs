@@ -22,6 +22,7 @@ use super::input::{self, PlacedFile};
 use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
 use super::output::{self, LineSink, LineSource, Output, OutputPipe, Stream, Tail};
 use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
+use super::program::ProgramError;
 use super::{Handler, Job, Obstacle, Outcome, Report, program};
 use crate::clock::{Clock, Fut};
 
@@ -98,7 +99,7 @@ impl CommandHandler {
             Ok(file) => file,
             Err(error) => {
                 return not_started(program::refused(&error, |error| {
-                    format!("cannot write the event's file: {error}")
+                    format!("cannot write the event's file: {error}").into()
                 }));
             }
         };
@@ -138,7 +139,7 @@ impl CommandHandler {
         reap(&self.unreaped);
         self.reaper.ensure();
         let plumbing = |error: io::Error| {
-            program::refused(&error, |error| format!("cannot make pipes for handler '{}': {error}", self.name()))
+            program::refused(&error, |error| format!("cannot make pipes for handler '{}': {error}", self.name()).into())
         };
         let stdin = input::stdin(event).map_err(plumbing)?;
         let sink = self.sink(vars);
@@ -206,7 +207,7 @@ impl CommandHandler {
     /// The part of the command that does not change from run to run. The program is given by its
     /// path, and no closure runs between fork and exec, so that the library can use posix_spawn,
     /// which does not copy the worker's page tables.
-    fn template(&self) -> Result<std::process::Command, String> {
+    fn template(&self) -> Result<std::process::Command, ProgramError> {
         let program = program::find(self.name(), self.command.cwd.as_deref())?;
         let mut command = std::process::Command::new(program);
         command.arg0(self.name()).args(self.command.argv.iter().skip(1)).process_group(0);
@@ -250,7 +251,7 @@ impl Handler for CommandHandler {
         self.stop.notify_waiters();
     }
 
-    fn check(&self) -> Result<(), String> {
-        program::find(self.name(), self.command.cwd.as_deref()).map(|_| ())
+    fn check(&self) -> Result<(), Obstacle> {
+        Ok(program::find(self.name(), self.command.cwd.as_deref()).map(drop)?)
     }
 }

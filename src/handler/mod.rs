@@ -26,6 +26,7 @@ pub use children::reap_inherited;
 pub use command::{Command, CommandHandler};
 pub use orphan_reaper::{OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
+pub use program::ProgramError;
 
 use crate::clock::Fut;
 
@@ -88,13 +89,21 @@ pub enum Outcome {
 pub struct Obstacle {
     /// The obstacle, in one line.
     pub why: String,
+    /// What is wrong with the program, where it is the program.
+    pub program: Option<ProgramError>,
     /// Whether it may pass without a change to the handler: no process, or no file, is available.
     pub passes: bool,
 }
 
 impl From<String> for Obstacle {
     fn from(why: String) -> Self {
-        Self { why, passes: false }
+        Self { why, program: None, passes: false }
+    }
+}
+
+impl From<ProgramError> for Obstacle {
+    fn from(error: ProgramError) -> Self {
+        Self { why: error.to_string(), program: Some(error), passes: false }
     }
 }
 
@@ -181,5 +190,5 @@ pub trait Handler {
     ///
     /// # Errors
     /// One line that names the command and, where there is one, the cure.
-    fn check(&self) -> Result<(), String>;
+    fn check(&self) -> Result<(), Obstacle>;
 }

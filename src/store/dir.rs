@@ -18,6 +18,7 @@ use super::{
     Version,
 };
 use crate::clock::{Clock, Fut};
+use crate::store::{ErrorDetail, Obstruction};
 use crate::threads;
 
 mod folders;
@@ -126,7 +127,7 @@ impl DirStore {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => StoreError::new(ErrorKind::NoBus, format!("no bus at {} (is it mounted?)", path.display()))
-                .with_help(format!("evbus init {}", path.display())),
+                .with_detail(ErrorDetail::NoBus { address: path.display().to_string() }),
             errno => StoreError::system("cannot open", path.display(), errno),
         })?;
         let owner = Given::of(&root);
@@ -250,9 +251,9 @@ impl Shared {
     fn failed(&self, doing: &str, key: &str, errno: Errno) -> StoreError {
         let error = StoreError::system(doing, self.shown(key), errno);
         match errno {
-            Errno::ISDIR => error.with_help(self.out_of_the_way("a folder stands where a file should be", key)),
-            Errno::LOOP => error.with_help(self.out_of_the_way("a symbolic link is no part of a bus", key)),
-            Errno::XDEV => error.with_help("all of a bus must lie on one file system: move the folder back"),
+            Errno::ISDIR => error.with_detail(self.obstructed(Obstruction::Folder, key)),
+            Errno::LOOP => error.with_detail(self.obstructed(Obstruction::SymbolicLink, key)),
+            Errno::XDEV => error.with_detail(ErrorDetail::SeveralFileSystems),
             _ => error,
         }
     }
@@ -260,12 +261,11 @@ impl Shared {
     /// The error if something else than a file of evbus's is at `key`.
     fn not_a_file(&self, key: &str) -> StoreError {
         StoreError::new(ErrorKind::Damaged, format!("{} is not a file", self.shown(key)))
-            .with_help(self.out_of_the_way("something else stands where a file should be", key))
+            .with_detail(self.obstructed(Obstruction::Special, key))
     }
 
-    fn out_of_the_way(&self, what: &str, key: &str) -> String {
-        let path = self.shown(key);
-        format!("{what}: look at it, then mv {path} out of the bus")
+    fn obstructed(&self, by: Obstruction, key: &str) -> ErrorDetail {
+        ErrorDetail::Obstructed { by, path: self.shown(key) }
     }
 
     /// Removes an object, or all versions of a register.

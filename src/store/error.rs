@@ -1,8 +1,15 @@
 //! What can go wrong on a store, grouped by what the caller does next.
 
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 use std::io;
+use std::sync::Arc;
 
 use rustix::io::Errno;
+
+pub use detail::{BucketProblem, ErrorDetail, Obstruction};
+
+mod detail;
 
 /// What to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,42 +33,62 @@ pub enum ErrorKind {
     Other,
 }
 
-/// An operation on a store failed. Displays as a fragment that fits after "cannot emit: ".
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
+/// An operation on a store failed. Displays, with its cause, as a fragment that fits after "cannot
+/// emit: "; [`Error::source`] is the system's or the client library's own error.
+#[derive(Debug, Clone)]
 pub struct StoreError {
     kind: ErrorKind,
-    what: String,
-    help: Option<String>,
+    message: String,
+    detail: Option<ErrorDetail>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl StoreError {
-    /// An error of a kind, told in one line.
-    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), help: None }
+    /// An error of a kind, with a message of one line.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: None, source: None }
+    }
+
+    /// The error that the document at `key` cannot be read.
+    pub fn unreadable(key: &str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(ErrorKind::Damaged, format!("{key} cannot be read: {source}"))
+            .with_detail(ErrorDetail::Unreadable { key: key.to_owned() })
+            .with_source(source)
     }
 
     /// The error that the object at `path` is larger than anything that evbus puts there, in bytes.
-    pub fn too_large(path: impl std::fmt::Display, size: u64, limit: usize) -> Self {
+    pub fn too_large(path: impl Display, size: u64, limit: usize) -> Self {
         Self::new(ErrorKind::Damaged, format!("{path} is {size} bytes, over the limit of {limit}"))
     }
 
-    /// The same failure, as that of a flush; with its own words and cure.
+    /// The same failure as that of a flush, with its own message.
     #[must_use]
     pub fn not_durable(self) -> Self {
-        let help = "what was just written may not survive a power cut: look at the disk (dmesg), then try again";
-        Self { kind: ErrorKind::NotDurable, help: self.help.or_else(|| Some(help.to_owned())), what: self.what }
+        Self { kind: ErrorKind::NotDurable, ..self }
     }
 
-    /// The same error with the next command to type.
+    /// The same error with what decides its cure.
     #[must_use]
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+    pub fn with_detail(mut self, detail: ErrorDetail) -> Self {
+        self.detail = Some(detail);
         self
     }
 
+    /// The same error with the one that has caused it, which the message repeats.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same failure of an operation that is given up: the store did not recover in time.
+    #[must_use]
+    pub fn given_up(self) -> Self {
+        Self { kind: ErrorKind::Unavailable, ..self }
+    }
+
     /// A system call failed on `path`.
-    pub fn system(doing: &str, path: impl std::fmt::Display, errno: Errno) -> Self {
+    pub fn system(doing: &str, path: impl Display, errno: Errno) -> Self {
         let kind = match errno {
             Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::Denied,
             Errno::NOSPC | Errno::DQUOT => ErrorKind::Full,
@@ -79,18 +106,17 @@ impl StoreError {
             Errno::BUSY | Errno::NOLCK | Errno::REMOTEIO | Errno::NOBUFS | Errno::INTR => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         };
-        let error = Self::new(kind, format!("{doing} {path}: {}", describe(errno)));
-        match errno {
-            Errno::LOOP => error.with_help(format!("a symbolic link is no part of a bus: ls -la {path}")),
-            Errno::NOTDIR => error.with_help(format!("a file stands where a folder should be: ls -la {path}")),
-            Errno::ACCESS | Errno::PERM => {
-                error.with_help("ls -ld shows who may write there; evbus doctor tells more of a bus")
-            }
-            Errno::ROFS => error.with_help("the file system is read-only: remount it, or name another bus"),
-            Errno::NOSPC | Errno::DQUOT => error.with_help("make room on the disk, or: evbus prune --keep 7d"),
-            Errno::MFILE => error.with_help("raise the limit of open files: ulimit -n"),
-            _ => error,
-        }
+        let error = Self::new(kind, format!("{doing} {path}: {}", describe(errno))).with_source(io::Error::from(errno));
+        let detail = match errno {
+            Errno::LOOP => ErrorDetail::SymbolicLink { path: path.to_string() },
+            Errno::NOTDIR => ErrorDetail::NotAFolder { path: path.to_string() },
+            Errno::ACCESS | Errno::PERM => ErrorDetail::NoPermission,
+            Errno::ROFS => ErrorDetail::ReadOnly,
+            Errno::NOSPC | Errno::DQUOT => ErrorDetail::NoSpace,
+            Errno::MFILE => ErrorDetail::TooManyOpenFiles,
+            _ => return error,
+        };
+        error.with_detail(detail)
     }
 
     /// What to do about it.
@@ -98,9 +124,30 @@ impl StoreError {
         self.kind
     }
 
-    /// The next command to type, where there is one.
-    pub fn help(&self) -> Option<&str> {
-        self.help.as_deref()
+    /// What exactly is wrong, where that decides the cure.
+    pub fn detail(&self) -> Option<&ErrorDetail> {
+        self.detail.as_ref()
+    }
+}
+
+/// Equal when they say the same; what has caused them is not compared.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.message, &self.detail) == (other.kind, &other.message, &other.detail)
+    }
+}
+
+impl Eq for StoreError {}
+
+impl Display for StoreError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
 

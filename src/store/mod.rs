@@ -21,7 +21,7 @@ pub mod probe;
 
 pub use cost::Requests;
 pub(crate) use error::system_words;
-pub use error::{ErrorKind, StoreError};
+pub use error::{BucketProblem, ErrorDetail, ErrorKind, Obstruction, StoreError};
 
 /// The largest content that evbus writes, in bytes: a marker with a full window and a thousand
 /// pending events with their stderr has some megabytes.

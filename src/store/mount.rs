@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 
 /// File systems where other hosts, or other views of the same files, write without inotify seeing it.
 const BLIND: [&str; 12] =
@@ -83,7 +83,8 @@ pub fn inotify_serves(path: &Path) -> Result<(), String> {
 pub fn refuse_caching(path: &Path) -> StoreResult<()> {
     let Some(mount) = Mount::of(path) else { return Ok(()) };
     mount.cache().map_err(|why| {
-        StoreError::new(ErrorKind::Unfit, format!("{} ({}): {why}", path.display(), mount.kind)).with_help(NFS_CURE)
+        StoreError::new(ErrorKind::Unfit, format!("{} ({}): {why}", path.display(), mount.kind))
+            .with_detail(ErrorDetail::CachedMount)
     })
 }
 

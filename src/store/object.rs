@@ -25,6 +25,7 @@ use super::{
 };
 use crate::clock::Fut;
 use crate::event::EventName;
+use crate::store::ErrorDetail;
 
 mod connect;
 mod credentials;
@@ -124,7 +125,7 @@ impl BucketStore {
         }
     }
 
-    fn failed(&self, doing: &str, key: &str, error: &Error) -> StoreError {
+    fn failed(&self, doing: &str, key: &str, error: Error) -> StoreError {
         self.shown.failure(doing, key, error)
     }
 
@@ -153,26 +154,25 @@ impl BucketStore {
             Ok(put) => Ok(Ok(self.version(put.e_tag, put.version))),
             Err(error) => match self.shown.refusal(&error) {
                 true => Ok(Err(())),
-                false => Err(self.failed("write", key, &error)),
+                false => Err(self.failed("write", key, error)),
             },
         }
     }
 
     async fn read(&self, key: &str, limit: usize) -> StoreResult<Option<Object>> {
-        let failed = |error: &Error| self.failed("read", key, error);
+        let failed = |error: Error| self.failed("read", key, error);
         let path = self.path(key)?;
         let found = match self.asked(async || self.inner.get(&path).await).await {
             Ok(found) => found,
             Err(error) if self.shown.missing(&error) => return Ok(None),
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(failed(error)),
         };
         let GetResult { meta, .. } = &found;
         if meta.size > limit as u64 {
-            return Err(StoreError::too_large(key, meta.size, limit)
-                .with_help("nothing that evbus writes there is as large: move it away"));
+            return Err(StoreError::too_large(key, meta.size, limit).with_detail(ErrorDetail::TooLargeObject));
         }
         let version = self.version(meta.e_tag.clone(), meta.version.clone()).unwrap_or_else(|| Version(String::new()));
-        let bytes = found.bytes().await.map_err(|error| failed(&error))?;
+        let bytes = found.bytes().await.map_err(failed)?;
         Ok(Some(Object { bytes: bytes.to_vec(), version }))
     }
 
@@ -184,7 +184,7 @@ impl BucketStore {
         }
         let below = self.path(if tail_filter.is_some() { "" } else { &list.prefix })?;
         let listed = self.asked(async || self.listed(&list, tail_filter.as_ref(), &below).await).await;
-        listed.map_err(|error| self.failed("list", &list.prefix, &error))
+        listed.map_err(|error| self.failed("list", &list.prefix, error))
     }
 
     async fn listed(
@@ -349,7 +349,7 @@ impl Store for BucketStore {
             match self.asked(async || self.inner.delete(&path).await).await {
                 Ok(()) => Ok(()),
                 Err(error) if self.shown.missing(&error) => Ok(()),
-                Err(error) => Err(self.failed("delete", key, &error)),
+                Err(error) => Err(self.failed("delete", key, error)),
             }
         })
     }
@@ -396,7 +396,7 @@ impl Store for BucketStore {
                 }
                 Ok(())
             });
-            deleted.await.map_err(|error| self.failed("delete", "events", &error))
+            deleted.await.map_err(|error| self.failed("delete", "events", error))
         })
     }
 

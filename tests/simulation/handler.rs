@@ -82,7 +82,7 @@ impl Handler for Recorder {
     fn expect(&self, runs: Option<usize>) {
         self.batches.expect(runs);
     }
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }
 }
@@ -224,7 +224,7 @@ impl Handler for SimHandler {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }
 }

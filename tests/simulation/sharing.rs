@@ -28,7 +28,7 @@ impl Handler for Slow {
         })
     }
     fn stop(&self) {}
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ impl Handler for Notes {
         Box::pin(std::future::ready(report))
     }
     fn stop(&self) {}
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }
 }

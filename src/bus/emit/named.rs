@@ -124,10 +124,8 @@ impl Emitter {
             if previous.as_ref() == Some(&record.bytes) {
                 return Ok(Record::Void(record.bytes));
             }
-            let content: Acknowledged = serde_json::from_slice(&record.bytes).map_err(|error| {
-                StoreError::new(ErrorKind::Damaged, format!("{key} cannot be read: {error}"))
-                    .with_help(format!("delete {key} and emit again: the event may then be there twice"))
-            })?;
+            let content: Acknowledged =
+                serde_json::from_slice(&record.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
             let name = content.event;
             if let Some(known) = self.known(draft, &name, name.key()).await? {
                 return Ok(Record::Counts(known));

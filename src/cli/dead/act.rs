@@ -7,6 +7,7 @@ use crate::bus::{Place, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
+use crate::cli::hint::{Hints, command, text};
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
@@ -80,7 +81,9 @@ pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code,
         return Ok(Code::Done);
     }
     let what = format!("puts {} of '{}' back to work", counted(&letters), standing.group);
-    if args.all && !group::agreed(&what, args.yes, &format!("evbus dead redrive {} --all", standing.group))? {
+    if args.all
+        && !group::agreed(&what, args.yes, &command("dead", format_args!("redrive {} --all --yes", standing.group)))?
+    {
         return Ok(Code::Done);
     }
     let redriven = ask(place, &standing, &letters).await?;
@@ -132,7 +135,7 @@ pub(super) async fn remove(args: &RmArgs, opened: &Opened) -> Result<Code, Failu
     }
     let which = if args.all { "--all".to_owned() } else { args.ids.join(" ") };
     let what = format!("removes {} of '{}' for good", counted(&letters), standing.group);
-    if !group::agreed(&what, args.yes, &format!("evbus dead rm {} {which}", standing.group))? {
+    if !group::agreed(&what, args.yes, &command("dead", format_args!("rm {} {which} --yes", standing.group)))? {
         return Ok(Code::Done);
     }
     let keys: Vec<String> = letters.iter().map(|name| keys::letter(&standing.group, name)).collect();
@@ -147,9 +150,14 @@ fn counted(letters: &[String]) -> String {
 
 fn nothing_named(verb: &str, standing: &GroupStatus) -> Failure {
     let group = &standing.group;
-    Failure::usage("which dead letters?").help(match &standing.letters[..] {
-        [] => format!("group '{group}' has none"),
-        [only] => format!("evbus dead {verb} {group} {}", pick::shown_id(only, None)),
-        _ => format!("evbus dead {verb} {group} ID, or --all; evbus dead ls {group}"),
+    Failure::usage("which dead letters?").hint(match &standing.letters[..] {
+        [] => Hints::from(format!("group '{group}' has none")),
+        [only] => Hints::from(command("dead", format_args!("{verb} {group} {}", pick::shown_id(only, None)))),
+        _ => [
+            command("dead", format_args!("{verb} {group} ID")),
+            text(", or --all; "),
+            command("dead", format_args!("ls {group}")),
+        ]
+        .into(),
     })
 }

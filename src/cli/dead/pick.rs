@@ -2,6 +2,7 @@
 
 use crate::bus::Place;
 use crate::cli::failure::Failure;
+use crate::cli::hint::{Hints, command, text};
 use crate::cli::reporter::id_of;
 use crate::cli::style;
 use crate::event::{Event, EventName, NameMatch, TypeFilter};
@@ -117,16 +118,20 @@ pub(super) async fn by_type(
 fn none(standing: &GroupStatus, id: &str) -> Failure {
     let group = &standing.group;
     let what = format!("group '{group}' has no dead letter '{id}'");
-    Failure::failed(what).help(match standing.letters.len() {
-        0 => format!("it has none at all: evbus status {group}"),
-        n => format!("evbus dead ls {group} lists the {}", style::plural(n as u64, "letter")),
+    Failure::failed(what).hint(match standing.letters.len() {
+        0 => Hints::from([text("it has none at all: "), command("status", group)]),
+        n => [
+            command("dead", format_args!("ls {group}")),
+            text(format!(" lists the {}", style::plural(n as u64, "letter"))),
+        ]
+        .into(),
     })
 }
 
 fn ambiguous(id: &str, letters: &[String]) -> Failure {
     let ids: Vec<String> = letters.iter().take(NAMED).map(|letter| shown_id(letter, None)).collect();
     let more = if letters.len() > NAMED { ", …" } else { "" };
-    Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).help("give more of it")
+    Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).hint("give more of it")
 }
 
 #[cfg(test)]

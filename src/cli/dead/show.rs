@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::pick;
-use crate::cli::advice;
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
+use crate::cli::hint::command;
 use crate::cli::output::{self, Out};
 use crate::cli::session::{Opened, Session};
 use crate::cli::style::{self, Column, Table};
@@ -85,7 +85,9 @@ fn advise(standings: &[GroupStatus]) {
         standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal())
     {
         let group = &standing.group;
-        output::note(&format!("help: evbus dead show {group}; evbus dead redrive {group} ID"));
+        let [show, redrive] =
+            [format!("show {group}"), format!("redrive {group} ID")].map(|args| command("dead", args));
+        output::note(&format!("help: {show}; {redrive}"));
     }
 }
 
@@ -151,7 +153,7 @@ pub(super) async fn show(args: &ShowArgs, session: &Session, opened: &Opened) ->
         if place > 0 {
             out.line("")?;
         }
-        out.text(&advice::complete(&sheet(&standing.group, name, letter.as_ref(), session)))?;
+        out.text(&sheet(&standing.group, name, letter.as_ref(), session))?;
     }
     Ok(out.flush().map(|()| Code::Done)?)
 }
@@ -160,7 +162,8 @@ pub(super) async fn show(args: &ShowArgs, session: &Session, opened: &Opened) ->
 fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session) -> String {
     let id = style::escape(&pick::shown_id(name, letter)).into_owned();
     let Some(letter) = letter else {
-        return format!("{id}\n  the letter cannot be read   evbus dead rm {group} {name}\n");
+        let remove = command("dead", format_args!("rm {group} {name}"));
+        return format!("{id}\n  the letter cannot be read   {remove}\n");
     };
     let died = times::clock_text(letter.died, session.environment.now, &session.environment.zone());
     let mut text = format!("{id}  {}\n", style::escape(letter.name.slug()));
@@ -182,6 +185,6 @@ fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Sessi
         Some(content) => text.push_str(&format!("  event\n    {}\n", style::escape(content.trim()))),
         None => text.push_str("  the event was gone when it died\n"),
     }
-    text.push_str(&format!("  evbus dead redrive {group} {id}\n"));
+    text.push_str(&format!("  {}\n", command("dead", format_args!("redrive {group} {id}"))));
     text
 }

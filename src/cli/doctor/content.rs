@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Finding;
 use crate::bus::read::{self, Range};
 use crate::bus::{Place, frontier, keys};
+use crate::cli::hint::{command, text};
 use crate::cli::{style, times};
 use crate::event::{EVENTS, Event, EventName, EventTime, TypeFilter};
 use crate::group::{definition, status};
@@ -120,6 +121,7 @@ fn staging(path: &Path, place: &Place) -> Option<Finding> {
     let count = old.count();
     (count > 0).then(|| {
         let files = style::plural(count as u64, "unfinished file");
-        Finding::warn("staging", format!("{files} from emits that died")).cure("evbus prune --keep 7d removes them")
+        Finding::warn("staging", format!("{files} from emits that died"))
+            .cure([command("prune", "--keep 7d"), text(" removes them")])
     })
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::Finding;
 use crate::bus::Place;
+use crate::cli::hint::store::make_room;
+use crate::cli::hint::{Hints, command, text};
 use crate::cli::{style, times};
 use crate::store::mount::{Mount, NFS_CURE};
 
@@ -64,7 +66,7 @@ pub(super) fn room(path: &Path) -> Vec<Finding> {
 }
 
 fn room_finding(free: u64, mebibytes: &str) -> Finding {
-    let cure = "make room on the disk, or: evbus prune --keep 7d";
+    let cure = make_room();
     match free {
         0 => Finding::fail("room", "the disk is full").cure(cure),
         1..LITTLE_ROOM => Finding::warn("room", format!("{mebibytes} MiB free")).cure(cure),
@@ -73,7 +75,7 @@ fn room_finding(free: u64, mebibytes: &str) -> Finding {
 }
 
 fn inode_finding(free: Option<u64>) -> Finding {
-    let cure = "each event takes one: evbus prune --keep 7d";
+    let cure = Hints::from([text("each event takes one: "), command("prune", "--keep 7d")]);
     match free {
         None => Finding::ok("inodes", "made as needed"),
         Some(0) => Finding::fail("inodes", "none left").cure(cure),

@@ -12,6 +12,7 @@ use super::{Args, data, open};
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
+use crate::cli::hint::{command, text};
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::style;
@@ -159,9 +160,10 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
     fn draft(&self, given: &Given) -> Result<Draft, Failure> {
         if given.is_cut {
             let limit = style::thousands(self.maker.max_event_bytes as u64);
-            return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).help(
-                "evbus init --max-event 8MiB makes a bus for larger ones; or emit a reference in place of the data",
-            ));
+            return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).hint([
+                command("init", "--max-event 8MiB"),
+                text(" makes a bus for larger ones; or emit a reference in place of the data"),
+            ]));
         }
         let line = &given.bytes;
         let Some(type_) = &self.args.type_ else {
@@ -169,7 +171,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
                 if looks_like_an_event(line) {
                     return failure;
                 }
-                failure.or_help("evbus emit TYPE --ndjson, if each line is the data alone")
+                failure.or_hint([command("emit", "TYPE --ndjson"), text(", if each line is the data alone")])
             });
         };
         let (data, content_type) = data::line(self.args, line)?;

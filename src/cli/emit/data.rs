@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Args, read_source};
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::config::Environment;
 use crate::event::Data;
 
@@ -18,7 +19,7 @@ pub(super) fn from_args(
     if let Some(source) = &args.binary {
         if source != "-" && !source.starts_with('@') {
             let what = format!("--binary takes a file, not '{source}'");
-            return Err(Failure::usage(what).help(format!("--binary @{source}, or --binary - for stdin")));
+            return Err(Failure::usage(what).hint(format!("--binary @{source}, or --binary - for stdin")));
         }
         return Ok((Data::binary(&read_source(source, &environment.cwd, limit)?), Some("application/octet-stream")));
     }
@@ -26,11 +27,11 @@ pub(super) fn from_args(
     match (&args.data, fields) {
         (Some(data), true) => {
             let what = format!("both DATA '{}' and fields", shorten(data));
-            Err(Failure::usage(what).help("give -f and -F, or DATA, not both"))
+            Err(Failure::usage(what).hint("give -f and -F, or DATA, not both"))
         }
         (None, true) => object(args),
         (None, false) if args.text => {
-            Err(Failure::usage("--text without DATA").help("evbus emit TYPE --text 'some text'"))
+            Err(Failure::usage("--text without DATA").hint(command("emit", "TYPE --text 'some text'")))
         }
         (None, false) => Ok((Data::Absent, None)),
         (Some(data), false) => given(args, data, environment, limit),
@@ -63,7 +64,7 @@ fn text<'a>(args: &Args, bytes: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
         Err(_) if args.lossy => Ok(String::from_utf8_lossy(bytes)),
         Err(error) => {
             let what = format!("it is not UTF-8 (at byte {})", error.valid_up_to() + 1);
-            Err(Failure::usage(what).help("--text --lossy replaces such bytes; --binary @FILE takes a file of any"))
+            Err(Failure::usage(what).hint("--text --lossy replaces such bytes; --binary @FILE takes a file of any"))
         }
     }
 }
@@ -76,7 +77,7 @@ fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure
             Some(_) => format!("-f {shown}, for a field of the data; --text, if it is meant as text"),
             None => "--text, if it is meant as text".to_owned(),
         };
-        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).help(cure)
+        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).hint(cure)
     })?;
     Ok((data, Some("application/json")))
 }
@@ -98,7 +99,7 @@ fn object(args: &Args) -> Result<(Data, Option<&'static str>), Failure> {
     for field in &args.json_field {
         let (key, value) = pair("-F", field)?;
         let value = serde_json::from_str(value).map_err(|_| {
-            Failure::usage(format!("-F {field}: '{value}' is not JSON")).help(format!("-f {field}, for a string"))
+            Failure::usage(format!("-F {field}: '{value}' is not JSON")).hint(format!("-f {field}, for a string"))
         })?;
         fields.insert(key.to_owned(), value);
     }
@@ -108,7 +109,7 @@ fn object(args: &Args) -> Result<(Data, Option<&'static str>), Failure> {
 
 fn pair<'a>(flag: &str, field: &'a str) -> Result<(&'a str, &'a str), Failure> {
     let split = field.split_once('=').filter(|(key, _)| !key.is_empty());
-    split.ok_or_else(|| Failure::usage(format!("{flag} '{field}' is not KEY=VALUE")).help(format!("{flag} name=value")))
+    split.ok_or_else(|| Failure::usage(format!("{flag} '{field}' is not KEY=VALUE")).hint(format!("{flag} name=value")))
 }
 
 fn shorten(text: &str) -> String {

@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::{Args, data};
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
+use crate::cli::hint::{Hints, command, text};
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
 use crate::config::{Environment, default_source};
 use crate::event::{Data, Event, EventTime};
-use crate::store::{ErrorKind, Store, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult};
 
 /// What the flags and the environment say about every event of this run.
 pub(super) struct Maker {
@@ -43,6 +44,15 @@ fn is_trace_parent(text: &str) -> bool {
         && !zero(parts[2])
 }
 
+/// What to do about an event that is larger than the bus takes.
+pub(super) fn smaller_or_larger_bus() -> Hints {
+    [
+        text("emit a reference to the payload instead, or make another bus, for larger ones: "),
+        command("init", "--max-event 8MiB BUS"),
+    ]
+    .into()
+}
+
 impl Maker {
     pub fn new(args: &Args, session: &Session, opened: &Opened, patience: Duration) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
@@ -55,7 +65,7 @@ impl Maker {
         for attribute in &args.attr {
             let (name, value) = attribute
                 .split_once('=')
-                .ok_or_else(|| Failure::usage(format!("--attr '{attribute}' has no '='")).help("--attr name=value"))?;
+                .ok_or_else(|| Failure::usage(format!("--attr '{attribute}' has no '='")).hint("--attr name=value"))?;
             extensions.push((name.to_owned(), value.to_owned()));
         }
         // An event emitted by a handler names the event that caused it (CloudEvents correlation
@@ -107,8 +117,7 @@ impl Maker {
             let now = self.store.requests();
             if requests.as_ref().is_none_or(|before| *before == now) {
                 let what = format!("no answer within {}", times::format_duration(self.patience));
-                return Err(StoreError::new(ErrorKind::Unavailable, what)
-                    .with_help("it may be on the bus; --id makes a repeat harmless"));
+                return Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::MayBeThere));
             }
             requests = Some(now);
         }
@@ -117,9 +126,11 @@ impl Maker {
     /// The one event that the arguments describe.
     pub fn single(&self, args: &Args, environment: &Environment) -> Result<Draft, Failure> {
         let Some(type_) = &args.type_ else {
-            return Err(
-                Failure::usage("no event type").help("evbus emit TYPE [DATA], for example: evbus emit backup.done")
-            );
+            return Err(Failure::usage("no event type").hint([
+                command("emit", "TYPE [DATA]"),
+                text(", for example: "),
+                command("emit", "backup.done"),
+            ]));
         };
         let (data, content_type) = data::from_args(args, environment, self.max_event_bytes)?;
         self.draft(type_, data, content_type, args.id.as_deref())
@@ -161,12 +172,12 @@ impl Maker {
     fn checked(&self, draft: Draft) -> Result<Draft, Failure> {
         draft.event().data().check_readable().map_err(|error| {
             Failure::usage(format!("the data cannot be read by most readers of JSON: {error}"))
-                .help("--text keeps it as a string, --binary as bytes")
+                .hint("--text keeps it as a string, --binary as bytes")
         })?;
-        draft.event().to_json_within(self.max_event_bytes).map_err(|error| {
-            Failure::usage(format!("the event {error}"))
-                .help("emit a reference to the payload instead, or make another bus, for larger ones: evbus init --max-event 8MiB BUS")
-        })?;
+        draft
+            .event()
+            .to_json_within(self.max_event_bytes)
+            .map_err(|error| Failure::usage(format!("the event {error}")).hint(smaller_or_larger_bus()))?;
         Ok(draft)
     }
 }
@@ -176,11 +187,11 @@ impl Maker {
 fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
     if type_.starts_with(['{', '[']) {
         return Err(Failure::usage(format!("'{type_}' is data; the event's type comes before it"))
-            .help(format!("evbus emit TYPE '{type_}'")));
+            .hint(command("emit", format_args!("TYPE '{type_}'"))));
     }
     let odd = |what: &str| {
         let cure = "write tokens with dots between them, such as order.created";
-        Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).help(cure))
+        Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).hint(cure))
     };
     if type_.contains(['*', '>', ',']) || type_.starts_with('!') {
         return odd("has a character that patterns use");
@@ -196,7 +207,7 @@ fn past(text: &str, environment: &Environment) -> Result<String, Failure> {
     let answer = times::parse_past(text, environment.now, &environment.zone());
     answer.map(EventTime::to_rfc3339).map_err(|error| match error {
         times::TimeError::Future { .. } => {
-            Failure::usage(format!("--time {error}")).help("--at TIME, if the event is to wait until then")
+            Failure::usage(format!("--time {error}")).hint("--at TIME, if the event is to wait until then")
         }
         error => Failure::usage(format!("--time {error}")),
     })

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Failure;
 use crate::cli::exit::Code;
+use crate::cli::hint::Hints;
 
 /// Words of other tools, and the evbus command for each.
 const OTHER_WORDS: [(&[&str], &str); 12] = [
@@ -30,18 +31,18 @@ impl Failure {
         let text = error.render().to_string();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                return Self { code: Code::Done, message: text, help: None, verbatim: true, passes: false };
+                return Self { code: Code::Done, message: text, hint: None, verbatim: true, passes: false };
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                return Self { code: Code::Usage, message: text, help: None, verbatim: true, passes: false };
+                return Self { code: Code::Usage, message: text, hint: None, verbatim: true, passes: false };
             }
             _ => {}
         }
         // clap's tip about '--' would turn a misspelt flag into an operand.
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).filter(|tip| !tip.contains("'-- "));
         let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
-        let help = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
-        let refused = Self { help, ..Self::usage(first_paragraph(&text)) };
+        let hint = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
+        let refused = Self { hint: hint.map(Hints::from), ..Self::usage(first_paragraph(&text)) };
         in_our_words(&error, &text, refused)
     }
 }
@@ -64,8 +65,8 @@ fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
             let word = named(ContextKind::InvalidSubcommand).unwrap_or_default();
             let refused = Failure { message: format!("there is no verb '{word}'"), ..refused };
             match OTHER_WORDS.iter().find(|(words, _)| words.contains(&word)) {
-                Some((_, ours)) => refused.help(*ours),
-                None if word == "version" => refused.help("evbus --version"),
+                Some((_, ours)) => refused.hint(*ours),
+                None if word == "version" => refused.hint("evbus --version"),
                 None => refused,
             }
         }
@@ -75,10 +76,10 @@ fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
             "unexpected '{argument}': a value may not begin with '-' (durations, counts and times have no sign)"
         )),
         ErrorKind::UnknownArgument if argument.contains('*') => {
-            refused.help(format!("a pattern is given with -t: -t '{argument}'"))
+            refused.hint(format!("a pattern is given with -t: -t '{argument}'"))
         }
         ErrorKind::UnknownArgument if text.contains("evbus emit") && ["--type", "-t", "--data"].contains(&argument) => {
-            refused.help("type and data stand by themselves: evbus emit TYPE [DATA]")
+            refused.hint("type and data stand by themselves: evbus emit TYPE [DATA]")
         }
         ErrorKind::ValueValidation if error.source().is_some_and(|source| source.is::<ParseIntError>()) => {
             let value = named(ContextKind::InvalidValue).unwrap_or_default();
@@ -108,7 +109,7 @@ mod tests {
         let error = Cli::try_parse_from(std::iter::once("evbus").chain(line.split(' '))).unwrap_err();
         let failure = Failure::from_clap(error);
         assert_eq!(failure.code, Code::Usage, "{line}");
-        (failure.message, failure.help)
+        (failure.message, failure.hint.map(|hint| hint.to_string()))
     }
 
     #[test]

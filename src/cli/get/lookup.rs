@@ -3,6 +3,7 @@
 use crate::bus::emit::acknowledged_name;
 use crate::bus::{Place, keys, read};
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::progress::Progress;
 use crate::cli::reporter::id_of;
 use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
@@ -17,7 +18,7 @@ const PAGE: usize = 1_000;
 /// The events that `id` may mean: none, one, or several.
 pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     if id.is_empty() {
-        return Err(Failure::usage("an empty id means every event").help("evbus ls"));
+        return Err(Failure::usage("an empty id means every event").hint(command("ls", "")));
     }
     let store = &*place.store;
     if let Some(source) = source {

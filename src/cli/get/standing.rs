@@ -2,6 +2,7 @@
 
 use crate::bus::Place;
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::session::Session;
 use crate::cli::{style, times};
 use crate::event::{Condition, Event, EventName, FilterResult, NameMatch};
@@ -27,7 +28,7 @@ pub(super) async fn lines(
                 let why = letter.map_or_else(String::new, |letter| {
                     format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why)
                 });
-                format!("dead{why}   evbus dead show {group}")
+                format!("dead{why}   {}", command("dead", format_args!("show {group}")))
             }
             None => {
                 let next = |open: &PendingEvent| {

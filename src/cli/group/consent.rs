@@ -2,20 +2,19 @@
 //! need `--yes`.
 
 use crate::cli::failure::Failure;
+use crate::cli::hint::Hint;
 use crate::cli::output;
 use crate::cli::style;
 
 /// Says `what` would be done and asks; false if the answer is no. Without a terminal it is an error
 /// with `command` as the cure.
-pub(in crate::cli) fn agreed(what: &str, yes: bool, command: &str) -> Result<bool, Failure> {
+pub(in crate::cli) fn agreed(what: &str, yes: bool, command: &Hint) -> Result<bool, Failure> {
     let what = style::escape(what);
     if yes {
         return Ok(true);
     }
     if !output::can_ask() {
-        return Err(
-            Failure::usage(format!("this {what}; without a terminal it needs --yes")).help(format!("{command} --yes"))
-        );
+        return Err(Failure::usage(format!("this {what}; without a terminal it needs --yes")).hint(command.clone()));
     }
     output::note(&format!("this {what}"));
     let answer =

@@ -3,6 +3,7 @@
 use crate::bus::read::{self, Range};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
+use crate::cli::hint::{command, text};
 use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::{Opened, Session};
@@ -66,7 +67,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
                 let count = style::plural(matching, "stored event");
                 let verb = if matching == 1 { "matches" } else { "match" };
                 return Err(Failure::usage(format!("{count} {verb} {}: where is '{group}' to start?", wanted(&wants)))
-                    .help("add --from now or --from earliest"));
+                    .hint("add --from now or --from earliest"));
             }
             Start::Earliest
         }
@@ -81,6 +82,10 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
 }
 
 fn exists(group: &GroupName) -> Failure {
-    Failure::failed(format!("there is a group '{group}' already"))
-        .help(format!("evbus group set {group} changes its filter; evbus group reset {group} its place"))
+    Failure::failed(format!("there is a group '{group}' already")).hint([
+        command("group", format_args!("set {group}")),
+        text(" changes its filter; "),
+        command("group", format_args!("reset {group}")),
+        text(" its place"),
+    ])
 }

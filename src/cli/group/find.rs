@@ -2,6 +2,7 @@
 
 use crate::bus::Place;
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::style;
 use crate::group::GroupName;
 use crate::group::definition::{self, Registered};
@@ -36,6 +37,6 @@ pub(in crate::cli) async fn all(place: &Place) -> Result<Vec<GroupStatus>, Failu
 async fn unknown(place: &Place, name: &str) -> Result<Failure, Failure> {
     let groups = definition::names(&*place.store).await?;
     let near = style::did_you_mean(name, groups.iter().map(GroupName::as_str));
-    let help = if groups.is_empty() { format!("evbus group create {name}") } else { "evbus group ls".to_owned() };
-    Ok(Failure::usage(format!("no group '{name}'{near}")).help(help))
+    let args = if groups.is_empty() { format!("create {name}") } else { "ls".to_owned() };
+    Ok(Failure::usage(format!("no group '{name}'{near}")).hint(command("group", args)))
 }

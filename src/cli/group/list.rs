@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::output::{self, Out};
 use crate::cli::session::{Opened, Session};
 use crate::cli::style::{Column, Table};
@@ -39,7 +40,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
         return Ok(Code::Done);
     }
     if standings.is_empty() {
-        output::note("no groups; help: evbus group create NAME -t 'PATTERN'");
+        output::note(&format!("no groups; help: {}", command("group", "create NAME -t 'PATTERN'")));
         return Ok(Code::Done);
     }
     let columns = ["GROUP", "TYPES", "NOT"].map(Column::left);

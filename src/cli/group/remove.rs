@@ -6,6 +6,7 @@ use super::agreed;
 use crate::bus::{Place, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
@@ -41,7 +42,7 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     refuse_live_owner(place, &standing).await?;
     let letters = u64::try_from(standing.letters.len()).unwrap_or(u64::MAX);
     let what = format!("removes group '{group}' with its progress and {}", style::plural(letters, "dead letter"));
-    if !agreed(&what, args.yes, &format!("evbus group rm {group}"))? {
+    if !agreed(&what, args.yes, &command("group", format_args!("rm {group} --yes")))? {
         return Ok(Code::Done);
     }
     let mut state = place.store.list_after(List::all(&keys::state(group))).await?.keys;
@@ -63,7 +64,7 @@ async fn refuse_live_owner(place: &Place, standing: &GroupStatus) -> Result<(), 
     let refused = |owner: &Owner| {
         let (host, pid) = (style::escape(&owner.host), owner.pid);
         let what = format!("{host}:{pid} works for group '{}' just now", standing.group);
-        Err(Failure::failed(what).help(format!("stop it first (on {host}: kill {pid})")))
+        Err(Failure::failed(what).hint(format!("stop it first (on {host}: kill {pid})")))
     };
     if let Some(alive) = standing.owners.iter().find(|owned| process_of(&owned.owner) == Process::Lives) {
         return refused(&alive.owner);

@@ -6,6 +6,7 @@ use crate::bus::read::{self, Range};
 use crate::bus::{Place, keys, to_json};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::output;
 use crate::cli::session::{Opened, Session};
 use crate::cli::{style, times};
@@ -41,7 +42,7 @@ pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Resu
     let start = start_of("--to", &args.to, session)?;
     let (group, found) = super::registered(opened.place(), &args.name).await?;
     let what = consequence(&group, &found.definition, start, session, opened).await?;
-    if !agreed(&what, args.yes, &format!("evbus group reset {group} --to '{}'", args.to))? {
+    if !agreed(&what, args.yes, &command("group", format_args!("reset {group} --to '{}' --yes", args.to)))? {
         return Ok(Code::Done);
     }
     let place = opened.place();
@@ -111,7 +112,7 @@ async fn rewrite(
     bytes.push(b'\n');
     match place.store.cas(&key, Some(&object.version), &bytes).await? {
         Swap::Swapped(_) => Ok(()),
-        Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).help("try again")),
+        Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).hint("try again")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
+use crate::cli::hint::command;
 use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::Opened;
@@ -82,7 +83,9 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     let given = &args.filter;
     let condition = args.condition.condition()?;
     if given.types.is_empty() && given.not.is_empty() && args.condition.condition.is_none() {
-        return Err(Failure::usage("nothing to change").help(format!("evbus group set {} -t 'PATTERN'", args.name)));
+        return Err(
+            Failure::usage("nothing to change").hint(command("group", format_args!("set {} -t 'PATTERN'", args.name)))
+        );
     }
     let mut now = Filter::default();
     let changed = change(opened, &args.name, |definition| {
@@ -98,9 +101,10 @@ pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
     })
     .await?;
     let name = &args.name;
+    let reset = command("group", format_args!("reset {name} --to TIME"));
     output::note(&match changed {
         true => format!(
-            "'{name}' wants {} from its position on (evbus group reset {name} --to TIME goes back); a watcher with \
+            "'{name}' wants {} from its position on ({reset} goes back); a watcher with \
              another filter, in its options or its config, will not start again",
             wanted(&now)
         ),
@@ -130,9 +134,9 @@ pub(super) async fn pause(args: &PauseArgs, opened: &Opened) -> Result<Code, Fai
     })
     .await?;
     let poll = opened.place().store.profile().poll.1.as_secs();
+    let (name, resume) = (&args.name, command("group", format_args!("resume {}", args.name)));
     output::note(&format!(
-        "'{0}' is paused: within a poll ({poll}s) workers start no more handlers; running ones end; evbus group resume {0}",
-        args.name
+        "'{name}' is paused: within a poll ({poll}s) workers start no more handlers; running ones end; {resume}"
     ));
     Ok(Code::Done)
 }

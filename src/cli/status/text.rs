@@ -3,8 +3,10 @@
 use jiff::tz::TimeZone;
 
 use super::{Report, Row};
+use crate::cli::hint::{self, Hints, command};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
+use crate::group::GroupName;
 use crate::group::lease::Process;
 use crate::group::owner::process_of;
 use crate::group::status::State;
@@ -20,7 +22,7 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
         style::plural(report.events, "event")
     );
     if report.groups.is_empty() {
-        text.push_str("no groups yet   evbus group create NAME -t 'PATTERN'\n");
+        text.push_str(&format!("no groups yet   {}\n", command("group", "create NAME -t 'PATTERN'")));
         return text;
     }
     let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
@@ -32,7 +34,10 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
     text.push_str(&table.to_string());
     if let Some(overdue) = report.overdue() {
         let overdue = times::format_duration(overdue);
-        text.push_str(&format!("due for {overdue}, and no worker has released it   evbus ls --scheduled\n"));
+        text.push_str(&format!(
+            "due for {overdue}, and no worker has released it   {}\n",
+            command("ls", "--scheduled")
+        ));
     }
     for row in &report.groups {
         let group = &row.standing.group;
@@ -42,7 +47,8 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
         if row.standing.unanswered() > 0 {
             let passed = style::plural(row.standing.unanswered(), "event");
             text.push_str(&format!(
-                "{group}: where had no answer for {passed}, passed over   evbus group ls {group}\n"
+                "{group}: where had no answer for {passed}, passed over   {}\n",
+                command("group", format_args!("ls {group}"))
             ));
         }
     }
@@ -91,6 +97,11 @@ fn owner_text(row: &Row) -> String {
     format!("{}{more}{why}", first.unwrap_or_else(|| "-".to_owned()))
 }
 
+/// The commands that start a worker of a group.
+fn start_a_worker(group: &GroupName) -> Hints {
+    [command("drain", format_args!("-g {group} -- CMD")), hint::text(", or "), command("watch", "")].into()
+}
+
 /// What holds a group up, and the next command.
 fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
     let group = &row.standing.group;
@@ -106,14 +117,14 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
         State::Working => {
             let (name, owner) = row.standing.running().min_by_key(|(name, _)| name.time())?;
             let (id, age) = (crate::cli::reporter::id_of(name), times::format_duration(report.now.since(name.time())));
-            format!("runs {id}, {age} old, on {}:{}   evbus get {id}", owner.host, owner.pid)
+            format!("runs {id}, {age} old, on {}:{}   {}", owner.host, owner.pid, command("get", &id))
         }
-        State::Waiting => format!("no worker runs   evbus drain -g {group} -- CMD, or evbus watch"),
-        State::Paused => format!("paused   evbus group resume {group}"),
+        State::Waiting => format!("no worker runs   {}", start_a_worker(group)),
+        State::Paused => format!("paused   {}", command("group", format_args!("resume {group}"))),
         State::Damaged => {
             let error = row.standing.damage.as_ref()?;
-            let help = error.help().map_or_else(String::new, |help| format!("   {help}"));
-            format!("{error}{help}")
+            let hint = Hints::of(error).map_or_else(String::new, |hint| format!("   {hint}"));
+            format!("{error}{hint}")
         }
         State::Stalled => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(", such as {why}"));
@@ -124,12 +135,15 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
         }
         State::Failing if !row.standing.has_live_owner(process_of) && row.lag.events > 0 => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
-            format!("no worker runs{why}   evbus drain -g {group} -- CMD, or evbus watch")
+            format!("no worker runs{why}   {}", start_a_worker(group))
         }
         State::Failing => match failing {
-            Some((_, why)) if row.dead() > 0 => format!("{why}   evbus dead ls {group}"),
-            Some((name, why)) => format!("{why}   evbus get {}", crate::cli::reporter::id_of(name)),
-            None => format!("{}   evbus dead ls {group}", style::plural(row.dead(), "dead letter")),
+            Some((_, why)) if row.dead() > 0 => format!("{why}   {}", command("dead", format_args!("ls {group}"))),
+            Some((name, why)) => format!("{why}   {}", command("get", crate::cli::reporter::id_of(name))),
+            None => {
+                let dead = style::plural(row.dead(), "dead letter");
+                format!("{dead}   {}", command("dead", format_args!("ls {group}")))
+            }
         },
     })
 }

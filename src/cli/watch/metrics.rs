@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::cli::failure::Failure;
 use crate::cli::session::Opened;
-use crate::cli::status;
+use crate::cli::{hint, status};
 use crate::group::GroupName;
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::store::system_words;
@@ -96,7 +96,7 @@ impl Reporter for CountingReporter {
                 WorkerEvent::Retrying { .. } => counters.failed += 1,
                 WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
                 WorkerEvent::PassedOver { .. } => counters.passed_over += 1,
-                WorkerEvent::Stalled { why } => counters.trouble = Some((*why).to_owned()),
+                WorkerEvent::Stalled { obstacle } => counters.trouble = Some(hint::obstacle_text(obstacle)),
                 WorkerEvent::Unreachable { error } => counters.trouble = Some(error.to_string()),
                 WorkerEvent::Ended => counters.trouble = Some("its worker has ended".to_owned()),
                 WorkerEvent::GoesOn => counters.trouble = None,
@@ -116,7 +116,7 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
             .to_socket_addrs()
             .map_err(|_| {
                 Failure::usage(format!("--metrics '{}' is no address", address.escape_debug()))
-                    .help("--metrics 9464 (on the loopback interface), or --metrics 0.0.0.0:9464")
+                    .hint("--metrics 9464 (on the loopback interface), or --metrics 0.0.0.0:9464")
             })?
             .collect(),
     };

@@ -2,6 +2,7 @@
 
 use crate::bus::read;
 use crate::cli::failure::Failure;
+use crate::cli::hint::{Hint, command, text};
 use crate::cli::session::Opened;
 use crate::cli::style::{self, wanted};
 use crate::config::{StartFrom, Watcher};
@@ -62,7 +63,7 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
     let near = style::nearest(group.as_str(), groups.iter().map(GroupName::as_str));
     let near = near.map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
     let (count, verb) = (style::thousands(matching), if matching == 1 { "event matches" } else { "events match" });
-    Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}")).help("add --from now or --from earliest"))
+    Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}")).hint("add --from now or --from earliest"))
 }
 
 /// Refuses a filter that differs from the group's: two workers with different filters would skip
@@ -77,23 +78,24 @@ fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(
         let own =
             Filter { types: if types_given { wants.types.clone() } else { theirs.types.clone() }, ..wants.clone() };
         let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(&own));
-        return Err(Failure::usage(what).help(set_command(group, &own, &theirs)));
+        return Err(Failure::usage(what).hint(set_command(group, &own, &theirs)));
     }
     if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
         let what = format!(
             "group '{group}' has {}, not {shards}; that is fixed when it is made",
             shards_text(definition.shards)
         );
-        return Err(Failure::usage(what).help(format!(
-            "leave shards out, or give another group: evbus group create {group}-{shards} --shards {shards}"
-        )));
+        return Err(Failure::usage(what).hint([
+            text("leave shards out, or give another group: "),
+            command("group", format_args!("create {group}-{shards} --shards {shards}")),
+        ]));
     }
     Ok(())
 }
 
 /// The command that changes a group's filter from `in_place_of` to `wants`; options that are not
 /// given keep their part.
-pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of: &Filter) -> String {
+pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of: &Filter) -> Hint {
     let types = wants.types.types_text();
     let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
     let mut flags: Vec<String> = types.iter().map(|text| format!("-t '{text}'")).collect();
@@ -106,7 +108,7 @@ pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of
         None if in_place_of.condition.is_some() => flags.push("--where ''".to_owned()),
         None => {}
     }
-    format!("evbus group set {group} {}", flags.join(" "))
+    command("group", format_args!("set {group} {}", flags.join(" ")))
 }
 
 fn shards_text(shards: u16) -> String {
@@ -184,7 +186,7 @@ mod tests {
         let group = GroupName::parse("g").unwrap();
         let plain = wants(&["a.*"], &[], None);
         let rich = wants(&[], &["b", "c"], Some("type == 'x'"));
-        let set = |to, from| set_command(&group, to, from);
+        let set = |to, from| set_command(&group, to, from).to_string();
         assert_eq!(set(&plain, &plain), "evbus group set g -t 'a.*'");
         assert_eq!(set(&plain, &rich), "evbus group set g -t 'a.*' --not '' --where ''");
         let quoted = r"evbus group set g -t '**' --not 'b' --not 'c' --where 'type == '\''x'\'''";

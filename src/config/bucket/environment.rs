@@ -2,7 +2,7 @@
 //! them names a bucket, a container or a place in one, or switches to another kind of server.
 
 use super::{Problem, Settings, checked_endpoint};
-use crate::config::Environment;
+use crate::config::{ConfigDetail, Environment};
 use crate::store::object::{Identity, Kind};
 
 /// A setting and its variables; the first variable that is set is taken.
@@ -72,7 +72,9 @@ fn s3(environment: &Environment, identity: &Identity) -> Result<Settings, Proble
     let mut found = listed(S3, environment)?;
     let lines = match identity.profile_lines() {
         Ok(lines) => lines,
-        Err(failure) if identity.is_named() => return Err((failure.what, failure.help)),
+        Err(failure) if identity.is_named() => {
+            return Err((failure.what, failure.problem.map(|problem| ConfigDetail::Bucket(Kind::S3, problem))));
+        }
         // The credentials may come from elsewhere.
         Err(_) => return Ok(found),
     };
@@ -137,8 +139,7 @@ fn connection_string(text: &str) -> Result<Settings, Problem> {
         parts.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim())).collect();
     let get = |wanted: &str| parts.iter().find(|(name, _)| name == wanted).map(|(_, value)| (*value).to_owned());
     if get("usedevelopmentstorage").is_some() {
-        let help = "az://container?endpoint=http://127.0.0.1:10000/devstoreaccount1, with that account's name and key";
-        return Err((format!("{NAME} names the emulator, and not where it is"), Some(help.to_owned())));
+        return Err((format!("{NAME} names the emulator, and not where it is"), Some(ConfigDetail::Emulator)));
     }
     let endpoint = get("blobendpoint").map(|endpoint| endpoint.trim_end_matches('/').to_owned());
     let host = || endpoint.as_deref()?.split_once("://")?.1.split(['.', '/', ':']).next().map(str::to_owned);
@@ -195,8 +196,8 @@ fn checked(name: &str, setting: &str, value: &str) -> Result<(), Problem> {
         return Err((format!("{name} has a character that it cannot have"), None));
     }
     if ["aws_endpoint_url_s3", "google_base_url", "azure_endpoint"].contains(&setting) {
-        let help = format!("{name}=https://HOST:PORT, without credentials");
-        checked_endpoint(value).map_err(|what| (format!("{name} {what}"), Some(help)))?;
+        let detail = ConfigDetail::EndpointVariable { name: name.to_owned() };
+        checked_endpoint(value).map_err(|what| (format!("{name} {what}"), Some(detail)))?;
     }
     Ok(())
 }

@@ -105,8 +105,8 @@ fn secrets_are_refused_and_not_shown() {
     ];
     for kind in [Kind::S3, Kind::Gcs, Kind::Azure] {
         for rest in rests {
-            let (what, help) = parsed(kind, rest, &[]).unwrap_err();
-            let all = format!("{what} {}", help.unwrap_or_default());
+            let (what, detail) = parsed(kind, rest, &[]).unwrap_err();
+            let all = format!("{what} {detail:?}");
             assert!(!all.to_lowercase().contains("hush"), "{rest}: {all}");
         }
     }

@@ -197,7 +197,7 @@ impl Engine {
     pub(super) fn stall(&mut self, obstacle: &Obstacle) {
         self.stalled_until = Some(self.now() + STALL);
         if self.summary.stalled.replace(obstacle.clone()).is_none() {
-            self.report(WorkerEvent::Stalled { why: obstacle.why.clone() });
+            self.report(WorkerEvent::Stalled { obstacle: obstacle.clone() });
         }
     }
 

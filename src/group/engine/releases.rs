@@ -110,7 +110,7 @@ impl Engine {
 
     fn report_release(&mut self, why: String) {
         if self.releases.reported.as_ref() != Some(&why) {
-            self.report(WorkerEvent::Stalled { why: why.clone() });
+            self.report(WorkerEvent::Stalled { obstacle: why.clone().into() });
             self.releases.reported = Some(why);
         }
     }

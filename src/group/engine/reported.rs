@@ -42,7 +42,7 @@ impl Engine {
         if full && !self.reported.full {
             let most = self.settings.bounds.capacity();
             let why = format!("{most} events are open; nothing new starts until some are done");
-            self.report(WorkerEvent::Stalled { why });
+            self.report(WorkerEvent::Stalled { obstacle: why.into() });
         }
         self.reported.full = full;
     }

@@ -99,7 +99,7 @@ impl Engine {
     /// An event could not be read: said once, not for each event.
     pub(super) fn report_unread(&mut self, why: &str) {
         if !std::mem::replace(&mut self.trouble.unread, true) {
-            self.report(WorkerEvent::Stalled { why: why.to_owned() });
+            self.report(WorkerEvent::Stalled { obstacle: why.to_owned().into() });
         }
     }
 
@@ -141,11 +141,6 @@ impl Engine {
     /// Why it has given up.
     pub(super) fn given_up(&mut self) -> StoreError {
         let error = self.trouble.error.take().or_else(|| self.releases.failure.take());
-        let what = error.as_ref().map_or_else(|| "no answer from the bus".to_owned(), ToString::to_string);
-        let given_up = StoreError::new(ErrorKind::Unavailable, what);
-        match error.as_ref().and_then(StoreError::help) {
-            Some(help) => given_up.with_help(help),
-            None => given_up,
-        }
+        error.map_or_else(|| StoreError::new(ErrorKind::Unavailable, "no answer from the bus"), StoreError::given_up)
     }
 }

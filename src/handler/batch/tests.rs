@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::EventTime;
-use crate::handler::Permit;
+use crate::handler::{Obstacle, Permit};
 
 /// A clock that stands still until it is moved.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Handler for Lines {
     fn stop(&self) {
         self.stopped.set(true);
     }
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Obstacle> {
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{Shared, open_below};
-use crate::store::{Object, StoreError, StoreResult, Version};
+use crate::store::{Object, Obstruction, StoreError, StoreResult, Version};
 
 /// Tells a file from another of the same name: by its modification time and its size. Not by its
 /// inode, which some file systems (FUSE) number anew at every look.
@@ -53,7 +53,7 @@ impl Shared {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let within = |len: u64| match len > limit as u64 {
             true => Err(StoreError::too_large(self.shown(path), len, limit)
-                .with_help(self.out_of_the_way("nothing that evbus writes there is as large", path))),
+                .with_detail(self.obstructed(Obstruction::TooLarge, path))),
             false => Ok(()),
         };
         within(size)?;

@@ -12,7 +12,7 @@ use object_store::{BackoffConfig, RetryConfig};
 use super::credentials::{AwsCredentials, Identity};
 use super::failure;
 use super::meter::{Meter, Metered};
-use crate::store::{ErrorKind, StoreError, StoreResult, system_words};
+use crate::store::{BucketProblem, ErrorDetail, ErrorKind, StoreError, StoreResult, system_words};
 
 /// How long one request may take. With its repeats that is well below a lease, which the library's
 /// default of minutes is not.
@@ -162,7 +162,7 @@ impl Bucket {
         let Some(bundle) = self.setting("ca_bundle") else { return Ok(options) };
         let refused = |why: &str| {
             StoreError::new(ErrorKind::Unfit, format!("no CA certificates can be had from {bundle}: {why}"))
-                .with_help("AWS_CA_BUNDLE, or a profile's ca_bundle, names a PEM file")
+                .with_detail(ErrorDetail::Bucket(self.kind, BucketProblem::CertificateFile))
         };
         let text = std::fs::read(self.identity.path(bundle)).map_err(|error| refused(&system_words(&error)))?;
         let certificates = Certificate::from_pem_bundle(&text).map_err(|_| refused("it is not PEM"))?;

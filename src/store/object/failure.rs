@@ -10,9 +10,9 @@ use object_store::client::HttpError;
 use super::credentials::{Failure, NO_ANSWER_IN_TIME, reason};
 use super::meter::Meter;
 use super::{Bucket, Kind};
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{BucketProblem, ErrorDetail, ErrorKind, StoreError};
 
-mod cure;
+mod cloud;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -44,6 +44,10 @@ impl Shown {
         }
     }
 
+    fn detail(&self, problem: BucketProblem) -> ErrorDetail {
+        ErrorDetail::Bucket(self.kind, problem)
+    }
+
     /// Whether an object is not there; a missing bucket is something else.
     pub(super) fn missing(&self, error: &Error) -> bool {
         matches!(error, Error::NotFound { .. }) && !no_bucket(error)
@@ -56,7 +60,11 @@ impl Shown {
     }
 
     /// The error as a user reads it. `doing` is a verb: read, write, list, delete.
-    pub(super) fn failure(&self, doing: &str, key: &str, error: &Error) -> StoreError {
+    pub(super) fn failure(&self, doing: &str, key: &str, error: Error) -> StoreError {
+        self.explained(doing, key, &error).with_source(error)
+    }
+
+    fn explained(&self, doing: &str, key: &str, error: &Error) -> StoreError {
         if let Some(failure) = Failure::within(error) {
             return of_credentials(failure);
         }
@@ -79,7 +87,8 @@ impl Shown {
                 of(ErrorKind::Unavailable, format!("{on}: it has just been changed"))
             }
             (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
-                of(ErrorKind::Denied, format!("{on}: no permission{}", more(&said))).with_help(kind.denied_cure(&said))
+                of(ErrorKind::Denied, format!("{on}: no permission{}", more(&said)))
+                    .with_detail(self.detail(denied(&said)))
             }
             (_, Some(501)) => of(ErrorKind::Unfit, format!("{on}: {server} does not support it")),
             (_, Some(507)) => of(ErrorKind::Full, format!("{on}: no room")),
@@ -95,21 +104,25 @@ impl Shown {
     /// The meaning of the service's error code, where there is a single cure.
     fn usual(&self, code: &str, text: &str) -> Option<StoreError> {
         let (bucket, server, kind) = (&self.bucket, &self.server, self.kind);
-        let denied = |what: String, help: &str| Some(StoreError::new(ErrorKind::Denied, what).with_help(help));
+        let denied = |what: String, detail| Some(StoreError::new(ErrorKind::Denied, what).with_detail(detail));
+        let of = |problem| self.detail(problem);
         match code {
             "NoSuchBucket" | "ContainerNotFound" => {
                 let what = format!("no {} '{bucket}' at {server}", kind.bucket_word());
-                Some(StoreError::new(ErrorKind::Unfit, what).with_help("make it, or name another one"))
+                Some(StoreError::new(ErrorKind::Unfit, what).with_detail(of(BucketProblem::Missing)))
             }
-            "InvalidAccessKeyId" => denied(format!("{server} does not know this access key"), kind.key_cure()),
-            "SignatureDoesNotMatch" | "AuthenticationFailed" => {
-                denied(format!("{server} refuses the signature: the secret key is wrong"), kind.secret_cure())
+            "InvalidAccessKeyId" => {
+                denied(format!("{server} does not know this access key"), of(BucketProblem::UnknownKey))
             }
+            "SignatureDoesNotMatch" | "AuthenticationFailed" => denied(
+                format!("{server} refuses the signature: the secret key is wrong"),
+                of(BucketProblem::WrongSecret),
+            ),
             "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-                denied(format!("{server} says that the session token has expired"), "log in again")
+                denied(format!("{server} says that the session token has expired"), of(BucketProblem::Expired))
             }
             "RequestTimeTooSkewed" => {
-                denied(format!("{server} says that this machine's clock is wrong"), "set the clock: timedatectl status")
+                denied(format!("{server} says that this machine's clock is wrong"), ErrorDetail::Clock)
             }
             "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
                 Some(self.elsewhere(text))
@@ -125,12 +138,10 @@ impl Shown {
             said.map(str::to_owned)
         });
         let bucket = &self.bucket;
-        let (which, region) = match region.filter(|region| region.len() < 40) {
-            Some(region) => (format!(": {}", clean(&region)), clean(&region)),
-            None => (String::new(), "REGION".to_owned()),
-        };
+        let region = region.filter(|region| region.len() < 40).map(|region| clean(&region));
+        let which = region.as_ref().map_or_else(String::new, |region| format!(": {region}"));
         StoreError::new(ErrorKind::Unfit, format!("bucket '{bucket}' is in another region{which}"))
-            .with_help(format!("name it: s3://{bucket}/prefix?region={region}, or AWS_REGION={region}"))
+            .with_detail(self.detail(BucketProblem::OtherRegion { bucket: bucket.clone(), region }))
     }
 
     /// An error about the caller's identity, and not about the bucket: Google's and Azure's tokens.
@@ -152,7 +163,7 @@ impl Shown {
                 StoreError::new(ErrorKind::Unavailable, format!("{server} gives no token: it answers {status}"))
             }
             Some(status) => StoreError::new(ErrorKind::Denied, format!("{server} gives no token: it answers {status}"))
-                .with_help(self.kind.key_cure()),
+                .with_detail(self.detail(BucketProblem::UnknownKey)),
             None => StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {}", reason(text))),
         })
     }
@@ -166,23 +177,33 @@ impl Shown {
                 _ => StoreError::new(ErrorKind::Unfit, format!("{server} sends us elsewhere, and not where")),
             };
         }
-        if let Some((why, help)) = understood(error, text) {
+        if let Some((why, problem)) = understood(error, text) {
             let what = format!("{server} answers what is not understood: {why}");
-            let told = StoreError::new(ErrorKind::Other, what);
-            return match help {
-                Some(help) => told.with_help(help),
-                None => told,
-            };
+            return with_problem(StoreError::new(ErrorKind::Other, what), self.kind, problem);
         }
         let why = match reason(text) {
             NO_ANSWER_IN_TIME => format!("no answer within {} s", self.patience.as_secs_f64()),
             why => why.to_owned(),
         };
         let told = StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {why}"));
-        match why.contains("certificate") {
-            true => told.with_help(self.kind.certificate_cure()),
-            false => told,
-        }
+        let problem = why.contains("certificate").then_some(BucketProblem::Certificate);
+        with_problem(told, self.kind, problem)
+    }
+}
+
+fn with_problem(error: StoreError, kind: Kind, problem: Option<BucketProblem>) -> StoreError {
+    match problem {
+        Some(problem) => error.with_detail(ErrorDetail::Bucket(kind, problem)),
+        None => error,
+    }
+}
+
+/// The usual cause of an explicit deny is a policy that demands encryption.
+fn denied(said: &str) -> BucketProblem {
+    let said = said.to_lowercase();
+    match ["explicit deny", "kms", "encrypt"].iter().any(|sign| said.contains(sign)) {
+        true => BucketProblem::Unencrypted,
+        false => BucketProblem::Denied,
     }
 }
 
@@ -198,11 +219,9 @@ fn no_bucket(error: &Error) -> bool {
 
 fn of_credentials(failure: &Failure) -> StoreError {
     let kind = if failure.passing { ErrorKind::Unavailable } else { ErrorKind::Denied };
-    let told = StoreError::new(kind, failure.what.clone());
-    match &failure.help {
-        Some(help) => told.with_help(help.clone()),
-        None => told,
-    }
+    let error = StoreError::new(kind, failure.what.clone());
+    // Only AWS's credentials are found by evbus itself.
+    with_problem(error, Kind::S3, failure.problem.clone())
 }
 
 /// Why no client could be made.
@@ -210,14 +229,16 @@ pub(super) fn not_built(bucket: &Bucket, error: &Error) -> StoreError {
     let (kind, text) = (bucket.kind, text(error));
     if lacks_certificates(error) {
         let what = format!("no CA certificates here, and {} is spoken to over TLS", kind.service());
-        return StoreError::new(ErrorKind::Unfit, what).with_help(kind.certificate_cure());
+        return StoreError::new(ErrorKind::Unfit, what)
+            .with_detail(ErrorDetail::Bucket(kind, BucketProblem::Certificate));
     }
     if text.contains("Missing AccessKeyId") || text.contains("Missing SecretAccessKey") {
         return no_credentials(kind, &bucket.name);
     }
     if text.contains("Account must be specified") {
         let what = format!("no account for container '{}'", bucket.name);
-        return StoreError::new(ErrorKind::Denied, what).with_help(kind.key_cure());
+        return StoreError::new(ErrorKind::Denied, what)
+            .with_detail(ErrorDetail::Bucket(kind, BucketProblem::UnknownKey));
     }
     StoreError::new(ErrorKind::Unfit, format!("{}://{}: {}", kind.scheme(), bucket.name, one_line(error)))
 }
@@ -230,7 +251,7 @@ pub(super) fn lacks_certificates(error: &Error) -> bool {
 /// Neither the environment nor a file nor the machine has credentials.
 fn no_credentials(kind: Kind, bucket: &str) -> StoreError {
     StoreError::new(ErrorKind::Denied, format!("no credentials for {} '{bucket}'", kind.bucket_word()))
-        .with_help(kind.no_credentials_cure())
+        .with_detail(ErrorDetail::Bucket(kind, BucketProblem::NoCredentials))
 }
 
 /// An endpoint without what may stand before its `@`.

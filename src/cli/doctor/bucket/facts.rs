@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::bus::keys;
 use crate::cli::doctor::Finding;
+use crate::cli::hint::{command, text};
 use crate::cli::times;
 use crate::store::object::{Bucket, Fact, Facts, Kind, Rule, Versioning};
 
@@ -99,8 +100,11 @@ fn lifecycle(told: &Fact<Vec<Rule>>, rules: &[&Rule], bucket: &Bucket) -> Findin
     if !ends.is_empty() {
         let what =
             format!("rule {} deletes what is on the bus: events that wait, groups and their state", ends.join(", "));
-        return Finding::warn(WHAT, what)
-            .cure("leave the bus's prefix out of it; evbus prune --keep 7d deletes what is done");
+        return Finding::warn(WHAT, what).cure([
+            text("leave the bus's prefix out of it; "),
+            command("prune", "--keep 7d"),
+            text(" deletes what is done"),
+        ]);
     }
     if !moves.is_empty() {
         let what = format!("rule {} moves what is on the bus to another storage class", moves.join(", "));

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::store::BucketProblem;
+
 /// Why there are no credentials, as a user reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -10,21 +12,21 @@ pub struct Failure {
     pub passing: bool,
     /// What is wrong, naming the file, program or server that it is about.
     pub what: String,
-    /// What to do about it.
-    pub help: Option<String>,
+    /// What exactly is wrong, where that decides the cure.
+    pub problem: Option<BucketProblem>,
 }
 
 impl Failure {
     pub(super) fn of(what: impl Into<String>) -> Self {
-        Self { passing: false, what: what.into(), help: None }
+        Self { passing: false, what: what.into(), problem: None }
     }
 
     pub(super) fn passing(what: impl Into<String>) -> Self {
         Self { passing: true, ..Self::of(what) }
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+    pub(super) fn because(mut self, problem: BucketProblem) -> Self {
+        self.problem = Some(problem);
         self
     }
 

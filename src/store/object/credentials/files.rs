@@ -7,6 +7,7 @@ use object_store::aws::AwsCredential;
 
 use super::identity::trimmed;
 use super::{Failure, Identity, Outcome};
+use crate::store::BucketProblem;
 
 /// What the lines of one section say, by name.
 pub type ProfileLines = BTreeMap<String, String>;
@@ -39,7 +40,7 @@ impl Files {
     pub(super) fn no_profile(&self, profile: &str) -> Failure {
         let (config, credentials) = (self.config.0.display(), self.credentials.0.display());
         Failure::of(format!("no AWS profile '{}' in {config} or {credentials}", profile.escape_debug()))
-            .help("AWS_PROFILE names another; aws configure list-profiles")
+            .because(BucketProblem::NoProfile)
     }
 
     /// The keys of one file, which belong together.

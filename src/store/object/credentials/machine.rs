@@ -7,8 +7,7 @@ use reqwest::Method;
 
 use super::ask::{clean, json_keys, object, request, secret_file, set};
 use super::{Failure, Fetch, Found, Outcome};
-
-const SET_SOME: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
+use crate::store::BucketProblem;
 
 impl Fetch<'_> {
     pub(super) async fn container(&self) -> Outcome<Found> {
@@ -25,7 +24,7 @@ impl Fetch<'_> {
         let mut request = request(Method::GET, &url, HttpRequestBody::empty())?;
         if !near(&url) {
             let what = format!("{variable} is '{}', plain HTTP to another machine", clean(&url));
-            return Err(Failure::of(what).help("write https://, or an address of this machine"));
+            return Err(Failure::of(what).because(BucketProblem::PlainCredentials));
         }
         let token = match self.who.var("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             Some(file) => Some(secret_file("container authorization token", &self.who.path(file))?),
@@ -43,7 +42,7 @@ impl Fetch<'_> {
     }
 
     pub(super) async fn machine(&self, again: bool) -> Outcome<Found> {
-        let none = |why: &str| Failure::of(format!("no AWS credentials{why}")).help(SET_SOME);
+        let none = |why: &str| Failure::of(format!("no AWS credentials{why}")).because(BucketProblem::NoCredentials);
         if self.who.var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err(none(" (AWS_EC2_METADATA_DISABLED)"));
         }

@@ -7,6 +7,7 @@ use object_store::aws::AwsCredential;
 use super::files::{Files, keys};
 use super::role::{Login, Role, login};
 use super::{Failure, Identity, Outcome};
+use crate::store::BucketProblem;
 
 /// Where credentials come from, and the roles that are then assumed, one after the other.
 #[derive(PartialEq)]
@@ -124,7 +125,7 @@ impl Identity {
         let odd = ["login_session", "source_profile", "credential_source", "web_identity_token_file", "mfa_serial"];
         if let Some(odd) = odd.into_iter().find(|name| get(name).is_some()) {
             return Err(refused(at, &format!("uses {odd}, which evbus does not follow"))
-                .help("aws configure export-credentials --format process, as its credential_process"));
+                .because(BucketProblem::UnsupportedProfile));
         }
         match seen {
             [] => Ok(Step::Nothing),
@@ -135,8 +136,9 @@ impl Identity {
     fn role_step(&self, files: &Files, at: &str, arn: &str) -> Outcome<Step> {
         let get = |name: &str| files.get(at, name);
         if get("mfa_serial").is_some() {
-            return Err(refused(at, "asks for a code of an MFA device (mfa_serial)")
-                .help("aws configure export-credentials, or a profile without mfa_serial"));
+            return Err(
+                refused(at, "asks for a code of an MFA device (mfa_serial)").because(BucketProblem::AsksForCode)
+            );
         }
         let role = self.role(files, at, arn, &format!("role {arn} of AWS profile '{at}'"))?;
         match (get("source_profile"), get("credential_source"), get("web_identity_token_file")) {

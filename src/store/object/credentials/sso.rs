@@ -12,6 +12,7 @@ use super::ask::{encoded, object, request, set, time};
 use super::files::keys;
 use super::role::{Login, service};
 use super::{Failure, Fetch, Found, Outcome, now};
+use crate::store::BucketProblem;
 
 /// How long before it expires the token is renewed; few other programs renew it.
 const LOGIN_EARLY: Duration = Duration::from_secs(300);
@@ -105,7 +106,7 @@ impl Fetch<'_> {
 
 impl Login {
     fn again(&self, what: String) -> Failure {
-        Failure::of(what).help(format!("aws sso login --profile {}", self.profile))
+        Failure::of(what).because(BucketProblem::LoginExpired { profile: self.profile.clone() })
     }
 
     fn expired(&self) -> Failure {

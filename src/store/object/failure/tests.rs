@@ -14,7 +14,7 @@ fn shown(kind: Kind) -> Shown {
 
 fn told_by(kind: Kind, answer: &str) -> StoreError {
     let error = Error::Generic { store: "S3", source: answer.to_owned().into() };
-    shown(kind).failure("read", "frontier", &error)
+    shown(kind).failure("read", "frontier", error)
 }
 
 fn told(answer: &str) -> StoreError {
@@ -23,7 +23,7 @@ fn told(answer: &str) -> StoreError {
 
 fn denied(kind: Kind, message: &str) -> StoreError {
     let source = format!("status code: 403 Forbidden: <Error><Code>AccessDenied</Code><Message>{message}</Message>");
-    shown(kind).failure("write", "k", &Error::PermissionDenied { path: "k".to_owned(), source: source.into() })
+    shown(kind).failure("write", "k", Error::PermissionDenied { path: "k".to_owned(), source: source.into() })
 }
 
 #[test]
@@ -48,17 +48,21 @@ fn a_bucket_of_another_region_is_no_server_that_does_not_answer() {
     let bare = "Error performing GET http://here/acme in 1ms - Received redirect without LOCATION, this normally";
     let one = told(bare);
     assert_eq!((one.kind(), one.to_string().as_str()), (ErrorKind::Unfit, "bucket 'acme' is in another region"));
-    assert!(one.help().unwrap().contains("?region=REGION"));
+    let elsewhere = |region: Option<&str>| {
+        let (bucket, region) = ("acme".to_owned(), region.map(str::to_owned));
+        ErrorDetail::Bucket(Kind::S3, BucketProblem::OtherRegion { bucket, region })
+    };
+    assert_eq!(one.detail(), Some(&elsewhere(None)));
     let shown = shown(Kind::S3);
     shown.meter.note_region(Some("eu-west-1"));
     let error = Error::Generic { store: "S3", source: bare.into() };
-    let other = shown.failure("read", "frontier", &error);
+    let other = shown.failure("read", "frontier", error);
     assert_eq!(other.to_string(), "bucket 'acme' is in another region: eu-west-1");
-    assert!(other.help().unwrap().contains("AWS_REGION=eu-west-1"));
+    assert_eq!(other.detail(), Some(&elsewhere(Some("eu-west-1"))));
     let malformed = "status code: 400: <Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'a' is \
                      wrong; expecting 'ap-south-1'</Message></Error>";
     assert!(told(malformed).to_string().ends_with("another region: ap-south-1"));
-    assert!(!told_by(Kind::Gcs, bare).help().unwrap_or_default().contains("AWS"));
+    assert_eq!(told_by(Kind::Gcs, bare).detail(), None);
 }
 
 #[test]
@@ -69,7 +73,7 @@ fn an_answer_that_is_not_understood_is_an_answer() {
     assert_eq!(answer.to_string(), whole);
     let none = HttpError::new(HttpErrorKind::Connect, std::io::Error::other("tcp connect error: Connection refused"));
     let error = Error::Generic { store: "S3", source: Box::new(none) };
-    let none = shown(Kind::S3).failure("read", "frontier", &error);
+    let none = shown(Kind::S3).failure("read", "frontier", error);
     assert_eq!(none.to_string(), "cannot reach http://here: connection refused");
     assert_eq!(none.kind(), ErrorKind::Unavailable);
     assert!(told("invalid HTTP version parsed").to_string().contains("it does not speak HTTP"));
@@ -81,13 +85,15 @@ fn the_servers_own_message_is_shown() {
     let why = "explicit deny in a resource-based policy";
     let error = denied(Kind::S3, why);
     assert_eq!(error.to_string(), format!("cannot write k in bucket 'acme': no permission: {why}"));
-    assert!(error.help().unwrap().contains("AWS_SERVER_SIDE_ENCRYPTION=aws:kms and AWS_SSE_KMS_KEY_ID"));
+    assert_eq!(error.detail(), Some(&ErrorDetail::Bucket(Kind::S3, BucketProblem::Unencrypted)));
     assert!(denied(Kind::S3, "Access Denied").to_string().ends_with(": no permission"));
-    assert!(denied(Kind::S3, "Access Denied").help().unwrap().contains("evbus doctor"));
+    let plain = denied(Kind::S3, "Access Denied");
+    assert_eq!(plain.detail(), Some(&ErrorDetail::Bucket(Kind::S3, BucketProblem::Denied)));
+    assert!(std::error::Error::source(&plain).is_some_and(|source| source.is::<Error>()), "{plain:?}");
 }
 
 #[test]
-fn no_cure_is_of_another_cloud() {
+fn no_message_is_of_another_cloud() {
     let codes = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "ExpiredToken"];
     for (kind, others) in [(Kind::Gcs, ["AWS_", "AZURE_"]), (Kind::Azure, ["AWS_", "GOOGLE_"])] {
         let of_codes = codes.map(|code| told_by(kind, &format!("status code: 403: <Code>{code}</Code>")));
@@ -95,7 +101,7 @@ fn no_cure_is_of_another_cloud() {
         let refused = told_by(kind, "Error performing token request: POST https://o/t: status code: 400 Bad Request");
         let certificate = told_by(kind, "invalid peer certificate: UnknownIssuer");
         for error in of_codes.into_iter().chain([machine, refused, certificate, denied(kind, "explicit deny: kms")]) {
-            let all = format!("{error} {}", error.help().unwrap_or_default());
+            let all = error.to_string();
             assert!(!others.iter().any(|other| all.contains(other)), "{all}");
         }
     }
@@ -106,8 +112,8 @@ fn the_server_that_gives_no_token_is_blamed() {
     let down = "Error performing token request: Error performing POST https://oauth2.example/token in 4s - HTTP error: \
                 Connection refused";
     assert_eq!(told_by(Kind::Gcs, down).to_string(), "cannot reach https://oauth2.example: connection refused");
-    let failure = Failure { passing: true, what: "AWS STS at x answers 503".to_owned(), help: None };
+    let failure = Failure { passing: true, what: "AWS STS at x answers 503".to_owned(), problem: None };
     let error = Error::Generic { store: "S3", source: Box::new(failure) };
-    let told = shown(Kind::S3).failure("read", "frontier", &error);
+    let told = shown(Kind::S3).failure("read", "frontier", error);
     assert_eq!((told.kind(), told.to_string().as_str()), (ErrorKind::Unavailable, "AWS STS at x answers 503"));
 }

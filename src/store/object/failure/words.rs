@@ -6,6 +6,7 @@ use std::error::Error as _;
 use object_store::Error;
 
 use super::is_of_the_line;
+use crate::store::BucketProblem;
 
 /// The error with all its causes.
 pub(super) fn text(error: &Error) -> String {
@@ -52,14 +53,14 @@ pub(super) fn server_asked(text: &str) -> Option<String> {
     Some(format!("{scheme}://{}", rest.split(['/', '?']).next()?.rsplit('@').next()?))
 }
 
-/// Why evbus does not understand an answer, and the cure; none if there was no answer.
-pub(super) fn understood(error: &Error, text: &str) -> Option<(String, Option<&'static str>)> {
+/// Why evbus does not understand an answer, and the problem; none if there was no answer.
+pub(super) fn understood(error: &Error, text: &str) -> Option<(String, Option<BucketProblem>)> {
     if text.contains("InvalidContentType") || text.contains("corrupt message") {
-        return Some(("it does not speak TLS".to_owned(), Some("write http:// where that is meant")));
+        return Some(("it does not speak TLS".to_owned(), Some(BucketProblem::PlainHttp)));
     }
     let lower = text.to_lowercase();
     if lower.contains("invalid http") || lower.contains("http version") {
-        return Some(("it does not speak HTTP".to_owned(), Some("write https:// where that is meant")));
+        return Some(("it does not speak HTTP".to_owned(), Some(BucketProblem::OnlyTls)));
     }
     if is_of_the_line(error) {
         return None;

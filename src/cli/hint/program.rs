@@ -1,0 +1,27 @@
+//! The hint for a program that cannot be run.
+
+use super::Hints;
+use crate::handler::{Obstacle, ProgramError};
+
+impl Hints {
+    /// What to do about what keeps a handler from starting, where there is something.
+    pub(in crate::cli) fn of_obstacle(obstacle: &Obstacle) -> Option<Self> {
+        Some(match obstacle.program.as_ref()? {
+            ProgramError::NotInPath { name } => match name.split_once(' ') {
+                Some((program, _)) => {
+                    format!("program and arguments are words of their own, {program} …; a line is for --shell").into()
+                }
+                None => "name it by its path, or extend PATH".into(),
+            },
+            ProgramError::NotExecutable { file } => format!("chmod +x {}", file.display()).into(),
+            ProgramError::NoProgram { .. } => "begin it with '#!/bin/sh'".into(),
+            _ => return None,
+        })
+    }
+}
+
+/// An obstacle with its hint, in one line.
+pub(in crate::cli) fn obstacle_text(obstacle: &Obstacle) -> String {
+    let hint = Hints::of_obstacle(obstacle).map_or_else(String::new, |hint| format!(" (help: {hint})"));
+    format!("{}{hint}", obstacle.why)
+}

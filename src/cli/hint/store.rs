@@ -1,0 +1,209 @@
+//! The hint for each detail of a store's error.
+
+use super::{Hint, Hints, command, text};
+use crate::bus::keys;
+use crate::store::mount::NFS_CURE;
+use crate::store::object::Kind;
+use crate::store::{BucketProblem, ErrorDetail, ErrorKind, Obstruction, StoreError};
+
+impl Hints {
+    /// What to do about an error of the store, where there is something.
+    pub(in crate::cli) fn of(error: &StoreError) -> Option<Self> {
+        match (error.detail(), error.kind()) {
+            (Some(detail), _) => of_detail(detail),
+            (None, ErrorKind::NotDurable) => Some(
+                "what was just written may not survive a power cut: look at the disk (dmesg), then try again".into(),
+            ),
+            (None, _) => None,
+        }
+    }
+}
+
+fn of_detail(detail: &ErrorDetail) -> Option<Hints> {
+    Some(match detail {
+        ErrorDetail::SymbolicLink { path } => format!("a symbolic link is no part of a bus: ls -la {path}").into(),
+        ErrorDetail::NotAFolder { path } => format!("a file stands where a folder should be: ls -la {path}").into(),
+        ErrorDetail::Obstructed { by, path } => {
+            format!("{}: look at it, then mv {path} out of the bus", obstruction(*by)).into()
+        }
+        ErrorDetail::TooLargeObject => format!("{}: move it away", obstruction(Obstruction::TooLarge)).into(),
+        ErrorDetail::NoPermission => {
+            [text("ls -ld shows who may write there; "), command("doctor", ""), text(" tells more of a bus")].into()
+        }
+        ErrorDetail::ReadOnly => "the file system is read-only: remount it, or name another bus".into(),
+        ErrorDetail::NoSpace => make_room(),
+        ErrorDetail::TooManyOpenFiles => "raise the limit of open files: ulimit -n".into(),
+        ErrorDetail::NoThreads => "raise ulimit -u, or the container's limit of processes".into(),
+        ErrorDetail::SeveralFileSystems => "all of a bus must lie on one file system: move the folder back".into(),
+        ErrorDetail::CachedMount => NFS_CURE.into(),
+        ErrorDetail::NoBus { address } => command("init", address).into(),
+        ErrorDetail::NewerFormat => "upgrade evbus on this machine".into(),
+        ErrorDetail::Unreadable { key } => return of_unreadable(key),
+        ErrorDetail::InvalidFilter { group } => command("group", format_args!("set {group} -t PATTERN")).into(),
+        ErrorDetail::InvalidCondition { group } => command("group", format_args!("set {group} --where CEL")).into(),
+        ErrorDetail::FrontierAhead => command("doctor", "").into(),
+        ErrorDetail::MayBeThere => "it may be on the bus; --id makes a repeat harmless".into(),
+        ErrorDetail::Clock => "set the clock: timedatectl status".into(),
+        ErrorDetail::NoGroups => [command("group", "create NAME"), text(", or delete the folder")].into(),
+        ErrorDetail::Bucket(kind, problem) => return Some(of_bucket(*kind, problem)),
+    })
+}
+
+/// The hint for a full disk.
+pub(in crate::cli) fn make_room() -> Hints {
+    [text("make room on the disk, or: "), command("prune", "--keep 7d")].into()
+}
+
+fn obstruction(by: Obstruction) -> &'static str {
+    match by {
+        Obstruction::Folder => "a folder stands where a file should be",
+        Obstruction::SymbolicLink => "a symbolic link is no part of a bus",
+        Obstruction::Special => "something else stands where a file should be",
+        Obstruction::TooLarge => "nothing that evbus writes there is as large",
+    }
+}
+
+/// The document that lies at the key decides.
+fn of_unreadable(key: &str) -> Option<Hints> {
+    if key == keys::BUS {
+        let settings = r#"{"format":1,"created":"20260101T000000.000000Z","max_event_bytes":1048576}"#;
+        return Some(format!("restore bus.json, for example {settings}").into());
+    }
+    if key == keys::FRONTIER {
+        let what =
+            r#"write a time that no marker is past, as {"w":"20260101T000000.000000Z"}, to the newest frontier file"#;
+        return Some(what.into());
+    }
+    if keys::group_of(key).is_some() {
+        let hints: [Hint; 3] = [
+            text(format!("mend the newest {key} file; `")),
+            command("group", "ls"),
+            text("` shows how the others look"),
+        ];
+        return Some(hints.into());
+    }
+    if key.starts_with(keys::DEDUP) {
+        return Some(format!("delete {key} and emit again: the event may then be there twice").into());
+    }
+    let (group, rest) = key.strip_prefix("state/")?.split_once('/')?;
+    if let Some(name) = rest.strip_prefix("dead/").and_then(|name| name.strip_suffix(".json")) {
+        return Some([text("look at it; to give it up: "), command("dead", format_args!("rm {group} {name}"))].into());
+    }
+    rest.starts_with("marker-").then(|| {
+        let again = command("group", format_args!("reset {group} --to earliest"));
+        [text("mend its newest file, or start over: "), again].into()
+    })
+}
+
+pub(super) fn of_bucket(kind: Kind, problem: &BucketProblem) -> Hints {
+    match problem {
+        BucketProblem::Missing => "make it, or name another one".into(),
+        BucketProblem::OtherRegion { bucket, region } => {
+            let region = region.as_deref().unwrap_or("REGION");
+            format!("name it: s3://{bucket}/prefix?region={region}, or AWS_REGION={region}").into()
+        }
+        BucketProblem::Unencrypted if kind == Kind::S3 => {
+            "if a policy demands encryption: AWS_SERVER_SIDE_ENCRYPTION=aws:kms and AWS_SSE_KMS_KEY_ID".into()
+        }
+        BucketProblem::Denied | BucketProblem::Unencrypted => {
+            [command("doctor", ""), text(" tells which permissions are missing")].into()
+        }
+        BucketProblem::NoCredentials => no_credentials(kind).into(),
+        BucketProblem::UnknownKey => unknown_key(kind).into(),
+        BucketProblem::WrongSecret => wrong_secret(kind).into(),
+        BucketProblem::Expired => "log in again".into(),
+        BucketProblem::Certificate => certificate(kind).into(),
+        BucketProblem::CertificateFile => "AWS_CA_BUNDLE, or a profile's ca_bundle, names a PEM file".into(),
+        BucketProblem::PlainHttp => "write http:// where that is meant".into(),
+        BucketProblem::OnlyTls => "write https:// where that is meant".into(),
+        BucketProblem::PlainCredentials => "write https://, or an address of this machine".into(),
+        BucketProblem::NoProfile => "AWS_PROFILE names another; aws configure list-profiles".into(),
+        BucketProblem::UnsupportedProfile => {
+            "aws configure export-credentials --format process, as its credential_process".into()
+        }
+        BucketProblem::AsksForCode => "aws configure export-credentials, or a profile without mfa_serial".into(),
+        BucketProblem::LoginExpired { profile } => format!("aws sso login --profile {profile}").into(),
+    }
+}
+
+fn no_credentials(kind: Kind) -> &'static str {
+    match kind {
+        Kind::S3 => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        Kind::Gcs => {
+            "set GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT; gcloud auth application-default login"
+        }
+        Kind::Azure => "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING",
+    }
+}
+
+fn unknown_key(kind: Kind) -> &'static str {
+    match kind {
+        Kind::S3 => "AWS_ACCESS_KEY_ID or AWS_PROFILE names another",
+        Kind::Gcs => "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT names another",
+        Kind::Azure => "AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING names one",
+    }
+}
+
+fn wrong_secret(kind: Kind) -> &'static str {
+    match kind {
+        Kind::S3 => "AWS_SECRET_ACCESS_KEY or AWS_PROFILE names another",
+        Kind::Gcs => "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT names another",
+        Kind::Azure => {
+            "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING; and the clock"
+        }
+    }
+}
+
+fn certificate(kind: Kind) -> &'static str {
+    match kind {
+        Kind::S3 => "SSL_CERT_FILE or AWS_CA_BUNDLE names a PEM file; the system's are in the package ca-certificates",
+        Kind::Gcs | Kind::Azure => {
+            "SSL_CERT_FILE names a PEM file; the system's certificates are in the package ca-certificates"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(detail: ErrorDetail) -> String {
+        of_detail(&detail).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_hint_for_an_unreadable_document_is_for_its_kind() {
+        let is = |key: &str, hint: &str| {
+            let shown = shown(ErrorDetail::Unreadable { key: key.to_owned() });
+            assert!(shown.contains(hint), "{key}: {shown}");
+        };
+        is("bus.json", "restore bus.json");
+        is("frontier", "the newest frontier file");
+        is("groups/mail.json", "mend the newest groups/mail.json file; `evbus group ls` shows");
+        is("state/mail/marker-003", "start over: evbus group reset mail --to earliest");
+        is("state/mail/dead/x-1.json", "give it up: evbus dead rm mail x-1");
+        is("dedup/ab.json", "delete dedup/ab.json");
+        assert_eq!(of_detail(&ErrorDetail::Unreadable { key: "events/x".to_owned() }), None);
+    }
+
+    #[test]
+    fn no_hint_is_for_another_cloud() {
+        let problems = [
+            BucketProblem::Denied,
+            BucketProblem::Unencrypted,
+            BucketProblem::NoCredentials,
+            BucketProblem::UnknownKey,
+            BucketProblem::WrongSecret,
+            BucketProblem::Expired,
+            BucketProblem::Certificate,
+        ];
+        for (kind, others) in
+            [(Kind::S3, ["GOOGLE_", "AZURE_"]), (Kind::Gcs, ["AWS_", "AZURE_"]), (Kind::Azure, ["AWS_", "GOOGLE_"])]
+        {
+            for problem in &problems {
+                let hint = shown(ErrorDetail::Bucket(kind, problem.clone()));
+                assert!(!others.iter().any(|other| hint.contains(other)), "{kind:?} {problem:?}: {hint}");
+            }
+        }
+    }
+}
