@@ -25,13 +25,13 @@ fn program() -> &'static Path {
 }
 
 /// The folder and the floor program of the measurements.
-struct Bench {
+struct RatioBench {
     dir: TempDir,
     floor: PathBuf,
     count: std::cell::Cell<usize>,
 }
 
-impl Bench {
+impl RatioBench {
     fn new() -> Self {
         let base = std::env::var_os("EVBUS_BENCH_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
@@ -121,7 +121,7 @@ fn row(what: &str, floor: String, ours: String, ratio: String, goal: &str) {
     println!("{what:<42} {floor:>14} {ours:>14} {ratio:>8}   {goal}");
 }
 
-fn single_emit(bench: &Bench) {
+fn single_emit(bench: &RatioBench) {
     const EACH: usize = 200;
     let data = format!("{{\"order\":12345,\"total\":99.5,\"note\":\"{:0>80}\"}}", 1);
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
@@ -152,7 +152,7 @@ fn single_emit(bench: &Bench) {
     );
 }
 
-fn bulk_emit(bench: &Bench) {
+fn bulk_emit(bench: &RatioBench) {
     const COUNT: usize = 20_000;
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -174,7 +174,7 @@ fn bulk_emit(bench: &Bench) {
     );
 }
 
-fn handlers(bench: &Bench) {
+fn handlers(bench: &RatioBench) {
     const COUNT: usize = 5_000;
     for j in ["1", "2", "4"] {
         let (mut floors, mut ours) = (Vec::new(), Vec::new());
@@ -203,7 +203,7 @@ fn stop(mut child: Child) {
     child.wait().unwrap();
 }
 
-fn latency(bench: &Bench) {
+fn latency(bench: &RatioBench) {
     const COUNT: usize = 200;
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..3 {
@@ -229,7 +229,7 @@ fn latency(bench: &Bench) {
 
 /// Microseconds from the rename that publishes an event to its handler's first line, p50 and p99.
 /// Without flushes: the writer runs with `--durability none`.
-fn live(bench: &Bench, count: usize) -> (f64, f64) {
+fn live(bench: &RatioBench, count: usize) -> (f64, f64) {
     let (bus, stamps) = (bench.bus(), bench.fresh("stamps").join("s"));
     let handler = format!("{} hstdin {}", bench.floor.display(), stamps.display());
     let mut words = vec!["watch", "-q", "-g", "g", "--"];
@@ -309,7 +309,7 @@ fn monotonic_ns() -> f64 {
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
 }
 
-fn empty_drain(bench: &Bench) {
+fn empty_drain(bench: &RatioBench) {
     let mut figures = Vec::new();
     for count in [10_000, 1_000_000] {
         let bus = bench.filled(count);
@@ -339,7 +339,7 @@ fn peak_mb(pid: u32) -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-fn memory(bench: &Bench) {
+fn memory(bench: &RatioBench) {
     let [program, argument] = bench.nothing();
     for (what, count, goal) in [("idle", 0, "<= 10 MB"), ("over a backlog of 1,000,000", 1_000_000, "<= 24 MB")] {
         let bus = bench.bus();
@@ -355,7 +355,7 @@ fn memory(bench: &Bench) {
 }
 
 /// Measures one kind of work and prints its row.
-type Measure = fn(&Bench);
+type Measure = fn(&RatioBench);
 
 fn main() {
     let all: [(&str, Measure); 6] = [
@@ -367,7 +367,7 @@ fn main() {
         ("memory", memory),
     ];
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let bench = Bench::new();
+    let bench = RatioBench::new();
     row("work", "floor".to_owned(), "evbus".to_owned(), "ratio".to_owned(), "to reach");
     for (name, measure) in all {
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {

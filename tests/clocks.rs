@@ -12,9 +12,9 @@ mod until;
 use until::until;
 
 /// A home with a bus and clocks.
-struct Home(tempfile::TempDir);
+struct ClockHome(tempfile::TempDir);
 
-impl Home {
+impl ClockHome {
     fn new() -> Self {
         let home = Self(tempfile::tempdir().unwrap());
         assert!(home.run("now", &["init"]).status.success());
@@ -73,7 +73,7 @@ fn end(mut worker: Child) {
 
 #[test]
 fn clocks_that_are_hours_apart_and_step_lose_nothing() {
-    let home = Home::new();
+    let home = ClockHome::new();
     let clocks = [("right", 0), ("behind", -3 * 3_600), ("ahead", 2 * 3_600)];
     for (clock, seconds) in clocks {
         home.set(clock, seconds);
@@ -102,7 +102,7 @@ fn clocks_that_are_hours_apart_and_step_lose_nothing() {
 
 #[test]
 fn a_clock_that_is_days_ahead_is_refused_and_leaves_nothing() {
-    let home = Home::new();
+    let home = ClockHome::new();
     home.set("days", 90_000);
     let refused = home.run("days", &["emit", "t"]);
     let said = String::from_utf8(refused.stderr).unwrap();
@@ -114,7 +114,7 @@ fn a_clock_that_is_days_ahead_is_refused_and_leaves_nothing() {
 /// late.
 #[test]
 fn what_waits_comes_by_the_clock_of_a_worker() {
-    let home = Home::new();
+    let home = ClockHome::new();
     assert!(home.run("right", &["emit", "t", "--delay", "1h"]).status.success());
     let worker = home.watch("stepping", "g");
     until("the worker is there", || {

@@ -6,15 +6,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was not tried is said")]
-#![allow(dead_code, reason = "the simulation uses more of the dice")]
+#![allow(dead_code, reason = "the simulation uses more of the rng")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-#[path = "simulation/dice.rs"]
-mod dice;
+#[path = "simulation/rng.rs"]
+mod rng;
 
-use dice::Dice;
+use rng::Rng;
 
 /// `close` is missing: Rust's standard library assumes that it cannot fail.
 const CALLS: [&str; 21] = [
@@ -67,9 +67,9 @@ const ERRORS: [&str; 20] = [
 /// Which calls of a kind are made to fail.
 const WHENS: [u32; 8] = [1, 2, 3, 4, 6, 9, 13, 20];
 
-struct Home(tempfile::TempDir);
+struct InjectedHome(tempfile::TempDir);
 
-impl Home {
+impl InjectedHome {
     fn new() -> Self {
         let home = Self(tempfile::tempdir().unwrap());
         assert!(home.evbus(&["init", "bus/"], None).status.success());
@@ -127,8 +127,8 @@ fn combinations(some: usize) -> Vec<(String, u64)> {
     let chosen = match std::env::var("EVBUS_INJECTED").is_ok_and(|how| how == "all") {
         true => all,
         false => {
-            let dice = Dice::new(seed);
-            (0..some).map(|_| all[dice.below(all.len())].clone()).collect()
+            let rng = Rng::new(seed);
+            (0..some).map(|_| all[rng.below(all.len())].clone()).collect()
         }
     };
     chosen.into_iter().zip(0..).collect()
@@ -146,7 +146,7 @@ fn an_emit_is_acknowledged_only_where_the_event_is() {
     if !strace_is_there() {
         return;
     }
-    let home = Home::new();
+    let home = InjectedHome::new();
     for (inject, number) in combinations(120) {
         let id = format!("i{number}");
         let args: Vec<&str> = match number % 3 {
@@ -177,7 +177,7 @@ fn a_drain_whose_calls_fail_loses_nothing() {
     if !strace_is_there() {
         return;
     }
-    let home = Home::new();
+    let home = InjectedHome::new();
     let drain = ["drain", "-q", "-g", "g", "--for", "5s", "--shell", "echo $EVBUS_ID >> seen"];
     let mut ids = Vec::new();
     // The runtime wakes itself by a write to a descriptor, and assumes that it cannot fail.

@@ -41,7 +41,7 @@ pub struct Route {
     pub timeout: Duration,
     /// Whether a create or a swap is refused although no other has won (some servers answer 409 to
     /// a race).
-    pub nobody_won: bool,
+    pub spurious_conflict: bool,
 }
 
 /// What lies between a process and the store.
@@ -65,7 +65,7 @@ pub trait Network {
     }
     /// Whether its sender omits the flush, as a process does that was told that the write need not
     /// last.
-    fn careless(&self) -> bool {
+    fn is_not_durable(&self) -> bool {
         false
     }
     /// Hints of changes, if this network carries any.
@@ -80,7 +80,7 @@ pub struct Calm;
 impl Network for Calm {
     fn route(&self, _: Operation, _: &str) -> Route {
         let now = Some(Duration::ZERO);
-        Route { arrives: now, answered: now, timeout: Duration::ZERO, nobody_won: false }
+        Route { arrives: now, answered: now, timeout: Duration::ZERO, spurious_conflict: false }
     }
     fn later(&self, _: Duration, action: Box<dyn FnOnce()>) {
         action();
@@ -264,7 +264,7 @@ impl MemoryStore {
     }
 
     fn flush(&self, key: &str) {
-        if !self.network.careless() {
+        if !self.network.is_not_durable() {
             self.contents.flush(key);
         }
     }
@@ -280,7 +280,7 @@ impl Store for MemoryStore {
             let route = self.route(Operation::Put, key);
             let (owned, bytes, flushes) = (key.to_owned(), bytes.to_vec(), self.network.flushes());
             let put = self.call(route, Operation::Put, key, move |contents| {
-                if route.nobody_won {
+                if route.spurious_conflict {
                     return Put::Exists;
                 }
                 if flushes && contents.version(&owned).is_none() {
@@ -371,7 +371,7 @@ impl Store for MemoryStore {
             let (owned, version, bytes) = (key.to_owned(), version.cloned(), bytes.to_vec());
             let (route, flushes) = (self.route(Operation::Cas, key), self.network.flushes());
             let apply = move |contents: &Contents| {
-                if route.nobody_won || !contents.has(&owned, version.as_ref()) {
+                if route.spurious_conflict || !contents.has(&owned, version.as_ref()) {
                     return Swap::Conflict;
                 }
                 if flushes {

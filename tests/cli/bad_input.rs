@@ -184,7 +184,7 @@ fn a_file_where_a_folder_should_be_is_named() {
 }
 
 /// Runs a shell line in its own mount namespace, where `$BUS` is a small file system.
-fn on_small_disk(home: &Home, line: &str) -> super::support::Ran {
+fn on_small_disk(home: &Home, line: &str) -> super::support::CliRun {
     let script =
         format!("mkdir -p small; mount -t tmpfs -o size=400k none small; BUS=$PWD/small/bus; $EVBUS init $BUS; {line}");
     home.shell(&format!("exec unshare -rm sh -c '{script}'"))

@@ -1,8 +1,8 @@
 //! The same bus in a bucket, on real servers: the main job, and faults of a bucket.
 
-use super::proxy::{self, Habits};
+use super::proxy::{self, ProxyOptions};
 use super::s3;
-use super::support::{Home, Ran, signal, sorted, unique, until};
+use super::support::{CliRun, Home, signal, sorted, unique, until};
 
 /// Appends the event's id to `seen`.
 const NOTE: &str = "echo $EVBUS_ID >> seen";
@@ -169,7 +169,7 @@ fn who_may_only_read_is_told_what_is_missing() {
     let as_reader = |args: &[&str]| {
         let mut command = home.evbus(args);
         command.env("AWS_ACCESS_KEY_ID", s3::READER).env("AWS_SECRET_ACCESS_KEY", "RS");
-        Ran::of(command.output().unwrap())
+        CliRun::of(command.output().unwrap())
     };
     as_reader(&["ls"]).exits(0);
     as_reader(&["emit", "t"]).exits(1).says("no permission", "evbus doctor");
@@ -217,9 +217,9 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
     let admin = Home::at_bucket(&server.endpoint, "prod");
     admin.run(&["init"]).exits(0);
     admin.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
-    let judged = |proxy: &proxy::Running, heading: &str| {
+    let judged = |proxy: &proxy::RunningProxy, heading: &str| {
         let policy = policy(heading);
-        for proxy::Seen { method, target, body } in proxy.seen() {
+        for proxy::ProxiedRequest { method, target, body } in proxy.seen() {
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             let key = path.trim_start_matches('/').trim_start_matches(s3::BUCKET).trim_start_matches('/');
             let (action, keys) = match (method.as_str(), query.contains("list-type=")) {
@@ -241,7 +241,7 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
         }
         assert!(!proxy.seen().is_empty());
     };
-    let emits = proxy::start(&server.endpoint, Habits::default());
+    let emits = proxy::start(&server.endpoint, ProxyOptions::default());
     let emitter = Home::at_bucket(&emits.endpoint, "prod");
     emitter.emit_many("t", 20);
     for _ in 0..2 {
@@ -250,7 +250,7 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
     let waits = emitter.run(&["emit", "t", "--delay", "1d"]).exits(0).lines().remove(0);
     emitter.run(&["cancel", &waits]).exits(0);
     judged(&emits, "Emit only");
-    let consumes = proxy::start(&server.endpoint, Habits::default());
+    let consumes = proxy::start(&server.endpoint, ProxyOptions::default());
     let consumer = Home::at_bucket(&consumes.endpoint, "prod");
     let drain = |line: &str| consumer.run(&["drain", "-g", "g", "--max-attempts", "1", "--shell", line]).exits(0);
     assert!(drain("exit 1").err.contains("21 dead"));

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use super::mini::{Mini, Mode, Options};
-use super::support::{Home, Ran, signal, until};
+use super::mini::{Mini, MiniOptions, ServerMode};
+use super::support::{CliRun, Home, signal, until};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/dev";
 
@@ -14,7 +14,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn new(options: Options, config: &str, credentials: &str) -> Self {
+    fn new(options: MiniOptions, config: &str, credentials: &str) -> Self {
         let mini = Mini::start(options);
         let home = Home::at_bucket(&mini.endpoint(), "p");
         std::fs::create_dir(home.path().join(".aws")).unwrap();
@@ -36,8 +36,8 @@ impl Bare {
         command
     }
 
-    fn run(&self, args: &[&str], vars: &[(&str, &str)]) -> Ran {
-        Ran::of(self.evbus(args, vars).output().unwrap())
+    fn run(&self, args: &[&str], vars: &[(&str, &str)]) -> CliRun {
+        CliRun::of(self.evbus(args, vars).output().unwrap())
     }
 
     /// Access key and token of the requests that `ls` sends to the bucket; it finds no bus.
@@ -63,7 +63,7 @@ const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "ENVKEY"), ("AWS_SECRET_A
 
 #[test]
 fn the_bucket_of_the_url_is_used_whatever_the_environment_says() {
-    let bare = Bare::new(Options::default(), "", "");
+    let bare = Bare::new(MiniOptions::default(), "", "");
     for name in ["AWS_BUCKET", "AWS_BUCKET_NAME", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "BUCKET"] {
         bare.mini.forget();
         bare.run(&["ls"], &[KEYS[0], KEYS[1], (name, "true")]).exits(2);
@@ -78,7 +78,7 @@ fn the_bucket_of_the_url_is_used_whatever_the_environment_says() {
 fn key_secret_and_token_come_from_one_source() {
     let file = "[default]\naws_access_key_id=FILEKEY\naws_secret_access_key=x\naws_session_token=FILETOKEN\n";
     let bare = Bare::new(
-        Options::default(),
+        MiniOptions::default(),
         "",
         &format!("\u{feff}{file}[other]\naws_access_key_id=OTHER\naws_secret_access_key=x\n"),
     );
@@ -103,7 +103,7 @@ fn credentials_are_found_as_the_tools_find_them() {
          source_profile=base\n[profile proc]\ncredential_process=./cp --secret hush\n[profile machine]\nrole_arn={ROLE}\ncredential_source=Ec2InstanceMetadata\n[profile only]\nregion=eu-west-1\n\
          [profile mfa]\nrole_arn={ROLE}\nsource_profile=base\nmfa_serial=arn:x\n"
     );
-    let options = Options { authorization: Some("pod".to_owned()), ..Options::default() };
+    let options = MiniOptions { authorization: Some("pod".to_owned()), ..MiniOptions::default() };
     let bare = Bare::new(options, &config, "");
     bare.home.script("cp", "echo '{\"Version\":1,\"AccessKeyId\":\"PROCKEY\",\"SecretAccessKey\":\"x\"}'");
     let of = |profile| bare.signed_by(&[("AWS_PROFILE", profile)]);
@@ -130,7 +130,7 @@ fn credentials_are_found_as_the_tools_find_them() {
 fn a_login_is_used_and_one_that_is_over_is_told() {
     let config = "[profile sso]\nsso_session=corp\nsso_account_id=1\nsso_role_name=r\n[sso-session corp]\n\
                   sso_start_url=https://corp\nsso_region=eu-west-1\n";
-    let bare = Bare::new(Options::default(), config, "");
+    let bare = Bare::new(MiniOptions::default(), config, "");
     let sso = [("AWS_PROFILE", "sso")];
     bare.run(&["ls"], &sso).exits(1).says("AWS profile 'sso' is not logged in", "aws sso login --profile sso");
     let cache = bare.home.path().join(".aws/sso/cache");
@@ -152,13 +152,13 @@ const SHA1_OF_CORP: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
 fn who_gives_no_credentials_is_named() {
     let config =
         format!("[profile dev]\nrole_arn={ROLE}\nsource_profile=dev\naws_access_key_id=A\naws_secret_access_key=s\n");
-    let bare = Bare::new(Options { role: None, ..Options::default() }, &config, "");
+    let bare = Bare::new(MiniOptions { role: None, ..MiniOptions::default() }, &config, "");
     let web = |file: &str| {
         bare.run(&["emit", "t", "--timeout", "4s"], &[("AWS_WEB_IDENTITY_TOKEN_FILE", file), ("AWS_ROLE_ARN", ROLE)])
     };
     web("/none/at/all").exits(1).says("cannot read the web identity token /none/at/all", "");
     let token = bare.home.file("web", "WIT").to_str().unwrap().to_owned();
-    bare.mini.behave(&[Mode::DenyIdentity]);
+    bare.mini.behave(&[ServerMode::DenyIdentity]);
     web(&token).exits(1).says(&format!("AWS STS at {} answers 403", bare.mini.endpoint()), "");
     bare.run(&["ls"], &[("AWS_PROFILE", "dev")]).exits(1).says("of AWS profile 'dev' is refused: AccessDenied", "");
     bare.mini.behave(&[]);
@@ -171,14 +171,14 @@ fn who_gives_no_credentials_is_named() {
 #[test]
 fn a_worker_goes_on_with_the_keys_that_have_replaced_its_own() {
     let keys = |key: &str| format!("[default]\naws_access_key_id={key}\naws_secret_access_key=x\n");
-    let bare = Bare::new(Options::default(), "", &keys("OLDKEY"));
+    let bare = Bare::new(MiniOptions::default(), "", &keys("OLDKEY"));
     bare.run(&["init"], &[]).exits(0);
     let args = ["watch", "-q", "-g", "g", "--poll", "1s", "--from", "earliest", "--shell", "echo $EVBUS_TYPE >> seen"];
     let mut watch = bare.evbus(&args, &[]).spawn().unwrap();
     bare.run(&["emit", "before"], &[]).exits(0);
     until("it works", || bare.home.lines("seen") == ["before"]);
     bare.home.file(".aws/credentials", &keys("NEWKEY"));
-    bare.mini.behave(&[Mode::OnlyKeys(vec!["NEWKEY".to_owned()])]);
+    bare.mini.behave(&[ServerMode::OnlyKeys(vec!["NEWKEY".to_owned()])]);
     bare.run(&["emit", "after"], &[]).exits(0);
     until("it goes on", || bare.home.lines("seen") == ["before", "after"]);
     signal(&watch, "TERM");

@@ -117,6 +117,6 @@ fn the_log_says_of_each_line_whose_it_is() {
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
     let mut odd = home.evbus(&["drain", "-g", "g", "--from", "now", "--shell", "x"]);
-    let refused = super::support::Ran::of(odd.env("EVBUS_LOG", "a=b=c").output().unwrap()).exits(2);
+    let refused = super::support::CliRun::of(odd.env("EVBUS_LOG", "a=b=c").output().unwrap()).exits(2);
     refused.says("EVBUS_LOG: 'a=b=c' selects no logs", "EVBUS_LOG=debug");
 }

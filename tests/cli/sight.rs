@@ -29,7 +29,8 @@ fn get_tells_what_became_of_an_event_in_every_group() {
     // The states are shown on a terminal only.
     assert_eq!(home.run(&["get", &id]).exits(0).err, "");
     let command = format!("{EVBUS} get {id}");
-    let shown = super::support::Ran::of(home.command("script").args(["-qec", &command, "/dev/null"]).output().unwrap());
+    let output = home.command("script").args(["-qec", &command, "/dev/null"]).output().unwrap();
+    let shown = super::support::CliRun::of(output);
     let lines: Vec<&str> = shown.out.lines().map(str::trim_end).collect();
     let next = lines.iter().find_map(|line| line.split_once("; next ")).map(|(_, next)| next).unwrap();
     assert_eq!(

@@ -23,13 +23,13 @@ pub struct Home {
 }
 
 /// The result of a run of evbus.
-pub struct Ran {
+pub struct CliRun {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
-impl Ran {
+impl CliRun {
     pub fn of(output: Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
@@ -105,25 +105,25 @@ impl Home {
     }
 
     /// Runs a command and returns its result.
-    pub fn ran(command: &mut Command) -> Ran {
-        Ran::of(command.output().unwrap())
+    pub fn ran(command: &mut Command) -> CliRun {
+        CliRun::of(command.output().unwrap())
     }
 
-    pub fn run(&self, args: &[&str]) -> Ran {
-        Ran::of(self.evbus(args).output().unwrap())
+    pub fn run(&self, args: &[&str]) -> CliRun {
+        CliRun::of(self.evbus(args).output().unwrap())
     }
 
     /// Runs evbus with something on stdin.
-    pub fn feed(&self, args: &[&str], input: &str) -> Ran {
+    pub fn feed(&self, args: &[&str], input: &str) -> CliRun {
         let mut child = self.evbus(args).stdin(Stdio::piped()).spawn().unwrap();
         // The process may have refused its arguments and ended.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        Ran::of(child.wait_with_output().unwrap())
+        CliRun::of(child.wait_with_output().unwrap())
     }
 
     /// Runs a shell line; `$EVBUS` is the program.
-    pub fn shell(&self, line: &str) -> Ran {
-        Ran::of(self.command("sh").args(["-c", line]).output().unwrap())
+    pub fn shell(&self, line: &str) -> CliRun {
+        CliRun::of(self.command("sh").args(["-c", line]).output().unwrap())
     }
 
     /// Starts a shell line; `$EVBUS` is the program.

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 
-use super::mini::{Mini, Options};
-use super::support::{Home, NOTE, Ran, signal, until};
+use super::mini::{Mini, MiniOptions};
+use super::support::{CliRun, Home, NOTE, signal, until};
 
 /// Runs a line in its own mount namespace, with a file system of `size` at `small` and a bus on it.
-fn on_small_disk(home: &Home, options: &str, line: &str) -> Ran {
+fn on_small_disk(home: &Home, options: &str, line: &str) -> CliRun {
     let script = format!(
         "mkdir -p small; mount -t tmpfs -o {options} none small; export EVBUS_URL=$PWD/small/bus; $EVBUS init $EVBUS_URL; {line}"
     );
@@ -83,7 +83,7 @@ fn root_locks_nobody_out() {
 
 /// Runs a line with `./evbus` as a user who owns the bus and has no other processes; none where
 /// that cannot be tried.
-fn as_user(home: &Home, user: u32, line: &str) -> Option<Ran> {
+fn as_user(home: &Home, user: u32, line: &str) -> Option<CliRun> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT TRIED: another user; it needs root");
         return None;
@@ -143,7 +143,7 @@ fn a_drain_that_may_not_start_is_tried_again() {
 /// Server names are resolved on a thread.
 #[test]
 fn where_no_thread_is_to_be_had_a_bucket_is_away() {
-    let mini = Mini::start(Options::default());
+    let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint().replace("127.0.0.1", "localhost"), "p");
     home.run(&["init"]).exits(0);
     for verb in ["ls", "emit t", "drain -g g -- /bin/true"] {

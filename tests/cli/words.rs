@@ -1,19 +1,19 @@
 //! Messages about a bucket's server that refuses, redirects, or answers with nonsense.
 
 use super::azurite;
-use super::mini::{Facts, Mini, Mode, Options, Versioning};
-use super::support::{Home, Ran, signal, until};
+use super::mini::{BucketFacts, Mini, MiniOptions, ServerMode, VersioningStatus};
+use super::support::{CliRun, Home, signal, until};
 
 /// A home with a bus at a server that can be made to misbehave.
 fn started() -> (Mini, Home) {
-    let mini = Mini::start(Options::default());
+    let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint(), "p");
     home.run(&["init"]).exits(0);
     (mini, home)
 }
 
-fn with(home: &Home, args: &[&str], vars: &[(&str, &str)]) -> Ran {
-    Ran::of(home.evbus(args).envs(vars.iter().copied()).output().unwrap())
+fn with(home: &Home, args: &[&str], vars: &[(&str, &str)]) -> CliRun {
+    CliRun::of(home.evbus(args).envs(vars.iter().copied()).output().unwrap())
 }
 
 /// A regression: "no answer", and exit code 75, on which cron retries for ever.
@@ -21,12 +21,12 @@ fn with(home: &Home, args: &[&str], vars: &[(&str, &str)]) -> Ran {
 fn a_bucket_of_another_region_is_told_once_and_for_all() {
     let (mini, home) = started();
     let elsewhere = "bucket 'evbus' is in another region";
-    mini.behave(&[Mode::Redirect(None)]);
+    mini.behave(&[ServerMode::Redirect(None)]);
     home.run(&["emit", "t"]).exits(1).says(elsewhere, "?region=REGION");
-    mini.behave(&[Mode::Redirect(Some("eu-west-1".to_owned()))]);
+    mini.behave(&[ServerMode::Redirect(Some("eu-west-1".to_owned()))]);
     home.run(&["emit", "t"]).exits(1).says(&format!("{elsewhere}: eu-west-1"), "AWS_REGION=eu-west-1");
     with(&home, &["emit", "t"], &[("AWS_REGION", "eu-west-1")]).exits(0);
-    mini.behave(&[Mode::OtherRegion("ap-south-1".to_owned())]);
+    mini.behave(&[ServerMode::OtherRegion("ap-south-1".to_owned())]);
     home.run(&["emit", "t"]).exits(1).says(&format!("{elsewhere}: ap-south-1"), "AWS_REGION=ap-south-1");
     with(&home, &["emit", "t"], &[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "ap-south-1")]).exits(0);
 }
@@ -34,10 +34,10 @@ fn a_bucket_of_another_region_is_told_once_and_for_all() {
 #[test]
 fn an_answer_that_is_not_understood_is_no_silence() {
     let (mini, home) = started();
-    mini.behave(&[Mode::Garbage]);
+    mini.behave(&[ServerMode::Garbage]);
     home.run(&["ls"]).exits(1).says("answers what is not understood: list response: ", "");
-    let mini = Mini::start(Options::default());
-    mini.behave(&[Mode::BadBulkDelete]);
+    let mini = Mini::start(MiniOptions::default());
+    mini.behave(&[ServerMode::BadBulkDelete]);
     let told = Home::at_bucket(&mini.endpoint(), "bulk").run(&["init"]).exits(1);
     assert!(told.err.contains("answers what is not understood: DeleteObjects response: "), "{}", told.err);
 }
@@ -45,7 +45,7 @@ fn an_answer_that_is_not_understood_is_no_silence() {
 #[test]
 fn a_policy_that_demands_encryption_is_shown_and_can_be_met() {
     let (mini, home) = started();
-    mini.behave(&[Mode::DenyUnencrypted]);
+    mini.behave(&[ServerMode::DenyUnencrypted]);
     home.run(&["emit", "t"]).exits(1).says("no permission: explicit deny in a", "AWS_SERVER_SIDE_ENCRYPTION=aws:kms");
     mini.forget();
     let kms = [("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms"), ("AWS_SSE_KMS_KEY_ID", "alias/bus")];
@@ -106,16 +106,17 @@ fn doctor_tells_what_a_bucket_does_with_a_bus() {
     let rule = "<LifecycleConfiguration><Rule><ID>tidy</ID><TypeFilter><Prefix></Prefix></TypeFilter><Status>Enabled</Status>\
                 <Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>";
     let location = Some("eu-west-1".to_owned());
-    mini.tell(Facts { versioning: Versioning::Enabled, lifecycle: Some(rule.to_owned()), location, resource: None });
+    let (versioning, lifecycle) = (VersioningStatus::Enabled, Some(rule.to_owned()));
+    mini.set_facts(BucketFacts { versioning, lifecycle, location, resource: None });
     let told = doctor(0);
     for line in
         ["warn region      the bucket is in eu-west-1", "warn versioning  on: ", "warn lifecycle   rule 'tidy' deletes"]
     {
         assert!(told.contains(line), "{told}");
     }
-    mini.behave(&[Mode::DenyFacts]);
+    mini.behave(&[ServerMode::DenyFacts]);
     assert!(doctor(0).contains("ok   versioning  may not be seen (s3:GetBucketVersioning)"));
-    mini.behave(&[Mode::DenyUnencrypted]);
+    mini.behave(&[ServerMode::DenyUnencrypted]);
     let told = doctor(1);
     assert!(told.contains("FAIL permissions  may not write\n") && !told.contains("may not read"), "{told}");
     assert_eq!(mini.keys(), ["evbus/p/bus.json"], "doctor leaves nothing");
@@ -124,7 +125,7 @@ fn doctor_tells_what_a_bucket_does_with_a_bus() {
 #[test]
 fn a_server_that_lists_from_the_beginning_is_told_of() {
     let (mini, home) = started();
-    mini.behave(&[Mode::IgnoreStartAfter]);
+    mini.behave(&[ServerMode::IgnoreStartAfter]);
     let told = home.run(&["doctor"]).exits(0).out;
     assert!(told.contains("warn start after  the server ignores it"), "{told}");
     let other = Home::at_bucket(&mini.endpoint(), "other").run(&["init"]).exits(0);
@@ -144,7 +145,7 @@ fn without_certificates_plain_http_works_and_https_says_why_not() {
 
 #[test]
 fn doctor_tells_what_a_bucket_of_googles_does_with_a_bus() {
-    let mini = Mini::start(Options::default());
+    let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint(), "p");
     let url = format!("gs://evbus/p?endpoint={}", mini.endpoint());
     let run = |args: &[&str]| with(&home, args, &[("EVBUS_URL", &url), ("GOOGLE_BEARER_TOKEN", "t")]);
@@ -152,7 +153,7 @@ fn doctor_tells_what_a_bucket_of_googles_does_with_a_bus() {
     assert!(run(&["doctor"]).out.contains("ok   versioning  the server does not tell"));
     let resource = "{\"location\":\"EUROPE-WEST3\",\"softDeletePolicy\":{\"retentionDurationSeconds\":\"604800\"},\
                     \"lifecycle\":{\"rule\":[{\"action\":{\"type\":\"Delete\"},\"condition\":{\"age\":30}}]}}";
-    mini.tell(Facts { resource: Some(resource.to_owned()), ..Facts::default() });
+    mini.set_facts(BucketFacts { resource: Some(resource.to_owned()), ..BucketFacts::default() });
     let told = run(&["doctor"]).exits(0).out;
     for line in [
         "ok   region      europe-west3",
@@ -184,7 +185,7 @@ fn doctor_says_of_azure_what_can_be_known() {
 /// absent.
 #[test]
 fn on_google_what_waits_comes_and_a_redrive_is_heard() {
-    let mini = Mini::start(Options::default());
+    let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint(), "p");
     let url = format!("gs://evbus/p?endpoint={}", mini.endpoint());
     let google = [("EVBUS_URL", url.as_str()), ("GOOGLE_BEARER_TOKEN", "t\n"), ("GOOGLE_BUCKET", "another")];
@@ -203,7 +204,7 @@ fn on_google_what_waits_comes_and_a_redrive_is_heard() {
     signal(&watch, "TERM");
     assert!(watch.wait().unwrap().success());
     assert!(mini.keys().iter().all(|key| key.starts_with("evbus/p/")), "{:?}", mini.keys());
-    mini.behave(&[Mode::OnlyKeys(Vec::new())]);
+    mini.behave(&[ServerMode::OnlyKeys(Vec::new())]);
     let denied = run(&["emit", "t"]).exits(1);
     assert!(denied.err.contains("no permission") && !denied.err.contains("AWS"), "{}", denied.err);
 }
@@ -212,7 +213,7 @@ fn on_google_what_waits_comes_and_a_redrive_is_heard() {
 #[test]
 fn an_emitter_does_not_wait_longer_than_it_was_told() {
     let (mini, home) = started();
-    mini.behave(&[Mode::Hang]);
+    mini.behave(&[ServerMode::Hang]);
     // A request that is given up is retried once at most: the server, which hangs for ever, sees
     // few of them.
     mini.forget();
@@ -224,7 +225,7 @@ fn an_emitter_does_not_wait_longer_than_it_was_told() {
 #[test]
 fn a_drain_for_a_while_does_not_wait_longer_for_a_server_that_hangs() {
     let (mini, home) = started();
-    mini.behave(&[Mode::Hang]);
+    mini.behave(&[ServerMode::Hang]);
     mini.forget();
     home.run(&["drain", "-g", "g", "--for", "200ms", "--", "true"]).exits(75).says("no answer within 0.2 s", "");
     assert!(mini.requests().len() <= 3, "{:?}", mini.requests());

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::support::{Home, Ran, signal, sorted, unique, until};
+use super::support::{CliRun, Home, signal, sorted, unique, until};
 
 /// Appends the event's id to `seen`.
 const NOTE: &str = "echo $EVBUS_ID >> seen";
@@ -366,7 +366,7 @@ fn a_watcher_that_cannot_start_or_fails_holds_up_no_other() {
     let more = home.emit_many("t", 2);
     until("the good one works", || home.lines("seen").len() == 4);
     signal(&watch, "TERM");
-    let watch = Ran::of(watch.wait_with_output().unwrap());
+    let watch = CliRun::of(watch.wait_with_output().unwrap());
     assert!(watch.err.contains("watcher 'lost' is not run"), "{}", watch.err);
     assert_eq!(sorted(home.lines("seen")), sorted([ids, more].concat()));
 }
@@ -487,7 +487,7 @@ fn a_worker_whose_bus_was_removed_ends_and_says_so() {
     let watcher = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--poll", "100ms", "--shell", NOTE]);
     until("it works", || home.lines("seen").len() == 1);
     std::fs::remove_dir_all(home.bus()).unwrap();
-    let ended = Ran::of(watcher.wait_with_output().unwrap());
+    let ended = CliRun::of(watcher.wait_with_output().unwrap());
     // The bus or the group, whichever the worker misses first.
     assert!(ended.code != 0 && ended.err.contains("was removed"), "{}", ended.err);
 }

@@ -16,12 +16,12 @@ use crate::block_on;
 
 const MINUTE: &str = "events/20261123/0215";
 
-struct Bus {
+struct DirBus {
     folder: TempDir,
     store: DirStore,
 }
 
-impl Bus {
+impl DirBus {
     fn new() -> Self {
         Self::with(DirOptions::default())
     }
@@ -85,7 +85,7 @@ fn assert_damaged<T: std::fmt::Debug>(answer: Result<T, StoreError>, path: &Path
 
 #[test]
 fn foreign_files_among_the_events_are_listed_and_harm_nobody() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     assert_eq!(bus.put(&format!("{MINUTE}/b.json")), Ok(Put::Created));
     for foreign in ["README", ".swp", "b.json~", "c"] {
         bus.plant(&format!("{MINUTE}/{foreign}"), "foreign");
@@ -99,7 +99,7 @@ fn foreign_files_among_the_events_are_listed_and_harm_nobody() {
 
 #[test]
 fn names_that_are_not_utf8_are_passed_over() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     assert_eq!(bus.put(&format!("{MINUTE}/b.json")), Ok(Put::Created));
     fs::write(bus.at(MINUTE).join(OsStr::from_bytes(b"bad\xff.json")), "x").unwrap();
     fs::create_dir(bus.at("events").join(OsStr::from_bytes(b"\xfe"))).unwrap();
@@ -108,7 +108,7 @@ fn names_that_are_not_utf8_are_passed_over() {
 
 #[test]
 fn a_file_where_a_folder_should_be_is_told_with_a_cure() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     bus.plant("events/20261123", "a file");
     let folder = bus.at(MINUTE);
     assert_damaged(bus.put(&format!("{MINUTE}/a.json")), &folder);
@@ -130,7 +130,7 @@ fn a_file_where_a_folder_should_be_is_told_with_a_cure() {
 
 #[test]
 fn a_folder_where_a_file_should_be_is_told_with_a_cure() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let key = format!("{MINUTE}/a.json");
     fs::create_dir_all(bus.at(&key)).unwrap();
     assert_eq!(bus.put(&key), Ok(Put::Exists));
@@ -147,7 +147,7 @@ fn a_folder_where_a_file_should_be_is_told_with_a_cure() {
 
 #[test]
 fn a_pipe_among_the_events_holds_up_nobody() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let key = format!("{MINUTE}/pipe.json");
     fs::create_dir_all(bus.at(MINUTE)).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(bus.at(&key)).status().unwrap().success());
@@ -158,7 +158,7 @@ fn a_pipe_among_the_events_holds_up_nobody() {
 /// of a planted link that a worker of root followed.
 #[test]
 fn links_and_other_non_files_are_no_events_and_are_not_followed() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let secret = bus.folder.path().join("secret");
     fs::write(&secret, "root's").unwrap();
     fs::create_dir_all(bus.at(MINUTE)).unwrap();
@@ -216,7 +216,7 @@ fn a_full_disk_and_a_read_only_one_are_told_apart() {
 /// Staging behind a link to another file system.
 #[test]
 fn a_bus_across_two_file_systems_is_told_with_a_cure() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let Ok(other) = TempDir::new_in("/dev/shm") else { panic!("needs /dev/shm") };
     fs::remove_dir(bus.at("staging")).unwrap();
     symlink(other.path(), bus.at("staging")).unwrap();
@@ -230,7 +230,7 @@ fn a_bus_across_two_file_systems_is_told_with_a_cure() {
 
 #[test]
 fn at_most_four_versions_stay() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let mut version = None;
     for turn in 1..=12usize {
         match bus.swap("state/g/marker-000", version.as_ref(), "m").unwrap() {
@@ -246,7 +246,7 @@ fn at_most_four_versions_stay() {
 
 #[test]
 fn what_only_looks_like_a_version_is_ignored() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let Swap::Swapped(first) = bus.swap("frontier", None, "1").unwrap() else { panic!("conflict") };
     let looks = [
         "frontier.01",
@@ -272,7 +272,7 @@ fn what_only_looks_like_a_version_is_ignored() {
 
 #[test]
 fn a_version_that_cannot_be_followed_is_damage() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     bus.plant("frontier.999999999999999", "foreign");
     let found = block_on(bus.store.get("frontier")).unwrap().unwrap();
     assert_damaged(bus.swap("frontier", Some(&found.version), "next"), &bus.at("frontier.999999999999999"));
@@ -281,7 +281,7 @@ fn a_version_that_cannot_be_followed_is_damage() {
 
 #[test]
 fn a_number_that_was_won_and_cleared_away_is_not_won_again() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     for n in 10..14 {
         bus.plant(&format!("frontier.{n}"), "newer");
     }
@@ -297,7 +297,7 @@ fn a_number_that_was_won_and_cleared_away_is_not_won_again() {
 
 #[test]
 fn leftovers_in_staging_are_not_listed_and_removed_only_when_old() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let hour = Duration::from_secs(3_600);
     let now = || fs::metadata(bus.at("staging")).unwrap().modified().unwrap();
     let age = |name: &str, age: Duration| {
@@ -317,7 +317,7 @@ fn leftovers_in_staging_are_not_listed_and_removed_only_when_old() {
 
 #[test]
 fn a_folder_removed_after_it_was_opened_is_made_again() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     let other = DirStore::open(bus.store.path(), DirOptions::default(), &SystemClock).unwrap();
     let keys: Vec<String> = (0..6).map(|n| format!("{MINUTE}/{n}.json")).collect();
     for key in &keys {
@@ -333,7 +333,7 @@ fn a_folder_removed_after_it_was_opened_is_made_again() {
 
 #[test]
 fn staging_removed_while_running_is_made_again() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     for n in 0..3 {
         fs::remove_dir(bus.at("staging")).unwrap();
         assert_eq!(bus.put(&format!("{MINUTE}/{n}.json")), Ok(Put::Created));
@@ -345,7 +345,7 @@ fn staging_removed_while_running_is_made_again() {
 
 #[test]
 fn a_shared_bus_is_writable_for_the_group_whatever_the_umask() {
-    let bus = Bus::with(DirOptions { group_writable: true, ..DirOptions::default() });
+    let bus = DirBus::with(DirOptions { group_writable: true, ..DirOptions::default() });
     let key = format!("{MINUTE}/a.json");
     assert_eq!(bus.put(&key), Ok(Put::Created));
     assert!(matches!(bus.swap("state/g/marker-000", None, "1"), Ok(Swap::Swapped(_))));
@@ -362,7 +362,7 @@ fn a_shared_bus_is_writable_for_the_group_whatever_the_umask() {
 
 #[test]
 fn an_absent_object_is_not_looked_for_among_the_events() {
-    let bus = Bus::new();
+    let bus = DirBus::new();
     // A search for versions would find this.
     bus.plant("dedup/abc.json.1", "x");
     assert_eq!(bus.read("dedup/abc.json").unwrap(), None);

@@ -21,7 +21,7 @@ use evbus::store::ErrorKind;
 use evbus::store::object::BucketStore;
 use futures_util::future::join;
 
-use crate::proxy::{self, Habits, next};
+use crate::proxy::{self, ProxyOptions, next};
 use crate::{block_on, group, s3};
 
 /// How many schedules run at a time.
@@ -36,12 +36,12 @@ fn draft(seed: u64, n: usize) -> Draft {
 }
 
 /// Emits in batches of one to five; returns the acknowledged ids.
-async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
+async fn emitted(place: &Place, seed: u64, rng: &AtomicU64) -> Vec<String> {
     let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
     let mut acked = Vec::new();
     let mut n = 0;
     while n < 12 {
-        let batch: Vec<Draft> = (0..=next(dice) % 5).map(|more| draft(seed, n + more as usize)).collect();
+        let batch: Vec<Draft> = (0..=next(rng) % 5).map(|more| draft(seed, n + more as usize)).collect();
         n += batch.len();
         // A repeat with the same id adds nothing.
         for _ in 0..2 {
@@ -58,21 +58,21 @@ async fn emitted(place: &Place, seed: u64, dice: &AtomicU64) -> Vec<String> {
 
 /// A schedule: two workers of a group, and the events acknowledged before they begin.
 fn schedule(seed: u64) {
-    let dice = AtomicU64::new(!seed);
+    let rng = AtomicU64::new(!seed);
     // Every third schedule delays by more than its lease, which is short for that. One of the
     // servers checks signatures, and would refuse a listing limit set by the proxy.
-    let (late, shreds) = (seed.is_multiple_of(3), seed.is_multiple_of(2));
-    let server = if shreds { s3::ministack() } else { s3::seaweedfs() };
+    let (late, splits_listings) = (seed.is_multiple_of(3), seed.is_multiple_of(2));
+    let server = if splits_listings { s3::ministack() } else { s3::seaweedfs() };
     let late_by = late.then_some(Duration::from_millis(2_500));
-    let proxy = proxy::start(&server.endpoint, Habits { faulty: true, seed, late: late_by, shreds });
+    let proxy = proxy::start(&server.endpoint, ProxyOptions { faulty: true, seed, late: late_by, splits_listings });
     let lease = if late { Lease { length: Duration::from_secs(2) } } else { Lease::default() };
-    let bucket = s3::Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
+    let bucket = s3::S3Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
     let place = || Place { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };
     let (name, notes) = (GroupName::parse("g").unwrap(), Rc::new(group::Notes::default()));
     block_on(async {
         let made = group::of_everything(&SystemClock, 2);
         while definition::create(&*place().store, &name, made.clone()).await.is_err() {}
-        let acked = emitted(&place(), seed, &dice).await;
+        let acked = emitted(&place(), seed, &rng).await;
         let mode = Mode::Drain { wait: true, most: None, span: None };
         let settings = Settings { concurrency: 4, lease, ..Settings::new(mode) };
         let gave_up = Cell::new(false);

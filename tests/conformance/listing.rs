@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::Bench;
+use crate::StoreFixture;
 
 const MINUTES: [&str; 3] = ["events/20261123/0215/", "events/20261123/0216/", "events/20261124/0000/"];
 
@@ -28,7 +28,7 @@ async fn page(store: &dyn Store, after: &str, limit: usize) -> Page {
     store.list_after(List::all("events/").after(after).limit(limit)).await.unwrap()
 }
 
-pub async fn byte_order_over_nested_folders(make: &dyn Fn() -> Bench) {
+pub async fn byte_order_over_nested_folders(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     // `-` and `.` sort before `/`, digits and letters after it.
     let keys = ["b/x", "b-/x", "b.x", "b/x-", "b/x-y/z", "b/x.y", "b0", "a/z/z", "a/z-", "é/x", "~", "B/x", "b/y/"]
@@ -45,7 +45,7 @@ pub async fn byte_order_over_nested_folders(make: &dyn Fn() -> Bench) {
     assert_eq!(bench.store.list_after(List::all("elsewhere/")).await.unwrap(), Page::default());
 }
 
-pub async fn after_is_exclusive(make: &dyn Fn() -> Bench) {
+pub async fn after_is_exclusive(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..9).map(|n| name(n / 3, n as u32 % 3))).await;
     let afters = [
@@ -74,13 +74,13 @@ pub async fn after_is_exclusive(make: &dyn Fn() -> Bench) {
 }
 
 /// evbus itself never makes this request.
-pub async fn after_a_bare_folder_comes_all_that_is_in_it(make: &dyn Fn() -> Bench) {
+pub async fn after_a_bare_folder_comes_all_that_is_in_it(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..3).map(|n| name(0, n))).await;
     assert_eq!(page(&*bench.store, "events/20261123/0215", usize::MAX).await, Page { keys, cut: false });
 }
 
-pub async fn limit_and_cut_are_exact(make: &dyn Fn() -> Bench) {
+pub async fn limit_and_cut_are_exact(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..9).map(|n| name(n / 3, n as u32 % 3))).await;
     for from in 0..keys.len() {
@@ -96,7 +96,7 @@ pub async fn limit_and_cut_are_exact(make: &dyn Fn() -> Bench) {
     assert_eq!(bench.store.list_after(list).await.unwrap(), Page { keys: keys[..3].to_vec(), cut: false });
 }
 
-pub async fn keep_filters(make: &dyn Fn() -> Bench) {
+pub async fn keep_filters(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..30).map(|n| name(n / 10, n as u32))).await;
     let odd: Vec<String> = keys.iter().filter(|key| key.contains("1Z-") || key.contains("5Z-")).cloned().collect();
@@ -120,7 +120,7 @@ pub async fn keep_filters(make: &dyn Fn() -> Bench) {
     assert_eq!(seen, keys[4..]);
 }
 
-pub async fn a_register_is_listed_once(make: &dyn Fn() -> Bench) {
+pub async fn a_register_is_listed_once(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     for key in ["groups/b.json", "groups/a.json", "groups/a-b.json"] {
         let mut version = None;
@@ -142,7 +142,7 @@ pub async fn a_register_is_listed_once(make: &dyn Fn() -> Bench) {
     assert_eq!(bench.store.list_after(List::all("groups/")).await.unwrap().keys.len(), 2);
 }
 
-pub async fn complete_after_every_put(make: &dyn Fn() -> Bench) {
+pub async fn complete_after_every_put(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let mut keys = BTreeSet::new();
     for n in 0..40u32 {
@@ -153,7 +153,7 @@ pub async fn complete_after_every_put(make: &dyn Fn() -> Bench) {
     }
 }
 
-pub async fn pages_make_the_whole_of_10_000_keys(make: &dyn Fn() -> Bench) {
+pub async fn pages_make_the_whole_of_10_000_keys(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..10_000).map(|n| name(n % 3, n as u32 * 31 % 10_000))).await;
     for limit in [997, 3_334, 10_000] {
@@ -191,7 +191,7 @@ fn any_after() -> impl Strategy<Value = String> {
     ]
 }
 
-pub async fn random_listings_match_a_sorted_set(make: &dyn Fn() -> Bench) {
+pub async fn random_listings_match_a_sorted_set(make: &dyn Fn() -> StoreFixture) {
     let queries = prop::collection::vec((any_after(), 0usize..40, 1usize..4), 12);
     let cases = (prop::collection::btree_set(any_key(), 0..60), queries);
     let runner = &mut TestRunner::new_with_rng(

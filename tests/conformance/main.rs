@@ -19,7 +19,7 @@ use evbus::store::dir::{DirOptions, DirStore, Durability, Execution};
 use evbus::store::memory::{Calm, Contents, MemoryStore};
 use evbus::store::object::{Bucket, BucketStore, Identity, Kind};
 use evbus::store::{Profile, Store};
-use mini::{Etags, Mini, Mode, Options};
+use mini::{Etags, Mini, MiniOptions, ServerMode};
 use tempfile::TempDir;
 
 #[path = "../support/azurite.rs"]
@@ -45,12 +45,12 @@ mod race;
 mod suite;
 
 /// A store to test, and its folder, if it has one.
-struct Bench {
+struct StoreFixture {
     store: Rc<dyn Store>,
     _folder: Option<TempDir>,
 }
 
-fn memory() -> Bench {
+fn memory() -> StoreFixture {
     let profile = Profile {
         lag: Duration::ZERO,
         commit_gap: Duration::ZERO,
@@ -60,28 +60,28 @@ fn memory() -> Bench {
         scans_folders: false,
     };
     let store = MemoryStore::new(Rc::new(Contents::default()), Rc::new(Calm), profile);
-    Bench { store: Rc::new(store), _folder: None }
+    StoreFixture { store: Rc::new(store), _folder: None }
 }
 
-fn dir(execution: Execution, durability: Durability) -> Bench {
+fn dir(execution: Execution, durability: Durability) -> StoreFixture {
     let folder = TempDir::new().unwrap();
     let options = DirOptions { durability, execution, ..DirOptions::default() };
     let store = DirStore::create(&folder.path().join("bus"), options, &SystemClock).unwrap();
-    Bench { store: Rc::new(store), _folder: Some(folder) }
+    StoreFixture { store: Rc::new(store), _folder: Some(folder) }
 }
 
 /// A new prefix in a server's bucket.
-fn bucket(at: impl FnOnce(&str) -> Bucket) -> Bench {
+fn bucket(at: impl FnOnce(&str) -> Bucket) -> StoreFixture {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let prefix = format!("test/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    Bench { store: Rc::new(BucketStore::connect(&at(&prefix)).unwrap()), _folder: None }
+    StoreFixture { store: Rc::new(BucketStore::connect(&at(&prefix)).unwrap()), _folder: None }
 }
 
 /// The tests' own server, as Google's clients see it: its listings have no versions that the crate
 /// would read.
 fn google(prefix: &str) -> Bucket {
     static SERVER: OnceLock<Mini> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Mini::start(Options::default()));
+    let server = SERVER.get_or_init(|| Mini::start(MiniOptions::default()));
     let settings = [("google_base_url", server.endpoint()), ("google_bearer_token", "t".to_owned())];
     of_settings(Kind::Gcs, prefix, settings)
 }
@@ -90,8 +90,8 @@ fn google(prefix: &str) -> Bucket {
 fn without_etags(prefix: &str) -> Bucket {
     static SERVER: OnceLock<Mini> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
-        let server = Mini::start(Options { etags: Etags::Content, ..Options::default() });
-        server.behave(&[Mode::NoListEtags]);
+        let server = Mini::start(MiniOptions { etags: Etags::Content, ..MiniOptions::default() });
+        server.behave(&[ServerMode::NoListEtags]);
         server
     });
     let keys = s3::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));

@@ -4,14 +4,14 @@ use evbus::clock::SystemClock;
 use evbus::store::object::{Bucket, BucketStore, Kind};
 use evbus::store::probe::{Finding, Property, probe};
 
-use crate::mini::{Mini, Mode, Options};
+use crate::mini::{Mini, MiniOptions, ServerMode};
 use crate::{azurite, block_on, google, of_settings, s3, without_etags};
 
 fn probed(bucket: &Bucket) -> Vec<Finding> {
     block_on(probe(&BucketStore::connect(bucket).unwrap(), &SystemClock))
 }
 
-fn flaws(server: &s3::Server) -> Vec<(Property, String)> {
+fn flaws(server: &s3::S3Server) -> Vec<(Property, String)> {
     flaws_of(&server.bucket("probed"))
 }
 
@@ -53,11 +53,11 @@ fn servers_that_list_without_versions_are_good_enough() {
 /// does not.
 #[test]
 fn a_server_that_lists_from_the_beginning_is_found_out() {
-    let mini = Mini::start(Options::default());
+    let mini = Mini::start(MiniOptions::default());
     let keys = s3::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));
     let bucket = of_settings(Kind::S3, "p", keys.into_iter().chain([("aws_endpoint_url_s3", mini.endpoint())]));
     assert_eq!(warned_of(&bucket), []);
-    mini.behave(&[Mode::IgnoreStartAfter]);
+    mini.behave(&[ServerMode::IgnoreStartAfter]);
     assert_eq!(warned_of(&bucket), [Property::StartAfter]);
     for good in [s3::seaweedfs().bucket("start"), s3::ministack().bucket("start"), google("start")] {
         assert_eq!(warned_of(&good), [], "{good:?}");

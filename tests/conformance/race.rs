@@ -22,7 +22,7 @@ const THREADS: usize = 16;
 const TOGETHER: &str = "EVBUS_RACE";
 
 /// One of the two processes of a race.
-struct Side {
+struct RaceSide {
     folder: PathBuf,
     other: Mutex<UnixStream>,
     barrier: Barrier,
@@ -30,7 +30,7 @@ struct Side {
     first: Option<(TempDir, Child)>,
 }
 
-impl Side {
+impl RaceSide {
     /// Starts the second process, or joins as the second process.
     fn of(test: &str) -> Self {
         let (folder, first) = match std::env::var_os(TOGETHER) {
@@ -115,7 +115,7 @@ fn assert_one_winner_a_round(lines: &[String]) {
 
 #[test]
 fn two_processes_create_each_object_once() {
-    let lines = Side::of("race::two_processes_create_each_object_once").race(|side, store, racer| {
+    let lines = RaceSide::of("race::two_processes_create_each_object_once").race(|side, store, racer| {
         let mut won = Vec::new();
         for round in 0..ROUNDS {
             side.step();
@@ -139,7 +139,7 @@ fn two_processes_create_each_object_once() {
 
 #[test]
 fn two_processes_swap_each_version_once() {
-    let lines = Side::of("race::two_processes_swap_each_version_once").race(|side, store, racer| {
+    let lines = RaceSide::of("race::two_processes_swap_each_version_once").race(|side, store, racer| {
         let mut won = Vec::new();
         for round in 0..ROUNDS {
             side.step();
@@ -163,7 +163,7 @@ fn two_processes_swap_each_version_once() {
 /// removed and tried again.
 #[test]
 fn free_swaps_of_two_processes_form_a_chain() {
-    let lines = Side::of("race::free_swaps_of_two_processes_form_a_chain").race(|side, store, _| {
+    let lines = RaceSide::of("race::free_swaps_of_two_processes_form_a_chain").race(|side, store, _| {
         side.step();
         let mut told = Vec::new();
         for _ in 0..ROUNDS / 20 {

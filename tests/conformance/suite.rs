@@ -3,7 +3,7 @@
 use evbus::store::{ErrorKind, Put, Store, StoreResult, Swap, Version};
 use futures_util::future::join_all;
 
-use crate::Bench;
+use crate::StoreFixture;
 
 async fn bytes(store: &dyn Store, key: &str) -> Option<Vec<u8>> {
     store.get(key).await.unwrap().map(|object| object.bytes)
@@ -16,7 +16,7 @@ async fn swapped(store: &dyn Store, key: &str, from: Option<&Version>, content: 
     }
 }
 
-pub async fn an_object_is_created_once(make: &dyn Fn() -> Bench) {
+pub async fn an_object_is_created_once(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     assert_eq!(bench.store.put_new("events/a/b/one.json", b"first").await.unwrap(), Put::Created);
     assert_eq!(bench.store.put_new("events/a/b/one.json", b"second").await.unwrap(), Put::Exists);
@@ -25,7 +25,7 @@ pub async fn an_object_is_created_once(make: &dyn Fn() -> Bench) {
     assert_eq!(bytes(&*bench.store, "top.json").await.unwrap(), b"");
 }
 
-pub async fn what_is_absent_is_none(make: &dyn Fn() -> Bench) {
+pub async fn what_is_absent_is_none(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     for key in ["absent", "events/absent/absent.json", "state/g/marker-000"] {
         assert_eq!(bytes(&*bench.store, key).await, None, "{key}");
@@ -35,7 +35,7 @@ pub async fn what_is_absent_is_none(make: &dyn Fn() -> Bench) {
     assert_eq!(bytes(&*bench.store, "events/here.jso").await, None);
 }
 
-pub async fn a_register_is_swapped_from_its_version_only(make: &dyn Fn() -> Bench) {
+pub async fn a_register_is_swapped_from_its_version_only(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let store = &*bench.store;
     let key = "state/g/marker-000";
@@ -53,7 +53,7 @@ pub async fn a_register_is_swapped_from_its_version_only(make: &dyn Fn() -> Benc
     }
 }
 
-pub async fn swaps_make_a_chain(make: &dyn Fn() -> Bench) {
+pub async fn swaps_make_a_chain(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let mut version = None;
     for turn in 0..25 {
@@ -64,7 +64,7 @@ pub async fn swaps_make_a_chain(make: &dyn Fn() -> Bench) {
     }
 }
 
-pub async fn stale_and_future_versions_conflict(make: &dyn Fn() -> Bench) {
+pub async fn stale_and_future_versions_conflict(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let store = &*bench.store;
     let mut versions = vec![swapped(store, "frontier", None, b"0").await];
@@ -86,7 +86,7 @@ pub async fn stale_and_future_versions_conflict(make: &dyn Fn() -> Bench) {
     assert_eq!((object.bytes.as_slice(), object.version), (b"x8".as_slice(), newest));
 }
 
-pub async fn deleting_is_final_and_idempotent(make: &dyn Fn() -> Bench) {
+pub async fn deleting_is_final_and_idempotent(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let store = &*bench.store;
     assert_eq!(store.put_new("events/a/x.json", b"1").await.unwrap(), Put::Created);
@@ -114,7 +114,7 @@ pub async fn deleting_is_final_and_idempotent(make: &dyn Fn() -> Bench) {
     assert_eq!(bytes(store, "state/g/marker-001").await.unwrap(), b"anew4");
 }
 
-pub async fn odd_characters_are_kept(make: &dyn Fn() -> Bench) {
+pub async fn odd_characters_are_kept(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = [
         "a b.json",
@@ -139,7 +139,7 @@ pub async fn odd_characters_are_kept(make: &dyn Fn() -> Bench) {
     assert_eq!(listed.keys, keys);
 }
 
-pub async fn many_futures_at_once(make: &dyn Fn() -> Bench) {
+pub async fn many_futures_at_once(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys: Vec<String> = (0..64).map(|n| format!("events/{}/{n:03}.json", n % 5)).collect();
     let puts = join_all(keys.iter().map(|key| bench.store.put_new(key, key.as_bytes()))).await;
@@ -149,7 +149,7 @@ pub async fn many_futures_at_once(make: &dyn Fn() -> Bench) {
     }
 }
 
-pub async fn one_winner_among_futures(make: &dyn Fn() -> Bench) {
+pub async fn one_winner_among_futures(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let names: Vec<String> = (0..16).map(|n| format!("writer {n}")).collect();
     let puts = join_all(names.iter().map(|name| bench.store.put_new("events/one.json", name.as_bytes()))).await;
@@ -170,7 +170,7 @@ pub async fn one_winner_among_futures(make: &dyn Fn() -> Bench) {
     assert_eq!(bytes(&*bench.store, "frontier").await.unwrap(), won[0].as_bytes());
 }
 
-pub async fn large_objects(make: &dyn Fn() -> Bench) {
+pub async fn large_objects(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let large: Vec<u8> = (0..5_000_003u32).map(|n| (n % 251) as u8).collect();
     assert_eq!(bench.store.put_new("events/large.json", &large).await.unwrap(), Put::Created);
@@ -179,7 +179,7 @@ pub async fn large_objects(make: &dyn Fn() -> Bench) {
     assert!(bytes(&*bench.store, "state/g/marker-000").await.unwrap() == large);
 }
 
-pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
+pub async fn many_objects_in_one_go(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     assert_eq!(bench.store.put_many(&[]).await.unwrap(), []);
     for count in [1, 3, 4, 50] {
@@ -205,7 +205,7 @@ pub async fn many_objects_in_one_go(make: &dyn Fn() -> Bench) {
 
 /// Events with one hash slot may share an ordering key: they become visible in their order, and
 /// none passes one that is in doubt.
-pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> Bench) {
+pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
     let items: Vec<(String, Vec<u8>)> = (0..20).map(|n| (key(n), vec![n as u8])).collect();
@@ -218,7 +218,7 @@ pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> Bench) {
     }
 }
 
-pub async fn many_deletions_in_one_go(make: &dyn Fn() -> Bench) {
+pub async fn many_deletions_in_one_go(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys: Vec<String> = (0..30).map(|n| format!("events/day{}/{}/{n}.json", n % 2, n % 3)).collect();
     for key in &keys {
@@ -237,7 +237,7 @@ pub async fn many_deletions_in_one_go(make: &dyn Fn() -> Bench) {
     }
 }
 
-pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> Bench) {
+pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     bench.store.persist("frontier").await.unwrap();
     swapped(&*bench.store, "frontier", None, b"w").await;
@@ -260,7 +260,7 @@ pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> Bench) {
     assert!(writes.is_none_or(|micros| micros > 1_500_000_000_000_000), "{writes:?}");
 }
 
-pub async fn what_is_larger_than_its_limit_is_not_read(make: &dyn Fn() -> Bench) {
+pub async fn what_is_larger_than_its_limit_is_not_read(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     assert_eq!(bench.store.put_new("events/a/x.json", b"12345678").await.unwrap(), Put::Created);
     swapped(&*bench.store, "frontier", None, b"12345678").await;
@@ -274,7 +274,7 @@ pub async fn what_is_larger_than_its_limit_is_not_read(make: &dyn Fn() -> Bench)
 }
 
 /// What the gate lets through becomes visible in its turn, and nothing after the closed gate does.
-pub async fn a_gate_ends_a_batch(make: &dyn Fn() -> Bench) {
+pub async fn a_gate_ends_a_batch(make: &dyn Fn() -> StoreFixture) {
     struct UpTo(usize);
     impl evbus::store::Gate for UpTo {
         fn opens(&self, at: usize) -> evbus::clock::Fut<'_, StoreResult<bool>> {

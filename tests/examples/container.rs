@@ -9,11 +9,11 @@ use super::root::as_root;
 use super::{EVBUS, example, fs, succeeds};
 
 /// An engine with its own storage, which is removed with it.
-struct Engine {
+struct ContainerEngine {
     folder: tempfile::TempDir,
 }
 
-impl Engine {
+impl ContainerEngine {
     fn buildah(&self, args: &[&str]) -> String {
         let mut command = as_root("buildah");
         let at = |name: &str| self.folder.path().join(name);
@@ -42,7 +42,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for ContainerEngine {
     fn drop(&mut self) {
         let _ = as_root("rm").arg("-rf").arg(self.folder.path()).status();
     }
@@ -97,7 +97,7 @@ fn files_in(root: &Path) -> BTreeMap<String, u64> {
 
 #[test]
 fn the_image_holds_evbus_alone_which_works_and_ends_in_order() {
-    let engine = Engine { folder: tempfile::tempdir().unwrap() };
+    let engine = ContainerEngine { folder: tempfile::tempdir().unwrap() };
     let image = engine.build();
     assert_eq!(
         files_in(&image.root),

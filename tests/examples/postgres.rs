@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use super::{bare, example, succeeds, text};
 
 /// A server in a folder. It ends with its shell, which ends with this process.
-struct Server {
+struct PostgresServer {
     folder: tempfile::TempDir,
     shell: Child,
 }
@@ -23,7 +23,7 @@ fn programs() -> PathBuf {
     versions.pop().unwrap()
 }
 
-impl Server {
+impl PostgresServer {
     #[allow(clippy::disallowed_methods, reason = "another process's start is waited for")]
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -69,7 +69,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
@@ -84,7 +84,7 @@ fn feed(home: &Path, lines: &str) {
 
 #[test]
 fn a_batch_is_one_copy_and_what_json_escapes_comes_out_as_it_went_in() {
-    let server = Server::start();
+    let server = PostgresServer::start();
     let home = tempfile::tempdir().unwrap();
     server.answer(&fs::read_to_string(example("postgres/schema.sql")).unwrap());
     let load = example("postgres/load");

@@ -132,7 +132,7 @@ fn five_megabytes_go_by_reference_and_what_is_not_what_was_promised_is_refused()
 }
 
 /// A command with the address of a bucket's server, for evbus and for rclone.
-fn with_bucket<'a>(command: &'a mut Command, server: &s3::Server) -> &'a mut Command {
+fn with_bucket<'a>(command: &'a mut Command, server: &s3::S3Server) -> &'a mut Command {
     command.envs(s3::CREDENTIALS).env("AWS_ENDPOINT_URL_S3", &server.endpoint);
     let remote = [("TYPE", "s3"), ("PROVIDER", "Other"), ("ENV_AUTH", "true"), ("ENDPOINT", server.endpoint.as_str())];
     for (name, value) in remote {

@@ -10,19 +10,19 @@ fn program() -> PathBuf {
 }
 
 /// A bus, and a home outside of its disk.
-pub struct Bus {
+pub struct DiskBus {
     url: PathBuf,
     home: PathBuf,
 }
 
 /// The result of a run of evbus.
-pub struct Ran {
+pub struct EvbusRun {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-impl Ran {
+impl EvbusRun {
     fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
@@ -36,7 +36,7 @@ impl Ran {
     }
 }
 
-impl Bus {
+impl DiskBus {
     pub fn new(disk: &Path, home: &Path) -> Self {
         Self { url: disk.join("bus"), home: home.to_owned() }
     }
@@ -53,16 +53,16 @@ impl Bus {
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Ran {
-        Ran::of(&self.command(&program()).args(args).output().unwrap())
+    pub fn run(&self, args: &[&str]) -> EvbusRun {
+        EvbusRun::of(&self.command(&program()).args(args).output().unwrap())
     }
 
     /// The same, but killed as it begins its `nth` system call of this name, if it makes that many.
-    pub fn run_killed(&self, args: &[&str], call: &str, nth: usize) -> Ran {
+    pub fn run_killed(&self, args: &[&str], call: &str, nth: usize) -> EvbusRun {
         let mut command = self.command(Path::new("strace"));
         command.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
         command.args(["-e", &format!("inject={call}:signal=KILL:when={nth}")]);
-        Ran::of(&command.arg(program()).args(args).output().unwrap())
+        EvbusRun::of(&command.arg(program()).args(args).output().unwrap())
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::dice::Dice;
-use super::recorder::{Recorder, Recording, Step};
+use super::recorder::{DiskRecorder, RecordedStep, Recording};
+use super::rng::Rng;
 
 /// Enough for a bus, and quick to copy.
 const DISK_BYTES: usize = 32 << 20;
@@ -18,7 +18,7 @@ const BLOCK_BYTES: usize = 4096;
 
 /// The file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum JournalMode {
     /// ext4 with a journal, the usual case: a flush of one file makes all earlier changes durable,
     /// too.
     Journal,
@@ -26,7 +26,7 @@ pub enum Mode {
     NoJournal,
 }
 
-impl Mode {
+impl JournalMode {
     /// An empty file system.
     fn make(self, room: &Path) -> Vec<u8> {
         let file = room.join("empty");
@@ -47,8 +47,8 @@ impl Mode {
     /// The size of the pieces that a cut tears the disk into. A journal's checksums detect a torn
     /// block. Without a journal a torn block of a folder is a damaged folder, and such a file
     /// system promises nothing on a disk that tears blocks.
-    fn unit_bytes(self, dice: &Dice) -> usize {
-        if self == Self::Journal { dice.one(&[SECTOR_BYTES, BLOCK_BYTES]) } else { BLOCK_BYTES }
+    fn unit_bytes(self, rng: &Rng) -> usize {
+        if self == Self::Journal { rng.one(&[SECTOR_BYTES, BLOCK_BYTES]) } else { BLOCK_BYTES }
     }
 }
 
@@ -87,10 +87,10 @@ impl Drop for Mounted {
 
 /// Records what `work` does to a fresh file system. It gets the mount point and the recorder, which
 /// takes marks.
-pub fn record(mode: Mode, room: &Path, work: impl FnOnce(&Path, &Recorder)) -> Recording {
+pub fn record(mode: JournalMode, room: &Path, work: impl FnOnce(&Path, &DiskRecorder)) -> Recording {
     let folder = room.join("recorder");
     std::fs::create_dir_all(&folder).unwrap();
-    let recorder = Recorder::start(mode.make(room), &folder);
+    let recorder = DiskRecorder::start(mode.make(room), &folder);
     let mounted = Mounted::new(&recorder.disk(), &room.join("recorded")).unwrap();
     work(mounted.path(), &recorder);
     // Taken before the unmount, which would flush everything.
@@ -124,14 +124,14 @@ impl fmt::Display for Cut {
 
 impl Cut {
     /// A cut at this moment that keeps a random part.
-    pub fn new(at: usize, mode: Mode, dice: &Dice) -> Self {
-        let kept = match dice.below(4) {
+    pub fn new(at: usize, mode: JournalMode, rng: &Rng) -> Self {
+        let kept = match rng.below(4) {
             0 => Kept::None,
             1 => Kept::All,
-            2 => Kept::First(dice.below(64)),
-            _ => Kept::Share(dice.one(&[0.1, 0.5, 0.9])),
+            2 => Kept::First(rng.below(64)),
+            _ => Kept::Share(rng.one(&[0.1, 0.5, 0.9])),
         };
-        Self { at, kept, unit_bytes: mode.unit_bytes(dice) }
+        Self { at, kept, unit_bytes: mode.unit_bytes(rng) }
     }
 
     /// A cut that keeps nothing that was not flushed.
@@ -140,15 +140,15 @@ impl Cut {
     }
 
     /// The disk after the cut.
-    pub fn image(&self, recording: &Recording, dice: &Dice) -> Vec<u8> {
+    pub fn image(&self, recording: &Recording, rng: &Rng) -> Vec<u8> {
         let mut disk = recording.base.clone();
         let done = &recording.steps[..self.at];
-        let flushed = done.iter().rposition(|step| matches!(step, Step::Flush)).unwrap_or(0);
+        let flushed = done.iter().rposition(|step| matches!(step, RecordedStep::Flush)).unwrap_or(0);
         let mut units = 0;
         for (index, step) in done.iter().enumerate() {
-            let Step::Write { offset, bytes } = step else { continue };
+            let RecordedStep::Write { offset, bytes } = step else { continue };
             for (unit, chunk) in bytes.chunks(self.unit_bytes).enumerate() {
-                if index < flushed || self.keeps(units, dice) {
+                if index < flushed || self.keeps(units, rng) {
                     let from = offset + unit * self.unit_bytes;
                     disk[from..from + chunk.len()].copy_from_slice(chunk);
                 }
@@ -158,21 +158,21 @@ impl Cut {
         disk
     }
 
-    fn keeps(&self, unit: usize, dice: &Dice) -> bool {
+    fn keeps(&self, unit: usize, rng: &Rng) -> bool {
         match self.kept {
             Kept::None => false,
             Kept::All => true,
             Kept::First(units) => unit < units,
-            Kept::Share(share) => dice.chance(share),
+            Kept::Share(share) => rng.chance(share),
         }
     }
 }
 
 /// Does what the next boot does: checks a file system without a journal, and mounts it for `look`.
-pub fn boot(mode: Mode, image: &[u8], room: &Path, look: impl FnOnce(&Path) -> Vec<String>) -> Vec<String> {
+pub fn boot(mode: JournalMode, image: &[u8], room: &Path, look: impl FnOnce(&Path) -> Vec<String>) -> Vec<String> {
     let file = room.join("cut");
     std::fs::write(&file, image).unwrap();
-    if mode == Mode::NoJournal {
+    if mode == JournalMode::NoJournal {
         let check = Command::new("e2fsck").arg("-fy").arg(&file).output().unwrap();
         // 1 and 2: errors were found and corrected, e2fsck(8).
         if !matches!(check.status.code(), Some(0..=2)) {

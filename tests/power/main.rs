@@ -13,20 +13,20 @@
 use std::path::Path;
 
 mod bus;
-#[path = "../simulation/dice.rs"]
-#[allow(dead_code, reason = "the simulation uses more of it")]
-mod dice;
 mod image;
 mod private;
 mod recorder;
+#[path = "../simulation/rng.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod rng;
 #[path = "../support/root.rs"]
 mod root;
 mod verdict;
 mod workload;
 
-use dice::Dice;
-use image::{Cut, Mode};
-use recorder::{Recording, Step};
+use image::{Cut, JournalMode};
+use recorder::{RecordedStep, Recording};
+use rng::Rng;
 use verdict::Story;
 
 /// Images for each recording.
@@ -42,25 +42,25 @@ fn number(name: &str, default: usize) -> usize {
 
 #[test]
 fn what_is_acknowledged_survives_with_a_journal() {
-    survives("what_is_acknowledged_survives_with_a_journal", Mode::Journal);
+    survives("what_is_acknowledged_survives_with_a_journal", JournalMode::Journal);
 }
 
 #[test]
 fn what_is_acknowledged_survives_without_a_journal() {
-    survives("what_is_acknowledged_survives_without_a_journal", Mode::NoJournal);
+    survives("what_is_acknowledged_survives_without_a_journal", JournalMode::NoJournal);
 }
 
 /// The harness itself loses what was not flushed, and nothing else.
 #[test]
 fn the_disk_keeps_what_was_flushed_and_no_more() {
-    private::in_a_room("the_disk_keeps_what_was_flushed_and_no_more", |room| {
-        for mode in [Mode::Journal, Mode::NoJournal] {
+    private::in_private_mounts("the_disk_keeps_what_was_flushed_and_no_more", |room| {
+        for mode in [JournalMode::Journal, JournalMode::NoJournal] {
             keeps_what_was_flushed(mode, room);
         }
     });
 }
 
-fn keeps_what_was_flushed(mode: Mode, room: &Path) {
+fn keeps_what_was_flushed(mode: JournalMode, room: &Path) {
     let recording = image::record(mode, room, |disk, recorder| {
         std::fs::write(disk.join("flushed"), "x").unwrap();
         std::fs::File::open(disk.join("flushed")).unwrap().sync_all().unwrap();
@@ -70,9 +70,10 @@ fn keeps_what_was_flushed(mode: Mode, room: &Path) {
         recorder.mark("cached");
     });
     for mark in ["flushed", "cached"] {
-        let at = 1 + recording.steps.iter().position(|step| matches!(step, Step::Mark(text) if text == mark)).unwrap();
-        let dice = Dice::new(0);
-        let image = Cut::bare(at).image(&recording, &dice);
+        let is_mark = |step: &RecordedStep| matches!(step, RecordedStep::Mark(text) if text == mark);
+        let at = 1 + recording.steps.iter().position(is_mark).unwrap();
+        let rng = Rng::new(0);
+        let image = Cut::bare(at).image(&recording, &rng);
         let wrong = image::boot(mode, &image, room, |disk| {
             assert!(disk.join("flushed").exists(), "{mode:?} {mark}");
             assert!(!disk.join("cached").exists(), "{mode:?} {mark}");
@@ -82,18 +83,18 @@ fn keeps_what_was_flushed(mode: Mode, room: &Path) {
     }
 }
 
-fn survives(test: &str, mode: Mode) {
+fn survives(test: &str, mode: JournalMode) {
     if !bus::can_kill() {
         private::not_tried("emits that are killed and repeated; strace is not there, or may not trace");
     }
-    private::in_a_room(test, |room| {
+    private::in_private_mounts(test, |room| {
         let wrong = images(mode, room, number("EVBUS_POWER_IMAGES", 50), number("EVBUS_POWER_SEED", 1));
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
 }
 
 /// Makes as many recordings as the images need, each with another seed; returns what is wrong.
-fn images(mode: Mode, room: &Path, images: usize, seed: usize) -> Vec<String> {
+fn images(mode: JournalMode, room: &Path, images: usize, seed: usize) -> Vec<String> {
     let mut wrong = Vec::new();
     for (round, done) in (0..images).step_by(IMAGES_OF_ONE).enumerate() {
         wrong.extend(one_recording(mode, room, seed + round, IMAGES_OF_ONE.min(images - done)));
@@ -106,17 +107,17 @@ fn images(mode: Mode, room: &Path, images: usize, seed: usize) -> Vec<String> {
 }
 
 /// Records one workload, and checks some of the disks that may be left; returns what is wrong.
-fn one_recording(mode: Mode, room: &Path, seed: usize, images: usize) -> Vec<String> {
-    let dice = Dice::new(seed as u64);
+fn one_recording(mode: JournalMode, room: &Path, seed: usize, images: usize) -> Vec<String> {
+    let rng = Rng::new(seed as u64);
     let home = room.join("home");
     std::fs::create_dir_all(&home).unwrap();
     let _ = std::fs::remove_file(home.join("again"));
-    let deletes = mode == Mode::Journal;
-    let recording = image::record(mode, room, |disk, recorder| workload::run(disk, recorder, &home, &dice, deletes));
+    let deletes = mode == JournalMode::Journal;
+    let recording = image::record(mode, room, |disk, recorder| workload::run(disk, recorder, &home, &rng, deletes));
     let mut wrong = Vec::new();
-    for (number, at) in moments(&recording, images, &dice).into_iter().enumerate() {
-        let cut = if number % 3 == 0 { Cut::bare(at) } else { Cut::new(at, mode, &dice) };
-        let found = look(mode, room, &home, &recording, &cut, &dice);
+    for (number, at) in moments(&recording, images, &rng).into_iter().enumerate() {
+        let cut = if number % 3 == 0 { Cut::bare(at) } else { Cut::new(at, mode, &rng) };
+        let found = look(mode, room, &home, &recording, &cut, &rng);
         if !found.is_empty() {
             let (last, found) = (recording.marks(at).last().unwrap_or("nothing"), found.join("\n    "));
             let which = format!("EVBUS_POWER_SEED={seed} {mode:?}, image {number}: {cut}, after '{last}'");
@@ -126,8 +127,8 @@ fn one_recording(mode: Mode, room: &Path, seed: usize, images: usize) -> Vec<Str
     wrong
 }
 
-fn look(mode: Mode, room: &Path, home: &Path, recording: &Recording, cut: &Cut, dice: &Dice) -> Vec<String> {
-    let image = cut.image(recording, dice);
+fn look(mode: JournalMode, room: &Path, home: &Path, recording: &Recording, cut: &Cut, rng: &Rng) -> Vec<String> {
+    let image = cut.image(recording, rng);
     let known = verdict::known(recording.marks(recording.steps.len()));
     let story = Story::new(recording.marks(cut.at));
     let wrong = image::boot(mode, &image, room, |disk| verdict::judge(&story, &known, disk, home));
@@ -139,15 +140,15 @@ fn look(mode: Mode, room: &Path, home: &Path, recording: &Recording, cut: &Cut, 
 
 /// When the power fails: mostly just after a promise, before the next flush of anything else keeps
 /// it.
-fn moments(recording: &Recording, count: usize, dice: &Dice) -> Vec<usize> {
+fn moments(recording: &Recording, count: usize, rng: &Rng) -> Vec<usize> {
     let steps = &recording.steps;
-    let promise = |at: &usize| matches!(&steps[*at], Step::Mark(text) if workload::promises(text));
+    let promise = |at: &usize| matches!(&steps[*at], RecordedStep::Mark(text) if workload::promises(text));
     let mut promised: Vec<usize> = (0..steps.len()).filter(promise).collect();
     let mut moments = Vec::with_capacity(count);
     for number in 0..count {
         let after_promise = number % 3 < 2 && !promised.is_empty();
         let last =
-            if after_promise { promised.swap_remove(dice.below(promised.len())) } else { dice.below(steps.len()) };
+            if after_promise { promised.swap_remove(rng.below(promised.len())) } else { rng.below(steps.len()) };
         moments.push(last + 1);
     }
     moments

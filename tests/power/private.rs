@@ -15,7 +15,7 @@ const PROBE: &str = "set -e; test -c /dev/fuse; mount -t tmpfs tmpfs \"$1\"; cd 
 
 /// Runs the body of the test of this name in its own mounts and in memory, or reports that it
 /// cannot.
-pub fn in_a_room(test: &str, body: impl FnOnce(&Path)) {
+pub fn in_private_mounts(test: &str, body: impl FnOnce(&Path)) {
     if let Some(room) = std::env::var_os(ROOM).map(PathBuf::from) {
         assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&room).status().unwrap().success());
         return body(&room);

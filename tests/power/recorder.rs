@@ -23,7 +23,7 @@ const MARKS: INodeNo = INodeNo(3);
 const FOREVER: Duration = Duration::from_hours(1);
 
 /// One recorded step.
-pub enum Step {
+pub enum RecordedStep {
     /// Bytes were handed to the disk, which may keep them in its cache.
     Write { offset: usize, bytes: Vec<u8> },
     /// Everything written before is durable.
@@ -35,14 +35,14 @@ pub enum Step {
 /// The initial disk, and the steps on it.
 pub struct Recording {
     pub base: Vec<u8>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<RecordedStep>,
 }
 
 impl Recording {
     /// The marks in the first `steps` steps.
     pub fn marks(&self, steps: usize) -> impl Iterator<Item = &str> {
         self.steps[..steps].iter().filter_map(|step| match step {
-            Step::Mark(text) => Some(text.as_str()),
+            RecordedStep::Mark(text) => Some(text.as_str()),
             _ => None,
         })
     }
@@ -51,18 +51,18 @@ impl Recording {
 /// What the file system shares with its starter.
 struct Tape {
     disk: Vec<u8>,
-    steps: Vec<Step>,
+    steps: Vec<RecordedStep>,
 }
 
 /// The file system, mounted.
-pub struct Recorder {
+pub struct DiskRecorder {
     base: Vec<u8>,
     tape: Arc<Mutex<Tape>>,
     folder: PathBuf,
     _session: BackgroundSession,
 }
 
-impl Recorder {
+impl DiskRecorder {
     /// Mounts it at a folder; the disk begins as `base`.
     pub fn start(base: Vec<u8>, folder: &Path) -> Self {
         let tape = Arc::new(Mutex::new(Tape { disk: base.clone(), steps: Vec::new() }));
@@ -82,7 +82,7 @@ impl Recorder {
 
     /// Marks this moment.
     pub fn mark(&self, text: &str) {
-        locked(&self.tape).steps.push(Step::Mark(text.to_owned()));
+        locked(&self.tape).steps.push(RecordedStep::Mark(text.to_owned()));
     }
 
     /// What was recorded since the start.
@@ -91,7 +91,7 @@ impl Recorder {
     }
 }
 
-impl Drop for Recorder {
+impl Drop for DiskRecorder {
     fn drop(&mut self) {
         // Lazily, because a loop device may be released a moment after its file system.
         let _ = Command::new("umount").arg("--lazy").arg(&self.folder).status();
@@ -182,19 +182,19 @@ impl Filesystem for Served {
         let mut tape = locked(&self.tape);
         if inode == MARKS {
             let text = String::from_utf8_lossy(data);
-            tape.steps.extend(text.lines().map(|line| Step::Mark(line.to_owned())));
+            tape.steps.extend(text.lines().map(|line| RecordedStep::Mark(line.to_owned())));
             return reply.written(data.len() as u32);
         }
         let offset = offset as usize;
         let Some(place) = tape.disk.get_mut(offset..offset + data.len()) else { return reply.error(Errno::ENOSPC) };
         place.copy_from_slice(data);
-        tape.steps.push(Step::Write { offset, bytes: data.to_vec() });
+        tape.steps.push(RecordedStep::Write { offset, bytes: data.to_vec() });
         reply.written(data.len() as u32);
     }
 
     fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         if inode == DISK {
-            locked(&self.tape).steps.push(Step::Flush);
+            locked(&self.tape).steps.push(RecordedStep::Flush);
         }
         reply.ok();
     }

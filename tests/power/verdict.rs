@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::bus::{Bus, Ran};
+use super::bus::{DiskBus, EvbusRun};
 use super::workload::{FAR, SOURCE};
 
 /// The marks until the cut, by meaning.
@@ -35,12 +35,12 @@ impl Story {
         let mut story = Self::default();
         for mark in marks {
             let (verb, of) = mark.split_once(' ').unwrap_or((mark, ""));
-            story.hear(verb, of.to_owned());
+            story.apply(verb, of.to_owned());
         }
         story
     }
 
-    fn hear(&mut self, verb: &str, of: String) {
+    fn apply(&mut self, verb: &str, of: String) {
         match verb {
             "made" => self.made = true,
             "acked" => _ = self.acked.insert(of),
@@ -77,7 +77,7 @@ pub fn judge(story: &Story, known: &BTreeSet<&str>, disk: &Path, home: &Path) ->
     if !story.made {
         return Vec::new();
     }
-    let mut look = Look { bus: Bus::new(disk, home), disk: disk.to_owned(), wrong: Vec::new() };
+    let mut look = Look { bus: DiskBus::new(disk, home), disk: disk.to_owned(), wrong: Vec::new() };
     look.at_events(story, known);
     look.at_groups(story);
     look.at_repeats(story);
@@ -86,13 +86,13 @@ pub fn judge(story: &Story, known: &BTreeSet<&str>, disk: &Path, home: &Path) ->
 }
 
 struct Look {
-    bus: Bus,
+    bus: DiskBus,
     disk: PathBuf,
     wrong: Vec<String>,
 }
 
 impl Look {
-    fn run(&mut self, args: &[&str]) -> Ran {
+    fn run(&mut self, args: &[&str]) -> EvbusRun {
         let ran = self.bus.run(args);
         if ran.code != Some(0) {
             self.wrong.push(format!("evbus {} exits with {:?}: {}", args.join(" "), ran.code, ran.err.trim()));

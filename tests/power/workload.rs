@@ -9,9 +9,9 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::path::Path;
 
-use super::bus::{Bus, Ran, can_kill};
-use super::dice::Dice;
-use super::recorder::Recorder;
+use super::bus::{DiskBus, EvbusRun, can_kill};
+use super::recorder::DiskRecorder;
+use super::rng::Rng;
 
 /// How many things are done before the events are pruned, and how many after.
 const STEPS: [usize; 2] = [16, 10];
@@ -26,9 +26,9 @@ pub const SOURCE: &str = "//power";
 pub const FAR: &str = "2099-01-01T00:00:00Z";
 
 struct Workload<'a> {
-    bus: Bus,
-    recorder: &'a Recorder,
-    dice: &'a Dice,
+    bus: DiskBus,
+    recorder: &'a DiskRecorder,
+    rng: &'a Rng,
     made: Cell<usize>,
     deletes: bool,
     /// Groups without a worker.
@@ -40,9 +40,9 @@ struct Workload<'a> {
 /// Without a journal a deleted file may come back in its folder after its inode belongs to another
 /// file or folder. e2fsck then believes one of the two and clears the other, which may be a whole
 /// minute folder, whatever evbus does.
-pub fn run(disk: &Path, recorder: &Recorder, home: &Path, dice: &Dice, deletes: bool) {
-    let bus = Bus::new(disk, home);
-    let work = Workload { bus, recorder, dice, made: Cell::new(0), deletes, idle: RefCell::default() };
+pub fn run(disk: &Path, recorder: &DiskRecorder, home: &Path, rng: &Rng, deletes: bool) {
+    let bus = DiskBus::new(disk, home);
+    let work = Workload { bus, recorder, rng, made: Cell::new(0), deletes, idle: RefCell::default() };
     work.bus.run(&["init", disk.join("bus").to_str().unwrap()]).succeeds();
     recorder.mark("made");
     for (group, filter) in [("g", "--not"), ("d", "--type")] {
@@ -59,10 +59,10 @@ pub fn run(disk: &Path, recorder: &Recorder, home: &Path, dice: &Dice, deletes: 
 impl Workload<'_> {
     fn steps(&self, steps: usize) {
         for _ in 0..steps {
-            match self.dice.below(if self.deletes { 12 } else { 8 }) {
+            match self.rng.below(if self.deletes { 12 } else { 8 }) {
                 0 => self.single(),
                 1 | 2 => _ = self.named("named", &[]),
-                3 => self.careless(),
+                3 => self.named_not_durable(),
                 4 | 5 => _ = self.named("far", &["--at", FAR]),
                 6 => self.bulk(),
                 7 => self.group(),
@@ -84,9 +84,9 @@ impl Workload<'_> {
     }
 
     /// Runs evbus until it succeeds; earlier runs may be killed.
-    fn insist(&self, args: &[&str]) -> Ran {
-        while can_kill() && self.dice.chance(0.6) {
-            let ran = self.bus.run_killed(args, self.dice.one(&CALLS), 1 + self.dice.below(2));
+    fn insist(&self, args: &[&str]) -> EvbusRun {
+        while can_kill() && self.rng.chance(0.6) {
+            let ran = self.bus.run_killed(args, self.rng.one(&CALLS), 1 + self.rng.below(2));
             if ran.code == Some(0) {
                 return ran;
             }
@@ -110,8 +110,8 @@ impl Workload<'_> {
     }
 
     /// First without a flush, then with one: only the second is a promise.
-    fn careless(&self) {
-        let (kind, more) = if self.dice.chance(0.5) { ("far", &["--at", FAR][..]) } else { ("careless", &[][..]) };
+    fn named_not_durable(&self) {
+        let (kind, more) = if self.rng.chance(0.5) { ("far", &["--at", FAR][..]) } else { ("careless", &[][..]) };
         let id = self.id(kind);
         let data = data(&id);
         let args = [&emit(&id, &data, "t"), more].concat();
@@ -122,7 +122,7 @@ impl Workload<'_> {
     }
 
     fn bulk(&self) {
-        let ids: Vec<String> = (0..2 + self.dice.below(10)).map(|_| self.id("bulk")).collect();
+        let ids: Vec<String> = (0..2 + self.rng.below(10)).map(|_| self.id("bulk")).collect();
         let mut lines = String::new();
         for id in &ids {
             self.mark("tries", id);
@@ -167,7 +167,7 @@ impl Workload<'_> {
         self.mark("acked", &id);
         self.insist(&["drain", "-q", "-g", "d", "--shell", &self.handler("died", 65)]);
         self.recorder.mark("buried");
-        if self.dice.chance(0.8) {
+        if self.rng.chance(0.8) {
             self.recorder.mark("redrives");
             self.insist(&["dead", "redrive", "d", "--all", "--yes"]);
             self.recorder.mark("redriven");

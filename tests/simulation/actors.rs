@@ -21,31 +21,31 @@ use evbus::store::memory::MemoryStore;
 use evbus::store::{ErrorKind, StoreResult};
 use tokio::sync::watch;
 
-use crate::dice::{self, Dice};
-use crate::executor::{Micros, Process, SECOND};
-use crate::handler::{Jobs, Recorder, SimHandler};
-use crate::network::{BEGIN, Line, Role, SkewedClock};
+use crate::executor::{Micros, SECOND, SimProcess};
+use crate::handler::{JobRecorder, Jobs, SimHandler};
+use crate::network::{BEGIN, ProcessRole, SkewedClock, StoreConnection};
 use crate::plan::Birth;
-use crate::world::{Cancelled, Known, World};
+use crate::rng::{self, Rng};
+use crate::world::{CancelStatus, KnownEvent, World};
 
 /// A running worker that faults may affect.
-struct Victim {
-    process: Rc<Process>,
+struct FaultTarget {
+    process: Rc<SimProcess>,
     stop: Option<watch::Sender<Stop>>,
 }
 
 /// All actors of one seed.
-pub struct Cast {
+pub struct Actors {
     world: Rc<World>,
-    god: Rc<Process>,
-    victims: RefCell<Vec<Victim>>,
-    hosts: RefCell<Vec<(u32, u32, Rc<Process>)>>,
+    root: Rc<SimProcess>,
+    targets: RefCell<Vec<FaultTarget>>,
+    hosts: RefCell<Vec<(u32, u32, Rc<SimProcess>)>>,
 }
 
-impl Cast {
+impl Actors {
     pub fn new(world: &Rc<World>) -> Rc<Self> {
-        let god = world.simulation.process();
-        Rc::new(Self { world: Rc::clone(world), god, victims: RefCell::default(), hosts: RefCell::default() })
+        let root = world.simulation.process();
+        Rc::new(Self { world: Rc::clone(world), root, targets: RefCell::default(), hosts: RefCell::default() })
     }
 
     /// Starts all actors.
@@ -54,52 +54,53 @@ impl Cast {
         let plan = &world.plan;
         for at in 0..plan.groups.len() {
             let me = Rc::clone(self);
-            self.as_god(async move { me.group(at).await });
+            self.spawn_as_root(async move { me.group(at).await });
         }
         for at in 0..plan.emitters {
             world.emitting.set(world.emitting.get() + 1);
             let me = Rc::clone(self);
-            self.as_god(async move { me.emitter(at).await });
+            self.spawn_as_root(async move { me.emitter(at).await });
         }
         if let Some(every) = plan.prune {
             let me = Rc::clone(self);
-            self.as_god(async move { me.pruner(every).await });
+            self.spawn_as_root(async move { me.pruner(every).await });
         }
         if plan.operator {
             let me = Rc::clone(self);
-            self.as_god(async move { me.operator().await });
+            self.spawn_as_root(async move { me.operator().await });
         }
         let me = Rc::clone(self);
-        self.as_god(async move { me.bad_luck().await });
+        self.spawn_as_root(async move { me.inject_faults().await });
     }
 
-    fn as_god(&self, future: impl Future<Output = ()> + 'static) {
-        self.world.simulation.spawn(&self.god, future);
+    fn spawn_as_root(&self, future: impl Future<Output = ()> + 'static) {
+        self.world.simulation.spawn(&self.root, future);
     }
 
     fn clock(&self) -> SkewedClock {
         let simulation = Rc::clone(&self.world.simulation);
-        let dice = &simulation.dice;
-        let years = if self.world.plan.wild_clocks && dice.chance(0.15) { dice.one(&[3, -3, 40]) } else { 0 };
+        let rng = &simulation.rng;
+        let years = if self.world.plan.wild_clocks && rng.chance(0.15) { rng.one(&[3, -3, 40]) } else { 0 };
         let waits = self.world.plan.waits > 0.0;
-        let millis: i64 = dice.one(if waits {
+        let millis: i64 = rng.one(if waits {
             &[0, 0, 0, 400, -7_000, 3_000]
         } else {
             &[0, 0, 0, 400, -7_000, 3_000, 3_600_000, -3_600_000]
         });
-        let jump = if !waits && dice.chance(0.1) { dice.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
+        let jump = if !waits && rng.chance(0.1) { rng.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
         SkewedClock {
             skew: years * 365 * 86_400 * 1_000_000 + millis * 1_000,
-            drift: if !waits && dice.chance(0.2) { dice.between(-0.01, 0.01) } else { 0.0 },
-            jump: ((dice.share() * self.world.plan.faults_until as f64) as Micros, jump),
-            uptime: (dice.around(300.0) * 1e6) as Micros,
+            drift: if !waits && rng.chance(0.2) { rng.between(-0.01, 0.01) } else { 0.0 },
+            jump: ((rng.share() * self.world.plan.faults_until as f64) as Micros, jump),
+            uptime: (rng.around(300.0) * 1e6) as Micros,
             simulation,
         }
     }
 
-    fn place(&self, process: &Rc<Process>, role: Role, clock: SkewedClock) -> Place {
-        let line = Line { world: Rc::clone(&self.world), process: Rc::clone(process), role, groups_read: Cell::new(0) };
-        let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(line), self.world.plan.profile);
+    fn place(&self, process: &Rc<SimProcess>, role: ProcessRole, clock: SkewedClock) -> Place {
+        let (world, process) = (Rc::clone(&self.world), Rc::clone(process));
+        let connection = StoreConnection { world, process, role, groups_read: Cell::new(0) };
+        let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(connection), self.world.plan.profile);
         Place { store: Rc::new(store), clock: Rc::new(clock) }
     }
 
@@ -124,7 +125,7 @@ impl Cast {
         };
         loop {
             let process = self.world.simulation.process();
-            let place = self.place(&process, Role::Operator, self.clock());
+            let place = self.place(&process, ProcessRole::Operator, self.clock());
             if self.create(&place, at, start).await.is_ok() {
                 break;
             }
@@ -132,19 +133,19 @@ impl Cast {
         }
         for watcher in 0..plan.watchers {
             let me = Rc::clone(&self);
-            self.as_god(async move { me.watcher(at, watcher).await });
+            self.spawn_as_root(async move { me.watcher(at, watcher).await });
         }
         for drain in 0..plan.drains {
             let me = Rc::clone(&self);
-            self.as_god(async move { me.cron(at, drain).await });
+            self.spawn_as_root(async move { me.cron(at, drain).await });
         }
         if let Some(when) = self.world.plan.groups[at].widens {
             let me = Rc::clone(&self);
-            self.as_god(async move { me.widener(at, when).await });
+            self.spawn_as_root(async move { me.widener(at, when).await });
         }
         let me = Rc::clone(&self);
         if self.world.plan.pauses && at == 0 {
-            self.as_god(async move { me.pauser(at).await });
+            self.spawn_as_root(async move { me.pauser(at).await });
         }
     }
 
@@ -171,7 +172,7 @@ impl Cast {
     async fn widener(&self, at: usize, when: Micros) {
         let (world, name) = (&self.world, self.world.groups.borrow()[at].name.clone());
         world.simulation.sleep_until(when).await;
-        let place = self.place(&world.simulation.process(), Role::Operator, self.clock());
+        let place = self.place(&world.simulation.process(), ProcessRole::Operator, self.clock());
         loop {
             let Ok(found) = definition::find(&*place.store, &name).await else { continue };
             let Some(found) = found else {
@@ -181,7 +182,7 @@ impl Cast {
             let wide = Definition { types: Vec::new(), condition: None, ..found.definition };
             world.groups.borrow_mut()[at].widening.get_or_insert(world.simulation.now());
             if let Ok(Some(_)) = definition::replace(&*place.store, &name, &found.version, wide).await {
-                world.tell(|| format!("{name} wants everything"));
+                world.log_line(|| format!("{name} wants everything"));
                 world.groups.borrow_mut()[at].widened = Some(world.simulation.now());
                 return;
             }
@@ -193,10 +194,10 @@ impl Cast {
         let name = self.world.groups.borrow()[at].name.clone();
         let world = &self.world;
         loop {
-            self.pause(world.simulation.dice.around(40.0)).await;
+            self.pause(world.simulation.rng.around(40.0)).await;
             let over = !world.faults();
             let process = world.simulation.process();
-            let place = self.place(&process, Role::Operator, self.clock());
+            let place = self.place(&process, ProcessRole::Operator, self.clock());
             loop {
                 let Ok(Some(found)) = definition::find(&*place.store, &name).await else { continue };
                 let mut definition = found.definition.clone();
@@ -219,26 +220,26 @@ impl Cast {
     }
 
     async fn watcher(&self, at: usize, _number: usize) {
-        let dice = &self.world.simulation.dice;
-        self.pause(dice.around(3.0)).await;
+        let rng = &self.world.simulation.rng;
+        self.pause(rng.around(3.0)).await;
         while !self.world.workers_end.get() {
             self.work(at, Mode::Watch).await;
-            self.pause(dice.one(&[0.5, 2.0, 5.0, 30.0])).await;
+            self.pause(rng.one(&[0.5, 2.0, 5.0, 30.0])).await;
         }
     }
 
     /// A cron job: one drain after the other, which overlap if one takes long.
     async fn cron(self: Rc<Self>, at: usize, _number: usize) {
-        let dice = &self.world.simulation.dice;
-        let every = dice.one(&[5.0, 10.0, 20.0]);
+        let rng = &self.world.simulation.rng;
+        let every = rng.one(&[5.0, 10.0, 20.0]);
         // A drain that does not wait leaves a shard to its last owner unless that owner is known to
         // be gone.
-        let wait = dice.chance(0.3) || self.world.plan.groups[at].watchers == 0;
-        let most = dice.chance(0.2).then_some(3);
+        let wait = rng.chance(0.3) || self.world.plan.groups[at].watchers == 0;
+        let most = rng.chance(0.2).then_some(3);
         while !self.world.workers_end.get() {
             let me = Rc::clone(&self);
-            let span = dice.chance(0.2).then(|| Duration::from_secs(10));
-            self.as_god(async move { me.work(at, Mode::Drain { wait, most, span }).await });
+            let span = rng.chance(0.2).then(|| Duration::from_secs(10));
+            self.spawn_as_root(async move { me.work(at, Mode::Drain { wait, most, span }).await });
             self.pause(every).await;
         }
     }
@@ -247,12 +248,12 @@ impl Cast {
     async fn work(&self, at: usize, mode: Mode) {
         let world = &self.world;
         let process = world.simulation.process();
-        let host = world.simulation.dice.below(world.plan.hosts as usize) as u32;
+        let host = world.simulation.rng.below(world.plan.hosts as usize) as u32;
         let (sender, receiver) = watch::channel(Stop::No);
         self.hosts.borrow_mut().push((host, process.pid, Rc::clone(&process)));
-        self.victims.borrow_mut().push(Victim { process: Rc::clone(&process), stop: Some(sender) });
-        let place = self.place(&process, Role::Worker, self.clock());
-        world.tell(|| format!("p{} begins on host {host}: {mode:?} {}", process.pid, world.plan.groups[at].name));
+        self.targets.borrow_mut().push(FaultTarget { process: Rc::clone(&process), stop: Some(sender) });
+        let place = self.place(&process, ProcessRole::Worker, self.clock());
+        world.log_line(|| format!("p{} begins on host {host}: {mode:?} {}", process.pid, world.plan.groups[at].name));
         let body = self.worker(at, mode, place, Rc::clone(&process), host, receiver);
         let (simulation, mine, world) = (Rc::clone(&world.simulation), Rc::clone(&process), Rc::clone(world));
         world.staff(at, true);
@@ -262,12 +263,12 @@ impl Cast {
             {
                 world.complain(format!("p{}: {error}", mine.pid));
             }
-            world.tell(|| format!("p{} ends", mine.pid));
+            world.log_line(|| format!("p{} ends", mine.pid));
             simulation.kill(&mine);
         });
         process.ended().await;
         self.world.staff(at, false);
-        self.victims.borrow_mut().retain(|victim| !victim.process.dead());
+        self.targets.borrow_mut().retain(|target| !target.process.dead());
     }
 
     fn worker(
@@ -275,7 +276,7 @@ impl Cast {
         at: usize,
         mode: Mode,
         place: Place,
-        process: Rc<Process>,
+        process: Rc<SimProcess>,
         host: u32,
         stop: watch::Receiver<Stop>,
     ) -> impl Future<Output = StoreResult<()>> + 'static {
@@ -290,7 +291,7 @@ impl Cast {
             since: place.clock.now(),
             command: "handler 00000000".to_owned(),
         };
-        let neighbours: Vec<(u32, u32, Rc<Process>)> = self.hosts.borrow().clone();
+        let neighbours: Vec<(u32, u32, Rc<SimProcess>)> = self.hosts.borrow().clone();
         let simulated = Rc::clone(&world);
         let alive = move |owner: &Owner| {
             let there = neighbours.iter().find(|(on, pid, _)| *on == host && *pid == owner.pid);
@@ -314,7 +315,7 @@ impl Cast {
             Some((size, linger)) => {
                 let bounds = BatchBounds { size, linger: Duration::from_micros(linger), concurrency: 2 };
                 let batches = Batches::new(handler, Rc::clone(&place.clock), bounds, Box::new(|_, _| {}));
-                Rc::new(Recorder { batches, jobs })
+                Rc::new(JobRecorder { batches, jobs })
             }
         };
         let settings = Settings {
@@ -359,22 +360,22 @@ impl Cast {
 
     async fn emitter(&self, at: usize) {
         let world = &self.world;
-        let dice = &world.simulation.dice;
+        let rng = &world.simulation.rng;
         let next = Rc::new(Cell::new(0));
-        self.pause(dice.around(2.0)).await;
+        self.pause(rng.around(2.0)).await;
         while next.get() < world.plan.events_each {
             let process = world.simulation.process();
-            let place = self.place(&process, Role::Emitter, self.clock());
-            self.victims.borrow_mut().push(Victim { process: Rc::clone(&process), stop: None });
-            let careless = self.place(&process, Role::Careless, self.clock());
-            let body = emit_all(Rc::clone(world), Rc::clone(&process), [place, careless], at, Rc::clone(&next));
+            let place = self.place(&process, ProcessRole::Emitter, self.clock());
+            self.targets.borrow_mut().push(FaultTarget { process: Rc::clone(&process), stop: None });
+            let not_durable = self.place(&process, ProcessRole::NotDurable, self.clock());
+            let body = emit_all(Rc::clone(world), Rc::clone(&process), [place, not_durable], at, Rc::clone(&next));
             let (simulation, mine) = (Rc::clone(&world.simulation), Rc::clone(&process));
             world.simulation.spawn(&process, async move {
                 body.await;
                 simulation.kill(&mine);
             });
             process.ended().await;
-            self.victims.borrow_mut().retain(|victim| !victim.process.dead());
+            self.targets.borrow_mut().retain(|target| !target.process.dead());
             self.pause(1.0).await;
         }
         world.emitting.set(world.emitting.get() - 1);
@@ -390,23 +391,23 @@ impl Cast {
                 return;
             }
             let process = world.simulation.process();
-            let place = self.place(&process, Role::Pruner, self.clock());
-            let before = place.clock.now().minus(Duration::from_secs(world.simulation.dice.one(&[5, 60])));
+            let place = self.place(&process, ProcessRole::Pruner, self.clock());
+            let before = place.clock.now().minus(Duration::from_secs(world.simulation.rng.one(&[5, 60])));
             let _ = retention::prune(&place, retention::Request { before, dry_run: false }, |_| {}).await;
         }
     }
 
     async fn operator(&self) {
         let world = &self.world;
-        let dice = &world.simulation.dice;
+        let rng = &world.simulation.rng;
         let until = world.plan.faults_until + 20 * SECOND;
         while world.simulation.now() < until {
-            self.pause(dice.between(10.0, 60.0)).await;
+            self.pause(rng.between(10.0, 60.0)).await;
             let process = world.simulation.process();
-            let place = self.place(&process, Role::Operator, self.clock());
+            let place = self.place(&process, ProcessRole::Operator, self.clock());
             for at in 0..world.plan.groups.len() {
                 let _ = self.redrive(&place, at).await;
-                if world.plan.resets && dice.chance(0.2) {
+                if world.plan.resets && rng.chance(0.2) {
                     let _ = self.reset(&place, at).await;
                 }
             }
@@ -414,15 +415,15 @@ impl Cast {
     }
 
     async fn redrive(&self, place: &Place, at: usize) -> StoreResult<()> {
-        let dice = &self.world.simulation.dice;
+        let rng = &self.world.simulation.rng;
         let (name, shards) = {
             let groups = self.world.groups.borrow();
             (groups[at].name.clone(), groups[at].shards())
         };
         for letter_name in dead_letter::names(place, &name).await? {
-            if dice.chance(0.5) {
+            if rng.chance(0.5) {
                 let Some(letter) = dead_letter::read(place, &name, &letter_name).await? else { continue };
-                if let Some(id) = self.world.id_of(letter.name.as_str()).filter(|_| dice.chance(0.6)) {
+                if let Some(id) = self.world.id_of(letter.name.as_str()).filter(|_| rng.chance(0.6)) {
                     self.world.cured.borrow_mut().insert(id);
                 }
                 let shard = letter.name.hash_slot().shard(shards);
@@ -434,13 +435,13 @@ impl Cast {
     }
 
     async fn reset(&self, place: &Place, at: usize) -> StoreResult<()> {
-        let dice = &self.world.simulation.dice;
+        let rng = &self.world.simulation.rng;
         let (name, shards) = {
             let groups = self.world.groups.borrow();
             (groups[at].name.clone(), groups[at].shards())
         };
-        let shard = dice.below(usize::from(shards)) as u16;
-        let to = match dice.chance(0.5) {
+        let shard = rng.below(usize::from(shards)) as u16;
+        let to = match rng.chance(0.5) {
             true => Position::START,
             false => self.world.groups.borrow()[at].through(shard),
         };
@@ -448,38 +449,38 @@ impl Cast {
     }
 
     /// Kills, freezes and stops, until the faults end.
-    async fn bad_luck(&self) {
+    async fn inject_faults(&self) {
         let world = &self.world;
-        let dice = &world.simulation.dice;
+        let rng = &world.simulation.rng;
         loop {
-            self.pause(dice.around(world.plan.chaos)).await;
+            self.pause(rng.around(world.plan.chaos)).await;
             if !world.faults() {
                 return;
             }
-            if world.plan.power > 0.0 && dice.chance(world.plan.power) {
+            if world.plan.power > 0.0 && rng.chance(world.plan.power) {
                 self.power_cut();
                 continue;
             }
-            let victims = self.victims.borrow();
-            if victims.is_empty() {
+            let targets = self.targets.borrow();
+            if targets.is_empty() {
                 continue;
             }
-            let victim = &victims[dice.below(victims.len())];
-            let process = Rc::clone(&victim.process);
-            match (dice.below(10), &victim.stop) {
+            let target = &targets[rng.below(targets.len())];
+            let process = Rc::clone(&target.process);
+            match (rng.below(10), &target.stop) {
                 (0..4, _) => {
-                    world.tell(|| format!("p{} is killed", process.pid));
-                    drop(victims);
+                    world.log_line(|| format!("p{} is killed", process.pid));
+                    drop(targets);
                     world.simulation.kill(&process);
                 }
                 (4..8, _) => {
-                    let time = dice.one(&[1, 5, 10, 20, 40, 150]);
-                    world.tell(|| format!("p{} freezes for {time} s", process.pid));
+                    let time = rng.one(&[1, 5, 10, 20, 40, 150]);
+                    world.log_line(|| format!("p{} freezes for {time} s", process.pid));
                     world.simulation.freeze(&process, world.simulation.now() + time * SECOND);
                 }
                 (_, Some(stop)) => {
-                    world.tell(|| format!("p{} is told to stop", process.pid));
-                    let _ = stop.send(dice.one(&[Stop::Starts, Stop::Starts, Stop::Handlers]));
+                    world.log_line(|| format!("p{} is told to stop", process.pid));
+                    let _ = stop.send(rng.one(&[Stop::Starts, Stop::Starts, Stop::Handlers]));
                 }
                 (_, None) => {}
             }
@@ -487,11 +488,11 @@ impl Cast {
     }
 }
 
-impl Cast {
+impl Actors {
     /// Kills all processes at once and takes back what was not flushed.
     fn power_cut(&self) {
-        self.world.tell(|| "THE POWER FAILS".to_owned());
-        let all: Vec<Rc<Process>> = self.victims.borrow().iter().map(|victim| Rc::clone(&victim.process)).collect();
+        self.world.log_line(|| "THE POWER FAILS".to_owned());
+        let all: Vec<Rc<SimProcess>> = self.targets.borrow().iter().map(|target| Rc::clone(&target.process)).collect();
         for process in all {
             self.world.simulation.kill(&process);
         }
@@ -504,24 +505,24 @@ impl Cast {
 /// One emitting process: goes on where the last one died.
 async fn emit_all(
     world: Rc<World>,
-    process: Rc<Process>,
-    [place, careless]: [Place; 2],
+    process: Rc<SimProcess>,
+    [place, not_durable]: [Place; 2],
     at: usize,
     next: Rc<Cell<usize>>,
 ) {
     let plan = &world.plan;
-    let mut careless = Emitter::new(careless, Duration::from_secs(60));
+    let mut not_durable = Emitter::new(not_durable, Duration::from_secs(60));
     let clock = Rc::clone(&place.clock);
     let pid = process.pid;
     let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
     let mut order = 0;
     while next.get() < plan.events_each {
-        let dice = &world.simulation.dice;
+        let rng = &world.simulation.rng;
         if next.get() >= plan.backlog {
-            world.simulation.sleep(dice.around(plan.emit_pause) as Micros).await;
+            world.simulation.sleep(rng.around(plan.emit_pause) as Micros).await;
         }
-        let batch = dice.one(&[1, 1, 1, 2, 4]).min(plan.events_each - next.get());
-        let named = dice.chance(plan.named);
+        let batch = rng.one(&[1, 1, 1, 2, 4]).min(plan.events_each - next.get());
+        let named = rng.chance(plan.named);
         let drafts: Vec<(String, Draft)> = (0..batch)
             .map(|part| {
                 order += 1;
@@ -534,7 +535,7 @@ async fn emit_all(
             })
             .collect();
         let (ids, drafts): (Vec<String>, Vec<Draft>) = drafts.into_iter().unzip();
-        let wait = dice.chance(plan.waits).then(|| (dice.between(0.0, 60.0) * 1e6) as Micros);
+        let wait = rng.chance(plan.waits).then(|| (rng.between(0.0, 60.0) * 1e6) as Micros);
         let due = wait.map_or(0, |wait| world.simulation.now() + wait);
         for id in ids.iter().filter(|_| wait.is_some()) {
             if let Some(known) = world.events.borrow_mut().get_mut(id) {
@@ -547,11 +548,11 @@ async fn emit_all(
         if !named {
             next.set(next.get() + batch);
         }
-        if named && plan.power > 0.0 && dice.chance(0.3) {
+        if named && plan.power > 0.0 && rng.chance(0.3) {
             // A first emit without a flush, which the next one repeats.
             let _ = match wait {
-                Some(wait) => careless.schedule(&drafts, clock.now().plus(Duration::from_micros(wait))).await,
-                None => careless.emit(&drafts).await,
+                Some(wait) => not_durable.schedule(&drafts, clock.now().plus(Duration::from_micros(wait))).await,
+                None => not_durable.emit(&drafts).await,
             };
         }
         let sent = match wait {
@@ -564,13 +565,13 @@ async fn emit_all(
                     let mut events = world.events.borrow_mut();
                     let known = events.get_mut(id).expect("it was made");
                     if known.acked.is_none() {
-                        world.tell(|| format!("p{pid} {id} acknowledged as {}", ack.name));
+                        world.log_line(|| format!("p{pid} {id} acknowledged as {}", ack.name));
                         // A worker whose clock is seconds slow releases the event that much later.
                         let waits = if wait.is_some() { known.latest_due + 11 * SECOND } else { 0 };
                         known.acked = Some((world.simulation.now().max(waits), ack.name));
                     }
                 }
-                if wait.is_some() && !named && world.simulation.dice.chance(0.3) {
+                if wait.is_some() && !named && world.simulation.rng.chance(0.3) {
                     cancel(&world, &place, &ids[0]).await;
                 }
                 if named {
@@ -578,7 +579,7 @@ async fn emit_all(
                 }
             }
             Err(error) => {
-                world.tell(|| format!("p{pid} cannot emit {ids:?}: {error}"));
+                world.log_line(|| format!("p{pid} cannot emit {ids:?}: {error}"));
                 if error.kind() == ErrorKind::Unfit {
                     // The process's clock is wrong: another machine goes on.
                     return;
@@ -590,32 +591,32 @@ async fn emit_all(
 
 /// Cancels a scheduled entry, sooner or later.
 async fn cancel(world: &World, place: &Place, id: &str) {
-    world.simulation.sleep((world.simulation.dice.between(0.0, 60.0) * 1e6) as Micros).await;
+    world.simulation.sleep((world.simulation.rng.between(0.0, 60.0) * 1e6) as Micros).await;
     let name = world.events.borrow()[id].acked.as_ref().map(|(_, name)| name.clone());
     let Some(name) = name else { return };
-    world.events.borrow_mut().get_mut(id).unwrap().cancelled = Cancelled::Perhaps;
+    world.events.borrow_mut().get_mut(id).unwrap().cancelled = CancelStatus::Perhaps;
     let answer = schedule::cancel(place, &name).await;
-    world.tell(|| format!("{id} cancelled: {answer:?}"));
+    world.log_line(|| format!("{id} cancelled: {answer:?}"));
     let cancelled = match answer {
-        Ok(schedule::Cancelled::Yes) => Cancelled::Yes,
-        Ok(schedule::Cancelled::TooLate) => Cancelled::No,
+        Ok(schedule::Cancelled::Yes) => CancelStatus::Yes,
+        Ok(schedule::Cancelled::TooLate) => CancelStatus::No,
         Err(_) => return,
     };
-    if cancelled == Cancelled::Yes && world.groups.borrow().iter().any(|group| group.runs.contains_key(id)) {
+    if cancelled == CancelStatus::Yes && world.groups.borrow().iter().any(|group| group.runs.contains_key(id)) {
         world.complain(format!("{id} was cancelled, and had run"));
     }
     world.events.borrow_mut().get_mut(id).unwrap().cancelled = cancelled;
 }
 
 fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order: (u32, u32)) -> (String, Draft) {
-    let dice = &world.simulation.dice;
-    let identity = Identity::random(dice.next(), dice.next());
+    let rng = &world.simulation.rng;
+    let identity = Identity::random(rng.next(), rng.next());
     let id = match named {
         Some((emitter, number)) => format!("named-{emitter}-{number}"),
         None => event_id(clock.now(), &identity),
     };
     // A repeat must have the same content, so the id decides all of it.
-    let of_id = Dice::new(dice::hash(&id) ^ dice::mix(world.seed));
+    let of_id = Rng::new(rng::hash(&id) ^ rng::mix(world.seed));
     let type_ = of_id.one(&["order.created", "order.paid", "user.seen", "Ünlisted Type"]).to_owned();
     let key = of_id.chance(0.7).then(|| format!("key{}", of_id.below(world.plan.keys)));
     let mut event = Event::new(&*id, "/simulation", &*type_);
@@ -629,7 +630,7 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
     let event = event.build().expect("a valid event");
     let identity = if named.is_some() { Identity::named("/simulation", &id) } else { identity };
     world.by_identity.borrow_mut().insert(identity.to_string(), id.clone());
-    let known = Known {
+    let known = KnownEvent {
         id: id.clone(),
         type_,
         key,
@@ -638,7 +639,7 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         acked: None,
         due: 0,
         latest_due: 0,
-        cancelled: Cancelled::No,
+        cancelled: CancelStatus::No,
         n,
     };
     world.events.borrow_mut().entry(id.clone()).or_insert(known);

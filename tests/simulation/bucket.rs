@@ -33,7 +33,7 @@ impl Network for Counting {
     fn route(&self, operation: Operation, _: &str) -> Route {
         *self.counts.borrow_mut().entry(operation).or_default() += 1;
         let (arrives, answered) = (Some(Duration::from_millis(10)), Some(Duration::from_millis(20)));
-        Route { arrives, answered, timeout: Duration::from_secs(8), nobody_won: false }
+        Route { arrives, answered, timeout: Duration::from_secs(8), spurious_conflict: false }
     }
     fn later(&self, after: Duration, action: Box<dyn FnOnce()>) {
         self.simulation.later(after.as_micros() as Micros, action);
@@ -56,7 +56,7 @@ impl Network for Counting {
 }
 
 /// A bucket and its users.
-pub struct Bucket {
+pub struct SimBucket {
     pub simulation: Rc<Simulation>,
     pub contents: Rc<Contents>,
 }
@@ -76,7 +76,7 @@ impl User {
     }
 }
 
-impl Bucket {
+impl SimBucket {
     pub fn new(seed: u64) -> Self {
         Self { simulation: Simulation::new(seed), contents: Rc::default() }
     }

@@ -6,38 +6,38 @@ use evbus::event::{EventName, EventTime};
 use evbus::group::dead_letter::Letter;
 use evbus::group::{Marker, Position};
 
-use crate::dice;
-use crate::world::{GroupState, World};
+use crate::rng;
+use crate::world::{GroupRecord, World};
 
 /// Watches the store.
 pub fn observe(world: &Rc<World>) {
     let watching = Rc::downgrade(world);
     world.contents.observe(Box::new(move |key, old, new| {
         let Some(world) = watching.upgrade() else { return };
-        world.simulation.note(dice::hash(key).rotate_left(7) ^ u64::from(new.is_some()));
+        world.simulation.note(rng::hash(key).rotate_left(7) ^ u64::from(new.is_some()));
         changed(&world, key, old, new);
-        ring(&world);
+        notify(&world);
     }));
 }
 
 /// Sends hints: "look now", sometimes, and sometimes for no reason.
-fn ring(world: &Rc<World>) {
+fn notify(world: &Rc<World>) {
     if !world.plan.hints {
         return;
     }
-    let dice = &world.simulation.dice;
-    world.bells.borrow_mut().retain(|(process, _)| !process.dead());
-    for (_, bell) in world.bells.borrow().iter() {
-        if !dice.chance(world.plan.hints_lost) {
-            let bell = Rc::clone(bell);
-            world.simulation.later(dice.around(20_000.0) as u64, move || bell.ring());
+    let rng = &world.simulation.rng;
+    world.notifiers.borrow_mut().retain(|(process, _)| !process.dead());
+    for (_, notifier) in world.notifiers.borrow().iter() {
+        if !rng.chance(world.plan.hints_lost) {
+            let notifier = Rc::clone(notifier);
+            world.simulation.later(rng.around(20_000.0) as u64, move || notifier.notify());
         }
     }
 }
 
 /// Takes a change back that was not flushed. No actor has made this change, so it is not checked.
 fn rewound(world: &World, key: &str, new: Option<&[u8]>) {
-    world.tell(|| format!("{key} is as it was before: {}", new.is_some()));
+    world.log_line(|| format!("{key} is as it was before: {}", new.is_some()));
     if key == "frontier" {
         return world.frontier.set(new.map_or(EventTime::MIN, w_of));
     }
@@ -103,12 +103,12 @@ fn frontier(world: &World, new: Option<&[u8]>) {
     if w <= world.frontier.get() {
         world.complain(format!("the frontier falls from {} to {w}", world.frontier.get()));
     }
-    world.tell(|| format!("W is {w}"));
+    world.log_line(|| format!("W is {w}"));
     world.frontier.set(w);
 }
 
 fn event(world: &World, name: EventName, there: bool) {
-    world.tell(|| {
+    world.log_line(|| {
         format!("{} {name} {}", if there { "put" } else { "gone" }, world.id_of(name.as_str()).unwrap_or_default())
     });
     if there {
@@ -119,7 +119,7 @@ fn event(world: &World, name: EventName, there: bool) {
     }
 }
 
-fn definition(world: &World, group: &mut GroupState, new: Option<&[u8]>) {
+fn definition(world: &World, group: &mut GroupRecord, new: Option<&[u8]>) {
     let definition: evbus::group::Definition = serde_json::from_slice(new.expect("nobody removes groups")).unwrap();
     if group.definition.is_none() {
         group.created = world.simulation.now();
@@ -131,20 +131,20 @@ fn definition(world: &World, group: &mut GroupState, new: Option<&[u8]>) {
     if paused != group.paused {
         group.resumed = world.simulation.now();
     }
-    world.tell(|| format!("{} starts at {}, paused: {paused}", group.name, definition.start));
+    world.log_line(|| format!("{} starts at {}, paused: {paused}", group.name, definition.start));
     group.paused = paused;
     group.definition = Some(definition);
 }
 
-fn forgotten(group: &mut GroupState, key: &str) {
+fn forgotten(group: &mut GroupRecord, key: &str) {
     if let Some((_, id)) = evbus::bus::keys::request_of(&group.name, key) {
         group.redrives.remove(id);
     }
 }
 
-fn letter(world: &World, group: &mut GroupState, letter: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
+fn letter(world: &World, group: &mut GroupRecord, letter: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
     let Some(id) = world.id_of(letter) else { return };
-    world.tell(|| format!("letter {letter} of {id}: {}", new.is_some()));
+    world.log_line(|| format!("letter {letter} of {id}: {}", new.is_some()));
     let now = world.simulation.now();
     let runs = group.runs.entry(id).or_default();
     match (old, new) {
@@ -164,10 +164,10 @@ fn letter(world: &World, group: &mut GroupState, letter: &str, old: Option<&[u8]
 }
 
 /// Checks a write of a shard's marker.
-fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Marker) {
+fn marker(world: &World, at: usize, group: &mut GroupRecord, shard: u16, new: Marker) {
     let start = || group.definition.as_ref().map_or(Position::START, |definition| definition.start.clone());
     let old = group.markers.remove(&shard).unwrap_or_else(|| Marker::new(start()));
-    world.tell(|| {
+    world.log_line(|| {
         let owner = new.owner.as_ref().map(|owner| owner.pid);
         format!(
             "{}/{shard} epoch {} owner {owner:?} through {} done {:?} open {:?} unclean {}",
@@ -206,7 +206,7 @@ fn marker(world: &World, at: usize, group: &mut GroupState, shard: u16, new: Mar
 }
 
 /// Owners follow each other, each with its own epoch.
-fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+fn owner(world: &World, group: &GroupRecord, shard: u16, old: &Marker, new: &Marker) {
     let owner = |marker: &Marker| marker.owner.as_ref().map(|owner| owner.worker.clone());
     let fine = match new.epoch.checked_sub(old.epoch) {
         Some(0) => old.owner.is_some() && (owner(new).is_none() || owner(new) == owner(old)),
@@ -228,7 +228,7 @@ fn owner(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Mark
 }
 
 /// An operator's reset: the events before it need not be processed any more.
-fn excuse(world: &World, group: &mut GroupState, shard: u16, to: &Position) {
+fn excuse(world: &World, group: &mut GroupRecord, shard: u16, to: &Position) {
     let shards = group.shards();
     for known in world.events.borrow().values() {
         if let Some((_, name)) = &known.acked
@@ -241,14 +241,14 @@ fn excuse(world: &World, group: &mut GroupState, shard: u16, to: &Position) {
 }
 
 /// Whether an event has been processed, or need not be.
-fn settled(world: &World, group: &GroupState, id: Option<&String>, deleted: bool) -> bool {
+fn settled(world: &World, group: &GroupRecord, id: Option<&String>, deleted: bool) -> bool {
     let Some(id) = id else { return true };
     let wanted = world.events.borrow().get(id).is_none_or(|known| group.wants(known));
     deleted || !wanted || group.handled(id)
 }
 
 /// An event that left `pending` was processed, or its letter exists.
-fn left_pending(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+fn left_pending(world: &World, group: &GroupRecord, shard: u16, old: &Marker, new: &Marker) {
     for (name, open) in old.pending.iter().filter(|(name, _)| !new.pending.contains_key(*name)) {
         let id = world.id_of(name.as_str());
         // An event that a power cut has removed was not acknowledged: nothing of it may be left to
@@ -272,7 +272,7 @@ fn left_pending(world: &World, group: &GroupState, shard: u16, old: &Marker, new
 }
 
 /// `through` is at most W and passes only names that are settled, pending or not acknowledged.
-fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &Marker, new: &Marker) {
+fn passed(world: &World, group: &GroupRecord, shard: u16, from: &Position, old: &Marker, new: &Marker) {
     if new.through.time() > world.frontier.get() {
         world.complain(format!("{}/{shard}: through {} above W {}", group.name, new.through, world.frontier.get()));
     }
@@ -294,7 +294,7 @@ fn passed(world: &World, group: &GroupState, shard: u16, from: &Position, old: &
 }
 
 /// `done` lists only processed events.
-fn done(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marker) {
+fn done(world: &World, group: &GroupRecord, shard: u16, old: &Marker, new: &Marker) {
     for name in new.done.difference(&old.done) {
         let id = world.id_of(name.as_str());
         let deleted = world.deleted.borrow().contains(name);
@@ -305,7 +305,7 @@ fn done(world: &World, group: &GroupState, shard: u16, old: &Marker, new: &Marke
 }
 
 /// Markers stay small.
-fn limits(world: &World, at: usize, group: &GroupState, shard: u16, new: &Marker) {
+fn limits(world: &World, at: usize, group: &GroupRecord, shard: u16, new: &Marker) {
     let bounds = world.plan.groups[at].bounds;
     if new.pending.len() > bounds.pending {
         world.complain(format!("{}/{shard}: open holds {} of {}", group.name, new.pending.len(), bounds.pending));

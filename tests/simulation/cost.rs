@@ -3,12 +3,12 @@
 use evbus::group::worker::Mode;
 use evbus::store::memory::Operation;
 
-use crate::bucket::{Bucket, DAY};
+use crate::bucket::{DAY, SimBucket};
 use crate::executor::SECOND;
 
 #[test]
 fn an_idle_watcher_makes_at_most_3000_requests_a_day() {
-    let bucket = Bucket::new(1);
+    let bucket = SimBucket::new(1);
     bucket.emit(3, 1);
     let user = bucket.user();
     let runs = bucket.work(&user, &["one"], &Mode::Watch);
@@ -21,7 +21,7 @@ fn an_idle_watcher_makes_at_most_3000_requests_a_day() {
 
 #[test]
 fn groups_of_one_process_share_their_polls() {
-    let bucket = Bucket::new(1);
+    let bucket = SimBucket::new(1);
     bucket.emit(3, 1);
     let user = bucket.user();
     let runs = bucket.work(&user, &["one", "two", "three"], &Mode::Watch);
@@ -39,7 +39,7 @@ fn groups_of_one_process_share_their_polls() {
 
 #[test]
 fn an_event_on_an_idle_bus_costs_8_requests_from_emit_to_commit() {
-    let bucket = Bucket::new(1);
+    let bucket = SimBucket::new(1);
     bucket.emit(1, 1);
     let user = bucket.user();
     let runs = bucket.work(&user, &["one"], &Mode::Watch);
@@ -62,7 +62,7 @@ fn an_event_on_an_idle_bus_costs_8_requests_from_emit_to_commit() {
 #[test]
 fn a_backlog_costs_a_get_and_a_twentieth_of_a_request_for_each_event() {
     const EVENTS: u64 = 10_000;
-    let bucket = Bucket::new(1);
+    let bucket = SimBucket::new(1);
     let emitted = bucket.emit(EVENTS / 100, 100);
     assert_eq!(emitted.of(Operation::Put), EVENTS);
     assert!(emitted.sum() - EVENTS <= EVENTS / 100, "{:?}", emitted.network.counts);
@@ -78,7 +78,7 @@ fn a_backlog_costs_a_get_and_a_twentieth_of_a_request_for_each_event() {
 #[test]
 fn what_types_exclude_is_not_read_and_what_a_condition_excludes_is_read_once() {
     const EVENTS: u64 = 2_000;
-    let bucket = Bucket::new(1);
+    let bucket = SimBucket::new(1);
     bucket.emit(EVENTS / 100, 100);
     let drain = Mode::Drain { wait: false, most: None, span: None };
     let by_type = bucket.user();

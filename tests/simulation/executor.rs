@@ -1,7 +1,7 @@
 //! One thread, virtual time, one seed, which decides which ready task runs next and all later
 //! chance.
 //!
-//! A [`Process`] owns tasks. It may be **killed** (its futures are dropped where they stand;
+//! A [`SimProcess`] owns tasks. It may be **killed** (its futures are dropped where they stand;
 //! requests it has sent still arrive) or **frozen** (it is not polled for a while, and its timers
 //! fire late).
 
@@ -14,7 +14,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// Virtual microseconds since the simulation began.
 pub type Micros = u64;
@@ -28,7 +28,7 @@ const MOST_POLLS_AT_ONCE: u64 = 20_000;
 /// More polls than this in one seed: a task nearly spins.
 const MOST_POLLS: u64 = 600_000;
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
+type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The tasks that may be polled, filled by wakers.
 #[derive(Default)]
@@ -62,13 +62,13 @@ impl Wake for TaskWaker {
     }
 }
 
-struct Slot {
-    process: Rc<Process>,
-    future: Option<Task>,
+struct TaskSlot {
+    process: Rc<SimProcess>,
+    future: Option<TaskFuture>,
     waker: Waker,
 }
 
-enum Event {
+enum QueuedEvent {
     Wake(Rc<Alarm>),
     Call(Box<dyn FnOnce()>),
 }
@@ -77,31 +77,31 @@ struct Alarm {
     waker: RefCell<Option<Waker>>,
 }
 
-struct Entry {
+struct TimerEntry {
     at: Micros,
     order: u64,
-    event: Event,
+    event: QueuedEvent,
 }
 
-impl PartialEq for Entry {
+impl PartialEq for TimerEntry {
     fn eq(&self, other: &Self) -> bool {
         (self.at, self.order) == (other.at, other.order)
     }
 }
-impl Eq for Entry {}
-impl PartialOrd for Entry {
+impl Eq for TimerEntry {}
+impl PartialOrd for TimerEntry {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Entry {
+impl Ord for TimerEntry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
 }
 
 /// A process: tasks that live and die together.
-pub struct Process {
+pub struct SimProcess {
     /// Never used twice.
     pub pid: u32,
     dead: Cell<bool>,
@@ -109,7 +109,7 @@ pub struct Process {
     waiters: RefCell<Vec<Waker>>,
 }
 
-impl Process {
+impl SimProcess {
     /// Whether it was killed or has ended.
     pub fn dead(&self) -> bool {
         self.dead.get()
@@ -134,12 +134,12 @@ pub struct Simulation {
     now: Cell<Micros>,
     order: Cell<u64>,
     pids: Cell<u32>,
-    events: RefCell<BinaryHeap<Reverse<Entry>>>,
-    tasks: RefCell<Vec<Option<Slot>>>,
+    events: RefCell<BinaryHeap<Reverse<TimerEntry>>>,
+    tasks: RefCell<Vec<Option<TaskSlot>>>,
     free: RefCell<Vec<usize>>,
     ready: Arc<Mutex<Ready>>,
     /// The only source of randomness.
-    pub dice: Dice,
+    pub rng: Rng,
     polls: Cell<u64>,
     polls_now: Cell<u64>,
     trouble: RefCell<Option<String>>,
@@ -158,7 +158,7 @@ impl Simulation {
             tasks: RefCell::default(),
             free: RefCell::default(),
             ready: Arc::default(),
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             polls: Cell::new(0),
             polls_now: Cell::new(0),
             trouble: RefCell::new(None),
@@ -202,9 +202,9 @@ impl Simulation {
     }
 
     /// A new process without tasks.
-    pub fn process(&self) -> Rc<Process> {
+    pub fn process(&self) -> Rc<SimProcess> {
         self.pids.set(self.pids.get() + 1);
-        Rc::new(Process {
+        Rc::new(SimProcess {
             pid: self.pids.get(),
             dead: Cell::new(false),
             thaws_at: Cell::new(0),
@@ -213,19 +213,19 @@ impl Simulation {
     }
 
     /// Runs a future in a process.
-    pub fn spawn(&self, process: &Rc<Process>, future: impl Future<Output = ()> + 'static) {
+    pub fn spawn(&self, process: &Rc<SimProcess>, future: impl Future<Output = ()> + 'static) {
         let mut tasks = self.tasks.borrow_mut();
         let task = self.free.borrow_mut().pop().unwrap_or_else(|| {
             tasks.push(None);
             tasks.len() - 1
         });
         let waker = Waker::from(Arc::new(TaskWaker { task, ready: Arc::clone(&self.ready) }));
-        tasks[task] = Some(Slot { process: Rc::clone(process), future: Some(Box::pin(future)), waker });
+        tasks[task] = Some(TaskSlot { process: Rc::clone(process), future: Some(Box::pin(future)), waker });
         self.ready.lock().unwrap().push(task);
     }
 
     /// Kills a process now; requests that it has sent still arrive.
-    pub fn kill(&self, process: &Rc<Process>) {
+    pub fn kill(&self, process: &Rc<SimProcess>) {
         if process.dead.replace(true) {
             return;
         }
@@ -244,18 +244,18 @@ impl Simulation {
     }
 
     /// Stops a process until a time.
-    pub fn freeze(&self, process: &Process, until: Micros) {
+    pub fn freeze(&self, process: &SimProcess, until: Micros) {
         process.thaws_at.set(process.thaws_at.get().max(until));
     }
 
     /// Runs `action` after a time, whether processes have died or not.
     pub fn later(&self, after: Micros, action: impl FnOnce() + 'static) {
-        self.push(self.now() + after, Event::Call(Box::new(action)));
+        self.push(self.now() + after, QueuedEvent::Call(Box::new(action)));
     }
 
-    fn push(&self, at: Micros, event: Event) {
+    fn push(&self, at: Micros, event: QueuedEvent) {
         self.order.set(self.order.get() + 1);
-        self.events.borrow_mut().push(Reverse(Entry { at, order: self.order.get(), event }));
+        self.events.borrow_mut().push(Reverse(TimerEntry { at, order: self.order.get(), event }));
     }
 
     /// Completes at a time, or later if its process is frozen then.
@@ -281,12 +281,12 @@ impl Simulation {
                 self.polls_now.set(0);
             }
             match entry.event {
-                Event::Wake(alarm) => {
+                QueuedEvent::Wake(alarm) => {
                     if let Some(waker) = alarm.waker.borrow_mut().take() {
                         waker.wake();
                     }
                 }
-                Event::Call(action) => action(),
+                QueuedEvent::Call(action) => action(),
             }
         }
         if self.trouble.borrow().is_none() {
@@ -294,7 +294,7 @@ impl Simulation {
         }
     }
 
-    fn due(&self, until: Micros) -> Option<Entry> {
+    fn due(&self, until: Micros) -> Option<TimerEntry> {
         let mut events = self.events.borrow_mut();
         let due = events.peek().is_some_and(|Reverse(entry)| entry.at <= until);
         if due { events.pop().map(|Reverse(entry)| entry) } else { None }
@@ -305,7 +305,7 @@ impl Simulation {
         if ready.list.is_empty() {
             return None;
         }
-        let at = if ready.list.len() == 1 { 0 } else { self.dice.below(ready.list.len()) };
+        let at = if ready.list.len() == 1 { 0 } else { self.rng.below(ready.list.len()) };
         let task = ready.list.swap_remove(at);
         ready.queued[task] = false;
         Some(task)
@@ -318,7 +318,7 @@ impl Simulation {
             let thaws_at = slot.process.thaws_at.get();
             if thaws_at > self.now() {
                 let alarm = Rc::new(Alarm { waker: RefCell::new(Some(slot.waker.clone())) });
-                self.push(thaws_at, Event::Wake(alarm));
+                self.push(thaws_at, QueuedEvent::Wake(alarm));
                 return;
             }
             let Some(future) = slot.future.take() else { return };
@@ -370,7 +370,7 @@ impl Future for Sleep {
             Some(alarm) => *alarm.waker.borrow_mut() = Some(context.waker().clone()),
             None => {
                 let alarm = Rc::new(Alarm { waker: RefCell::new(Some(context.waker().clone())) });
-                self.simulation.push(self.at, Event::Wake(Rc::clone(&alarm)));
+                self.simulation.push(self.at, QueuedEvent::Wake(Rc::clone(&alarm)));
                 self.alarm = Some(alarm);
             }
         }

@@ -10,9 +10,9 @@ use evbus::clock::Fut;
 use evbus::event::{Event, EventName};
 use evbus::handler::{Batches, Handler, Job, Outcome, Report};
 
-use crate::dice::{self, Dice};
-use crate::executor::{Micros, Process, SECOND};
-use crate::world::{Running, World};
+use crate::executor::{Micros, SECOND, SimProcess};
+use crate::rng::{self, Rng};
+use crate::world::{RunningHandler, World};
 
 /// What a handler does with an event.
 ///
@@ -36,12 +36,12 @@ pub enum Fate {
 
 /// The fate of an event in a group.
 pub fn fate(world: &World, group: usize, id: &str) -> Fate {
-    let dice = Dice::new(dice::hash(id) ^ dice::mix(world.seed ^ group as u64));
+    let rng = Rng::new(rng::hash(id) ^ rng::mix(world.seed ^ group as u64));
     let plan = &world.plan;
-    let share = dice.share();
+    let share = rng.share();
     let kinds = [
         (plan.killers, Fate::Kill),
-        (plan.failing, Fate::Fail(1 + dice.below(2) as u32)),
+        (plan.failing, Fate::Fail(1 + rng.below(2) as u32)),
         (0.03, Fate::Never),
         (0.02, Fate::DeadAtOnce),
         (0.01, Fate::Hang),
@@ -60,7 +60,7 @@ pub fn fate(world: &World, group: usize, id: &str) -> Fate {
 
 /// Records each job of a worker that runs batches: the job of a batch lacks the events' own
 /// variables.
-pub struct Recorder {
+pub struct JobRecorder {
     pub batches: Batches,
     pub jobs: Jobs,
 }
@@ -68,7 +68,7 @@ pub struct Recorder {
 /// Jobs by the ids of their events.
 pub type Jobs = Rc<RefCell<BTreeMap<String, Job>>>;
 
-impl Handler for Recorder {
+impl Handler for JobRecorder {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         self.jobs.borrow_mut().insert(var(&job, "EVBUS_ID"), job.clone());
         self.batches.run(job)
@@ -94,7 +94,7 @@ fn var(job: &Job, name: &str) -> String {
 /// The handlers of one worker.
 pub struct SimHandler {
     pub world: Rc<World>,
-    pub process: Rc<Process>,
+    pub process: Rc<SimProcess>,
     pub group: usize,
     /// The jobs that its batches consist of.
     pub jobs: Jobs,
@@ -127,7 +127,7 @@ impl SimHandler {
         let shard = EventName::parse(name).unwrap().hash_slot().shard(shards);
         let fate = fate(&self.world, self.group, &id);
         let (pid, thawed) = (self.process.pid, self.process.thaws_at.get());
-        let run = Running { group: self.group, id: id.clone(), shard, epoch, pid, thawed };
+        let run = RunningHandler { group: self.group, id: id.clone(), shard, epoch, pid, thawed };
         let number = self.world.run_starts(run, name);
         let started = self.world.groups.borrow()[self.group].runs[&id].started;
         let fate = match fate {
@@ -150,12 +150,12 @@ impl SimHandler {
     }
 
     fn time(&self, fate: Fate) -> Micros {
-        let dice = &self.world.simulation.dice;
+        let rng = &self.world.simulation.rng;
         match fate {
             Fate::Hang => 25 * SECOND,
             Fate::Kill => SECOND,
-            Fate::Slow => (dice.between(16.0, 40.0) * 1e6) as Micros,
-            _ => (dice.around(0.3) * 1e6) as Micros,
+            Fate::Slow => (rng.between(16.0, 40.0) * 1e6) as Micros,
+            _ => (rng.around(0.3) * 1e6) as Micros,
         }
     }
 }
@@ -170,7 +170,7 @@ impl Handler for SimHandler {
             if fate == Fate::Kill {
                 let (world, process) = (Rc::clone(&self.world), Rc::clone(&self.process));
                 self.world.simulation.later(50_000, move || {
-                    world.tell(|| format!("p{} is killed by its handler", process.pid));
+                    world.log_line(|| format!("p{} is killed by its handler", process.pid));
                     world.simulation.kill(&process);
                 });
             }

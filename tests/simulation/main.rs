@@ -21,13 +21,13 @@ mod actors;
 mod bucket;
 mod checks;
 mod cost;
-mod dice;
 mod executor;
 #[path = "../support/group.rs"]
 mod group;
 mod handler;
 mod network;
 mod plan;
+mod rng;
 mod seed;
 mod sharing;
 mod verdict;
@@ -35,15 +35,15 @@ mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use seed::{Ended, Options, run};
+use seed::{SeedOptions, SeedOutcome, run};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
 /// How to repeat a seed that failed, and the end of its story.
-fn story(seed: u64, options: Options) -> String {
-    let ended = run(seed, Options { verbose: true, ..options });
+fn story(seed: u64, options: SeedOptions) -> String {
+    let ended = run(seed, SeedOptions { verbose: true, ..options });
     let lines = ended.log.len();
     let tail = ended.log[lines.saturating_sub(25)..].join("\n");
     let trouble = ended.trouble.unwrap_or_else(|| "it passes when repeated: not deterministic".to_owned());
@@ -53,9 +53,9 @@ fn story(seed: u64, options: Options) -> String {
 }
 
 /// Runs a range of seeds on all processors; returns the first that failed, if any.
-fn run_seeds(from: u64, count: u64) -> (Totals, Option<u64>) {
+fn run_seeds(from: u64, count: u64) -> (SeedTotals, Option<u64>) {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(count);
-    let totals = Totals::default();
+    let totals = SeedTotals::default();
     let (next, failed, over) = (AtomicU64::new(from), AtomicU64::new(u64::MAX), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -65,7 +65,7 @@ fn run_seeds(from: u64, count: u64) -> (Totals, Option<u64>) {
                     if seed >= from + count {
                         return;
                     }
-                    let ended = run(seed, Options::default());
+                    let ended = run(seed, SeedOptions::default());
                     totals.add(&ended);
                     if ended.trouble.is_some() {
                         failed.fetch_min(seed, Ordering::Relaxed);
@@ -83,7 +83,7 @@ static KEEP_GOING: AtomicBool = AtomicBool::new(false);
 
 /// Totals over a range of seeds, which show that the simulation does its work.
 #[derive(Default)]
-struct Totals {
+struct SeedTotals {
     seeds: AtomicU64,
     failed: AtomicU64,
     acknowledged: AtomicU64,
@@ -94,8 +94,8 @@ struct Totals {
     takeovers: AtomicU64,
 }
 
-impl Totals {
-    fn add(&self, ended: &Ended) {
+impl SeedTotals {
+    fn add(&self, ended: &SeedOutcome) {
         let add = |to: &AtomicU64, what: u64| to.fetch_add(what, Ordering::Relaxed);
         add(&self.seeds, 1);
         add(&self.failed, u64::from(ended.trouble.is_some()));
@@ -110,7 +110,7 @@ impl Totals {
         }
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let of = |what: &AtomicU64| what.load(Ordering::Relaxed);
         format!(
             "{} seeds ({} failed): {} events acknowledged, {} runs, {} dead letters, {} owners, {} virtual seconds, {} polls",
@@ -132,9 +132,9 @@ fn seeds() {
     let from = number("EVBUS_SIM_FROM").unwrap_or(0);
     KEEP_GOING.store(std::env::var_os("EVBUS_SIM_ALL").is_some(), Ordering::Relaxed);
     let (totals, failed) = run_seeds(from, count);
-    println!("{}", totals.told());
+    println!("{}", totals.summary());
     if let Some(seed) = failed {
-        panic!("{}", story(seed, Options::default()));
+        panic!("{}", story(seed, SeedOptions::default()));
     }
     assert!(totals.acknowledged.into_inner() > count, "too little happens");
 }
@@ -142,7 +142,7 @@ fn seeds() {
 #[test]
 fn one_seed() {
     let seed = number("EVBUS_SIM_SEED").unwrap_or(1);
-    let ended = run(seed, Options { verbose: true, ..Options::default() });
+    let ended = run(seed, SeedOptions { verbose: true, ..SeedOptions::default() });
     for line in ended.log.iter().filter(|_| number("EVBUS_SIM_SEED").is_some()) {
         println!("{line}");
     }
@@ -154,7 +154,8 @@ fn one_seed() {
 #[test]
 fn a_seed_repeats_exactly() {
     for seed in 0..20 {
-        let (one, other) = (run(seed, Options::default()), run(seed, Options { verbose: true, ..Options::default() }));
+        let verbose = SeedOptions { verbose: true, ..SeedOptions::default() };
+        let (one, other) = (run(seed, SeedOptions::default()), run(seed, verbose));
         assert_eq!((one.trace, one.polls), (other.trace, other.polls), "seed {seed}");
     }
 }
@@ -164,7 +165,7 @@ fn without_hints_the_end_is_the_same() {
     let mut events = 0;
     for seed in 0..100 {
         let [without, with] = [false, true].map(|hints| {
-            let ended = run(seed, Options { hints: Some(hints), calm: true, ..Options::default() });
+            let ended = run(seed, SeedOptions { hints: Some(hints), calm: true, ..SeedOptions::default() });
             assert_eq!(ended.trouble, None, "seed {seed}, hints {hints}");
             ended.ends
         });

@@ -10,7 +10,7 @@ use evbus::event::EventTime;
 use evbus::store::Hints;
 use evbus::store::memory::{Network, Operation, Route};
 
-use crate::executor::{Micros, Process, SECOND, Simulation};
+use crate::executor::{Micros, SECOND, SimProcess, Simulation};
 use crate::world::World;
 
 /// The virtual start, in microseconds since the Unix epoch: 2026-11-23T02:15:30Z.
@@ -47,62 +47,62 @@ impl Clock for SkewedClock {
     }
 
     fn random(&self) -> u64 {
-        self.simulation.dice.next()
+        self.simulation.rng.next()
     }
 }
 
 /// The role of a process: only prune deletes what a group may still need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ProcessRole {
     Emitter,
     /// An emitter without flushes (`--durability none`), to which nothing is promised.
-    Careless,
+    NotDurable,
     Worker,
     Pruner,
     Operator,
 }
 
 /// One process's connection to the store.
-pub struct Line {
+pub struct StoreConnection {
     pub world: Rc<World>,
-    pub process: Rc<Process>,
-    pub role: Role,
+    pub process: Rc<SimProcess>,
+    pub role: ProcessRole,
     /// When it last listed the groups.
     pub groups_read: Cell<Micros>,
 }
 
-impl Line {
+impl StoreConnection {
     fn slow(&self, operation: Operation, key: &str) -> Micros {
-        let dice = &self.world.simulation.dice;
-        let slow = operation == Operation::Put && key.starts_with("events/") && dice.chance(self.world.plan.slow_puts);
-        if slow { dice.one(&[1, 5, 40, 150, 400]) * SECOND } else { 0 }
+        let rng = &self.world.simulation.rng;
+        let slow = operation == Operation::Put && key.starts_with("events/") && rng.chance(self.world.plan.slow_puts);
+        if slow { rng.one(&[1, 5, 40, 150, 400]) * SECOND } else { 0 }
     }
 }
 
-impl Network for Line {
+impl Network for StoreConnection {
     fn route(&self, operation: Operation, key: &str) -> Route {
-        let (world, dice) = (&self.world, &self.world.simulation.dice);
+        let (world, rng) = (&self.world, &self.world.simulation.rng);
         world.sent(self, operation, key);
         let timeout = Duration::from_secs(8);
-        let mut there = dice.around(world.plan.latency) as Micros + 1;
-        let mut back = dice.around(world.plan.latency) as Micros + 1;
+        let mut there = rng.around(world.plan.latency) as Micros + 1;
+        let mut back = rng.around(world.plan.latency) as Micros + 1;
         if !world.faults() {
             let answered = there.min(2 * SECOND) + back.min(2 * SECOND);
             let (arrives, answered) = (Duration::from_micros(there.min(2 * SECOND)), Duration::from_micros(answered));
-            return Route { arrives: Some(arrives), answered: Some(answered), timeout, nobody_won: false };
+            return Route { arrives: Some(arrives), answered: Some(answered), timeout, spurious_conflict: false };
         }
-        if matches!(operation, Operation::Put | Operation::Cas) && dice.chance(world.plan.nobody_won) {
+        if matches!(operation, Operation::Put | Operation::Cas) && rng.chance(world.plan.spurious_conflicts) {
             let (arrives, answered) = (Duration::from_millis(40), Duration::from_millis(50));
-            return Route { arrives: Some(arrives), answered: Some(answered), timeout, nobody_won: true };
+            return Route { arrives: Some(arrives), answered: Some(answered), timeout, spurious_conflict: true };
         }
         there += self.slow(operation, key);
-        if operation == Operation::List && dice.chance(world.plan.late_lists) {
-            back += dice.one(&[1, 3, 6]) * SECOND;
+        if operation == Operation::List && rng.chance(world.plan.late_lists) {
+            back += rng.one(&[1, 3, 6]) * SECOND;
         }
-        let lost = dice.chance(world.plan.lost);
+        let lost = rng.chance(world.plan.lost);
         let arrives = match lost {
-            true if dice.chance(0.4) => None,
-            true => Some(there + dice.one(&[0, 0, 30, 200]) * SECOND),
+            true if rng.chance(0.4) => None,
+            true => Some(there + rng.one(&[0, 0, 30, 200]) * SECOND),
             false => Some(there),
         };
         let answered = Some(there + back).filter(|answered| !lost && *answered < 8 * SECOND);
@@ -110,7 +110,7 @@ impl Network for Line {
             arrives: arrives.map(Duration::from_micros),
             answered: answered.map(Duration::from_micros),
             timeout,
-            nobody_won: false,
+            spurious_conflict: false,
         }
     }
 
@@ -134,17 +134,17 @@ impl Network for Line {
         self.world.plan.power > 0.0
     }
 
-    fn careless(&self) -> bool {
-        self.role == Role::Careless
+    fn is_not_durable(&self) -> bool {
+        self.role == ProcessRole::NotDurable
     }
 
     fn hints(&self) -> Option<Box<dyn Hints>> {
         if !self.world.plan.hints {
             return None;
         }
-        let bell = Rc::new(Bell::default());
-        self.world.bells.borrow_mut().push((Rc::clone(&self.process), Rc::clone(&bell)));
-        Some(Box::new(Ears(bell)))
+        let notifier = Rc::new(Notifier::default());
+        self.world.notifiers.borrow_mut().push((Rc::clone(&self.process), Rc::clone(&notifier)));
+        Some(Box::new(NotifierHints(notifier)))
     }
 
     fn last_write_micros(&self) -> Option<i64> {
@@ -154,26 +154,26 @@ impl Network for Line {
 
 /// Notifies when something may have changed.
 #[derive(Default)]
-pub struct Bell {
-    rung: Cell<bool>,
+pub struct Notifier {
+    notified: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Bell {
-    pub fn ring(&self) {
-        self.rung.set(true);
+impl Notifier {
+    pub fn notify(&self) {
+        self.notified.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 }
 
-struct Ears(Rc<Bell>);
+struct NotifierHints(Rc<Notifier>);
 
-impl Hints for Ears {
+impl Hints for NotifierHints {
     fn next(&mut self) -> Fut<'_, ()> {
         Box::pin(std::future::poll_fn(|context| {
-            if self.0.rung.replace(false) {
+            if self.0.notified.replace(false) {
                 return Poll::Ready(());
             }
             *self.0.waker.borrow_mut() = Some(context.waker().clone());

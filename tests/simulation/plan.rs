@@ -6,8 +6,8 @@ use evbus::group::Bounds;
 use evbus::group::retry::Retry;
 use evbus::store::Profile;
 
-use crate::dice::Dice;
 use crate::executor::{Micros, SECOND};
+use crate::rng::Rng;
 
 /// Holds for an event whose `n` is 1, not for one whose `n` is 0, and has no answer without `n`.
 const CONDITION: &str = "data.n > 0";
@@ -45,7 +45,7 @@ pub enum Birth {
 
 /// Everything about a seed that is decided before it begins.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct SeedPlan {
     pub faults_until: Micros,
     pub groups: Vec<GroupPlan>,
     pub emitters: usize,
@@ -59,7 +59,7 @@ pub struct Plan {
     pub slow_puts: f64,
     /// The share of listings whose answer comes seconds after the store has made it.
     pub late_lists: f64,
-    pub nobody_won: f64,
+    pub spurious_conflicts: f64,
     pub lost: f64,
     pub page_len: usize,
     /// Whether a list with tail also shows changes other than events.
@@ -93,74 +93,74 @@ pub struct Plan {
     pub waits: f64,
 }
 
-impl Plan {
+impl SeedPlan {
     /// The plan of a seed.
-    pub fn new(dice: &Dice) -> Self {
-        let bucket = dice.chance(0.6);
-        let groups = dice.one(&[1, 1, 1, 2, 2, 3]);
-        let faults_until = dice.one(&[60, 120, 120, 200, 300]) * SECOND;
+    pub fn new(rng: &Rng) -> Self {
+        let bucket = rng.chance(0.6);
+        let groups = rng.one(&[1, 1, 1, 2, 2, 3]);
+        let faults_until = rng.one(&[60, 120, 120, 200, 300]) * SECOND;
         let profile = Profile {
             lag: if bucket { Duration::from_secs(30) } else { Duration::from_secs(2) },
             hold: Duration::from_secs(if bucket { 5 } else { 60 }),
             commit_gap: if bucket { Duration::from_secs(1) } else { Duration::ZERO },
             poll: (Duration::from_millis(200), Duration::from_secs(30)),
             batch: 512,
-            scans_folders: !bucket && dice.chance(0.5),
+            scans_folders: !bucket && rng.chance(0.5),
         };
         let retry = Retry {
-            max_attempts: dice.one(&[3, 4, 5]),
+            max_attempts: rng.one(&[3, 4, 5]),
             min: Duration::from_millis(500),
             max: Duration::from_secs(10),
             jitter: true,
             dead_on: vec![65],
         };
-        let calm = dice.chance(0.1);
-        let lists_with_tail = bucket && dice.chance(0.7);
-        let waits = if dice.chance(0.4) { 0.3 } else { 0.0 };
-        let power = if !bucket && dice.chance(0.7) { 0.15 } else { 0.0 };
-        let groups = (0..groups).map(|at| GroupPlan::new(dice, at, groups, faults_until)).collect();
+        let calm = rng.chance(0.1);
+        let lists_with_tail = bucket && rng.chance(0.7);
+        let waits = if rng.chance(0.4) { 0.3 } else { 0.0 };
+        let power = if !bucket && rng.chance(0.7) { 0.15 } else { 0.0 };
+        let groups = (0..groups).map(|at| GroupPlan::new(rng, at, groups, faults_until)).collect();
         Self {
             faults_until,
             groups,
-            emitters: dice.one(&[1, 2, 3]),
-            events_each: dice.one(&[4, 8, 12, 16]),
-            emit_pause: dice.one(&[0.3, 2.0, 2.0, 8.0]) * 1e6,
-            backlog: dice.one(&[0, 0, 5, 15]),
-            keys: dice.one(&[2, 4, 16]),
-            latency: if bucket { 25_000.0 } else { dice.one(&[300.0, 3_000.0]) },
+            emitters: rng.one(&[1, 2, 3]),
+            events_each: rng.one(&[4, 8, 12, 16]),
+            emit_pause: rng.one(&[0.3, 2.0, 2.0, 8.0]) * 1e6,
+            backlog: rng.one(&[0, 0, 5, 15]),
+            keys: rng.one(&[2, 4, 16]),
+            latency: if bucket { 25_000.0 } else { rng.one(&[300.0, 3_000.0]) },
             slow_puts: if calm { 0.0 } else { 0.03 },
-            late_lists: if calm { 0.0 } else { dice.one(&[0.0, 0.05, 0.2]) },
-            nobody_won: if calm { 0.0 } else { 0.01 },
-            lost: if calm { 0.0 } else { dice.one(&[0.002, 0.01, 0.02]) },
-            page_len: dice.one(&[3, 7, 1000]),
+            late_lists: if calm { 0.0 } else { rng.one(&[0.0, 0.05, 0.2]) },
+            spurious_conflicts: if calm { 0.0 } else { 0.01 },
+            lost: if calm { 0.0 } else { rng.one(&[0.002, 0.01, 0.02]) },
+            page_len: rng.one(&[3, 7, 1000]),
             lists_with_tail,
-            hints: dice.chance(0.5),
-            hints_lost: dice.one(&[0.0, 0.3, 1.0]),
+            hints: rng.chance(0.5),
+            hints_lost: rng.one(&[0.0, 0.3, 1.0]),
             profile,
             retry,
-            chaos: if calm { 1e9 } else { dice.one(&[8.0, 20.0, 60.0]) },
-            killers: if dice.chance(0.25) { 0.04 } else { 0.0 },
+            chaos: if calm { 1e9 } else { rng.one(&[8.0, 20.0, 60.0]) },
+            killers: if rng.chance(0.25) { 0.04 } else { 0.0 },
             failing: 0.1,
             slow_handlers: 0.04,
-            hosts: dice.one(&[1, 2, 3]),
-            prune: dice.chance(0.6).then(|| dice.one(&[15, 40]) * SECOND),
-            operator: dice.chance(0.6),
-            resets: dice.chance(0.15),
-            pauses: dice.chance(0.2),
-            wild_clocks: dice.chance(0.3) && waits == 0.0,
+            hosts: rng.one(&[1, 2, 3]),
+            prune: rng.chance(0.6).then(|| rng.one(&[15, 40]) * SECOND),
+            operator: rng.chance(0.6),
+            resets: rng.chance(0.15),
+            pauses: rng.chance(0.2),
+            wild_clocks: rng.chance(0.3) && waits == 0.0,
             power,
             named: 0.3,
             // A twin that is scheduled by one emitter and emitted by another would be acknowledged
             // twice.
-            twins: dice.chance(0.3) && waits == 0.0,
+            twins: rng.chance(0.3) && waits == 0.0,
             waits,
-            shared_polls: lists_with_tail && dice.chance(0.5),
+            shared_polls: lists_with_tail && rng.chance(0.5),
         }
     }
 
     /// Removes everything that makes the end depend on chance.
     pub fn calm_down(&mut self) {
-        (self.slow_puts, self.late_lists, self.nobody_won, self.lost) = (0.0, 0.0, 0.0, 0.0);
+        (self.slow_puts, self.late_lists, self.spurious_conflicts, self.lost) = (0.0, 0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         (self.named, self.power) = (1.0, 0.0);
@@ -171,38 +171,38 @@ impl Plan {
 }
 
 impl GroupPlan {
-    fn new(dice: &Dice, at: usize, of: usize, faults_until: Micros) -> Self {
-        let shards = dice.one(&[1, 1, 1, 2, 2, 3, 4, 8]);
+    fn new(rng: &Rng, at: usize, of: usize, faults_until: Micros) -> Self {
+        let shards = rng.one(&[1, 1, 1, 2, 2, 3, 4, 8]);
         let small = of == 1 && shards <= 3;
-        let (watchers, drains) = match dice.below(6) {
+        let (watchers, drains) = match rng.below(6) {
             0 | 1 => (1, 0),
             2 => (2, 0),
-            3 => (if small { dice.one(&[3, 5]) } else { 2 }, 0),
-            4 => (0, dice.one(&[1, 2])),
+            3 => (if small { rng.one(&[3, 5]) } else { 2 }, 0),
+            4 => (0, rng.one(&[1, 2])),
             _ => (1, 1),
         };
-        let bounds = match dice.below(3) {
+        let bounds = match rng.below(3) {
             0 => Bounds { window: 8, pending: 3 },
             1 => Bounds { window: 12, pending: 5 },
             _ => Bounds { window: 40, pending: 10 },
         };
-        let born = (at > 0 && dice.chance(0.5)).then(|| {
-            let when = (dice.share() * faults_until as f64) as Micros;
-            (when, dice.one(&[Birth::Now, Birth::Earliest, Birth::At(when / 2)]))
+        let born = (at > 0 && rng.chance(0.5)).then(|| {
+            let when = (rng.share() * faults_until as f64) as Micros;
+            (when, rng.one(&[Birth::Now, Birth::Earliest, Birth::At(when / 2)]))
         });
         Self {
             name: ["mail", "thumbs", "index"][at].to_owned(),
-            types: if dice.chance(0.3) { vec!["order.*".to_owned()] } else { Vec::new() },
+            types: if rng.chance(0.3) { vec!["order.*".to_owned()] } else { Vec::new() },
             shards,
-            ordered: dice.chance(0.35),
-            concurrency: dice.one(&[1, 2, 3, 8]),
-            batch: dice.chance(0.25).then(|| (dice.one(&[2, 4, 8]), dice.one(&[0, SECOND / 5, 2 * SECOND]))),
+            ordered: rng.chance(0.35),
+            concurrency: rng.one(&[1, 2, 3, 8]),
+            batch: rng.chance(0.25).then(|| (rng.one(&[2, 4, 8]), rng.one(&[0, SECOND / 5, 2 * SECOND]))),
             bounds,
             watchers,
             drains,
             born,
-            condition: dice.chance(0.3).then_some(CONDITION),
-            widens: dice.chance(0.4).then(|| (dice.share() * faults_until as f64) as Micros),
+            condition: rng.chance(0.3).then_some(CONDITION),
+            widens: rng.chance(0.4).then(|| (rng.share() * faults_until as f64) as Micros),
         }
     }
 }

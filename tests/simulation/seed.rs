@@ -8,15 +8,15 @@ use evbus::event::{EventTime, TypeFilter};
 use evbus::group::GroupName;
 use evbus::store::memory::Contents;
 
-use crate::actors::Cast;
+use crate::actors::Actors;
 use crate::executor::{SECOND, Simulation};
-use crate::plan::Plan;
-use crate::world::{GroupState, World};
+use crate::plan::SeedPlan;
+use crate::world::{GroupRecord, World};
 use crate::{checks, verdict};
 
 /// Options for the run of a seed.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Options {
+pub struct SeedOptions {
     /// Print its story.
     pub verbose: bool,
     /// With or without hints, in place of the seed's choice.
@@ -26,7 +26,7 @@ pub struct Options {
 }
 
 /// How a seed has ended.
-pub struct Ended {
+pub struct SeedOutcome {
     pub seed: u64,
     pub trouble: Option<String>,
     pub log: Vec<String>,
@@ -41,19 +41,19 @@ pub struct Ended {
     pub ends: BTreeMap<(String, String), bool>,
 }
 
-fn world(seed: u64, options: Options) -> Rc<World> {
+fn world(seed: u64, options: SeedOptions) -> Rc<World> {
     let simulation = Simulation::new(seed);
-    let mut plan = Plan::new(&simulation.dice);
+    let mut plan = SeedPlan::new(&simulation.rng);
     if let Some(hints) = options.hints {
         plan.hints = hints;
     }
     if options.calm {
         plan.calm_down();
     }
-    let groups = plan.groups.iter().map(|group| GroupState {
+    let groups = plan.groups.iter().map(|group| GroupRecord {
         name: GroupName::parse(&group.name).expect("a valid name"),
         filter: TypeFilter::new(&group.types, &[]).expect("valid patterns"),
-        choosy: group.condition.is_some(),
+        has_condition: group.condition.is_some(),
         widening: None,
         widened: None,
         definition: None,
@@ -73,7 +73,7 @@ fn world(seed: u64, options: Options) -> Rc<World> {
         seed,
         simulation,
         contents: Rc::new(Contents::default()),
-        bells: RefCell::default(),
+        notifiers: RefCell::default(),
         groups,
         events: RefCell::default(),
         by_identity: RefCell::default(),
@@ -98,12 +98,12 @@ fn world(seed: u64, options: Options) -> Rc<World> {
 }
 
 /// Runs a seed.
-pub fn run(seed: u64, options: Options) -> Ended {
+pub fn run(seed: u64, options: SeedOptions) -> SeedOutcome {
     let world = world(seed, options);
-    world.tell(|| format!("{:#?}", world.plan));
+    world.log_line(|| format!("{:#?}", world.plan));
     checks::observe(&world);
-    let cast = Cast::new(&world);
-    cast.begin();
+    let actors = Actors::new(&world);
+    actors.begin();
     let simulation = Rc::clone(&world.simulation);
     simulation.run_until(world.plan.faults_until);
     verdict::settle(&world);
@@ -113,7 +113,7 @@ pub fn run(seed: u64, options: Options) -> Ended {
         let runs = group.runs.iter().filter(|(id, _)| group.handled(id));
         runs.map(|(id, runs)| ((group.name.to_string(), id.clone()), !runs.successes.is_empty()))
     });
-    let ended = Ended {
+    let ended = SeedOutcome {
         ends: ends.collect(),
         seed,
         trouble: simulation.trouble(),

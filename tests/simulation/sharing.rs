@@ -11,7 +11,7 @@ use evbus::group::worker::{Mode, Settings};
 use evbus::group::{GroupName, Marker, definition};
 use evbus::handler::{Handler, Job, Outcome, Report};
 
-use crate::bucket::Bucket;
+use crate::bucket::SimBucket;
 use crate::executor::{Micros, SECOND};
 use crate::group;
 
@@ -33,7 +33,7 @@ impl Handler for Slow {
     }
 }
 
-fn worker(bucket: &Bucket) {
+fn worker(bucket: &SimBucket) {
     let place = bucket.user().place;
     let settings = Settings { concurrency: 2, ..Settings::new(Mode::Watch) };
     bucket.simulation.spawn(&bucket.simulation.process(), async move {
@@ -45,7 +45,7 @@ fn worker(bucket: &Bucket) {
 }
 
 /// How many shards each worker owns, the fewest first.
-fn owned(bucket: &Bucket) -> Vec<usize> {
+fn owned(bucket: &SimBucket) -> Vec<usize> {
     let name = GroupName::parse("g").unwrap();
     let mut counts = BTreeMap::new();
     for shard in 0..SHARDS {
@@ -65,7 +65,7 @@ fn shards_are_spread_evenly_within_three_leases_and_stay_so() {
     let lease = Lease::default().length.as_micros() as Micros;
     for workers in 2..=5 {
         for seed in 0..4 {
-            let bucket = Bucket::new(seed);
+            let bucket = SimBucket::new(seed);
             bucket.emit(20, 500);
             worker(&bucket);
             bucket.pass(10 * SECOND);

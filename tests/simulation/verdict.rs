@@ -5,7 +5,7 @@ use std::rc::Rc;
 use evbus::event::EventName;
 
 use crate::executor::{Micros, SECOND};
-use crate::world::{GroupState, Known, World};
+use crate::world::{GroupRecord, KnownEvent, World};
 
 /// The latest arrival of a delayed put after the faults.
 const LAST_PUT: Micros = 450 * SECOND;
@@ -77,7 +77,7 @@ fn missing(world: &World) -> Vec<Missing> {
 /// Whether an event on the bus, acknowledged or not, has still to run in a group.
 fn unfinished(world: &World) -> bool {
     let (groups, events) = (world.groups.borrow(), world.events.borrow());
-    let wanted = |group: &GroupState, name: &EventName| {
+    let wanted = |group: &GroupRecord, name: &EventName| {
         let known = world.id_of(name.as_str()).and_then(|id| events.get(&id));
         known.is_some_and(|known| group.filter.matches(&known.type_) || group.wants(known))
     };
@@ -121,7 +121,7 @@ fn order(world: &World) {
     let groups = world.groups.borrow();
     let events = world.events.borrow();
     for (at, group) in groups.iter().enumerate().filter(|(at, _)| world.plan.groups[*at].ordered) {
-        let mut rows: Vec<&Known> = events
+        let mut rows: Vec<&KnownEvent> = events
             .values()
             .filter(|known| known.order.is_some() && known.key.is_some() && world.expected(at, group, known))
             .collect();
@@ -136,7 +136,7 @@ fn order(world: &World) {
     }
 }
 
-fn in_order(world: &World, group: &GroupState, earlier: &Known, later: &Known) {
+fn in_order(world: &World, group: &GroupRecord, earlier: &KnownEvent, later: &KnownEvent) {
     let (Some(first), Some(second)) = (group.runs.get(&earlier.id), group.runs.get(&later.id)) else { return };
     // A copy that its emitter had given up may appear late, out of order: it was never
     // acknowledged.
@@ -172,7 +172,7 @@ fn noise_of(world: &Rc<World>, minutes: u64) -> Option<String> {
     let (asked, written) = (world.asked.get(), world.written.get());
     world.simulation.run_until(world.simulation.now() + minutes * 60 * SECOND);
     let (asked, written) = (world.asked.get() - asked, world.written.get() - written);
-    world.tell(|| format!("idle for {minutes} minutes: {asked} requests, {written} writes"));
+    world.log_line(|| format!("idle for {minutes} minutes: {asked} requests, {written} writes"));
     if written > 0 {
         return Some(format!("an idle bus wrote {written} times in {minutes} minutes"));
     }

@@ -12,14 +12,14 @@ use evbus::group::request::Request;
 use evbus::group::{Definition, GroupName, Position};
 use evbus::store::memory::{Contents, Operation};
 
-use crate::dice;
-use crate::executor::{Micros, Process, SECOND, Simulation};
-use crate::network::{Bell, Line, Role};
-use crate::plan::Plan;
+use crate::executor::{Micros, SECOND, SimProcess, Simulation};
+use crate::network::{Notifier, ProcessRole, StoreConnection};
+use crate::plan::SeedPlan;
+use crate::rng;
 
 /// An event that an emitter has made.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct KnownEvent {
     pub id: String,
     pub type_: String,
     pub key: Option<String>,
@@ -33,14 +33,14 @@ pub struct Known {
     pub due: Micros,
     /// The latest due time of its emits: a repeat is acknowledged on the entry that waits already.
     pub latest_due: Micros,
-    pub cancelled: Cancelled,
+    pub cancelled: CancelStatus,
     /// Its `n`, if it has one.
     pub n: Option<u8>,
 }
 
 /// Whether a scheduled entry was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancelled {
+pub enum CancelStatus {
     No,
     /// The cancel got no answer.
     Perhaps,
@@ -65,11 +65,11 @@ pub struct Runs {
 }
 
 /// The recorded state of one group.
-pub struct GroupState {
+pub struct GroupRecord {
     pub name: GroupName,
     pub filter: TypeFilter,
     /// Whether it has a condition.
-    pub choosy: bool,
+    pub has_condition: bool,
     /// Since when the group may want every event; `widened` is since when it certainly does.
     pub widening: Option<Micros>,
     pub widened: Option<Micros>,
@@ -91,16 +91,16 @@ pub struct GroupState {
     pub resumed: Micros,
 }
 
-impl GroupState {
+impl GroupRecord {
     /// Whether the group must run an event: by its first filter, or because the event was emitted
     /// after the group had been changed to want all.
-    pub fn wants(&self, known: &Known) -> bool {
-        let at_first = self.filter.matches(&known.type_) && (!self.choosy || known.n == Some(1));
+    pub fn wants(&self, known: &KnownEvent) -> bool {
+        let at_first = self.filter.matches(&known.type_) && (!self.has_condition || known.n == Some(1));
         at_first || self.widened.is_some_and(|widened| known.began >= widened)
     }
 
     /// Whether the group may run an event.
-    pub fn may_want(&self, known: &Known) -> bool {
+    pub fn may_want(&self, known: &KnownEvent) -> bool {
         self.widening.is_some() || self.wants(known)
     }
 
@@ -120,7 +120,7 @@ impl GroupState {
 }
 
 /// A handler in progress.
-pub struct Running {
+pub struct RunningHandler {
     pub group: usize,
     pub id: String,
     pub shard: u16,
@@ -135,10 +135,10 @@ pub struct World {
     pub seed: u64,
     pub simulation: Rc<Simulation>,
     pub contents: Rc<Contents>,
-    pub plan: Plan,
-    pub bells: RefCell<Vec<(Rc<Process>, Rc<Bell>)>>,
-    pub groups: RefCell<Vec<GroupState>>,
-    pub events: RefCell<HashMap<String, Known>>,
+    pub plan: SeedPlan,
+    pub notifiers: RefCell<Vec<(Rc<SimProcess>, Rc<Notifier>)>>,
+    pub groups: RefCell<Vec<GroupRecord>>,
+    pub events: RefCell<HashMap<String, KnownEvent>>,
     pub by_identity: RefCell<HashMap<String, String>>,
     pub present: RefCell<BTreeSet<EventName>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
@@ -149,7 +149,7 @@ pub struct World {
     pub replaced: RefCell<BTreeSet<(String, u16, String)>>,
     /// Shared by all workers, as by the groups of one process, if the plan says so.
     pub polls: Option<Rc<Polls>>,
-    pub running: RefCell<BTreeMap<u64, Running>>,
+    pub running: RefCell<BTreeMap<u64, RunningHandler>>,
     pub run_number: Cell<u64>,
     pub cured: RefCell<BTreeSet<String>>,
     /// Requests sent by workers; `written` counts the writes of all.
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Adds to the trace of this seed.
-    pub fn tell(&self, what: impl FnOnce() -> String) {
+    pub fn log_line(&self, what: impl FnOnce() -> String) {
         if self.verbose {
             let at = self.simulation.now();
             self.log.borrow_mut().push(format!("{:>4}.{:06} {}", at / SECOND, at % SECOND, what()));
@@ -177,7 +177,7 @@ impl World {
     }
 
     pub fn complain(&self, what: String) {
-        self.tell(|| format!("VIOLATED {what}"));
+        self.log_line(|| format!("VIOLATED {what}"));
         self.simulation.complain(what);
     }
 
@@ -187,36 +187,36 @@ impl World {
     }
 
     /// Records a request that leaves a process.
-    pub fn sent(&self, line: &Line, operation: Operation, key: &str) {
-        self.simulation.note(dice::hash(key) ^ operation as u64);
-        if line.role == Role::Worker {
+    pub fn sent(&self, connection: &StoreConnection, operation: Operation, key: &str) {
+        self.simulation.note(rng::hash(key) ^ operation as u64);
+        if connection.role == ProcessRole::Worker {
             self.asked.set(self.asked.get() + 1);
         }
         if matches!(operation, Operation::Put | Operation::Cas | Operation::Delete) {
             self.written.set(self.written.get() + 1);
         }
-        if line.role == Role::Pruner && key == "groups/" {
-            line.groups_read.set(self.simulation.now());
+        if connection.role == ProcessRole::Pruner && key == "groups/" {
+            connection.groups_read.set(self.simulation.now());
         }
         if operation == Operation::Delete {
-            match line.role {
-                Role::Pruner => self.check_prune(line, key),
-                Role::Worker => self.check_worker_delete(key),
+            match connection.role {
+                ProcessRole::Pruner => self.check_prune(connection, key),
+                ProcessRole::Worker => self.check_worker_delete(key),
                 _ => {}
             }
         }
-        if line.role == Role::Worker {
-            self.tell(|| format!("p{} {operation:?} {key}", line.process.pid));
+        if connection.role == ProcessRole::Worker {
+            self.log_line(|| format!("p{} {operation:?} {key}", connection.process.pid));
         }
     }
 
     /// No event that a group still needs may be deleted.
-    fn check_prune(&self, line: &Line, key: &str) {
+    fn check_prune(&self, connection: &StoreConnection, key: &str) {
         let Some(name) = EventName::from_key(key) else { return };
         let Some(id) = self.id_of(name.as_str()) else { return };
         let mut groups = self.groups.borrow_mut();
         for group in groups.iter_mut() {
-            if group.definition.is_none() || group.created >= line.groups_read.get() {
+            if group.definition.is_none() || group.created >= connection.groups_read.get() {
                 // The group was made after prune had read the groups, so it may lose what prune
                 // deletes now.
                 group.runs.entry(id.clone()).or_default().excused = true;
@@ -229,13 +229,14 @@ impl World {
                     // A redriven event is in its letter, too.
                     open.letter.is_none()
                 });
-            let reset = group.resets.values().any(|(of, _, since)| *of == shard && *since >= line.groups_read.get());
+            let groups_read = connection.groups_read.get();
+            let reset = group.resets.values().any(|(of, _, since)| *of == shard && *since >= groups_read);
             if needed && !reset {
                 self.complain(format!("prune deletes {name}, which {} still needs", group.name));
             }
             let redriven = group.redrives.values().any(|event| *event == name);
             if redriven {
-                self.tell(|| format!("prune deletes {name} although a redrive of it is pending"));
+                self.log_line(|| format!("prune deletes {name} although a redrive of it is pending"));
             }
         }
     }
@@ -265,7 +266,7 @@ impl World {
     }
 
     /// Records an operator's request.
-    pub fn requested(&self, group: &mut GroupState, key: &str, bytes: &[u8]) {
+    pub fn requested(&self, group: &mut GroupRecord, key: &str, bytes: &[u8]) {
         let Ok(request) = serde_json::from_slice::<Request>(bytes) else { return };
         let Some((shard, id)) = evbus::bus::keys::request_of(&group.name, key) else { return };
         match request {
@@ -280,15 +281,15 @@ impl World {
     }
 
     /// Records the start of a handler; returns its number.
-    pub fn run_starts(&self, run: Running, name: &str) -> u64 {
+    pub fn run_starts(&self, run: RunningHandler, name: &str) -> u64 {
         let number = self.run_number.get() + 1;
         self.run_number.set(number);
         let now = self.simulation.now();
-        self.simulation.note(number ^ dice::hash(&run.id));
+        self.simulation.note(number ^ rng::hash(&run.id));
         {
             let mut groups = self.groups.borrow_mut();
             let group = &mut groups[run.group];
-            self.tell(|| {
+            self.log_line(|| {
                 format!("p{} {}/{} epoch {} runs {} {name}", run.pid, group.name, run.shard, run.epoch, run.id)
             });
             let marker = group.markers.get(&run.shard);
@@ -315,7 +316,7 @@ impl World {
         self.check_neighbours(&run);
         if let Some(known) = self.events.borrow().get(&run.id) {
             // No two clocks differ by more.
-            if now + 11 * SECOND < known.due || known.cancelled == Cancelled::Yes {
+            if now + 11 * SECOND < known.due || known.cancelled == CancelStatus::Yes {
                 self.complain(format!("{} runs at {now}, due {}, cancelled: {:?}", run.id, known.due, known.cancelled));
             }
             let group = &self.groups.borrow()[run.group];
@@ -329,7 +330,7 @@ impl World {
 
     /// No owner runs an event twice at once, or more events than allowed, or two of one key if
     /// ordered.
-    fn check_neighbours(&self, run: &Running) {
+    fn check_neighbours(&self, run: &RunningHandler) {
         let plan = &self.plan.groups[run.group];
         let key = |id: &str| self.events.borrow().get(id).and_then(|known| known.key.clone());
         let mine = key(&run.id);
@@ -382,7 +383,7 @@ impl World {
         let shards = self.groups.borrow()[group].shards();
         let occupied: Vec<u16> = (0..shards).filter(|shard| self.occupied(group, *shard)).collect();
         let Some(run) = self.running.borrow_mut().remove(&number) else { return };
-        self.tell(|| format!("p{} {} {}", run.pid, run.id, if success { "succeeds" } else { "fails" }));
+        self.log_line(|| format!("p{} {} {}", run.pid, run.id, if success { "succeeds" } else { "fails" }));
         let now = self.simulation.now();
         let mut groups = self.groups.borrow_mut();
         let group = &mut groups[run.group];
@@ -395,9 +396,9 @@ impl World {
     }
 
     /// Whether a group must handle an acknowledged event.
-    pub fn expected(&self, at: usize, group: &GroupState, known: &Known) -> bool {
+    pub fn expected(&self, at: usize, group: &GroupRecord, known: &KnownEvent) -> bool {
         let Some((_, name)) = &known.acked else { return false };
-        if known.cancelled != Cancelled::No {
+        if known.cancelled != CancelStatus::No {
             return false;
         }
         let Some(definition) = &group.definition else { return false };

@@ -26,22 +26,22 @@ mod s3;
 #[path = "mini/socket.rs"]
 mod socket;
 
-use http::{Answer, Head, Request, now};
-use identity::Service;
-pub use mode::Mode;
+use http::{Head, HttpRequest, HttpResponse, now};
+use identity::IdentityService;
+pub use mode::ServerMode;
 use s3::Buckets;
-pub use s3::{Etags, Facts, Versioning};
+pub use s3::{BucketFacts, Etags, VersioningStatus};
 use socket::{bound, has_left};
 
 /// The options of a server.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MiniOptions {
     /// The port; 0 for a free one.
     pub port: u16,
     pub etags: Etags,
     /// The most keys in a page of a listing, whatever limit a request has.
     pub page: usize,
-    /// Selects the requests for a [`Mode`] that refuses a share of them.
+    /// Selects the requests for a [`ServerMode`] that refuses a share of them.
     pub seed: u64,
     /// The machine's role, which the metadata service gives out; none if it has no role.
     pub role: Option<String>,
@@ -53,7 +53,7 @@ pub struct Options {
     pub ahead_secs: i64,
 }
 
-impl Default for Options {
+impl Default for MiniOptions {
     fn default() -> Self {
         Self {
             port: 0,
@@ -70,13 +70,13 @@ impl Default for Options {
 
 /// A request, as recorded in the order of arrival.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct SeenRequest {
     head: Head,
     /// The status of the answer; none if there was no answer yet.
     pub status: Option<u16>,
 }
 
-impl Deref for Seen {
+impl Deref for SeenRequest {
     type Target = Head;
 
     fn deref(&self) -> &Head {
@@ -87,15 +87,15 @@ impl Deref for Seen {
 /// A server that runs until it is dropped.
 pub struct Mini {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<MiniShared>,
     accepting: Option<JoinHandle<()>>,
 }
 
 impl Mini {
-    pub fn start(options: Options) -> Self {
+    pub fn start(options: MiniOptions) -> Self {
         let listener = bound(options.port);
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared::new(options));
+        let shared = Arc::new(MiniShared::new(options));
         let accepting = Arc::clone(&shared);
         let accepting = Some(std::thread::spawn(move || accepting.accept(listener, address)));
         Self { address, shared, accepting }
@@ -107,8 +107,8 @@ impl Mini {
     }
 
     /// Replaces all modes; the new ones are in effect when this returns.
-    pub fn behave(&self, modes: &[Mode]) {
-        let refuses = modes.contains(&Mode::Refuse);
+    pub fn behave(&self, modes: &[ServerMode]) {
+        let refuses = modes.contains(&ServerMode::Refuse);
         let mut state = self.shared.state();
         state.modes = modes.to_vec();
         self.shared.changed.notify_all();
@@ -122,12 +122,12 @@ impl Mini {
     }
 
     /// Sets what the sub-resources of every bucket say.
-    pub fn tell(&self, facts: Facts) {
+    pub fn set_facts(&self, facts: BucketFacts) {
         self.shared.state().buckets.facts = facts;
     }
 
     /// All requests so far.
-    pub fn requests(&self) -> Vec<Seen> {
+    pub fn requests(&self) -> Vec<SeenRequest> {
         self.shared.state().seen.values().cloned().collect()
     }
 
@@ -164,20 +164,20 @@ impl Drop for Mini {
     }
 }
 
-struct State {
-    modes: Vec<Mode>,
+struct MiniState {
+    modes: Vec<ServerMode>,
     over: bool,
     /// Whether a client can connect.
     listens: bool,
     /// Numbers connections, requests and chances.
     count: u64,
     connections: HashMap<u64, TcpStream>,
-    seen: BTreeMap<u64, Seen>,
+    seen: BTreeMap<u64, SeenRequest>,
     buckets: Buckets,
 }
 
-impl State {
-    fn is(&self, mode: &Mode) -> bool {
+impl MiniState {
+    fn is(&self, mode: &ServerMode) -> bool {
         self.modes.contains(mode)
     }
 
@@ -193,16 +193,16 @@ impl State {
     }
 }
 
-struct Shared {
-    options: Options,
-    state: Mutex<State>,
+struct MiniShared {
+    options: MiniOptions,
+    state: Mutex<MiniState>,
     /// Notified when the modes or the listener change, or when the server ends.
     changed: Condvar,
 }
 
-impl Shared {
-    fn new(options: Options) -> Self {
-        let state = State {
+impl MiniShared {
+    fn new(options: MiniOptions) -> Self {
+        let state = MiniState {
             modes: Vec::new(),
             over: false,
             listens: true,
@@ -214,7 +214,7 @@ impl Shared {
         Self { options, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MiniState> {
         self.state.lock().unwrap()
     }
 
@@ -235,11 +235,11 @@ impl Shared {
     /// None if the state may have changed since.
     fn listening<'a>(&self, listener: &'a mut Option<TcpListener>, address: SocketAddr) -> Option<&'a TcpListener> {
         let mut state = self.state();
-        if state.is(&Mode::Refuse) {
+        if state.is(&ServerMode::Refuse) {
             *listener = None;
             state.listens = false;
             self.changed.notify_all();
-            drop(self.changed.wait_while(state, |state| !state.over && state.is(&Mode::Refuse)));
+            drop(self.changed.wait_while(state, |state| !state.over && state.is(&ServerMode::Refuse)));
             return None;
         }
         if listener.is_none() {
@@ -257,7 +257,7 @@ impl Shared {
     fn serve(&self, client: TcpStream) {
         let Some(number) = self.registered(&client) else { return };
         let mut client = BufReader::new(client);
-        while let Some(request) = Request::read(&mut client) {
+        while let Some(request) = HttpRequest::read(&mut client) {
             if self.answer(&request, client.get_ref()).is_none() {
                 break;
             }
@@ -269,7 +269,7 @@ impl Shared {
     fn registered(&self, client: &TcpStream) -> Option<u64> {
         client.set_nodelay(true).ok()?;
         let mut state = self.state();
-        if state.over || state.is(&Mode::Refuse) {
+        if state.over || state.is(&ServerMode::Refuse) {
             return None;
         }
         let number = state.next();
@@ -278,16 +278,16 @@ impl Shared {
     }
 
     /// None if the connection is to be closed.
-    fn answer(&self, request: &Request, client: &TcpStream) -> Option<()> {
-        let service = Service::of(request);
+    fn answer(&self, request: &HttpRequest, client: &TcpStream) -> Option<()> {
+        let service = IdentityService::of(request);
         let mut state = self.state();
         let number = state.next();
-        state.seen.insert(number, Seen { head: request.head().clone(), status: None });
+        state.seen.insert(number, SeenRequest { head: request.head().clone(), status: None });
         let mut state = self.held(state, service, client)?;
         let answer = match service {
-            Some(service) if state.is(&Mode::DenyIdentity) => service.denial(),
+            Some(service) if state.is(&ServerMode::DenyIdentity) => service.denial(),
             Some(service) => service.answer(request, &self.options),
-            None if state.is(&Mode::BreakOff) => return None,
+            None if state.is(&ServerMode::BreakOff) => return None,
             None => self.of_bucket(&mut state, request),
         };
         if let Some(seen) = state.seen.get_mut(&number) {
@@ -300,11 +300,11 @@ impl Shared {
     /// Waits while the server hangs; none if the server ended or the client left meanwhile.
     fn held<'a>(
         &self,
-        state: MutexGuard<'a, State>,
-        service: Option<Service>,
+        state: MutexGuard<'a, MiniState>,
+        service: Option<IdentityService>,
         client: &TcpStream,
-    ) -> Option<MutexGuard<'a, State>> {
-        let mode = if service.is_some() { Mode::HangIdentity } else { Mode::Hang };
+    ) -> Option<MutexGuard<'a, MiniState>> {
+        let mode = if service.is_some() { ServerMode::HangIdentity } else { ServerMode::Hang };
         if !state.is(&mode) {
             return Some(state);
         }
@@ -312,8 +312,8 @@ impl Shared {
         (!state.over && !has_left(client)).then_some(state)
     }
 
-    fn of_bucket(&self, state: &mut State, request: &Request) -> Answer {
-        let State { modes, count, buckets, .. } = state;
+    fn of_bucket(&self, state: &mut MiniState, request: &HttpRequest) -> HttpResponse {
+        let MiniState { modes, count, buckets, .. } = state;
         for mode in modes.iter() {
             *count += 1;
             if let Some(refusal) = mode.refusal(request, mixed(self.options.seed, *count) % 100) {

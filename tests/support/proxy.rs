@@ -21,7 +21,7 @@ pub fn next(state: &AtomicU64) -> u64 {
 
 /// A request.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ProxiedRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
@@ -30,7 +30,7 @@ pub struct Seen {
 
 /// The options of a proxy.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Habits {
+pub struct ProxyOptions {
     /// Whether it is faulty; otherwise it only keeps count.
     pub faulty: bool,
     /// Decides which fault comes when.
@@ -39,12 +39,12 @@ pub struct Habits {
     pub late: Option<Duration>,
     /// Whether listings come in pages of a key or two, or of none. Only for servers that check no
     /// signatures.
-    pub shreds: bool,
+    pub splits_listings: bool,
 }
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
+enum ProxyFault {
     None,
     /// Not forwarded.
     Refused(&'static str),
@@ -64,29 +64,29 @@ enum Fault {
 
 struct Proxy {
     server: String,
-    habits: Habits,
+    options: ProxyOptions,
     state: AtomicU64,
     over: AtomicBool,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<ProxiedRequest>>,
     /// The targets of listings that were answered with an empty page.
     emptied: Mutex<HashMap<u64, String>>,
 }
 
 /// A proxy that runs until it is dropped.
-pub struct Running {
+pub struct RunningProxy {
     pub endpoint: String,
     address: std::net::SocketAddr,
     proxy: Arc<Proxy>,
 }
 
-impl Running {
+impl RunningProxy {
     /// Each request so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<ProxiedRequest> {
         self.proxy.seen.lock().unwrap().clone()
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProxy {
     fn drop(&mut self) {
         self.proxy.over.store(true, Ordering::Relaxed);
         // Wakes the accepting thread, so that it sees the end.
@@ -95,13 +95,13 @@ impl Drop for Running {
 }
 
 /// Starts a proxy in front of the server at an endpoint.
-pub fn start(endpoint: &str, habits: Habits) -> Running {
+pub fn start(endpoint: &str, options: ProxyOptions) -> RunningProxy {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let proxy = Arc::new(Proxy {
         server: endpoint.trim_start_matches("http://").to_owned(),
-        habits,
-        state: AtomicU64::new(habits.seed),
+        options,
+        state: AtomicU64::new(options.seed),
         over: AtomicBool::new(false),
         seen: Mutex::default(),
         emptied: Mutex::default(),
@@ -116,32 +116,32 @@ pub fn start(endpoint: &str, habits: Habits) -> Running {
             std::thread::spawn(move || proxy.serve(client));
         }
     });
-    Running { endpoint: format!("http://{address}"), address, proxy }
+    RunningProxy { endpoint: format!("http://{address}"), address, proxy }
 }
 
 impl Proxy {
-    fn fault(&self, write: bool, listing: bool) -> Fault {
+    fn fault(&self, write: bool, listing: bool) -> ProxyFault {
         let state = &self.state;
-        let late = self.habits.late.is_some();
-        if !self.habits.faulty {
-            return Fault::None;
+        let late = self.options.late.is_some();
+        if !self.options.faulty {
+            return ProxyFault::None;
         }
         match next(state) % 200 {
-            0..5 => Fault::Refused("503 Slow Down"),
-            5..8 if write => Fault::Refused("409 Conflict"),
-            8..11 => Fault::BrokenOff,
-            11..18 => Fault::AnswerLost,
-            18..24 => Fault::AnswerIs("503 Service Unavailable"),
-            24..27 => Fault::AnswerIs("500 Internal Server Error"),
+            0..5 => ProxyFault::Refused("503 Slow Down"),
+            5..8 if write => ProxyFault::Refused("409 Conflict"),
+            8..11 => ProxyFault::BrokenOff,
+            11..18 => ProxyFault::AnswerLost,
+            18..24 => ProxyFault::AnswerIs("503 Service Unavailable"),
+            24..27 => ProxyFault::AnswerIs("500 Internal Server Error"),
             // As a server answers a repeat of an applied write.
-            27..31 if write => Fault::AnswerIs("409 Conflict"),
-            31..35 if write => Fault::AnswerIs("412 Precondition Failed"),
-            35..38 => Fault::CutOff,
-            38..41 if late => Fault::LateBefore,
-            41..44 if late => Fault::LateAfter,
-            44..80 if listing && self.habits.shreds => Fault::Short(1 + next(state) % 3),
-            80..100 if listing && self.habits.shreds => Fault::Empty,
-            _ => Fault::None,
+            27..31 if write => ProxyFault::AnswerIs("409 Conflict"),
+            31..35 if write => ProxyFault::AnswerIs("412 Precondition Failed"),
+            35..38 => ProxyFault::CutOff,
+            38..41 if late => ProxyFault::LateBefore,
+            41..44 if late => ProxyFault::LateAfter,
+            44..80 if listing && self.options.splits_listings => ProxyFault::Short(1 + next(state) % 3),
+            80..100 if listing && self.options.splits_listings => ProxyFault::Empty,
+            _ => ProxyFault::None,
         }
     }
 
@@ -153,45 +153,45 @@ impl Proxy {
         let method = String::from_utf8_lossy(request.split(|byte| *byte == b' ').next()?).into_owned();
         let body = request.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |end| end + 4);
         let body = String::from_utf8_lossy(&request[body..]).into_owned();
-        self.seen.lock().unwrap().push(Seen { method, target: target(&request)?.to_owned(), body });
+        self.seen.lock().unwrap().push(ProxiedRequest { method, target: target(&request)?.to_owned(), body });
         let answer = match self.fault(write, listing) {
-            Fault::Refused(text) => status(text).into_bytes(),
-            Fault::BrokenOff => return client.shutdown(Shutdown::Both).ok(),
-            Fault::AnswerLost => {
+            ProxyFault::Refused(text) => status(text).into_bytes(),
+            ProxyFault::BrokenOff => return client.shutdown(Shutdown::Both).ok(),
+            ProxyFault::AnswerLost => {
                 self.forwarded(&request)?;
                 return client.shutdown(Shutdown::Both).ok();
             }
-            Fault::AnswerIs(text) => {
+            ProxyFault::AnswerIs(text) => {
                 self.forwarded(&request)?;
                 status(text).into_bytes()
             }
-            Fault::CutOff => {
+            ProxyFault::CutOff => {
                 let answer = self.forwarded(&request)?;
                 client.write_all(&answer[..answer.len() - answer.len().min(40)]).ok()?;
                 return client.shutdown(Shutdown::Both).ok();
             }
-            Fault::LateBefore => {
+            ProxyFault::LateBefore => {
                 self.hold();
                 self.forwarded(&request)?
             }
-            Fault::LateAfter => {
+            ProxyFault::LateAfter => {
                 let answer = self.forwarded(&request)?;
                 self.hold();
                 answer
             }
-            Fault::Short(keys) => {
+            ProxyFault::Short(keys) => {
                 let more = format!("{}&max-keys={keys}", target(&request)?);
                 self.forwarded(&retargeted(&request, &more)?)?
             }
-            Fault::Empty => self.emptied(target(&request)?),
-            Fault::None => self.forwarded(&request)?,
+            ProxyFault::Empty => self.emptied(target(&request)?),
+            ProxyFault::None => self.forwarded(&request)?,
         };
         client.write_all(&answer).ok()
     }
 
     #[allow(clippy::disallowed_methods, reason = "being late is what is tried here; nothing waits for it to be over")]
     fn hold(&self) {
-        std::thread::sleep(self.habits.late.unwrap_or_default());
+        std::thread::sleep(self.options.late.unwrap_or_default());
     }
 
     /// Forwards one request on a connection of its own, and reads the whole answer.

@@ -25,12 +25,12 @@ pub const CREDENTIALS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "SK"), ("AWS_REGION", "us-east-1")];
 
 /// A running server.
-pub struct Server {
+pub struct S3Server {
     pub endpoint: String,
     shell: Child,
 }
 
-impl Server {
+impl S3Server {
     /// An unused prefix in its bucket.
     pub fn bucket(&self, prefix: &str) -> Bucket {
         Self::bucket_at(&self.endpoint, prefix)
@@ -56,8 +56,8 @@ const IDENTITIES: &str = r#"{"identities": [
     {"name": "reader", "credentials": [{"accessKey": "RK", "secretKey": "RS"}], "actions": ["Read", "List"]}]}"#;
 
 /// SeaweedFS: a real distributed store.
-pub fn seaweedfs() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
+pub fn seaweedfs() -> &'static S3Server {
+    static SERVER: OnceLock<S3Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let ports = free_ports(10);
         let flags = [
@@ -88,8 +88,8 @@ pub fn seaweedfs() -> &'static Server {
 }
 
 /// Ministack: one process, strict in the order of its listings.
-pub fn ministack() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
+pub fn ministack() -> &'static S3Server {
+    static SERVER: OnceLock<S3Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let port = free_ports(1)[0];
         let line = format!(
@@ -102,8 +102,8 @@ pub fn ministack() -> &'static Server {
 }
 
 /// `rclone serve s3`: ignores conditions, so evbus must refuse to make a bus on it.
-pub fn rclone() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
+pub fn rclone() -> &'static S3Server {
+    static SERVER: OnceLock<S3Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let port = free_ports(1)[0];
         let line = format!(
@@ -119,7 +119,7 @@ pub struct Restartable {
     pub endpoint: String,
     port: u16,
     folder: tempfile::TempDir,
-    server: Option<Server>,
+    server: Option<S3Server>,
 }
 
 impl Restartable {
@@ -163,7 +163,7 @@ fn free_ports(count: usize) -> Vec<u16> {
 
 /// Runs a server in its own folder until this process ends; files it leaves elsewhere are removed,
 /// too.
-fn start(line: &str, port: u16, leaves: &str) -> Server {
+fn start(line: &str, port: u16, leaves: &str) -> S3Server {
     let script = format!(
         "D=$(mktemp -d) || exit; export TMPDIR=\"$D\"; cd \"$D\"; ( {line} ) >\"$D/log\" 2>&1 </dev/null & server=$!\n\
          cat >/dev/null; kill -KILL $server; wait $server; cd /; rm -rf \"$D\" {leaves}"
@@ -175,7 +175,7 @@ fn start(line: &str, port: u16, leaves: &str) -> Server {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let server = Server { endpoint: format!("http://127.0.0.1:{port}"), shell };
+    let server = S3Server { endpoint: format!("http://127.0.0.1:{port}"), shell };
     wait_until_ready(&server, port);
     server
 }
@@ -184,7 +184,7 @@ fn start(line: &str, port: u16, leaves: &str) -> Server {
     clippy::disallowed_methods,
     reason = "another process's start is waited for; how long it takes decides nothing"
 )]
-fn wait_until_ready(server: &Server, port: u16) {
+fn wait_until_ready(server: &S3Server, port: u16) {
     for _ in 0..600 {
         std::thread::sleep(std::time::Duration::from_millis(100));
         if TcpStream::connect(("127.0.0.1", port)).is_ok() && answers(server) {
@@ -195,7 +195,7 @@ fn wait_until_ready(server: &Server, port: u16) {
 }
 
 /// Whether the bucket can be written to; creates it on a server that allows that.
-fn answers(server: &Server) -> bool {
+fn answers(server: &S3Server) -> bool {
     use std::io::{Read, Write};
     let host = server.endpoint.trim_start_matches("http://");
     if let Ok(mut stream) = TcpStream::connect(host) {

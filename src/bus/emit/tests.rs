@@ -51,9 +51,9 @@ impl Store for Hooked {
     }
 }
 
-struct Bus(Rc<Contents>);
+struct EmitBus(Rc<Contents>);
 
-impl Bus {
+impl EmitBus {
     fn new() -> Self {
         Self(Rc::default())
     }
@@ -124,7 +124,7 @@ fn ahead() -> EventTime {
 #[test]
 fn what_two_hosts_emit_under_one_id_is_there_once() {
     for (hooks_before, passed) in [(0, false), (0, true), (1, false), (1, true), (2, true)] {
-        let bus = Bus::new();
+        let bus = EmitBus::new();
         bus.raise(ahead());
         let hooks = (0..hooks_before).map(|_| None).chain([bus.another_emits(named("1"), passed)]);
         let ack = done(bus.emitter(hooks).emit(&[named("1")])).unwrap().remove(0);
@@ -136,7 +136,7 @@ fn what_two_hosts_emit_under_one_id_is_there_once() {
 /// The other is the one who comes too late: while it emits, this one is acknowledged on the first copy of both.
 #[test]
 fn a_first_copy_stays_while_its_twin_may_be_acknowledged_on_it() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     bus.raise(ahead());
     // The first check of the other finds W before the copy that both have put; its second does not.
     let mut this = bus.emitter([None, None]);
@@ -158,7 +158,7 @@ fn a_first_copy_stays_while_its_twin_may_be_acknowledged_on_it() {
 /// The same, and the one who comes too late dies before it has asked for the record, which would put things right.
 #[test]
 fn a_first_copy_outlives_a_twin_that_dies_between_its_puts() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     bus.raise(ahead());
     let (mut this, store, acknowledged) = (bus.emitter([]), bus.store(), Rc::new(RefCell::new(None)));
     let ours = Rc::clone(&acknowledged);
@@ -179,7 +179,7 @@ fn a_first_copy_outlives_a_twin_that_dies_between_its_puts() {
 
 #[test]
 fn an_id_that_is_taken_by_another_event_is_told() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let mut emitter = bus.emitter([]);
     let kind = |acks: StoreResult<Vec<Ack>>| -> Vec<AckKind> { acks.unwrap().iter().map(|ack| ack.kind).collect() };
     assert_eq!(kind(done(emitter.emit(&[named("{\"a\":1,\"b\":2}")]))), [AckKind::New]);
@@ -202,7 +202,7 @@ fn an_id_that_is_taken_by_another_event_is_told() {
 /// An id is of one event from the time at which it is acknowledged, not from the time at which it comes.
 #[test]
 fn an_id_is_taken_while_its_event_waits() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let mut emitter = bus.emitter([]);
     let kind = |acks: StoreResult<Vec<Ack>>| -> Vec<AckKind> { acks.unwrap().iter().map(|ack| ack.kind).collect() };
     let due = ahead();
@@ -231,7 +231,7 @@ fn an_id_is_taken_while_its_event_waits() {
 /// been acknowledged.
 #[test]
 fn of_two_that_wait_for_the_first_time_one_is_told_that_the_id_is_taken() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let (mut other, due) = (bus.emitter([]), ahead());
     let between: Option<Hook> = Some(Box::new(move || {
         Box::pin(async move {
@@ -248,7 +248,7 @@ fn of_two_that_wait_for_the_first_time_one_is_told_that_the_id_is_taken() {
 /// Of two equal ones in a batch the second is a repeat of the first, which is not on the bus.
 #[test]
 fn where_the_id_of_a_batch_is_taken_every_repeat_is_told() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let (due, draft) = (ahead(), named("2"));
     let entry = keys::scheduled(&draft.name(due));
     assert_eq!(done(bus.store().put_new(&entry, named("1").bytes.as_slice())), Ok(Put::Created));
@@ -259,7 +259,7 @@ fn where_the_id_of_a_batch_is_taken_every_repeat_is_told() {
 /// An equal entry is cancelled while this one is put: the decision would cancel this one, too.
 #[test]
 fn an_entry_that_is_cancelled_while_it_is_put_gets_another_name() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let (due, store) = (ahead(), bus.store());
     let key = keys::decision(&named("1").name(due));
     let cancelled: Option<Hook> = Some(Box::new(move || {
@@ -275,7 +275,7 @@ fn an_entry_that_is_cancelled_while_it_is_put_gets_another_name() {
 /// Another finds the same id while it puts; its event is another.
 #[test]
 fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let acks = done(bus.emitter([bus.another_emits(named("1"), false)]).emit(&[named("2")])).unwrap();
     assert_eq!((acks[0].kind, bus.data()), (AckKind::IdTaken, vec!["1".to_owned()]));
 }
@@ -283,7 +283,7 @@ fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
 /// Whoever may write records can hide nobody's event: one that tells of nothing, or of another id, does not count.
 #[test]
 fn a_record_that_lies_does_not_count() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let other = done(bus.emitter([]).emit(&[of_key("k", 7)])).unwrap().remove(0).name;
     let gone = other.with_time(other.time().next());
     let key = keys::dedup(&dedup_hash("//db1", "dump-1"));
@@ -302,7 +302,7 @@ fn a_record_that_lies_does_not_count() {
 /// W comes to stand within the batch: no event of a key may be there while an earlier one of it came too late.
 #[test]
 fn a_batch_that_comes_too_late_shows_no_later_half_before_its_first() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let (contents, store) = (Rc::clone(&bus.0), bus.store());
     // What a group sees whose W has passed the first.
     let seen: Rc<RefCell<Vec<String>>> = Rc::default();
@@ -327,7 +327,7 @@ fn a_batch_that_comes_too_late_shows_no_later_half_before_its_first() {
 /// What has no key in common is put together, and checked once.
 #[test]
 fn events_of_different_keys_share_a_check() {
-    let bus = Bus::new();
+    let bus = EmitBus::new();
     let late: Option<Hook> = Some(Box::new(|| panic!("a second question")));
     let drafts: Vec<Draft> = (0..9).map(|number| of_key(&format!("key {number}"), number)).collect();
     done(bus.emitter([None, late]).emit(&drafts)).unwrap();

@@ -11,7 +11,7 @@ use crate::event::{EVENTS, Identity, dedup_hash, event_id};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::{Put, object};
 
-/// Shows the time that it is set to, and counts where it should throw dice.
+/// Shows the time that it is set to, and counts where it should be random.
 struct Set(Cell<EventTime>, Cell<u64>);
 
 impl Clock for Set {
@@ -33,19 +33,19 @@ fn at(seconds: i64) -> EventTime {
     EventTime::from_micros(1_795_396_594_000_000 + seconds * 1_000_000)
 }
 
-struct Bus {
+struct ScheduleBus {
     contents: Rc<Contents>,
     clock: Rc<Set>,
     place: Place,
 }
 
-fn bus() -> Bus {
+fn bus() -> ScheduleBus {
     let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)), Cell::new(7))));
     let store = MemoryStore::new(Rc::clone(&contents), Rc::new(Calm), object::PROFILE);
-    Bus { contents, clock: Rc::clone(&clock), place: Place { store: Rc::new(store), clock } }
+    ScheduleBus { contents, clock: Rc::clone(&clock), place: Place { store: Rc::new(store), clock } }
 }
 
-impl Bus {
+impl ScheduleBus {
     fn schedule(&self, id: &str, due: EventTime) -> EventName {
         let draft = Draft::named(Event::new(id, "/s", "t").build().unwrap());
         let mut emitter = Emitter::new(self.place.clone(), TIMEOUT);

@@ -22,14 +22,14 @@ fn owner(worker: &str) -> Owner {
 }
 
 /// An engine with one shard, and what it has been told to do.
-struct Bench {
+struct EngineBench {
     engine: Engine,
     elapsed: Duration,
     commands: Vec<Command>,
     version: u32,
 }
 
-impl Bench {
+impl EngineBench {
     fn new(concurrency: usize, mode: Mode) -> Self {
         let group = GroupName::parse("g").unwrap();
         let created: EventTime = W.parse().unwrap();
@@ -50,17 +50,17 @@ impl Bench {
         let beginning =
             Beginning { group, registered, wants, settings, profile: PROFILE, me: owner("me"), seed: 7, now };
         let mut bench = Self { engine: Engine::new(beginning), elapsed, commands: Vec::new(), version: 0 };
-        bench.tell([]);
+        bench.feed([]);
         bench
     }
 
-    fn tell(&mut self, inputs: impl IntoIterator<Item = Input>) {
+    fn feed(&mut self, inputs: impl IntoIterator<Item = Input>) {
         let wall = name(30).time().plus(self.elapsed - Duration::from_secs(1_000));
         self.commands = self.engine.handle(inputs, Now { elapsed: self.elapsed, wall });
     }
 
     fn complete(&mut self, completion: Completion) {
-        self.tell([Input::Completed(completion)]);
+        self.feed([Input::Completed(completion)]);
     }
 
     fn scanned(&mut self, owner: Option<Owner>, process: Process, names: &[EventName]) {
@@ -80,12 +80,12 @@ impl Bench {
     /// Acquires the shard, with these events in it.
     fn acquire(&mut self, names: &[EventName]) {
         self.scanned(None, Process::MayLive, names);
-        assert!(self.told(|command| matches!(command, Command::Acquire { shard: 0, .. })));
+        assert!(self.has_command(|command| matches!(command, Command::Acquire { shard: 0, .. })));
         let committed = self.version();
         self.complete(Completion::Acquired { shard: 0, committed });
     }
 
-    fn told(&self, what: impl Fn(&Command) -> bool) -> bool {
+    fn has_command(&self, what: impl Fn(&Command) -> bool) -> bool {
         self.commands.iter().any(what)
     }
 
@@ -114,17 +114,17 @@ fn scan(names: &[EventName]) -> ShardScan {
 
 #[test]
 fn a_worker_begins_with_everything_that_it_must_know() {
-    let bench = Bench::new(1, Mode::Watch);
-    assert!(bench.told(|command| matches!(command, Command::Scan { shard: 0, through: None, .. })));
-    assert!(bench.told(|command| matches!(command, Command::Poll { .. })));
-    assert!(bench.told(|command| matches!(command, Command::ReadRequests { .. })));
-    assert!(bench.told(|command| matches!(command, Command::ReleaseScheduled { .. })));
+    let bench = EngineBench::new(1, Mode::Watch);
+    assert!(bench.has_command(|command| matches!(command, Command::Scan { shard: 0, through: None, .. })));
+    assert!(bench.has_command(|command| matches!(command, Command::Poll { .. })));
+    assert!(bench.has_command(|command| matches!(command, Command::ReadRequests { .. })));
+    assert!(bench.has_command(|command| matches!(command, Command::ReleaseScheduled { .. })));
     assert!(matches!(bench.commands.last(), Some(Command::WakeAt(_))), "{:?}", bench.commands);
 }
 
 #[test]
 fn what_is_found_is_run_committed_and_passed() {
-    let mut bench = Bench::new(1, Mode::Watch);
+    let mut bench = EngineBench::new(1, Mode::Watch);
     bench.acquire(&[name(1), name(2)]);
     assert_eq!(bench.started(), [name(1)]);
     bench.ran(&name(1), 0);
@@ -134,7 +134,7 @@ fn what_is_found_is_run_committed_and_passed() {
         _ => None,
     };
     bench.elapsed += PROFILE.commit_gap;
-    bench.tell([]);
+    bench.feed([]);
     let marker = bench.commands.iter().find_map(commit).expect("a commit");
     // W does not let it pass yet.
     assert!(marker.done.contains(&name(1)) && !marker.is_unprocessed(&name(1)), "{marker:?}");
@@ -143,14 +143,14 @@ fn what_is_found_is_run_committed_and_passed() {
 
 #[test]
 fn requests_are_counted_by_the_next_commit_and_once() {
-    let mut bench = Bench::new(1, Mode::Watch);
+    let mut bench = EngineBench::new(1, Mode::Watch);
     assert!(!bench.engine.owns_shards());
     bench.acquire(&[name(1)]);
     assert!(bench.engine.owns_shards());
-    bench.tell([Input::Requests(Requests { puts: 3, ..Requests::default() })]);
+    bench.feed([Input::Requests(Requests { puts: 3, ..Requests::default() })]);
     for _ in 0..2 {
         bench.elapsed += Duration::from_secs(5);
-        bench.tell([]);
+        bench.feed([]);
         let puts = |command: &Command| match command {
             Command::Commit { commit, .. } => serde_json::from_slice::<Marker>(&commit.bytes).ok(),
             _ => None,
@@ -164,32 +164,32 @@ fn requests_are_counted_by_the_next_commit_and_once() {
 
 #[test]
 fn a_handler_gets_no_more_than_it_takes() {
-    let mut bench = Bench::new(8, Mode::Watch);
-    bench.tell([Input::MaxInFlight(Some(1))]);
+    let mut bench = EngineBench::new(8, Mode::Watch);
+    bench.feed([Input::MaxInFlight(Some(1))]);
     bench.acquire(&[name(1), name(2), name(3), name(4)]);
     assert_eq!(bench.started(), [name(1)]);
-    bench.tell([Input::MaxInFlight(Some(3))]);
+    bench.feed([Input::MaxInFlight(Some(3))]);
     assert_eq!(bench.started(), [name(2), name(3)]);
-    bench.tell([Input::MaxInFlight(Some(0))]);
+    bench.feed([Input::MaxInFlight(Some(0))]);
     bench.ran(&name(1), 0);
     assert_eq!(bench.started(), []);
-    bench.tell([Input::MaxInFlight(None)]);
+    bench.feed([Input::MaxInFlight(None)]);
     assert_eq!(bench.started(), [name(4)]);
 }
 
 #[test]
 fn a_fenced_worker_ends_its_runs() {
-    let mut bench = Bench::new(2, Mode::Watch);
+    let mut bench = EngineBench::new(2, Mode::Watch);
     bench.acquire(&[name(1), name(2)]);
     bench.elapsed += Duration::from_secs(5);
-    bench.tell([]);
-    assert!(bench.told(|command| matches!(command, Command::Commit { .. })), "a heartbeat");
+    bench.feed([]);
+    assert!(bench.has_command(|command| matches!(command, Command::Commit { .. })), "a heartbeat");
     bench.complete(Completion::Committed { shard: 0, epoch: 1, committed: Committed::Fenced });
     let cancelled = bench.commands.iter().filter(|command| matches!(command, Command::Cancel { epoch: 1, .. }));
     assert_eq!(cancelled.count(), 2, "{:?}", bench.commands);
     // How they have ended then counts for nothing.
     bench.ran(&name(1), 0);
-    assert!(!bench.told(|command| matches!(command, Command::Report(WorkerEvent::Done { .. }))));
+    assert!(!bench.has_command(|command| matches!(command, Command::Report(WorkerEvent::Done { .. }))));
 }
 
 #[test]
@@ -204,26 +204,26 @@ fn the_shard_of_a_live_owner_is_left_until_its_marker_stands_still_for_a_lease()
         (Process::Lives, Duration::from_secs(15), true),
     ];
     for (process, later, taken) in table {
-        let mut bench = Bench::new(1, Mode::Watch);
+        let mut bench = EngineBench::new(1, Mode::Watch);
         bench.scanned(Some(owner("other")), if later.is_zero() { process } else { Process::MayLive }, &[name(1)]);
         if !later.is_zero() {
             bench.elapsed += later;
-            bench.tell([]);
-            assert!(bench.told(|command| matches!(command, Command::Scan { .. })));
+            bench.feed([]);
+            assert!(bench.has_command(|command| matches!(command, Command::Scan { .. })));
             bench.scanned(Some(owner("other")), process, &[name(1)]);
         }
-        let acquired = bench.told(|command| matches!(command, Command::Acquire { .. }));
+        let acquired = bench.has_command(|command| matches!(command, Command::Acquire { .. }));
         assert_eq!(acquired, taken, "{process:?} after {later:?}");
     }
 }
 
 #[test]
 fn a_stop_starts_nothing_more_and_releases_what_it_owns() {
-    let mut bench = Bench::new(1, Mode::Watch);
+    let mut bench = EngineBench::new(1, Mode::Watch);
     bench.acquire(&[name(1), name(2)]);
-    bench.tell([Input::Stop(Stop::Starts)]);
-    assert!(bench.told(|command| matches!(command, Command::EndHandlers)));
-    assert!(!bench.told(|command| matches!(command, Command::StopHandlers)), "a handler may end");
+    bench.feed([Input::Stop(Stop::Starts)]);
+    assert!(bench.has_command(|command| matches!(command, Command::EndHandlers)));
+    assert!(!bench.has_command(|command| matches!(command, Command::StopHandlers)), "a handler may end");
     bench.ran(&name(1), 0);
     assert_eq!(bench.started(), []);
     let released = |command: &Command| match command {
@@ -235,12 +235,12 @@ fn a_stop_starts_nothing_more_and_releases_what_it_owns() {
     let committed = bench.version();
     bench.complete(Completion::Committed { shard: 0, epoch: 1, committed });
     bench.complete(Completion::Scanned { shard: 0, marker: None, scan: Box::new(Ok(scan(&[name(1), name(2)]))) });
-    assert!(bench.told(released), "{:?}", bench.commands);
+    assert!(bench.has_command(released), "{:?}", bench.commands);
     let committed = bench.version();
     bench.complete(Completion::Committed { shard: 0, epoch: 1, committed });
     bench.complete(Completion::Polled(Ok(polled())));
     bench.complete(Completion::ControlRequests(Ok(ControlRequests { pending: Vec::new(), woken: Vec::new() })));
-    assert!(!bench.told(|command| matches!(command, Command::End(_))), "a release of entries is under way");
+    assert!(!bench.has_command(|command| matches!(command, Command::End(_))), "a release of entries is under way");
     bench.complete(Completion::Released(Ok(crate::bus::schedule::Released::default())));
     let Some(Command::End(Ok(summary))) = bench.commands.pop() else { panic!("{:?}", bench.commands) };
     assert_eq!((summary.done, summary.left), (1, 1));
@@ -252,15 +252,15 @@ fn polled() -> Polled {
 
 #[test]
 fn a_second_stop_or_one_that_takes_too_long_ends_the_handlers() {
-    let stops: [&dyn Fn(&mut Bench); 2] = [&|bench| bench.tell([Input::Stop(Stop::Handlers)]), &|bench| {
+    let stops: [&dyn Fn(&mut EngineBench); 2] = [&|bench| bench.feed([Input::Stop(Stop::Handlers)]), &|bench| {
         bench.elapsed += Duration::from_secs(30);
-        bench.tell([]);
+        bench.feed([]);
     }];
     for stop in stops {
-        let mut bench = Bench::new(1, Mode::Watch);
+        let mut bench = EngineBench::new(1, Mode::Watch);
         bench.acquire(&[name(1)]);
-        bench.tell([Input::Stop(Stop::Starts)]);
+        bench.feed([Input::Stop(Stop::Starts)]);
         stop(&mut bench);
-        assert!(bench.told(|command| matches!(command, Command::StopHandlers)));
+        assert!(bench.has_command(|command| matches!(command, Command::StopHandlers)));
     }
 }

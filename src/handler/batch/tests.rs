@@ -42,7 +42,7 @@ impl Clock for Still {
 
 /// A handler that fails if a line of its stdin says `bad`.
 #[derive(Default)]
-struct Lines {
+struct LineHandler {
     runs: RefCell<Vec<Vec<String>>>,
     vars: RefCell<Vec<(&'static str, String)>>,
     /// If set, runs end only after this is notified.
@@ -54,7 +54,7 @@ struct Lines {
     outcome: Option<Outcome>,
 }
 
-struct UnderWay<'a>(&'a Lines);
+struct UnderWay<'a>(&'a LineHandler);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl Handler for Lines {
+impl Handler for LineHandler {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         Box::pin(async move {
             let lines: Vec<String> = std::str::from_utf8(&job.event).unwrap().lines().map(str::to_owned).collect();
@@ -97,7 +97,7 @@ fn job(name: &str) -> Job {
     Job { event: Arc::from(name.as_bytes()), file, vars, tried: false, permit: Permit::new(|| true) }
 }
 
-fn batches(lines: &Rc<Lines>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
+fn batches(lines: &Rc<LineHandler>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
     let bounds = Bounds { size, linger: Duration::from_secs(5), concurrency };
     Batches::new(Rc::clone(lines) as _, Rc::clone(clock) as _, bounds, Box::new(|_, _| {}))
 }
@@ -123,7 +123,7 @@ fn outcomes(batches: &Batches, clock: &Still, names: &[&str]) -> Vec<Outcome> {
 
 #[test]
 fn many_run_as_one_in_the_order_of_their_names() {
-    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     assert_eq!(outcomes(&batches, &clock, &["c", "a", "b"]), vec![Outcome::Exit(0); 3]);
     assert_eq!(*lines.runs.borrow(), [["a", "b", "c"]]);
@@ -133,14 +133,14 @@ fn many_run_as_one_in_the_order_of_their_names() {
 
 #[test]
 fn a_document_of_many_lines_is_one_line() {
-    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     outcomes(&batches(&lines, &clock, 10, 1), &clock, &["{\"a\":\r\n1}\n", "{}"]);
     assert_eq!(*lines.runs.borrow(), [["{\"a\":  1}", "{}"]]);
 }
 
 #[test]
 fn only_what_fails_alone_has_failed() {
-    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let found = outcomes(&batches(&lines, &clock, 8, 1), &clock, &["1", "2", "3", "4", "5", "6 bad", "7", "8"]);
     let failed: Vec<usize> = (0..8).filter(|at| found[*at] != Outcome::Exit(0)).collect();
     assert_eq!(failed, [5]);
@@ -152,7 +152,7 @@ fn only_what_fails_alone_has_failed() {
 fn what_is_nobodys_fault_is_not_tried_in_halves() {
     for outcome in [Outcome::NotStarted("no such file".to_owned().into()), Outcome::Stopped] {
         let (lines, clock) =
-            (Rc::new(Lines { outcome: Some(outcome.clone()), ..Lines::default() }), Rc::<Still>::default());
+            (Rc::new(LineHandler { outcome: Some(outcome.clone()), ..LineHandler::default() }), Rc::<Still>::default());
         let found = outcomes(&batches(&lines, &clock, 4, 1), &clock, &["1", "2", "3"]);
         assert_eq!((found, lines.runs.borrow().len()), (vec![outcome; 3], 1));
     }
@@ -162,7 +162,7 @@ fn what_is_nobodys_fault_is_not_tried_in_halves() {
 fn a_batch_is_at_most_its_size_and_runs_at_most_so_many() {
     for concurrency in [1, 2] {
         let held = Rc::new(Notify::new());
-        let lines = Rc::new(Lines { held: Some(Rc::clone(&held)), ..Lines::default() });
+        let lines = Rc::new(LineHandler { held: Some(Rc::clone(&held)), ..LineHandler::default() });
         let batches = batches(&lines, &Rc::default(), 3, concurrency);
         let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
         batches.expect(Some(10));
@@ -184,7 +184,7 @@ fn a_batch_is_at_most_its_size_and_runs_at_most_so_many() {
 
 #[test]
 fn the_first_waits_for_others_but_no_longer_than_it_may() {
-    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     block_on(async {
         let mut both = pin!(join(batches.run(job("1")), batches.run(job("2"))));
@@ -199,7 +199,7 @@ fn the_first_waits_for_others_but_no_longer_than_it_may() {
 
 #[test]
 fn what_has_failed_before_does_not_run_with_the_new() {
-    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     batches.expect(Some(3));
     let tried = Job { tried: true, ..job("tried") };
@@ -211,7 +211,7 @@ fn what_has_failed_before_does_not_run_with_the_new() {
 
 #[test]
 fn nothing_starts_without_its_permit() {
-    let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+    let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     batches.expect(Some(2));
     let late = Job { permit: Permit::new(|| false), ..job("late") };
@@ -223,7 +223,7 @@ fn nothing_starts_without_its_permit() {
 #[test]
 fn whoever_leaves_ends_the_run_and_the_others_begin_anew() {
     let held = Rc::new(Notify::new());
-    let lines = Rc::new(Lines { held: Some(Rc::clone(&held)), ..Lines::default() });
+    let lines = Rc::new(LineHandler { held: Some(Rc::clone(&held)), ..LineHandler::default() });
     let batches = batches(&lines, &Rc::default(), 10, 1);
     batches.expect(Some(2));
     let (handle, registration) = AbortHandle::new_pair();
@@ -246,7 +246,7 @@ fn whoever_leaves_ends_the_run_and_the_others_begin_anew() {
 #[test]
 fn at_the_end_nothing_more_begins_and_what_runs_may_end() {
     let held = Rc::new(Notify::new());
-    let lines = Rc::new(Lines { held: Some(Rc::clone(&held)), ..Lines::default() });
+    let lines = Rc::new(LineHandler { held: Some(Rc::clone(&held)), ..LineHandler::default() });
     let batches = batches(&lines, &Rc::default(), 2, 1);
     block_on(async {
         let running = join(batches.run(job("1 bad")), batches.run(job("2")));
@@ -268,7 +268,7 @@ proptest! {
     /// Each event has a report: failed if it is bad, done if not; no run waits for ever.
     #[test]
     fn each_has_its_own_report(bad in prop::collection::vec(any::<bool>(), 1..40), size in 1usize..12) {
-        let (lines, clock) = <(Rc<Lines>, Rc<Still>)>::default();
+        let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
         let names: Vec<String> =
             bad.iter().enumerate().map(|(n, bad)| format!("{n:02}{}", if *bad { " bad" } else { "" })).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();

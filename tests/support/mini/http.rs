@@ -65,12 +65,12 @@ impl Head {
 }
 
 /// A complete request.
-pub struct Request {
+pub struct HttpRequest {
     head: Head,
     pub body: Vec<u8>,
 }
 
-impl Deref for Request {
+impl Deref for HttpRequest {
     type Target = Head;
 
     fn deref(&self) -> &Head {
@@ -78,7 +78,7 @@ impl Deref for Request {
     }
 }
 
-impl Request {
+impl HttpRequest {
     /// The next request of a connection; none if the client has closed it or does not speak HTTP.
     pub fn read(from: &mut BufReader<TcpStream>) -> Option<Self> {
         let mut head = head(from)?;
@@ -173,13 +173,13 @@ fn decoded(text: &str) -> String {
 
 /// The answer to a request.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpResponse {
     pub fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }

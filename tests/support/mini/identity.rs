@@ -2,8 +2,8 @@
 //! the single sign-on. Each gives its own key, so that a test sees which credentials reach the
 //! bucket.
 
-use super::Options;
-use super::http::{Answer, Request, iso_date, now};
+use super::MiniOptions;
+use super::http::{HttpRequest, HttpResponse, iso_date, now};
 
 /// The token of a session with the metadata service.
 const SESSION: &str = "SESSION";
@@ -11,7 +11,7 @@ const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// A service that gives out credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
+pub enum IdentityService {
     /// `AWS_METADATA_ENDPOINT`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`: gives `IMDSKEY`.
     Metadata,
     /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` with the path `/creds`: gives `CONTAINERKEY`.
@@ -23,9 +23,9 @@ pub enum Service {
     SignOn,
 }
 
-impl Service {
+impl IdentityService {
     /// The service that a request is for; none for a bucket.
-    pub fn of(request: &Request) -> Option<Self> {
+    pub fn of(request: &HttpRequest) -> Option<Self> {
         match request.path.as_str() {
             "/creds" => Some(Self::Container),
             "/federation/credentials" => Some(Self::SignOn),
@@ -34,7 +34,7 @@ impl Service {
         }
     }
 
-    pub fn answer(self, request: &Request, options: &Options) -> Answer {
+    pub fn answer(self, request: &HttpRequest, options: &MiniOptions) -> HttpResponse {
         let expires = now() + options.ahead_secs + options.credentials_secs;
         match self {
             Self::Metadata => metadata(request, options.role.as_deref(), expires),
@@ -45,9 +45,9 @@ impl Service {
     }
 
     /// The service's answer when it gives nothing.
-    pub fn denial(self) -> Answer {
+    pub fn denial(self) -> HttpResponse {
         match self {
-            Self::Metadata | Self::Container => Answer::text(403, "text/plain", "Forbidden"),
+            Self::Metadata | Self::Container => HttpResponse::text(403, "text/plain", "Forbidden"),
             Self::Sts => sts_error(403, "AccessDenied", "User is not authorized to perform: sts:AssumeRole"),
             Self::SignOn => portal_error(403, "ForbiddenException", "No access"),
         }
@@ -60,33 +60,33 @@ fn object(members: &[(&str, &str)]) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-fn json(status: u16, text: &str) -> Answer {
-    Answer::text(status, "application/json", text)
+fn json(status: u16, text: &str) -> HttpResponse {
+    HttpResponse::text(status, "application/json", text)
 }
 
-fn has(request: &Request, name: &str) -> bool {
+fn has(request: &HttpRequest, name: &str) -> bool {
     request.parameter(name).is_some_and(|value| !value.is_empty())
 }
 
 /// The second version of the service, which requires a session (EC2 user guide, Instance Metadata
 /// Service).
-fn metadata(request: &Request, role: Option<&str>, expires: i64) -> Answer {
+fn metadata(request: &HttpRequest, role: Option<&str>, expires: i64) -> HttpResponse {
     if request.path == "/latest/api/token" {
         let life = request.header("x-aws-ec2-metadata-token-ttl-seconds");
         return match life {
             Some(life) if request.method == "PUT" => {
-                Answer::text(200, "text/plain", SESSION).with("x-aws-ec2-metadata-token-ttl-seconds", life)
+                HttpResponse::text(200, "text/plain", SESSION).with("x-aws-ec2-metadata-token-ttl-seconds", life)
             }
-            _ => Answer::new(400),
+            _ => HttpResponse::new(400),
         };
     }
     if request.header("x-aws-ec2-metadata-token") != Some(SESSION) {
-        return Answer::new(401);
+        return HttpResponse::new(401);
     }
     match (request.path.strip_prefix(ROLES), role) {
-        (Some(""), Some(role)) => Answer::text(200, "text/plain", role),
+        (Some(""), Some(role)) => HttpResponse::text(200, "text/plain", role),
         (Some(asked), Some(role)) if asked == role => json(200, &flat("IMDS", expires)),
-        _ => Answer::text(404, "text/html", "Not Found"),
+        _ => HttpResponse::text(404, "text/html", "Not Found"),
     }
 }
 
@@ -103,7 +103,7 @@ fn flat(who: &str, expires: i64) -> String {
     ])
 }
 
-fn container(request: &Request, authorization: Option<&str>, expires: i64) -> Answer {
+fn container(request: &HttpRequest, authorization: Option<&str>, expires: i64) -> HttpResponse {
     if authorization.is_some() && request.header("authorization") != authorization {
         return json(401, &object(&[("code", "InvalidAuthorization"), ("message", "no such token")]));
     }
@@ -111,7 +111,7 @@ fn container(request: &Request, authorization: Option<&str>, expires: i64) -> An
 }
 
 /// AWS Security Token Service API reference, `AssumeRole` and `AssumeRoleWithWebIdentity`.
-fn sts(request: &Request, expires: i64) -> Answer {
+fn sts(request: &HttpRequest, expires: i64) -> HttpResponse {
     let action = request.parameter("Action").unwrap_or_default();
     match action {
         "AssumeRole" if request.access_key().is_none() => {
@@ -129,7 +129,7 @@ fn sts(request: &Request, expires: i64) -> Answer {
     }
 }
 
-fn assumed(action: &str, who: &str, expires: i64) -> Answer {
+fn assumed(action: &str, who: &str, expires: i64) -> HttpResponse {
     let expires = iso_date(expires);
     let credentials = format!(
         "<Credentials><AccessKeyId>{who}KEY</AccessKeyId><SecretAccessKey>{who}SECRET</SecretAccessKey>\
@@ -137,16 +137,16 @@ fn assumed(action: &str, who: &str, expires: i64) -> Answer {
     );
     let result = format!("<{action}Result>{credentials}</{action}Result>");
     let namespace = "https://sts.amazonaws.com/doc/2011-06-15/";
-    Answer::xml(200, &format!("<{action}Response xmlns=\"{namespace}\">{result}</{action}Response>"))
+    HttpResponse::xml(200, &format!("<{action}Response xmlns=\"{namespace}\">{result}</{action}Response>"))
 }
 
-fn sts_error(status: u16, code: &str, message: &str) -> Answer {
+fn sts_error(status: u16, code: &str, message: &str) -> HttpResponse {
     let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
-    Answer::xml(status, &format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
+    HttpResponse::xml(status, &format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
 }
 
 /// AWS SSO portal API reference, `GetRoleCredentials`: milliseconds.
-fn sign_on(request: &Request, expires: i64) -> Answer {
+fn sign_on(request: &HttpRequest, expires: i64) -> HttpResponse {
     if request.header("x-amz-sso_bearer_token").is_none() {
         return portal_error(401, "UnauthorizedException", "Session token not found or invalid");
     }
@@ -158,7 +158,7 @@ fn sign_on(request: &Request, expires: i64) -> Answer {
     json(200, &format!("{{\"roleCredentials\":{texts},\"expiration\":{}}}}}", expires * 1_000))
 }
 
-fn portal_error(status: u16, kind: &str, message: &str) -> Answer {
+fn portal_error(status: u16, kind: &str, message: &str) -> HttpResponse {
     let kind = format!("com.amazonaws.switchboard.portal#{kind}");
     json(status, &object(&[("message", message), ("__type", &kind)]))
 }

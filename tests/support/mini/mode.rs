@@ -1,11 +1,11 @@
 //! How the server misbehaves, and the answers it then gives.
 
-use super::http::{Answer, Request};
+use super::http::{HttpRequest, HttpResponse};
 
 /// A fault; several may be set, and the first that refuses a request does. Unless a mode names the
 /// identity services, it is about the bucket alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
+pub enum ServerMode {
     /// Takes requests, and answers none while it is set; a request whose client leaves is not
     /// applied.
     Hang,
@@ -46,11 +46,11 @@ pub enum Mode {
     DenyIdentity,
 }
 
-impl Mode {
+impl ServerMode {
     /// The answer to a request that this mode refuses. `chance` is a number below a hundred.
-    pub(super) fn refusal(&self, request: &Request, chance: u64) -> Option<Answer> {
+    pub(super) fn refusal(&self, request: &HttpRequest, chance: u64) -> Option<HttpResponse> {
         let put = request.method == "PUT";
-        let error = |status, code, message: &str| Some(Answer::error(status, code, message));
+        let error = |status, code, message: &str| Some(HttpResponse::error(status, code, message));
         match self {
             Self::ExpiredToken => error(400, "ExpiredToken", "The provided token has expired."),
             Self::RequestTimeTooSkewed => {
@@ -69,7 +69,7 @@ impl Mode {
             }
             Self::DenyFacts if is_of_facts(request) => error(403, "AccessDenied", "Access Denied"),
             Self::Garbage if request.parameter("list-type").is_some() => {
-                Some(Answer::text(200, "text/html", "It works! <br> & that is all"))
+                Some(HttpResponse::text(200, "text/html", "It works! <br> & that is all"))
             }
             Self::OnlyKeys(known) => stranger(request, known),
             _ => None,
@@ -77,36 +77,36 @@ impl Mode {
     }
 }
 
-fn is_of_facts(request: &Request) -> bool {
+fn is_of_facts(request: &HttpRequest) -> bool {
     ["versioning", "lifecycle", "location"].iter().any(|name| request.parameter(name).is_some())
 }
 
-fn wrong_region(request: &Request, region: &str) -> Option<Answer> {
+fn wrong_region(request: &HttpRequest, region: &str) -> Option<HttpResponse> {
     let signed = request.region().unwrap_or_default();
     let why = format!("The authorization header is malformed; the region '{signed}' is wrong; expecting '{region}'");
-    (signed != region).then(|| Answer::error(400, "AuthorizationHeaderMalformed", &why))
+    (signed != region).then(|| HttpResponse::error(400, "AuthorizationHeaderMalformed", &why))
 }
 
-fn redirect(request: &Request, region: Option<&str>) -> Option<Answer> {
+fn redirect(request: &HttpRequest, region: Option<&str>) -> Option<HttpResponse> {
     if region.is_some() && request.region() == region {
         return None;
     }
     let why = "The bucket you are attempting to access must be addressed using the specified endpoint.";
-    let answer = Answer::error(301, "PermanentRedirect", why);
+    let answer = HttpResponse::error(301, "PermanentRedirect", why);
     Some(match region {
         Some(region) => answer.with("x-amz-bucket-region", region),
         None => answer,
     })
 }
 
-fn stranger(request: &Request, known: &[String]) -> Option<Answer> {
+fn stranger(request: &HttpRequest, known: &[String]) -> Option<HttpResponse> {
     let why = "The AWS Access Key Id you provided does not exist in our records.";
     match request.access_key() {
-        None => Some(Answer::error(403, "AccessDenied", "Access Denied")),
+        None => Some(HttpResponse::error(403, "AccessDenied", "Access Denied")),
         Some(key) if known.iter().any(|known| known == key) => None,
         Some(key) if key.starts_with("OLD") => {
-            Some(Answer::error(400, "ExpiredToken", "The provided token has expired."))
+            Some(HttpResponse::error(400, "ExpiredToken", "The provided token has expired."))
         }
-        Some(_) => Some(Answer::error(403, "InvalidAccessKeyId", why)),
+        Some(_) => Some(HttpResponse::error(403, "InvalidAccessKeyId", why)),
     }
 }

@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::http::{Answer, Request, escaped, http_date, iso_date, unescaped};
-use super::mode::Mode;
+use super::http::{HttpRequest, HttpResponse, escaped, http_date, iso_date, unescaped};
+use super::mode::ServerMode;
 
 /// The most keys in a page of a listing.
 const PAGE: usize = 1_000;
@@ -20,7 +20,7 @@ enum Dialect {
 }
 
 impl Dialect {
-    fn of(request: &Request) -> Self {
+    fn of(request: &HttpRequest) -> Self {
         let amazons = request.headers.iter().any(|(name, _)| name.starts_with("x-amz-"));
         if amazons || request.access_key().is_some() { Self::S3 } else { Self::Google }
     }
@@ -38,7 +38,7 @@ pub enum Etags {
 
 /// Whether old versions are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Versioning {
+pub enum VersioningStatus {
     #[default]
     Never,
     Enabled,
@@ -47,8 +47,8 @@ pub enum Versioning {
 
 /// The answers of a bucket's sub-resources.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
-    pub versioning: Versioning,
+pub struct BucketFacts {
+    pub versioning: VersioningStatus,
     /// A `<LifecycleConfiguration>`, if there is one.
     pub lifecycle: Option<String>,
     /// The region; none for us-east-1, which has no name here.
@@ -57,7 +57,7 @@ pub struct Facts {
     pub resource: Option<String>,
 }
 
-struct Object {
+struct StoredObject {
     body: Arc<[u8]>,
     /// The ETag with its quotes.
     etag: String,
@@ -66,12 +66,12 @@ struct Object {
     changed: i64,
 }
 
-impl Object {
+impl StoredObject {
     fn is(&self, tag: &str) -> bool {
         tag == "*" || tag.trim_matches('"') == self.etag.trim_matches('"')
     }
 
-    fn tagged(&self, answer: Answer, dialect: Dialect) -> Answer {
+    fn tagged(&self, answer: HttpResponse, dialect: Dialect) -> HttpResponse {
         let answer = answer.with("ETag", &self.etag).with("Last-Modified", http_date(self.changed));
         match dialect {
             Dialect::S3 => answer,
@@ -86,18 +86,18 @@ impl Object {
 /// All buckets; every name exists.
 pub struct Buckets {
     /// By bucket and key.
-    objects: BTreeMap<(String, String), Object>,
+    objects: BTreeMap<(String, String), StoredObject>,
     /// The newest generation; generations are microseconds, as on Google's.
     newest: u64,
     etags: Etags,
     page: usize,
-    pub facts: Facts,
+    pub facts: BucketFacts,
 }
 
 impl Buckets {
     pub fn new(etags: Etags, page: usize, now: i64) -> Self {
         let newest = now.unsigned_abs() * 1_000_000;
-        Self { objects: BTreeMap::new(), newest, etags, page: page.clamp(1, PAGE), facts: Facts::default() }
+        Self { objects: BTreeMap::new(), newest, etags, page: page.clamp(1, PAGE), facts: BucketFacts::default() }
     }
 
     /// `bucket/key` of all objects.
@@ -109,26 +109,29 @@ impl Buckets {
         self.objects.get(&(bucket.to_owned(), key.to_owned())).map(|object| object.body.to_vec())
     }
 
-    pub fn answer(&mut self, request: &Request, modes: &[Mode], now: i64) -> Answer {
+    pub fn answer(&mut self, request: &HttpRequest, modes: &[ServerMode], now: i64) -> HttpResponse {
         let path = request.path.trim_start_matches('/');
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let place = (bucket.to_owned(), key.to_owned());
         if let Some(resource) = self.facts.resource.as_deref().filter(|_| path.starts_with("storage/v1/b/")) {
-            return Answer::text(200, "application/json", resource);
+            return HttpResponse::text(200, "application/json", resource);
         }
         match (request.method.as_str(), key) {
             ("GET", "") => self.about(request, bucket, modes),
-            ("HEAD", "") => Answer::new(200).with("x-amz-bucket-region", self.region()),
-            ("PUT", "") => Answer::new(200),
+            ("HEAD", "") => HttpResponse::new(200).with("x-amz-bucket-region", self.region()),
+            ("PUT", "") => HttpResponse::new(200),
             ("POST", "") if request.parameter("delete").is_some() => self.delete_many(request, bucket, modes),
             ("PUT", _) => self.put(request, place, now),
             ("GET" | "HEAD", _) => self.get(request, &place),
             ("DELETE", _) => self.delete(request, &place),
-            _ => Answer::error(405, "MethodNotAllowed", "The specified method is not allowed against this resource."),
+            _ => {
+                let why = "The specified method is not allowed against this resource.";
+                HttpResponse::error(405, "MethodNotAllowed", why)
+            }
         }
     }
 
-    fn put(&mut self, request: &Request, place: (String, String), now: i64) -> Answer {
+    fn put(&mut self, request: &HttpRequest, place: (String, String), now: i64) -> HttpResponse {
         if let Some(refusal) = unmet(request, self.objects.get(&place)) {
             return refusal;
         }
@@ -137,43 +140,44 @@ impl Buckets {
             Etags::Number => format!("\"{:x}\"", self.newest),
             Etags::Content => content_tag(&request.body),
         };
-        let object = Object { body: request.body.as_slice().into(), etag, generation: self.newest, changed: now };
-        let answer = object.tagged(Answer::new(200), Dialect::of(request));
+        let object = StoredObject { body: request.body.as_slice().into(), etag, generation: self.newest, changed: now };
+        let answer = object.tagged(HttpResponse::new(200), Dialect::of(request));
         self.objects.insert(place, object);
         answer
     }
 
-    fn get(&self, request: &Request, place: &(String, String)) -> Answer {
+    fn get(&self, request: &HttpRequest, place: &(String, String)) -> HttpResponse {
         let Some(object) = self.objects.get(place) else { return no_such_key() };
         if request.header("if-match").is_some_and(|tag| !object.is(tag)) {
             return precondition_failed();
         }
         if request.header("if-none-match").is_some_and(|tag| object.is(tag)) {
-            return object.tagged(Answer::new(304), Dialect::of(request));
+            return object.tagged(HttpResponse::new(304), Dialect::of(request));
         }
         let answer = ranged(request.header("range"), &object.body);
         object.tagged(answer.with("Accept-Ranges", "bytes"), Dialect::of(request))
     }
 
     /// A missing object is an error with Google, not with S3.
-    fn delete(&mut self, request: &Request, place: &(String, String)) -> Answer {
+    fn delete(&mut self, request: &HttpRequest, place: &(String, String)) -> HttpResponse {
         match (self.objects.remove(place), Dialect::of(request)) {
             (None, Dialect::Google) => no_such_key(),
-            _ => Answer::new(204),
+            _ => HttpResponse::new(204),
         }
     }
 
-    fn delete_many(&mut self, request: &Request, bucket: &str, modes: &[Mode]) -> Answer {
+    fn delete_many(&mut self, request: &HttpRequest, bucket: &str, modes: &[ServerMode]) -> HttpResponse {
         let body = String::from_utf8_lossy(&request.body).into_owned();
         let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
         let mut deleted = String::new();
         for key in keys {
             self.objects.remove(&(bucket.to_owned(), unescaped(key)));
-            let key = if modes.contains(&Mode::BadBulkDelete) { String::new() } else { format!("<Key>{key}</Key>") };
+            let bad = modes.contains(&ServerMode::BadBulkDelete);
+            let key = if bad { String::new() } else { format!("<Key>{key}</Key>") };
             deleted.push_str(&format!("<Deleted>{key}</Deleted>"));
         }
         let namespace = "http://s3.amazonaws.com/doc/2006-03-01/";
-        Answer::xml(200, &format!("<DeleteResult xmlns=\"{namespace}\">{deleted}</DeleteResult>"))
+        HttpResponse::xml(200, &format!("<DeleteResult xmlns=\"{namespace}\">{deleted}</DeleteResult>"))
     }
 
     fn region(&self) -> &str {
@@ -181,41 +185,44 @@ impl Buckets {
     }
 
     /// A GET of a bucket: one of its sub-resources, or its listing.
-    fn about(&self, request: &Request, bucket: &str, modes: &[Mode]) -> Answer {
+    fn about(&self, request: &HttpRequest, bucket: &str, modes: &[ServerMode]) -> HttpResponse {
         if request.parameter("versioning").is_some() {
             let status = match self.facts.versioning {
-                Versioning::Never => "",
-                Versioning::Enabled => "<Status>Enabled</Status>",
-                Versioning::Suspended => "<Status>Suspended</Status>",
+                VersioningStatus::Never => "",
+                VersioningStatus::Enabled => "<Status>Enabled</Status>",
+                VersioningStatus::Suspended => "<Status>Suspended</Status>",
             };
-            return Answer::xml(200, &format!("<VersioningConfiguration>{status}</VersioningConfiguration>"));
+            return HttpResponse::xml(200, &format!("<VersioningConfiguration>{status}</VersioningConfiguration>"));
         }
         if request.parameter("location").is_some() {
             let location = self.facts.location.as_deref().unwrap_or_default();
-            return Answer::xml(200, &format!("<LocationConstraint>{location}</LocationConstraint>"));
+            return HttpResponse::xml(200, &format!("<LocationConstraint>{location}</LocationConstraint>"));
         }
         if request.parameter("lifecycle").is_some() {
             let none = "The lifecycle configuration does not exist";
-            let none = || Answer::error(404, "NoSuchLifecycleConfiguration", none);
-            return self.facts.lifecycle.as_deref().map_or_else(none, |text| Answer::xml(200, text));
+            let none = || HttpResponse::error(404, "NoSuchLifecycleConfiguration", none);
+            return self.facts.lifecycle.as_deref().map_or_else(none, |text| HttpResponse::xml(200, text));
         }
         self.list(request, bucket, modes)
     }
 
-    fn list(&self, request: &Request, bucket: &str, modes: &[Mode]) -> Answer {
+    fn list(&self, request: &HttpRequest, bucket: &str, modes: &[ServerMode]) -> HttpResponse {
         let prefix = request.parameter("prefix").unwrap_or_default();
-        let start = request.parameter("start-after").filter(|_| !modes.contains(&Mode::IgnoreStartAfter));
+        let start = request.parameter("start-after").filter(|_| !modes.contains(&ServerMode::IgnoreStartAfter));
         let after = match request.parameter("continuation-token").map(key_of) {
             None => start.unwrap_or_default().to_owned(),
             Some(Some(key)) => key,
-            Some(None) => return Answer::error(400, "InvalidArgument", "The continuation token provided is incorrect"),
+            Some(None) => {
+                let why = "The continuation token provided is incorrect";
+                return HttpResponse::error(400, "InvalidArgument", why);
+            }
         };
         let asked = request.parameter("max-keys").and_then(|keys| keys.parse().ok()).unwrap_or(PAGE);
         let page = asked.min(self.page);
         let mut found = self.behind(bucket, prefix, &after);
         let shown: Vec<_> = found.by_ref().take(page).collect();
         let more = shown.last().filter(|_| found.next().is_some()).map(|(key, _)| token_of(key));
-        let etags = !modes.contains(&Mode::NoListEtags);
+        let etags = !modes.contains(&ServerMode::NoListEtags);
         listing(bucket, prefix, &shown, more, etags, Dialect::of(request))
     }
 
@@ -225,7 +232,7 @@ impl Buckets {
         bucket: &'a str,
         prefix: &'a str,
         after: &str,
-    ) -> impl Iterator<Item = (&'a str, &'a Object)> {
+    ) -> impl Iterator<Item = (&'a str, &'a StoredObject)> {
         let begin = |key: &str| (bucket.to_owned(), key.to_owned());
         let from = match after < prefix {
             true => Bound::Included(begin(prefix)),
@@ -241,7 +248,7 @@ impl Buckets {
 
 /// The refusal of a PUT whose conditions do not hold (Amazon S3 user guide, Conditional writes;
 /// Google Cloud Storage, HTTP headers for the XML API).
-fn unmet(request: &Request, current: Option<&Object>) -> Option<Answer> {
+fn unmet(request: &HttpRequest, current: Option<&StoredObject>) -> Option<HttpResponse> {
     let generation = current.map_or(0, |object| object.generation).to_string();
     if request.header("if-none-match") == Some("*") && current.is_some() {
         return Some(precondition_failed());
@@ -256,13 +263,13 @@ fn unmet(request: &Request, current: Option<&Object>) -> Option<Answer> {
     }
 }
 
-fn no_such_key() -> Answer {
-    Answer::error(404, "NoSuchKey", "The specified key does not exist.")
+fn no_such_key() -> HttpResponse {
+    HttpResponse::error(404, "NoSuchKey", "The specified key does not exist.")
 }
 
-fn precondition_failed() -> Answer {
+fn precondition_failed() -> HttpResponse {
     let why = "At least one of the pre-conditions you specified did not hold";
-    Answer::error(412, "PreconditionFailed", why)
+    HttpResponse::error(412, "PreconditionFailed", why)
 }
 
 fn content_tag(body: &[u8]) -> String {
@@ -275,9 +282,9 @@ fn content_tag(body: &[u8]) -> String {
 }
 
 /// The whole body, or the requested range (RFC 9110, 14).
-fn ranged(range: Option<&str>, body: &[u8]) -> Answer {
+fn ranged(range: Option<&str>, body: &[u8]) -> HttpResponse {
     let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
-        return Answer { status: 200, body: body.to_vec(), ..Answer::default() };
+        return HttpResponse { status: 200, body: body.to_vec(), ..HttpResponse::default() };
     };
     let (all, first, last) = (body.len(), first.parse::<usize>(), last.parse::<usize>());
     let (from, to) = match (first, last) {
@@ -286,9 +293,9 @@ fn ranged(range: Option<&str>, body: &[u8]) -> Answer {
         (Err(_), Err(_)) => (all, all),
     };
     if from >= to {
-        return Answer::error(416, "InvalidRange", "The requested range is not satisfiable");
+        return HttpResponse::error(416, "InvalidRange", "The requested range is not satisfiable");
     }
-    let answer = Answer { status: 206, body: body[from..to].to_vec(), ..Answer::default() };
+    let answer = HttpResponse { status: 206, body: body[from..to].to_vec(), ..HttpResponse::default() };
     answer.with("Content-Range", format!("bytes {from}-{}/{all}", to - 1))
 }
 
@@ -308,11 +315,11 @@ fn key_of(token: &str) -> Option<String> {
 fn listing(
     bucket: &str,
     prefix: &str,
-    shown: &[(&str, &Object)],
+    shown: &[(&str, &StoredObject)],
     more: Option<String>,
     etags: bool,
     dialect: Dialect,
-) -> Answer {
+) -> HttpResponse {
     let mut text = String::from("<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     text += &format!("<Name>{}</Name><Prefix>{}</Prefix>", escaped(bucket), escaped(prefix));
     text += &format!("<KeyCount>{}</KeyCount><IsTruncated>{}</IsTruncated>", shown.len(), more.is_some());
@@ -330,5 +337,5 @@ fn listing(
     if let Some(token) = more {
         text += &format!("<NextContinuationToken>{token}</NextContinuationToken>");
     }
-    Answer::xml(200, &(text + "</ListBucketResult>"))
+    HttpResponse::xml(200, &(text + "</ListBucketResult>"))
 }

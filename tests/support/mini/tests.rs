@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-use crate::mini::{Etags, Facts, Mini, Mode, Options, Versioning};
+use crate::mini::{BucketFacts, Etags, Mini, MiniOptions, ServerMode, VersioningStatus};
 
 struct Client(BufReader<TcpStream>);
 
@@ -66,7 +66,7 @@ impl Client {
 }
 
 fn started() -> (Mini, Client) {
-    let mini = Mini::start(Options::default());
+    let mini = Mini::start(MiniOptions::default());
     let client = Client::of(&mini);
     (mini, client)
 }
@@ -104,7 +104,7 @@ fn if_match_takes_the_etag_with_and_without_quotes() {
 
 #[test]
 fn an_etag_can_be_of_the_content() {
-    let mini = Mini::start(Options { etags: Etags::Content, ..Options::default() });
+    let mini = Mini::start(MiniOptions { etags: Etags::Content, ..MiniOptions::default() });
     let mut client = Client::of(&mini);
     let mut put = |body: &str| client.ask("PUT /b/k", "", body).header("ETag").unwrap().to_owned();
     assert_eq!(put("a"), put("a"));
@@ -156,7 +156,7 @@ fn a_listing_is_in_the_order_of_bytes_and_in_pages() {
 
 #[test]
 fn a_listing_starts_after_what_it_is_told() {
-    let mini = Mini::start(Options { page: 3, ..Options::default() });
+    let mini = Mini::start(MiniOptions { page: 3, ..MiniOptions::default() });
     let mut client = Client::of(&mini);
     for key in ["a", "b", "p/1", "p/2", "p/3", "q"] {
         assert_eq!(client.status(&format!("PUT /b/{key}"), ""), 200);
@@ -166,7 +166,7 @@ fn a_listing_starts_after_what_it_is_told() {
     assert_eq!(keys("prefix=p%2F&start-after=p%2F1"), "p/2 p/3");
     assert_eq!(keys("prefix=p%2F&start-after=a"), "p/1 p/2 p/3");
     assert_eq!(keys("prefix=p%2F&start-after=q"), "");
-    mini.behave(&[Mode::IgnoreStartAfter, Mode::NoListEtags]);
+    mini.behave(&[ServerMode::IgnoreStartAfter, ServerMode::NoListEtags]);
     assert_eq!(keys("start-after=b"), "a b p/1");
     assert_eq!(client.ask("GET /b?list-type=2", "", "").all("ETag"), [""; 0]);
 }
@@ -197,7 +197,7 @@ fn many_are_deleted_at_once() {
     put_both(&mut client);
     assert_eq!(client.ask("POST /b?delete", "", delete).all("Key"), ["a&amp;", "b"]);
     assert_eq!(mini.keys(), [""; 0]);
-    mini.behave(&[Mode::BadBulkDelete]);
+    mini.behave(&[ServerMode::BadBulkDelete]);
     put_both(&mut client);
     assert_eq!(client.ask("POST /b?delete", "", delete).all("Deleted"), ["", ""]);
     assert_eq!(mini.keys(), [""; 0]);
@@ -206,7 +206,7 @@ fn many_are_deleted_at_once() {
 #[test]
 fn who_hangs_answers_when_it_is_let_go() {
     let (mini, mut client) = started();
-    mini.behave(&[Mode::Hang]);
+    mini.behave(&[ServerMode::Hang]);
     client.send("PUT /b/waits", "", "").unwrap();
     let mut impatient = Client::of(&mini);
     impatient.send("PUT /b/leaves", "", "").unwrap();
@@ -225,7 +225,7 @@ fn who_hangs_answers_when_it_is_let_go() {
 fn who_is_dropped_leaves_nobody_waiting() {
     let (mini, mut idle) = started();
     assert_eq!(idle.status("PUT /b/k", ""), 200);
-    mini.behave(&[Mode::Hang]);
+    mini.behave(&[ServerMode::Hang]);
     let mut hanging = Client::of(&mini);
     hanging.send("GET /b/k", "", "").unwrap();
     while mini.requests().len() < 2 {
@@ -244,7 +244,7 @@ fn who_refuses_is_back_with_what_it_had() {
     let address = mini.endpoint().replace("http://", "");
     assert_eq!(client.status("PUT /b/k", ""), 200);
     for _ in 0..5 {
-        mini.behave(&[Mode::Refuse]);
+        mini.behave(&[ServerMode::Refuse]);
         let refused = TcpStream::connect(&address).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(client.send("GET /b/k", "", "").is_err() || client.answer(false).is_none());
@@ -252,41 +252,41 @@ fn who_refuses_is_back_with_what_it_had() {
         client = Client::of(&mini);
         assert_eq!(client.status("GET /b/k", ""), 200);
     }
-    mini.behave(&[Mode::BreakOff]);
+    mini.behave(&[ServerMode::BreakOff]);
     client.send("DELETE /b/k", "", "").unwrap();
     assert!(client.answer(false).is_none());
     assert_eq!(mini.keys(), ["b/k"]);
-    mini.behave(&[Mode::Refuse]);
+    mini.behave(&[ServerMode::Refuse]);
 }
 
 #[test]
 fn refusals_say_what_s3_says() {
     let (mini, mut client) = started();
-    let mut code = |modes: &[Mode], line: &str, headers: &str| {
+    let mut code = |modes: &[ServerMode], line: &str, headers: &str| {
         mini.behave(modes);
         let answered = client.ask(line, headers, "");
         (answered.status, answered.all("Code").concat())
     };
     let is = |status: u16, code: &str| (status, code.to_owned());
     let (put, here) = ("PUT /b/k", signed("AK", "here"));
-    assert_eq!(code(&[Mode::ExpiredToken], put, ""), is(400, "ExpiredToken"));
-    assert_eq!(code(&[Mode::RequestTimeTooSkewed], put, ""), is(403, "RequestTimeTooSkewed"));
-    assert_eq!(code(&[Mode::Redirect(None)], put, &here), is(301, "PermanentRedirect"));
-    let elsewhere = [Mode::OtherRegion("there".to_owned())];
+    assert_eq!(code(&[ServerMode::ExpiredToken], put, ""), is(400, "ExpiredToken"));
+    assert_eq!(code(&[ServerMode::RequestTimeTooSkewed], put, ""), is(403, "RequestTimeTooSkewed"));
+    assert_eq!(code(&[ServerMode::Redirect(None)], put, &here), is(301, "PermanentRedirect"));
+    let elsewhere = [ServerMode::OtherRegion("there".to_owned())];
     assert_eq!(code(&elsewhere, put, &here), is(400, "AuthorizationHeaderMalformed"));
     assert_eq!(code(&elsewhere, put, &signed("AK", "there")), is(200, ""));
-    assert_eq!(code(&[Mode::DenyUnencrypted], put, ""), is(403, "AccessDenied"));
-    assert_eq!(code(&[Mode::DenyUnencrypted], put, "x-amz-server-side-encryption: aws:kms\r\n"), is(200, ""));
-    let known = [Mode::NoListEtags, Mode::OnlyKeys(vec!["AK".to_owned()])];
+    assert_eq!(code(&[ServerMode::DenyUnencrypted], put, ""), is(403, "AccessDenied"));
+    assert_eq!(code(&[ServerMode::DenyUnencrypted], put, "x-amz-server-side-encryption: aws:kms\r\n"), is(200, ""));
+    let known = [ServerMode::NoListEtags, ServerMode::OnlyKeys(vec!["AK".to_owned()])];
     assert_eq!(code(&known, put, &here), is(200, ""));
     assert_eq!(code(&known, put, ""), is(403, "AccessDenied"));
     assert_eq!(code(&known, put, &signed("BK", "here")), is(403, "InvalidAccessKeyId"));
     assert_eq!(code(&known, put, &signed("OLDKEY", "here")), is(400, "ExpiredToken"));
-    assert_eq!(code(&[Mode::SlowDown(100)], put, ""), is(503, "SlowDown"));
-    assert_eq!(code(&[Mode::Busy409(100)], "GET /b/k", ""), is(200, ""));
-    let half: Vec<u16> = (0..100).map(|_| code(&[Mode::Busy409(50)], put, "").0).collect();
+    assert_eq!(code(&[ServerMode::SlowDown(100)], put, ""), is(503, "SlowDown"));
+    assert_eq!(code(&[ServerMode::Busy409(100)], "GET /b/k", ""), is(200, ""));
+    let half: Vec<u16> = (0..100).map(|_| code(&[ServerMode::Busy409(50)], put, "").0).collect();
     assert!(half.contains(&200) && half.contains(&409), "{half:?}");
-    mini.behave(&[Mode::Garbage]);
+    mini.behave(&[ServerMode::Garbage]);
     assert!(!client.ask("GET /b?list-type=2", "", "").body.contains("ListBucketResult"));
 }
 
@@ -307,7 +307,7 @@ fn requests_are_remembered() {
 
 #[test]
 fn credentials_are_handed_out() {
-    let mini = Mini::start(Options { authorization: Some("secret".to_owned()), ..Options::default() });
+    let mini = Mini::start(MiniOptions { authorization: Some("secret".to_owned()), ..MiniOptions::default() });
     let mut client = Client::of(&mini);
     let roles = "GET /latest/meta-data/iam/security-credentials/";
     assert_eq!(client.status(roles, ""), 401);
@@ -328,7 +328,7 @@ fn credentials_are_handed_out() {
     assert_eq!(mini.requests().last().unwrap().parameter("RoleArn"), Some("arn:aws"));
     let web = "POST /?Action=AssumeRoleWithWebIdentity&RoleArn=a&RoleSessionName=s&WebIdentityToken=t";
     assert_eq!(client.ask(web, "", "").all("AccessKeyId"), ["WEBKEY"]);
-    mini.behave(&[Mode::DenyIdentity, Mode::ExpiredToken]);
+    mini.behave(&[ServerMode::DenyIdentity, ServerMode::ExpiredToken]);
     assert_eq!(client.status(web, ""), 403);
 }
 
@@ -339,16 +339,16 @@ fn a_bucket_tells_of_itself() {
     assert_eq!(client.ask("GET /b?versioning", "", "").all("Status"), [""; 0]);
     assert_eq!(client.ask("GET /b?location", "", "").all("LocationConstraint"), [""]);
     let lifecycle = Some("<LifecycleConfiguration><Rule/></LifecycleConfiguration>".to_owned());
-    mini.tell(Facts {
-        versioning: Versioning::Enabled,
+    mini.set_facts(BucketFacts {
+        versioning: VersioningStatus::Enabled,
         lifecycle,
         location: Some("eu-west-1".to_owned()),
-        ..Facts::default()
+        ..BucketFacts::default()
     });
     assert_eq!(client.ask("GET /b?lifecycle", "", "").all("LifecycleConfiguration"), ["<Rule/>"]);
     assert_eq!(client.ask("GET /b?versioning", "", "").all("Status"), ["Enabled"]);
     assert_eq!(client.ask("GET /b?location", "", "").all("LocationConstraint"), ["eu-west-1"]);
-    mini.behave(&[Mode::DenyFacts]);
+    mini.behave(&[ServerMode::DenyFacts]);
     assert_eq!(client.status("GET /b?versioning", ""), 403);
     assert_eq!(client.status("GET /b?list-type=2", ""), 200);
 }
@@ -356,7 +356,7 @@ fn a_bucket_tells_of_itself() {
 #[test]
 fn dates_are_written_as_http_has_them() {
     for ahead_secs in [0, 40 * 86_400, 400 * 86_400, 3_000 * 86_400] {
-        let mini = Mini::start(Options { ahead_secs, ..Options::default() });
+        let mini = Mini::start(MiniOptions { ahead_secs, ..MiniOptions::default() });
         let date = Client::of(&mini).ask("PUT /b/k", "", "").header("Date").unwrap().to_owned();
         // The weekday is right only if the day is.
         let format = ["-u", "+%a, %d %b %Y %T GMT", "-d", &date];

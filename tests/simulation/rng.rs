@@ -3,9 +3,9 @@
 use std::cell::Cell;
 
 /// A seeded source of random numbers.
-pub struct Dice(Cell<u64>);
+pub struct Rng(Cell<u64>);
 
-impl Dice {
+impl Rng {
     /// The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(Cell::new(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) | 1))
