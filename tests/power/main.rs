@@ -147,8 +147,7 @@ fn moments(recording: &Recording, count: usize, rng: &Rng) -> Vec<usize> {
     let mut moments = Vec::with_capacity(count);
     for number in 0..count {
         let after_promise = number % 3 < 2 && !promised.is_empty();
-        let last =
-            if after_promise { promised.swap_remove(rng.below(promised.len())) } else { rng.below(steps.len()) };
+        let last = if after_promise { promised.swap_remove(rng.below(promised.len())) } else { rng.below(steps.len()) };
         moments.push(last + 1);
     }
     moments
