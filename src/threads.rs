@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_many_ask_for_side_by_side_is_done() {
+    fn concurrent_calls_all_complete() {
         let sum = block_on(async {
             let all = (0..500u64).map(|n| run(move || n));
             futures_util::future::join_all(all).await.into_iter().flatten().sum::<u64>()
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_panics_has_no_answer_and_ends_no_thread() {
+    fn a_panic_returns_none_and_keeps_the_thread() {
         let answers = block_on(async { [run(|| panic!("on purpose")).await, run(|| 7).await] });
         assert_eq!(answers, [None, Some(7)]);
     }

@@ -72,7 +72,7 @@ fn end(mut worker: Child) {
 }
 
 #[test]
-fn clocks_that_are_hours_apart_and_step_lose_nothing() {
+fn clocks_that_are_hours_apart_and_step_lose_no_event() {
     let home = ClockHome::new();
     let clocks = [("right", 0), ("behind", -3 * 3_600), ("ahead", 2 * 3_600)];
     for (clock, seconds) in clocks {
@@ -101,7 +101,7 @@ fn clocks_that_are_hours_apart_and_step_lose_nothing() {
 }
 
 #[test]
-fn a_clock_that_is_days_ahead_is_refused_and_leaves_nothing() {
+fn a_clock_days_ahead_is_refused_and_leaves_no_event() {
     let home = ClockHome::new();
     home.set("days", 90_000);
     let refused = home.run("days", &["emit", "t"]);
@@ -113,7 +113,7 @@ fn a_clock_that_is_days_ahead_is_refused_and_leaves_nothing() {
 /// The workers' clocks release scheduled entries: a clock that is ahead too early, no other too
 /// late.
 #[test]
-fn what_waits_comes_by_the_clock_of_a_worker() {
+fn a_scheduled_event_is_released_by_the_workers_clock() {
     let home = ClockHome::new();
     assert!(home.run("right", &["emit", "t", "--delay", "1h"]).status.success());
     let worker = home.watch("stepping", "g");

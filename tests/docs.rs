@@ -69,7 +69,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn every_link_has_a_target() {
     let mut broken = Vec::new();
     for page in pages() {
         let text = read(&page);
@@ -129,7 +129,7 @@ fn for_trycmd(page: &str) -> String {
 
 /// Each page's transcripts run in its order, in a folder of the page's own.
 #[test]
-fn transcripts_give_what_they_show() {
+fn transcripts_print_what_they_show() {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -161,7 +161,7 @@ fn transcripts_give_what_they_show() {
 }
 
 #[test]
-fn the_picture_shows_what_evbus_prints() {
+fn the_picture_matches_the_output() {
     let ran = Command::new("python3").arg(root().join("docs/demo.py")).args([EVBUS, "--check"]).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }

@@ -32,7 +32,7 @@ fn numbered(number: usize) -> NewEvent {
 }
 
 #[test]
-fn handles_go_to_any_thread() {
+fn public_types_are_send_and_sync() {
     fn is<T: Send + Sync + 'static>() {}
     is::<Bus>();
     is::<GroupBuilder>();
@@ -43,7 +43,7 @@ fn handles_go_to_any_thread() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_many_tasks_emit_is_handled_once_each() {
+async fn events_of_many_tasks_are_each_handled_once() {
     let (_folder, bus) = bus().await;
     let emits = (0..200).map(|number| {
         let bus = bus.clone();
@@ -118,7 +118,7 @@ fn number_in(data: &Data) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_is_tried_again_and_a_dead_one_is_not() {
+async fn a_handler_error_is_retried_and_a_dead_one_is_not() {
     let (folder, bus) = bus().await;
     for type_ in ["flaky", "bad", "panics"] {
         bus.emit(NewEvent::new(type_)).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_closure_that_panics_before_its_future_costs_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_of_ones_own_makes_a_repeat_harmless() {
+async fn a_named_id_makes_a_repeat_harmless() {
     let (_folder, bus) = bus().await;
     let paid = |amount: u32| NewEvent::new("order.paid").id("pay-1").source("//shop").json(&amount).unwrap();
     assert!(!bus.emit(paid(5)).await.unwrap().duplicate);
@@ -180,7 +180,7 @@ async fn an_id_of_ones_own_makes_a_repeat_harmless() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_is_dropped_ends_its_handlers_and_loses_nothing() {
+async fn a_dropped_consumer_ends_its_handlers_and_loses_no_event() {
     let (folder, bus) = bus().await;
     bus.emit(numbered(1)).await.unwrap();
     let (started, mut starts) = mpsc::unbounded_channel();
@@ -213,7 +213,7 @@ async fn a_consumer_that_is_dropped_ends_its_handlers_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_by_kind() {
+async fn each_failure_has_its_error_kind() {
     let (folder, bus) = bus().await;
     let nowhere = folder.path().join("none").display().to_string();
     assert!(matches!(Bus::open(&nowhere).await, Err(Error::Store(_))));

@@ -173,7 +173,7 @@ fn an_emit_is_acknowledged_only_where_the_event_is() {
 }
 
 #[test]
-fn a_drain_whose_calls_fail_loses_nothing() {
+fn a_drain_whose_calls_fail_loses_no_event() {
     if !strace_is_there() {
         return;
     }

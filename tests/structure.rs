@@ -115,7 +115,7 @@ fn uses() -> Vec<(Module, Module)> {
 }
 
 #[test]
-fn no_arrow_points_upward() {
+fn no_room_uses_a_later_one() {
     let level = |room: &str| ROOMS.iter().position(|known| *known == room).expect("a room without a place in ROOMS");
     let mut upward = Vec::new();
     for (module, used) in uses() {
@@ -156,7 +156,7 @@ fn no_two_units_of_a_room_use_each_other() {
 }
 
 #[test]
-fn trees_of_use_are_read() {
+fn use_trees_are_parsed() {
     assert_eq!(expanded("a::{b, c::{d, self}, e as f}"), ["a::b", "a::c::d", "a::c::self", "a::e"]);
     let found = paths("use crate::bus::{Place, keys};\nfn f() { super::x::y() }");
     assert!(

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_others_and_names_the_cure() {
+    fn refuses_other_names_and_suggests_a_cure() {
         let table = [
             ("", "group name is empty: use lower-case letters, digits, '.', '_', '-'"),
             ("a/b", "group name 'a/b': use lower-case letters, digits, '.', '_', '-'"),

@@ -141,7 +141,7 @@ mod tests {
     use crate::group::GroupName;
 
     #[test]
-    fn those_who_hold_it_back_are_named() {
+    fn groups_that_hold_back_prune_are_named() {
         let holder = |name: &str, through: &str, open, held, wanted| Holder {
             group: GroupName::parse(name).unwrap(),
             through: through.to_owned(),

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_counts_what_came_and_went() {
+    fn the_rate_counts_events_that_arrived_and_were_processed() {
         let lag = |events, wanted| Lag { events, wanted, oldest: None };
         let second = Duration::from_secs(2);
         assert!((rate(&lag(10, 10), &lag(4, 10), second) - 3.0).abs() < 1e-9);

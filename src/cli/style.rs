@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_raw_reaches_a_terminal() {
+    fn control_characters_are_escaped() {
         let table = [
             ("order.created", "order.created"),
             ("Grüße, 世界 🎉", "Grüße, 世界 🎉"),
@@ -266,7 +266,7 @@ mail     failing   39   6m02s      3     2  0.2/s  web2:977
     }
 
     #[test]
-    fn rows_of_any_length_and_content_do() {
+    fn rows_of_any_length_and_content_are_accepted() {
         let mut table = Table::new([Column::left("A"), Column::right("B")]);
         table.row(["x\x1b"]);
         table.row(["é", "1", "too many"]);

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_may_write_is_not_believed() {
+    fn a_file_writable_by_others_names_its_writers() {
         assert_eq!(other_writers(0o100_644, 1000, 100), None);
         assert_eq!(other_writers(0o100_664, 1000, 1000), None, "a user private group");
         assert_eq!(other_writers(0o100_664, 1000, 100), Some("its group"));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn mine_and_roots_are_trusted() {
+    fn files_of_the_user_and_of_root_are_trusted() {
         for (owner, me, trusted) in
             [(1000, 1000, true), (0, 1000, true), (1001, 1000, false), (0, 0, true), (1000, 0, false)]
         {

@@ -259,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn a_day_begins_when_its_first_moment_does() {
+    fn a_day_begins_at_its_first_existing_moment() {
         // Clocks go from 00:00 to 01:00 on the first Sunday of September, as in Chile.
         let chile = TimeZone::posix("<-04>4<-03>,M9.1.6/24,M4.1.6/24").unwrap();
         assert_eq!(parse_past("2026-09-06", now(), &chile), Ok(at("2026-09-06T04:00:00Z")));
     }
 
     #[test]
-    fn a_time_to_come_is_the_next_one() {
+    fn a_future_time_is_the_next_occurrence() {
         let table = [
             ("02:16", "2026-11-24T01:16:00Z"),
             ("02:16:34", "2026-11-24T01:16:34Z"),

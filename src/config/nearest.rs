@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_was_meant() {
+    fn finds_the_intended_name() {
         let known = ["concurrency", "command", "cwd", "max_attempts", "mail", "min"];
         let table = [
             ("concurency", Some("concurrency")),

@@ -299,7 +299,7 @@ fn one_group_has_one_filter() {
 }
 
 #[test]
-fn a_watcher_that_is_not_there_is_told_with_the_nearest() {
+fn an_unknown_watcher_is_reported_with_the_nearest_name() {
     let config = parse(FULL).unwrap();
     let error = config.watcher("mial").unwrap_err();
     assert_eq!(error.to_string(), "no watcher 'mial' in /srv/app/evbus.toml (did you mean 'mail'?)");
@@ -365,7 +365,7 @@ fn a_named_config_file_must_exist_and_be_readable() {
 }
 
 #[test]
-fn a_local_config_of_somebody_else_is_passed_over() {
+fn a_local_config_of_another_user_is_ignored() {
     let root = tempfile::tempdir().unwrap();
     let mut environment = environment(root.path());
     let local = root.path().join("cwd/evbus.toml");
@@ -388,7 +388,7 @@ fn a_local_config_of_somebody_else_is_passed_over() {
 }
 
 #[test]
-fn a_pipe_or_a_folder_in_the_way_holds_up_nobody() {
+fn a_pipe_or_folder_in_place_of_the_config_is_ignored() {
     let root = tempfile::tempdir().unwrap();
     let environment = environment(root.path());
     let local = root.path().join("cwd/evbus.toml");
@@ -402,14 +402,14 @@ fn a_pipe_or_a_folder_in_the_way_holds_up_nobody() {
 }
 
 #[test]
-fn a_home_folder_that_is_not_known_is_not_made_up() {
+fn an_unknown_home_folder_is_not_invented() {
     let environment = Environment { home: None, ..nowhere() };
     assert_eq!(environment.expand(Path::new("~/x"), Path::new("/base")), Path::new("/base/~/x"));
     assert_eq!(environment.xdg("XDG_CONFIG_HOME", ".config"), None);
 }
 
 #[test]
-fn the_process_has_a_world() {
+fn the_environment_is_read_from_the_process() {
     let environment = Environment::from_process();
     assert!(environment.cwd.is_absolute());
     assert_eq!(environment.etc, Path::new("/etc"));

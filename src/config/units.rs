@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_duration() {
+    fn refuses_invalid_durations() {
         let owned = str::to_owned;
         for text in [
             "", "s", "5", "5 m", "5min", "m5", "1m1h", "1s1s", "-5m", "+5m", "1.s", ".5s", "1..2s", "5m3", "５s",
@@ -288,7 +288,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_reads_back_no_longer_and_nearly_as_long(millis in 0u64..4_000_000_000) {
+        fn a_printed_duration_parses_back_as_half_to_all_of_it(millis in 0u64..4_000_000_000) {
             let duration = Duration::from_millis(millis);
             let read = parse_duration(&format_duration(duration)).unwrap();
             prop_assert!(read <= duration);

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_and_data_can_be_asked() {
+    fn conditions_read_attributes_and_data() {
         for text in [
             "data.width > 256",
             "data.width % 2 == 0 && data.width + 1 == 301",
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said_is_no_answer() {
+    fn a_condition_that_cannot_be_evaluated_has_no_answer() {
         for (text, why) in [
             ("data.missing == 1", "No such key: missing"),
             ("subject == 'a'", "subject"),
@@ -323,7 +323,7 @@ mod tests {
 
     /// On a thread with as little room as any that runs conditions.
     #[test]
-    fn what_is_too_long_or_too_deep_is_refused_and_the_rest_has_room_on_the_stack() {
+    fn oversized_conditions_are_refused_and_others_fit_the_stack() {
         let deepest = |open: &str, middle: &str, close: &str, levels: usize| {
             format!("{}{middle}{}", open.repeat(levels), close.repeat(levels))
         };
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_take_too_long_is_not_begun() {
+    fn a_condition_over_the_step_limit_is_not_evaluated() {
         let list = format!("[{}]", vec!["1"; 20_000].join(","));
         let document = format!(
             r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{{"l":{list},"s":"{}"}}}}"#,
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_condition_can_read_is_no_no() {
+    fn unreadable_data_is_unknown_rather_than_false() {
         let deep = format!("{}{}", "[".repeat(140), "]".repeat(140));
         for note in ["1e999", "\"\\ud800\"", &deep] {
             let document = format!(
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_is_not_there_is_refused() {
+    fn an_unknown_function_is_refused() {
         for (text, name, column) in [
             ("startswith(subject, 'a')", "startswith", 1),
             ("data.n > 1 && nofunc(1)", "nofunc", 15),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_condition_is_refused_with_the_place() {
+    fn a_syntax_error_is_refused_with_its_column() {
         let refused = |text: &str| Condition::parse(text).unwrap_err().to_string();
         assert_eq!(refused("data.width >"), "where 'data.width >' cannot be read at column 13: it ends too early");
         assert_eq!(

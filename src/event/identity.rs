@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_letters() {
+    fn refuses_other_characters() {
         for text in ["", "0", "000", "0i", "l0", "o0", "u0", "A0", "é", "0-"] {
             assert_eq!(HashSlot::parse(text), None, "{text}");
         }
@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn identities_come_back(a: u64, b: u64) {
+        fn identities_parse_back(a: u64, b: u64) {
             let identity = Identity::random(a, b);
             prop_assert_eq!(Identity::parse(identity.as_str()), Some(identity));
         }

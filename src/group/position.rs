@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_covered_is_not_listed_and_what_is_not_is() {
+    fn a_listing_after_a_position_skips_exactly_what_it_covers() {
         let minute_end = 60_000_000 - 1;
         for micros in [0, 1, 30_000_000, minute_end, minute_end + 1] {
             let position = Position::Time(EventTime::from_micros(micros));

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn lag_is_what_is_wanted_and_not_done() {
+    fn lag_counts_wanted_events_that_are_not_done() {
         let names: Vec<EventName> = (0..6).map(|n| name(n, if n == 4 { "other" } else { "order.created" })).collect();
         let mut marker = Marker::new(Position::Name(names[1].clone()));
         marker.done.insert(names[3].clone());
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_says_what_matters_most() {
+    fn the_state_is_the_most_severe_one() {
         let gone = |_: &Owner| Process::Gone;
         let lives = |_: &Owner| Process::MayLive;
         let lag = Lag { events: 1, ..Lag::default() };
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_tried_is_not_retried() {
+    fn an_untried_event_is_not_retrying() {
         let mut marker = Marker::new(Position::START);
         marker.pending.insert(name(1, "order.created"), PendingEvent::default());
         marker.pending.insert(name(2, "order.created"), PendingEvent { attempts: 1, ..PendingEvent::default() });

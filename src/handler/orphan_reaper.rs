@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_just_being_started_is_found_by_its_token() {
+    fn a_handler_being_started_is_found_by_its_token() {
         let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
         reaper.ensure();
         let entry = reaper.begin();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_of_the_parent_pipe_the_listed_are_killed_and_no_others() {
+    fn the_end_of_the_parent_pipe_kills_only_listed_processes() {
         let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
         reaper.ensure();
         let ((mut listed, one), (mut struck, two)) = (sleeper(), sleeper());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_kills_what_is_listed_when_the_worker_is_gone() {
+    fn a_reaper_kills_listed_handlers_when_its_worker_dies() {
         let reaper = shell_guard();
         reaper.ensure();
         let (mut child, group) = sleeper();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_guard_is_replaced_and_knows_what_runs() {
+    fn a_dead_reaper_is_replaced_and_knows_running_handlers() {
         let reaper = shell_guard();
         reaper.ensure();
         let (mut child, group) = sleeper();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_that_cannot_be_had_stops_nobody() {
+    fn a_missing_reaper_does_not_stop_handlers() {
         let reaper = OrphanReaper::with_program(vec!["/no/such/reaper".to_owned()]);
         for _ in 0..10 {
             reaper.ensure();
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_own_folder_is_removed_and_no_other() {
+    fn only_the_workers_own_folder_is_removed() {
         let random = (u64::from(std::process::id()) << 32) | 7;
         let [worker, another] = [random, random + 1].map(|number| format!("{number:0WORKER_LEN$x}"));
         let folders = [&worker, &another].map(|worker| folders_of(worker)[0].clone());
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_means_every_process() {
+    fn no_registry_line_addresses_every_process() {
         assert_eq!(listed_group(b"         1\n"), None);
         assert_eq!(listed_group(b"         0\n"), None);
         assert_eq!(listed_group(b"        -5\n"), None);

@@ -90,14 +90,14 @@ fn not_started(command: Command) -> String {
 }
 
 #[test]
-fn the_end_is_told() {
+fn the_exit_code_or_signal_is_reported() {
     assert_eq!(run("exit 0", b"").0.outcome, Outcome::Exit(0));
     assert_eq!(run("exit 65", b"").0.outcome, Outcome::Exit(65));
     assert_eq!(run("kill -SEGV $$", b"").0.outcome, Outcome::Signal(11));
 }
 
 #[test]
-fn the_event_is_on_stdin_whatever_its_size() {
+fn an_event_of_any_size_is_on_stdin() {
     for size in [0, 1, 4096, 4097, 3 << 20] {
         let (report, heard) = run("wc -c", &vec![b'e'; size]);
         assert_eq!((report.outcome, heard.of(Stream::Out)), (Outcome::Exit(0), vec![size.to_string()]));
@@ -136,7 +136,7 @@ fn discarded_output_keeps_the_tail() {
 }
 
 #[test]
-fn the_environment_is_the_workers_or_what_is_allowed_of_it() {
+fn the_environment_is_inherited_or_restricted() {
     let mut command = Command { argv: vec!["env".to_owned()], ..shell("") };
     let told = Job { vars: vec![("EVBUS_ID", "7".to_owned())], ..job(b"") };
     let (_, heard) = run_job(command.clone(), told.clone());
@@ -193,7 +193,7 @@ fn a_handler_that_removes_the_folder_of_its_file_takes_nothing_from_the_next() {
 }
 
 #[test]
-fn it_runs_in_its_folder() {
+fn a_handler_runs_in_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap();
     let command = Command { cwd: Some(path.clone()), ..shell("pwd") };
@@ -201,7 +201,7 @@ fn it_runs_in_its_folder() {
 }
 
 #[test]
-fn at_the_limit_a_handler_may_clean_up() {
+fn a_handler_may_clean_up_at_its_time_limit() {
     // The trap is set long before the limit on any machine that runs this at all; otherwise the
     // handler dies of TERM and the line is missing.
     let command =
@@ -211,7 +211,7 @@ fn at_the_limit_a_handler_may_clean_up() {
 }
 
 #[test]
-fn who_ignores_term_is_killed_with_all_its_children() {
+fn a_handler_that_ignores_term_is_killed_with_its_children() {
     let text = "trap '' TERM; (sleep 1000 & echo $!; wait) & wait";
     let (timeout, grace) = (Some(Duration::from_millis(500)), Duration::from_millis(50));
     let (report, heard) = run_job(Command { timeout, grace, ..shell(text) }, job(b""));
@@ -246,7 +246,7 @@ fn killed(status: &str) -> bool {
 }
 
 #[test]
-fn a_stop_ends_all_that_run_and_nothing_later() {
+fn a_stop_ends_running_handlers_and_no_later_ones() {
     let heard = Rc::new(Heard::default());
     let handler = handler(shell("echo up; test $EVBUS_ID = later || exec sleep 1000"), heard.clone());
     let tagged = |id: &str| Job { vars: vec![("EVBUS_ID", id.to_owned())], ..job(b"") };
@@ -296,7 +296,7 @@ fn executable(path: &Path, content: &str) {
 }
 
 #[test]
-fn what_cannot_start_says_why_and_how_to_cure_it() {
+fn a_handler_that_cannot_start_reports_cause_and_cure() {
     let named = |name: &str| Command { argv: vec![name.to_owned()], ..shell("") };
     assert_eq!(not_started(named("no-such-thing")), "handler 'no-such-thing' not found in PATH");
     assert_eq!(not_started(Command { argv: Vec::new(), ..shell("") }), "the handler's command is empty");
@@ -317,7 +317,7 @@ fn what_cannot_start_says_why_and_how_to_cure_it() {
 }
 
 #[test]
-fn what_is_no_program_costs_no_attempt() {
+fn a_file_that_is_no_program_costs_no_attempt() {
     let folder = tempfile::tempdir().unwrap();
     for (content, part) in [("just text", "neither a program nor a script"), ("#!/no/such/shell\n", "the interpreter")]
     {

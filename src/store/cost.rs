@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_million_of_each_costs_what_the_price_list_says() {
+    fn a_million_requests_cost_the_list_price() {
         let million = Requests { puts: 1_000_000, gets: 1_000_000, lists: 1_000_000, deletes: 1_000_000 };
         assert!((million.dollars() - 10.4).abs() < 1e-9);
         assert_eq!(million.plus(million).since(million), million);

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_stands_the_trial_and_is_clean_afterwards() {
+    async fn a_directory_passes_the_probe_and_is_left_clean() {
         let (folder, store) = store();
         let findings = probe(&store, &SystemClock).await;
         assert!(findings.iter().all(|finding| finding.outcome.is_ok()), "{findings:?}");
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_fault_is_found() {
+    async fn the_probe_finds_each_fault() {
         let table = [
             (Fault::OverwritesObjects, Property::Create),
             (Fault::IgnoresVersions, Property::Swap),

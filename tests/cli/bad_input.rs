@@ -7,7 +7,7 @@ use super::support::{EVBUS, Home};
 const NOTE: &str = "echo $EVBUS_ID >> seen";
 
 #[test]
-fn flags_that_do_not_exist_and_verbs_that_do_not_are_one_line() {
+fn unknown_flags_and_verbs_are_one_line_errors() {
     let home = Home::new();
     home.run(&["emit", "t", "--sauce", "x"]).exits(2).says("--sauce", "--source");
     home.run(&["emitt", "t"]).exits(2).says("emitt", "emit");
@@ -21,7 +21,7 @@ fn flags_that_do_not_exist_and_verbs_that_do_not_are_one_line() {
 }
 
 #[test]
-fn a_type_that_no_pattern_can_name_is_a_slip() {
+fn a_type_that_no_pattern_can_name_is_refused() {
     let home = Home::new();
     home.run(&["emit", "{\"a\":1}"]).exits(2).says("is data", "evbus emit TYPE '{\"a\":1}'");
     for odd in ["a*", "a..b", "a.", "a,b", "!a"] {
@@ -45,7 +45,7 @@ fn a_bus_is_not_made_twice_with_other_settings() {
 }
 
 #[test]
-fn a_pattern_that_the_shell_has_eaten_is_refused() {
+fn a_pattern_expanded_by_the_shell_is_refused() {
     let home = Home::new();
     home.run(&["drain", "-g", "g", "-t", "order.", "--", "true"]).exits(2).says("quote it", "");
 }
@@ -59,7 +59,7 @@ fn group_names_are_safe_as_files() {
 }
 
 #[test]
-fn a_handler_that_is_not_there_or_not_executable_is_refused_at_the_start() {
+fn a_missing_or_not_executable_handler_is_refused_at_start() {
     let home = Home::new();
     home.run(&["drain", "-g", "g", "--", "./nope"]).exits(2).says("nope", "");
     home.file("plain", "#!/bin/sh\n");
@@ -83,7 +83,7 @@ fn a_handler_that_vanishes_stalls_and_costs_no_attempt() {
 }
 
 #[test]
-fn a_new_group_must_say_where_to_start_if_events_match() {
+fn a_new_group_needs_a_start_position_if_events_match() {
     let home = Home::new();
     home.emit_many("t", 3);
     home.run(&["group", "create", "mail", "--from", "now"]).exits(0);
@@ -120,7 +120,7 @@ fn an_unknown_config_key_names_the_nearest_and_the_line() {
 }
 
 #[test]
-fn foreign_files_among_the_events_are_ignored_and_told() {
+fn foreign_files_among_the_events_are_ignored_and_reported() {
     let home = Home::new();
     let ids = home.emit_many("t", 2);
     let folder = home.events()[0].parent().unwrap().to_owned();
@@ -175,7 +175,7 @@ fn a_newer_bus_format_is_refused() {
 }
 
 #[test]
-fn a_file_where_a_folder_should_be_is_named() {
+fn a_file_in_place_of_a_folder_is_named() {
     let home = Home::new();
     std::fs::write(home.bus().join("events"), "").unwrap();
     home.run(&["emit", "t"]).exits(1).says("not a directory", "a file stands where a folder should be");
@@ -191,7 +191,7 @@ fn on_small_disk(home: &Home, line: &str) -> super::support::CliRun {
 }
 
 #[test]
-fn a_full_disk_is_told_and_leaves_nothing_half_written() {
+fn a_full_disk_is_reported_and_leaves_no_partial_file() {
     let home = Home::new();
     let ran = on_small_disk(
         &home,
@@ -203,7 +203,7 @@ fn a_full_disk_is_told_and_leaves_nothing_half_written() {
 }
 
 #[test]
-fn a_read_only_bus_is_told() {
+fn a_read_only_bus_is_reported() {
     let home = Home::new();
     let ran = on_small_disk(
         &home,
@@ -215,7 +215,7 @@ fn a_read_only_bus_is_told() {
 }
 
 #[test]
-fn a_bus_that_one_may_not_write_to_is_told() {
+fn a_bus_without_write_permission_is_reported() {
     let home = Home::new();
     std::fs::set_permissions(home.bus().join("staging"), std::fs::Permissions::from_mode(0o555)).unwrap();
     // Root may write everywhere; an ordinary user of the namespace may not.

@@ -58,7 +58,7 @@ fn a_bucket_carries_the_main_job() {
 }
 
 #[test]
-fn shards_spread_over_the_workers_that_come() {
+fn shards_spread_over_joining_workers() {
     let home = home("spread");
     home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);
     let ids = home.emit_many("t", 900);
@@ -97,7 +97,7 @@ pub fn owned(home: &Home) -> Vec<usize> {
 }
 
 #[test]
-fn in_a_bucket_too_events_die_and_are_redriven_and_pruned() {
+fn dead_letters_redrives_and_prune_work_in_a_bucket() {
     let home = home("dead");
     let id = home.emit_many("t", 1).remove(0);
     let drain = |line: &str| {
@@ -121,7 +121,7 @@ fn in_a_bucket_too_events_die_and_are_redriven_and_pruned() {
 }
 
 #[test]
-fn workers_wait_for_a_server_that_is_gone_and_go_on() {
+fn workers_wait_for_an_unreachable_server_and_continue() {
     let mut server = s3::Restartable::start();
     let home = Home::at_bucket(&server.endpoint, "gone");
     home.run(&["init"]).exits(0);
@@ -143,7 +143,7 @@ fn workers_wait_for_a_server_that_is_gone_and_go_on() {
 }
 
 #[test]
-fn what_is_wrong_with_a_bucket_is_told() {
+fn bucket_errors_are_reported() {
     let server = s3::seaweedfs();
     let url = |bucket: &str, endpoint: &str| format!("s3://{bucket}/x?endpoint={endpoint}");
     let home = Home::at_bucket(&server.endpoint, "none");
@@ -164,7 +164,7 @@ fn what_is_wrong_with_a_bucket_is_told() {
 }
 
 #[test]
-fn who_may_only_read_is_told_what_is_missing() {
+fn a_missing_write_permission_is_reported() {
     let home = home("read-only");
     let as_reader = |args: &[&str]| {
         let mut command = home.evbus(args);
@@ -183,7 +183,7 @@ fn who_may_only_read_is_told_what_is_missing() {
 }
 
 #[test]
-fn no_bus_is_made_where_conditions_are_ignored() {
+fn no_bus_is_created_on_a_server_that_ignores_conditions() {
     let home = Home::at_bucket(&s3::rclone().endpoint, "unfit");
     home.run(&["init"]).exits(1).says("cannot carry a bus: create: two creators of one key both won", "conditional");
     home.run(&["ls"]).exits(2).says("no bus at", "");
@@ -212,7 +212,7 @@ fn allows(policy: &serde_json::Value, action: &str, key: &str) -> bool {
 }
 
 #[test]
-fn the_policies_allow_what_is_done_and_no_more_is_done() {
+fn the_documented_policies_cover_every_request() {
     let server = s3::seaweedfs();
     let admin = Home::at_bucket(&server.endpoint, "prod");
     admin.run(&["init"]).exits(0);
@@ -260,7 +260,7 @@ fn the_policies_allow_what_is_done_and_no_more_is_done() {
 }
 
 #[test]
-fn in_a_bucket_too_what_waits_comes_when_it_is_due() {
+fn scheduled_events_are_released_when_due_in_a_bucket() {
     let home = home("waits");
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
     home.run(&["emit", "later", "--delay", "1d"]).exits(0);

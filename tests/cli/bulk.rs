@@ -5,7 +5,7 @@ use std::io::Write;
 use super::support::Home;
 
 #[test]
-fn a_bulk_emit_goes_on_when_its_reader_has_gone() {
+fn a_bulk_emit_continues_after_a_broken_pipe() {
     let home = Home::new();
     let numbers: String = (0..3_000).map(|n| format!("{n}\n")).collect();
     home.file("lines", &numbers);
@@ -14,7 +14,7 @@ fn a_bulk_emit_goes_on_when_its_reader_has_gone() {
 }
 
 #[test]
-fn what_is_on_the_bus_is_said_where_stdout_is_full() {
+fn a_full_stdout_reports_events_already_on_the_bus() {
     let home = Home::new();
     let ran = home.shell("$EVBUS emit t > /dev/full").exits(1);
     ran.says("cannot write to stdout: no space left on device; 1 event is on the bus all the same", "");
@@ -45,7 +45,7 @@ fn an_array_is_a_batch() {
 
 /// A regression: the line was skipped, and the exit code was 0.
 #[test]
-fn what_follows_an_array_is_not_passed_over() {
+fn input_after_an_array_is_refused() {
     let home = Home::new();
     for (number, input) in ["[1,\n2]\n[3]\n", "[1,\n2]x", "[1,2] [3]", "[1,\n2],[3]", "[1,\n2]]"].iter().enumerate() {
         for more in [&[][..], &["--on-error", "skip"]] {
@@ -63,7 +63,7 @@ fn what_follows_an_array_is_not_passed_over() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_said_to_be() {
+fn a_line_over_the_limit_is_reported() {
     let home = Home::new();
     let long = format!("1\n\"{}\"\n3\n", "x".repeat(2 << 20));
     let ran = home.feed(&["emit", "d", "--ndjson"], &long).exits(2);
@@ -75,7 +75,7 @@ fn a_line_that_is_too_long_is_said_to_be() {
 }
 
 #[test]
-fn gzip_is_read_as_what_it_holds() {
+fn gzip_input_is_decompressed() {
     let home = Home::new();
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for n in 0..1_000 {
@@ -92,7 +92,7 @@ fn gzip_is_read_as_what_it_holds() {
 }
 
 #[test]
-fn bad_lines_are_passed_over_counted_and_kept() {
+fn bad_lines_are_skipped_counted_and_kept() {
     let home = Home::new();
     let lines = "\u{feff}1\nnone\n\n{\"a\":\n2\n1e999\n";
     let ran = home.feed(&["emit", "t", "--ndjson", "--on-error", "skip", "--rejects", "bad"], lines).exits(0);
@@ -114,7 +114,7 @@ fn bad_lines_are_passed_over_counted_and_kept() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_told_or_replaced() {
+fn invalid_utf8_is_reported_or_replaced() {
     let home = Home::new();
     let emit = |flags: &str| home.shell(&format!("printf 'ok\\nb\\377d\\n' | $EVBUS emit t --text --ndjson {flags}"));
     let ran = emit("").exits(2);
@@ -129,7 +129,7 @@ fn bytes_that_are_no_text_are_told_or_replaced() {
 }
 
 #[test]
-fn the_wrong_cure_is_not_given_to_an_event_that_is_bad() {
+fn an_invalid_event_gets_no_misleading_help() {
     let home = Home::new();
     let event = "{\"specversion\":\"1.0\",\"id\":\"\",\"source\":\"/s\",\"type\":\"t\"}";
     let ran = home.feed(&["emit", "--ndjson"], event).exits(2);
@@ -139,7 +139,7 @@ fn the_wrong_cure_is_not_given_to_an_event_that_is_bad() {
 }
 
 #[test]
-fn no_more_is_read_than_an_event_may_hold() {
+fn stdin_is_read_up_to_the_event_limit() {
     let home = Home::new();
     let ran = home.shell("head -c 3000000 /dev/zero | tr '\\0' x | $EVBUS emit t --text -").exits(2);
     ran.says("stdin holds more than this bus's limit of 1048576 bytes", "--max-event");

@@ -3,7 +3,7 @@
 use super::support::{Home, signal, unique, until};
 
 #[test]
-fn nothing_is_lost_when_workers_are_killed() {
+fn no_event_is_lost_when_workers_are_killed() {
     let home = Home::new();
     let ids = home.emit_many("t", 300);
     home.run(&["group", "create", "g", "--from", "earliest", "--shards", "2"]).exits(0);
@@ -84,7 +84,7 @@ fn a_handler_that_kills_its_worker_becomes_a_dead_letter() {
 }
 
 #[test]
-fn an_emit_that_is_killed_loses_nothing_it_has_acknowledged() {
+fn a_killed_emit_loses_no_acknowledged_event() {
     let home = Home::new();
     let document = |n: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\"}}");
     let lines: Vec<String> = (0..3_000).map(document).collect();

@@ -62,7 +62,7 @@ fn pair(key: &str, token: Option<&str>) -> (String, Option<String>) {
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "ENVKEY"), ("AWS_SECRET_ACCESS_KEY", "s")];
 
 #[test]
-fn the_bucket_of_the_url_is_used_whatever_the_environment_says() {
+fn the_bucket_of_the_url_overrides_the_environment() {
     let bare = Bare::new(MiniOptions::default(), "", "");
     for name in ["AWS_BUCKET", "AWS_BUCKET_NAME", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "BUCKET"] {
         bare.mini.forget();
@@ -97,7 +97,7 @@ fn key_secret_and_token_come_from_one_source() {
 }
 
 #[test]
-fn credentials_are_found_as_the_tools_find_them() {
+fn credentials_are_found_as_by_the_aws_tools() {
     let config = format!(
         "[profile base]\naws_access_key_id=BASE\naws_secret_access_key=x\n[profile dev]\nrole_arn={ROLE}\n\
          source_profile=base\n[profile proc]\ncredential_process=./cp --secret hush\n[profile machine]\nrole_arn={ROLE}\ncredential_source=Ec2InstanceMetadata\n[profile only]\nregion=eu-west-1\n\
@@ -127,7 +127,7 @@ fn credentials_are_found_as_the_tools_find_them() {
 }
 
 #[test]
-fn a_login_is_used_and_one_that_is_over_is_told() {
+fn an_sso_login_is_used_and_an_expired_one_is_reported() {
     let config = "[profile sso]\nsso_session=corp\nsso_account_id=1\nsso_role_name=r\n[sso-session corp]\n\
                   sso_start_url=https://corp\nsso_region=eu-west-1\n";
     let bare = Bare::new(MiniOptions::default(), config, "");
@@ -149,7 +149,7 @@ fn a_login_is_used_and_one_that_is_over_is_told() {
 const SHA1_OF_CORP: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
 
 #[test]
-fn who_gives_no_credentials_is_named() {
+fn the_failing_credential_source_is_named() {
     let config =
         format!("[profile dev]\nrole_arn={ROLE}\nsource_profile=dev\naws_access_key_id=A\naws_secret_access_key=s\n");
     let bare = Bare::new(MiniOptions { role: None, ..MiniOptions::default() }, &config, "");
@@ -169,7 +169,7 @@ fn who_gives_no_credentials_is_named() {
 
 /// A regression: a worker kept expired keys until it was restarted.
 #[test]
-fn a_worker_goes_on_with_the_keys_that_have_replaced_its_own() {
+fn a_worker_picks_up_rotated_keys() {
     let keys = |key: &str| format!("[default]\naws_access_key_id={key}\naws_secret_access_key=x\n");
     let bare = Bare::new(MiniOptions::default(), "", &keys("OLDKEY"));
     bare.run(&["init"], &[]).exits(0);

@@ -28,7 +28,7 @@ fn data_is_kept_byte_for_byte() {
 }
 
 #[test]
-fn stdin_is_left_alone_unless_asked_for() {
+fn stdin_is_not_read_unless_requested() {
     let home = Home::new();
     let line = "printf 'a\\nb\\n' | while read x; do $EVBUS emit t -q; echo $x; done";
     assert_eq!(home.shell(line).exits(0).lines(), ["a", "b"]);
@@ -43,7 +43,7 @@ fn data_that_is_not_json_is_refused_with_the_cure() {
 }
 
 #[test]
-fn a_bad_line_is_named_and_what_came_before_it_is_kept() {
+fn a_bad_line_is_named_and_earlier_ones_are_kept() {
     let home = Home::new();
     let ran = home.feed(&["emit", "t", "--ndjson"], "{\"n\":1}\n\n{\"n\":2}\n{n:3}\n{\"n\":4}\n").exits(2);
     assert_eq!(ran.lines().len(), 2);
@@ -60,7 +60,7 @@ fn a_document_without_a_required_attribute_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_repeated_id_is_there_once() {
+fn a_repeated_id_is_stored_once() {
     let home = Home::new();
     for _ in 0..3 {
         assert_eq!(home.run(&["emit", "t", "--id", "nightly-1"]).exits(0).out, "nightly-1\n");
@@ -71,7 +71,7 @@ fn a_repeated_id_is_there_once() {
 }
 
 #[test]
-fn a_bulk_emit_with_ids_adds_nothing_twice() {
+fn a_repeated_bulk_emit_with_ids_adds_no_duplicates() {
     let home = Home::new();
     let document = |n: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"//s\",\"type\":\"t\"}}\n");
     let lines: String = (0..40).chain(0..3).map(document).collect();
@@ -90,13 +90,13 @@ fn an_event_over_the_limit_is_refused() {
 }
 
 #[test]
-fn what_happens_in_the_future_is_refused() {
+fn an_event_time_in_the_future_is_refused() {
     let home = Home::new();
     home.run(&["emit", "t", "--time", "2999-01-01T00:00:00Z"]).exits(2).says("future", "--at");
 }
 
 #[test]
-fn an_event_from_a_handler_says_what_caused_it() {
+fn an_event_from_a_handler_has_its_causation_id() {
     let home = Home::new();
     let id = home.run(&["emit", "first"]).exits(0).out;
     home.run(&["drain", "-g", "chain", "-t", "first", "--from", "earliest", "--shell", "$EVBUS emit second"]).exits(0);
@@ -106,7 +106,7 @@ fn an_event_from_a_handler_says_what_caused_it() {
 }
 
 #[test]
-fn the_default_bus_makes_itself_and_a_named_one_does_not() {
+fn the_default_bus_is_created_and_a_named_one_is_not() {
     let home = Home::new();
     let mut command = home.evbus(&["emit", "t"]);
     assert!(command.env_remove("EVBUS_URL").output().unwrap().status.success());
@@ -116,7 +116,7 @@ fn the_default_bus_makes_itself_and_a_named_one_does_not() {
 }
 
 #[test]
-fn what_is_to_wait_waits_and_comes_or_is_cancelled() {
+fn scheduled_events_wait_and_are_released_or_cancelled() {
     let home = Home::new();
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
     let drain = || {

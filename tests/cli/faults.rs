@@ -17,7 +17,7 @@ fn identity(event: &std::path::Path) -> String {
 }
 
 #[test]
-fn an_attribute_that_no_environment_holds_stops_no_group() {
+fn an_attribute_too_long_for_the_environment_stops_no_group() {
     let home = Home::new();
     let long = "x".repeat(140_000);
     let line = |id: &str, subject: &str| {
@@ -38,7 +38,7 @@ fn an_attribute_that_no_environment_holds_stops_no_group() {
 }
 
 #[test]
-fn what_a_handler_does_to_its_file_is_missing_to_nobody() {
+fn a_handler_that_moves_its_event_file_affects_no_other() {
     let home = Home::new();
     let id = home.emit_many("t", 1).remove(0);
     std::fs::create_dir(home.path().join("done")).unwrap();
@@ -51,7 +51,7 @@ fn what_a_handler_does_to_its_file_is_missing_to_nobody() {
 }
 
 #[test]
-fn an_event_that_somebody_has_taken_away_is_a_dead_letter() {
+fn a_removed_event_becomes_a_dead_letter() {
     let home = Home::new();
     home.emit_many("t", 2);
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
@@ -63,7 +63,7 @@ fn an_event_that_somebody_has_taken_away_is_a_dead_letter() {
 }
 
 #[test]
-fn an_id_is_of_one_event() {
+fn an_id_belongs_to_one_event() {
     let home = Home::new();
     home.run(&["emit", "dump.started", "--id", "dump-1"]).exits(0);
     home.run(&["emit", "dump.started", "--id", "dump-1"]).exits(0);
@@ -90,7 +90,7 @@ fn an_id_is_of_one_event() {
 }
 
 #[test]
-fn nobody_can_have_anothers_event_skipped() {
+fn a_forged_copy_does_not_cause_an_event_to_be_skipped() {
     let home = Home::new();
     home.run(&["emit", "order.paid", "{\"victim\":1}"]).exits(0);
     let victim = home.events().remove(0);
@@ -121,7 +121,7 @@ fn nobody_can_have_anothers_event_skipped() {
 }
 
 #[test]
-fn a_huge_file_or_a_link_among_the_events_fills_no_memory_and_tells_no_secret() {
+fn a_huge_file_or_link_fills_no_memory_and_leaks_no_secret() {
     let home = Home::new();
     home.emit_many("t", 1);
     let event = home.events().remove(0);
@@ -139,7 +139,7 @@ fn a_huge_file_or_a_link_among_the_events_fills_no_memory_and_tells_no_secret() 
 }
 
 #[test]
-fn what_no_condition_can_read_is_refused_or_dead_and_never_passed_over() {
+fn unreadable_data_is_refused_or_dead_and_never_skipped() {
     let home = Home::new();
     home.run(&["group", "create", "g", "--where", "data.width > 256", "--from", "earliest"]).exits(0);
     let deep = format!("{{\"width\":300,\"note\":{}{}}}", "[".repeat(140), "]".repeat(140));
@@ -157,7 +157,7 @@ fn what_no_condition_can_read_is_refused_or_dead_and_never_passed_over() {
 }
 
 #[test]
-fn a_condition_that_would_take_too_long_is_a_dead_letter_and_holds_up_nobody() {
+fn a_too_expensive_condition_is_a_dead_letter_and_blocks_no_other() {
     let home = Home::new();
     let nested = "data.l.all(x, data.l.all(y, x + y >= 0 && type == 't'))";
     home.run(&["group", "create", "g", "--where", nested, "--from", "earliest"]).exits(0);
@@ -172,7 +172,7 @@ fn a_condition_that_would_take_too_long_is_a_dead_letter_and_holds_up_nobody() {
 
 /// A chain in a group's definition that an older version, or another writer, has left.
 #[test]
-fn a_condition_that_cannot_be_held_ends_only_its_own_group() {
+fn an_oversized_condition_stops_only_its_own_group() {
     let home = Home::new();
     home.run(&["group", "create", "bad", "--where", "data.x > 0", "--from", "earliest"]).exits(0);
     home.emit_many("t", 1);
@@ -194,7 +194,7 @@ fn a_condition_that_cannot_be_held_ends_only_its_own_group() {
 
 /// A host's clock was years ahead for a moment.
 #[test]
-fn a_frontier_that_is_years_ahead_blinds_neither_the_monitoring_nor_prune() {
+fn a_frontier_years_ahead_breaks_neither_status_nor_prune() {
     let home = Home::new();
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
     home.file("bus/frontier.1", "{\"w\":\"20910601T000000.000000Z\"}\n");
@@ -210,7 +210,7 @@ fn a_frontier_that_is_years_ahead_blinds_neither_the_monitoring_nor_prune() {
 
 /// A regression: the events after it were not shown.
 #[test]
-fn a_huge_file_among_the_events_hides_none() {
+fn a_huge_file_among_the_events_hides_no_event() {
     let home = Home::new();
     let first = home.emit_many("first", 1).remove(0);
     let folder = home.bus().join("events/20200101/0000");
@@ -223,7 +223,7 @@ fn a_huge_file_among_the_events_hides_none() {
 
 /// A regression: the request was ignored. It may need any event.
 #[test]
-fn a_request_that_cannot_be_read_holds_back_prune() {
+fn an_unreadable_request_holds_back_prune() {
     let home = Home::new();
     home.emit_many("t", 1);
     let drain = || home.run(&["drain", "-q", "-g", "g", "--from", "earliest", "--", "true"]).exits(0);

@@ -90,7 +90,7 @@ fn replace(home: &Home, old: &mut Child, who: &str) -> Child {
 }
 
 #[test]
-fn a_host_that_is_cut_off_is_fenced_and_a_rolling_restart_repeats_nothing() {
+fn a_partitioned_host_is_fenced_and_a_rolling_restart_repeats_none() {
     let server = s3::seaweedfs();
     let home = Home::at_bucket(&server.endpoint, "hosts");
     home.run(&["init"]).exits(0);

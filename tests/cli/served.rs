@@ -48,7 +48,7 @@ fn metrics_and_health_are_served_on_the_loopback_interface() {
 }
 
 #[test]
-fn what_stands_still_is_not_healthy() {
+fn a_stalled_group_is_unhealthy() {
     let home = Home::new();
     let handler = home.script("handler", "exit 0");
     let (mut child, address) = served(&home, &["-g", "g", "--", &handler], &[]);
@@ -64,7 +64,7 @@ fn what_stands_still_is_not_healthy() {
 }
 
 #[test]
-fn systemd_hears_of_the_start_the_life_and_the_end() {
+fn systemd_is_notified_of_ready_watchdog_and_stopping() {
     let home = Home::new();
     let path = home.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -90,7 +90,7 @@ fn systemd_hears_of_the_start_the_life_and_the_end() {
 }
 
 #[test]
-fn the_log_says_of_each_line_whose_it_is() {
+fn each_log_line_names_its_event_and_attempt() {
     let home = Home::new();
     let id = home.emit_many("t", 1).remove(0);
     let drain = |format: &str| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::support::{EVBUS, Home, signal, until};
 
 #[test]
-fn get_tells_what_became_of_an_event_in_every_group() {
+fn get_shows_the_status_of_an_event_in_every_group() {
     let home = Home::new();
     let drain = |group: &str, more: &[&str], line: &str| {
         let args = ["drain", "-q", "-g", group, "--from", "earliest", "--backoff", "1h..1h", "--shell", line];
@@ -50,7 +50,7 @@ fn get_tells_what_became_of_an_event_in_every_group() {
 }
 
 #[test]
-fn a_running_worker_hears_of_a_pause_and_of_another_filter() {
+fn a_running_worker_applies_a_pause_and_a_new_filter() {
     let home = Home::new();
     let mut watch = home.evbus(&["watch", "-g", "g", "-t", "a", "--shell", "echo $EVBUS_TYPE >> seen"]);
     let log = std::fs::File::create(home.path().join("log")).unwrap();
@@ -75,7 +75,7 @@ fn a_running_worker_hears_of_a_pause_and_of_another_filter() {
 }
 
 #[test]
-fn what_prometheus_reads_follows_its_conventions() {
+fn prometheus_metrics_follow_the_conventions() {
     let home = Home::new();
     home.emit_many("t", 3);
     for group in ["a", "b"] {
@@ -106,7 +106,7 @@ fn what_prometheus_reads_follows_its_conventions() {
 }
 
 #[test]
-fn what_runs_is_shown_with_who_runs_it() {
+fn status_shows_running_events_and_their_worker() {
     let home = Home::new();
     let id = home.emit_many("t", 1).remove(0);
     // The gate is made before its reader, which would otherwise find no file and end.
@@ -132,7 +132,7 @@ fn what_runs_is_shown_with_who_runs_it() {
 }
 
 #[test]
-fn advice_is_about_the_bus_that_was_named() {
+fn suggested_commands_name_the_selected_bus() {
     let home = Home::new();
     let bus = home.path().join("other").display().to_string();
     home.run(&["init", "--bus", &bus]).exits(0);
@@ -144,7 +144,7 @@ fn advice_is_about_the_bus_that_was_named() {
 }
 
 #[test]
-fn check_refuses_what_drain_would_refuse() {
+fn check_and_drain_refuse_the_same_config() {
     let home = Home::new();
     home.emit_many("t", 1);
     home.file("evbus.toml", "[watchers.a]\ncommand = ['true']\n");

@@ -17,7 +17,7 @@ fn on_small_disk(home: &Home, options: &str, line: &str) -> CliRun {
 }
 
 #[test]
-fn a_disk_that_is_full_for_a_while_is_waited_for() {
+fn a_temporarily_full_disk_is_waited_for() {
     let home = Home::new();
     let line = "$EVBUS watch -q -g g --from now --shell 'echo $EVBUS_ID >> seen; until [ -e full ]; do sleep 0.1; done' 2> said &
         until $EVBUS group ls | grep -q g; do sleep 0.1; done; $EVBUS emit t -q
@@ -32,7 +32,7 @@ fn a_disk_that_is_full_for_a_while_is_waited_for() {
 }
 
 #[test]
-fn a_disk_that_the_backlog_has_filled_can_be_left() {
+fn a_disk_filled_by_the_backlog_can_be_drained_and_pruned() {
     let home = Home::new();
     let line = "$EVBUS group create g --from earliest 2>/dev/null
         while yes '{}' | head -n 50 | $EVBUS emit t --ndjson -q 2>/dev/null; do :; done
@@ -48,7 +48,7 @@ fn a_disk_that_the_backlog_has_filled_can_be_left() {
 
 /// Root's umask has made a file of the group unreadable for a moment.
 #[test]
-fn what_is_refused_for_a_while_is_waited_for() {
+fn a_temporary_permission_error_is_waited_for() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT TRIED: a refusal that somebody mends; it needs root");
         return;
@@ -69,7 +69,7 @@ fn what_is_refused_for_a_while_is_waited_for() {
 }
 
 #[test]
-fn root_locks_nobody_out() {
+fn files_made_by_root_belong_to_the_owner_of_the_bus() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT TRIED: what root makes is given to the owner; it needs root");
         return;
@@ -95,7 +95,7 @@ fn as_user(home: &Home, user: u32, line: &str) -> Option<CliRun> {
 }
 
 #[test]
-fn where_no_thread_is_to_be_had_nothing_panics() {
+fn a_drain_at_the_process_limit_does_not_panic() {
     let home = Home::new();
     home.emit_many("t", 1);
     let line = "prlimit --nproc=1 ./evbus drain -g g --from earliest -- /bin/true";
@@ -106,7 +106,7 @@ fn where_no_thread_is_to_be_had_nothing_panics() {
 
 /// A regression: a panic with six descriptors; with thirteen, exit 0 and an event that had not run.
 #[test]
-fn where_files_run_out_a_drain_says_so_or_does_its_work() {
+fn a_drain_out_of_file_descriptors_fails_or_completes() {
     let home = Home::new();
     home.emit_many("t", 1);
     for limit in [5, 6, 7, 12, 13, 14, 20] {
@@ -119,7 +119,7 @@ fn where_files_run_out_a_drain_says_so_or_does_its_work() {
 }
 
 #[test]
-fn what_is_due_and_cannot_be_released_is_no_success() {
+fn a_drain_fails_if_due_events_cannot_be_released() {
     let home = Home::new();
     home.run(&["emit", "t", "--delay", "1s"]).exits(0);
     until("it is due", || home.run(&["ls", "--scheduled", "--until", "0s"]).exits(0).out.contains(" t "));
@@ -129,7 +129,7 @@ fn what_is_due_and_cannot_be_released_is_no_success() {
 }
 
 #[test]
-fn a_drain_that_may_not_start_is_tried_again() {
+fn a_drain_without_permission_exits_as_retryable() {
     let home = Home::new();
     home.emit_many("t", 1);
     for (user, refused) in [(65428, "bus/groups"), (65429, "bus/state")] {
@@ -142,7 +142,7 @@ fn a_drain_that_may_not_start_is_tried_again() {
 
 /// Server names are resolved on a thread.
 #[test]
-fn where_no_thread_is_to_be_had_a_bucket_is_away() {
+fn a_bucket_is_unavailable_at_the_thread_limit() {
     let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint().replace("127.0.0.1", "localhost"), "p");
     home.run(&["init"]).exits(0);
@@ -153,7 +153,7 @@ fn where_no_thread_is_to_be_had_a_bucket_is_away() {
 }
 
 #[test]
-fn a_reader_that_pauses_holds_up_only_the_handler_that_talks() {
+fn a_paused_reader_blocks_only_the_handler_that_writes() {
     let home = Home::new();
     home.file(
         "evbus.toml",
@@ -188,7 +188,7 @@ fn a_reader_that_pauses_holds_up_only_the_handler_that_talks() {
 }
 
 #[test]
-fn a_descriptor_that_does_not_block_loses_nothing() {
+fn a_non_blocking_stdout_loses_no_output() {
     let home = Home::new();
     // The socket's reader makes the shared descriptor non-blocking, as Node.js does.
     let script = "import os, subprocess, sys, time\nr, w = os.pipe(); os.set_blocking(w, False)\n\
@@ -200,7 +200,7 @@ fn a_descriptor_that_does_not_block_loses_nothing() {
 }
 
 #[test]
-fn a_terminal_that_closes_is_an_orderly_stop() {
+fn a_closed_terminal_is_a_graceful_stop() {
     let home = Home::new();
     home.emit_many("t", 1);
     let shell = "echo begin >> log; until [ -e go ]; do sleep 0.05; done; echo end >> log";
@@ -226,7 +226,7 @@ fn a_terminal_that_closes_is_an_orderly_stop() {
 }
 
 #[test]
-fn a_daemon_reads_its_config_anew() {
+fn a_daemon_reloads_its_config() {
     let home = Home::new();
     let config = |name: &str| format!("[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
     home.file("evbus.toml", &config("one"));
@@ -271,7 +271,7 @@ fn a_daemon_reads_its_config_anew() {
 
 /// A service manager signals all processes of a service at once.
 #[test]
-fn a_handler_that_is_ended_with_its_worker_has_not_failed() {
+fn a_handler_ended_with_its_worker_costs_no_attempt() {
     let home = Home::new();
     home.emit_many("t", 1);
     let shell = "echo $$ >> pids; exec sleep 1000";
@@ -297,7 +297,7 @@ fn a_handler_that_asks_the_terminal_fails_at_once() {
 }
 
 #[test]
-fn health_is_told_beside_connections_that_only_sit_there() {
+fn health_is_served_despite_idle_connections() {
     let home = Home::new();
     let mut watch = home
         .evbus(&["watch", "-g", "g", "--from", "now", "--metrics", "127.0.0.1:0", "--shell", NOTE])
@@ -322,7 +322,7 @@ fn health_is_told_beside_connections_that_only_sit_there() {
 }
 
 #[test]
-fn process_1_reaps_what_handlers_leave_behind() {
+fn process_1_reaps_orphaned_children() {
     let home = Home::new();
     if !home.shell("unshare -rpf --mount-proc true").out.is_empty()
         || home.shell("unshare -rpf --mount-proc true").code != 0

@@ -3,7 +3,7 @@
 use super::support::{Home, NOTE};
 
 #[test]
-fn help_is_a_word_too() {
+fn help_is_a_subcommand() {
     let home = Home::new();
     assert!(home.run(&["help"]).exits(0).out.contains("Commands:"));
     assert_eq!(home.run(&["help", "emit"]).exits(0).out, home.run(&["emit", "--help"]).exits(0).out);
@@ -12,21 +12,21 @@ fn help_is_a_word_too() {
 }
 
 #[test]
-fn a_field_without_its_flag_is_led_to_it() {
+fn a_field_without_its_flag_suggests_the_flag() {
     let home = Home::new();
     home.run(&["emit", "t", "rc=0"]).exits(2).says("DATA 'rc=0' is not JSON", "-f rc=0");
     home.run(&["emit", "t", "plain words"]).exits(2).says("not JSON", "--text, if it is meant as text");
 }
 
 #[test]
-fn a_variable_that_is_empty_leads_to_no_other_bus() {
+fn an_empty_url_variable_is_refused() {
     let home = Home::new();
     let ran = Home::ran(home.evbus(&["emit", "t"]).env("EVBUS_URL", ""));
     ran.exits(2).says("EVBUS_URL: it is empty", "unset EVBUS_URL");
 }
 
 #[test]
-fn a_time_zone_that_nobody_knows_is_told() {
+fn an_unknown_time_zone_is_reported() {
     let home = Home::new();
     let ran = Home::ran(home.evbus(&["ls"]).env("TZ", "Mars/Olympus")).exits(0);
     assert!(ran.err.contains("the time zone TZ='Mars/Olympus' is not known here: times are UTC"), "{}", ran.err);
@@ -37,7 +37,7 @@ fn a_time_zone_that_nobody_knows_is_told() {
 }
 
 #[test]
-fn prune_can_be_quiet_and_a_condition_begin_with_a_minus() {
+fn prune_can_be_quiet_and_a_condition_may_begin_with_a_minus() {
     let home = Home::new();
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
     let ran = home.run(&["prune", "--keep", "1d", "-q"]).exits(0);
@@ -50,7 +50,7 @@ fn prune_can_be_quiet_and_a_condition_begin_with_a_minus() {
 }
 
 #[test]
-fn one_retry_is_one_retry() {
+fn a_single_retry_is_counted_in_the_singular() {
     let home = Home::new();
     home.run(&["emit", "t", "-q"]).exits(0);
     let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", "exit 1"]).exits(0);
@@ -59,7 +59,7 @@ fn one_retry_is_one_retry() {
 }
 
 #[test]
-fn a_path_that_is_not_utf8_is_a_path() {
+fn a_bus_path_need_not_be_utf8() {
     use std::os::unix::ffi::OsStringExt;
     let home = Home::new();
     let path = std::ffi::OsString::from_vec(b"./odd\xff/bus".to_vec());
@@ -75,7 +75,7 @@ fn a_path_that_is_not_utf8_is_a_path() {
 }
 
 #[test]
-fn a_folder_that_was_deleted_is_no_reason_to_fail() {
+fn a_drain_runs_in_a_deleted_working_folder() {
     let home = Home::new();
     home.emit_many("t", 1);
     let line = "mkdir gone; cd gone; rmdir ../gone; $EVBUS drain -g g --from earliest --shell 'echo ran'";
@@ -83,7 +83,7 @@ fn a_folder_that_was_deleted_is_no_reason_to_fail() {
 }
 
 #[test]
-fn a_config_that_others_can_write_or_link_to_is_passed_over() {
+fn a_config_writable_or_linked_by_others_is_ignored() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
     let config = home.file("evbus.toml", "[watchers.x]\nfrom = 'now'\ncommand = ['true']\n");
@@ -107,7 +107,7 @@ fn a_config_that_others_can_write_or_link_to_is_passed_over() {
 }
 
 #[test]
-fn nothing_is_no_command_and_no_bus() {
+fn an_empty_command_or_bus_name_is_refused() {
     let home = Home::new();
     home.emit_many("t", 1);
     home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", " "])

@@ -18,7 +18,7 @@ fn with(home: &Home, args: &[&str], vars: &[(&str, &str)]) -> CliRun {
 
 /// A regression: "no answer", and exit code 75, on which cron retries for ever.
 #[test]
-fn a_bucket_of_another_region_is_told_once_and_for_all() {
+fn a_bucket_in_another_region_is_a_permanent_error() {
     let (mini, home) = started();
     let elsewhere = "bucket 'evbus' is in another region";
     mini.behave(&[ServerMode::Redirect(None)]);
@@ -32,7 +32,7 @@ fn a_bucket_of_another_region_is_told_once_and_for_all() {
 }
 
 #[test]
-fn an_answer_that_is_not_understood_is_no_silence() {
+fn an_unparsable_response_is_reported() {
     let (mini, home) = started();
     mini.behave(&[ServerMode::Garbage]);
     home.run(&["ls"]).exits(1).says("answers what is not understood: list response: ", "");
@@ -43,7 +43,7 @@ fn an_answer_that_is_not_understood_is_no_silence() {
 }
 
 #[test]
-fn a_policy_that_demands_encryption_is_shown_and_can_be_met() {
+fn a_policy_that_requires_encryption_is_shown_and_can_be_met() {
     let (mini, home) = started();
     mini.behave(&[ServerMode::DenyUnencrypted]);
     home.run(&["emit", "t"]).exits(1).says("no permission: explicit deny in a", "AWS_SERVER_SIDE_ENCRYPTION=aws:kms");
@@ -58,7 +58,7 @@ fn a_policy_that_demands_encryption_is_shown_and_can_be_met() {
 }
 
 #[test]
-fn what_libraries_log_is_shown_by_every_verb() {
+fn every_verb_shows_library_logs() {
     let (_mini, home) = started();
     let id = home.run(&["emit", "t"]).exits(0).lines().remove(0);
     let verbs: [&[&str]; 12] = [
@@ -95,7 +95,7 @@ fn what_libraries_log_is_shown_by_every_verb() {
 }
 
 #[test]
-fn doctor_tells_what_a_bucket_does_with_a_bus() {
+fn doctor_reports_region_versioning_and_lifecycle() {
     let (mini, home) = started();
     let doctor = |code: i32| home.run(&["doctor"]).exits(code).out;
     let told = doctor(0);
@@ -123,7 +123,7 @@ fn doctor_tells_what_a_bucket_does_with_a_bus() {
 }
 
 #[test]
-fn a_server_that_lists_from_the_beginning_is_told_of() {
+fn a_server_that_ignores_start_after_is_reported() {
     let (mini, home) = started();
     mini.behave(&[ServerMode::IgnoreStartAfter]);
     let told = home.run(&["doctor"]).exits(0).out;
@@ -133,7 +133,7 @@ fn a_server_that_lists_from_the_beginning_is_told_of() {
 }
 
 #[test]
-fn without_certificates_plain_http_works_and_https_says_why_not() {
+fn without_certificates_http_works_and_https_is_explained() {
     let (_mini, home) = started();
     let none = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")];
     with(&home, &["emit", "t"], &none).exits(0);
@@ -144,7 +144,7 @@ fn without_certificates_plain_http_works_and_https_says_why_not() {
 }
 
 #[test]
-fn doctor_tells_what_a_bucket_of_googles_does_with_a_bus() {
+fn doctor_reports_google_bucket_settings() {
     let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint(), "p");
     let url = format!("gs://evbus/p?endpoint={}", mini.endpoint());
@@ -167,7 +167,7 @@ fn doctor_tells_what_a_bucket_of_googles_does_with_a_bus() {
 }
 
 #[test]
-fn doctor_says_of_azure_what_can_be_known() {
+fn doctor_reports_azure_container_settings() {
     let azurite = azurite::azurite();
     let home = Home::new();
     let url = azurite.url("doctor");
@@ -184,7 +184,7 @@ fn doctor_says_of_azure_what_can_be_known() {
 /// A regression: where listings have no generation, the objects behind the events counted as
 /// absent.
 #[test]
-fn on_google_what_waits_comes_and_a_redrive_is_heard() {
+fn scheduled_events_and_redrives_work_on_google() {
     let mini = Mini::start(MiniOptions::default());
     let home = Home::at_bucket(&mini.endpoint(), "p");
     let url = format!("gs://evbus/p?endpoint={}", mini.endpoint());
@@ -211,7 +211,7 @@ fn on_google_what_waits_comes_and_a_redrive_is_heard() {
 
 /// A regression: `--timeout 2s` took the eight seconds that one request may take.
 #[test]
-fn an_emitter_does_not_wait_longer_than_it_was_told() {
+fn an_emit_respects_its_timeout() {
     let (mini, home) = started();
     mini.behave(&[ServerMode::Hang]);
     // A request that is given up is retried once at most: the server, which hangs for ever, sees
@@ -223,7 +223,7 @@ fn an_emitter_does_not_wait_longer_than_it_was_told() {
 
 /// The same from the start of a drain, which opens a bus before it has a worker to end.
 #[test]
-fn a_drain_for_a_while_does_not_wait_longer_for_a_server_that_hangs() {
+fn a_drain_respects_its_time_limit_on_a_hanging_server() {
     let (mini, home) = started();
     mini.behave(&[ServerMode::Hang]);
     mini.forget();

@@ -8,7 +8,7 @@ use super::support::{CliRun, Home, signal, sorted, unique, until};
 const NOTE: &str = "echo $EVBUS_ID >> seen";
 
 #[test]
-fn a_drain_runs_what_is_due_once() {
+fn a_drain_runs_due_events_once() {
     let home = Home::new();
     let ids = home.emit_many("order.created", 20);
     home.emit_many("other", 3);
@@ -21,7 +21,7 @@ fn a_drain_runs_what_is_due_once() {
 }
 
 #[test]
-fn the_event_comes_on_stdin_and_as_a_file_and_in_variables() {
+fn a_handler_gets_the_event_on_stdin_as_a_file_and_in_variables() {
     let home = Home::new();
     home.run(&["emit", "t", "{\"a\":1}", "--subject", "s/1", "--key", "k"]).exits(0);
     let show = "cat > in; cat \"$EVBUS_FILE\" > file; \
@@ -64,7 +64,7 @@ fn a_failing_event_is_retried_then_dead_then_redriven() {
 }
 
 #[test]
-fn exit_65_is_dead_at_once_and_strict_says_so() {
+fn exit_65_is_dead_at_once_and_fails_strict() {
     let home = Home::new();
     home.emit_many("t", 1);
     home.run(&["drain", "--strict", "-g", "g", "--from", "earliest", "--shell", "exit 65"]).exits(3);
@@ -106,7 +106,7 @@ fn events_of_one_key_run_in_order_and_one_at_a_time() {
 }
 
 #[test]
-fn a_watch_sees_events_as_they_come_and_ends_in_order() {
+fn a_watch_runs_new_events_and_stops_gracefully() {
     let home = Home::new();
     let mut watch = home.spawn(&["watch", "-g", "g", "-t", "t", "--shell", NOTE]);
     // Without a group, stored events would demand --from.
@@ -197,7 +197,7 @@ fn a_second_live_worker_with_another_command_is_warned_about() {
 }
 
 #[test]
-fn watchers_of_the_config_run_side_by_side() {
+fn configured_watchers_run_concurrently() {
     let home = Home::new();
     home.file(
         "evbus.toml",
@@ -265,7 +265,7 @@ fn a_reset_replays() {
 }
 
 #[test]
-fn prune_deletes_only_what_every_group_is_done_with() {
+fn prune_deletes_only_events_that_every_group_has_done() {
     let home = Home::new();
     home.run(&["prune", "--keep", "0s"]).exits(1).says("no groups", "");
     home.emit_many("t", 4);
@@ -289,7 +289,7 @@ fn prune_deletes_only_what_every_group_is_done_with() {
 }
 
 #[test]
-fn tail_prints_what_is_there_and_what_comes() {
+fn tail_prints_existing_and_new_events() {
     let home = Home::new();
     let ids = home.emit_many("t", 3);
     let mut tail = home.evbus(&["tail", "-n", "2", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -304,7 +304,7 @@ fn tail_prints_what_is_there_and_what_comes() {
 }
 
 #[test]
-fn a_condition_decides_and_what_it_cannot_answer_is_counted() {
+fn a_condition_filters_and_unanswered_events_are_counted() {
     let home = Home::new();
     for data in ["{\"width\":300}", "{\"width\":100}", "{\"height\":7}"] {
         home.run(&["emit", "image.uploaded", data]).exits(0);
@@ -333,7 +333,7 @@ fn a_condition_decides_and_what_it_cannot_answer_is_counted() {
 }
 
 #[test]
-fn check_explains_what_a_condition_says() {
+fn check_explains_the_result_of_a_condition() {
     let home = Home::new();
     let id = home.run(&["emit", "image.uploaded", "{\"width\":300}"]).exits(0).lines().remove(0);
     let event = home.run(&["get", &id]).exits(0).out;
@@ -344,7 +344,7 @@ fn check_explains_what_a_condition_says() {
 }
 
 #[test]
-fn a_watcher_that_cannot_start_or_fails_holds_up_no_other() {
+fn a_broken_watcher_does_not_block_the_others() {
     let home = Home::new();
     home.file(
         "evbus.toml",
@@ -385,7 +385,7 @@ fn a_handler_reads_one_field_of_its_event() {
 }
 
 #[test]
-fn a_trace_goes_from_event_to_handler_to_event() {
+fn trace_context_propagates_through_handlers() {
     let home = Home::new();
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     home.shell(&format!(
@@ -443,7 +443,7 @@ fn a_batch_is_one_run_and_one_bad_event_costs_no_other_an_attempt() {
 }
 
 #[test]
-fn a_new_dead_letter_is_told_once() {
+fn on_dead_runs_once_per_dead_letter() {
     let home = Home::new();
     home.file(
         "evbus.toml",
@@ -468,7 +468,7 @@ fn a_new_dead_letter_is_told_once() {
 }
 
 #[test]
-fn a_group_that_somebody_works_for_is_not_removed() {
+fn a_group_with_a_live_worker_is_not_removed() {
     let home = Home::new();
     home.emit_many("t", 1);
     let mut watcher = home.spawn(&["watch", "-g", "g", "--from", "earliest", "--shell", NOTE]);
@@ -481,7 +481,7 @@ fn a_group_that_somebody_works_for_is_not_removed() {
 }
 
 #[test]
-fn a_worker_whose_bus_was_removed_ends_and_says_so() {
+fn a_worker_whose_bus_was_removed_ends_with_an_error() {
     let home = Home::new();
     home.emit_many("t", 1);
     let watcher = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--poll", "100ms", "--shell", NOTE]);
@@ -494,7 +494,7 @@ fn a_worker_whose_bus_was_removed_ends_and_says_so() {
 
 /// A regression: the events were taken in any order, and each shard stayed where its last one was.
 #[test]
-fn of_two_resets_the_later_counts() {
+fn the_later_of_two_resets_wins() {
     let home = Home::new();
     home.emit_many("t", 40);
     home.run(&["group", "create", "g", "--from", "earliest", "--shards", "8"]).exits(0);

@@ -84,7 +84,7 @@ fn assert_damaged<T: std::fmt::Debug>(answer: Result<T, StoreError>, path: &Path
 }
 
 #[test]
-fn foreign_files_among_the_events_are_listed_and_harm_nobody() {
+fn foreign_files_among_the_events_are_listed_and_harmless() {
     let bus = DirBus::new();
     assert_eq!(bus.put(&format!("{MINUTE}/b.json")), Ok(Put::Created));
     for foreign in ["README", ".swp", "b.json~", "c"] {
@@ -98,7 +98,7 @@ fn foreign_files_among_the_events_are_listed_and_harm_nobody() {
 }
 
 #[test]
-fn names_that_are_not_utf8_are_passed_over() {
+fn names_that_are_not_utf8_are_skipped() {
     let bus = DirBus::new();
     assert_eq!(bus.put(&format!("{MINUTE}/b.json")), Ok(Put::Created));
     fs::write(bus.at(MINUTE).join(OsStr::from_bytes(b"bad\xff.json")), "x").unwrap();
@@ -107,7 +107,7 @@ fn names_that_are_not_utf8_are_passed_over() {
 }
 
 #[test]
-fn a_file_where_a_folder_should_be_is_told_with_a_cure() {
+fn a_file_in_place_of_a_folder_is_reported_with_a_cure() {
     let bus = DirBus::new();
     bus.plant("events/20261123", "a file");
     let folder = bus.at(MINUTE);
@@ -129,7 +129,7 @@ fn a_file_where_a_folder_should_be_is_told_with_a_cure() {
 }
 
 #[test]
-fn a_folder_where_a_file_should_be_is_told_with_a_cure() {
+fn a_folder_in_place_of_a_file_is_reported_with_a_cure() {
     let bus = DirBus::new();
     let key = format!("{MINUTE}/a.json");
     fs::create_dir_all(bus.at(&key)).unwrap();
@@ -146,7 +146,7 @@ fn a_folder_where_a_file_should_be_is_told_with_a_cure() {
 }
 
 #[test]
-fn a_pipe_among_the_events_holds_up_nobody() {
+fn a_pipe_among_the_events_does_not_block_reads() {
     let bus = DirBus::new();
     let key = format!("{MINUTE}/pipe.json");
     fs::create_dir_all(bus.at(MINUTE)).unwrap();
@@ -182,7 +182,7 @@ fn links_and_other_non_files_are_no_events_and_are_not_followed() {
 }
 
 #[test]
-fn what_cannot_hold_a_bus_is_refused_with_the_reason() {
+fn an_unusable_location_is_refused_with_the_reason() {
     let open = |path: &str| DirStore::open(Path::new(path), DirOptions::default(), &SystemClock).map(drop).unwrap_err();
     let error = open("/nonexistent/bus");
     assert_eq!(
@@ -204,7 +204,7 @@ fn what_cannot_hold_a_bus_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_full_disk_and_a_read_only_one_are_told_apart() {
+fn a_full_disk_and_a_read_only_one_differ_in_error_kind() {
     let error = |errno| StoreError::system("cannot write", "/bus/staging/x", errno);
     assert_eq!(error(rustix::io::Errno::NOSPC).kind(), ErrorKind::Full);
     assert_eq!(error(rustix::io::Errno::DQUOT).kind(), ErrorKind::Full);
@@ -215,7 +215,7 @@ fn a_full_disk_and_a_read_only_one_are_told_apart() {
 
 /// Staging behind a link to another file system.
 #[test]
-fn a_bus_across_two_file_systems_is_told_with_a_cure() {
+fn a_bus_across_two_file_systems_is_reported_with_a_cure() {
     let bus = DirBus::new();
     let Ok(other) = TempDir::new_in("/dev/shm") else { panic!("needs /dev/shm") };
     fs::remove_dir(bus.at("staging")).unwrap();
@@ -229,7 +229,7 @@ fn a_bus_across_two_file_systems_is_told_with_a_cure() {
 }
 
 #[test]
-fn at_most_four_versions_stay() {
+fn at_most_four_versions_are_kept() {
     let bus = DirBus::new();
     let mut version = None;
     for turn in 1..=12usize {
@@ -245,7 +245,7 @@ fn at_most_four_versions_stay() {
 }
 
 #[test]
-fn what_only_looks_like_a_version_is_ignored() {
+fn a_name_that_resembles_a_version_is_ignored() {
     let bus = DirBus::new();
     let Swap::Swapped(first) = bus.swap("frontier", None, "1").unwrap() else { panic!("conflict") };
     let looks = [
@@ -280,7 +280,7 @@ fn a_version_that_cannot_be_followed_is_damage() {
 }
 
 #[test]
-fn a_number_that_was_won_and_cleared_away_is_not_won_again() {
+fn a_removed_version_number_is_not_reused() {
     let bus = DirBus::new();
     for n in 10..14 {
         bus.plant(&format!("frontier.{n}"), "newer");
@@ -344,7 +344,7 @@ fn staging_removed_while_running_is_made_again() {
 }
 
 #[test]
-fn a_shared_bus_is_writable_for_the_group_whatever_the_umask() {
+fn a_shared_bus_is_group_writable_under_any_umask() {
     let bus = DirBus::with(DirOptions { group_writable: true, ..DirOptions::default() });
     let key = format!("{MINUTE}/a.json");
     assert_eq!(bus.put(&key), Ok(Put::Created));

@@ -101,7 +101,7 @@ fn schedule(seed: u64) {
 }
 
 #[test]
-fn what_is_acknowledged_through_a_faulty_network_is_run() {
+fn events_acknowledged_over_a_faulty_network_are_run() {
     let seeds = std::env::var("EVBUS_FAULT_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100);
     let from = std::env::var("EVBUS_FAULT_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(0);
     let next = AtomicU64::new(from);

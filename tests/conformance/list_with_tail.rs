@@ -33,7 +33,7 @@ async fn behind(store: &dyn Store) -> Option<Vec<(String, Version)>> {
 
 /// A regression: Google's listings have no generations, and looked as if there were no group and no
 /// request.
-pub async fn a_glance_shows_all_that_has_changed_or_says_that_it_does_not(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_list_with_tail_shows_every_change_or_has_no_tail(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let store = &*bench.store;
     assert_eq!(store.put_new("events/20261123/0215/one.json", b"{}").await.unwrap(), Put::Created);
@@ -49,7 +49,7 @@ pub async fn a_glance_shows_all_that_has_changed_or_says_that_it_does_not(make: 
 }
 
 /// The same for scheduled entries.
-pub async fn what_waits_is_not_taken_for_nothing(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_list_with_tail_shows_scheduled_entries_or_has_no_tail(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let store = &*bench.store;
     assert_eq!(store.put_new("events/20261123/0215/one.json", b"{}").await.unwrap(), Put::Created);

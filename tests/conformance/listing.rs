@@ -74,13 +74,13 @@ pub async fn after_is_exclusive(make: &dyn Fn() -> StoreFixture) {
 }
 
 /// evbus itself never makes this request.
-pub async fn after_a_bare_folder_comes_all_that_is_in_it(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_listing_after_a_folder_name_includes_its_contents(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..3).map(|n| name(0, n))).await;
     assert_eq!(page(&*bench.store, "events/20261123/0215", usize::MAX).await, Page { keys, cut: false });
 }
 
-pub async fn limit_and_cut_are_exact(make: &dyn Fn() -> StoreFixture) {
+pub async fn limit_and_truncation_are_exact(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..9).map(|n| name(n / 3, n as u32 % 3))).await;
     for from in 0..keys.len() {
@@ -153,7 +153,7 @@ pub async fn complete_after_every_put(make: &dyn Fn() -> StoreFixture) {
     }
 }
 
-pub async fn pages_make_the_whole_of_10_000_keys(make: &dyn Fn() -> StoreFixture) {
+pub async fn pages_cover_all_of_10_000_keys(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..10_000).map(|n| name(n % 3, n as u32 * 31 % 10_000))).await;
     for limit in [997, 3_334, 10_000] {

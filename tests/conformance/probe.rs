@@ -26,24 +26,24 @@ fn warned_of(bucket: &Bucket) -> Vec<Property> {
 }
 
 #[test]
-fn seaweedfs_is_good_enough() {
+fn seaweedfs_passes_the_probe() {
     assert_eq!(flaws(s3::seaweedfs()), []);
 }
 
 #[test]
-fn ministack_is_good_enough() {
+fn ministack_passes_the_probe() {
     assert_eq!(flaws(s3::ministack()), []);
 }
 
 #[test]
-fn a_server_that_ignores_conditions_is_found_out() {
+fn a_server_that_ignores_conditions_fails_the_probe() {
     let flaws = flaws(s3::rclone());
     assert!(flaws.iter().any(|(property, why)| *property == Property::Create && why.contains("both won")), "{flaws:?}");
     assert!(flaws.iter().any(|(property, _)| *property == Property::Swap), "{flaws:?}");
 }
 
 #[test]
-fn servers_that_list_without_versions_are_good_enough() {
+fn servers_that_list_without_versions_pass_the_probe() {
     for bucket in [google("probed"), without_etags("probed"), azurite::azurite().bucket("probed")] {
         assert_eq!(flaws_of(&bucket), [], "{bucket:?}");
     }
@@ -52,7 +52,7 @@ fn servers_that_list_without_versions_are_good_enough() {
 /// A regression: the store drops the keys up to the start of a listing, which hid that the server
 /// does not.
 #[test]
-fn a_server_that_lists_from_the_beginning_is_found_out() {
+fn the_probe_warns_of_a_server_that_ignores_start_after() {
     let mini = Mini::start(MiniOptions::default());
     let keys = s3::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));
     let bucket = of_settings(Kind::S3, "p", keys.into_iter().chain([("aws_endpoint_url_s3", mini.endpoint())]));

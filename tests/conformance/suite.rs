@@ -25,7 +25,7 @@ pub async fn an_object_is_created_once(make: &dyn Fn() -> StoreFixture) {
     assert_eq!(bytes(&*bench.store, "top.json").await.unwrap(), b"");
 }
 
-pub async fn what_is_absent_is_none(make: &dyn Fn() -> StoreFixture) {
+pub async fn an_absent_key_reads_as_none(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     for key in ["absent", "events/absent/absent.json", "state/g/marker-000"] {
         assert_eq!(bytes(&*bench.store, key).await, None, "{key}");
@@ -237,7 +237,7 @@ pub async fn many_deletions_in_one_go(make: &dyn Fn() -> StoreFixture) {
     }
 }
 
-pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_persisted_object_can_be_read(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     bench.store.persist("frontier").await.unwrap();
     swapped(&*bench.store, "frontier", None, b"w").await;
@@ -260,7 +260,7 @@ pub async fn what_is_persisted_can_be_read(make: &dyn Fn() -> StoreFixture) {
     assert!(writes.is_none_or(|micros| micros > 1_500_000_000_000_000), "{writes:?}");
 }
 
-pub async fn what_is_larger_than_its_limit_is_not_read(make: &dyn Fn() -> StoreFixture) {
+pub async fn an_object_over_the_limit_is_not_read(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     assert_eq!(bench.store.put_new("events/a/x.json", b"12345678").await.unwrap(), Put::Created);
     swapped(&*bench.store, "frontier", None, b"12345678").await;

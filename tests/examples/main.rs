@@ -110,7 +110,7 @@ fn read_crontab(text: &str) -> (Vec<Setting<'_>>, Vec<(Vec<&str>, &str)>) {
 }
 
 #[test]
-fn the_crontab_runs_what_is_due_every_minute_and_says_nothing() {
+fn the_crontab_runs_due_events_every_minute_and_is_silent() {
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
     let crontab = fs::read_to_string(example("crontab")).unwrap();

@@ -83,7 +83,7 @@ fn feed(home: &Path, lines: &str) {
 }
 
 #[test]
-fn a_batch_is_one_copy_and_what_json_escapes_comes_out_as_it_went_in() {
+fn a_batch_is_one_copy_and_json_escapes_round_trip() {
     let server = PostgresServer::start();
     let home = tempfile::tempdir().unwrap();
     server.answer(&fs::read_to_string(example("postgres/schema.sql")).unwrap());

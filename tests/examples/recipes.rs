@@ -42,7 +42,7 @@ fn on_host(name: &str, shared: &Path, line: &str) -> Command {
 }
 
 #[test]
-fn a_backup_goes_its_way_over_two_hosts_and_a_bad_one_is_told() {
+fn a_backup_spans_two_hosts_and_a_bad_one_is_reported() {
     let home = home("backup/evbus.toml");
     let at = |name: &str| home.path().join(name);
     for folder in ["data", "backups", "offsite"] {
@@ -108,7 +108,7 @@ fn images_become_thumbnails_and_the_index_has_their_history_in_order() {
 }
 
 #[test]
-fn five_megabytes_go_by_reference_and_what_is_not_what_was_promised_is_refused() {
+fn large_data_goes_by_reference_and_altered_content_is_refused() {
     let home = home("");
     let at = |name: &str| home.path().join(name);
     fs::create_dir(at("store")).unwrap();
@@ -215,7 +215,7 @@ fn a_bus_moves_from_a_directory_to_a_bucket_and_no_event_is_lost() {
 }
 
 #[test]
-fn two_buses_stand_side_by_side_and_the_unnamed_one_is_staging() {
+fn two_buses_share_a_config_and_the_default_one_is_staging() {
     let home = home("two-buses.toml");
     let config = home.path().join("evbus.toml");
     let here = |name: &str| home.path().join(name).display().to_string();

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{package, root};
 
 #[test]
-fn the_units_run_fail_hang_and_go_as_they_promise() {
+fn the_systemd_units_behave_as_documented() {
     let shared = tempfile::tempdir().unwrap();
     package(shared.path());
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/package");

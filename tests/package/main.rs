@@ -38,7 +38,7 @@ fn package(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_debian_package_installs_works_and_goes() {
+fn the_debian_package_installs_works_and_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let deb = package(folder.path());
     let listed = succeeds(Command::new("dpkg-deb").arg("--contents").arg(&deb));
@@ -79,7 +79,7 @@ fn the_debian_package_installs_works_and_goes() {
 }
 
 #[test]
-fn evbus_is_made_only_of_what_deny_toml_allows() {
+fn dependencies_satisfy_deny_toml() {
     let mut command = Command::new(tool("cargo-deny"));
     command.args(["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
     succeeds(command.current_dir(env!("CARGO_MANIFEST_DIR")));

@@ -41,19 +41,19 @@ fn number(name: &str, default: usize) -> usize {
 }
 
 #[test]
-fn what_is_acknowledged_survives_with_a_journal() {
-    survives("what_is_acknowledged_survives_with_a_journal", JournalMode::Journal);
+fn acknowledged_work_survives_with_a_journal() {
+    survives("acknowledged_work_survives_with_a_journal", JournalMode::Journal);
 }
 
 #[test]
-fn what_is_acknowledged_survives_without_a_journal() {
-    survives("what_is_acknowledged_survives_without_a_journal", JournalMode::NoJournal);
+fn acknowledged_work_survives_without_a_journal() {
+    survives("acknowledged_work_survives_without_a_journal", JournalMode::NoJournal);
 }
 
 /// The harness itself loses what was not flushed, and nothing else.
 #[test]
-fn the_disk_keeps_what_was_flushed_and_no_more() {
-    private::in_private_mounts("the_disk_keeps_what_was_flushed_and_no_more", |room| {
+fn the_disk_keeps_only_flushed_writes() {
+    private::in_private_mounts("the_disk_keeps_only_flushed_writes", |room| {
         for mode in [JournalMode::Journal, JournalMode::NoJournal] {
             keeps_what_was_flushed(mode, room);
         }

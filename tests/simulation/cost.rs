@@ -76,7 +76,7 @@ fn a_backlog_costs_a_get_and_a_twentieth_of_a_request_for_each_event() {
 }
 
 #[test]
-fn what_types_exclude_is_not_read_and_what_a_condition_excludes_is_read_once() {
+fn exclusion_by_type_reads_no_event_and_by_condition_reads_each_once() {
     const EVENTS: u64 = 2_000;
     let bucket = SimBucket::new(1);
     bucket.emit(EVENTS / 100, 100);

@@ -122,7 +122,7 @@ fn ahead() -> EventTime {
 
 /// Both find W ahead, and so choose the same time; whoever is late must not take away what the other was acknowledged on.
 #[test]
-fn what_two_hosts_emit_under_one_id_is_there_once() {
+fn one_id_emitted_by_two_hosts_is_stored_once() {
     for (hooks_before, passed) in [(0, false), (0, true), (1, false), (1, true), (2, true)] {
         let bus = EmitBus::new();
         bus.raise(ahead());
@@ -135,7 +135,7 @@ fn what_two_hosts_emit_under_one_id_is_there_once() {
 
 /// The other is the one who comes too late: while it emits, this one is acknowledged on the first copy of both.
 #[test]
-fn a_first_copy_stays_while_its_twin_may_be_acknowledged_on_it() {
+fn a_first_copy_is_kept_while_its_twin_may_be_acknowledged_on_it() {
     let bus = EmitBus::new();
     bus.raise(ahead());
     // The first check of the other finds W before the copy that both have put; its second does not.
@@ -178,7 +178,7 @@ fn a_first_copy_outlives_a_twin_that_dies_between_its_puts() {
 }
 
 #[test]
-fn an_id_that_is_taken_by_another_event_is_told() {
+fn an_id_of_another_event_is_reported_as_taken() {
     let bus = EmitBus::new();
     let mut emitter = bus.emitter([]);
     let kind = |acks: StoreResult<Vec<Ack>>| -> Vec<AckKind> { acks.unwrap().iter().map(|ack| ack.kind).collect() };
@@ -201,7 +201,7 @@ fn an_id_that_is_taken_by_another_event_is_told() {
 
 /// An id is of one event from the time at which it is acknowledged, not from the time at which it comes.
 #[test]
-fn an_id_is_taken_while_its_event_waits() {
+fn an_id_stays_taken_while_its_event_is_scheduled() {
     let bus = EmitBus::new();
     let mut emitter = bus.emitter([]);
     let kind = |acks: StoreResult<Vec<Ack>>| -> Vec<AckKind> { acks.unwrap().iter().map(|ack| ack.kind).collect() };
@@ -230,7 +230,7 @@ fn an_id_is_taken_while_its_event_waits() {
 /// Both have found the id free. The entry of the one that is refused stays: it has the key of an equal one that may have
 /// been acknowledged.
 #[test]
-fn of_two_that_wait_for_the_first_time_one_is_told_that_the_id_is_taken() {
+fn one_of_two_concurrent_schedules_of_an_id_gets_id_taken() {
     let bus = EmitBus::new();
     let (mut other, due) = (bus.emitter([]), ahead());
     let between: Option<Hook> = Some(Box::new(move || {
@@ -247,7 +247,7 @@ fn of_two_that_wait_for_the_first_time_one_is_told_that_the_id_is_taken() {
 
 /// Of two equal ones in a batch the second is a repeat of the first, which is not on the bus.
 #[test]
-fn where_the_id_of_a_batch_is_taken_every_repeat_is_told() {
+fn every_repeat_in_a_batch_reports_a_taken_id() {
     let bus = EmitBus::new();
     let (due, draft) = (ahead(), named("2"));
     let entry = keys::scheduled(&draft.name(due));
@@ -274,7 +274,7 @@ fn an_entry_that_is_cancelled_while_it_is_put_gets_another_name() {
 
 /// Another finds the same id while it puts; its event is another.
 #[test]
-fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
+fn an_id_taken_during_the_put_is_reported_and_leaves_no_copy() {
     let bus = EmitBus::new();
     let acks = done(bus.emitter([bus.another_emits(named("1"), false)]).emit(&[named("2")])).unwrap();
     assert_eq!((acks[0].kind, bus.data()), (AckKind::IdTaken, vec!["1".to_owned()]));
@@ -282,7 +282,7 @@ fn an_id_that_is_taken_meanwhile_is_told_and_leaves_no_copy() {
 
 /// Whoever may write records can hide nobody's event: one that tells of nothing, or of another id, does not count.
 #[test]
-fn a_record_that_lies_does_not_count() {
+fn a_false_dedup_record_is_ignored() {
     let bus = EmitBus::new();
     let other = done(bus.emitter([]).emit(&[of_key("k", 7)])).unwrap().remove(0).name;
     let gone = other.with_time(other.time().next());
@@ -301,7 +301,7 @@ fn a_record_that_lies_does_not_count() {
 
 /// W comes to stand within the batch: no event of a key may be there while an earlier one of it came too late.
 #[test]
-fn a_batch_that_comes_too_late_shows_no_later_half_before_its_first() {
+fn a_late_batch_shows_the_events_of_a_key_in_order() {
     let bus = EmitBus::new();
     let (contents, store) = (Rc::clone(&bus.0), bus.store());
     // What a group sees whose W has passed the first.

@@ -78,7 +78,7 @@ fn done<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn what_is_due_comes_once_and_nothing_is_left_of_it() {
+fn a_due_entry_is_released_once_and_removed() {
     let bus = bus();
     bus.schedule("tonight", at(100));
     bus.schedule("soon", at(10));
@@ -112,7 +112,7 @@ fn an_event_keeps_its_id_its_bytes_and_its_order() {
 }
 
 #[test]
-fn what_is_cancelled_never_comes() {
+fn a_cancelled_entry_is_never_released() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     let entry = bus.contents.read(&keys::scheduled(&name)).unwrap();
@@ -133,7 +133,7 @@ fn what_is_cancelled_never_comes() {
 }
 
 #[test]
-fn what_was_cancelled_can_be_scheduled_anew() {
+fn a_cancelled_event_can_be_scheduled_again() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
@@ -145,7 +145,7 @@ fn what_was_cancelled_can_be_scheduled_anew() {
 }
 
 #[test]
-fn what_is_being_released_cannot_be_cancelled_and_comes_although_its_releaser_died() {
+fn an_entry_in_release_cannot_be_cancelled_and_survives_its_releaser() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
@@ -160,7 +160,7 @@ fn what_is_being_released_cannot_be_cancelled_and_comes_although_its_releaser_di
 }
 
 #[test]
-fn a_cancel_that_comes_too_late_says_so_whoever_else_is_late() {
+fn a_late_cancel_is_reported_as_too_late() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
@@ -192,7 +192,7 @@ fn two_releasers_make_one_event() {
 }
 
 #[test]
-fn what_is_no_event_is_told_and_holds_up_nothing() {
+fn a_broken_entry_is_reported_and_does_not_block_others() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     let store = &*bus.place.store;
@@ -207,7 +207,7 @@ fn what_is_no_event_is_told_and_holds_up_nothing() {
 }
 
 #[test]
-fn who_comes_only_once_leaves_nothing_to_others() {
+fn a_single_release_takes_over_entries_in_release() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
@@ -217,7 +217,7 @@ fn who_comes_only_once_leaves_nothing_to_others() {
 
 /// Whatever somebody has put before them: names that are none, documents that are none, files that are too large.
 #[test]
-fn what_waits_does_not_starve_behind_what_is_no_entry() {
+fn a_scheduled_entry_is_not_starved_by_invalid_entries() {
     let bus = bus();
     let name = bus.schedule("a", at(100));
     let store = &*bus.place.store;
@@ -235,7 +235,7 @@ fn what_waits_does_not_starve_behind_what_is_no_entry() {
 
 /// Both were acknowledged, because the record of the first was gone: both come.
 #[test]
-fn an_entry_whose_id_was_taken_comes_all_the_same() {
+fn an_entry_is_released_although_its_id_was_taken_later() {
     let bus = bus();
     bus.schedule("a", at(10));
     done(bus.place.store.delete(&keys::dedup(&dedup_hash("/s", "a")))).unwrap();
@@ -264,7 +264,7 @@ fn an_id_is_free_again_once_its_event_is_cancelled() {
 
 /// An entry that is overdue keeps its id, however old it is.
 #[test]
-fn prune_forgets_no_id_whose_event_waits() {
+fn prune_keeps_the_ids_of_scheduled_events() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     done(crate::retention::forget_ids(&bus.place, at(1_000))).unwrap();

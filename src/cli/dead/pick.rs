@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_tells_its_event() {
+    fn a_dead_letter_name_yields_its_event() {
         let event = name(1, "x");
         assert_eq!(event_of(&dead_letter::fresh_name(&event, 77)), Some(event));
         assert_eq!(event_of("short"), None);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_found_by_any_beginning() {
+    fn dead_letters_are_found_by_any_prefix() {
         let (one, two) = (name(1, "x"), name(2_000_000, "y"));
         let letters =
             [dead_letter::fresh_name(&one, 1), dead_letter::fresh_name(&one, 2), dead_letter::fresh_name(&two, 3)];

@@ -119,7 +119,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn clocks_that_disagree_are_told() {
+    fn clock_skew_is_reported() {
         let written = EventTime::from_micros(1_800_000_000_000_000);
         let ahead = |seconds| clock_finding(written.plus(Duration::from_secs(seconds)), written).level;
         let behind = |seconds| clock_finding(written.minus(Duration::from_secs(seconds)), written).level;
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn root_has_a_name() {
+    fn known_uids_are_shown_by_name() {
         assert_eq!(name_of(0), "root");
         assert_eq!(name_of(4_000_000_000), "4000000000");
     }

@@ -90,7 +90,7 @@ mod tests {
     use crate::cli::doctor::Level;
 
     #[test]
-    fn a_disk_that_fills_up_is_told_in_time() {
+    fn low_disk_space_is_reported() {
         let levels = [0, 1 << 20, 1 << 40].map(|free| room_finding(free, "?").level);
         assert_eq!(levels, [Level::Fail, Level::Warn, Level::Ok]);
         let levels = [Some(0), Some(7), Some(1 << 30), None].map(|free| inode_finding(free).level);

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_a_trace_parent_is_passed_on() {
+    fn only_a_valid_trace_parent_is_passed_on() {
         assert!(is_trace_parent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         for text in [
             "",

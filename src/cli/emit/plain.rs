@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_scripts_type_is_plain() {
+    fn common_command_lines_are_plain() {
         for line in [
             "emit order.created {} -q",
             "--bus /b emit order.created {}",
@@ -94,7 +94,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
-        fn what_is_plain_means_what_the_parser_says(args in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..7)) {
+        fn a_plain_line_reads_as_the_parser_does(args in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..7)) {
             for args in [args.clone(), [vec!["emit"], args.clone()].concat(), [vec!["--bus", "/b", "emit"], args].concat()] {
                 if let Some(read) = read(&args) {
                     prop_assert_eq!(Some(read), parsed(&args), "{:?}", args);

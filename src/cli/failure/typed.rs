@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_other_tools_are_led_to_ours() {
+    fn verbs_of_other_tools_suggest_evbus_commands() {
         let is = |line: &str, help: &str| assert_eq!(refused(line).1.as_deref(), Some(help), "{line}");
         is("pause mail", "evbus group pause GROUP");
         is("redrive mail", "evbus dead redrive GROUP ID, or --all");
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_that_is_named_is_one() {
+    fn every_suggested_command_exists() {
         for (words, ours) in OTHER_WORDS {
             let verb: Vec<&str> = ours.split(' ').skip(1).take(2).collect();
             let known = |name: &str| crate::cli::command().find_subcommand(name).cloned();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_number_is_said_plainly() {
+    fn an_invalid_number_is_reported() {
         let says = |line: &str, what: &str| assert_eq!(refused(line).0, what, "{line}");
         says("drain -g g --batch abc -- true", "--batch 'abc' is not a whole number from 0 on");
         says("status --max-dead x", "--max-dead 'x' is not a whole number from 0 on");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_argument_is_named() {
         let (what, help) = refused("dead show");
         assert_eq!(what, "missing: <GROUP>");
         assert!(help.unwrap().starts_with("usage: evbus dead show <GROUP>"));

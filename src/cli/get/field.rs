@@ -68,7 +68,7 @@ mod tests {
         "a": {"b": 2}, "list": [{"x": null}, [7]], "empty": {}}}"#;
 
     #[test]
-    fn what_stands_there_is_printed_as_it_is_written() {
+    fn a_field_is_printed_as_written() {
         let is = |path: &str, value: &str| assert_eq!(at(EVENT, path).as_deref(), Ok(value), "{path}");
         is("type", "t");
         is("data.n", "1.50");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_told_with_what_is() {
+    fn a_missing_field_is_reported_with_the_existing_ones() {
         let has = |path: &str, what: &str| assert_eq!(at(EVENT, path), Err(what.to_owned()), "{path}");
         has("subject", "; the event has data, type");
         has("data.a.x", "; data.a has b");

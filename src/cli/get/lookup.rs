@@ -116,7 +116,7 @@ mod tests {
     use crate::event::HashSlot;
 
     #[test]
-    fn two_names_of_one_event_are_one() {
+    fn two_names_of_one_event_are_listed_once() {
         let name = |micros, id| {
             EventName::new(EventTime::from_micros(micros), HashSlot::of(""), &Identity::named("s", id), "a")
         };

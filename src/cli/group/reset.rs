@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_epoch_is_found_in_what_is_left() {
+    fn the_epoch_is_recovered_from_a_damaged_marker() {
         assert_eq!(epoch_in(br#"{"epoch": 17, "nonce": "#), 17);
         assert_eq!(epoch_in(br#"{"epoch":3}"#), 3);
         assert_eq!(epoch_in(b"\xff\0garbage"), 0);

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_stays() {
+    fn omitted_options_are_unchanged() {
         let lists = |types: &[&str], not: &[&str]| {
             let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
             (owned(types), owned(not))

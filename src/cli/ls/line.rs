@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_shows_what_matters_and_nothing_raw() {
+    fn a_line_shows_the_essentials_escaped() {
         let data = || Data::json("{\"n\":\n\"\u{202e}x\"}").unwrap();
         assert_eq!(
             text("order.created", data(), Format::Whole, &[]).unwrap(),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn long_data_is_cut_and_binary_only_counted() {
+    fn long_data_is_truncated_and_binary_data_is_counted() {
         let long = text("a", Data::text(&"x".repeat(200)), Format::Whole, &[]).unwrap();
         assert!(long.ends_with("x…") && long.chars().count() < 110, "{long}");
         let binary = text("a", Data::binary(&[0; 30]), Format::Whole, &[]).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_decides_where_the_name_cannot() {
+    fn the_document_decides_where_the_slug_is_unsure() {
         assert!(text("Order.Created", Data::Absent, Format::Day, &["Order.*"]).is_some());
         assert!(text("Order.Created", Data::Absent, Format::Day, &["order.*", "_rder.*"]).is_none());
     }

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_new_twice() {
+    fn an_event_is_new_once() {
         let mut seen = Seen::default();
         assert!(seen.add(&name(5, "a")));
         assert!(!seen.add(&name(5, "a")));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_does_not_come_back() {
+    fn forgotten_events_are_not_new_again() {
         let mut seen = Seen { bound: 3, ..Seen::default() };
         for second in 1..=5 {
             assert!(seen.add(&name(second, &second.to_string())));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_is_a_time_too() {
+    fn the_floor_may_be_a_time() {
         let mut seen = Seen::default();
         seen.raise_floor(name(4, "x").time());
         assert!(!seen.add(&name(3, "a")));

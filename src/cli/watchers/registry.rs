@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_takes_away_what_is_not_wanted_any_more() {
+    fn the_set_command_clears_removed_filters() {
         let group = GroupName::parse("g").unwrap();
         let plain = wants(&["a.*"], &[], None);
         let rich = wants(&[], &["b", "c"], Some("type == 'x'"));

@@ -69,7 +69,7 @@ fn each_provider_has_its_own_parameters() {
 }
 
 #[test]
-fn what_is_wrong_with_a_url_is_told() {
+fn a_malformed_url_is_reported() {
     for (rest, why) in [
         ("", "has no bucket (write s3://bucket/prefix)"),
         ("/p", "has no bucket (write s3://bucket/prefix)"),
@@ -169,7 +169,7 @@ const CLIENT: &str = "allow_http allow_invalid_certificates disable_system_certi
 
 /// A regression: `AWS_BUCKET`, as web frameworks set it, replaced the bucket of the URL.
 #[test]
-fn no_variable_names_another_place() {
+fn no_environment_variable_changes_the_location() {
     for (kind, prefix, names) in KNOWN {
         let here = match kind {
             Kind::S3 => "mine/prod?endpoint=http://127.0.0.1:1&region=r",
@@ -228,7 +228,7 @@ fn one_source_of_each_kind_is_taken() {
 }
 
 #[test]
-fn a_service_account_may_say_where_its_server_is() {
+fn a_service_account_key_may_name_its_endpoint() {
     let account = "{\"gcs_base_url\": \"http://127.0.0.1:4443\",\n\"disable_oauth\": true}";
     let vars = [("GOOGLE_SERVICE_ACCOUNT_KEY", account)];
     assert_eq!(parsed(Kind::Gcs, "box", &vars).unwrap().setting("google_base_url"), Some("http://127.0.0.1:4443"));
@@ -237,7 +237,7 @@ fn a_service_account_may_say_where_its_server_is() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused() {
+fn a_credential_with_a_control_character_is_refused() {
     for (kind, name) in [(Kind::Azure, "AZURE_STORAGE_TOKEN"), (Kind::Gcs, "GOOGLE_BEARER_TOKEN")] {
         let (what, _) = parsed(kind, "box", &[(name, "hu\nsh")]).unwrap_err();
         assert_eq!(what, format!("{name} has a character that it cannot have"));

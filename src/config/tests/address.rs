@@ -39,7 +39,7 @@ fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
 }
 
 #[test]
-fn every_form_of_an_address() {
+fn every_form_of_an_address_is_accepted() {
     let config = parse(FULL).unwrap();
     let table = [
         ("/mnt/bus", "/mnt/bus"),
@@ -69,7 +69,7 @@ fn every_form_of_an_address() {
 }
 
 #[test]
-fn addresses_that_lead_nowhere() {
+fn invalid_addresses_are_refused() {
     let config = parse(FULL).unwrap();
     let table = [
         ("", "--bus: the address of the bus is empty or holds a NUL"),
@@ -130,7 +130,7 @@ fn a_bucket_is_shown_as_it_was_written() {
 }
 
 #[test]
-fn what_may_hold_a_secret_is_not_shown() {
+fn an_address_that_may_hold_a_secret_is_not_shown() {
     for text in ["s3:/AKIA:hush@acme/x", "gs:/hush", "AKIA:hush@acme", "S3://AKIA:hush@acme/x", "https://u:hush@h/b"] {
         let error = resolve(&nowhere(), &parse(FULL).unwrap(), Some(text)).unwrap_err();
         let all = format!("{error} {:?}", error.detail());

@@ -206,7 +206,7 @@ mod tests {
     proptest! {
         /// Where it has an answer, it is the one that the library gives.
         #[test]
-        fn the_answer_is_the_librarys(
+        fn answers_equal_those_of_the_library(
             body in tests(),
             outer in prop::sample::select(&["all", "exists"][..]),
             inner in prop::sample::select(&["all", "exists"][..]),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_form_has_no_answer_here() {
+    fn other_expressions_have_no_answer() {
         let data = serde_json::json!({"l": [1, 2], "s": ["a"], "f": [1.5]});
         let ask = |text: &str| answer(Program::compile(text).unwrap().expression(), &data, 6);
         assert_eq!(ask("data.l.all(x, data.l.exists(y, x + y == 3))"), Some(true));

@@ -46,7 +46,7 @@ fn every_member_is_read() {
 }
 
 #[test]
-fn accepted() {
+fn valid_documents_are_accepted() {
     for members in [
         r#""data":null"#,
         r#""data":1e999"#,
@@ -72,7 +72,7 @@ fn accepted() {
 }
 
 #[test]
-fn refused_with_the_attributes_name() {
+fn invalid_attributes_are_refused_by_name() {
     for (members, message) in [
         (r#""id":"2""#, "attribute 'id' is given twice"),
         (r#""x":null,"x":1"#, "attribute 'x' is given twice"),
@@ -111,7 +111,7 @@ fn refused_with_the_attributes_name() {
 }
 
 #[test]
-fn refused_without_what_is_required() {
+fn missing_required_attributes_are_refused() {
     let required = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
     for (missing, _) in required {
         let mut document: Map<String, Value> =
@@ -131,7 +131,7 @@ fn refused_without_what_is_required() {
 }
 
 #[test]
-fn refused_as_no_document() {
+fn malformed_documents_are_refused() {
     assert_eq!(refusal(" \n"), "is empty");
     assert_eq!(refusal("[1]"), "is not a JSON object");
     assert_eq!(refusal("\"text\""), "is not a JSON object");
@@ -281,7 +281,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_built_can_be_read(
+    fn a_built_event_parses_back(
         id in "\\PC{1,20}", source in "\\PC{1,20}", type_ in "\\PC{1,20}", subject in "\\PC{0,20}", value in "\\PC{0,20}",
         name in "[a-z0-9]{1,5}|[A-Z_]", bytes: Vec<u8>,
     ) {

@@ -50,7 +50,7 @@ prop_compose! {
 }
 
 #[test]
-fn a_name_tells_its_parts() {
+fn a_name_has_its_parts() {
     let name = EventName::parse(NAME).unwrap();
     assert_eq!(name.time().to_string(), "20261123T021530.123456Z");
     assert_eq!(name.hash_slot().to_string(), "7k");
@@ -64,7 +64,7 @@ fn a_name_tells_its_parts() {
 }
 
 #[test]
-fn refuses_what_is_no_name() {
+fn refuses_invalid_names() {
     for text in [
         "",
         ".json",
@@ -139,7 +139,7 @@ fn slugs() {
 
 proptest! {
     #[test]
-    fn parts_come_back(time in any_time(), key in "\\PC{0,9}", a: u64, b: u64, type_ in any_type()) {
+    fn parts_parse_back(time in any_time(), key in "\\PC{0,9}", a: u64, b: u64, type_ in any_type()) {
         let (hash_slot, identity) = (HashSlot::of(&key), Identity::random(a, b));
         let name = EventName::new(time, hash_slot, &identity, &type_);
         let slug = slug_of(&type_);
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn another_time_is_all_that_changes(name in any_name(), time in any_time()) {
+    fn with_time_changes_only_the_time(name in any_name(), time in any_time()) {
         let moved = name.with_time(time);
         prop_assert_eq!(moved.time(), time);
         prop_assert_eq!(&moved.as_str()[EventTime::LEN..], &name.as_str()[EventTime::LEN..]);

@@ -13,7 +13,7 @@ fn filter(types: &[&str], not: &[&str]) -> TypeFilter {
 }
 
 #[test]
-fn what_a_pattern_takes() {
+fn a_pattern_matches_its_types() {
     for (text, type_, expected) in [
         ("order.created", "order.created", true),
         ("order.created", "order.created.eu", false),
@@ -45,7 +45,7 @@ fn what_a_pattern_takes() {
 }
 
 #[test]
-fn refused_with_a_reason() {
+fn invalid_patterns_are_refused_with_a_reason() {
     for (text, reason) in [
         ("", "is empty"),
         ("order.", "quote it"),
@@ -72,7 +72,7 @@ fn refused_with_a_reason() {
 }
 
 #[test]
-fn a_filter_reads_what_users_write() {
+fn a_filter_parses_user_input() {
     let wanted = filter(&["order.>, !order.test", "a,b"], &["*.draft"]);
     assert_eq!(wanted.types_text(), ["a", "b", "order.**"]);
     assert_eq!(wanted.not_text(), ["*.draft", "order.test"]);
@@ -87,7 +87,7 @@ fn a_filter_reads_what_users_write() {
 }
 
 #[test]
-fn everything_has_one_form() {
+fn filters_that_match_everything_are_equal() {
     assert!(filter(&[], &[]).everything());
     assert!(filter(&[">"], &[]).everything());
     assert_eq!(filter(&["a", "**"], &[]), filter(&[], &[]));
@@ -97,7 +97,7 @@ fn everything_has_one_form() {
 }
 
 #[test]
-fn a_slug_tells_what_it_can() {
+fn a_slug_decides_or_is_unsure() {
     let long = slug_of(&format!("order.{}.eu", "x".repeat(200)));
     for (types, not, slug, expected) in [
         (&["order.*"][..], &[][..], "order.created", NameMatch::Yes),
@@ -141,7 +141,7 @@ fn pattern_near(type_: &str, stars: &[bool]) -> String {
 
 proptest! {
     #[test]
-    fn a_slug_never_lies(
+    fn a_match_by_slug_agrees_with_a_match_by_type(
         type_ in any_type(),
         types in proptest::collection::vec(any_pattern(), 0..3),
         not in proptest::collection::vec(any_pattern(), 0..2),

@@ -40,7 +40,7 @@ fn every_day_of_the_calendar_follows_the_one_before() {
 }
 
 #[test]
-fn refuses_what_is_not_the_exact_form() {
+fn refuses_inexact_forms() {
     for text in [
         "",
         "20261123T021530.123456",
@@ -92,7 +92,7 @@ fn reads_rfc3339() {
 }
 
 #[test]
-fn refuses_what_rfc3339_does() {
+fn refuses_invalid_rfc3339() {
     for text in [
         "",
         "2026-11-23",
@@ -144,7 +144,7 @@ fn serde_uses_the_text() {
 
 proptest! {
     #[test]
-    fn texts_come_back(time in any_time()) {
+    fn texts_parse_back(time in any_time()) {
         let text = time.to_string();
         prop_assert_eq!(text.len(), EventTime::LEN);
         prop_assert_eq!(EventTime::parse(&text), Some(time));

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_counts_by_itself_and_each_obstacle_too() {
+    fn each_reason_and_each_obstacle_decides_alone() {
         let free = Candidate { free: true, ..Candidate::default() };
         let table = [
             (free, Decision::Leave),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_holds_what_is_not_free_is_not_taken_and_an_end_is_an_end() {
+    fn only_a_free_shard_is_acquired_and_only_by_a_worker_not_ending() {
         for candidate in all() {
             let decision = candidate.decide();
             let may = candidate.free && !candidate.ending;

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listing_is_followed_by_a_pause_that_nothing_makes_longer_than_the_longest() {
+    fn the_pause_after_a_listing_never_exceeds_the_longest() {
         let [pause, longest] = [1, 30].map(Duration::from_secs);
         let begun = Duration::from_secs(100);
         for (took_millis, rests_millis) in

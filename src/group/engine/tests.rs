@@ -113,7 +113,7 @@ fn scan(names: &[EventName]) -> ShardScan {
 }
 
 #[test]
-fn a_worker_begins_with_everything_that_it_must_know() {
+fn a_worker_starts_with_a_scan_a_poll_requests_and_a_release() {
     let bench = EngineBench::new(1, Mode::Watch);
     assert!(bench.has_command(|command| matches!(command, Command::Scan { shard: 0, through: None, .. })));
     assert!(bench.has_command(|command| matches!(command, Command::Poll { .. })));
@@ -123,7 +123,7 @@ fn a_worker_begins_with_everything_that_it_must_know() {
 }
 
 #[test]
-fn what_is_found_is_run_committed_and_passed() {
+fn a_listed_event_is_run_and_committed() {
     let mut bench = EngineBench::new(1, Mode::Watch);
     bench.acquire(&[name(1), name(2)]);
     assert_eq!(bench.started(), [name(1)]);
@@ -193,7 +193,7 @@ fn a_fenced_worker_ends_its_runs() {
 }
 
 #[test]
-fn the_shard_of_a_live_owner_is_left_until_its_marker_stands_still_for_a_lease() {
+fn a_live_owner_keeps_its_shard_until_its_lease_expires() {
     let table = [
         (Process::Lives, Duration::ZERO, false),
         (Process::MayLive, Duration::ZERO, false),
@@ -218,7 +218,7 @@ fn the_shard_of_a_live_owner_is_left_until_its_marker_stands_still_for_a_lease()
 }
 
 #[test]
-fn a_stop_starts_nothing_more_and_releases_what_it_owns() {
+fn a_stop_starts_no_events_and_releases_owned_shards() {
     let mut bench = EngineBench::new(1, Mode::Watch);
     bench.acquire(&[name(1), name(2)]);
     bench.feed([Input::Stop(Stop::Starts)]);
@@ -251,7 +251,7 @@ fn polled() -> Polled {
 }
 
 #[test]
-fn a_second_stop_or_one_that_takes_too_long_ends_the_handlers() {
+fn a_second_or_overdue_stop_ends_the_handlers() {
     let stops: [&dyn Fn(&mut EngineBench); 2] = [&|bench| bench.feed([Input::Stop(Stop::Handlers)]), &|bench| {
         bench.elapsed += Duration::from_secs(30);
         bench.feed([]);

@@ -122,7 +122,7 @@ fn outcomes(batches: &Batches, clock: &Still, names: &[&str]) -> Vec<Outcome> {
 }
 
 #[test]
-fn many_run_as_one_in_the_order_of_their_names() {
+fn a_batch_is_one_run_in_the_order_of_names() {
     let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     assert_eq!(outcomes(&batches, &clock, &["c", "a", "b"]), vec![Outcome::Exit(0); 3]);
@@ -139,7 +139,7 @@ fn a_document_of_many_lines_is_one_line() {
 }
 
 #[test]
-fn only_what_fails_alone_has_failed() {
+fn only_an_event_that_fails_alone_has_failed() {
     let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let found = outcomes(&batches(&lines, &clock, 8, 1), &clock, &["1", "2", "3", "4", "5", "6 bad", "7", "8"]);
     let failed: Vec<usize> = (0..8).filter(|at| found[*at] != Outcome::Exit(0)).collect();
@@ -149,7 +149,7 @@ fn only_what_fails_alone_has_failed() {
 }
 
 #[test]
-fn what_is_nobodys_fault_is_not_tried_in_halves() {
+fn a_batch_that_was_stopped_or_never_started_is_not_split() {
     for outcome in [Outcome::NotStarted("no such file".to_owned().into()), Outcome::Stopped] {
         let (lines, clock) =
             (Rc::new(LineHandler { outcome: Some(outcome.clone()), ..LineHandler::default() }), Rc::<Still>::default());
@@ -159,7 +159,7 @@ fn what_is_nobodys_fault_is_not_tried_in_halves() {
 }
 
 #[test]
-fn a_batch_is_at_most_its_size_and_runs_at_most_so_many() {
+fn batches_respect_their_size_and_concurrency() {
     for concurrency in [1, 2] {
         let held = Rc::new(Notify::new());
         let lines = Rc::new(LineHandler { held: Some(Rc::clone(&held)), ..LineHandler::default() });
@@ -183,7 +183,7 @@ fn a_batch_is_at_most_its_size_and_runs_at_most_so_many() {
 }
 
 #[test]
-fn the_first_waits_for_others_but_no_longer_than_it_may() {
+fn a_batch_waits_for_more_events_until_its_linger_ends() {
     let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     block_on(async {
@@ -198,7 +198,7 @@ fn the_first_waits_for_others_but_no_longer_than_it_may() {
 }
 
 #[test]
-fn what_has_failed_before_does_not_run_with_the_new() {
+fn a_retried_event_does_not_run_with_new_ones() {
     let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     batches.expect(Some(3));
@@ -210,7 +210,7 @@ fn what_has_failed_before_does_not_run_with_the_new() {
 }
 
 #[test]
-fn nothing_starts_without_its_permit() {
+fn an_event_does_not_start_without_its_permit() {
     let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     batches.expect(Some(2));
@@ -221,7 +221,7 @@ fn nothing_starts_without_its_permit() {
 }
 
 #[test]
-fn whoever_leaves_ends_the_run_and_the_others_begin_anew() {
+fn an_aborted_event_ends_the_run_and_the_others_restart() {
     let held = Rc::new(Notify::new());
     let lines = Rc::new(LineHandler { held: Some(Rc::clone(&held)), ..LineHandler::default() });
     let batches = batches(&lines, &Rc::default(), 10, 1);
@@ -244,7 +244,7 @@ fn whoever_leaves_ends_the_run_and_the_others_begin_anew() {
 }
 
 #[test]
-fn at_the_end_nothing_more_begins_and_what_runs_may_end() {
+fn after_the_end_running_batches_finish_and_none_start() {
     let held = Rc::new(Notify::new());
     let lines = Rc::new(LineHandler { held: Some(Rc::clone(&held)), ..LineHandler::default() });
     let batches = batches(&lines, &Rc::default(), 2, 1);
@@ -267,7 +267,7 @@ fn at_the_end_nothing_more_begins_and_what_runs_may_end() {
 proptest! {
     /// Each event has a report: failed if it is bad, done if not; no run waits for ever.
     #[test]
-    fn each_has_its_own_report(bad in prop::collection::vec(any::<bool>(), 1..40), size in 1usize..12) {
+    fn each_event_has_its_own_report(bad in prop::collection::vec(any::<bool>(), 1..40), size in 1usize..12) {
         let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
         let names: Vec<String> =
             bad.iter().enumerate().map(|(n, bad)| format!("{n:02}{}", if *bad { " bad" } else { "" })).collect();

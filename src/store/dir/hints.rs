@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_others_publish_is_news() {
+    fn only_changes_by_others_raise_a_hint() {
         let (mine, theirs, overflow) = (event("00aa-1"), event("00bb-1"), event(""));
         assert!(!has_news(&mine, Some("00aa-")));
         assert!(!has_news(&[mine.clone(), mine.clone()].concat(), Some("00aa-")));

@@ -293,7 +293,7 @@ mod tests {
 
     /// What NFS sees when the answer to its first try was lost.
     #[test]
-    fn a_link_that_is_mine_already_is_published_and_another_is_not() {
+    fn only_a_link_to_the_same_file_counts_as_published() {
         let folder = tempfile::TempDir::new().unwrap();
         let root = std::fs::File::open(folder.path()).map(OwnedFd::from).unwrap();
         let (draft, target) = (folder.path().join("draft"), folder.path().join("target"));

@@ -82,7 +82,7 @@ mod tests {
     use crate::store::dir::{DirOptions, DirStore};
 
     #[test]
-    fn what_is_laid_by_is_for_work_and_not_for_events() {
+    fn the_reserve_is_for_markers_and_not_for_events() {
         let folder = tempfile::TempDir::new().unwrap();
         let store = DirStore::create(&folder.path().join("bus"), DirOptions::default(), &SystemClock).unwrap();
         let left = || std::fs::read_dir(folder.path().join("bus/reserve")).unwrap().count();

@@ -76,7 +76,7 @@ fn signed(key: &str, region: &str) -> String {
 }
 
 #[test]
-fn of_many_creations_one_wins() {
+fn one_of_many_concurrent_creations_wins() {
     let (mini, _) = started();
     let create = || Client::of(&mini).status("PUT /b/k", "If-None-Match: *\r\n");
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -155,7 +155,7 @@ fn a_listing_is_in_the_order_of_bytes_and_in_pages() {
 }
 
 #[test]
-fn a_listing_starts_after_what_it_is_told() {
+fn a_listing_starts_after_the_given_key() {
     let mini = Mini::start(MiniOptions { page: 3, ..MiniOptions::default() });
     let mut client = Client::of(&mini);
     for key in ["a", "b", "p/1", "p/2", "p/3", "q"] {
@@ -172,7 +172,7 @@ fn a_listing_starts_after_what_it_is_told() {
 }
 
 #[test]
-fn bodies_come_in_chunks_and_go_in_ranges() {
+fn chunked_uploads_and_range_reads_work() {
     let (mini, mut client) = started();
     let chunked = "PUT /b/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n";
     client.0.get_mut().write_all(chunked.as_bytes()).unwrap();
@@ -190,7 +190,7 @@ fn bodies_come_in_chunks_and_go_in_ranges() {
 }
 
 #[test]
-fn many_are_deleted_at_once() {
+fn many_objects_are_deleted_at_once() {
     let (mini, mut client) = started();
     let put_both = |client: &mut Client| ["a%26", "b"].map(|key| client.status(&format!("PUT /b/{key}"), ""));
     let delete = "<Delete><Object><Key>a&amp;</Key></Object><Object><Key>b</Key></Object></Delete>";
@@ -204,7 +204,7 @@ fn many_are_deleted_at_once() {
 }
 
 #[test]
-fn who_hangs_answers_when_it_is_let_go() {
+fn a_hanging_server_answers_once_it_continues() {
     let (mini, mut client) = started();
     mini.behave(&[ServerMode::Hang]);
     client.send("PUT /b/waits", "", "").unwrap();
@@ -222,7 +222,7 @@ fn who_hangs_answers_when_it_is_let_go() {
 }
 
 #[test]
-fn who_is_dropped_leaves_nobody_waiting() {
+fn a_dropped_server_closes_its_connections() {
     let (mini, mut idle) = started();
     assert_eq!(idle.status("PUT /b/k", ""), 200);
     mini.behave(&[ServerMode::Hang]);
@@ -239,7 +239,7 @@ fn who_is_dropped_leaves_nobody_waiting() {
 }
 
 #[test]
-fn who_refuses_is_back_with_what_it_had() {
+fn a_refusing_server_comes_back_with_its_objects() {
     let (mini, mut client) = started();
     let address = mini.endpoint().replace("http://", "");
     assert_eq!(client.status("PUT /b/k", ""), 200);
@@ -260,7 +260,7 @@ fn who_refuses_is_back_with_what_it_had() {
 }
 
 #[test]
-fn refusals_say_what_s3_says() {
+fn refusals_have_the_error_codes_of_s3() {
     let (mini, mut client) = started();
     let mut code = |modes: &[ServerMode], line: &str, headers: &str| {
         mini.behave(modes);
@@ -333,7 +333,7 @@ fn credentials_are_handed_out() {
 }
 
 #[test]
-fn a_bucket_tells_of_itself() {
+fn a_bucket_reports_its_configuration() {
     let (mini, mut client) = started();
     assert_eq!(client.ask("GET /b?lifecycle", "", "").all("Code"), ["NoSuchLifecycleConfiguration"]);
     assert_eq!(client.ask("GET /b?versioning", "", "").all("Status"), [""; 0]);

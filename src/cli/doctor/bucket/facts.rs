@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bucket_does_with_what_is_there_is_told() {
+    fn region_versioning_and_lifecycle_are_reported() {
         let s3 = |versioning, rules| lines(Kind::S3, Fact::Told(versioning), Fact::Told(rules), "us-east-1");
         let quiet = s3(Versioning::Off, Vec::new());
         assert!(quiet.iter().all(|line| line.starts_with("ok ")), "{quiet:?}");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_deletes_what_is_on_the_bus_is_told() {
+    fn a_lifecycle_rule_that_deletes_bus_objects_is_reported() {
         let s3 = |rule| lines(Kind::S3, Fact::Told(Versioning::Off), Fact::Told(vec![rule]), "us-east-1").remove(2);
         assert!(s3(Rule { ends_objects: true, ..rule("prod/events/") }).starts_with("warn lifecycle"));
         assert!(s3(Rule { ends_objects: true, ..rule("logs/") }).starts_with("ok "));

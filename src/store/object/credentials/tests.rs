@@ -36,7 +36,7 @@ fn base() -> AwsCredential {
 }
 
 #[test]
-fn keys_are_of_one_source() {
+fn keys_come_from_one_source() {
     assert!(plan("base").unwrap().base == Source::Keys(base()));
     let env = [("AWS_ACCESS_KEY_ID", "E\n"), ("AWS_SECRET_ACCESS_KEY", " s\r\n"), ("AWS_PROFILE", "base")];
     let (_home, mut loud) = identity(&env);
@@ -51,7 +51,7 @@ fn keys_are_of_one_source() {
 }
 
 #[test]
-fn roles_are_taken_from_the_far_end() {
+fn chained_roles_are_assumed_from_the_source_on() {
     let two = plan("two").unwrap();
     assert!(two.base == Source::Keys(base()));
     assert_eq!(two.roles.iter().map(|role| role.arn.as_str()).collect::<Vec<_>>(), ["arn:dev", "arn:two"]);
@@ -59,7 +59,7 @@ fn roles_are_taken_from_the_far_end() {
 }
 
 #[test]
-fn what_a_profile_says_is_followed_or_refused() {
+fn a_profile_is_followed_or_refused_with_a_reason() {
     for (profile, why) in [
         ("nix", "no AWS profile 'nix' in "),
         ("round", "leads back to it: round, robin, round"),
@@ -80,7 +80,7 @@ fn what_a_profile_says_is_followed_or_refused() {
 }
 
 #[test]
-fn without_a_word_on_credentials_the_machine_is_asked() {
+fn without_configured_credentials_the_machine_is_asked() {
     assert!(plan("default").unwrap().base == Source::Machine);
     let (_home, pod) = identity(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials")]);
     assert!(pod.plan().unwrap().base == Source::Container);
@@ -107,7 +107,7 @@ fn a_token_is_not_sent_in_the_clear_to_another_machine() {
 }
 
 #[test]
-fn fresh_until_shortly_before_the_end() {
+fn credentials_are_fresh_until_shortly_before_expiry() {
     let now = now();
     let credential = Arc::new(base());
     let of = |fetched: i64, expires: Option<i64>| {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deleted_is_gone_or_kept() {
+    fn versioning_and_soft_delete_are_read() {
         let versioning = |text: &str| facts(text).versioning;
         assert_eq!(versioning("{}"), Fact::Told(Versioning::Off));
         assert_eq!(versioning("{\"versioning\":{\"enabled\":true}}"), Fact::Told(Versioning::On));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_say_what_they_end_and_move() {
+    fn rules_are_read_as_deletions_and_transitions() {
         let numbered = |rule: Rule| vec![Rule { name: "1".to_owned(), ..rule }];
         let ends = Rule { ends_objects: true, prefixes: vec!["logs/".to_owned()], ..Rule::default() };
         let delete = "{\"action\":{\"type\":\"Delete\"},\"condition\":{\"age\":30,\"matchesPrefix\":[\"logs/\"]}}";

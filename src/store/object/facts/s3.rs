@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_say_what_they_end_and_move() {
+    fn rules_are_read_as_deletions_and_transitions() {
         let expires = "<Expiration><Days>30</Days></Expiration>";
         let named = |rule: Rule| Rule { name: "r".to_owned(), ..rule };
         let of = |prefix: &str, what: &str| rules(&one(prefix, what));

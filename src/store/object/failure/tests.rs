@@ -27,7 +27,7 @@ fn denied(kind: Kind, message: &str) -> StoreError {
 }
 
 #[test]
-fn what_passes_is_tried_again_and_what_does_not_is_told() {
+fn transient_failures_are_retried_and_others_reported() {
     let of_status = |status: u16| told(&format!("Server returned non-2xx status code: {status} Text: ")).kind();
     for status in [408, 409, 412, 416, 429, 500, 502, 503, 504] {
         assert_eq!(of_status(status), ErrorKind::Unavailable, "{status}");
@@ -44,7 +44,7 @@ fn what_passes_is_tried_again_and_what_does_not_is_told() {
 }
 
 #[test]
-fn a_bucket_of_another_region_is_no_server_that_does_not_answer() {
+fn a_bucket_in_another_region_is_not_reported_as_unreachable() {
     let bare = "Error performing GET http://here/acme in 1ms - Received redirect without LOCATION, this normally";
     let one = told(bare);
     assert_eq!((one.kind(), one.to_string().as_str()), (ErrorKind::Unfit, "bucket 'acme' is in another region"));
@@ -66,7 +66,7 @@ fn a_bucket_of_another_region_is_no_server_that_does_not_answer() {
 }
 
 #[test]
-fn an_answer_that_is_not_understood_is_an_answer() {
+fn an_unparsable_response_is_not_reported_as_unreachable() {
     let answer = told("Got invalid DeleteObjects response: missing field `Key`");
     assert_eq!(answer.kind(), ErrorKind::Other);
     let whole = "http://here answers what is not understood: DeleteObjects response: missing field `Key`";
@@ -93,7 +93,7 @@ fn the_servers_own_message_is_shown() {
 }
 
 #[test]
-fn no_message_is_of_another_cloud() {
+fn no_message_names_another_cloud() {
     let codes = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "ExpiredToken"];
     for (kind, others) in [(Kind::Gcs, ["AWS_", "AZURE_"]), (Kind::Azure, ["AWS_", "GOOGLE_"])] {
         let of_codes = codes.map(|code| told_by(kind, &format!("status code: 403: <Code>{code}</Code>")));
@@ -108,7 +108,7 @@ fn no_message_is_of_another_cloud() {
 }
 
 #[test]
-fn the_server_that_gives_no_token_is_blamed() {
+fn a_failing_token_server_is_named() {
     let down = "Error performing token request: Error performing POST https://oauth2.example/token in 4s - HTTP error: \
                 Connection refused";
     assert_eq!(told_by(Kind::Gcs, down).to_string(), "cannot reach https://oauth2.example: connection refused");
