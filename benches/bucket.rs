@@ -164,7 +164,7 @@ fn drain() {
                 assert_eq!(sizes.len(), EVENTS);
             });
         }));
-        let notes = Rc::new(group::Notes::default());
+        let notes = Rc::new(group::RunCounter::default());
         ours.push(timed(|| {
             block_on(async {
                 let (place, name) = (place(prefix), GroupName::parse(&format!("g{round}")).unwrap());

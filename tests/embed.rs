@@ -75,7 +75,7 @@ async fn events_of_many_tasks_are_each_handled_once() {
 
 /// A regression: the call that was putting others got its own answer only when no more came.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_call_is_answered_while_others_come() {
+async fn each_emit_is_answered_while_others_arrive() {
     let (_folder, bus) = bus().await;
     // Bits of the tasks that have been answered.
     let answered = Arc::new(AtomicU32::new(0));

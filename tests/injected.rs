@@ -142,7 +142,7 @@ fn check(inject: &str, what: &str, output: &Output) {
 }
 
 #[test]
-fn an_emit_is_acknowledged_only_where_the_event_is() {
+fn an_emit_is_acknowledged_only_if_its_event_is_stored() {
     if !strace_is_there() {
         return;
     }

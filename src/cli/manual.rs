@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_no_request() {
+    fn text_is_escaped_for_roff() {
         assert_eq!(text("./x 'a' -b ~"), "\\&./x \\(aqa\\(aq \\-b \\(ti");
         assert_eq!(text("'x"), "\\(aqx");
         assert_eq!(text("a\\b"), "a\\eb");

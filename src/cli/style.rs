@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_up_as_status_shows_it() {
+    fn columns_are_aligned_as_in_status() {
         let columns = [Column::left("GROUP").at_least(7), Column::left("STATE")];
         let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
         let mut table = Table::new(columns.into_iter().chain(numbers).chain([Column::left("OWNER")]));

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn refuses_other_forms() {
         let texts = [
             "",
             "now",

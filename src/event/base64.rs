@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_of_the_rfc() {
+    fn the_vectors_of_the_rfc_are_encoded() {
         for (bytes, text) in [
             ("", ""),
             ("f", "Zg=="),

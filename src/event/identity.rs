@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_is_the_start_of_the_hash() {
+    fn a_hash_slot_is_the_start_of_the_hash() {
         // SHA-256 of "abc" begins ba78: 10111010 01 are its first ten bits.
         assert_eq!(HashSlot::of("abc").number(), 0b10_1110_1001);
         assert_eq!(HashSlot::of("abc").to_string(), "q9");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lane_has_its_own_text() {
+    fn every_hash_slot_has_its_own_text() {
         let texts: std::collections::BTreeSet<String> = (0..HashSlot::COUNT).map(|n| HashSlot(n).to_string()).collect();
         assert_eq!(texts.len(), usize::from(HashSlot::COUNT));
         assert!((0..HashSlot::COUNT).all(|n| HashSlot::parse(&HashSlot(n).to_string()) == Some(HashSlot(n))));
@@ -230,7 +230,7 @@ mod tests {
         }
 
         #[test]
-        fn a_shifted_border_is_another_pair(source in "\\PC{1,9}", id in "\\PC{1,9}", at in 0_usize..9) {
+        fn a_shifted_boundary_gives_another_identity(source in "\\PC{1,9}", id in "\\PC{1,9}", at in 0_usize..9) {
             let joined = format!("{source}{id}");
             prop_assume!(joined.is_char_boundary(at) && at != source.len() && at <= joined.len());
             prop_assert_ne!(dedup_hash(&source, &id), dedup_hash(&joined[..at], &joined[at..]));

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_event_above_through_counts_once() {
+    fn a_pending_event_above_through_counts_once() {
         let only = name(3, "order.created");
         let mut marker = Marker::new(Position::START);
         marker.pending.insert(only.clone(), PendingEvent { attempts: 2, ..PendingEvent::default() });

@@ -309,12 +309,12 @@ mod tests {
         (child, group)
     }
 
-    fn shell_guard() -> OrphanReaper {
+    fn shell_reaper() -> OrphanReaper {
         OrphanReaper::with_program(["sh", "-c", SHELL_GUARD].map(str::to_owned).to_vec())
     }
 
     /// Closes the worker's end of the pipe; the reaper's process does its work and ends.
-    fn loses_its_worker(reaper: &OrphanReaper) {
+    fn end_its_worker(reaper: &OrphanReaper) {
         let Process { mut child, _parent_pipe: parent_pipe } = reaper.state.borrow_mut().process.take().unwrap();
         drop(parent_pipe);
         child.wait().unwrap();
@@ -361,17 +361,17 @@ mod tests {
 
     #[test]
     fn a_reaper_kills_listed_handlers_when_its_worker_dies() {
-        let reaper = shell_guard();
+        let reaper = shell_reaper();
         reaper.ensure();
         let (mut child, group) = sleeper();
         let _entry = enlist(&reaper, group);
-        loses_its_worker(&reaper);
+        end_its_worker(&reaper);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
     #[test]
     fn a_dead_reaper_is_replaced_and_knows_running_handlers() {
-        let reaper = shell_guard();
+        let reaper = shell_reaper();
         reaper.ensure();
         let (mut child, group) = sleeper();
         let _entry = enlist(&reaper, group);
@@ -384,7 +384,7 @@ mod tests {
         }
         reaper.ensure();
         assert_ne!(process_number(&reaper), first);
-        loses_its_worker(&reaper);
+        end_its_worker(&reaper);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 

@@ -113,7 +113,7 @@ fn a_handler_need_not_read_its_stdin() {
 }
 
 #[test]
-fn much_output_before_much_input_does_not_jam() {
+fn large_output_before_large_input_does_not_deadlock() {
     let text = "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; test $(wc -c) = 3145728";
     let (report, heard) = run(text, &vec![b'e'; 3 << 20]);
     assert_eq!(report.outcome, Outcome::Exit(0));
@@ -166,7 +166,7 @@ fn a_run_does_not_see_the_variables_of_the_one_before() {
 }
 
 #[test]
-fn a_made_file_is_private_holds_the_event_and_goes_away() {
+fn a_temporary_event_file_is_private_and_removed() {
     let made = Job { file: "a/../b.json".to_owned(), ..job(b"the event") };
     let (_, heard) = run_job(
         shell("cat \"$EVBUS_FILE\"; echo; stat -c %a \"$EVBUS_FILE\" \"${EVBUS_FILE%/*}\"; echo \"$EVBUS_FILE\""),
@@ -181,7 +181,7 @@ fn a_made_file_is_private_holds_the_event_and_goes_away() {
 
 /// A regression: it was the shared folder of temporary files.
 #[test]
-fn a_handler_that_removes_the_folder_of_its_file_takes_nothing_from_the_next() {
+fn a_handler_that_removes_its_files_folder_does_not_affect_the_next() {
     let heard = Rc::new(Heard::default());
     let handler = handler(shell("cat \"$EVBUS_FILE\" && rm -r \"${EVBUS_FILE%/*}\""), heard.clone());
     block_on(async {
@@ -277,7 +277,7 @@ fn a_dropped_run_is_killed() {
 }
 
 #[test]
-fn a_child_left_behind_does_not_hold_up_the_run_and_lives() {
+fn a_background_child_does_not_block_the_run_and_survives() {
     let (report, heard) = run("sleep 1000 & echo $!", b"");
     assert_eq!(report.outcome, Outcome::Exit(0));
     let child = heard.of(Stream::Out).remove(0);

@@ -16,7 +16,7 @@ fn home(prefix: &str) -> Home {
 }
 
 #[test]
-fn a_bucket_carries_the_main_job() {
+fn a_bucket_runs_every_event_despite_a_killed_worker() {
     let home = home("job");
     home.run(&["group", "create", "all", "--from", "earliest", "--shards", "4"]).exits(0);
     let lines: String = (0..150).map(|n| format!("{{\"n\":{n}}}\n")).collect();

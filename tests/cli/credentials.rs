@@ -8,12 +8,12 @@ use super::support::{CliRun, Home, signal, until};
 const ROLE: &str = "arn:aws:iam::123456789012:role/dev";
 
 /// A home at a server, without a home's keys, and with the tools' two files.
-struct Bare {
+struct BareHome {
     mini: Mini,
     home: Home,
 }
 
-impl Bare {
+impl BareHome {
     fn new(options: MiniOptions, config: &str, credentials: &str) -> Self {
         let mini = Mini::start(options);
         let home = Home::at_bucket(&mini.endpoint(), "p");
@@ -63,7 +63,7 @@ const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "ENVKEY"), ("AWS_SECRET_A
 
 #[test]
 fn the_bucket_of_the_url_overrides_the_environment() {
-    let bare = Bare::new(MiniOptions::default(), "", "");
+    let bare = BareHome::new(MiniOptions::default(), "", "");
     for name in ["AWS_BUCKET", "AWS_BUCKET_NAME", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "BUCKET"] {
         bare.mini.forget();
         bare.run(&["ls"], &[KEYS[0], KEYS[1], (name, "true")]).exits(2);
@@ -77,7 +77,7 @@ fn the_bucket_of_the_url_overrides_the_environment() {
 #[test]
 fn key_secret_and_token_come_from_one_source() {
     let file = "[default]\naws_access_key_id=FILEKEY\naws_secret_access_key=x\naws_session_token=FILETOKEN\n";
-    let bare = Bare::new(
+    let bare = BareHome::new(
         MiniOptions::default(),
         "",
         &format!("\u{feff}{file}[other]\naws_access_key_id=OTHER\naws_secret_access_key=x\n"),
@@ -104,7 +104,7 @@ fn credentials_are_found_as_by_the_aws_tools() {
          [profile mfa]\nrole_arn={ROLE}\nsource_profile=base\nmfa_serial=arn:x\n"
     );
     let options = MiniOptions { authorization: Some("pod".to_owned()), ..MiniOptions::default() };
-    let bare = Bare::new(options, &config, "");
+    let bare = BareHome::new(options, &config, "");
     bare.home.script("cp", "echo '{\"Version\":1,\"AccessKeyId\":\"PROCKEY\",\"SecretAccessKey\":\"x\"}'");
     let of = |profile| bare.signed_by(&[("AWS_PROFILE", profile)]);
     assert_eq!(of("dev"), pair("ASSUMEDKEY", Some("ASSUMEDTOKEN")));
@@ -130,7 +130,7 @@ fn credentials_are_found_as_by_the_aws_tools() {
 fn an_sso_login_is_used_and_an_expired_one_is_reported() {
     let config = "[profile sso]\nsso_session=corp\nsso_account_id=1\nsso_role_name=r\n[sso-session corp]\n\
                   sso_start_url=https://corp\nsso_region=eu-west-1\n";
-    let bare = Bare::new(MiniOptions::default(), config, "");
+    let bare = BareHome::new(MiniOptions::default(), config, "");
     let sso = [("AWS_PROFILE", "sso")];
     bare.run(&["ls"], &sso).exits(1).says("AWS profile 'sso' is not logged in", "aws sso login --profile sso");
     let cache = bare.home.path().join(".aws/sso/cache");
@@ -152,7 +152,7 @@ const SHA1_OF_CORP: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
 fn the_failing_credential_source_is_named() {
     let config =
         format!("[profile dev]\nrole_arn={ROLE}\nsource_profile=dev\naws_access_key_id=A\naws_secret_access_key=s\n");
-    let bare = Bare::new(MiniOptions { role: None, ..MiniOptions::default() }, &config, "");
+    let bare = BareHome::new(MiniOptions { role: None, ..MiniOptions::default() }, &config, "");
     let web = |file: &str| {
         bare.run(&["emit", "t", "--timeout", "4s"], &[("AWS_WEB_IDENTITY_TOKEN_FILE", file), ("AWS_ROLE_ARN", ROLE)])
     };
@@ -171,7 +171,7 @@ fn the_failing_credential_source_is_named() {
 #[test]
 fn a_worker_picks_up_rotated_keys() {
     let keys = |key: &str| format!("[default]\naws_access_key_id={key}\naws_secret_access_key=x\n");
-    let bare = Bare::new(MiniOptions::default(), "", &keys("OLDKEY"));
+    let bare = BareHome::new(MiniOptions::default(), "", &keys("OLDKEY"));
     bare.run(&["init"], &[]).exits(0);
     let args = ["watch", "-q", "-g", "g", "--poll", "1s", "--from", "earliest", "--shell", "echo $EVBUS_TYPE >> seen"];
     let mut watch = bare.evbus(&args, &[]).spawn().unwrap();

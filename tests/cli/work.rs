@@ -238,7 +238,7 @@ fn a_closed_pipe_is_success() {
 }
 
 #[test]
-fn a_paused_group_waits() {
+fn a_paused_group_starts_no_event() {
     let home = Home::new();
     home.emit_many("t", 2);
     home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
@@ -254,7 +254,7 @@ fn a_paused_group_waits() {
 }
 
 #[test]
-fn a_reset_replays() {
+fn a_reset_replays_events() {
     let home = Home::new();
     let ids = home.emit_many("t", 5);
     home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", NOTE]).exits(0);

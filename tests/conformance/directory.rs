@@ -271,7 +271,7 @@ fn a_name_that_resembles_a_version_is_ignored() {
 }
 
 #[test]
-fn a_version_that_cannot_be_followed_is_damage() {
+fn a_version_without_a_successor_is_reported_as_damage() {
     let bus = DirBus::new();
     bus.plant("frontier.999999999999999", "foreign");
     let found = block_on(bus.store.get("frontier")).unwrap().unwrap();

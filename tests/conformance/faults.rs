@@ -68,7 +68,7 @@ fn schedule(seed: u64) {
     let lease = if late { Lease { length: Duration::from_secs(2) } } else { Lease::default() };
     let bucket = s3::S3Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
     let place = || Place { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };
-    let (name, notes) = (GroupName::parse("g").unwrap(), Rc::new(group::Notes::default()));
+    let (name, notes) = (GroupName::parse("g").unwrap(), Rc::new(group::RunCounter::default()));
     block_on(async {
         let made = group::of_everything(&SystemClock, 2);
         while definition::create(&*place().store, &name, made.clone()).await.is_err() {}

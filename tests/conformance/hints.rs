@@ -51,7 +51,7 @@ fn a_put_by_another_thread_is_hinted() {
 }
 
 #[test]
-fn a_swap_is_hinted_too() {
+fn a_swap_is_hinted() {
     let folder = TempDir::new().unwrap();
     let (store, writer) = (open(&folder), open(&folder));
     block_on(async {

@@ -28,7 +28,7 @@ async fn page(store: &dyn Store, after: &str, limit: usize) -> Page {
     store.list_after(List::all("events/").after(after).limit(limit)).await.unwrap()
 }
 
-pub async fn byte_order_over_nested_folders(make: &dyn Fn() -> StoreFixture) {
+pub async fn nested_folders_are_listed_in_byte_order(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     // `-` and `.` sort before `/`, digits and letters after it.
     let keys = ["b/x", "b-/x", "b.x", "b/x-", "b/x-y/z", "b/x.y", "b0", "a/z/z", "a/z-", "é/x", "~", "B/x", "b/y/"]
@@ -96,7 +96,7 @@ pub async fn limit_and_truncation_are_exact(make: &dyn Fn() -> StoreFixture) {
     assert_eq!(bench.store.list_after(list).await.unwrap(), Page { keys: keys[..3].to_vec(), cut: false });
 }
 
-pub async fn keep_filters(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_listing_keeps_what_its_filter_accepts(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..30).map(|n| name(n / 10, n as u32))).await;
     let odd: Vec<String> = keys.iter().filter(|key| key.contains("1Z-") || key.contains("5Z-")).cloned().collect();
@@ -142,7 +142,7 @@ pub async fn a_register_is_listed_once(make: &dyn Fn() -> StoreFixture) {
     assert_eq!(bench.store.list_after(List::all("groups/")).await.unwrap().keys.len(), 2);
 }
 
-pub async fn complete_after_every_put(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_listing_is_complete_after_every_put(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let mut keys = BTreeSet::new();
     for n in 0..40u32 {

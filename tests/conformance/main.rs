@@ -112,7 +112,7 @@ macro_rules! conformance {
     ($name:ident, $make:expr) => {
         conformance!(@ $name, $make;
             suite: odd_characters_are_kept;
-            listing: byte_order_over_nested_folders, a_listing_after_a_folder_name_includes_its_contents,
+            listing: nested_folders_are_listed_in_byte_order, a_listing_after_a_folder_name_includes_its_contents,
             random_listings_match_a_sorted_set;
         );
     };
@@ -122,12 +122,13 @@ macro_rules! conformance {
             use super::*;
             conformance!(# $make;
                 suite: an_object_is_created_once, an_absent_key_reads_as_none,
-                a_register_is_swapped_from_its_version_only, swaps_make_a_chain, stale_and_future_versions_conflict,
-                deleting_is_final_and_idempotent, many_futures_at_once, one_winner_among_futures, large_objects,
-                many_objects_in_one_go, events_of_a_lane_keep_their_order, many_deletions_in_one_go,
-                a_persisted_object_can_be_read, an_object_over_the_limit_is_not_read, a_gate_ends_a_batch;
-                listing: after_is_exclusive, limit_and_truncation_are_exact, keep_filters, a_register_is_listed_once,
-                complete_after_every_put, pages_cover_all_of_10_000_keys;
+                a_register_is_swapped_from_its_version_only, swaps_form_a_chain, stale_and_future_versions_conflict,
+                deleting_is_final_and_idempotent, concurrent_puts_and_gets_succeed,
+                concurrent_creates_have_one_winner, large_objects_are_stored, many_objects_are_put_in_one_call,
+                events_of_a_hash_slot_become_visible_in_order, many_objects_are_deleted_in_one_call,
+                a_persisted_object_can_be_read, an_object_over_the_limit_is_not_read, a_closed_gate_ends_a_batch;
+                listing: after_is_exclusive, limit_and_truncation_are_exact, a_listing_keeps_what_its_filter_accepts,
+                a_register_is_listed_once, a_listing_is_complete_after_every_put, pages_cover_all_of_10_000_keys;
                 list_with_tail: a_list_with_tail_shows_every_change_or_has_no_tail,
                 a_list_with_tail_shows_scheduled_entries_or_has_no_tail;
                 $($more: $($beyond),*;)*
@@ -155,7 +156,7 @@ conformance!(google, bucket(google));
 conformance!(without_etags, bucket(without_etags));
 // Azurite treats a backslash as a slash.
 conformance!(@ azure, bucket(|prefix| azurite::azurite().bucket(prefix));
-    listing: byte_order_over_nested_folders, a_listing_after_a_folder_name_includes_its_contents,
+    listing: nested_folders_are_listed_in_byte_order, a_listing_after_a_folder_name_includes_its_contents,
     random_listings_match_a_sorted_set;
 );
 // SeaweedFS lists by folders instead of by bytes, and treats a backslash as a slash.

@@ -53,7 +53,7 @@ pub async fn a_register_is_swapped_from_its_version_only(make: &dyn Fn() -> Stor
     }
 }
 
-pub async fn swaps_make_a_chain(make: &dyn Fn() -> StoreFixture) {
+pub async fn swaps_form_a_chain(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let mut version = None;
     for turn in 0..25 {
@@ -139,7 +139,7 @@ pub async fn odd_characters_are_kept(make: &dyn Fn() -> StoreFixture) {
     assert_eq!(listed.keys, keys);
 }
 
-pub async fn many_futures_at_once(make: &dyn Fn() -> StoreFixture) {
+pub async fn concurrent_puts_and_gets_succeed(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys: Vec<String> = (0..64).map(|n| format!("events/{}/{n:03}.json", n % 5)).collect();
     let puts = join_all(keys.iter().map(|key| bench.store.put_new(key, key.as_bytes()))).await;
@@ -149,7 +149,7 @@ pub async fn many_futures_at_once(make: &dyn Fn() -> StoreFixture) {
     }
 }
 
-pub async fn one_winner_among_futures(make: &dyn Fn() -> StoreFixture) {
+pub async fn concurrent_creates_have_one_winner(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let names: Vec<String> = (0..16).map(|n| format!("writer {n}")).collect();
     let puts = join_all(names.iter().map(|name| bench.store.put_new("events/one.json", name.as_bytes()))).await;
@@ -170,7 +170,7 @@ pub async fn one_winner_among_futures(make: &dyn Fn() -> StoreFixture) {
     assert_eq!(bytes(&*bench.store, "frontier").await.unwrap(), won[0].as_bytes());
 }
 
-pub async fn large_objects(make: &dyn Fn() -> StoreFixture) {
+pub async fn large_objects_are_stored(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let large: Vec<u8> = (0..5_000_003u32).map(|n| (n % 251) as u8).collect();
     assert_eq!(bench.store.put_new("events/large.json", &large).await.unwrap(), Put::Created);
@@ -179,7 +179,7 @@ pub async fn large_objects(make: &dyn Fn() -> StoreFixture) {
     assert!(bytes(&*bench.store, "state/g/marker-000").await.unwrap() == large);
 }
 
-pub async fn many_objects_in_one_go(make: &dyn Fn() -> StoreFixture) {
+pub async fn many_objects_are_put_in_one_call(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     assert_eq!(bench.store.put_many(&[]).await.unwrap(), []);
     for count in [1, 3, 4, 50] {
@@ -205,7 +205,7 @@ pub async fn many_objects_in_one_go(make: &dyn Fn() -> StoreFixture) {
 
 /// Events with one hash slot may share an ordering key: they become visible in their order, and
 /// none passes one that is in doubt.
-pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> StoreFixture) {
+pub async fn events_of_a_hash_slot_become_visible_in_order(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
     let items: Vec<(String, Vec<u8>)> = (0..20).map(|n| (key(n), vec![n as u8])).collect();
@@ -218,7 +218,7 @@ pub async fn events_of_a_lane_keep_their_order(make: &dyn Fn() -> StoreFixture) 
     }
 }
 
-pub async fn many_deletions_in_one_go(make: &dyn Fn() -> StoreFixture) {
+pub async fn many_objects_are_deleted_in_one_call(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys: Vec<String> = (0..30).map(|n| format!("events/day{}/{}/{n}.json", n % 2, n % 3)).collect();
     for key in &keys {
@@ -274,7 +274,7 @@ pub async fn an_object_over_the_limit_is_not_read(make: &dyn Fn() -> StoreFixtur
 }
 
 /// What the gate lets through becomes visible in its turn, and nothing after the closed gate does.
-pub async fn a_gate_ends_a_batch(make: &dyn Fn() -> StoreFixture) {
+pub async fn a_closed_gate_ends_a_batch(make: &dyn Fn() -> StoreFixture) {
     struct UpTo(usize);
     impl evbus::store::Gate for UpTo {
         fn opens(&self, at: usize) -> evbus::clock::Fut<'_, StoreResult<bool>> {

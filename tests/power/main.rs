@@ -27,7 +27,7 @@ mod workload;
 use image::{Cut, JournalMode};
 use recorder::{RecordedStep, Recording};
 use rng::Rng;
-use verdict::Story;
+use verdict::ExpectedState;
 
 /// Images for each recording.
 const IMAGES_OF_ONE: usize = 25;
@@ -130,8 +130,8 @@ fn one_recording(mode: JournalMode, room: &Path, seed: usize, images: usize) -> 
 fn look(mode: JournalMode, room: &Path, home: &Path, recording: &Recording, cut: &Cut, rng: &Rng) -> Vec<String> {
     let image = cut.image(recording, rng);
     let known = verdict::known(recording.marks(recording.steps.len()));
-    let story = Story::new(recording.marks(cut.at));
-    let wrong = image::boot(mode, &image, room, |disk| verdict::judge(&story, &known, disk, home));
+    let expected = ExpectedState::new(recording.marks(cut.at));
+    let wrong = image::boot(mode, &image, room, |disk| verdict::judge(&expected, &known, disk, home));
     if let Some(kept) = std::env::var_os("EVBUS_POWER_KEEP").filter(|_| !wrong.is_empty()) {
         std::fs::write(Path::new(&kept).join(format!("{mode:?}-{}", cut.at)), image).unwrap();
     }

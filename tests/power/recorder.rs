@@ -49,7 +49,7 @@ impl Recording {
 }
 
 /// What the file system shares with its starter.
-struct Tape {
+struct SharedDisk {
     disk: Vec<u8>,
     steps: Vec<RecordedStep>,
 }
@@ -57,7 +57,7 @@ struct Tape {
 /// The file system, mounted.
 pub struct DiskRecorder {
     base: Vec<u8>,
-    tape: Arc<Mutex<Tape>>,
+    shared: Arc<Mutex<SharedDisk>>,
     folder: PathBuf,
     _session: BackgroundSession,
 }
@@ -65,9 +65,10 @@ pub struct DiskRecorder {
 impl DiskRecorder {
     /// Mounts it at a folder; the disk begins as `base`.
     pub fn start(base: Vec<u8>, folder: &Path) -> Self {
-        let tape = Arc::new(Mutex::new(Tape { disk: base.clone(), steps: Vec::new() }));
-        let _session = fuser::spawn_mount(Served { tape: Arc::clone(&tape) }, folder, &Config::default()).unwrap();
-        Self { base, tape, folder: folder.to_owned(), _session }
+        let shared = Arc::new(Mutex::new(SharedDisk { disk: base.clone(), steps: Vec::new() }));
+        let filesystem = RecordingFilesystem { shared: Arc::clone(&shared) };
+        let _session = fuser::spawn_mount(filesystem, folder, &Config::default()).unwrap();
+        Self { base, shared, folder: folder.to_owned(), _session }
     }
 
     /// The disk.
@@ -82,12 +83,12 @@ impl DiskRecorder {
 
     /// Marks this moment.
     pub fn mark(&self, text: &str) {
-        locked(&self.tape).steps.push(RecordedStep::Mark(text.to_owned()));
+        locked(&self.shared).steps.push(RecordedStep::Mark(text.to_owned()));
     }
 
     /// What was recorded since the start.
     pub fn take(&self) -> Recording {
-        Recording { base: self.base.clone(), steps: std::mem::take(&mut locked(&self.tape).steps) }
+        Recording { base: self.base.clone(), steps: std::mem::take(&mut locked(&self.shared).steps) }
     }
 }
 
@@ -98,18 +99,18 @@ impl Drop for DiskRecorder {
     }
 }
 
-fn locked(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
-    tape.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(shared: &Mutex<SharedDisk>) -> MutexGuard<'_, SharedDisk> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers the kernel, on one thread, so that the order of the answers is the order of the record.
-struct Served {
-    tape: Arc<Mutex<Tape>>,
+struct RecordingFilesystem {
+    shared: Arc<Mutex<SharedDisk>>,
 }
 
-impl Served {
+impl RecordingFilesystem {
     fn attributes(&self, inode: INodeNo) -> FileAttr {
-        let size = if inode == DISK { locked(&self.tape).disk.len() as u64 } else { 0 };
+        let size = if inode == DISK { locked(&self.shared).disk.len() as u64 } else { 0 };
         let (kind, perm) =
             if inode == INodeNo::ROOT { (FileType::Directory, 0o700) } else { (FileType::RegularFile, 0o600) };
         let [atime, mtime, ctime, crtime] = [UNIX_EPOCH; 4];
@@ -133,7 +134,7 @@ impl Served {
     }
 }
 
-impl Filesystem for Served {
+impl Filesystem for RecordingFilesystem {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match name.to_str() {
             Some("disk") => reply.entry(&FOREVER, &self.attributes(DISK), Generation(0)),
@@ -161,8 +162,8 @@ impl Filesystem for Served {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let tape = locked(&self.tape);
-        let disk: &[u8] = if inode == DISK { &tape.disk } else { &[] };
+        let shared = locked(&self.shared);
+        let disk: &[u8] = if inode == DISK { &shared.disk } else { &[] };
         let from = (offset as usize).min(disk.len());
         reply.data(&disk[from..(from + size as usize).min(disk.len())]);
     }
@@ -179,22 +180,22 @@ impl Filesystem for Served {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let mut tape = locked(&self.tape);
+        let mut shared = locked(&self.shared);
         if inode == MARKS {
             let text = String::from_utf8_lossy(data);
-            tape.steps.extend(text.lines().map(|line| RecordedStep::Mark(line.to_owned())));
+            shared.steps.extend(text.lines().map(|line| RecordedStep::Mark(line.to_owned())));
             return reply.written(data.len() as u32);
         }
         let offset = offset as usize;
-        let Some(place) = tape.disk.get_mut(offset..offset + data.len()) else { return reply.error(Errno::ENOSPC) };
+        let Some(place) = shared.disk.get_mut(offset..offset + data.len()) else { return reply.error(Errno::ENOSPC) };
         place.copy_from_slice(data);
-        tape.steps.push(RecordedStep::Write { offset, bytes: data.to_vec() });
+        shared.steps.push(RecordedStep::Write { offset, bytes: data.to_vec() });
         reply.written(data.len() as u32);
     }
 
     fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         if inode == DISK {
-            locked(&self.tape).steps.push(RecordedStep::Flush);
+            locked(&self.shared).steps.push(RecordedStep::Flush);
         }
         reply.ok();
     }

@@ -10,7 +10,7 @@ use super::workload::{FAR, SOURCE};
 
 /// The marks until the cut, by meaning.
 #[derive(Default)]
-pub struct Story {
+pub struct ExpectedState {
     made: bool,
     acked: BTreeSet<String>,
     /// Events for which a handler ran.
@@ -30,14 +30,14 @@ pub struct Story {
     groups: BTreeSet<String>,
 }
 
-impl Story {
+impl ExpectedState {
     pub fn new<'a>(marks: impl Iterator<Item = &'a str>) -> Self {
-        let mut story = Self::default();
+        let mut expected = Self::default();
         for mark in marks {
             let (verb, of) = mark.split_once(' ').unwrap_or((mark, ""));
-            story.apply(verb, of.to_owned());
+            expected.apply(verb, of.to_owned());
         }
-        story
+        expected
     }
 
     fn apply(&mut self, verb: &str, of: String) {
@@ -73,25 +73,25 @@ pub fn known<'a>(marks: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
 }
 
 /// What is wrong with a bus after the cut.
-pub fn judge(story: &Story, known: &BTreeSet<&str>, disk: &Path, home: &Path) -> Vec<String> {
-    if !story.made {
+pub fn judge(expected: &ExpectedState, known: &BTreeSet<&str>, disk: &Path, home: &Path) -> Vec<String> {
+    if !expected.made {
         return Vec::new();
     }
-    let mut look = Look { bus: DiskBus::new(disk, home), disk: disk.to_owned(), wrong: Vec::new() };
-    look.at_events(story, known);
-    look.at_groups(story);
-    look.at_repeats(story);
-    look.at_work(story);
-    look.wrong
+    let mut inspection = BusInspection { bus: DiskBus::new(disk, home), disk: disk.to_owned(), wrong: Vec::new() };
+    inspection.at_events(expected, known);
+    inspection.at_groups(expected);
+    inspection.at_repeats(expected);
+    inspection.at_work(expected);
+    inspection.wrong
 }
 
-struct Look {
+struct BusInspection {
     bus: DiskBus,
     disk: PathBuf,
     wrong: Vec<String>,
 }
 
-impl Look {
+impl BusInspection {
     fn run(&mut self, args: &[&str]) -> EvbusRun {
         let ran = self.bus.run(args);
         if ran.code != Some(0) {
@@ -114,8 +114,8 @@ impl Look {
         self.documents(args).iter().map(|document| text(document, "/id")).collect()
     }
 
-    fn letters(&mut self, story: &Story) -> BTreeSet<String> {
-        if story.groups.contains("d") { self.ids(&["dead", "ls", "d", "--json"]) } else { BTreeSet::new() }
+    fn letters(&mut self, expected: &ExpectedState) -> BTreeSet<String> {
+        if expected.groups.contains("d") { self.ids(&["dead", "ls", "d", "--json"]) } else { BTreeSet::new() }
     }
 
     /// Reports each of them as wrong.
@@ -124,7 +124,7 @@ impl Look {
     }
 
     /// Checks the events on the bus.
-    fn at_events(&mut self, story: &Story, known: &BTreeSet<&str>) {
+    fn at_events(&mut self, expected: &ExpectedState, known: &BTreeSet<&str>) {
         let there = [self.documents(&["ls", "--json", "--limit", "0"]), self.waiting()].concat();
         let strange = |event: &&Value| {
             let (id, of) = (text(event, "/id"), text(event, "/data/of"));
@@ -132,27 +132,27 @@ impl Look {
         };
         self.none(there.iter().filter(strange).map(Value::to_string), "was never emitted");
         let there = there.iter().map(|event| text(event, "/id")).collect();
-        let kept = &(&story.acked - &story.goes) - &story.cancelling;
+        let kept = &(&expected.acked - &expected.goes) - &expected.cancelling;
         self.none(&kept - &there, "was acknowledged and is not there");
-        let back = &story.cancelled & &there;
+        let back = &expected.cancelled & &there;
         let decided = if back.is_empty() { BTreeSet::new() } else { cancelled(&self.disk.join("bus/timed")) };
         self.none(&back - &decided, "was cancelled and will come");
     }
 
     /// Checks the groups and their dead letters.
-    fn at_groups(&mut self, story: &Story) {
+    fn at_groups(&mut self, expected: &ExpectedState) {
         let groups = self.run(&["group", "ls", "--json"]).out;
         let groups: Value = serde_json::from_str(&groups).unwrap_or_default();
         let groups = groups["groups"].as_array().into_iter().flatten().map(|group| text(group, "/group")).collect();
-        self.none(&story.groups - &groups, "was made as a group and is not there");
-        let letters = self.letters(story);
-        self.none(&story.dead - &letters, "was a dead letter and is none");
+        self.none(&expected.groups - &groups, "was made as a group and is not there");
+        let letters = self.letters(expected);
+        self.none(&expected.dead - &letters, "was a dead letter and is none");
     }
 
     /// An acknowledged event is not added again. An emit that was killed before may have left a
     /// copy.
-    fn at_repeats(&mut self, story: &Story) {
-        let Some(id) = story.newest_named() else { return };
+    fn at_repeats(&mut self, expected: &ExpectedState) {
+        let Some(id) = expected.newest_named() else { return };
         let type_ = if id.starts_with("bad") { "bad" } else { "t" };
         let at = if id.starts_with("far") { &["--at", FAR][..] } else { &[] };
         let before = self.copies(id);
@@ -170,7 +170,7 @@ impl Look {
     }
 
     /// Checks what runs when work goes on.
-    fn at_work(&mut self, story: &Story) {
+    fn at_work(&mut self, expected: &ExpectedState) {
         let after = self.bus.outside("after");
         let _ = std::fs::remove_file(&after);
         for (group, filter) in [("g", "--not"), ("d", "--type")] {
@@ -180,13 +180,13 @@ impl Look {
         }
         let text = std::fs::read_to_string(&after).unwrap_or_default();
         let after: BTreeSet<String> = text.lines().map(str::to_owned).collect();
-        let letters = self.letters(story);
-        let due = story.acked.iter().filter(|id| !id.starts_with("far")).cloned().collect();
-        let seen = &(&story.ran | &after) | &letters;
+        let letters = self.letters(expected);
+        let due = expected.acked.iter().filter(|id| !id.starts_with("far")).cloned().collect();
+        let seen = &(&expected.ran | &after) | &letters;
         self.none(&due - &seen, "was acknowledged and is never run");
-        self.none(&(&story.redriven - &story.ran) - &after, "was put back to work and is not run");
+        self.none(&(&expected.redriven - &expected.ran) - &after, "was put back to work and is not run");
         // A request to redrive that was removed when it was done may come back, and is done again.
-        self.none(&(&story.done - &story.redriving) & &after, "was done and is run again");
+        self.none(&(&expected.done - &expected.redriving) & &after, "was done and is run again");
         self.run(&["status"]);
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::executor::{Micros, SECOND, SimProcess};
 use crate::handler::{JobRecorder, Jobs, SimHandler};
 use crate::network::{BEGIN, ProcessRole, SkewedClock, StoreConnection};
-use crate::plan::Birth;
+use crate::plan::GroupStart;
 use crate::rng::{self, Rng};
 use crate::world::{CancelStatus, KnownEvent, World};
 
@@ -112,14 +112,14 @@ impl Actors {
 
     async fn group(self: Rc<Self>, at: usize) {
         let plan = self.world.plan.groups[at].clone();
-        let start = match plan.born {
+        let start = match plan.late_start {
             None => Start::Earliest,
-            Some((when, birth)) => {
+            Some((when, from)) => {
                 self.world.simulation.sleep_until(when).await;
-                match birth {
-                    Birth::Now => Start::Now,
-                    Birth::Earliest => Start::Earliest,
-                    Birth::At(at) => Start::At(EventTime::from_micros(BEGIN + at as i64)),
+                match from {
+                    GroupStart::Now => Start::Now,
+                    GroupStart::Earliest => Start::Earliest,
+                    GroupStart::At(at) => Start::At(EventTime::from_micros(BEGIN + at as i64)),
                 }
             }
         };

@@ -15,7 +15,7 @@ use evbus::store::memory::{Contents, MemoryStore, Network, Operation, Route};
 use evbus::store::{Hints, object};
 
 use crate::executor::{Micros, SECOND, Simulation};
-use crate::group::{self, Notes};
+use crate::group::{self, RunCounter};
 use crate::network::SkewedClock;
 
 pub const DAY: Micros = 86_400 * SECOND;
@@ -120,7 +120,7 @@ impl SimBucket {
     }
 
     /// One process with a worker for each group, all of which want everything; returns their runs.
-    pub fn work(&self, user: &User, groups: &[&str], mode: &Mode) -> Rc<Notes> {
+    pub fn work(&self, user: &User, groups: &[&str], mode: &Mode) -> Rc<RunCounter> {
         self.work_wanting(user, groups, mode, |_| {})
     }
 
@@ -131,8 +131,8 @@ impl SimBucket {
         groups: &[&str],
         mode: &Mode,
         narrow: impl Fn(&mut Definition) + Copy + 'static,
-    ) -> Rc<Notes> {
-        let (notes, process) = (Rc::new(Notes::default()), self.simulation.process());
+    ) -> Rc<RunCounter> {
+        let (notes, process) = (Rc::new(RunCounter::default()), self.simulation.process());
         let polls = (groups.len() > 1).then(Rc::<Polls>::default);
         let settings = Settings { concurrency: 16, ..Settings::new(mode.clone()) };
         for group in groups {

@@ -32,12 +32,12 @@ pub struct GroupPlan {
     /// Cron jobs that drain.
     pub drains: usize,
     /// When and how the group is made; none if it exists from the start.
-    pub born: Option<(Micros, Birth)>,
+    pub late_start: Option<(Micros, GroupStart)>,
 }
 
 /// Where a late group starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Birth {
+pub enum GroupStart {
     Now,
     Earliest,
     At(Micros),
@@ -165,7 +165,7 @@ impl SeedPlan {
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         (self.named, self.power) = (1.0, 0.0);
         for group in &mut self.groups {
-            (group.born, group.widens) = (None, None);
+            (group.late_start, group.widens) = (None, None);
         }
     }
 }
@@ -186,9 +186,9 @@ impl GroupPlan {
             1 => Bounds { window: 12, pending: 5 },
             _ => Bounds { window: 40, pending: 10 },
         };
-        let born = (at > 0 && rng.chance(0.5)).then(|| {
+        let late_start = (at > 0 && rng.chance(0.5)).then(|| {
             let when = (rng.share() * faults_until as f64) as Micros;
-            (when, rng.one(&[Birth::Now, Birth::Earliest, Birth::At(when / 2)]))
+            (when, rng.one(&[GroupStart::Now, GroupStart::Earliest, GroupStart::At(when / 2)]))
         });
         Self {
             name: ["mail", "thumbs", "index"][at].to_owned(),
@@ -200,7 +200,7 @@ impl GroupPlan {
             bounds,
             watchers,
             drains,
-            born,
+            late_start,
             condition: rng.chance(0.3).then_some(CONDITION),
             widens: rng.chance(0.4).then(|| (rng.share() * faults_until as f64) as Micros),
         }

@@ -405,11 +405,11 @@ impl World {
         if !group.wants(known) || group.runs.get(&known.id).is_some_and(|runs| runs.excused) {
             return false;
         }
-        match self.plan.groups[at].born {
+        match self.plan.groups[at].late_start {
             None => true,
             // Earlier events may be there or pruned; events after the group was made must be
             // processed.
-            Some((_, crate::plan::Birth::Now)) => known.began >= group.created,
+            Some((_, crate::plan::GroupStart::Now)) => known.began >= group.created,
             Some(_) => known.began >= group.created || !definition.start.covers(name),
         }
     }

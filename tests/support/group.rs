@@ -23,9 +23,9 @@ use evbus::store::StoreResult;
 
 /// A handler that succeeds at once and notes its events.
 #[derive(Default)]
-pub struct Notes(RefCell<BTreeMap<String, u32>>);
+pub struct RunCounter(RefCell<BTreeMap<String, u32>>);
 
-impl Notes {
+impl RunCounter {
     /// How many handlers ran.
     pub fn runs(&self) -> u64 {
         self.0.borrow().values().map(|runs| u64::from(*runs)).sum()
@@ -42,7 +42,7 @@ impl Notes {
     }
 }
 
-impl Handler for Notes {
+impl Handler for RunCounter {
     fn run(&self, job: Job) -> Fut<'_, Report> {
         let id = job.vars.iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id.clone()).unwrap();
         *self.0.borrow_mut().entry(id).or_default() += 1;

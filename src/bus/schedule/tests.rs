@@ -178,7 +178,7 @@ fn a_late_cancel_is_reported_as_too_late() {
 }
 
 #[test]
-fn two_releasers_make_one_event() {
+fn two_releasers_emit_one_event() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));

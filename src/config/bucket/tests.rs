@@ -19,7 +19,7 @@ fn parsed(kind: Kind, rest: &str, vars: &[(&str, &str)]) -> Result<Bucket, Probl
 }
 
 #[test]
-fn the_url_comes_before_the_environment_before_the_files() {
+fn the_url_overrides_the_environment_and_the_files() {
     let (_home, quiet) = environment(&[]);
     let bucket = parse(Kind::S3, "acme/prod/a", &quiet).unwrap();
     assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), ("acme", "prod/a"));

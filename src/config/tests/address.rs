@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_flag_comes_before_the_environment_before_the_file_before_the_default() {
+fn a_flag_overrides_the_environment_the_file_and_the_default() {
     let mut environment = nowhere();
     let config = parse("[bus]\nurl = 'data/bus'").unwrap();
     let check =

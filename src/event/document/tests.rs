@@ -163,7 +163,7 @@ fn the_limit_counts_the_document_itself() {
 
 /// A terminal must not be told what to do by a document.
 #[test]
-fn names_are_shown_harmless_and_short() {
+fn names_in_errors_are_escaped_and_truncated() {
     let name = "\\u001b[2J".to_owned() + &"X".repeat(1000);
     let message = with(&format!("\"{name}\":1")).unwrap_err().to_string();
     assert!(!message.contains(char::is_control) && message.len() < 150, "{message:?}");
@@ -221,7 +221,7 @@ fn a_builder_checks_as_the_reader_does() {
 }
 
 #[test]
-fn data_of_every_kind() {
+fn data_of_every_kind_is_read() {
     assert_eq!(Data::text("a\"b"), Data::json("\"a\\\"b\"").unwrap());
     assert_eq!(Data::binary(b"foo"), Data::Base64("Zm9v".to_owned()));
     assert!(Data::json("{").is_err() && Data::json("").is_err() && Data::json("1 2").is_err());
@@ -231,7 +231,7 @@ fn data_of_every_kind() {
 }
 
 #[test]
-fn the_key_that_orders() {
+fn the_ordering_key_is_the_partition_key_or_the_subject() {
     let identity = Identity::random(1, 2);
     for (members, key) in [
         (r#""subject":"s","partitionkey":"p""#, Some("p")),

@@ -116,7 +116,7 @@ fn a_key_needs_the_folder_of_its_time() {
 }
 
 #[test]
-fn slugs() {
+fn types_are_abbreviated_to_slugs() {
     for (type_, slug) in [
         ("order.created", "order.created"),
         ("a", "a"),

@@ -7,7 +7,7 @@ fn any_time() -> impl Strategy<Value = EventTime> {
 }
 
 #[test]
-fn known_moments() {
+fn known_times_convert_both_ways() {
     for (micros, text) in [
         (0, "19700101T000000.000000Z"),
         (-1, "19691231T235959.999999Z"),
