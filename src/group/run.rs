@@ -98,13 +98,13 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
             });
         }
         // It is too large, or not a file at all: it will never be an event.
-        Err(error) if error.kind() == ErrorKind::Damaged => return Err(Ran::Unparseable(format!("({error})"))),
+        Err(error) if error.kind() == ErrorKind::Damaged => return Err(Ran::Unparsable(format!("({error})"))),
         Err(error) => return Err(Ran::Unreadable(error)),
     };
     match Event::parse(&bytes, limit) {
         Ok(event) if name.fits(&event) => Ok((bytes, event)),
         Ok(_) => Err(Ran::Foreign),
-        Err(error) => Err(Ran::Unparseable(error.to_string())),
+        Err(error) => Err(Ran::Unparsable(error.to_string())),
     }
 }
 
@@ -152,7 +152,7 @@ async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
         FilterResult::OtherType => Ran::NotMine,
         FilterResult::DoesNotHold => Ran::PassedOver(None),
         FilterResult::NoAnswer(why) => Ran::PassedOver(Some(why)),
-        FilterResult::Unjudged(why) => Ran::Unparseable(format!("cannot be judged: {why}")),
+        FilterResult::Unjudged(why) => Ran::Unparsable(format!("cannot be judged: {why}")),
     })
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Ran {
     /// The group did not want it, but its definition has changed since.
     Redefined(Registered),
     /// Its content cannot be parsed.
-    Unparseable(String),
+    Unparsable(String),
     /// Its content cannot be read now.
     Unreadable(StoreError),
     /// Its handler ran.
@@ -80,7 +80,7 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
         }
         Ran::Redefined(_) => return Judged::Verdict(Verdict::Release),
         Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
-        Ran::Unparseable(why) => {
+        Ran::Unparsable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);
             return Judged::Verdict(dead);
         }
