@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use evbus::bus::Place;
 use evbus::bus::emit::Emitter;
 use evbus::clock::{Clock, Fut, SystemClock};
-use evbus::group::worker::{Mode, Settings};
+use evbus::group::worker::{Mode, WorkerSettings};
 use evbus::group::{GroupName, definition};
-use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::handler::{Handler, Job, Outcome, RunReport};
 use evbus::store::List;
 use evbus::store::object::{BucketStore, PROFILE};
 use futures_util::{StreamExt, stream};
@@ -170,7 +170,7 @@ fn drain() {
                 let (place, name) = (place(prefix), GroupName::parse(&format!("g{round}")).unwrap());
                 definition::create(&*place.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
                 let mode = Mode::Drain { wait: false, most: None, span: None };
-                let settings = Settings { concurrency: HANDLERS, ..Settings::new(mode) };
+                let settings = WorkerSettings { concurrency: HANDLERS, ..WorkerSettings::new(mode) };
                 group::work(place, name, Rc::clone(&notes) as _, settings, None).await;
             });
         }));
@@ -191,10 +191,10 @@ fn drain() {
 struct Stamps(RefCell<HashMap<String, Duration>>);
 
 impl Handler for Stamps {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         let id = job.vars.iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id.clone()).unwrap();
         self.0.borrow_mut().insert(id, SystemClock.elapsed());
-        let report = Report::new(Outcome::Exit(0), String::new(), Duration::ZERO);
+        let report = RunReport::new(Outcome::Exit(0), String::new(), Duration::ZERO);
         Box::pin(std::future::ready(report))
     }
     fn stop(&self) {}
@@ -212,7 +212,7 @@ fn latency() {
         let (place, emitting, name) = (place(prefix), place(prefix), GroupName::parse("g").unwrap());
         definition::create(&*place.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
         let stamps = Rc::new(Stamps::default());
-        let settings = Settings { concurrency: HANDLERS, ..Settings::new(Mode::Watch) };
+        let settings = WorkerSettings { concurrency: HANDLERS, ..WorkerSettings::new(Mode::Watch) };
         let worker = group::work(place, name, Rc::clone(&stamps) as _, settings, None);
         let emitter = async {
             let (mut emitter, mut acked) = (Emitter::new(emitting.clone(), Duration::from_secs(60)), Vec::new());

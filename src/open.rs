@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing};
+use crate::bus::{BusSettings, MAX_EVENT_BYTES, OpenBus, Place, Sharing};
 use crate::clock::Clock;
 use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
@@ -48,7 +48,7 @@ pub async fn or_make(
         (Err(error), Location::Dir(path)) if error.kind() == ErrorKind::NoBus => {
             let options = DirOptions { execution, durability, group_writable: false };
             let place = Place { store: Rc::new(DirStore::create(path, options, &**clock)?), clock: Rc::clone(clock) };
-            let settings = Settings::new(clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
+            let settings = BusSettings::new(clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
             Ok(OpenBus::create(place, settings, &address.display).await?.0)
         }
         (opened, _) => opened,
@@ -65,7 +65,7 @@ async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn
         mount::refuse_caching(path)?;
     }
     match bus.settings {
-        Settings { sharing: Sharing::Group, .. } => {
+        BusSettings { sharing: Sharing::Group, .. } => {
             Ok(OpenBus { place: place(DirOptions { group_writable: true, ..options })?, ..bus })
         }
         _ => Ok(bus),

@@ -20,7 +20,7 @@ const ABANDONED: Duration = Duration::from_hours(24);
 
 /// What to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
+pub struct PruneRequest {
     /// Only events before this time.
     pub before: EventTime,
     /// Only say what would be deleted.
@@ -44,7 +44,7 @@ pub struct Holder {
 
 /// What was deleted, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct PruneReport {
     /// Events deleted.
     pub deleted: u64,
     /// Events that are old enough, but that a group still needs.
@@ -92,8 +92,8 @@ impl Need {
 }
 
 /// Prunes; calls `progress` with the number of events looked at so far.
-pub async fn prune(place: &Place, asked: Request, mut progress: impl FnMut(u64)) -> StoreResult<Report> {
-    let mut report = Report::default();
+pub async fn prune(place: &Place, asked: PruneRequest, mut progress: impl FnMut(u64)) -> StoreResult<PruneReport> {
+    let mut report = PruneReport::default();
     let mut after = String::new();
     let mut seen = 0;
     loop {
@@ -146,7 +146,7 @@ async fn is_old(place: &Place, name: &EventName, before: EventTime) -> StoreResu
     Ok(read::happened_at(&*place.store, name).await?.is_some_and(|happened| happened < before))
 }
 
-impl Report {
+impl PruneReport {
     /// Adds what groups hold back of a page.
     fn take_holders(&mut self, holders: impl Iterator<Item = Holder>) {
         for new in holders.filter(|holder| holder.held > 0) {

@@ -20,12 +20,12 @@ type Work = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     more: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     waiting: VecDeque<Work>,
     threads: usize,
     idle: usize,
@@ -43,7 +43,7 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 }
 
 impl Pool {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,7 +59,7 @@ impl Pool {
     }
 
     /// Starts a thread, if the system gives one.
-    fn start(self: &Arc<Self>, state: &mut State) -> bool {
+    fn start(self: &Arc<Self>, state: &mut PoolState) -> bool {
         let pool = Arc::clone(self);
         let started = std::thread::Builder::new().name("evbus-disk".to_owned()).spawn(move || pool.serve()).is_ok();
         state.threads += usize::from(started);

@@ -131,7 +131,7 @@ struct Unacknowledged {
 
 /// A batch that was put; `late`: only a part of it was, because W had passed its beginning
 /// meanwhile.
-struct Batch {
+struct PutBatch {
     pending: Vec<Unacknowledged>,
     late: bool,
 }
@@ -249,7 +249,7 @@ impl Emitter {
     }
 
     /// Puts drafts under new, growing times, none below `earliest`.
-    async fn put_batch(&mut self, drafts: &[Draft], indices: &[usize], earliest: EventTime) -> StoreResult<Batch> {
+    async fn put_batch(&mut self, drafts: &[Draft], indices: &[usize], earliest: EventTime) -> StoreResult<PutBatch> {
         let mut pending = Vec::with_capacity(indices.len());
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
@@ -259,7 +259,7 @@ impl Emitter {
             items.push((name.key(), drafts[index].bytes.clone()));
             pending.push(Unacknowledged { index, name });
         }
-        let Some(first) = pending.first() else { return Ok(Batch { pending, late: false }) };
+        let Some(first) = pending.first() else { return Ok(PutBatch { pending, late: false }) };
         let keys = indices.iter().map(|index| drafts[*index].event.ordering_key());
         let store = Rc::clone(&self.place.store);
         let turns = Turns::new(&*store, first.name.time(), keys);
@@ -268,7 +268,7 @@ impl Emitter {
             // do.
             pending[at].name = self.put_elsewhere(&drafts[pending[at].index], earliest).await?;
         }
-        Ok(Batch { pending, late: turns.late() })
+        Ok(PutBatch { pending, late: turns.late() })
     }
 
     /// Puts the items in order, each only once the one before it is there and `gate` opens for it,

@@ -12,7 +12,7 @@ mod settings;
 use std::rc::Rc;
 
 pub(crate) use settings::to_json;
-pub use settings::{FORMAT, MAX_EVENT_BYTES, OpenBus, Settings, Sharing};
+pub use settings::{BusSettings, FORMAT, MAX_EVENT_BYTES, OpenBus, Sharing};
 
 use crate::clock::Clock;
 use crate::store::Store;

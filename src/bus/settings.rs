@@ -25,7 +25,7 @@ pub enum Sharing {
 
 /// What `bus.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct BusSettings {
     /// See [`FORMAT`].
     pub format: u32,
     /// When the bus was made.
@@ -40,7 +40,7 @@ pub struct Settings {
     pub probed: Vec<String>,
 }
 
-impl Settings {
+impl BusSettings {
     /// The settings of a bus that is made now.
     pub fn new(created: EventTime, max_event_bytes: u64, sharing: Sharing) -> Self {
         Self { format: FORMAT, created, max_event_bytes, sharing, probed: Vec::new() }
@@ -49,7 +49,7 @@ impl Settings {
 
 /// A format's number alone, readable in every format to come.
 #[derive(Deserialize)]
-struct Format {
+struct FormatHeader {
     format: u32,
 }
 
@@ -59,7 +59,7 @@ pub struct OpenBus {
     /// Where it is kept.
     pub place: Place,
     /// What it was made with.
-    pub settings: Settings,
+    pub settings: BusSettings,
 }
 
 impl OpenBus {
@@ -78,7 +78,7 @@ impl OpenBus {
     }
 
     /// Makes a bus at `place`, or opens the one that is there. Returns whether it was made now.
-    pub async fn create(place: Place, settings: Settings, shown: &str) -> StoreResult<(Self, bool)> {
+    pub async fn create(place: Place, settings: BusSettings, shown: &str) -> StoreResult<(Self, bool)> {
         let mut bytes = to_json(&settings);
         bytes.push(b'\n');
         if place.store.put_new(keys::BUS, &bytes).await? == Put::Created {
@@ -97,13 +97,13 @@ impl OpenBus {
     }
 }
 
-fn parse(bytes: &[u8], shown: &str) -> StoreResult<Settings> {
+fn parse(bytes: &[u8], shown: &str) -> StoreResult<BusSettings> {
     let damaged = |error: serde_json::Error| {
         StoreError::new(ErrorKind::Damaged, format!("{shown}/bus.json cannot be read: {error}"))
             .with_detail(ErrorDetail::Unreadable { key: keys::BUS.to_owned() })
             .with_source(error)
     };
-    let format: Format = serde_json::from_slice(bytes).map_err(damaged)?;
+    let format: FormatHeader = serde_json::from_slice(bytes).map_err(damaged)?;
     if format.format > FORMAT {
         let what = format!("the bus at {shown} has format {}, newer than this evbus reads ({FORMAT})", format.format);
         return Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NewerFormat));

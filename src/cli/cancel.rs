@@ -21,7 +21,7 @@ Examples:
   evbus ls --scheduled
   evbus cancel 20261224T093000-7kq3f9x2m7qa5w
   evbus emit report.due --id report-7 --delay 1h && evbus cancel report-7")]
-pub(super) struct Args {
+pub(super) struct CancelArgs {
     /// Event ids, or the start of them
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) struct Args {
     quiet: bool,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: CancelArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let (mut out, mut code) = (Out::new(), Code::Done);

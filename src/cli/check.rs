@@ -32,7 +32,7 @@ Examples:
   evbus check --config ./evbus.toml --json
   evbus check -t 'order.*' --event f.json
   evbus get 20261123T021530-7kq3f9x2m7qa5w | evbus check -t 'order.*' --event -")]
-pub(super) struct Args {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: CheckArgs, session: Session) -> Result<Code, Failure> {
     let given = !(args.filter.types.is_empty() && args.filter.not.is_empty() && args.condition.condition.is_none());
     match &args.event {
         Some(file) => matches(&args, file, &session),
@@ -55,7 +55,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     }
 }
 
-fn matches(args: &Args, file: &str, session: &Session) -> Result<Code, Failure> {
+fn matches(args: &CheckArgs, file: &str, session: &Session) -> Result<Code, Failure> {
     let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
     let cannot =
         |error: std::io::Error| Failure::usage(format!("cannot read the event {file}: {}", system_words(&error)));
@@ -113,14 +113,14 @@ fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
 }
 
 /// What one watcher of the config would do.
-struct Plan<'a> {
+struct WatcherPlan<'a> {
     watcher: &'a Watcher,
     wants: Filter,
-    group: GroupState,
+    group: GroupLookup,
 }
 
 /// The watcher's group on the bus.
-enum GroupState {
+enum GroupLookup {
     /// The bus cannot be opened.
     Unknown,
     /// The group does not exist; holds the number of stored events that match.
@@ -132,7 +132,7 @@ enum GroupState {
     Differs(String, Option<Box<Filter>>),
 }
 
-fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
+fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
     let config = session.config()?;
     let Some(path) = &config.path else {
         return Err(Failure::usage("there is no config file to check")
@@ -145,9 +145,9 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
             let wants = watcher.wants()?;
             let group = match &opened {
                 Ok(opened) => group_state(opened, watcher, &wants).await?,
-                Err(_) => GroupState::Unknown,
+                Err(_) => GroupLookup::Unknown,
             };
-            plans.push(Plan { watcher, wants, group });
+            plans.push(WatcherPlan { watcher, wants, group });
         }
         let mut out = Out::new();
         if args.json {
@@ -171,33 +171,33 @@ fn watchers(args: &Args, session: &Session) -> Result<Code, Failure> {
                 .map_err(|failure| failure.after(&format!("watcher '{}'", watcher.name)))?;
         }
         opened?;
-        let refused = |plan: &Plan<'_>| match plan.group {
-            GroupState::Differs(..) => true,
-            GroupState::New(n) => n > 0 && plan.watcher.from.is_none(),
-            GroupState::Agrees(_) | GroupState::Unknown => false,
+        let refused = |plan: &WatcherPlan<'_>| match plan.group {
+            GroupLookup::Differs(..) => true,
+            GroupLookup::New(n) => n > 0 && plan.watcher.from.is_none(),
+            GroupLookup::Agrees(_) | GroupLookup::Unknown => false,
         };
         Ok(if plans.iter().any(refused) { Code::Usage } else { Code::Done })
     })
 }
 
-async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Result<GroupState, Failure> {
+async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Result<GroupLookup, Failure> {
     let store = &*opened.place().store;
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: wants.types.clone() };
     let (matching, _) = read::count(store, &range).await?;
-    let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupState::New(matching)) };
+    let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupLookup::New(matching)) };
     let theirs = found.definition.wants(&watcher.group)?;
     let shards = found.definition.shards;
     Ok(match watcher.shards {
-        _ if theirs != *wants => GroupState::Differs(format!("wants {}", wanted(&theirs)), Some(Box::new(theirs))),
+        _ if theirs != *wants => GroupLookup::Differs(format!("wants {}", wanted(&theirs)), Some(Box::new(theirs))),
         Some(own) if own != shards => {
-            GroupState::Differs(format!("has {}", style::plural(u64::from(shards), "shard")), None)
+            GroupLookup::Differs(format!("has {}", style::plural(u64::from(shards), "shard")), None)
         }
-        _ => GroupState::Agrees(matching),
+        _ => GroupLookup::Agrees(matching),
     })
 }
 
 /// The lines for one watcher.
-fn text(plan: &Plan<'_>) -> String {
+fn text(plan: &WatcherPlan<'_>) -> String {
     let watcher = plan.watcher;
     let group = &watcher.group;
     let events = |n: &u64| {
@@ -205,15 +205,15 @@ fn text(plan: &Plan<'_>) -> String {
         format!("{count} {verb}")
     };
     let state = match &plan.group {
-        GroupState::Unknown => "not looked at: the bus cannot be opened".to_owned(),
-        GroupState::New(0) => "new".to_owned(),
-        GroupState::New(n) if watcher.from.is_none() => {
+        GroupLookup::Unknown => "not looked at: the bus cannot be opened".to_owned(),
+        GroupLookup::New(0) => "new".to_owned(),
+        GroupLookup::New(n) if watcher.from.is_none() => {
             format!("new, and {}: it needs from = \"earliest\" or from = \"now\"", events(n))
         }
-        GroupState::New(n) => format!("new; {}", events(n)),
-        GroupState::Agrees(n) => format!("there; {}", events(n)),
-        GroupState::Differs(how, None) => format!("there, but it {how}"),
-        GroupState::Differs(how, Some(theirs)) => {
+        GroupLookup::New(n) => format!("new; {}", events(n)),
+        GroupLookup::Agrees(n) => format!("there; {}", events(n)),
+        GroupLookup::Differs(how, None) => format!("there, but it {how}"),
+        GroupLookup::Differs(how, Some(theirs)) => {
             format!("there, but it {how}   {}", set_command(group, &plan.wants, theirs))
         }
     };
@@ -244,13 +244,13 @@ fn text(plan: &Plan<'_>) -> String {
     lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
 }
 
-fn document(plan: &Plan<'_>) -> Value {
+fn document(plan: &WatcherPlan<'_>) -> Value {
     let watcher = plan.watcher;
     let (state, matching, why) = match &plan.group {
-        GroupState::Unknown => ("unknown", None, None),
-        GroupState::New(n) => ("new", Some(n), None),
-        GroupState::Agrees(n) => ("there", Some(n), None),
-        GroupState::Differs(how, _) => ("differs", None, Some(how)),
+        GroupLookup::Unknown => ("unknown", None, None),
+        GroupLookup::New(n) => ("new", Some(n), None),
+        GroupLookup::Agrees(n) => ("there", Some(n), None),
+        GroupLookup::Differs(how, _) => ("differs", None, Some(how)),
     };
     json!({
         "watcher": watcher.name,

@@ -13,13 +13,13 @@ Examples:
   evbus completions bash > ~/.local/share/bash-completion/completions/evbus
   evbus completions zsh > \"${fpath[1]}/_evbus\"
   evbus completions fish > ~/.config/fish/completions/evbus.fish")]
-pub(super) struct Args {
+pub(super) struct CompletionsArgs {
     /// The shell
     #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
     shell: String,
 }
 
-pub(super) fn run(args: Args) -> Result<Code, Failure> {
+pub(super) fn run(args: CompletionsArgs) -> Result<Code, Failure> {
     let shell = match args.shell.as_str() {
         "zsh" => Shell::Zsh,
         "fish" => Shell::Fish,

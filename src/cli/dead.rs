@@ -19,28 +19,28 @@ Examples:
   evbus dead rm mail --all
 
 An ID is the event's id, the letter's name, or the start of one.")]
-pub(super) struct Args {
+pub(super) struct DeadArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: DeadVerb,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Verb {
+enum DeadVerb {
     #[command(alias = "list")]
-    Ls(show::LsArgs),
-    Show(show::ShowArgs),
-    Redrive(act::RedriveArgs),
-    Rm(act::RmArgs),
+    Ls(show::DeadLsArgs),
+    Show(show::DeadShowArgs),
+    Redrive(act::DeadRedriveArgs),
+    Rm(act::DeadRmArgs),
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: DeadArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         match args.verb {
-            Verb::Ls(args) => show::list(&args, &session, &opened).await,
-            Verb::Show(args) => show::show(&args, &session, &opened).await,
-            Verb::Redrive(args) => act::redrive(&args, &opened).await,
-            Verb::Rm(args) => act::remove(&args, &opened).await,
+            DeadVerb::Ls(args) => show::list(&args, &session, &opened).await,
+            DeadVerb::Show(args) => show::show(&args, &session, &opened).await,
+            DeadVerb::Redrive(args) => act::redrive(&args, &opened).await,
+            DeadVerb::Rm(args) => act::remove(&args, &opened).await,
         }
     })
 }

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::style;
-use crate::bus::{OpenBus, Place, Settings, Sharing};
+use crate::bus::{BusSettings, OpenBus, Place, Sharing};
 use crate::cli::hint::Hints;
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
@@ -31,7 +31,7 @@ Examples:
   evbus doctor
   evbus doctor --bus /mnt/bus
   evbus doctor --json | jq '.findings[] | select(.level != \"ok\")'")]
-pub(super) struct Args {
+pub(super) struct DoctorArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -96,7 +96,7 @@ impl Finding {
     }
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
     let address = session.address()?;
     block_on(Needs::Everything, async {
         let findings = match &address.location {
@@ -170,7 +170,7 @@ async fn look_at_bucket(place: &Place, at: &Bucket, shown: &str) -> Vec<Finding>
 }
 
 /// Reads the settings in `bus.json`.
-async fn settings(place: &Place, shown: &str) -> (Finding, Option<Settings>) {
+async fn settings(place: &Place, shown: &str) -> (Finding, Option<BusSettings>) {
     match OpenBus::open(place.clone(), shown).await {
         Ok(bus) => {
             let size = style::thousands(bus.settings.max_event_bytes);
@@ -186,7 +186,7 @@ async fn tried_with_threads(
     path: &Path,
     place: &Place,
     session: &Session,
-    settings: Option<&Settings>,
+    settings: Option<&BusSettings>,
 ) -> Vec<Finding> {
     let group_writable = settings.is_some_and(|settings| settings.sharing == Sharing::Group);
     let options = DirOptions { execution: Execution::Threaded, group_writable, ..DirOptions::default() };
@@ -199,7 +199,7 @@ async fn tried_with_threads(
 /// Probes the store, then compares its clock with this machine's.
 async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
     let found = probe::probe(store, &*place.clock).await;
-    let is_good = |finding: &probe::Finding| finding.outcome.is_ok() && finding.warning.is_none();
+    let is_good = |finding: &probe::ProbeFinding| finding.outcome.is_ok() && finding.warning.is_none();
     let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(is_good);
     let mut findings = Vec::new();
     if !good.is_empty() {

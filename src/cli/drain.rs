@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::{self, Out};
 use super::reporter::id_of;
 use super::session::{Needs, Opened, Session, block_on};
-use super::watchers::{self, Ended, HangUp, Ready, RunArgs, Starting, Told};
+use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Starting};
 use super::{style, times};
 use crate::bus::read;
 use crate::cli::hint::command;
@@ -30,7 +30,7 @@ Examples:
   * * * * *  evbus drain -q                          # crontab: all watchers of evbus.toml
   evbus drain -g mail -t 'order.*' -- ./send-mail
   evbus drain --strict --for 50s mail                # 3 unless everything it took ended done")]
-pub(super) struct Args {
+pub(super) struct DrainArgs {
     #[command(flatten)]
     pub(super) run: RunArgs,
     /// Also wait for later retries and for other workers
@@ -47,7 +47,7 @@ pub(super) struct Args {
     strict: bool,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "drain")?;
     let span = args.span.as_deref().map(times::parse_duration).transpose()?;
@@ -77,7 +77,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
         let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
-        let told = Cell::new(Told::Stop);
+        let told = Cell::new(SignalAction::Stop);
         let ended = tokio::select! {
             biased;
             ended = watchers::run_all(ready, &opened, &mode, (&printer, &reporter), &stopped) => ended,
@@ -98,7 +98,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 /// Prints one line for each watcher that did something, and returns the exit code for all.
-fn tell(ended: Vec<Ended>, mut code: Code, args: &Args, took: Duration, environment: &Environment) -> Code {
+fn tell(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, environment: &Environment) -> Code {
     for Ended { watcher, outcome } in ended {
         match outcome {
             Err(failed) => code = failed,

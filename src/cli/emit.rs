@@ -46,7 +46,7 @@ Examples:
   evbus emit report.due --at 02:00             # evbus ls --scheduled; evbus cancel ID
 
 DATA is JSON. '-' reads it from stdin, '@file' from a file. Otherwise only --ndjson reads stdin.")]
-pub(super) struct Args {
+pub(super) struct EmitArgs {
     /// The event's type, such as order.created
     #[arg(value_name = "TYPE")]
     type_: Option<String>,
@@ -126,7 +126,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure> {
     args.take_type_from_ndjson()?;
     let patience = times::parse_duration(&args.timeout)?;
     let durability = if args.durability == "none" { Durability::None } else { Durability::Full };
@@ -143,7 +143,12 @@ pub(super) fn run(mut args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-async fn single(args: &Args, environment: &Environment, maker: &Maker, emitter: &mut Emitter) -> Result<Code, Failure> {
+async fn single(
+    args: &EmitArgs,
+    environment: &Environment,
+    maker: &Maker,
+    emitter: &mut Emitter,
+) -> Result<Code, Failure> {
     let draft = maker.single(args, environment)?;
     let sent = maker.send(emitter, std::slice::from_ref(&draft)).await;
     let told = sent.map_err(|error| cannot_emit(error, &draft))?;
@@ -188,7 +193,7 @@ fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
     Failure::from(error).after(&format!("cannot emit {}", draft.event().type_()))
 }
 
-impl Args {
+impl EmitArgs {
     /// The time from `--at` or `--delay`; none for events without a delay.
     fn due(&self, environment: &Environment) -> Result<Option<EventTime>, Failure> {
         match (&self.at, &self.delay) {

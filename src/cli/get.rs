@@ -29,7 +29,7 @@ Examples:
   evbus get invoice-42 --source //shop
   evbus get 20261123T021530-7kq3f9x2m7qa5w --field data.customer.name
   evbus get --field data.path                        # in a handler: of its own event")]
-pub(super) struct Args {
+pub(super) struct GetArgs {
     /// The event's id, or the start of it (default in a handler: its own event)
     #[arg(value_name = "ID")]
     id: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Args {
     source: Option<String>,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
     let Some(id) = &args.id else { return of_this_handler(&args, &session) };
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
@@ -94,7 +94,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 }
 
 /// Prints the event for which this process runs as a handler, from the file its worker made.
-fn of_this_handler(args: &Args, session: &Session) -> Result<Code, Failure> {
+fn of_this_handler(args: &GetArgs, session: &Session) -> Result<Code, Failure> {
     let Some(file) = session.environment.var("EVBUS_FILE") else {
         return Err(
             Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").hint(command("ls", ""))

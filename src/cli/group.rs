@@ -24,34 +24,34 @@ Examples:
   evbus group create mail -t 'order.*' --not 'order.test' --from earliest
   evbus group pause mail --why 'db restore'
   evbus group reset mail --to 2026-11-20")]
-pub(super) struct Args {
+pub(super) struct GroupArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: GroupVerb,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Verb {
+enum GroupVerb {
     #[command(alias = "list")]
-    Ls(list::Args),
-    Create(create::Args),
-    Set(set::Args),
-    Pause(set::PauseArgs),
-    Resume(set::ResumeArgs),
-    Reset(reset::Args),
-    Rm(remove::Args),
+    Ls(list::GroupListArgs),
+    Create(create::GroupCreateArgs),
+    Set(set::GroupSetArgs),
+    Pause(set::GroupPauseArgs),
+    Resume(set::GroupResumeArgs),
+    Reset(reset::GroupResetArgs),
+    Rm(remove::GroupRemoveArgs),
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: GroupArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         match args.verb {
-            Verb::Ls(args) => list::run(&args, &session, &opened).await,
-            Verb::Create(args) => create::run(&args, &session, &opened).await,
-            Verb::Set(args) => set::run(&args, &opened).await,
-            Verb::Pause(args) => set::pause(&args, &opened).await,
-            Verb::Resume(args) => set::resume(&args, &opened).await,
-            Verb::Reset(args) => reset::run(&args, &session, &opened).await,
-            Verb::Rm(args) => remove::run(&args, &opened).await,
+            GroupVerb::Ls(args) => list::run(&args, &session, &opened).await,
+            GroupVerb::Create(args) => create::run(&args, &session, &opened).await,
+            GroupVerb::Set(args) => set::run(&args, &opened).await,
+            GroupVerb::Pause(args) => set::pause(&args, &opened).await,
+            GroupVerb::Resume(args) => set::resume(&args, &opened).await,
+            GroupVerb::Reset(args) => reset::run(&args, &session, &opened).await,
+            GroupVerb::Rm(args) => remove::run(&args, &opened).await,
         }
     })
 }

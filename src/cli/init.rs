@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::{output, style, times};
-use crate::bus::{MAX_EVENT_BYTES, OpenBus, Place, Settings, Sharing, keys};
+use crate::bus::{BusSettings, MAX_EVENT_BYTES, OpenBus, Place, Sharing, keys};
 use crate::cli::hint::command;
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
@@ -26,7 +26,7 @@ Examples:
   evbus init --shared staff --max-event 8MiB /srv/bus
   evbus init 's3://acme-events/prod?region=eu-central-1'
   evbus init                    # the bus that --bus, EVBUS_URL or the config names")]
-pub(super) struct Args {
+pub(super) struct InitArgs {
     /// The bus: a path with a '/', s3://bucket/prefix, or a name from [buses.NAME] in the config
     #[arg(id = "place", value_name = "BUS")]
     bus: Option<OsString>,
@@ -39,7 +39,7 @@ pub(super) struct Args {
     max_event: Option<String>,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
     let max_event_bytes = args.max_event.as_deref().map(times::parse_size).transpose()?;
     if max_event_bytes == Some(0) {
         return Err(
@@ -63,7 +63,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         if let Some(there) = existing(&address, &session).await? {
             refuse_another(&there, max_event_bytes, sharing, &address.display)?;
         }
-        let mut settings = Settings::new(session.clock.now(), max_event_bytes.unwrap_or(MAX_EVENT_BYTES), sharing);
+        let mut settings = BusSettings::new(session.clock.now(), max_event_bytes.unwrap_or(MAX_EVENT_BYTES), sharing);
         let place = match &address.location {
             Location::Dir(path) => session.place(folder(path, args.shared.as_deref(), &session)?),
             Location::Bucket(..) if sharing == Sharing::Group => {
@@ -95,7 +95,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
 
 /// The settings of a bus that the folder already holds. A bucket is checked later, once it is
 /// connected.
-async fn existing(address: &BusAddress, session: &Session) -> Result<Option<Settings>, Failure> {
+async fn existing(address: &BusAddress, session: &Session) -> Result<Option<BusSettings>, Failure> {
     let Location::Dir(path) = &address.location else { return Ok(None) };
     if !path.join(keys::BUS).is_file() {
         return Ok(None);
@@ -105,7 +105,12 @@ async fn existing(address: &BusAddress, session: &Session) -> Result<Option<Sett
 }
 
 /// Refuses settings that differ from the existing bus: they are fixed at creation.
-fn refuse_another(made: &Settings, max_event_bytes: Option<u64>, sharing: Sharing, shown: &str) -> Result<(), Failure> {
+fn refuse_another(
+    made: &BusSettings,
+    max_event_bytes: Option<u64>,
+    sharing: Sharing,
+    shown: &str,
+) -> Result<(), Failure> {
     let there = format!("the bus {shown} is there already, and");
     let what = match max_event_bytes {
         Some(bytes) if bytes != made.max_event_bytes => {

@@ -14,7 +14,7 @@ use crate::store::{ErrorKind, Object, Store, StoreResult};
 
 pub(super) mod line;
 
-use line::{Format, Found, Line};
+use line::{LineEvent, LineFormat, LineFormatter};
 
 /// How many events are read and printed at a time.
 const PAGE: usize = 1_000;
@@ -32,7 +32,7 @@ Examples:
 
 Times: 10m, 7d (ago), 09:30, 2026-11-20, RFC 3339; local unless they name a zone. An event's time is
 when it came to the bus.")]
-pub(super) struct Args {
+pub(super) struct LsArgs {
     #[command(flatten)]
     pub(super) filter: FilterArgs,
     /// Show events from this time on
@@ -54,7 +54,13 @@ pub(super) struct Args {
 }
 
 /// Lists scheduled entries.
-async fn scheduled(store: &dyn Store, line: &Line, range: Range, limit: usize, out: &mut Out) -> Result<Code, Failure> {
+async fn scheduled(
+    store: &dyn Store,
+    line: &LineFormatter,
+    range: Range,
+    limit: usize,
+    out: &mut Out,
+) -> Result<Code, Failure> {
     let limit = if limit == 0 { usize::MAX } else { limit };
     let wanted = move |name: &EventName| {
         range.filter.matches_slug(name.slug()) != NameMatch::No && (range.since..=range.until).contains(&name.time())
@@ -118,7 +124,7 @@ fn due_of(option: &str, text: &str, environment: &Environment) -> Result<EventTi
     time.map_err(|error| Failure::from(error).after(option).hint("a duration, 3h, is from now"))
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
     let read = if args.scheduled { due_of } else { time_of };
     let time = |option, text: &Option<String>| {
         text.as_deref().map(|text| read(option, text, &session.environment)).transpose()
@@ -131,8 +137,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     let range = Range { since, until, filter: args.filter.filter()? };
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
-        let format = if args.json { Format::Json } else { Format::Day };
-        let line = Line {
+        let format = if args.json { LineFormat::Json } else { LineFormat::Day };
+        let line = LineFormatter {
             format,
             filter: range.filter.clone(),
             now: session.environment.now,
@@ -178,7 +184,7 @@ pub(super) fn readable(found: StoreResult<Option<Object>>) -> Result<Option<Obje
 /// Reads and prints a page of events, with aligned columns.
 async fn print(
     store: &dyn Store,
-    line: &Line,
+    line: &LineFormatter,
     names: &[EventName],
     key: impl Fn(&EventName) -> String,
     out: &mut Out,
@@ -186,7 +192,7 @@ async fn print(
     let width = names.iter().map(|name| name.slug().len()).max().unwrap_or(0).min(40);
     for name in names {
         let Some(object) = readable(store.get(&key(name)).await)? else { continue };
-        let found = Found::new(name, &object.bytes);
+        let found = LineEvent::new(name, &object.bytes);
         if let Some(text) = line.text(&found, width) {
             out.line(&text)?;
         }

@@ -62,23 +62,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Init(init::Args),
-    Emit(Box<emit::Args>),
-    Watch(Box<watch::Args>),
-    Drain(Box<drain::Args>),
-    Tail(tail::Args),
+    Init(init::InitArgs),
+    Emit(Box<emit::EmitArgs>),
+    Watch(Box<watch::WatchArgs>),
+    Drain(Box<drain::DrainArgs>),
+    Tail(tail::TailArgs),
     #[command(alias = "list")]
-    Ls(ls::Args),
-    Get(get::Args),
-    Cancel(cancel::Args),
-    Status(status::Args),
-    Group(group::Args),
+    Ls(ls::LsArgs),
+    Get(get::GetArgs),
+    Cancel(cancel::CancelArgs),
+    Status(status::StatusArgs),
+    Group(group::GroupArgs),
     #[command(alias = "dlq")]
-    Dead(dead::Args),
-    Prune(prune::Args),
-    Doctor(doctor::Args),
-    Check(check::Args),
-    Completions(completions::Args),
+    Dead(dead::DeadArgs),
+    Prune(prune::PruneArgs),
+    Doctor(doctor::DoctorArgs),
+    Check(check::CheckArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 /// The command line with `emit` alone. Scripts run it for every event, and to define all commands
@@ -94,7 +94,7 @@ struct EmitOnly {
 
 #[derive(Debug, Subcommand)]
 enum EmitVerb {
-    Emit(Box<emit::Args>),
+    Emit(Box<emit::EmitArgs>),
 }
 
 /// The definition of the command line, for completions and manual pages.

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::cli::hint::command;
-use crate::retention::{self, Holder, Report, Request};
+use crate::retention::{self, Holder, PruneReport, PruneRequest};
 use crate::store::dir::Execution;
 
 /// Delete old events that every group has processed
@@ -23,7 +23,7 @@ Examples:
   evbus prune --keep 7d --dry-run
   evbus prune --keep 30d
   17 4 * * *  evbus prune --keep 7d             # crontab")]
-pub(super) struct Args {
+pub(super) struct PruneArgs {
     /// Keep events younger than this: 7d, 24h, 2w
     #[arg(long, value_name = "DURATION")]
     keep: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: PruneArgs, session: Session) -> Result<Code, Failure> {
     let Some(keep) = &args.keep else {
         return Err(Failure::usage("how long are events to be kept?").hint(command("prune", "--keep 7d")));
     };
@@ -51,7 +51,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let before = session.clock.now().minus(keep);
         // Without a terminal there is no question, so that cron jobs can prune.
         if !args.dry_run && !args.yes && output::can_ask() {
-            let dry = retention::prune(opened.place(), Request { before, dry_run: true }, |_| {}).await?;
+            let dry = retention::prune(opened.place(), PruneRequest { before, dry_run: true }, |_| {}).await?;
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
             if dry.deleted > 0 && !group::agreed(&what, false, &command("prune", "--yes"))? {
                 return Ok(Code::Done);
@@ -59,7 +59,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         }
         let mut progress = Progress::new("pruning", None);
         let mut last = 0;
-        let request = Request { before, dry_run: args.dry_run };
+        let request = PruneRequest { before, dry_run: args.dry_run };
         let report = retention::prune(opened.place(), request, |seen| {
             progress.advance(seen - last);
             last = seen;
@@ -70,7 +70,7 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
     })
 }
 
-fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
+fn told(args: &PruneArgs, report: &PruneReport, dry_run: bool) -> Result<Code, Failure> {
     if args.quiet {
         return Ok(Code::Done);
     }
@@ -102,7 +102,7 @@ fn told(args: &Args, report: &Report, dry_run: bool) -> Result<Code, Failure> {
 }
 
 /// What was deleted, and which groups hold back the rest.
-fn lines(report: &Report, dry_run: bool) -> Vec<String> {
+fn lines(report: &PruneReport, dry_run: bool) -> Vec<String> {
     let verb = if dry_run { "would delete" } else { "deleted" };
     let mut first = format!("{verb} {}", style::plural(report.deleted, "event"));
     for (n, noun) in [(report.ids, "remembered id"), (report.abandoned, "unfinished file")] {
@@ -154,7 +154,7 @@ mod tests {
             holder("mail", "20261123T021530.123456Z-7kq3f9x2m7qa5w0c-a.json", 1, 1, 1),
             holder("crm", "20261123T021530.123456Z-7kq3f9x2m7qa5w0c-a.json", 0, 1, 0),
         ];
-        let report = Report { deleted: 1, held: 2, holders, ids: 0, abandoned: 1 };
+        let report = PruneReport { deleted: 1, held: 2, holders, ids: 0, abandoned: 1 };
         assert_eq!(
             lines(&report, true),
             [

@@ -11,7 +11,7 @@ use super::times;
 use crate::bus::{Place, schedule};
 use crate::event::{EventName, EventTime};
 use crate::group::owner::process_of;
-use crate::group::status::{self, GroupStatus, Lag, State};
+use crate::group::status::{self, GroupState, GroupStatus, Lag};
 use crate::store::Requests;
 use crate::store::dir::Execution;
 
@@ -32,7 +32,7 @@ Examples:
   evbus status --prom > /var/lib/node_exporter/evbus.prom
 
 States: ok, working, waiting (no worker), failing, stalled, paused, damaged.")]
-pub(super) struct Args {
+pub(super) struct StatusArgs {
     /// Show only this group
     #[arg(value_name = "GROUP")]
     group: Option<String>,
@@ -57,7 +57,7 @@ pub(super) struct Args {
 }
 
 /// Everything that is shown.
-struct Report {
+struct StatusReport {
     /// The bus's address, as shown.
     bus: String,
     /// Where the address came from.
@@ -67,10 +67,10 @@ struct Report {
     /// When the next scheduled entry is due.
     scheduled: Option<EventTime>,
     now: EventTime,
-    groups: Vec<Row>,
+    groups: Vec<GroupRow>,
 }
 
-impl Report {
+impl StatusReport {
     /// How long a scheduled entry has been due without a release, which needs a worker.
     fn overdue(&self) -> Option<Duration> {
         self.scheduled.filter(|due| *due < self.now).map(|due| self.now.since(due))
@@ -78,15 +78,15 @@ impl Report {
 }
 
 /// The data for one group.
-struct Row {
+struct GroupRow {
     standing: GroupStatus,
     lag: Lag,
-    state: State,
+    state: GroupState,
     /// Processed events per second, if measured.
     rate: Option<f64>,
 }
 
-impl Row {
+impl GroupRow {
     /// The age of the oldest event that is not done.
     fn age(&self, now: EventTime) -> Option<Duration> {
         self.lag.oldest.map(|oldest| now.since(oldest))
@@ -103,7 +103,7 @@ impl Row {
     }
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
     let max_lag = args.max_lag.as_deref().map(times::parse_duration).transpose()?;
     let span = args.rate.as_deref().map(times::parse_duration).transpose()?;
     block_on(Needs::Everything, async {
@@ -134,7 +134,7 @@ pub(super) async fn metrics(opened: &Opened) -> Result<String, Failure> {
     Ok(prometheus::text(&report(opened, None, None).await?))
 }
 
-async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<Report, Failure> {
+async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<StatusReport, Failure> {
     let place = opened.place();
     let first = standings(place, name).await?;
     let after: Vec<EventTime> = first.iter().map(|standing| standing.floor().time()).collect();
@@ -156,13 +156,13 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     let groups = standings.into_iter().zip(tally.lags()).map(|(standing, lag)| {
         let rate = before.next().zip(took).filter(|_| comparable).map(|(before, took)| rate(&before, &lag, took));
         let state = standing.state(&lag, process_of);
-        Row { standing, lag, state, rate }
+        GroupRow { standing, lag, state, rate }
     });
     let groups = groups.collect();
     let scheduled = schedule::entries(&*place.store, 1, |_| true).await?.0.first().map(EventName::time);
     let now = place.clock.now();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
-    Ok(Report { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
+    Ok(StatusReport { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
 }
 
 async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
@@ -181,7 +181,7 @@ fn rate(before: &Lag, now: &Lag, took: Duration) -> f64 {
 }
 
 /// The thresholds that are crossed, one line each.
-fn crossed(report: &Report, max_lag: Option<Duration>, max_dead: Option<u64>) -> Vec<String> {
+fn crossed(report: &StatusReport, max_lag: Option<Duration>, max_dead: Option<u64>) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Some(overdue), Some(max)) = (report.overdue(), max_lag)
         && overdue > max

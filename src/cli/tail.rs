@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Code;
 use super::failure::Failure;
-use super::ls::line::{Format, Found, Line};
+use super::ls::line::{LineEvent, LineFormat, LineFormatter};
 use super::ls::{FilterArgs, readable, time_of};
 use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
@@ -42,7 +42,7 @@ Examples:
   evbus tail
   evbus tail -t 'order.**' --since 1h
   evbus tail -n 0 --json | jq -r '.data.total'")]
-pub(super) struct Args {
+pub(super) struct TailArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Start with the last N events [default: 10, or all with --since]
@@ -62,7 +62,7 @@ pub(super) struct Args {
     no_hints: bool,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: TailArgs, session: Session) -> Result<Code, Failure> {
     let since = args.since.as_deref().map(|text| time_of("--since", text, &session.environment)).transpose()?;
     let filter = args.filter.filter()?;
     let every = args.poll.as_deref().map(times::parse_duration).transpose()?;
@@ -71,8 +71,8 @@ pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
         let place = opened.place().clone();
         let hints = if args.no_hints { None } else { place.store.hints().ok() };
         let poll = every.unwrap_or(place.store.profile().poll.1).max(Duration::from_millis(10));
-        let format = if args.json { Format::Json } else { Format::Whole };
-        let line = Line { format, filter, now: session.environment.now, zone: session.environment.zone() };
+        let format = if args.json { LineFormat::Json } else { LineFormat::Whole };
+        let line = LineFormatter { format, filter, now: session.environment.now, zone: session.environment.zone() };
         let mut tail = Tail { place, line, seen: Seen::default(), w: EventTime::MIN, hints, poll, out: Out::new() };
         let lines = args.lines.unwrap_or(if since.is_some() { usize::MAX } else { 10 });
         tokio::select! {
@@ -98,7 +98,7 @@ async fn stopped() -> Result<Code, Failure> {
 /// The state of a running tail.
 struct Tail {
     place: Place,
-    line: Line,
+    line: LineFormatter,
     seen: Seen,
     /// The frontier before the last far listing: no later event can have a time at or before it.
     w: EventTime,
@@ -189,7 +189,7 @@ impl Tail {
         self.line.now = self.place.clock.now();
         for name in names {
             let Some(object) = readable(self.place.store.get(&name.key()).await)? else { continue };
-            if let Some(text) = self.line.text(&Found::new(name, &object.bytes), 0) {
+            if let Some(text) = self.line.text(&LineEvent::new(name, &object.bytes), 0) {
                 self.out.line(&text)?;
             }
         }

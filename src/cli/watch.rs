@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
-use super::watchers::{self, HangUp, Ready, RunArgs, Starting, Told};
+use super::watchers::{self, HangUp, Ready, RunArgs, SignalAction, Starting};
 use crate::config::Watcher;
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
@@ -45,7 +45,7 @@ signal ends them. HUP to a daemon (no terminal, watchers from the config): reloa
 
 /healthz answers 200 while every watcher works, and 503 with one line for each watcher that is stalled
 (nothing can start), cannot reach the bus, or has ended.")]
-pub(super) struct Args {
+pub(super) struct WatchArgs {
     #[command(flatten)]
     pub(super) run: RunArgs,
     /// Serve /metrics for Prometheus, and /healthz; a port alone means the loopback interface
@@ -53,13 +53,13 @@ pub(super) struct Args {
     metrics: Option<String>,
 }
 
-pub(super) fn run(args: Args, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
     loop {
-        let told = Cell::new(Told::Stop);
+        let told = Cell::new(SignalAction::Stop);
         let code = watch(&args, &session, watchers.clone(), &told).map_err(Failure::of_a_worker)?;
-        if told.get() == Told::Stop {
+        if told.get() == SignalAction::Stop {
             return Ok(code);
         }
         // The config was valid when the signal came, but may have changed since.
@@ -77,7 +77,12 @@ fn current_program() -> Result<std::path::PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::failed(format!("cannot restart: {}", system_words(&error))))
 }
 
-fn watch(args: &Args, session: &Session, watchers: Vec<Watcher>, told: &Cell<Told>) -> Result<Code, Failure> {
+fn watch(
+    args: &WatchArgs,
+    session: &Session,
+    watchers: Vec<Watcher>,
+    told: &Cell<SignalAction>,
+) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
         if args.run.dry_run {

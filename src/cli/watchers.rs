@@ -14,15 +14,15 @@ use super::session::{Opened, Session};
 use crate::cli::hint::Hints;
 use crate::clock::Clock;
 use crate::config::Watcher;
-use crate::group::Bounds;
+use crate::group::ShardBounds;
 use crate::group::lease::Lease;
 use crate::group::owner::{process_of, this_process};
 use crate::group::polls::Polls;
-use crate::group::worker::{Mode, Settings, Stop, Summary, Worker, WorkerParts};
+use crate::group::worker::{Mode, Stop, Summary, Worker, WorkerParts, WorkerSettings};
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::handler::Obstacle;
 use crate::handler::{
-    BatchBounds, Batches, Command, CommandHandler, Handler, Many, OrphanReaper, Report, reap_inherited,
+    BatchBounds, Batches, CommandHandler, CommandSpec, Handler, Many, OrphanReaper, RunReport, reap_inherited,
 };
 
 mod args;
@@ -31,7 +31,7 @@ mod stop;
 
 pub(super) use args::RunArgs;
 pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command};
-pub(super) use stop::{HangUp, Told, ignore_terminal_stops, on_signals};
+pub(super) use stop::{HangUp, SignalAction, ignore_terminal_stops, on_signals};
 
 /// Time between TERM and KILL at a handler's time limit.
 const GRACE: Duration = Duration::from_secs(10);
@@ -92,7 +92,7 @@ pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), 
 /// The handler for a watcher's events.
 fn handler(
     watcher: &Watcher,
-    command: Command,
+    command: CommandSpec,
     clock: &Rc<dyn Clock>,
     reaper: Rc<OrphanReaper>,
     printer: &Rc<Printer>,
@@ -101,7 +101,7 @@ fn handler(
     let Some(batch) = watcher.batch else { return handler };
     let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
     let (printer, group) = (Rc::clone(printer), watcher.group.clone());
-    let told = move |many, report: &Report| {
+    let told = move |many, report: &RunReport| {
         let events = report.events;
         match many {
             Many::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
@@ -112,8 +112,8 @@ fn handler(
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
-fn command(watcher: &Watcher, argv: &[String]) -> Command {
-    Command {
+fn command(watcher: &Watcher, argv: &[String]) -> CommandSpec {
+    CommandSpec {
         argv: argv.to_vec(),
         cwd: watcher.cwd.clone(),
         env: watcher.env.clone(),
@@ -183,8 +183,8 @@ pub(super) async fn run_all(
     }
 }
 
-fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {
-    Settings {
+fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {
+    WorkerSettings {
         mode,
         // Checked when the watcher was read.
         concurrency: watcher.capacity().unwrap_or(1),
@@ -192,7 +192,7 @@ fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> Settings {
         retry: watcher.retry.clone(),
         stop_timeout: watcher.stop_timeout,
         lease: Lease::default(),
-        bounds: Bounds::default(),
+        bounds: ShardBounds::default(),
         poll: watcher.poll,
         hints: watcher.hints,
         url: opened.url(),

@@ -10,7 +10,7 @@ use super::Environment;
 use super::nearest::did_you_mean;
 use super::parts::{Problem, percent_decoded};
 use crate::config::ConfigDetail;
-use crate::store::object::{Bucket, Identity, Kind};
+use crate::store::object::{Bucket, CredentialInputs, Kind};
 
 mod environment;
 #[cfg(test)]
@@ -26,7 +26,7 @@ const fn known(kind: Kind) -> &'static [(&'static str, &'static str)] {
 }
 
 /// Settings under the names of the provider's variables, in lower case.
-type Settings = Vec<(String, String)>;
+type ProviderSettings = Vec<(String, String)>;
 
 /// The bucket of `scheme://bucket/prefix?endpoint=…&region=…&profile=…`; `rest` is the text after
 /// `//`.
@@ -38,8 +38,10 @@ pub(super) fn parse(kind: Kind, rest: &str, environment: &Environment) -> Result
     let mut settings = parameters(kind, query)?;
     let profile = settings.iter().position(|(name, _)| name == "profile").map(|at| settings.remove(at).1);
     let identity = match kind {
-        Kind::S3 => Identity { vars: environment.vars.clone(), home: environment.home.clone(), profile, region: None },
-        Kind::Gcs | Kind::Azure => Identity::default(),
+        Kind::S3 => {
+            CredentialInputs { vars: environment.vars.clone(), home: environment.home.clone(), profile, region: None }
+        }
+        Kind::Gcs | Kind::Azure => CredentialInputs::default(),
     };
     let besides = environment::settings(kind, environment, &identity)?;
     let unsaid: Vec<_> =
@@ -83,8 +85,8 @@ fn decoded(text: &str) -> Option<String> {
     percent_decoded(text).and_then(|bytes| String::from_utf8(bytes).ok())
 }
 
-fn parameters(kind: Kind, query: &str) -> Result<Settings, Problem> {
-    let mut found: Settings = Vec::new();
+fn parameters(kind: Kind, query: &str) -> Result<ProviderSettings, Problem> {
+    let mut found: ProviderSettings = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let Some((_, setting)) = known(kind).iter().find(|(known, _)| *known == name) else {

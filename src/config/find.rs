@@ -27,7 +27,7 @@ pub struct ConfigFile {
 
 /// The outcome of the search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundConfig {
     /// The file to use, if there is one.
     pub file: Option<ConfigFile>,
     /// Why files were ignored, one line each.
@@ -35,19 +35,19 @@ pub struct Found {
 }
 
 /// The result for a path in a folder where other users may be able to write.
-enum Local {
+enum LocalConfig {
     Absent,
     Refused(String),
     Read(Vec<u8>),
 }
 
 /// Searches for the config file.
-pub(super) fn find(environment: &Environment, explicit: Option<&Path>) -> Result<Found, ConfigError> {
+pub(super) fn find(environment: &Environment, explicit: Option<&Path>) -> Result<FoundConfig, ConfigError> {
     let from_environment = environment.var("EVBUS_CONFIG").map(Path::new);
     let named = explicit.map(|path| (path, "--config")).or(from_environment.map(|path| (path, "EVBUS_CONFIG")));
     match named {
         Some((path, named_by)) => {
-            Ok(Found { file: Some(read_named(environment, path, named_by)?), warnings: Vec::new() })
+            Ok(FoundConfig { file: Some(read_named(environment, path, named_by)?), warnings: Vec::new() })
         }
         None => search(environment),
     }
@@ -62,21 +62,21 @@ fn read_named(environment: &Environment, path: &Path, named_by: &'static str) ->
     }
 }
 
-fn search(environment: &Environment) -> Result<Found, ConfigError> {
-    let mut found = Found::default();
+fn search(environment: &Environment) -> Result<FoundConfig, ConfigError> {
+    let mut found = FoundConfig::default();
     let user = environment.xdg("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("evbus").join(FILE_NAME));
     let here = (environment.cwd.join(FILE_NAME), format!("./{FILE_NAME}"));
     let elsewhere = user.into_iter().chain([environment.etc.join("evbus").join(FILE_NAME)]);
     let elsewhere = elsewhere.map(|path| (path.clone(), path.display().to_string()));
     for (path, shown) in std::iter::once(here).chain(elsewhere) {
         match read_trusted(&path, environment.uid) {
-            Ok(Local::Read(text)) => {
+            Ok(LocalConfig::Read(text)) => {
                 let shown = shown.trim_start_matches("./").to_owned();
                 found.file = Some(ConfigFile { path, shown, text });
                 break;
             }
-            Ok(Local::Refused(why)) => found.warnings.push(format!("ignoring {shown}: {why}")),
-            Ok(Local::Absent) => {}
+            Ok(LocalConfig::Refused(why)) => found.warnings.push(format!("ignoring {shown}: {why}")),
+            Ok(LocalConfig::Absent) => {}
             Err(source) => {
                 let path = shown.trim_start_matches("./").into();
                 return Err(ConfigError::Unreadable { path, source });
@@ -88,35 +88,40 @@ fn search(environment: &Environment) -> Result<Found, ConfigError> {
 
 /// Reads the file only if no other user but root can write it or put a link there: evbus runs its
 /// commands.
-fn read_trusted(path: &Path, uid: u32) -> io::Result<Local> {
+fn read_trusted(path: &Path, uid: u32) -> io::Result<LocalConfig> {
     if let Ok(metadata) = fs::symlink_metadata(path)
         && metadata.is_symlink()
         && !is_trusted(metadata.uid(), uid)
     {
-        return Ok(Local::Refused(format!("it is a link of user {}'s, not yours or root's{NAME_IT}", metadata.uid())));
+        return Ok(LocalConfig::Refused(format!(
+            "it is a link of user {}'s, not yours or root's{NAME_IT}",
+            metadata.uid()
+        )));
     }
     let mut file = match open_without_waiting(path) {
         Ok(file) => file,
-        Err(error) if is_absent(&error) => return Ok(Local::Absent),
+        Err(error) if is_absent(&error) => return Ok(LocalConfig::Absent),
         Err(error) => match fs::metadata(path) {
-            Ok(metadata) if !is_trusted(metadata.uid(), uid) => return Ok(Local::Refused(foreign(metadata.uid()))),
+            Ok(metadata) if !is_trusted(metadata.uid(), uid) => {
+                return Ok(LocalConfig::Refused(foreign(metadata.uid())));
+            }
             _ => return Err(error),
         },
     };
     // Read from the open file: the path may lead to another file by now.
     let metadata = file.metadata()?;
     if !is_trusted(metadata.uid(), uid) {
-        return Ok(Local::Refused(foreign(metadata.uid())));
+        return Ok(LocalConfig::Refused(foreign(metadata.uid())));
     }
     if !metadata.is_file() {
-        return Ok(Local::Refused("it is not a file".to_owned()));
+        return Ok(LocalConfig::Refused("it is not a file".to_owned()));
     }
     if let Some(who) = other_writers(metadata.mode(), metadata.uid(), metadata.gid()) {
-        return Ok(Local::Refused(format!("{who} may write it: chmod go-w{NAME_IT}")));
+        return Ok(LocalConfig::Refused(format!("{who} may write it: chmod go-w{NAME_IT}")));
     }
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
-    Ok(Local::Read(text))
+    Ok(LocalConfig::Read(text))
 }
 
 /// Which other users can write a file. A group with the number of its user has no other members

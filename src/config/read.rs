@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::address::Address;
-use super::find::{self, ConfigFile, Found};
+use super::find::{self, ConfigFile, FoundConfig};
 use super::nearest::did_you_mean;
-use super::section::{Field, Section, Source};
+use super::section::{ConfigSource, Field, Section};
 use super::watcher::Watcher;
 use super::{ConfigError, Environment};
 use crate::config::ConfigDetail;
@@ -36,7 +36,7 @@ impl Config {
     ///
     /// # Errors
     /// A named file that does not exist; a file that cannot be read.
-    pub fn find(environment: &Environment, explicit: Option<&Path>) -> Result<Found, ConfigError> {
+    pub fn find(environment: &Environment, explicit: Option<&Path>) -> Result<FoundConfig, ConfigError> {
         find::find(environment, explicit)
     }
 
@@ -56,7 +56,7 @@ impl Config {
     /// The first mistake in it, with its line.
     pub fn parse(environment: &Environment, file: &ConfigFile) -> Result<Self, ConfigError> {
         let text = str::from_utf8(&file.text).map_err(|error| not_text(file, error.valid_up_to()))?;
-        let source = Source { shown: &file.shown, text };
+        let source = ConfigSource { shown: &file.shown, text };
         let document = DeTable::parse(text).map_err(|error| {
             let offset = error.span().map_or(text.len(), |span| span.start);
             source.error(offset, error.message().replace('\n', "; "))

@@ -12,14 +12,14 @@ use super::units::parse_duration;
 
 /// The text of a config file, for turning offsets into lines.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct ConfigSource<'a> {
     /// The file's name in errors.
     pub(super) shown: &'a str,
     /// The whole text.
     pub(super) text: &'a str,
 }
 
-impl Source<'_> {
+impl ConfigSource<'_> {
     /// An error at a byte offset.
     pub(super) fn error(&self, offset: usize, what: impl Display) -> ConfigError {
         ConfigError::InFile { file: self.shown.to_owned(), line: self.line(offset), what: what.to_string() }
@@ -35,7 +35,7 @@ impl Source<'_> {
 /// One table: the whole file, `[bus]`, `[watchers.thumbs]`, or a nested `retry = {…}`.
 #[derive(Debug, Clone)]
 pub(super) struct Section<'a> {
-    source: Source<'a>,
+    source: ConfigSource<'a>,
     /// `watchers.thumbs`; empty for the whole file.
     path: String,
     table: &'a DeTable<'a>,
@@ -44,7 +44,7 @@ pub(super) struct Section<'a> {
 /// One key with its value.
 #[derive(Debug, Clone)]
 pub(super) struct Field<'a> {
-    source: Source<'a>,
+    source: ConfigSource<'a>,
     /// The path of the table that holds it.
     within: String,
     /// The key.
@@ -65,7 +65,7 @@ pub(super) struct Item<'a> {
 
 impl<'a> Section<'a> {
     /// The whole file.
-    pub(super) fn root(source: Source<'a>, table: &'a DeTable<'a>) -> Self {
+    pub(super) fn root(source: ConfigSource<'a>, table: &'a DeTable<'a>) -> Self {
         Self { source, path: String::new(), table }
     }
 

@@ -74,7 +74,7 @@ fn reads_every_key() {
         shell: false,
         cwd: Some("/srv/app/desk/thumbs".into()),
         concurrency: 4,
-        batch: Some(Batch { size: 100, linger: secs(5) }),
+        batch: Some(BatchSettings { size: 100, linger: secs(5) }),
         ordered: true,
         timeout: secs(90),
         retry: Retry { max_attempts: 3, min: secs(2), max: secs(60), jitter: false, dead_on: vec![64, 65] },

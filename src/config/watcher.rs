@@ -30,7 +30,7 @@ pub enum StartFrom {
 
 /// Batches: many events for one run of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Batch {
+pub struct BatchSettings {
     /// The most events in a batch; at least 1.
     pub size: usize,
     /// How long the first event waits for others.
@@ -72,7 +72,7 @@ pub struct Watcher {
     /// Most handlers at a time.
     pub concurrency: usize,
     /// If given, a handler gets many events, one on each line.
-    pub batch: Option<Batch>,
+    pub batch: Option<BatchSettings>,
     /// Whether events of one ordering key run one after the other.
     pub ordered: bool,
     /// A handler's time limit.

@@ -8,16 +8,16 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::thread::Local;
+use super::thread::ThreadState;
 use super::{Bus, Delivery, Error, HandlerError, HandlerResult, event_time};
 use crate::clock::{Clock, Fut};
 use crate::event::{Condition, Event, Filter, TypeFilter};
 use crate::group::GroupName;
 use crate::group::definition::{self, Definition, Start};
 use crate::group::owner::{process_of, this_process};
-use crate::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
+use crate::group::worker::{Mode, Stop, Worker, WorkerParts, WorkerSettings};
 use crate::group::worker_event::Silent;
-use crate::handler::{Handler, Job, Obstacle, Outcome, Report};
+use crate::handler::{Handler, Job, Obstacle, Outcome, RunReport};
 
 /// The exit codes that stand for how a closure ended, as if it were a command.
 const FAILED: i32 = 1;
@@ -214,7 +214,7 @@ impl Consumer {
 
     async fn work_on(
         self,
-        local: Rc<Local>,
+        local: Rc<ThreadState>,
         mode: Mode,
         runtime: Handle,
         stop: watch::Receiver<Stop>,
@@ -222,12 +222,12 @@ impl Consumer {
         let place = local.bus.place.clone();
         let name = GroupName::parse(&self.group.name)?;
         let registered = self.group.registered(&local, &name).await?;
-        let mut settings = Settings {
+        let mut settings = WorkerSettings {
             concurrency: self.group.concurrency,
             ordered: self.group.ordered,
             url: local.url.clone(),
             max_event_bytes: local.bus.max_event_bytes(),
-            ..Settings::new(mode)
+            ..WorkerSettings::new(mode)
         };
         settings.retry.dead_on = vec![DEAD];
         settings.retry.max_attempts = self.group.max_attempts.unwrap_or(settings.retry.max_attempts);
@@ -258,7 +258,7 @@ impl Consumer {
 
 impl GroupBuilder {
     /// The group as it is there, or as it is made now.
-    async fn registered(&self, local: &Local, name: &GroupName) -> Result<definition::Registered, Error> {
+    async fn registered(&self, local: &ThreadState, name: &GroupName) -> Result<definition::Registered, Error> {
         let (store, clock) = (&*local.bus.place.store, &*local.bus.place.clock);
         let types = TypeFilter::new(&self.types, &[])?;
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
@@ -299,9 +299,9 @@ struct Callback {
 }
 
 /// Ends its task when it is dropped.
-struct Task(tokio::task::JoinHandle<Result<(), HandlerError>>);
+struct ClosureTask(tokio::task::JoinHandle<Result<(), HandlerError>>);
 
-impl Task {
+impl ClosureTask {
     /// Ends it, and waits until it no longer runs. It may have ended by itself meanwhile.
     async fn end(&mut self) -> Result<Result<(), HandlerError>, tokio::task::JoinError> {
         self.0.abort();
@@ -309,19 +309,19 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl Drop for ClosureTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 impl Handler for Callback {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let mut stopped = self.stopped.subscribe();
-            let Ok(event) = Event::parse(&job.event, usize::MAX) else { return Report::stopped() };
+            let Ok(event) = Event::parse(&job.event, usize::MAX) else { return RunReport::stopped() };
             if *stopped.borrow_and_update() || !job.permit.holds() {
-                return Report::stopped();
+                return RunReport::stopped();
             }
             let attempt = job.vars.iter().find(|(name, _)| *name == "EVBUS_ATTEMPT");
             let attempt = attempt.and_then(|(_, attempt)| attempt.parse().ok()).unwrap_or(1);
@@ -329,7 +329,7 @@ impl Handler for Callback {
             let delivery = Delivery { event, group: self.group.clone(), attempt };
             // The closure itself is called there, too: it may panic, or take long.
             let closure = Arc::clone(&self.closure);
-            let mut task = Task(self.runtime.spawn(async move { closure(delivery).await }));
+            let mut task = ClosureTask(self.runtime.spawn(async move { closure(delivery).await }));
             let limit = async {
                 match self.timeout {
                     Some(limit) => self.clock.sleep_until(begun + limit).await,
@@ -351,7 +351,7 @@ impl Handler for Callback {
                     (Outcome::NotStarted(Obstacle { passes: true, ..why.into() }), String::new())
                 }
             };
-            Report::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
+            RunReport::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
         })
     }
 

@@ -23,25 +23,25 @@ use crate::store::{ErrorKind, StoreResult};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A call, as it runs on the thread.
-type Job = Box<dyn FnOnce(Rc<Local>) -> Fut<'static, ()> + Send>;
+type ThreadJob = Box<dyn FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send>;
 
 /// Tells the caller of an emit how it went, as soon as that is known.
-type Answer = oneshot::Sender<Result<(String, Ack), Error>>;
+type AckSender = oneshot::Sender<Result<(String, Ack), Error>>;
 
 /// The way to the thread of a bus. The thread ends after the last handle is dropped and the calls
 /// under way have ended.
 #[derive(Debug)]
 pub(super) struct BusThread {
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<ThreadJob>,
 }
 
 /// What the thread has.
-pub(super) struct Local {
+pub(super) struct ThreadState {
     pub bus: OpenBus,
     /// What `EVBUS_URL` would be.
     pub url: String,
     /// Events to be put by the call that is putting others now.
-    waiting: RefCell<VecDeque<(Draft, Answer)>>,
+    waiting: RefCell<VecDeque<(Draft, AckSender)>>,
     /// One emitter for all: its times grow, so that the order of calls stays. None while a call is
     /// putting.
     emitter: RefCell<Option<Emitter>>,
@@ -63,7 +63,7 @@ impl BusThread {
     /// Runs a call on the thread.
     pub async fn call<T: Send + 'static>(
         &self,
-        call: impl FnOnce(Rc<Local>) -> Fut<'static, T> + Send + 'static,
+        call: impl FnOnce(Rc<ThreadState>) -> Fut<'static, T> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         self.run(move |local| {
@@ -82,14 +82,14 @@ impl BusThread {
         answered.await.map_err(|_| Error::Closed)?
     }
 
-    fn run(&self, job: impl FnOnce(Rc<Local>) -> Fut<'static, ()> + Send + 'static) -> Result<(), Error> {
+    fn run(&self, job: impl FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send + 'static) -> Result<(), Error> {
         self.jobs.send(Box::new(job)).map_err(|_| Error::Closed)
     }
 }
 
-impl Local {
+impl ThreadState {
     /// Puts an event together with those that come meanwhile, or lets it wait until it is due.
-    async fn emit(&self, event: NewEvent, answer: Answer) {
+    async fn emit(&self, event: NewEvent, answer: AckSender) {
         let place = &self.bus.place;
         // The caller may be gone when it is answered.
         match event.draft(&*place.clock, self.bus.max_event_bytes()) {
@@ -158,7 +158,7 @@ fn only(draft: &Draft, acks: StoreResult<Vec<Ack>>) -> Result<(String, Ack), Err
 fn serve(
     address: &BusAddress,
     create: bool,
-    mut incoming: mpsc::UnboundedReceiver<Job>,
+    mut incoming: mpsc::UnboundedReceiver<ThreadJob>,
     opened: oneshot::Sender<Result<(), Error>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -170,7 +170,7 @@ fn serve(
     };
     runtime.block_on(async {
         let local = match open_bus(address, create).await {
-            Ok(bus) => Rc::new(Local {
+            Ok(bus) => Rc::new(ThreadState {
                 emitter: RefCell::new(Some(Emitter::new(bus.place.clone(), TIMEOUT))),
                 bus,
                 url: address.display.clone(),

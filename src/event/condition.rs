@@ -15,7 +15,7 @@ mod effort;
 mod functions;
 mod whole;
 
-use effort::Bulk;
+use effort::EventSize;
 
 /// From this many steps on a condition is best answered on a thread of its own.
 const QUICK: u64 = 20_000;
@@ -143,16 +143,16 @@ impl Condition {
         };
         let core = ATTRIBUTES.into_iter().filter_map(|name| event.attribute(name)).map(|value| value.len());
         let extensions = event.extensions().iter().map(|(name, value)| name.len() + value.to_string().len());
-        let bulk = Bulk {
+        let size = EventSize {
             data_bytes: bytes as u64,
             attribute_bytes: core.chain(extensions).map(|len| len as u64 + 64).sum(),
             data: None,
         };
-        let steps = |bulk: Bulk<'_>| effort::steps(self.program.expression(), bulk);
+        let steps = |size: EventSize<'_>| effort::steps(self.program.expression(), size);
         // Most conditions and most events are small, and need no counting.
-        let bound = steps(bulk);
+        let bound = steps(size);
         match raw.filter(|_| bound > QUICK).map(|raw| data_of(raw)) {
-            Some(Ok(data)) => steps(Bulk { data: Some(&data), ..bulk }),
+            Some(Ok(data)) => steps(EventSize { data: Some(&data), ..size }),
             // It cannot be evaluated, and so takes no time.
             Some(Err(_)) => 0,
             None => bound,

@@ -13,4 +13,4 @@ pub use document::{Data, Event, EventBuilder, EventError, one_line};
 pub use identity::{HashSlot, Identity, dedup_hash, event_id, parse_event_id};
 pub use name::{EVENTS, EventName, NameError, NameParts, minute_folder, parse_key, parse_parts, slug_of};
 pub use pattern::{NameMatch, PatternError, TypeFilter, TypePattern};
-pub use time::{EventTime, TimeError};
+pub use time::{EventTime, EventTimeError};

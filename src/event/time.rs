@@ -20,7 +20,7 @@ pub struct EventTime(i64);
 /// A text that is not a time in the form `20261123T021530.123456Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a time like 20261123T021530.123456Z")]
-pub struct TimeError;
+pub struct EventTimeError;
 
 impl EventTime {
     /// 0000-01-01T00:00:00.000000Z.
@@ -152,10 +152,10 @@ impl fmt::Debug for EventTime {
 }
 
 impl FromStr for EventTime {
-    type Err = TimeError;
+    type Err = EventTimeError;
 
-    fn from_str(text: &str) -> Result<Self, TimeError> {
-        Self::parse(text).ok_or(TimeError)
+    fn from_str(text: &str) -> Result<Self, EventTimeError> {
+        Self::parse(text).ok_or(EventTimeError)
     }
 }
 

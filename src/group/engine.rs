@@ -43,8 +43,8 @@ pub(super) use command::Command;
 pub(super) use input::{
     Committed, Completion, ControlRequests, GroupChanges, Input, Now, Polled, ReadMarker, ScanStats, ShardScan,
 };
-pub use settings::{Mode, Settings, Stop, Summary};
-pub use shard::Bounds;
+pub use settings::{Mode, Stop, Summary, WorkerSettings};
+pub use shard::ShardBounds;
 pub(super) use shard::{Commit, Launch};
 pub(super) use trouble::can_be_repeated;
 
@@ -120,7 +120,7 @@ pub(super) struct Beginning {
     pub group: GroupName,
     pub registered: Registered,
     pub wants: Arc<Filter>,
-    pub settings: Settings,
+    pub settings: WorkerSettings,
     /// What the store is like.
     pub profile: Profile,
     /// This process, as other workers see it.
@@ -135,7 +135,7 @@ pub(super) struct Engine {
     group: GroupName,
     registered: Registered,
     wants: Arc<Filter>,
-    settings: Settings,
+    settings: WorkerSettings,
     profile: Profile,
     me: Owner,
     random: Random,

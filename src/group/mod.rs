@@ -24,7 +24,7 @@ pub mod worker_event;
 
 pub use crate::bus::group_name::{self as name, GroupName};
 pub use definition::Definition;
-pub use engine::Bounds;
+pub use engine::ShardBounds;
 pub use listing::Listing;
 pub use marker::Marker;
 pub use ops::read_marker;

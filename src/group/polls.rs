@@ -23,7 +23,7 @@ const MOST: usize = 900;
 
 /// What one poll has shown: every event and every register, wanted or not.
 #[derive(Debug)]
-pub struct Shown {
+pub struct PollResult {
     /// Which poll of this process it was; the first is 1.
     pub number: u64,
     /// It shows what is greater than this key.
@@ -32,8 +32,8 @@ pub struct Shown {
     pub page: PageWithTail,
 }
 
-type Asking = Fut<'static, StoreResult<Rc<Shown>>>;
-type Answer = Shared<Asking>;
+type PollFuture = Fut<'static, StoreResult<Rc<PollResult>>>;
+type SharedPollFuture = Shared<PollFuture>;
 
 /// The polls of one process on one bus.
 #[derive(Default)]
@@ -41,8 +41,8 @@ pub struct Polls {
     made: Cell<u64>,
     /// The poll that is under way, as long as a group waits for it, and the key after which it
     /// lists.
-    running: RefCell<Option<(String, WeakShared<Asking>)>>,
-    latest: RefCell<Option<Rc<Shown>>>,
+    running: RefCell<Option<(String, WeakShared<PollFuture>)>>,
+    latest: RefCell<Option<Rc<PollResult>>>,
     /// The tasks to wake when the next poll comes back.
     listeners: RefCell<Vec<Waker>>,
 }
@@ -69,13 +69,13 @@ impl Polls {
         self.later(after, seen).is_some()
     }
 
-    fn later(&self, after: &str, seen: u64) -> Option<Rc<Shown>> {
+    fn later(&self, after: &str, seen: u64) -> Option<Rc<PollResult>> {
         self.latest.borrow().clone().filter(|poll| poll.number > seen && covers(poll, after))
     }
 
     /// Everything greater than `after`, from a poll later than `seen`: one that has come back, one
     /// that is under way, or a new one.
-    pub(super) async fn after(self: Rc<Self>, place: Place, after: String, seen: u64) -> StoreResult<Rc<Shown>> {
+    pub(super) async fn after(self: Rc<Self>, place: Place, after: String, seen: u64) -> StoreResult<Rc<PollResult>> {
         if let Some(poll) = self.later(&after, seen) {
             return Ok(poll);
         }
@@ -83,19 +83,19 @@ impl Polls {
         under_way.unwrap_or_else(|| self.begin(place, after)).await
     }
 
-    fn under_way(&self, after: &str) -> Option<Answer> {
+    fn under_way(&self, after: &str) -> Option<SharedPollFuture> {
         let running = self.running.borrow();
         let (from, answer) = running.as_ref()?;
         answer.upgrade().filter(|answer| from.as_str() <= after && answer.peek().is_none())
     }
 
-    fn begin(self: &Rc<Self>, place: Place, after: String) -> Answer {
+    fn begin(self: &Rc<Self>, place: Place, after: String) -> SharedPollFuture {
         let (me, from) = (Rc::clone(self), after.clone());
-        let poll: Asking = Box::pin(async move {
+        let poll: PollFuture = Box::pin(async move {
             let list = List::all(EVENTS).after(from.clone()).limit(MOST);
             let page = place.store.list_with_tail(list, Arc::new(showing)).await?;
             me.made.set(me.made.get() + 1);
-            let poll = Rc::new(Shown { number: me.made.get(), after: from, page });
+            let poll = Rc::new(PollResult { number: me.made.get(), after: from, page });
             *me.latest.borrow_mut() = Some(Rc::clone(&poll));
             for listener in me.listeners.take() {
                 listener.wake();
@@ -119,6 +119,6 @@ fn showing(key: &str) -> TailMatch {
 
 /// A truncated poll serves only the groups that waited for it: the others would come to the same
 /// end, one after the other.
-fn covers(poll: &Shown, after: &str) -> bool {
+fn covers(poll: &PollResult, after: &str) -> bool {
     poll.after.as_str() <= after && !poll.page.page.cut
 }

@@ -15,7 +15,7 @@ use super::{GroupName, dead_letter};
 use crate::bus::Place;
 use crate::clock::Clock;
 use crate::event::{Event, EventName, Filter, FilterResult, Identity};
-use crate::handler::{Handler, Job, Permit, Report};
+use crate::handler::{Handler, Job, Permit, RunReport};
 use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
 
@@ -69,7 +69,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     // Reading may have taken long: another worker may own the shard by now.
     let permit = task.tenure.permit(Rc::clone(&place.clock));
     if !permit.holds() {
-        return Ran::Reported(Report::stopped(), content);
+        return Ran::Reported(RunReport::stopped(), content);
     }
     let vars = vars(&task, &event, &launch);
     let file = launch.name.to_string();

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::definition::{self, Definition};
 use super::lease::Process;
 use super::marker::{Marker, Owner, PendingEvent};
-use super::{Bounds, GroupName, Position, dead_letter, read_marker, request};
+use super::{GroupName, Position, ShardBounds, dead_letter, read_marker, request};
 use crate::bus::{Place, read};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_parts};
 use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
 
 /// The state of a group in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum GroupState {
     /// Everything is done.
     Ok,
     /// Something is left, and a worker works on it.
@@ -35,7 +35,7 @@ pub enum State {
     Damaged,
 }
 
-impl State {
+impl GroupState {
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl State {
         [Self::Ok, Self::Working, Self::Waiting, Self::Failing, Self::Stalled, Self::Paused, Self::Damaged];
 }
 
-impl fmt::Display for State {
+impl fmt::Display for GroupState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -127,16 +127,16 @@ impl GroupStatus {
     }
 
     /// The state in one word; `process` tells of an owner whether it is known to be gone.
-    pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> State {
-        let full = |marker: &Marker| marker.pending.len() >= Bounds::default().capacity();
+    pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> GroupState {
+        let full = |marker: &Marker| marker.pending.len() >= ShardBounds::default().capacity();
         match &self.definition {
-            _ if self.damage.is_some() => State::Damaged,
-            Some(Definition { paused: Some(_), .. }) => State::Paused,
-            _ if self.markers.iter().any(full) => State::Stalled,
-            _ if !(self.letters.is_empty() && self.retrying().is_empty()) => State::Failing,
-            _ if lag.events == 0 => State::Ok,
-            _ if self.has_live_owner(process) => State::Working,
-            _ => State::Waiting,
+            _ if self.damage.is_some() => GroupState::Damaged,
+            Some(Definition { paused: Some(_), .. }) => GroupState::Paused,
+            _ if self.markers.iter().any(full) => GroupState::Stalled,
+            _ if !(self.letters.is_empty() && self.retrying().is_empty()) => GroupState::Failing,
+            _ if lag.events == 0 => GroupState::Ok,
+            _ if self.has_live_owner(process) => GroupState::Working,
+            _ => GroupState::Waiting,
         }
     }
 
@@ -410,8 +410,8 @@ mod tests {
         let lives = |_: &Owner| Process::MayLive;
         let lag = Lag { events: 1, ..Lag::default() };
         let mut group = standing(vec![Marker::new(Position::START)]);
-        assert_eq!(group.state(&Lag::default(), lives), State::Ok);
-        assert_eq!(group.state(&lag, lives), State::Waiting);
+        assert_eq!(group.state(&Lag::default(), lives), GroupState::Ok);
+        assert_eq!(group.state(&lag, lives), GroupState::Waiting);
         let owner = Owner {
             worker: "w".to_owned(),
             host: "db1".to_owned(),
@@ -421,17 +421,17 @@ mod tests {
             command: String::new(),
         };
         group.owners.push(Owned { shard: 0, owner });
-        assert_eq!(group.state(&lag, lives), State::Working);
-        assert_eq!(group.state(&lag, |_| Process::Lives), State::Working);
-        assert_eq!(group.state(&lag, gone), State::Waiting);
+        assert_eq!(group.state(&lag, lives), GroupState::Working);
+        assert_eq!(group.state(&lag, |_| Process::Lives), GroupState::Working);
+        assert_eq!(group.state(&lag, gone), GroupState::Waiting);
         group.letters.push("letter".to_owned());
-        assert_eq!(group.state(&lag, lives), State::Failing);
+        assert_eq!(group.state(&lag, lives), GroupState::Failing);
         for n in 0..1_000 {
             group.markers[0].pending.insert(name(n, "order.created"), PendingEvent::default());
         }
-        assert_eq!(group.state(&lag, lives), State::Stalled);
+        assert_eq!(group.state(&lag, lives), GroupState::Stalled);
         group.damage = Some(StoreError::new(ErrorKind::Damaged, "x"));
-        assert_eq!(group.state(&lag, lives), State::Damaged);
+        assert_eq!(group.state(&lag, lives), GroupState::Damaged);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::definition::Registered;
 use super::marker::Verdict;
 use super::retry::Retry;
 use crate::event::{EventName, EventTime};
-use crate::handler::{Obstacle, Outcome, Report};
+use crate::handler::{Obstacle, Outcome, RunReport};
 use crate::store::StoreError;
 
 /// What became of an event that was started.
@@ -31,7 +31,7 @@ pub(super) enum Ran {
     /// Its content cannot be read now.
     Unreadable(StoreError),
     /// Its handler ran.
-    Reported(Report, Fingerprint),
+    Reported(RunReport, Fingerprint),
 }
 
 /// Tells one content from another; keyed, so that no emitter can make two contents with the same
@@ -51,7 +51,7 @@ impl Fingerprint {
 
 impl Ran {
     /// The handler's own report, if it ran.
-    pub fn report(&self) -> Option<&Report> {
+    pub fn report(&self) -> Option<&RunReport> {
         match self {
             Self::Reported(report, _) => Some(report),
             _ => None,

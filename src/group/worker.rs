@@ -28,7 +28,7 @@ use crate::event::{EventName, EventTime};
 use crate::handler::Handler;
 use crate::store::{Hints, StoreResult};
 
-pub use super::engine::{Mode, Settings, Stop, Summary};
+pub use super::engine::{Mode, Stop, Summary, WorkerSettings};
 
 /// At most this many `on_dead` commands run at once; a bad deploy can create a thousand dead
 /// letters.
@@ -40,7 +40,7 @@ type RunKey = (u16, u64, EventName);
 /// Runs one group's events through its handler.
 pub struct Worker {
     engine: Engine,
-    settings: Settings,
+    settings: WorkerSettings,
     registered: Registered,
     group_store: GroupStore,
     handler: Rc<dyn Handler>,
@@ -88,7 +88,7 @@ impl Worker {
     ///
     /// # Errors
     /// The group's definition cannot be understood.
-    pub fn new(parts: WorkerParts, settings: Settings) -> StoreResult<Self> {
+    pub fn new(parts: WorkerParts, settings: WorkerSettings) -> StoreResult<Self> {
         let wants = Arc::new(parts.registered.definition.wants(&parts.group)?);
         let shards = parts.registered.definition.shards;
         let clock = &parts.place.clock;

@@ -18,13 +18,13 @@ use std::time::Duration;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Handler, Job, Outcome, Report};
+use super::{Handler, Job, Outcome, RunReport};
 use crate::clock::{Clock, Fut};
 use crate::handler::Obstacle;
 
 /// The limits of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct BatchBounds {
     /// The most events in one batch; at least 1.
     pub size: usize,
     /// How long the first event of a batch waits for others.
@@ -43,7 +43,7 @@ pub enum Many {
 }
 
 /// Called after each run for more than one event, unless the run says nothing about them.
-pub type OnMany = Box<dyn Fn(Many, &Report)>;
+pub type OnMany = Box<dyn Fn(Many, &RunReport)>;
 
 /// Runs events in batches through another handler.
 pub struct Batches(Rc<Inner>);
@@ -51,7 +51,7 @@ pub struct Batches(Rc<Inner>);
 struct Inner {
     handler: Rc<dyn Handler>,
     clock: Rc<dyn Clock>,
-    bounds: Bounds,
+    bounds: BatchBounds,
     runs: Semaphore,
     told: OnMany,
     in_flight: RefCell<Vec<InFlight>>,
@@ -62,7 +62,7 @@ struct Inner {
     over: Cell<bool>,
 }
 
-type Run = Shared<Fut<'static, ()>>;
+type BatchRun = Shared<Fut<'static, ()>>;
 
 /// A batch that at least one of its events waits for. It goes on for as long as any of its events
 /// does.
@@ -86,14 +86,14 @@ struct Batch {
 
 struct Slot {
     job: Job,
-    report: Option<Report>,
+    report: Option<RunReport>,
     waker: Option<Waker>,
     /// Whether its caller no longer waits for the report.
     left: bool,
 }
 
 impl Slot {
-    fn end(&mut self, report: Report) {
+    fn end(&mut self, report: RunReport) {
         self.report = Some(report);
         // The task that polls the batch may be that of another of its events.
         if let Some(waker) = self.waker.take() {
@@ -119,7 +119,7 @@ impl Drop for Ticket {
 
 impl Batches {
     /// Batches for `handler`, which finds many events on its stdin.
-    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: Bounds, told: OnMany) -> Self {
+    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: BatchBounds, told: OnMany) -> Self {
         let runs = Semaphore::new(bounds.concurrency);
         let (in_flight, ticketed, expected, over) = Default::default();
         Self(Rc::new(Inner { handler, clock, bounds, runs, told, in_flight, ticketed, expected, over }))
@@ -127,7 +127,7 @@ impl Batches {
 }
 
 impl Handler for Batches {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let (ticket, mut run) = Inner::join(&self.0, job);
             poll_fn(|context| {
@@ -135,7 +135,7 @@ impl Handler for Batches {
                 let slot = &mut ticket.batch.slots.borrow_mut()[ticket.at];
                 match slot.report.take() {
                     Some(report) => Poll::Ready(report),
-                    None if over => Poll::Ready(Report::stopped()),
+                    None if over => Poll::Ready(RunReport::stopped()),
                     None => {
                         slot.waker = Some(context.waker().clone());
                         Poll::Pending
@@ -168,7 +168,7 @@ impl Handler for Batches {
 }
 
 impl Inner {
-    fn join(this: &Rc<Self>, job: Job) -> (Ticket, Run) {
+    fn join(this: &Rc<Self>, job: Job) -> (Ticket, BatchRun) {
         this.ticketed.set(this.ticketed.get() + 1);
         let (batch, run) = this.open(job.tried).unwrap_or_else(|| Self::begin(this, job.tried));
         let at = batch.slots.borrow().len();
@@ -178,7 +178,7 @@ impl Inner {
     }
 
     /// The batch that has room, if there is one.
-    fn open(&self, tried: bool) -> Option<(Rc<Batch>, Run)> {
+    fn open(&self, tried: bool) -> Option<(Rc<Batch>, BatchRun)> {
         let mut in_flight = self.in_flight.borrow_mut();
         in_flight.retain(|in_flight| in_flight.batch.strong_count() > 0);
         let mut in_flight =
@@ -186,7 +186,7 @@ impl Inner {
         in_flight.find(|(batch, _)| batch.tried == tried && !batch.closed.get() && batch.present() < self.bounds.size)
     }
 
-    fn begin(this: &Rc<Self>, tried: bool) -> (Rc<Batch>, Run) {
+    fn begin(this: &Rc<Self>, tried: bool) -> (Rc<Batch>, BatchRun) {
         let batch = Rc::new(Batch { tried, ..Batch::default() });
         let run: Fut<'static, ()> = Box::pin(Self::go(Rc::clone(this), Rc::clone(&batch)));
         let run = run.shared();
@@ -222,7 +222,7 @@ impl Inner {
                 // A run with an event that has left since is ended; the other events start again.
                 None => parts.push(part),
                 Some(report) => {
-                    let report = Report { events: part.len(), ..report };
+                    let report = RunReport { events: part.len(), ..report };
                     if part.len() == 1 || is_for_all(&report.outcome) {
                         if part.len() > 1 && report.succeeded() {
                             (self.told)(Many::Done, &report);
@@ -288,13 +288,13 @@ impl Batch {
             let slot = &mut slots[*at];
             let may = !over && slot.job.permit.holds();
             if !may {
-                slot.end(Report::stopped());
+                slot.end(RunReport::stopped());
             }
             may && !slot.left
         });
     }
 
-    fn report(&self, part: &[usize], report: &Report) {
+    fn report(&self, part: &[usize], report: &RunReport) {
         let mut slots = self.slots.borrow_mut();
         for at in part {
             slots[*at].end(report.clone());

@@ -20,15 +20,15 @@ use tokio::sync::Notify;
 use super::children::{Unreaped, reap};
 use super::input::{self, PlacedFile};
 use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
-use super::output::{self, LineSink, LineSource, Output, OutputPipe, Stream, Tail};
+use super::output::{self, LineSink, LineSource, Output, OutputPipe, OutputTail, Stream};
 use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
 use super::program::ProgramError;
-use super::{Handler, Job, Obstacle, Outcome, Report, program};
+use super::{Handler, Job, Obstacle, Outcome, RunReport, program};
 use crate::clock::{Clock, Fut};
 
 /// How to run a group's handler.
 #[derive(Debug, Clone)]
-pub struct Command {
+pub struct CommandSpec {
     /// The program and its arguments; a shell form is `["sh", "-c", text]`. The event is never
     /// among them.
     pub argv: Vec<String>,
@@ -45,7 +45,7 @@ pub struct Command {
     pub label: String,
 }
 
-impl Command {
+impl CommandSpec {
     /// The program's name, and a digest by which two workers can tell whether they run the same:
     /// `make-thumb 5f2b11c0`.
     pub fn digest(&self) -> String {
@@ -60,9 +60,9 @@ impl Command {
     }
 }
 
-/// Runs a [`Command`] for each event, each in a process group of its own.
+/// Runs a [`CommandSpec`] for each event, each in a process group of its own.
 pub struct CommandHandler {
-    command: Command,
+    command: CommandSpec,
     clock: Rc<dyn Clock>,
     output: Rc<dyn Output>,
     reaper: Rc<OrphanReaper>,
@@ -75,14 +75,14 @@ pub struct CommandHandler {
 
 impl CommandHandler {
     /// A handler with its own orphan reaper.
-    pub fn new(command: Command, clock: Rc<dyn Clock>, output: Rc<dyn Output>) -> Self {
+    pub fn new(command: CommandSpec, clock: Rc<dyn Clock>, output: Rc<dyn Output>) -> Self {
         let reaper = Rc::new(OrphanReaper::new(clock.random()));
         Self::with_reaper(command, clock, output, reaper)
     }
 
     /// A handler that shares an orphan reaper with others of the same worker.
     pub fn with_reaper(
-        command: Command,
+        command: CommandSpec,
         clock: Rc<dyn Clock>,
         output: Rc<dyn Output>,
         reaper: Rc<OrphanReaper>,
@@ -91,7 +91,7 @@ impl CommandHandler {
         Self { command, clock, output, reaper, stop, unreaped, template: RefCell::default() }
     }
 
-    async fn outcome(&self, job: Job) -> (Outcome, Tail) {
+    async fn outcome(&self, job: Job) -> (Outcome, OutputTail) {
         // From here on a stop reaches this run.
         let stop = self.stop.notified();
         let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
@@ -234,16 +234,16 @@ impl CommandHandler {
     }
 }
 
-fn not_started(obstacle: Obstacle) -> (Outcome, Tail) {
-    (Outcome::NotStarted(obstacle), Tail::default())
+fn not_started(obstacle: Obstacle) -> (Outcome, OutputTail) {
+    (Outcome::NotStarted(obstacle), OutputTail::default())
 }
 
 impl Handler for CommandHandler {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let start = self.clock.elapsed();
             let (outcome, tail) = self.outcome(job).await;
-            Report::new(outcome, tail.text(), self.clock.elapsed().saturating_sub(start))
+            RunReport::new(outcome, tail.text(), self.clock.elapsed().saturating_sub(start))
         })
     }
 

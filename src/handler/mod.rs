@@ -21,9 +21,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use batch::{Batches, Bounds as BatchBounds, Many};
+pub use batch::{BatchBounds, Batches, Many};
 pub use children::reap_inherited;
-pub use command::{Command, CommandHandler};
+pub use command::{CommandHandler, CommandSpec};
 pub use orphan_reaper::{OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
@@ -109,7 +109,7 @@ impl From<ProgramError> for Obstacle {
 
 /// What one run left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct RunReport {
     /// How it ended.
     pub outcome: Outcome,
     /// The last 4 KiB of stderr, as UTF-8 with replacement characters. It may hold control
@@ -121,7 +121,7 @@ pub struct Report {
     pub events: usize,
 }
 
-impl Report {
+impl RunReport {
     /// The report of a run for one event.
     pub fn new(outcome: Outcome, stderr_tail: String, took: Duration) -> Self {
         Self { outcome, stderr_tail, took, events: 1 }
@@ -163,7 +163,7 @@ impl Report {
 /// What the worker needs of any handler.
 pub trait Handler {
     /// Runs the handler for one event. Dropping the future kills the handler at once.
-    fn run(&self, job: Job) -> Fut<'_, Report>;
+    fn run(&self, job: Job) -> Fut<'_, RunReport>;
 
     /// Asks every run in progress to end: TERM, and KILL after the grace. Their outcome is
     /// [`Outcome::Stopped`]. Later runs are not affected.

@@ -51,13 +51,13 @@ const WORKER_LEN: usize = 16;
 pub struct OrphanReaper {
     argv: Vec<String>,
     folders: [PathBuf; 2],
-    state: RefCell<State>,
+    state: RefCell<ReaperState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ReaperState {
     registry: Option<OwnedFd>,
-    process: Option<Process>,
+    process: Option<ReaperProcess>,
     starts: u32,
     free: Vec<u32>,
     lines: u32,
@@ -66,7 +66,7 @@ struct State {
 
 /// The reaper process. It ends when `parent_pipe`, which no other process holds open, is closed.
 #[derive(Debug)]
-struct Process {
+struct ReaperProcess {
     child: Child,
     _parent_pipe: OwnedFd,
 }
@@ -107,7 +107,7 @@ impl OrphanReaper {
         }
     }
 
-    fn start(&self, registry: &mut Option<OwnedFd>) -> io::Result<Process> {
+    fn start(&self, registry: &mut Option<OwnedFd>) -> io::Result<ReaperProcess> {
         let registry = match registry {
             Some(registry) => registry,
             None => registry.insert(rustix::fs::memfd_create("evbus-registry", MemfdFlags::CLOEXEC)?),
@@ -122,11 +122,11 @@ impl OrphanReaper {
             .process_group(0)
             .spawn()?;
         super::children::adopt(&child);
-        Ok(Process { child, _parent_pipe: parent_pipe })
+        Ok(ReaperProcess { child, _parent_pipe: parent_pipe })
     }
 
     /// Lists a run that is about to be started, until the entry is dropped.
-    pub(super) fn begin(&self) -> Entry<'_> {
+    pub(super) fn begin(&self) -> Registration<'_> {
         let (line, run) = {
             let mut state = self.state.borrow_mut();
             state.runs += 1;
@@ -138,7 +138,7 @@ impl OrphanReaper {
         };
         let token = format!("{:x}-{run:x}", std::process::id());
         self.write(line, &token);
-        Entry { reaper: self, line, token }
+        Registration { reaper: self, line, token }
     }
 
     fn write(&self, line: u32, entry: &str) {
@@ -169,13 +169,13 @@ impl Drop for OrphanReaper {
 
 /// A run that the reaper ends if the worker dies now.
 #[derive(Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct Registration<'a> {
     reaper: &'a OrphanReaper,
     line: u32,
     token: String,
 }
 
-impl Entry<'_> {
+impl Registration<'_> {
     /// What the run's environment must hold as [`RUN_VARIABLE`].
     pub(super) fn token(&self) -> &str {
         &self.token
@@ -188,7 +188,7 @@ impl Entry<'_> {
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
         self.reaper.write(self.line, "0");
         self.reaper.state.borrow_mut().free.push(self.line);
@@ -315,12 +315,12 @@ mod tests {
 
     /// Closes the worker's end of the pipe; the reaper's process does its work and ends.
     fn end_its_worker(reaper: &OrphanReaper) {
-        let Process { mut child, _parent_pipe: parent_pipe } = reaper.state.borrow_mut().process.take().unwrap();
+        let ReaperProcess { mut child, _parent_pipe: parent_pipe } = reaper.state.borrow_mut().process.take().unwrap();
         drop(parent_pipe);
         child.wait().unwrap();
     }
 
-    fn enlist(reaper: &OrphanReaper, group: Pid) -> Entry<'_> {
+    fn enlist(reaper: &OrphanReaper, group: Pid) -> Registration<'_> {
         let entry = reaper.begin();
         entry.started(group);
         entry

@@ -90,12 +90,12 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Cuts a stream of bytes into lines, in bounded memory.
 #[derive(Debug, Default)]
-struct Lines {
+struct LineSplitter {
     /// The beginning of a line whose end has not come yet, at most [`LINE_BYTES`].
     begun: Vec<u8>,
 }
 
-impl Lines {
+impl LineSplitter {
     fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
         while !bytes.is_empty() {
             let room = LINE_BYTES - self.begun.len();
@@ -135,9 +135,9 @@ impl Lines {
 
 /// The last [`TAIL_BYTES`] of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Tail(Vec<u8>);
+pub(super) struct OutputTail(Vec<u8>);
 
-impl Tail {
+impl OutputTail {
     fn feed(&mut self, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
         let surplus = (self.0.len() + bytes.len()).saturating_sub(TAIL_BYTES);
@@ -178,15 +178,15 @@ pub(super) struct OutputPipe {
     pipe: Pipe,
     stream: Stream,
     sink: Option<LineSink>,
-    lines: Lines,
-    tail: Tail,
+    lines: LineSplitter,
+    tail: OutputTail,
 }
 
 impl OutputPipe {
     /// Wraps evbus's end of a [`pipe`].
     pub(super) fn new(pipe: OwnedFd, stream: Stream, sink: &LineSink) -> Self {
         let sink = sink.output.wants(stream).then(|| sink.clone());
-        Self { pipe: Pipe::Unwatched(pipe), stream, sink, lines: Lines::default(), tail: Tail::default() }
+        Self { pipe: Pipe::Unwatched(pipe), stream, sink, lines: LineSplitter::default(), tail: OutputTail::default() }
     }
 
     /// Passes on what is there.
@@ -256,7 +256,7 @@ impl OutputPipe {
     }
 
     /// Returns the end of the output; what has come of an unfinished line is passed on.
-    pub(super) fn close(mut self) -> Tail {
+    pub(super) fn close(mut self) -> OutputTail {
         self.finish();
         self.tail
     }
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     fn lines_of(chunks: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        let (mut lines, mut seen) = (LineSplitter::default(), Vec::new());
         for chunk in chunks {
             lines.feed(chunk, |line| seen.push(line.to_vec()));
             assert!(lines.begun.len() <= LINE_BYTES);
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_tail_begins_with_a_whole_character() {
-        let mut tail = Tail::default();
+        let mut tail = OutputTail::default();
         tail.feed("é".repeat(TAIL_BYTES).as_bytes());
         tail.feed(b"!");
         assert_eq!(tail.text(), format!("{}!", "é".repeat(TAIL_BYTES / 2 - 1)));
@@ -328,7 +328,7 @@ mod tests {
 
         #[test]
         fn a_tail_is_the_end_of_all(chunks in prop::collection::vec(prop::collection::vec(0u8..128, 0..3000), 0..6)) {
-            let mut tail = Tail::default();
+            let mut tail = OutputTail::default();
             chunks.iter().for_each(|chunk| tail.feed(chunk));
             let all = chunks.concat();
             let text = tail.text();

@@ -11,8 +11,8 @@ use tokio::signal::unix;
 
 use super::Outcome;
 use super::children::{Unreaped, adopt, disown};
-use super::orphan_reaper::Entry;
-use super::output::{OutputPipe, Tail};
+use super::orphan_reaper::Registration;
+use super::output::{OutputPipe, OutputTail};
 use crate::clock::Clock;
 
 /// How long to wait for output after a handler's end, while a child that it left behind holds its
@@ -57,12 +57,12 @@ impl OutputPipes {
 pub(super) struct ProcessGroup<'a> {
     child: Option<Child>,
     group: Pid,
-    entry: Option<Entry<'a>>,
+    entry: Option<Registration<'a>>,
     unreaped: &'a Unreaped,
 }
 
 impl<'a> ProcessGroup<'a> {
-    pub(super) fn new(child: Child, group: Pid, entry: Entry<'a>, unreaped: &'a Unreaped) -> Self {
+    pub(super) fn new(child: Child, group: Pid, entry: Registration<'a>, unreaped: &'a Unreaped) -> Self {
         adopt(&child);
         Self { child: Some(child), group, entry: Some(entry), unreaped }
     }
@@ -127,7 +127,7 @@ pub(super) async fn see_through(
     cut: impl Future<Output = KillReason>,
     grace: Duration,
     clock: &dyn Clock,
-) -> io::Result<(Outcome, Tail)> {
+) -> io::Result<(Outcome, OutputTail)> {
     let cut = tokio::select! { biased;
         () = process_group.end(&mut children) => None,
         cut = cut => Some(cut),

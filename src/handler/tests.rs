@@ -43,8 +43,8 @@ impl Output for Heard {
     }
 }
 
-fn shell(text: &str) -> Command {
-    Command {
+fn shell(text: &str) -> CommandSpec {
+    CommandSpec {
         argv: ["sh", "-c", text].map(str::to_owned).to_vec(),
         cwd: None,
         env: None,
@@ -54,7 +54,7 @@ fn shell(text: &str) -> Command {
     }
 }
 
-fn handler(command: Command, output: Rc<dyn Output>) -> CommandHandler {
+fn handler(command: CommandSpec, output: Rc<dyn Output>) -> CommandHandler {
     let reaper = OrphanReaper::with_program(vec!["cat".to_owned()]);
     CommandHandler::with_reaper(command, Rc::new(SystemClock), output, Rc::new(reaper))
 }
@@ -68,17 +68,17 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn run_job(command: Command, job: Job) -> (Report, Rc<Heard>) {
+fn run_job(command: CommandSpec, job: Job) -> (RunReport, Rc<Heard>) {
     let heard = Rc::new(Heard::default());
     let report = block_on(handler(command, heard.clone()).run(job));
     (report, heard)
 }
 
-fn run(text: &str, event: &[u8]) -> (Report, Rc<Heard>) {
+fn run(text: &str, event: &[u8]) -> (RunReport, Rc<Heard>) {
     run_job(shell(text), job(event))
 }
 
-fn not_started(command: Command) -> String {
+fn not_started(command: CommandSpec) -> String {
     let check = handler(command.clone(), Rc::new(Discard)).check();
     match run_job(command, job(b"")).0.outcome {
         Outcome::NotStarted(obstacle) => {
@@ -137,7 +137,7 @@ fn discarded_output_keeps_the_tail() {
 
 #[test]
 fn the_environment_is_inherited_or_restricted() {
-    let mut command = Command { argv: vec!["env".to_owned()], ..shell("") };
+    let mut command = CommandSpec { argv: vec!["env".to_owned()], ..shell("") };
     let told = Job { vars: vec![("EVBUS_ID", "7".to_owned())], ..job(b"") };
     let (_, heard) = run_job(command.clone(), told.clone());
     let all = heard.of(Stream::Out);
@@ -196,7 +196,7 @@ fn a_handler_that_removes_its_files_folder_does_not_affect_the_next() {
 fn a_handler_runs_in_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap();
-    let command = Command { cwd: Some(path.clone()), ..shell("pwd") };
+    let command = CommandSpec { cwd: Some(path.clone()), ..shell("pwd") };
     assert_eq!(run_job(command, job(b"")).1.of(Stream::Out), [path.to_str().unwrap()]);
 }
 
@@ -204,8 +204,10 @@ fn a_handler_runs_in_its_folder() {
 fn a_handler_may_clean_up_at_its_time_limit() {
     // The trap is set long before the limit on any machine that runs this at all; otherwise the
     // handler dies of TERM and the line is missing.
-    let command =
-        Command { timeout: Some(Duration::from_secs(2)), ..shell("trap 'echo bye; exit 0' TERM; sleep 1000 & wait") };
+    let command = CommandSpec {
+        timeout: Some(Duration::from_secs(2)),
+        ..shell("trap 'echo bye; exit 0' TERM; sleep 1000 & wait")
+    };
     let (report, heard) = run_job(command, job(b""));
     assert_eq!((report.outcome, heard.of(Stream::Out)), (Outcome::TimedOut, vec!["bye".to_owned()]));
 }
@@ -214,7 +216,7 @@ fn a_handler_may_clean_up_at_its_time_limit() {
 fn a_handler_that_ignores_term_is_killed_with_its_children() {
     let text = "trap '' TERM; (sleep 1000 & echo $!; wait) & wait";
     let (timeout, grace) = (Some(Duration::from_millis(500)), Duration::from_millis(50));
-    let (report, heard) = run_job(Command { timeout, grace, ..shell(text) }, job(b""));
+    let (report, heard) = run_job(CommandSpec { timeout, grace, ..shell(text) }, job(b""));
     assert_eq!(report.outcome, Outcome::TimedOut);
     let [grandchild] = heard.of(Stream::Out).try_into().unwrap();
     assert!(gone(&grandchild), "{grandchild} is left");
@@ -297,19 +299,19 @@ fn executable(path: &Path, content: &str) {
 
 #[test]
 fn a_handler_that_cannot_start_reports_cause_and_cure() {
-    let named = |name: &str| Command { argv: vec![name.to_owned()], ..shell("") };
+    let named = |name: &str| CommandSpec { argv: vec![name.to_owned()], ..shell("") };
     assert_eq!(not_started(named("no-such-thing")), "handler 'no-such-thing' not found in PATH");
-    assert_eq!(not_started(Command { argv: Vec::new(), ..shell("") }), "the handler's command is empty");
+    assert_eq!(not_started(CommandSpec { argv: Vec::new(), ..shell("") }), "the handler's command is empty");
     let folder = tempfile::tempdir().unwrap();
     let cwd = Some(folder.path().to_owned());
     let file = folder.path().join("x.sh");
     fs::write(&file, "#!/bin/sh\nexit 0\n").unwrap();
-    let relative = Command { cwd: cwd.clone(), ..named("./x.sh") };
+    let relative = CommandSpec { cwd: cwd.clone(), ..named("./x.sh") };
     assert_eq!(not_started(relative.clone()), "handler './x.sh' is not executable");
-    let missing = Command { cwd, ..named("./y.sh") };
+    let missing = CommandSpec { cwd, ..named("./y.sh") };
     assert_eq!(not_started(missing), "handler './y.sh' not found");
     assert!(not_started(named(folder.path().to_str().unwrap())).ends_with("is a directory"));
-    let nowhere = Command { cwd: Some(folder.path().join("gone")), ..shell("true") };
+    let nowhere = CommandSpec { cwd: Some(folder.path().join("gone")), ..shell("true") };
     assert!(not_started(nowhere).ends_with("no such directory"));
     fs::remove_file(&file).unwrap();
     executable(&file, "#!/bin/sh\nexit 0\n");
@@ -323,7 +325,7 @@ fn a_file_that_is_no_program_costs_no_attempt() {
     {
         let file = folder.path().join("x");
         executable(&file, content);
-        let command = Command { argv: vec![file.to_str().unwrap().to_owned()], ..shell("") };
+        let command = CommandSpec { argv: vec![file.to_str().unwrap().to_owned()], ..shell("") };
         let outcome = run_job(command, job(b"")).0.outcome;
         assert!(
             matches!(&outcome, Outcome::NotStarted(obstacle) if obstacle.why.contains(part) && !obstacle.passes),

@@ -87,7 +87,7 @@ pub struct DirStore {
 struct Shared {
     path: PathBuf,
     /// The owner of the bus, to whom root gives the files that it makes; none if there is no need.
-    owner: Option<Given>,
+    owner: Option<FileOwner>,
     root: OwnedFd,
     folders: Folders,
     staging: Staging,
@@ -101,13 +101,13 @@ struct Shared {
 /// The user, the group and the modes of files that root makes on another user's bus: one
 /// `sudo evbus emit` must not lock other users out.
 #[derive(Debug, Clone, Copy)]
-struct Given {
+struct FileOwner {
     user: Uid,
     group: Gid,
     mode: u32,
 }
 
-impl Given {
+impl FileOwner {
     fn of(bus: &OwnedFd) -> Option<Self> {
         let stat = rustix::fs::fstat(bus).ok().filter(|stat| stat.st_uid != 0)?;
         let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -130,7 +130,7 @@ impl DirStore {
                 .with_detail(ErrorDetail::NoBus { address: path.display().to_string() }),
             errno => StoreError::system("cannot open", path.display(), errno),
         })?;
-        let owner = Given::of(&root);
+        let owner = FileOwner::of(&root);
         let shared = Shared {
             path: path.to_owned(),
             owner,

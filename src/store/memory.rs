@@ -103,10 +103,10 @@ impl Network for Calm {
 pub type Observer = Box<dyn Fn(&str, Option<&[u8]>, Option<&[u8]>)>;
 
 /// What lies at each key, and its version.
-type Entries = BTreeMap<String, Entry>;
+type Entries = BTreeMap<String, StoredObject>;
 
 /// A content and its version.
-type Entry = (Rc<[u8]>, u64);
+type StoredObject = (Rc<[u8]>, u64);
 
 /// What the store holds. Many [`MemoryStore`]s, one for each process, share one.
 #[derive(Default)]
@@ -115,7 +115,7 @@ pub struct Contents {
     versions: Cell<u64>,
     observer: RefCell<Option<Observer>>,
     /// What is not flushed yet, and what lies below it.
-    unflushed: RefCell<BTreeMap<String, Option<Entry>>>,
+    unflushed: RefCell<BTreeMap<String, Option<StoredObject>>>,
     /// How often the power has failed.
     cuts: Cell<u64>,
 }

@@ -36,9 +36,9 @@ mod meter;
 use connect::Connected;
 pub use connect::{Bucket, Kind};
 use credentials::AwsCredentials;
-pub use credentials::{Failure as CredentialsFailure, Identity};
+pub use credentials::{CredentialInputs, CredentialsFailure};
 pub use facts::{Fact, Facts, Rule, Versioning};
-use failure::Shown;
+use failure::ErrorContext;
 use meter::Meter;
 
 /// How many puts of one batch are under way at once.
@@ -67,7 +67,7 @@ pub struct BucketStore {
     meter: Arc<Meter>,
     /// The requests that [`Store::untold_requests`] has returned.
     told: Cell<Requests>,
-    shown: Shown,
+    shown: ErrorContext,
     /// The source of the credentials, if it may give others later.
     credentials: Option<Arc<AwsCredentials>>,
     /// The answer of [`Store::began_early`].
@@ -84,7 +84,7 @@ impl BucketStore {
         let Connected { inner, credentials } = bucket.connect(&meter)?;
         let prefix = bucket.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let shown = Shown::of(bucket, Arc::clone(&meter));
+        let shown = ErrorContext::of(bucket, Arc::clone(&meter));
         Ok(Self {
             inner,
             prefix,

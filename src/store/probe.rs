@@ -51,7 +51,7 @@ impl fmt::Display for Property {
 
 /// The result of one trial: in order, or what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeFinding {
     /// What was tried.
     pub property: Property,
     /// What was wrong.
@@ -61,7 +61,7 @@ pub struct Finding {
 }
 
 /// Tries every property on a store and cleans up.
-pub async fn probe(store: &dyn Store, clock: &dyn Clock) -> Vec<Finding> {
+pub async fn probe(store: &dyn Store, clock: &dyn Clock) -> Vec<ProbeFinding> {
     let trial = Trial { store, prefix: format!("state/probe-{:016x}/", clock.random()) };
     let mut findings = Vec::new();
     for property in Property::ALL {
@@ -72,7 +72,7 @@ pub async fn probe(store: &dyn Store, clock: &dyn Clock) -> Vec<Finding> {
         let warning = (property == Property::StartAfter && outcome.is_ok() && store.began_early()).then(|| {
             "the server ignores it: each poll lists all that is stored, and its cost grows with that".to_owned()
         });
-        findings.push(Finding { property, outcome, warning });
+        findings.push(ProbeFinding { property, outcome, warning });
     }
     if let (Err(error), Some(last)) = (trial.clean_up().await, findings.last_mut().filter(|last| last.outcome.is_ok()))
     {
@@ -87,14 +87,14 @@ struct Trial<'a> {
 }
 
 /// In order, or what is wrong; or the store's own error.
-type Outcome = StoreResult<Result<(), String>>;
+type ProbeResult = StoreResult<Result<(), String>>;
 
-fn expect(is_so: bool, otherwise: &str) -> Outcome {
+fn expect(is_so: bool, otherwise: &str) -> ProbeResult {
     Ok(if is_so { Ok(()) } else { Err(otherwise.to_owned()) })
 }
 
 impl Trial<'_> {
-    async fn run(&self, property: Property) -> Outcome {
+    async fn run(&self, property: Property) -> ProbeResult {
         match property {
             Property::Create => self.create().await,
             Property::Swap => self.swap().await,
@@ -122,7 +122,7 @@ impl Trial<'_> {
         Ok((page.keys.iter().filter_map(rest).collect(), page.cut))
     }
 
-    async fn create(&self) -> Outcome {
+    async fn create(&self) -> ProbeResult {
         let key = self.key("create/one.json");
         let (first, second) = join(self.store.put_new(&key, b"1"), self.store.put_new(&key, b"2")).await;
         let winner: &[u8] = match (first?, second?) {
@@ -143,7 +143,7 @@ impl Trial<'_> {
         expect(kept, "the loser's content is there, or none")
     }
 
-    async fn swap(&self) -> Outcome {
+    async fn swap(&self) -> ProbeResult {
         let key = self.key("swap");
         let Swap::Swapped(one) = self.store.cas(&key, None, b"1").await? else {
             return Ok(Err("a register that is not there cannot be made".to_owned()));
@@ -160,7 +160,7 @@ impl Trial<'_> {
         self.racing_swaps(&key, &two).await
     }
 
-    async fn racing_swaps(&self, key: &str, from: &Version) -> Outcome {
+    async fn racing_swaps(&self, key: &str, from: &Version) -> ProbeResult {
         let (one, other) = join(self.store.cas(key, Some(from), b"3"), self.store.cas(key, Some(from), b"4")).await;
         let winner: &[u8] = match (one?, other?) {
             (Swap::Swapped(_), Swap::Conflict) => b"3",
@@ -173,7 +173,7 @@ impl Trial<'_> {
         expect(kept, "a register does not hold what was swapped in")
     }
 
-    async fn order(&self) -> Outcome {
+    async fn order(&self) -> ProbeResult {
         // Folders of different length, and names that only byte order sorts so.
         let sorted = [
             "order/1/b.json",
@@ -190,19 +190,19 @@ impl Trial<'_> {
         expect(listed == sorted, &format!("not in byte order: {}", listed.join(" ")))
     }
 
-    async fn start_after(&self) -> Outcome {
+    async fn start_after(&self) -> ProbeResult {
         let (listed, _) = self.list("order/", "order/10/a.json", usize::MAX).await?;
         expect(listed.first().is_some_and(|first| first == "order/2/B.json"), "a listing does not begin after its key")
     }
 
-    async fn limit(&self) -> Outcome {
+    async fn limit(&self) -> ProbeResult {
         let (listed, cut) = self.list("order/", "", 2).await?;
         let (rest, cut_rest) = self.list("order/", "order/10/a.json", 9).await?;
         let right = listed == ["order/1/b.json", "order/10/a.json"] && cut && rest.len() == 4 && !cut_rest;
         expect(right, "a listing does not stop at its limit, or does not say so")
     }
 
-    async fn list_after_put(&self) -> Outcome {
+    async fn list_after_put(&self) -> ProbeResult {
         for n in 0..20 {
             let rest = format!("fresh/{n:02}.json");
             let _ = self.put(&rest).await?;
@@ -214,7 +214,7 @@ impl Trial<'_> {
         Ok(Ok(()))
     }
 
-    async fn delete(&self) -> Outcome {
+    async fn delete(&self) -> ProbeResult {
         let _ = self.put("gone.json").await?;
         let key = self.key("gone.json");
         self.store.delete(&key).await?;

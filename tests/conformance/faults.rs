@@ -15,7 +15,7 @@ use evbus::bus::emit::{Draft, Emitter};
 use evbus::clock::SystemClock;
 use evbus::event::Event;
 use evbus::group::lease::Lease;
-use evbus::group::worker::{Mode, Settings};
+use evbus::group::worker::{Mode, WorkerSettings};
 use evbus::group::{GroupName, definition};
 use evbus::store::ErrorKind;
 use evbus::store::object::BucketStore;
@@ -74,7 +74,7 @@ fn schedule(seed: u64) {
         while definition::create(&*place().store, &name, made.clone()).await.is_err() {}
         let acked = emitted(&place(), seed, &rng).await;
         let mode = Mode::Drain { wait: true, most: None, span: None };
-        let settings = Settings { concurrency: 4, lease, ..Settings::new(mode) };
+        let settings = WorkerSettings { concurrency: 4, lease, ..WorkerSettings::new(mode) };
         let gave_up = Cell::new(false);
         // A drain without answers for a whole lease gives up, and is started again, as cron would.
         let drain = || async {

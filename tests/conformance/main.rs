@@ -17,7 +17,7 @@ use std::time::Duration;
 use evbus::clock::SystemClock;
 use evbus::store::dir::{DirOptions, DirStore, Durability, Execution};
 use evbus::store::memory::{Calm, Contents, MemoryStore};
-use evbus::store::object::{Bucket, BucketStore, Identity, Kind};
+use evbus::store::object::{Bucket, BucketStore, CredentialInputs, Kind};
 use evbus::store::{Profile, Store};
 use mini::{Etags, Mini, MiniOptions, ServerMode};
 use tempfile::TempDir;
@@ -100,7 +100,13 @@ fn without_etags(prefix: &str) -> Bucket {
 
 fn of_settings<'a>(kind: Kind, prefix: &str, settings: impl IntoIterator<Item = (&'a str, String)>) -> Bucket {
     let settings = settings.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-    Bucket { kind, name: s3::BUCKET.to_owned(), prefix: prefix.to_owned(), settings, identity: Identity::default() }
+    Bucket {
+        kind,
+        name: s3::BUCKET.to_owned(),
+        prefix: prefix.to_owned(),
+        settings,
+        identity: CredentialInputs::default(),
+    }
 }
 
 /// Runs a future as the program does: one thread, with I/O and time.

@@ -2,12 +2,12 @@
 
 use evbus::clock::SystemClock;
 use evbus::store::object::{Bucket, BucketStore, Kind};
-use evbus::store::probe::{Finding, Property, probe};
+use evbus::store::probe::{ProbeFinding, Property, probe};
 
 use crate::mini::{Mini, MiniOptions, ServerMode};
 use crate::{azurite, block_on, google, of_settings, s3, without_etags};
 
-fn probed(bucket: &Bucket) -> Vec<Finding> {
+fn probed(bucket: &Bucket) -> Vec<ProbeFinding> {
     block_on(probe(&BucketStore::connect(bucket).unwrap(), &SystemClock))
 }
 

@@ -12,7 +12,7 @@ use evbus::group::definition::{self, Definition, Start};
 use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
 use evbus::group::request::{self, Request};
-use evbus::group::worker::{Mode, Settings, Stop, Worker, WorkerParts};
+use evbus::group::worker::{Mode, Stop, Worker, WorkerParts, WorkerSettings};
 use evbus::group::worker_event::Silent;
 use evbus::group::{Position, dead_letter};
 use evbus::handler::{BatchBounds, Batches, Handler};
@@ -318,7 +318,7 @@ impl Actors {
                 Rc::new(JobRecorder { batches, jobs })
             }
         };
-        let settings = Settings {
+        let settings = WorkerSettings {
             mode,
             concurrency: plan.concurrency,
             ordered: plan.ordered,
@@ -393,7 +393,7 @@ impl Actors {
             let process = world.simulation.process();
             let place = self.place(&process, ProcessRole::Pruner, self.clock());
             let before = place.clock.now().minus(Duration::from_secs(world.simulation.rng.one(&[5, 60])));
-            let _ = retention::prune(&place, retention::Request { before, dry_run: false }, |_| {}).await;
+            let _ = retention::prune(&place, retention::PruneRequest { before, dry_run: false }, |_| {}).await;
         }
     }
 

@@ -9,7 +9,7 @@ use evbus::bus::Place;
 use evbus::bus::emit::{Draft, Emitter};
 use evbus::clock::Fut;
 use evbus::group::polls::Polls;
-use evbus::group::worker::{Mode, Settings};
+use evbus::group::worker::{Mode, WorkerSettings};
 use evbus::group::{Definition, GroupName, definition};
 use evbus::store::memory::{Contents, MemoryStore, Network, Operation, Route};
 use evbus::store::{Hints, object};
@@ -134,7 +134,7 @@ impl SimBucket {
     ) -> Rc<RunCounter> {
         let (notes, process) = (Rc::new(RunCounter::default()), self.simulation.process());
         let polls = (groups.len() > 1).then(Rc::<Polls>::default);
-        let settings = Settings { concurrency: 16, ..Settings::new(mode.clone()) };
+        let settings = WorkerSettings { concurrency: 16, ..WorkerSettings::new(mode.clone()) };
         for group in groups {
             let (place, name) = (user.place.clone(), GroupName::parse(group).unwrap());
             let (notes, settings, polls) = (Rc::clone(&notes), settings.clone(), polls.clone());

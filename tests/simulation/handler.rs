@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evbus::clock::Fut;
 use evbus::event::{Event, EventName};
-use evbus::handler::{Batches, Handler, Job, Outcome, Report};
+use evbus::handler::{Batches, Handler, Job, Outcome, RunReport};
 
 use crate::executor::{Micros, SECOND, SimProcess};
 use crate::rng::{self, Rng};
@@ -69,7 +69,7 @@ pub struct JobRecorder {
 pub type Jobs = Rc<RefCell<BTreeMap<String, Job>>>;
 
 impl Handler for JobRecorder {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         self.jobs.borrow_mut().insert(var(&job, "EVBUS_ID"), job.clone());
         self.batches.run(job)
     }
@@ -161,7 +161,7 @@ impl SimHandler {
 }
 
 impl Handler for SimHandler {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let begun: Vec<(Child, Fate)> = self.each(job).iter().map(|job| self.begin(job)).collect();
             // A batch has the worst fate of its events.
@@ -213,7 +213,7 @@ impl Handler for SimHandler {
                 Fate::Kill => Outcome::Signal(9),
                 Fate::Fail(_) | Fate::Never => Outcome::Exit(1),
             };
-            Report::new(outcome, "it failed\n".to_owned(), Duration::from_micros(took))
+            RunReport::new(outcome, "it failed\n".to_owned(), Duration::from_micros(took))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evbus::group::Bounds;
+use evbus::group::ShardBounds;
 use evbus::group::retry::Retry;
 use evbus::store::Profile;
 
@@ -26,7 +26,7 @@ pub struct GroupPlan {
     pub concurrency: usize,
     /// The most events for one run of a handler, and how long the first waits for others.
     pub batch: Option<(usize, Micros)>,
-    pub bounds: Bounds,
+    pub bounds: ShardBounds,
     /// Workers that watch.
     pub watchers: usize,
     /// Cron jobs that drain.
@@ -182,9 +182,9 @@ impl GroupPlan {
             _ => (1, 1),
         };
         let bounds = match rng.below(3) {
-            0 => Bounds { window: 8, pending: 3 },
-            1 => Bounds { window: 12, pending: 5 },
-            _ => Bounds { window: 40, pending: 10 },
+            0 => ShardBounds { window: 8, pending: 3 },
+            1 => ShardBounds { window: 12, pending: 5 },
+            _ => ShardBounds { window: 40, pending: 10 },
         };
         let late_start = (at > 0 && rng.chance(0.5)).then(|| {
             let when = (rng.share() * faults_until as f64) as Micros;

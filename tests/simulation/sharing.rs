@@ -7,9 +7,9 @@ use std::time::Duration;
 use evbus::bus::keys;
 use evbus::clock::{Clock, Fut};
 use evbus::group::lease::Lease;
-use evbus::group::worker::{Mode, Settings};
+use evbus::group::worker::{Mode, WorkerSettings};
 use evbus::group::{GroupName, Marker, definition};
-use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::handler::{Handler, Job, Outcome, RunReport};
 
 use crate::bucket::SimBucket;
 use crate::executor::{Micros, SECOND};
@@ -21,10 +21,10 @@ const SHARDS: u16 = 8;
 struct Slow(Rc<dyn Clock>);
 
 impl Handler for Slow {
-    fn run(&self, _: Job) -> Fut<'_, Report> {
+    fn run(&self, _: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             self.0.sleep_until(self.0.elapsed() + Duration::from_millis(200)).await;
-            Report::new(Outcome::Exit(0), String::new(), Duration::from_millis(200))
+            RunReport::new(Outcome::Exit(0), String::new(), Duration::from_millis(200))
         })
     }
     fn stop(&self) {}
@@ -35,7 +35,7 @@ impl Handler for Slow {
 
 fn worker(bucket: &SimBucket) {
     let place = bucket.user().place;
-    let settings = Settings { concurrency: 2, ..Settings::new(Mode::Watch) };
+    let settings = WorkerSettings { concurrency: 2, ..WorkerSettings::new(Mode::Watch) };
     bucket.simulation.spawn(&bucket.simulation.process(), async move {
         let name = GroupName::parse("g").unwrap();
         let handler = Rc::new(Slow(Rc::clone(&place.clock)));

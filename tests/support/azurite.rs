@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use evbus::store::object::{Bucket, Identity, Kind};
+use evbus::store::object::{Bucket, CredentialInputs, Kind};
 
 /// The server's container.
 pub const CONTAINER: &str = "evbus";
@@ -45,7 +45,7 @@ impl Azurite {
             name: CONTAINER.to_owned(),
             prefix: prefix.to_owned(),
             settings,
-            identity: Identity::default(),
+            identity: CredentialInputs::default(),
         }
     }
 

@@ -15,10 +15,10 @@ use evbus::group::definition::{self, Definition};
 use evbus::group::lease::Process;
 use evbus::group::marker::Owner;
 use evbus::group::polls::Polls;
-use evbus::group::worker::{Settings, Stop, Summary, Worker, WorkerParts};
+use evbus::group::worker::{Stop, Summary, Worker, WorkerParts, WorkerSettings};
 use evbus::group::worker_event::Silent;
 use evbus::group::{GroupName, Position};
-use evbus::handler::{Handler, Job, Outcome, Report};
+use evbus::handler::{Handler, Job, Outcome, RunReport};
 use evbus::store::StoreResult;
 
 /// A handler that succeeds at once and notes its events.
@@ -43,10 +43,10 @@ impl RunCounter {
 }
 
 impl Handler for RunCounter {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         let id = job.vars.iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id.clone()).unwrap();
         *self.0.borrow_mut().entry(id).or_default() += 1;
-        let report = Report::new(Outcome::Exit(0), String::new(), Duration::ZERO);
+        let report = RunReport::new(Outcome::Exit(0), String::new(), Duration::ZERO);
         Box::pin(std::future::ready(report))
     }
     fn stop(&self) {}
@@ -80,7 +80,7 @@ pub async fn work(
     place: Place,
     group: GroupName,
     handler: Rc<dyn Handler>,
-    settings: Settings,
+    settings: WorkerSettings,
     polls: Option<Rc<Polls>>,
 ) -> Summary {
     attempt(place, group, handler, settings, polls).await.unwrap()
@@ -91,7 +91,7 @@ pub async fn attempt(
     place: Place,
     group: GroupName,
     handler: Rc<dyn Handler>,
-    settings: Settings,
+    settings: WorkerSettings,
     polls: Option<Rc<Polls>>,
 ) -> StoreResult<Summary> {
     let registered = loop {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use evbus::store::object::{Bucket, Identity, Kind};
+use evbus::store::object::{Bucket, CredentialInputs, Kind};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "evbus";
@@ -45,7 +45,7 @@ impl S3Server {
             name: BUCKET.to_owned(),
             prefix: prefix.to_owned(),
             settings,
-            identity: Identity::default(),
+            identity: CredentialInputs::default(),
         }
     }
 }

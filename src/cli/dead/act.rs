@@ -26,7 +26,7 @@ Examples:
   evbus dead redrive mail 20261123T021530-7kq3f9x2m7qa5w
   evbus dead redrive mail -t 'order.*'
   evbus dead redrive mail --all --yes")]
-pub(super) struct RedriveArgs {
+pub(super) struct DeadRedriveArgs {
     /// The group
     #[arg(value_name = "GROUP")]
     group: String,
@@ -50,7 +50,7 @@ pub(super) struct RedriveArgs {
 Examples:
   evbus dead rm mail 20261123T021530-7kq3f9x2m7qa5w
   evbus dead rm mail --all --yes")]
-pub(super) struct RmArgs {
+pub(super) struct DeadRmArgs {
     /// The group
     #[arg(value_name = "GROUP")]
     group: String,
@@ -65,7 +65,7 @@ pub(super) struct RmArgs {
     yes: bool,
 }
 
-pub(super) async fn redrive(args: &RedriveArgs, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let place = opened.place();
     let standing = group::standing(place, &args.group).await?;
     // A repeated redrive reports earlier requests as made, so they must be durable.
@@ -121,7 +121,7 @@ fn damaged(standing: &GroupStatus) -> Failure {
     }
 }
 
-pub(super) async fn remove(args: &RmArgs, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, Failure> {
     let place = opened.place();
     let standing = group::standing(place, &args.group).await?;
     let letters = match (&args.ids[..], args.all) {

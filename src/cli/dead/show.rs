@@ -21,7 +21,7 @@ use crate::group::status::GroupStatus;
 Examples:
   evbus dead ls
   evbus dead ls mail --json | jq -r .id")]
-pub(super) struct LsArgs {
+pub(super) struct DeadLsArgs {
     /// Show only this group's letters
     #[arg(value_name = "GROUP")]
     group: Option<String>,
@@ -37,7 +37,7 @@ Examples:
   evbus dead show mail                          # all of them
   evbus dead show mail 20261123T021530-7kq3f9x2m7qa5w
   evbus dead show mail --json | jq .event.data")]
-pub(super) struct ShowArgs {
+pub(super) struct DeadShowArgs {
     /// The group
     #[arg(value_name = "GROUP")]
     group: String,
@@ -49,7 +49,7 @@ pub(super) struct ShowArgs {
     json: bool,
 }
 
-pub(super) async fn list(args: &LsArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let standings = match &args.group {
         Some(name) => vec![group::standing(opened.place(), name).await?],
         None => group::all(opened.place()).await?,
@@ -134,7 +134,7 @@ fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool)
     document
 }
 
-pub(super) async fn show(args: &ShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let standing = group::standing(opened.place(), &args.group).await?;
     let letters = match args.ids.as_slice() {
         [] => standing.letters.clone(),

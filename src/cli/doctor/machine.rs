@@ -7,7 +7,7 @@ use rustix::fs::Access;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::Finding;
-use crate::bus::{Settings, Sharing};
+use crate::bus::{BusSettings, Sharing};
 use crate::cli::times;
 use crate::clock::Clock;
 use crate::event::EventTime;
@@ -40,7 +40,7 @@ fn name_of(uid: u32) -> String {
 
 /// Whether this user may write to the bus, and whether its other users can change what this user
 /// writes.
-pub(super) fn permissions(path: &Path, settings: Option<&Settings>) -> Vec<Finding> {
+pub(super) fn permissions(path: &Path, settings: Option<&BusSettings>) -> Vec<Finding> {
     let me = geteuid().as_raw();
     let refused: Vec<&str> = FOLDERS.into_iter().filter(|folder| !may_write(&path.join(folder))).collect();
     if let Some(first) = refused.first() {

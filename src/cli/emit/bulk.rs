@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::acks::Acks;
-use super::lines::{Given, Lines};
+use super::lines::{InputLine, InputLines};
 use super::maker::Maker;
-use super::{Args, data, open};
+use super::{EmitArgs, data, open};
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 8 << 20;
 const TOLD: u64 = 5;
 
 pub(super) async fn run(
-    args: &Args,
+    args: &EmitArgs,
     source: Option<&str>,
     maker: &Maker,
     emitter: &mut Emitter,
@@ -34,12 +34,12 @@ pub(super) async fn run(
         Some(path) => {
             let file = open(path, Path::new(""))?;
             let bytes = file.metadata().ok().map(|metadata| metadata.len());
-            let lines = Lines::new(file, maker.max_event_bytes, typed)?;
-            Bulk::new(args, maker, lines, bytes)?.emit(emitter).await
+            let lines = InputLines::new(file, maker.max_event_bytes, typed)?;
+            BulkEmit::new(args, maker, lines, bytes)?.emit(emitter).await
         }
         None => {
-            let lines = Lines::new(std::io::stdin(), maker.max_event_bytes, typed)?;
-            Bulk::new(args, maker, lines, None)?.emit(emitter).await
+            let lines = InputLines::new(std::io::stdin(), maker.max_event_bytes, typed)?;
+            BulkEmit::new(args, maker, lines, None)?.emit(emitter).await
         }
     }
 }
@@ -61,7 +61,7 @@ impl Skipped {
         Ok(Self { file: path.map(made).transpose()?, count: 0 })
     }
 
-    fn add(&mut self, given: &Given, failure: &Failure) -> Result<(), Failure> {
+    fn add(&mut self, given: &InputLine, failure: &Failure) -> Result<(), Failure> {
         self.count += 1;
         if self.count <= TOLD {
             let kept = if given.is_cut && self.file.is_some() { ", its start kept" } else { "" };
@@ -88,17 +88,17 @@ impl Skipped {
 }
 
 /// A bulk emit under way.
-struct Bulk<'a, R> {
-    args: &'a Args,
+struct BulkEmit<'a, R> {
+    args: &'a EmitArgs,
     maker: &'a Maker,
-    lines: Lines<R>,
+    lines: InputLines<R>,
     acks: Acks,
     skipped: Skipped,
     progress: Progress,
 }
 
-impl<'a, R: Read + AsFd> Bulk<'a, R> {
-    fn new(args: &'a Args, maker: &'a Maker, lines: Lines<R>, bytes: Option<u64>) -> Result<Self, Failure> {
+impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
+    fn new(args: &'a EmitArgs, maker: &'a Maker, lines: InputLines<R>, bytes: Option<u64>) -> Result<Self, Failure> {
         Ok(Self {
             acks: Acks::new(args.print()),
             skipped: Skipped::new(args.rejects.as_deref())?,
@@ -125,7 +125,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
 
     async fn emit_all(&mut self, emitter: &mut Emitter) -> Result<(), Failure> {
         loop {
-            let mut batch = Batch::default();
+            let mut batch = LineBatch::default();
             let end = self.fill(&mut batch, emitter.batch());
             // The events before a bad line are emitted first.
             let acks = self.maker.send(emitter, &batch.drafts).await?;
@@ -139,7 +139,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
 
     /// Fills a batch until it is large enough, the next line would have to be waited for, or the
     /// input ends (true).
-    fn fill(&mut self, batch: &mut Batch, most: usize) -> Result<bool, Failure> {
+    fn fill(&mut self, batch: &mut LineBatch, most: usize) -> Result<bool, Failure> {
         let mut bytes = 0;
         while batch.drafts.len() < most && bytes < BATCH_BYTES && (batch.drafts.is_empty() || self.lines.ready()) {
             let Some(given) = self.lines.next()? else { return Ok(true) };
@@ -157,7 +157,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
         Ok(false)
     }
 
-    fn draft(&self, given: &Given) -> Result<Draft, Failure> {
+    fn draft(&self, given: &InputLine) -> Result<Draft, Failure> {
         if given.is_cut {
             let limit = style::thousands(self.maker.max_event_bytes as u64);
             return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).hint([
@@ -179,7 +179,7 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
     }
 
     /// Handles events whose id belongs to another event: they are not on the bus.
-    fn taken(&mut self, batch: &Batch, acks: &[Ack]) -> Result<(), Failure> {
+    fn taken(&mut self, batch: &LineBatch, acks: &[Ack]) -> Result<(), Failure> {
         for ((given, draft), ack) in batch.given.iter().zip(&batch.drafts).zip(acks) {
             if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
                 continue;
@@ -196,9 +196,9 @@ impl<'a, R: Read + AsFd> Bulk<'a, R> {
 
 /// Events that are emitted together, and the lines that they came from.
 #[derive(Default)]
-struct Batch {
+struct LineBatch {
     drafts: Vec<Draft>,
-    given: Vec<Given>,
+    given: Vec<InputLine>,
 }
 
 /// Whether a line is meant as a CloudEvent, in which case the missing `TYPE` is not its problem.

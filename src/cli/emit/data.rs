@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{Args, read_source};
+use super::{EmitArgs, read_source};
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
 use crate::config::Environment;
@@ -12,7 +12,7 @@ use crate::event::Data;
 
 /// The data and its media type.
 pub(super) fn from_args(
-    args: &Args,
+    args: &EmitArgs,
     environment: &Environment,
     limit: usize,
 ) -> Result<(Data, Option<&'static str>), Failure> {
@@ -40,7 +40,7 @@ pub(super) fn from_args(
 
 /// DATA itself, or the content it refers to.
 fn given(
-    args: &Args,
+    args: &EmitArgs,
     data: &str,
     environment: &Environment,
     limit: usize,
@@ -58,7 +58,7 @@ fn given(
 }
 
 /// Bytes as text; with `--lossy`, bytes that are not UTF-8 are replaced.
-fn text<'a>(args: &Args, bytes: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
+fn text<'a>(args: &EmitArgs, bytes: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.into()),
         Err(_) if args.lossy => Ok(String::from_utf8_lossy(bytes)),
@@ -83,14 +83,14 @@ fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure
 }
 
 /// The data in one line of `--ndjson TYPE`.
-pub(super) fn line(args: &Args, line: &[u8]) -> Result<(Data, Option<&'static str>), Failure> {
+pub(super) fn line(args: &EmitArgs, line: &[u8]) -> Result<(Data, Option<&'static str>), Failure> {
     let text = text(args, line)?;
     let line = text.trim_end_matches(['\n', '\r']);
     if args.text { Ok((Data::text(line), Some("text/plain"))) } else { json(line, line) }
 }
 
 /// The object from `-f` and `-F`, each kind in the order given.
-fn object(args: &Args) -> Result<(Data, Option<&'static str>), Failure> {
+fn object(args: &EmitArgs) -> Result<(Data, Option<&'static str>), Failure> {
     let mut fields = Map::new();
     for field in &args.string_field {
         let (key, value) = pair("-f", field)?;

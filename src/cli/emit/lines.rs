@@ -17,7 +17,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One event's text and its position in the input.
-pub(super) struct Given {
+pub(super) struct InputLine {
     pub bytes: Vec<u8>,
     /// `line 3`, `element 3`.
     pub place: String,
@@ -34,27 +34,27 @@ enum Form {
     Over,
 }
 
-enum Source<R> {
+enum InputSource<R> {
     Plain(BufReader<R>),
     Packed(BufReader<MultiGzDecoder<BufReader<R>>>),
 }
 
 /// Reads the events' texts one by one.
-pub(super) struct Lines<R> {
-    source: Source<R>,
+pub(super) struct InputLines<R> {
+    source: InputSource<R>,
     form: Form,
     number: u64,
     max_bytes: usize,
 }
 
-impl<R: Read + AsFd> Lines<R> {
+impl<R: Read + AsFd> InputLines<R> {
     /// With `typed`, each line is data, which may be an array itself.
     pub fn new(file: R, max_bytes: usize, typed: bool) -> Result<Self, Failure> {
         let mut plain = BufReader::with_capacity(BUFFER_BYTES, file);
         let packed = plain.fill_buf().map_err(|error| unreadable(&error))?.starts_with(&GZIP);
         let source = match packed {
-            true => Source::Packed(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(plain))),
-            false => Source::Plain(plain),
+            true => InputSource::Packed(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(plain))),
+            false => InputSource::Plain(plain),
         };
         let mut this = Self { source, form: Form::Lines, number: 0, max_bytes };
         this.begin(typed).map_err(|error| unreadable(&error))?;
@@ -63,8 +63,8 @@ impl<R: Read + AsFd> Lines<R> {
 
     fn reader(&mut self) -> &mut dyn BufRead {
         match &mut self.source {
-            Source::Plain(reader) => reader,
-            Source::Packed(reader) => reader,
+            InputSource::Plain(reader) => reader,
+            InputSource::Packed(reader) => reader,
         }
     }
 
@@ -87,7 +87,7 @@ impl<R: Read + AsFd> Lines<R> {
     }
 
     /// The next text that is not blank; none at the end.
-    pub fn next(&mut self) -> Result<Option<Given>, Failure> {
+    pub fn next(&mut self) -> Result<Option<InputLine>, Failure> {
         match self.form {
             Form::Lines => self.line(),
             Form::Array => self.element(),
@@ -95,7 +95,7 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    fn line(&mut self) -> Result<Option<Given>, Failure> {
+    fn line(&mut self) -> Result<Option<InputLine>, Failure> {
         loop {
             let mut bytes = Vec::new();
             // Two bytes above the limit are enough to recognise a line as too long.
@@ -130,12 +130,12 @@ impl<R: Read + AsFd> Lines<R> {
         }
     }
 
-    fn given(&self, what: &str, bytes: Vec<u8>, is_cut: bool) -> Given {
-        Given { bytes, place: format!("{what} {}", self.number), is_cut }
+    fn given(&self, what: &str, bytes: Vec<u8>, is_cut: bool) -> InputLine {
+        InputLine { bytes, place: format!("{what} {}", self.number), is_cut }
     }
 
     /// The next element of the array, up to its comma or the closing bracket.
-    fn element(&mut self) -> Result<Option<Given>, Failure> {
+    fn element(&mut self) -> Result<Option<InputLine>, Failure> {
         let mut scan = Element::default();
         let mut bytes = Vec::new();
         let most = self.max_bytes.saturating_add(2);
@@ -167,7 +167,7 @@ impl<R: Read + AsFd> Lines<R> {
     }
 
     /// Only white space may follow an array: anything else would be lost without a message.
-    fn end(&mut self) -> Result<Option<Given>, Failure> {
+    fn end(&mut self) -> Result<Option<InputLine>, Failure> {
         loop {
             let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
             if buffer.iter().any(|byte| !byte.is_ascii_whitespace()) {
@@ -185,9 +185,9 @@ impl<R: Read + AsFd> Lines<R> {
     /// Whether the next text can be read without waiting.
     pub fn ready(&self) -> bool {
         match &self.source {
-            Source::Plain(reader) => reader.buffer().contains(&b'\n') || readable(reader.get_ref().as_fd()),
+            InputSource::Plain(reader) => reader.buffer().contains(&b'\n') || readable(reader.get_ref().as_fd()),
             // Compressed input arrives as a whole: a wait for its next line is short.
-            Source::Packed(_) => true,
+            InputSource::Packed(_) => true,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Args, data};
+use super::{EmitArgs, data};
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
 use crate::cli::hint::{Hints, command, text};
@@ -54,7 +54,7 @@ pub(super) fn smaller_or_larger_bus() -> Hints {
 }
 
 impl Maker {
-    pub fn new(args: &Args, session: &Session, opened: &Opened, patience: Duration) -> Result<Self, Failure> {
+    pub fn new(args: &EmitArgs, session: &Session, opened: &Opened, patience: Duration) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
         let environment = &session.environment;
         let time = args.time.as_deref().map(|text| past(text, environment)).transpose()?;
@@ -124,7 +124,7 @@ impl Maker {
     }
 
     /// The one event that the arguments describe.
-    pub fn single(&self, args: &Args, environment: &Environment) -> Result<Draft, Failure> {
+    pub fn single(&self, args: &EmitArgs, environment: &Environment) -> Result<Draft, Failure> {
         let Some(type_) = &args.type_ else {
             return Err(Failure::usage("no event type").hint([
                 command("emit", "TYPE [DATA]"),

@@ -4,11 +4,11 @@
 
 use std::ffi::OsString;
 
-use super::{Args, FULL, PATIENCE};
+use super::{EmitArgs, FULL, PATIENCE};
 
 /// Reads `[--bus BUS] emit TYPE [DATA] [-q] [-f K=V]… [-F K=JSON]…` into the bus and the arguments;
 /// none for any other form.
-pub(in crate::cli) fn plain(args: impl IntoIterator<Item = OsString>) -> Option<(Option<OsString>, Args)> {
+pub(in crate::cli) fn plain(args: impl IntoIterator<Item = OsString>) -> Option<(Option<OsString>, EmitArgs)> {
     let mut args = args.into_iter();
     let mut bus = None;
     let mut first = args.next()?;
@@ -19,7 +19,7 @@ pub(in crate::cli) fn plain(args: impl IntoIterator<Item = OsString>) -> Option<
     if first != "emit" {
         return None;
     }
-    let mut plain = Args { timeout: PATIENCE.to_owned(), durability: FULL.to_owned(), ..Args::default() };
+    let mut plain = EmitArgs { timeout: PATIENCE.to_owned(), durability: FULL.to_owned(), ..EmitArgs::default() };
     while let Some(arg) = args.next() {
         let arg = arg.into_string().ok()?;
         let mut value = || args.next()?.into_string().ok().filter(|value| !value.starts_with('-'));

@@ -23,7 +23,7 @@ Examples:
   evbus group create mail -t 'order.*'
   evbus group create audit --from now
   evbus group create thumbs -t 'image.uploaded' --shards 4 --from 7d")]
-pub(super) struct Args {
+pub(super) struct GroupCreateArgs {
     /// The group's name: lower-case letters, digits, '.', '_', '-'
     #[arg(value_name = "NAME")]
     name: String,
@@ -49,7 +49,7 @@ pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<St
     })
 }
 
-pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn run(args: &GroupCreateArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let group = GroupName::parse(&args.name)?;
     let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
     let filter = &wants.types;

@@ -19,7 +19,7 @@ use crate::group::status::GroupStatus;
 Examples:
   evbus group ls
   evbus group ls --json | jq -r '.groups[].group'")]
-pub(super) struct Args {
+pub(super) struct GroupListArgs {
     /// Show only this group
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn run(args: &GroupListArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let standings = match &args.name {
         Some(name) => vec![super::standing(opened.place(), name).await?],
         None => super::all(opened.place()).await?,

@@ -26,7 +26,7 @@ use crate::store::List;
 Examples:
   evbus group rm mail
   evbus group rm old-report --yes")]
-pub(super) struct Args {
+pub(super) struct GroupRemoveArgs {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
@@ -35,7 +35,7 @@ pub(super) struct Args {
     yes: bool,
 }
 
-pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code, Failure> {
     let place = opened.place();
     let standing = super::standing(place, &args.name).await?;
     let group = &standing.group;

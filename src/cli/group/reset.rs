@@ -26,7 +26,7 @@ Examples:
   evbus group reset mail --to 2026-11-20        # replay since then
   evbus group reset mail --to earliest --yes
   evbus group reset audit --to now              # skip the backlog")]
-pub(super) struct Args {
+pub(super) struct GroupResetArgs {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
@@ -38,7 +38,7 @@ pub(super) struct Args {
     yes: bool,
 }
 
-pub(super) async fn run(args: &Args, session: &Session, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn run(args: &GroupResetArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let start = start_of("--to", &args.to, session)?;
     let (group, found) = super::registered(opened.place(), &args.name).await?;
     let what = consequence(&group, &found.definition, start, session, opened).await?;

@@ -22,7 +22,7 @@ Examples:
   evbus group set mail -t 'order.*' -t 'invoice.*'
   evbus group set mail --not 'order.test'
   evbus group set mail -t '**' --not '' --where ''")]
-pub(super) struct Args {
+pub(super) struct GroupSetArgs {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
@@ -38,7 +38,7 @@ pub(super) struct Args {
 Examples:
   evbus group pause mail
   evbus group pause loader --why 'db restore'")]
-pub(super) struct PauseArgs {
+pub(super) struct GroupPauseArgs {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
@@ -53,7 +53,7 @@ pub(super) struct PauseArgs {
 Examples:
   evbus group resume mail
   evbus group resume loader && evbus status loader")]
-pub(super) struct ResumeArgs {
+pub(super) struct GroupResumeArgs {
     /// The group
     #[arg(value_name = "NAME")]
     name: String,
@@ -79,7 +79,7 @@ async fn change(
     }
 }
 
-pub(super) async fn run(args: &Args, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Failure> {
     let given = &args.filter;
     let condition = args.condition.condition()?;
     if given.types.is_empty() && given.not.is_empty() && args.condition.condition.is_none() {
@@ -124,7 +124,7 @@ fn changed_filter(definition: &Definition, given: &FilterArgs) -> Result<TypeFil
     Ok(TypeFilter::new(types, &not)?)
 }
 
-pub(super) async fn pause(args: &PauseArgs, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn pause(args: &GroupPauseArgs, opened: &Opened) -> Result<Code, Failure> {
     let since = opened.place().clock.now();
     change(opened, &args.name, |definition| {
         let since = definition.paused.as_ref().map_or(since, |paused| paused.since);
@@ -141,7 +141,7 @@ pub(super) async fn pause(args: &PauseArgs, opened: &Opened) -> Result<Code, Fai
     Ok(Code::Done)
 }
 
-pub(super) async fn resume(args: &ResumeArgs, opened: &Opened) -> Result<Code, Failure> {
+pub(super) async fn resume(args: &GroupResumeArgs, opened: &Opened) -> Result<Code, Failure> {
     let changed = change(opened, &args.name, |definition| {
         definition.paused = None;
         Ok(())

@@ -26,13 +26,13 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Writes to one descriptor.
 struct Pump {
     stream: Stream,
-    state: Mutex<State>,
+    state: Mutex<PumpState>,
     changed: Condvar,
     room: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct PumpState {
     waiting: VecDeque<Vec<u8>>,
     /// Includes the lines that are being written.
     bytes: usize,
@@ -97,7 +97,7 @@ impl Pump {
         started.is_ok().then_some(pump)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PumpState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

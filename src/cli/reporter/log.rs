@@ -29,8 +29,8 @@ pub(in crate::cli) fn begin(format: LogFormat, selected: Option<&str>) -> Result
     let targets = selected.with_target("evbus", LevelFilter::INFO);
     let lines = tracing_subscriber::fmt::layer().with_writer(|| Stderr);
     let layer = match format {
-        LogFormat::Human => lines.event_format(Lines).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_target(false).with_timer(Now).boxed(),
+        LogFormat::Human => lines.event_format(LogLines).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_target(false).with_timer(LogTimer).boxed(),
     };
     // Fails if a log was started before, as by a test in this process; that log stays.
     let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
@@ -38,18 +38,18 @@ pub(in crate::cli) fn begin(format: LogFormat, selected: Option<&str>) -> Result
 }
 
 /// Timestamps in RFC 3339, from the clock of this machine.
-struct Now;
+struct LogTimer;
 
-impl FormatTime for Now {
+impl FormatTime for LogTimer {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.write_str(&SystemClock.now().to_rfc3339())
     }
 }
 
 /// Lines: evbus's own verbatim, those of libraries with level and target.
-struct Lines;
+struct LogLines;
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N> for Lines {
+impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N> for LogLines {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         if metadata.target().starts_with("evbus") {

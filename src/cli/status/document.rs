@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{Report, Row};
+use super::{GroupRow, StatusReport};
 use crate::cli::reporter::id_of;
 use crate::event::EventTime;
 use crate::group::lease::Process;
 use crate::group::owner::process_of;
 use crate::store::Requests;
 
-pub(super) fn document(report: &Report) -> Value {
+pub(super) fn document(report: &StatusReport) -> Value {
     json!({
         "bus": report.bus,
         "origin": report.origin,
@@ -27,7 +27,7 @@ fn cost(made: Requests) -> Value {
     })
 }
 
-fn group(row: &Row, report: &Report) -> Value {
+fn group(row: &GroupRow, report: &StatusReport) -> Value {
     let standing = &row.standing;
     let definition = standing.definition.as_ref();
     let retrying = standing.retrying();

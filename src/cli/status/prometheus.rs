@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::{Report, Row};
-use crate::group::status::State;
+use super::{GroupRow, StatusReport};
+use crate::group::status::GroupState;
 
 #[allow(clippy::cast_precision_loss, reason = "a metric is a 64-bit float")]
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &StatusReport) -> String {
     let mut text = String::new();
     let mut bus = |name: &str, help: &str, value: f64| {
         head(&mut text, name, help);
@@ -17,7 +17,7 @@ pub(super) fn text(report: &Report) -> String {
     bus("evbus_oldest_event_age_seconds", "Age of the oldest event on the bus.", age);
     let overdue = report.overdue().map_or(0.0, |overdue| overdue.as_secs_f64());
     bus("evbus_overdue_seconds", "How long an event has been due without a release.", overdue);
-    let mut each = |name: &str, help: &str, value: &dyn Fn(&Row) -> Option<f64>| {
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&GroupRow) -> Option<f64>| {
         head(&mut text, name, help);
         for row in &report.groups {
             if let Some(value) = value(row) {
@@ -45,10 +45,10 @@ pub(super) fn text(report: &Report) -> String {
 }
 
 /// One sample for each state, as Prometheus represents enumerations.
-fn states(text: &mut String, report: &Report) {
+fn states(text: &mut String, report: &StatusReport) {
     head(text, "evbus_group_state", "1 for the state that the group is in.");
     for row in &report.groups {
-        for state in State::ALL {
+        for state in GroupState::ALL {
             let (group, is) = (&row.standing.group, u8::from(row.state == state));
             let _ = writeln!(text, "evbus_group_state{{group=\"{group}\",state=\"{state}\"}} {is}");
         }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn an_empty_bus_has_metrics_too() {
-        let report = Report {
+        let report = StatusReport {
             bus: "/b".to_owned(),
             origin: "--bus".to_owned(),
             events: 0,

@@ -2,16 +2,16 @@
 
 use jiff::tz::TimeZone;
 
-use super::{Report, Row};
+use super::{GroupRow, StatusReport};
 use crate::cli::hint::{self, Hints, command};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
 use crate::group::GroupName;
 use crate::group::lease::Process;
 use crate::group::owner::process_of;
-use crate::group::status::State;
+use crate::group::status::GroupState;
 
-pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
+pub(super) fn text(report: &StatusReport, zone: &TimeZone) -> String {
     let oldest = report
         .oldest
         .map_or_else(String::new, |oldest| format!(" · oldest {}", times::format_duration(report.now.since(oldest))));
@@ -56,15 +56,15 @@ pub(super) fn text(report: &Report, zone: &TimeZone) -> String {
 }
 
 /// The cost of each group's requests, one line each.
-pub(super) fn costs(report: &Report) -> String {
-    let line = |row: &Row| match row.cost() {
+pub(super) fn costs(report: &StatusReport) -> String {
+    let line = |row: &GroupRow| match row.cost() {
         made if made.is_none() => format!("{}: its requests cost nothing\n", row.standing.group),
         made => format!("{}: {} since the group was made\n", row.standing.group, style::cost(made)),
     };
     report.groups.iter().map(line).collect()
 }
 
-fn cells(row: &Row, report: &Report) -> Vec<String> {
+fn cells(row: &GroupRow, report: &StatusReport) -> Vec<String> {
     vec![
         row.standing.group.to_string(),
         row.state.to_string(),
@@ -82,7 +82,7 @@ fn rate_text(rate: f64) -> String {
 }
 
 /// The first owner, the number of others, and the reason of a pause.
-fn owner_text(row: &Row) -> String {
+fn owner_text(row: &GroupRow) -> String {
     let owners = &row.standing.owners;
     let first = owners.first().map(|first| {
         let gone = if process_of(&first.owner) == Process::Gone { " (gone)" } else { "" };
@@ -103,7 +103,7 @@ fn start_a_worker(group: &GroupName) -> Hints {
 }
 
 /// What holds a group up, and the next command.
-fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
+fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<String> {
     let group = &row.standing.group;
     let retrying = row.standing.retrying();
     let last = retrying.iter().find_map(|(name, open)| Some((*name, open.why.as_ref()?, open.next)));
@@ -113,31 +113,31 @@ fn trouble(row: &Row, report: &Report, zone: &TimeZone) -> Option<String> {
         (name, format!("{why}{next}"))
     });
     Some(match row.state {
-        State::Ok => return None,
-        State::Working => {
+        GroupState::Ok => return None,
+        GroupState::Working => {
             let (name, owner) = row.standing.running().min_by_key(|(name, _)| name.time())?;
             let (id, age) = (crate::cli::reporter::id_of(name), times::format_duration(report.now.since(name.time())));
             format!("runs {id}, {age} old, on {}:{}   {}", owner.host, owner.pid, command("get", &id))
         }
-        State::Waiting => format!("no worker runs   {}", start_a_worker(group)),
-        State::Paused => format!("paused   {}", command("group", format_args!("resume {group}"))),
-        State::Damaged => {
+        GroupState::Waiting => format!("no worker runs   {}", start_a_worker(group)),
+        GroupState::Paused => format!("paused   {}", command("group", format_args!("resume {group}"))),
+        GroupState::Damaged => {
             let error = row.standing.damage.as_ref()?;
             let hint = Hints::of(error).map_or_else(String::new, |hint| format!("   {hint}"));
             format!("{error}{hint}")
         }
-        State::Stalled => {
+        GroupState::Stalled => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(", such as {why}"));
             format!(
                 "all {} pending events have failed, nothing new is started{why}",
                 style::thousands(retrying.len() as u64)
             )
         }
-        State::Failing if !row.standing.has_live_owner(process_of) && row.lag.events > 0 => {
+        GroupState::Failing if !row.standing.has_live_owner(process_of) && row.lag.events > 0 => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
             format!("no worker runs{why}   {}", start_a_worker(group))
         }
-        State::Failing => match failing {
+        GroupState::Failing => match failing {
             Some((_, why)) if row.dead() > 0 => format!("{why}   {}", command("dead", format_args!("ls {group}"))),
             Some((name, why)) => format!("{why}   {}", command("get", crate::cli::reporter::id_of(name))),
             None => {

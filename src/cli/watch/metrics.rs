@@ -128,7 +128,7 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
 
 /// Answers requests for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &CountingReporter) -> Infallible {
-    let page = Page { opened, tally, kept: RefCell::default() };
+    let page = MetricsPage { opened, tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
     let mut open: VecDeque<(u64, AbortHandle)> = VecDeque::new();
     let mut number = 0;
@@ -159,14 +159,14 @@ pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Counti
 }
 
 /// The content that is served.
-struct Page<'a> {
+struct MetricsPage<'a> {
     opened: &'a Opened,
     tally: &'a CountingReporter,
     /// The last status and its time; it is kept because it reads much of the bus.
     kept: RefCell<Option<(Duration, String)>>,
 }
 
-impl Page<'_> {
+impl MetricsPage<'_> {
     async fn pause(&self) {
         let clock = &self.opened.place().clock;
         clock.sleep_until(clock.elapsed() + Duration::from_millis(100)).await;

@@ -11,7 +11,7 @@ use crate::cli::output;
 use crate::cli::reporter::{LogFormat, Printer};
 use crate::cli::session::Session;
 use crate::cli::times;
-use crate::config::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+use crate::config::{BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
 
@@ -171,7 +171,7 @@ impl RunArgs {
             if !(1..=MAX_CONCURRENCY).contains(&size) {
                 return Err(Failure::usage(format!("--batch {size} is not between 1 and {MAX_CONCURRENCY}")));
             }
-            watcher.batch = Some(Batch { size, linger });
+            watcher.batch = Some(BatchSettings { size, linger });
             watcher.capacity().map_err(Failure::usage)?;
         }
         if let Some(timeout) = &self.timeout {

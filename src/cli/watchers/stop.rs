@@ -38,7 +38,7 @@ impl HangUp {
 
 /// Why a process was told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Told {
+pub(in crate::cli) enum SignalAction {
     Stop,
     Reload,
 }
@@ -48,7 +48,7 @@ pub(in crate::cli) enum Told {
 pub(in crate::cli) async fn on_signals(
     stop: watch::Sender<Stop>,
     hang_up: HangUp,
-    told: &Cell<Told>,
+    told: &Cell<SignalAction>,
     readable: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
@@ -67,12 +67,12 @@ pub(in crate::cli) async fn on_signals(
         };
         if hung_up && hang_up == HangUp::Reload {
             if level == Stop::No && readable() {
-                told.set(Told::Reload);
+                told.set(SignalAction::Reload);
                 stop.send_replace(Stop::Starts);
             }
             continue;
         }
-        told.set(Told::Stop);
+        told.set(SignalAction::Stop);
         level = if level == Stop::No { Stop::Starts } else { Stop::Handlers };
         if level == Stop::Starts && output::notes_on_terminal() {
             output::note("stopping: running handlers may finish; a second signal ends them at once");

@@ -1,15 +1,15 @@
 //! The variables and file entries that are read for a bucket. The list is complete, and none of
 //! them names a bucket, a container or a place in one, or switches to another kind of server.
 
-use super::{Problem, Settings, checked_endpoint};
+use super::{Problem, ProviderSettings, checked_endpoint};
 use crate::config::{ConfigDetail, Environment};
-use crate::store::object::{Identity, Kind};
+use crate::store::object::{CredentialInputs, Kind};
 
 /// A setting and its variables; the first variable that is set is taken.
-type Row = (&'static str, &'static [&'static str]);
+type VariableRow = (&'static str, &'static [&'static str]);
 
-/// Keys, tokens and roles are not here: [`Identity`] finds them.
-const S3: &[Row] = &[
+/// Keys, tokens and roles are not here: [`CredentialInputs`] finds them.
+const S3: &[VariableRow] = &[
     ("aws_endpoint_url_s3", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]),
     ("aws_region", &["AWS_REGION", "AWS_DEFAULT_REGION"]),
     ("ca_bundle", &["AWS_CA_BUNDLE"]),
@@ -24,7 +24,7 @@ const S3: &[Row] = &[
     ("aws_disable_bulk_delete", &["AWS_DISABLE_BULK_DELETE"]),
 ];
 
-const GCS: &[Row] = &[
+const GCS: &[VariableRow] = &[
     ("google_base_url", &["GOOGLE_BASE_URL"]),
     ("google_bearer_token", &["GOOGLE_BEARER_TOKEN"]),
     ("google_service_account", &["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"]),
@@ -33,7 +33,7 @@ const GCS: &[Row] = &[
     ("google_skip_signature", &["GOOGLE_SKIP_SIGNATURE"]),
 ];
 
-const AZURE: &[Row] = &[
+const AZURE: &[VariableRow] = &[
     ("azure_endpoint", &["AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"]),
     ("azure_storage_account_name", &["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"]),
     (
@@ -60,7 +60,11 @@ const AZURE: &[Row] = &[
 ];
 
 /// A bucket's settings from the environment and the files.
-pub(super) fn settings(kind: Kind, environment: &Environment, identity: &Identity) -> Result<Settings, Problem> {
+pub(super) fn settings(
+    kind: Kind,
+    environment: &Environment,
+    identity: &CredentialInputs,
+) -> Result<ProviderSettings, Problem> {
     match kind {
         Kind::S3 => s3(environment, identity),
         Kind::Gcs => gcs(environment),
@@ -68,7 +72,7 @@ pub(super) fn settings(kind: Kind, environment: &Environment, identity: &Identit
     }
 }
 
-fn s3(environment: &Environment, identity: &Identity) -> Result<Settings, Problem> {
+fn s3(environment: &Environment, identity: &CredentialInputs) -> Result<ProviderSettings, Problem> {
     let mut found = listed(S3, environment)?;
     let lines = match identity.profile_lines() {
         Ok(lines) => lines,
@@ -89,7 +93,7 @@ fn s3(environment: &Environment, identity: &Identity) -> Result<Settings, Proble
 }
 
 /// Takes one of the two ways to name a service account: the builder refuses both together.
-fn gcs(environment: &Environment) -> Result<Settings, Problem> {
+fn gcs(environment: &Environment) -> Result<ProviderSettings, Problem> {
     let mut found = listed(GCS, environment)?;
     if has(&found, "google_service_account") {
         found.retain(|(name, _)| name != "google_service_account_key");
@@ -115,7 +119,7 @@ fn gcs(environment: &Environment) -> Result<Settings, Problem> {
 
 /// A connection string comes before the variables for single settings, as in Azure's own tools, and
 /// is not combined with them.
-fn azure(environment: &Environment) -> Result<Settings, Problem> {
+fn azure(environment: &Environment) -> Result<ProviderSettings, Problem> {
     let mut found = listed(AZURE, environment)?;
     let Some(text) = variable(environment, "AZURE_STORAGE_CONNECTION_STRING")? else { return Ok(found) };
     let of_string = connection_string(&text)?;
@@ -132,7 +136,7 @@ fn azure(environment: &Environment) -> Result<Settings, Problem> {
 }
 
 /// `AccountName=…;AccountKey=…;…` (Microsoft Learn, Configure Azure Storage connection strings).
-fn connection_string(text: &str) -> Result<Settings, Problem> {
+fn connection_string(text: &str) -> Result<ProviderSettings, Problem> {
     const NAME: &str = "AZURE_STORAGE_CONNECTION_STRING";
     let parts = text.split(';').filter_map(|part| part.split_once('='));
     let parts: Vec<(String, &str)> =
@@ -163,11 +167,11 @@ fn connection_string(text: &str) -> Result<Settings, Problem> {
     Ok(rows.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
 }
 
-fn has(settings: &Settings, name: &str) -> bool {
+fn has(settings: &ProviderSettings, name: &str) -> bool {
     settings.iter().any(|(set, _)| set == name)
 }
 
-fn listed(rows: &[Row], environment: &Environment) -> Result<Settings, Problem> {
+fn listed(rows: &[VariableRow], environment: &Environment) -> Result<ProviderSettings, Problem> {
     let mut found = Vec::new();
     for (setting, variables) in rows {
         for name in *variables {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Batch, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+use super::{BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::config::nearest::nearest;
 use crate::config::section::{Field, Item, Section};
 use crate::config::units::format_duration;
@@ -135,12 +135,12 @@ fn read_retry(retry: &mut Retry, field: &Field<'_>) -> Result<(), ConfigError> {
 }
 
 /// Reads `batch = {…}`.
-fn read_batch(field: &Field<'_>) -> Result<Batch, ConfigError> {
+fn read_batch(field: &Field<'_>) -> Result<BatchSettings, ConfigError> {
     let section = field.section().map_err(|_| field.mistyped("a table: { size = 100, linger = \"5s\" }"))?;
     section.refuse_unknown(&BATCH_KEYS)?;
     let size = section.field("size").ok_or_else(|| field.error("has no size (write { size = 100 })"))?;
     let max = i64::try_from(MAX_CONCURRENCY).unwrap_or(i64::MAX);
-    let mut batch = Batch { size: size.whole(1, max)?, linger: LINGER };
+    let mut batch = BatchSettings { size: size.whole(1, max)?, linger: LINGER };
     set(&mut batch.linger, &section, "linger", Field::duration)?;
     Ok(batch)
 }

@@ -30,7 +30,7 @@ const VALUE_BYTES: u64 = 64;
 
 /// The properties of an event that decide how long a condition takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bulk<'a> {
+pub(super) struct EventSize<'a> {
     /// The size of its data as text, in bytes.
     pub data_bytes: u64,
     /// The size of its attributes, in bytes.
@@ -67,14 +67,14 @@ fn bytes_of(value: &Json) -> u64 {
     VALUE_BYTES + parts
 }
 
-/// The most steps that an expression takes on an event of this bulk.
-pub(super) fn steps(expression: &IdedExpr, bulk: Bulk<'_>) -> u64 {
-    let data_bytes = match bulk.data {
+/// The most steps that an expression takes on an event of this size.
+pub(super) fn steps(expression: &IdedExpr, size: EventSize<'_>) -> u64 {
+    let data_bytes = match size.data {
         Some(data) => bytes_of(data),
         // Two characters make a value at most.
-        None => bulk.data_bytes.saturating_mul(1 + VALUE_BYTES / 2).saturating_add(VALUE_BYTES),
+        None => size.data_bytes.saturating_mul(1 + VALUE_BYTES / 2).saturating_add(VALUE_BYTES),
     };
-    Estimate { bulk, data_bytes, variables: Vec::new() }.of(expression).steps
+    Estimate { size, data_bytes, variables: Vec::new() }.of(expression).steps
 }
 
 /// What an expression takes at most.
@@ -106,7 +106,7 @@ impl Cost {
 }
 
 struct Estimate<'a> {
-    bulk: Bulk<'a>,
+    size: EventSize<'a>,
     data_bytes: u64,
     /// The variables of the macros around, and how large each is.
     variables: Vec<(&'a str, u64)>,
@@ -140,8 +140,8 @@ impl<'a> Estimate<'a> {
         match (of_macro, name) {
             (Some((_, bytes)), _) => *bytes,
             (None, "data") => self.data_bytes,
-            (None, "event") => self.data_bytes.saturating_add(self.bulk.attribute_bytes),
-            (None, _) => VALUE_BYTES + self.bulk.attribute_bytes,
+            (None, "event") => self.data_bytes.saturating_add(self.size.attribute_bytes),
+            (None, _) => VALUE_BYTES + self.size.attribute_bytes,
         }
     }
 
@@ -149,7 +149,7 @@ impl<'a> Estimate<'a> {
     fn part(&self, expression: &IdedExpr) -> Option<&'a Json> {
         match &expression.expr {
             Expr::Ident(name) if name == "data" && !self.variables.iter().any(|(variable, _)| *variable == "data") => {
-                self.bulk.data
+                self.size.data
             }
             Expr::Select(select) => self.part(&select.operand)?.get(&select.field),
             _ => None,

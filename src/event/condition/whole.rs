@@ -37,7 +37,7 @@ enum Test {
 /// steps, and no number overflows.
 pub(super) fn answer(expression: &IdedExpr, data: &serde_json::Value, most_steps: u64) -> Option<bool> {
     let test = Compiler { data, variables: Vec::new() }.test(&expression.expr)?;
-    let mut run = Run { variables: Vec::new(), left: most_steps };
+    let mut run = TestRun { variables: Vec::new(), left: most_steps };
     run.test(&test)
 }
 
@@ -135,12 +135,12 @@ impl<'a> Compiler<'a> {
     }
 }
 
-struct Run {
+struct TestRun {
     variables: Vec<i64>,
     left: u64,
 }
 
-impl Run {
+impl TestRun {
     fn test(&mut self, test: &Test) -> Option<bool> {
         match test {
             Test::Literal(holds) => Some(*holds),

@@ -23,11 +23,11 @@ pub(super) fn parse(document: &[u8], limit: usize) -> Result<Event, EventError> 
     let text = std::str::from_utf8(document).map_err(|error| EventError::NotText(error.valid_up_to()))?;
     let members = members_of(text)?;
     refuse_repeats(&members)?;
-    let mut draft = Draft::default();
+    let mut partial = PartialEvent::default();
     for (name, value) in members {
-        draft.take(name, value)?;
+        partial.take(name, value)?;
     }
-    draft.finish()
+    partial.finish()
 }
 
 pub(super) fn check_size(document: &[u8], limit: usize) -> Result<(), EventError> {
@@ -37,7 +37,7 @@ pub(super) fn check_size(document: &[u8], limit: usize) -> Result<(), EventError
 
 /// What has been read of an event so far.
 #[derive(Default)]
-struct Draft {
+struct PartialEvent {
     version: Option<String>,
     id: Option<String>,
     source: Option<String>,
@@ -45,7 +45,7 @@ struct Draft {
     rest: EventBuilder,
 }
 
-impl Draft {
+impl PartialEvent {
     fn take(&mut self, name: String, value: &RawValue) -> Result<(), EventError> {
         match name.as_str() {
             "specversion" => self.version = string(&name, value)?,

@@ -22,7 +22,7 @@ pub(super) const DATA_BASE64: &str = "data_base64";
 
 const CORE: [&str; 8] = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
-type Problem = Option<&'static str>;
+type AttributeProblem = Option<&'static str>;
 
 /// Finds the first attribute that is not as it should be.
 pub(super) fn check(event: &EventBuilder) -> Result<(), EventError> {
@@ -52,11 +52,11 @@ pub(super) fn is_core(name: &str) -> bool {
     CORE.contains(&name)
 }
 
-fn one(name: &str, value: &str, problem_of: fn(&str) -> Problem) -> Result<(), EventError> {
+fn one(name: &str, value: &str, problem_of: fn(&str) -> AttributeProblem) -> Result<(), EventError> {
     problem_of(value).map_or(Ok(()), |problem| Err(EventError::attribute(name, problem)))
 }
 
-fn optional(name: &str, value: Option<&str>, problem_of: fn(&str) -> Problem) -> Result<(), EventError> {
+fn optional(name: &str, value: Option<&str>, problem_of: fn(&str) -> AttributeProblem) -> Result<(), EventError> {
     value.map_or(Ok(()), |value| one(name, value, problem_of))
 }
 
@@ -72,7 +72,7 @@ fn check_extension(name: &str, value: &Value) -> Result<(), EventError> {
     problem.map_or(Ok(()), |problem| Err(EventError::attribute(name, problem)))
 }
 
-fn value_problem(name: &str, value: &Value) -> Problem {
+fn value_problem(name: &str, value: &Value) -> AttributeProblem {
     match value {
         Value::String(text) if name == PARTITION_KEY => text_problem(text),
         Value::String(text) => character_problem(text),
@@ -87,18 +87,18 @@ fn value_problem(name: &str, value: &Value) -> Problem {
     }
 }
 
-fn text_problem(text: &str) -> Problem {
+fn text_problem(text: &str) -> AttributeProblem {
     if text.is_empty() { Some(" is empty") } else { length_problem(text).or_else(|| character_problem(text)) }
 }
 
 /// No attribute that becomes a variable may keep a program from being started, nor may all of them
 /// together (execve(2)).
-fn length_problem(text: &str) -> Problem {
+fn length_problem(text: &str) -> AttributeProblem {
     (text.len() > MOST_BYTES).then_some(" is longer than 16,384 bytes")
 }
 
 /// What the type String may not hold: control characters (C0, DEL, C1) and Unicode's noncharacters.
-fn character_problem(text: &str) -> Problem {
+fn character_problem(text: &str) -> AttributeProblem {
     text.chars().find_map(|character| match u32::from(character) {
         _ if character.is_control() => Some(" holds a control character"),
         0xfdd0..=0xfdef => Some(" holds a Unicode noncharacter"),
@@ -108,11 +108,11 @@ fn character_problem(text: &str) -> Problem {
 }
 
 /// A URI reference is nearly anything; white space is what tells a mistake.
-fn uri_reference_problem(text: &str) -> Problem {
+fn uri_reference_problem(text: &str) -> AttributeProblem {
     text_problem(text).or_else(|| text.contains(char::is_whitespace).then_some(" holds a space, which no URI does"))
 }
 
-fn uri_problem(text: &str) -> Problem {
+fn uri_problem(text: &str) -> AttributeProblem {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
@@ -121,12 +121,12 @@ fn uri_problem(text: &str) -> Problem {
     uri_reference_problem(text).or((!absolute).then_some(" must be an absolute URI"))
 }
 
-fn time_problem(text: &str) -> Problem {
+fn time_problem(text: &str) -> AttributeProblem {
     EventTime::from_rfc3339(text).is_none().then_some(" is not an RFC 3339 time like 2026-11-23T02:15:30Z")
 }
 
 /// `type/subtype`, perhaps with parameters (RFC 2046), which are not looked into.
-fn media_type_problem(text: &str) -> Problem {
+fn media_type_problem(text: &str) -> AttributeProblem {
     // The characters of a token in RFC 2045 §5.1.
     let is_token = |token: &str| {
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))

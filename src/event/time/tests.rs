@@ -68,7 +68,7 @@ fn refuses_inexact_forms() {
     }
     assert!(EventTime::parse("20240229T235959.999999Z").is_some());
     assert!(EventTime::parse("20000229T235959.999999Z").is_some());
-    assert_eq!("x".parse::<EventTime>(), Err(TimeError));
+    assert_eq!("x".parse::<EventTime>(), Err(EventTimeError));
 }
 
 #[test]

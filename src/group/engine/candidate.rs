@@ -26,7 +26,7 @@ pub(super) struct Candidate {
 
 /// What to do about a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum AcquireDecision {
     /// Acquire it.
     Acquire,
     /// Scan it again soon, before the drain counts it as seen.
@@ -49,15 +49,15 @@ impl Candidate {
     }
 
     /// What to do about it.
-    pub fn decide(&self) -> Decision {
+    pub fn decide(&self) -> AcquireDecision {
         if self.ending {
-            return Decision::Leave;
+            return AcquireDecision::Leave;
         }
         if self.free && self.has_work() {
-            return Decision::Acquire;
+            return AcquireDecision::Acquire;
         }
         // A drain waits for a lease, or until the owner shows that it lives.
-        if self.draining && self.held() && self.unknown { Decision::LookAgain } else { Decision::Leave }
+        if self.draining && self.held() && self.unknown { AcquireDecision::LookAgain } else { AcquireDecision::Leave }
     }
 }
 
@@ -87,19 +87,19 @@ mod tests {
     fn each_reason_and_each_obstacle_decides_alone() {
         let free = Candidate { free: true, ..Candidate::default() };
         let table = [
-            (free, Decision::Leave),
-            (Candidate { wanted: true, ..free }, Decision::Acquire),
-            (Candidate { wanted: true, paused: true, ..free }, Decision::Leave),
-            (Candidate { requested: true, wanted: true, paused: true, ..free }, Decision::Acquire),
-            (Candidate { can_pass: true, paused: true, ..free }, Decision::Acquire),
+            (free, AcquireDecision::Leave),
+            (Candidate { wanted: true, ..free }, AcquireDecision::Acquire),
+            (Candidate { wanted: true, paused: true, ..free }, AcquireDecision::Leave),
+            (Candidate { requested: true, wanted: true, paused: true, ..free }, AcquireDecision::Acquire),
+            (Candidate { can_pass: true, paused: true, ..free }, AcquireDecision::Acquire),
             // Its owner has died, with nothing left to do.
-            (Candidate { owned: true, ..free }, Decision::Acquire),
-            (Candidate { owned: true, wanted: true, ending: true, ..free }, Decision::Leave),
-            (Candidate { owned: true, wanted: true, free: false, ..free }, Decision::Leave),
-            (Candidate { owned: true, wanted: true, free: false, draining: true, ..free }, Decision::Leave),
+            (Candidate { owned: true, ..free }, AcquireDecision::Acquire),
+            (Candidate { owned: true, wanted: true, ending: true, ..free }, AcquireDecision::Leave),
+            (Candidate { owned: true, wanted: true, free: false, ..free }, AcquireDecision::Leave),
+            (Candidate { owned: true, wanted: true, free: false, draining: true, ..free }, AcquireDecision::Leave),
             (
                 Candidate { owned: true, wanted: true, free: false, draining: true, unknown: true, ..free },
-                Decision::LookAgain,
+                AcquireDecision::LookAgain,
             ),
         ];
         for (candidate, decision) in table {
@@ -112,14 +112,14 @@ mod tests {
         for candidate in all() {
             let decision = candidate.decide();
             let may = candidate.free && !candidate.ending;
-            assert!(may || decision != Decision::Acquire, "{candidate:?}");
-            assert!(!candidate.ending || decision == Decision::Leave, "{candidate:?}");
+            assert!(may || decision != AcquireDecision::Acquire, "{candidate:?}");
+            assert!(!candidate.ending || decision == AcquireDecision::Leave, "{candidate:?}");
             // Nothing that waits for a worker is left, where this one may take it.
             let needed = (candidate.wanted && !candidate.paused) || candidate.requested || candidate.owned;
-            assert!(!(may && needed) || decision == Decision::Acquire, "{candidate:?}");
+            assert!(!(may && needed) || decision == AcquireDecision::Acquire, "{candidate:?}");
             // A drain that does not know whether its neighbour lives does not end at once.
             let waits = candidate.held() && candidate.unknown && candidate.draining && !candidate.ending;
-            assert_eq!(decision == Decision::LookAgain, waits, "{candidate:?}");
+            assert_eq!(decision == AcquireDecision::LookAgain, waits, "{candidate:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::event::EventName;
 use crate::group::marker::{PendingEvent, Verdict};
 use crate::group::verdict::{self, Judged, Ran};
 use crate::group::worker_event::WorkerEvent;
-use crate::handler::{Obstacle, Outcome, Report};
+use crate::handler::{Obstacle, Outcome, RunReport};
 use crate::store::StoreResult;
 
 impl Engine {
@@ -149,7 +149,7 @@ impl Engine {
         // A run that was cut short together with its worker has not failed.
         let ran = match ran {
             Ran::Reported(report, content) if self.told_to_end() && report.may_be_cut() => {
-                Ran::Reported(Report { outcome: Outcome::Stopped, ..report }, content)
+                Ran::Reported(RunReport { outcome: Outcome::Stopped, ..report }, content)
             }
             ran => ran,
         };

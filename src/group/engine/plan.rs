@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::shard::{Bounds, Launch, Next, Shard};
+use super::shard::{Launch, Next, Shard, ShardBounds};
 use super::{Command, Engine, Mode, Stop};
 use crate::event::{EventName, EventTime};
 use crate::group::dead_letter;
@@ -34,7 +34,7 @@ impl Engine {
 
     /// Whether the names that the worker holds stay within a few windows and the pending events.
     fn within_memory(&self) -> bool {
-        let Bounds { window, pending: open } = self.settings.bounds;
+        let ShardBounds { window, pending: open } = self.settings.bounds;
         let held = |shard: &Shard| shard.held_len() <= 5 * window + open;
         self.owned_shards().all(held)
             && self.polling.names.len() <= 3 * window

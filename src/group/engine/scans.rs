@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::candidate::{Candidate, Decision};
+use super::candidate::{AcquireDecision, Candidate};
 use super::shard::{AcquiredShard, Commit, Shard};
 use super::{Acquiring, Command, Committed, Engine, ReadMarker, ScanStats, ShardScan};
 use crate::event::EventTime;
@@ -185,9 +185,9 @@ impl Engine {
             slot.scan_at = slot.scan_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
         }
         match candidate.decide() {
-            Decision::Acquire => self.acquire(at, *marker, version, scan),
-            Decision::LookAgain => slot.scan_at = now + Duration::from_secs(1),
-            Decision::Leave => {
+            AcquireDecision::Acquire => self.acquire(at, *marker, version, scan),
+            AcquireDecision::LookAgain => slot.scan_at = now + Duration::from_secs(1),
+            AcquireDecision::Leave => {
                 slot.seen = true;
                 self.ask_for_a_share();
             }

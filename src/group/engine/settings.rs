@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::shard::Bounds;
+use super::shard::ShardBounds;
 use crate::event::EventTime;
 use crate::group::lease::Lease;
 use crate::group::retry::Retry;
@@ -38,7 +38,7 @@ pub enum Mode {
 
 /// How a worker works.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct WorkerSettings {
     /// See [`Mode`].
     pub mode: Mode,
     /// The most handlers that run at once.
@@ -51,8 +51,8 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// See [`Lease`].
     pub lease: Lease,
-    /// See [`Bounds`].
-    pub bounds: Bounds,
+    /// See [`ShardBounds`].
+    pub bounds: ShardBounds,
     /// How often to poll where hints do not come; none: the store's own range.
     pub poll: Option<Duration>,
     /// Whether to use the store's hints.
@@ -63,7 +63,7 @@ pub struct Settings {
     pub max_event_bytes: usize,
 }
 
-impl Settings {
+impl WorkerSettings {
     /// One handler at a time, with the defaults of everything else.
     pub fn new(mode: Mode) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl Settings {
             retry: Retry::default(),
             stop_timeout: Duration::from_secs(30),
             lease: Lease::default(),
-            bounds: Bounds::default(),
+            bounds: ShardBounds::default(),
             poll: None,
             hints: true,
             url: String::new(),

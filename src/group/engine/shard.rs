@@ -22,14 +22,14 @@ const ISOLATE_FROM: u32 = 2;
 
 /// How much an owner holds of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct ShardBounds {
     /// How many wanted names behind `through` may start.
     pub window: usize,
     /// The most events in `pending`, those that run included.
     pub pending: usize,
 }
 
-impl Bounds {
+impl ShardBounds {
     /// How many places of `pending` any event may take. The last place is for an event that pending
     /// events of its key must wait for. Without it they would wait for each other: that event for a
     /// place, and they for their turn.
@@ -38,14 +38,14 @@ impl Bounds {
     }
 }
 
-impl Default for Bounds {
+impl Default for ShardBounds {
     fn default() -> Self {
         Self { window: 10_000, pending: 1_000 }
     }
 }
 
 /// A handler that runs, or is about to.
-pub(super) struct Run {
+pub(super) struct RunningEvent {
     pub attempt: u32,
     /// It runs with no other handler beside it.
     pub alone: bool,
@@ -147,7 +147,7 @@ pub(super) struct Shard {
     /// In an ordered group: names that no later listing has confirmed, so that an earlier name may
     /// still turn up.
     unconfirmed: BTreeSet<EventName>,
-    pub running: BTreeMap<EventName, Run>,
+    pub running: BTreeMap<EventName, RunningEvent>,
     /// Events whose dead letters are being written.
     writing_letters: BTreeSet<EventName>,
     deletes: Vec<String>,
@@ -160,7 +160,7 @@ pub(super) struct Shard {
     /// cannot be read.
     order_keys: HashMap<EventName, Option<u64>>,
     pub last_active: Duration,
-    pub bounds: Bounds,
+    pub bounds: ShardBounds,
     pub releasing: bool,
     /// The worker that the shard is given to as soon as its runs have ended.
     pub handing_off: Option<String>,
@@ -171,7 +171,7 @@ pub(super) struct Shard {
 
 impl Shard {
     /// A shard that was just acquired.
-    pub fn taken(group: GroupName, number: u16, taken: AcquiredShard, now: Duration, bounds: Bounds) -> Self {
+    pub fn taken(group: GroupName, number: u16, taken: AcquiredShard, now: Duration, bounds: ShardBounds) -> Self {
         Self {
             group,
             number,

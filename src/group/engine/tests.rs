@@ -44,7 +44,7 @@ impl EngineBench {
         };
         let wants = Arc::new(definition.wants(&group).unwrap());
         let registered = Registered { definition, version: Version("1".to_owned()) };
-        let settings = Settings { concurrency, ..Settings::new(mode) };
+        let settings = WorkerSettings { concurrency, ..WorkerSettings::new(mode) };
         let elapsed = Duration::from_secs(1_000);
         let now = Now { elapsed, wall: name(30).time() };
         let beginning =

@@ -63,7 +63,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Handler for LineHandler {
-    fn run(&self, job: Job) -> Fut<'_, Report> {
+    fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let lines: Vec<String> = std::str::from_utf8(&job.event).unwrap().lines().map(str::to_owned).collect();
             let failed = lines.iter().any(|line| line.contains("bad"));
@@ -87,8 +87,8 @@ impl Handler for LineHandler {
     }
 }
 
-fn report(outcome: Outcome) -> Report {
-    Report::new(outcome, String::new(), Duration::ZERO)
+fn report(outcome: Outcome) -> RunReport {
+    RunReport::new(outcome, String::new(), Duration::ZERO)
 }
 
 fn job(name: &str) -> Job {
@@ -98,7 +98,7 @@ fn job(name: &str) -> Job {
 }
 
 fn batches(lines: &Rc<LineHandler>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
-    let bounds = Bounds { size, linger: Duration::from_secs(5), concurrency };
+    let bounds = BatchBounds { size, linger: Duration::from_secs(5), concurrency };
     Batches::new(Rc::clone(lines) as _, Rc::clone(clock) as _, bounds, Box::new(|_, _| {}))
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Given;
+use super::FileOwner;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// Folder mode of a bus shared by a Unix group: writable, and new files inherit the group.
@@ -36,7 +36,7 @@ pub(super) struct Folders {
     /// The bus, for messages.
     path: PathBuf,
     group_writable: bool,
-    owner: Option<Given>,
+    owner: Option<FileOwner>,
     /// In the order of their last writes, the latest last.
     open: Mutex<Vec<Open>>,
 }
@@ -49,7 +49,7 @@ struct Open {
 }
 
 impl Folders {
-    pub(super) fn new(path: PathBuf, group_writable: bool, owner: Option<Given>) -> Self {
+    pub(super) fn new(path: PathBuf, group_writable: bool, owner: Option<FileOwner>) -> Self {
         Self { path, group_writable, owner, open: Mutex::default() }
     }
 

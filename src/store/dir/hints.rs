@@ -1,7 +1,7 @@
 //! One inotify watch, on `staging/`: every publish is a rename out of it.
 //!
 //! So there are no recursive watches and no race with new folders. The content of the events is
-//! ignored, except whose drafts they name: a worker's own commits are no news to it. An overflow of
+//! ignored, except whose staged files they name: a worker's own commits are no news to it. An overflow of
 //! the kernel's queue is a hint like any other.
 
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::store::Hints;
 pub struct InotifyHints {
     /// The inotify queue, which reads like a pipe.
     queue: Receiver,
-    /// The prefix of the names of this process's drafts.
+    /// The prefix of the names of this process's staged files.
     own: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl InotifyHints {
     }
 }
 
-/// Whether any of these events (inotify(7)) is about something else than this process's drafts.
+/// Whether any of these events (inotify(7)) is about something else than this process's staged files.
 fn has_news(mut events: &[u8], own: Option<&str>) -> bool {
     const HEAD: usize = 16;
     let Some(own) = own else { return true };

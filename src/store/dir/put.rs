@@ -37,7 +37,7 @@ impl Staging {
         Self { process: random, count: AtomicU64::new(0), group_writable }
     }
 
-    /// The prefix of the names of this process's drafts.
+    /// The prefix of the names of this process's staged files.
     pub(super) fn own(&self) -> String {
         format!("{:016x}-", self.process)
     }
@@ -48,7 +48,7 @@ impl Staging {
 }
 
 /// Whether evbus gave this name to a file in `staging/`.
-fn is_draft(name: &str) -> bool {
+fn is_staged(name: &str) -> bool {
     name.split_once('-').is_some_and(|(process, count)| {
         let digits = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
         digits && process.len() == 16 && process.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -56,16 +56,16 @@ fn is_draft(name: &str) -> bool {
 }
 
 /// A file in `staging/`; removed when dropped, unless it was published.
-pub(super) struct Draft {
+pub(super) struct StagedFile {
     shared: Arc<Shared>,
     name: String,
     published: bool,
 }
 
-impl Drop for Draft {
+impl Drop for StagedFile {
     fn drop(&mut self) {
         if !self.published {
-            // A draft that was left behind would only be removed later, by `tidy`.
+            // A file that was left behind would only be removed later, by `tidy`.
             let _ = rustix::fs::unlinkat(&self.shared.root, self.name.as_str(), AtFlags::empty());
         }
     }
@@ -100,47 +100,47 @@ impl Shared {
 
     /// Creates a file. If this call has created it, it is durable.
     pub(super) fn create(self: &Arc<Self>, key: &str, bytes: &[u8]) -> StoreResult<Put> {
-        let (draft, file) = self.write(bytes)?;
-        self.flush_file(&file, &draft.name)?;
+        let (staged, file) = self.write(bytes)?;
+        self.flush_file(&file, &staged.name)?;
         drop(file);
-        let put = self.publish(draft, key)?;
+        let put = self.publish(staged, key)?;
         if put == Put::Created {
             self.flush_folder(split(key).0)?;
         }
         Ok(put)
     }
 
-    /// Writes and flushes many drafts.
-    pub(super) fn write_many(self: &Arc<Self>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Draft>> {
+    /// Writes and flushes many staged files.
+    pub(super) fn write_many(self: &Arc<Self>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<StagedFile>> {
         let one_by_one = self.flushes_one_by_one(items.len());
-        let mut drafts = Vec::with_capacity(items.len());
+        let mut staged_files = Vec::with_capacity(items.len());
         for (_, bytes) in items {
-            let (draft, file) = self.write(bytes)?;
+            let (staged, file) = self.write(bytes)?;
             if one_by_one {
-                self.flush_file(&file, &draft.name)?;
+                self.flush_file(&file, &staged.name)?;
             }
-            drafts.push(draft);
+            staged_files.push(staged);
         }
         if !one_by_one && self.durability == Durability::Full {
             rustix::fs::syncfs(&self.root)
                 .map_err(|errno| StoreError::system("cannot flush", self.shown(""), errno))?;
         }
-        Ok(drafts)
+        Ok(staged_files)
     }
 
-    /// Publishes drafts in their order, each if `gate` opens for it, until one exists already.
+    /// Publishes staged files in their order, each if `gate` opens for it, until one exists already.
     pub(super) async fn publish_in_turn(
         &self,
-        drafts: Vec<Draft>,
+        staged_files: Vec<StagedFile>,
         items: &[(String, Vec<u8>)],
         gate: &dyn Gate,
     ) -> StoreResult<Vec<Put>> {
         let mut answers = Vec::with_capacity(items.len());
-        for (at, (draft, (key, _))) in drafts.into_iter().zip(items).enumerate() {
+        for (at, (staged, (key, _))) in staged_files.into_iter().zip(items).enumerate() {
             if !gate.opens(at).await? {
                 break;
             }
-            answers.push(self.publish(draft, key)?);
+            answers.push(self.publish(staged, key)?);
             if answers.last() == Some(&Put::Exists) {
                 break;
             }
@@ -162,13 +162,13 @@ impl Shared {
     /// the store's clock counts.
     pub(super) fn tidy(self: &Arc<Self>, age: Duration) -> StoreResult<u64> {
         // On a full disk no file can be written to compare with; nothing is removed then.
-        let Ok((draft, file)) = self.write(b"") else { return Ok(0) };
+        let Ok((staged, file)) = self.write(b"") else { return Ok(0) };
         let stat = |path: &str| rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW);
-        let now = stat(&draft.name).map_or(0, |stat| stat.st_mtime);
-        drop((draft, file));
+        let now = stat(&staged.name).map_or(0, |stat| stat.st_mtime);
+        drop((staged, file));
         let mut old = Vec::new();
         self.each_entry(STAGING, |name, _| {
-            if is_draft(name) {
+            if is_staged(name) {
                 old.push(format!("{STAGING}/{name}"));
             }
         })?;
@@ -183,7 +183,7 @@ impl Shared {
     }
 
     #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
-    fn write(self: &Arc<Self>, bytes: &[u8]) -> StoreResult<(Draft, OwnedFd)> {
+    fn write(self: &Arc<Self>, bytes: &[u8]) -> StoreResult<(StagedFile, OwnedFd)> {
         let name = self.staging.next();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o666);
@@ -196,19 +196,19 @@ impl Shared {
             answer => answer,
         };
         let file = file.map_err(|errno| self.failed("cannot write", &name, errno))?;
-        let draft = Draft { shared: Arc::clone(self), name, published: false };
-        self.give(&file, 0o666).map_err(|errno| self.failed("cannot share", &draft.name, errno))?;
+        let staged = StagedFile { shared: Arc::clone(self), name, published: false };
+        self.give(&file, 0o666).map_err(|errno| self.failed("cannot share", &staged.name, errno))?;
         if self.staging.group_writable {
             rustix::fs::fchmod(&file, SHARED_FILE_MODE)
-                .map_err(|errno| self.failed("cannot share", &draft.name, errno))?;
+                .map_err(|errno| self.failed("cannot share", &staged.name, errno))?;
         }
-        write_all(&file, bytes).map_err(|errno| self.failed("cannot write", &draft.name, errno))?;
+        write_all(&file, bytes).map_err(|errno| self.failed("cannot write", &staged.name, errno))?;
         if let Ok(stat) = rustix::fs::fstat(&file) {
             let micros =
                 stat.st_mtime.saturating_mul(1_000_000).saturating_add_unsigned(stat.st_mtime_nsec as u64 / 1_000);
             self.last_write_micros.store(micros, Ordering::Relaxed);
         }
-        Ok((draft, file))
+        Ok((staged, file))
     }
 
     /// After a failed flush the pages are marked clean: the file is given up, never flushed again.
@@ -219,14 +219,14 @@ impl Shared {
         rustix::fs::fdatasync(file).map_err(|errno| self.failed("cannot flush", name, errno))
     }
 
-    fn publish(&self, mut draft: Draft, key: &str) -> StoreResult<Put> {
+    fn publish(&self, mut staged: StagedFile, key: &str) -> StoreResult<Put> {
         let (folder, name) = split(key);
         // Retention may remove an empty folder between its opening and the rename.
         for _ in 0..TRIES {
             let fd = self.folders.open(&self.root, folder)?;
-            match rename_new(&self.root, &draft.name, &fd, name) {
+            match rename_new(&self.root, &staged.name, &fd, name) {
                 Ok(()) => {
-                    draft.published = true;
+                    staged.published = true;
                     return Ok(Put::Created);
                 }
                 Err(Errno::EXIST) => return Ok(Put::Exists),
@@ -234,7 +234,7 @@ impl Shared {
                 Err(errno) => return Err(self.failed("cannot publish", key, errno)),
             }
         }
-        let what = format!("cannot publish {}: its folder vanishes, or {}", self.shown(key), self.shown(&draft.name));
+        let what = format!("cannot publish {}: its folder vanishes, or {}", self.shown(key), self.shown(&staged.name));
         Err(StoreError::new(ErrorKind::Unavailable, what))
     }
 
@@ -296,14 +296,14 @@ mod tests {
     fn only_a_link_to_the_same_file_counts_as_published() {
         let folder = tempfile::TempDir::new().unwrap();
         let root = std::fs::File::open(folder.path()).map(OwnedFd::from).unwrap();
-        let (draft, target) = (folder.path().join("draft"), folder.path().join("target"));
-        std::fs::write(&draft, "mine").unwrap();
-        std::fs::hard_link(&draft, &target).unwrap();
-        assert_eq!(link_new(&root, "draft", &root, "target"), Ok(()));
-        assert!(!draft.exists() && target.exists());
-        std::fs::write(&draft, "another").unwrap();
-        assert_eq!(link_new(&root, "draft", &root, "target"), Err(Errno::EXIST));
-        assert_eq!(link_new(&root, "draft", &root, "fresh"), Ok(()));
+        let (staged, target) = (folder.path().join("staged"), folder.path().join("target"));
+        std::fs::write(&staged, "mine").unwrap();
+        std::fs::hard_link(&staged, &target).unwrap();
+        assert_eq!(link_new(&root, "staged", &root, "target"), Ok(()));
+        assert!(!staged.exists() && target.exists());
+        std::fs::write(&staged, "another").unwrap();
+        assert_eq!(link_new(&root, "staged", &root, "target"), Err(Errno::EXIST));
+        assert_eq!(link_new(&root, "staged", &root, "fresh"), Ok(()));
         assert_eq!(std::fs::read(folder.path().join("fresh")).unwrap(), b"another");
     }
 }

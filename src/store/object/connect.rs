@@ -9,7 +9,7 @@ use object_store::client::{Certificate, ClientOptions};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{BackoffConfig, RetryConfig};
 
-use super::credentials::{AwsCredentials, Identity};
+use super::credentials::{AwsCredentials, CredentialInputs};
 use super::failure;
 use super::meter::{Meter, Metered};
 use crate::store::{BucketProblem, ErrorDetail, ErrorKind, StoreError, StoreResult, system_words};
@@ -57,7 +57,7 @@ pub struct Bucket {
     /// `ca_bundle`, a file.
     pub settings: Vec<(String, String)>,
     /// The identity towards S3, where the settings have no access key.
-    pub identity: Identity,
+    pub identity: CredentialInputs,
 }
 
 /// A way to a bucket.

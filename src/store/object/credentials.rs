@@ -34,9 +34,9 @@ mod sts;
 mod tests;
 
 pub(super) use ask::{NO_ANSWER_IN_TIME, reason};
-pub use failure::Failure;
-pub use identity::Identity;
-use plan::{Plan, Source};
+pub use failure::CredentialsFailure;
+pub use identity::CredentialInputs;
+use plan::{CredentialPlan, CredentialSource};
 
 /// How long before they expire credentials are fetched anew.
 const EARLY: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ const EARLY: Duration = Duration::from_secs(60);
 /// before the next try; the same holds for credentials that could not be renewed.
 const PAUSE: Duration = Duration::from_secs(10);
 
-type Outcome<T> = Result<T, Failure>;
+type CredentialsResult<T> = Result<T, CredentialsFailure>;
 
 /// The machine's time. The crate asks for credentials without a clock.
 fn now() -> Timestamp {
@@ -52,7 +52,7 @@ fn now() -> Timestamp {
 }
 
 /// What a source gives.
-struct Found {
+struct FetchedCredential {
     credential: AwsCredential,
     expires: Option<Timestamp>,
 }
@@ -60,7 +60,7 @@ struct Found {
 /// Credentials that are fetched when they are first needed, and again before they expire.
 #[derive(Debug)]
 pub(super) struct AwsCredentials {
-    identity: Identity,
+    identity: CredentialInputs,
     /// The client's options for requests to servers.
     options: ClientOptions,
     cached: Mutex<Option<Cached>>,
@@ -89,7 +89,7 @@ impl Cached {
 
 impl AwsCredentials {
     /// The credentials of an identity; nothing is read yet.
-    pub(super) const fn new(identity: Identity, options: ClientOptions) -> Self {
+    pub(super) const fn new(identity: CredentialInputs, options: ClientOptions) -> Self {
         Self { identity, options, cached: Mutex::new(None), fetching: tokio::sync::Mutex::const_new(()) }
     }
 
@@ -123,7 +123,7 @@ impl AwsCredentials {
         cached.as_ref().filter(|cached| cached.is_fresh(now())).map(|cached| Arc::clone(&cached.credential))
     }
 
-    async fn get(&self) -> Outcome<Arc<AwsCredential>> {
+    async fn get(&self) -> CredentialsResult<Arc<AwsCredential>> {
         if let Some(credential) = self.fresh() {
             return Ok(credential);
         }
@@ -136,7 +136,7 @@ impl AwsCredentials {
         let now = now();
         let mut cached = self.cached();
         match fetched {
-            Ok(Found { credential, expires }) => {
+            Ok(FetchedCredential { credential, expires }) => {
                 let credential = Arc::new(credential);
                 let found = Cached { credential: Arc::clone(&credential), expires, fetched: now, refused: false };
                 *cached = Some(found);
@@ -171,22 +171,22 @@ impl CredentialProvider for AwsCredentials {
 /// One fetch of credentials.
 #[derive(Clone, Copy)]
 struct Fetch<'a> {
-    who: &'a Identity,
+    who: &'a CredentialInputs,
     options: &'a ClientOptions,
 }
 
 impl Fetch<'_> {
     /// `again` says that there were credentials before, so that a machine's service that does not
     /// answer is only away.
-    async fn fetch(&self, again: bool) -> Outcome<Found> {
-        let Plan { base, roles } = self.who.plan()?;
+    async fn fetch(&self, again: bool) -> CredentialsResult<FetchedCredential> {
+        let CredentialPlan { base, roles } = self.who.plan()?;
         let mut found = match base {
-            Source::Keys(credential) => Found { credential, expires: None },
-            Source::Token { role, file } => self.with_token(&role, &file).await?,
-            Source::Login(login) => self.login(&login).await?,
-            Source::Process { command, profile } => self.process(&command, &profile).await?,
-            Source::Container => self.container().await?,
-            Source::Machine => self.machine(again).await?,
+            CredentialSource::Keys(credential) => FetchedCredential { credential, expires: None },
+            CredentialSource::Token { role, file } => self.with_token(&role, &file).await?,
+            CredentialSource::Login(login) => self.login(&login).await?,
+            CredentialSource::Process { command, profile } => self.process(&command, &profile).await?,
+            CredentialSource::Container => self.container().await?,
+            CredentialSource::Machine => self.machine(again).await?,
         };
         for role in roles {
             found = self.assumed(&role, &found.credential).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use object_store::Error;
 use object_store::client::HttpError;
 
-use super::credentials::{Failure, NO_ANSWER_IN_TIME, reason};
+use super::credentials::{CredentialsFailure, NO_ANSWER_IN_TIME, reason};
 use super::meter::Meter;
 use super::{Bucket, Kind};
 use crate::store::{BucketProblem, ErrorDetail, ErrorKind, StoreError};
@@ -20,7 +20,7 @@ mod words;
 use words::{between, clean, code, one_line, server_asked, status, text, understood};
 
 /// A bucket's name in messages.
-pub(super) struct Shown {
+pub(super) struct ErrorContext {
     kind: Kind,
     bucket: String,
     server: String,
@@ -29,7 +29,7 @@ pub(super) struct Shown {
     meter: Arc<Meter>,
 }
 
-impl Shown {
+impl ErrorContext {
     pub(super) fn of(bucket: &Bucket, meter: Arc<Meter>) -> Self {
         let server = bucket.endpoint().map_or_else(|| format!("the {} service", bucket.kind.scheme()), without_secrets);
         Self { kind: bucket.kind, bucket: bucket.name.clone(), server, patience: bucket.patience(), meter }
@@ -65,7 +65,7 @@ impl Shown {
     }
 
     fn explained(&self, doing: &str, key: &str, error: &Error) -> StoreError {
-        if let Some(failure) = Failure::within(error) {
+        if let Some(failure) = CredentialsFailure::within(error) {
             return of_credentials(failure);
         }
         let text = text(error);
@@ -217,7 +217,7 @@ fn no_bucket(error: &Error) -> bool {
     matches!(code(&text(error)), Some("NoSuchBucket" | "ContainerNotFound"))
 }
 
-fn of_credentials(failure: &Failure) -> StoreError {
+fn of_credentials(failure: &CredentialsFailure) -> StoreError {
     let kind = if failure.passing { ErrorKind::Unavailable } else { ErrorKind::Denied };
     let error = StoreError::new(kind, failure.what.clone());
     // Only AWS's credentials are found by evbus itself.

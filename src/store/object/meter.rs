@@ -90,20 +90,20 @@ pub(super) struct Metered {
 impl HttpConnector for Metered {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Line { client, meter: Arc::clone(&self.meter) }))
+        Ok(HttpClient::new(MeteredHttp { client, meter: Arc::clone(&self.meter) }))
     }
 }
 
 #[derive(Debug)]
-struct Line {
+struct MeteredHttp {
     client: HttpClient,
     meter: Arc<Meter>,
 }
 
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
+type HttpFuture<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
 
-impl HttpService for Line {
-    fn call<'line, 'answer>(&'line self, request: HttpRequest) -> Answer<'answer>
+impl HttpService for MeteredHttp {
+    fn call<'line, 'answer>(&'line self, request: HttpRequest) -> HttpFuture<'answer>
     where
         'line: 'answer,
         Self: 'answer,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Launch, Run, Shard};
+use super::{Launch, RunningEvent, Shard};
 use crate::bus::keys;
 use crate::event::{EventName, EventTime};
 use crate::group::marker::Verdict;
@@ -18,7 +18,7 @@ impl Shard {
             self.marker.count_before_run(name);
             self.dirty = true;
         }
-        self.running.insert(name.clone(), Run { attempt, alone, launched: false });
+        self.running.insert(name.clone(), RunningEvent { attempt, alone, launched: false });
         self.last_active = now;
         (!alone).then(|| self.launch(name, attempt))
     }

@@ -94,7 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::group::engine::shard::{AcquiredShard, Bounds};
+    use crate::group::engine::shard::{AcquiredShard, ShardBounds};
     use crate::group::marker::PendingEvent;
     use crate::group::{GroupName, Listing, Marker, Position};
     use crate::store::Version;
@@ -109,7 +109,7 @@ mod tests {
         marker.pending.extend([(name(5), PendingEvent::default()), (name(6), PendingEvent::default())]);
         let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO };
         let group = GroupName::parse("g").unwrap();
-        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, Bounds { window: 10, pending });
+        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, ShardBounds { window: 10, pending });
         shard.take_listing(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
         shard.order_keys.extend([(name(1), Some(7)), (name(2), Some(8)), (name(5), Some(8)), (name(6), Some(8))]);
         shard

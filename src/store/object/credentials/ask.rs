@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::files::keys;
-use super::{Failure, Fetch, Found, Outcome};
+use super::{CredentialsFailure, CredentialsResult, Fetch, FetchedCredential};
 
 /// How long the machine's own service and the container's may take.
 const NEAR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,8 +21,8 @@ const LARGEST_BYTES: usize = 1 << 20;
 
 impl Fetch<'_> {
     /// `near` says that the server is this machine, or beside it.
-    pub(super) async fn ask(&self, server: &str, request: HttpRequest, near: bool) -> Outcome<Answer> {
-        let unfit = |error: &dyn fmt::Display| Failure::of(format!("cannot speak to {server}: {error}"));
+    pub(super) async fn ask(&self, server: &str, request: HttpRequest, near: bool) -> CredentialsResult<TextResponse> {
+        let unfit = |error: &dyn fmt::Display| CredentialsFailure::of(format!("cannot speak to {server}: {error}"));
         let plain = request.uri().scheme_str() == Some("http");
         let client = if near {
             // Neither through a proxy nor with the timeout that a bucket needs.
@@ -37,7 +37,7 @@ impl Fetch<'_> {
             ReqwestConnector::default().connect(&options).map_err(|error| unfit(&error))?
         };
         let broken = |error: object_store::client::HttpError| {
-            Failure::passing(format!("cannot reach {server}: {}", why(&error)))
+            CredentialsFailure::passing(format!("cannot reach {server}: {}", why(&error)))
         };
         let response = client.execute(request).await.map_err(broken)?;
         let status = response.status().as_u16();
@@ -46,35 +46,35 @@ impl Fetch<'_> {
         while let Some(chunk) = chunks.try_next().await.map_err(broken)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > LARGEST_BYTES {
-                return Err(Failure::of(format!("{server} answers too much")));
+                return Err(CredentialsFailure::of(format!("{server} answers too much")));
             }
         }
-        Ok(Answer { status, text: String::from_utf8_lossy(&bytes).into_owned() })
+        Ok(TextResponse { status, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 }
 
 /// An answer that came.
-pub(super) struct Answer {
+pub(super) struct TextResponse {
     pub(super) status: u16,
     pub(super) text: String,
 }
 
-impl Answer {
+impl TextResponse {
     pub(super) fn is_passing(&self) -> bool {
         let throttled = ["Throttling", "TooManyRequests", "SlowDown"].iter().any(|word| self.text.contains(word));
         matches!(self.status, 408 | 429 | 500..) || throttled
     }
 
-    pub(super) fn failure(&self, server: &str, what: &str) -> Failure {
+    pub(super) fn failure(&self, server: &str, what: &str) -> CredentialsFailure {
         let what = clean(&format!("{server} answers {}: {what}", self.status));
-        if self.is_passing() { Failure::passing(what) } else { Failure::of(what) }
+        if self.is_passing() { CredentialsFailure::passing(what) } else { CredentialsFailure::of(what) }
     }
 }
 
-pub(super) fn request(method: Method, url: &str, body: HttpRequestBody) -> Outcome<HttpRequest> {
+pub(super) fn request(method: Method, url: &str, body: HttpRequestBody) -> CredentialsResult<HttpRequest> {
     // The part before an '@' may be a secret, and is not shown.
     let shown = if url.contains('@') { url.rsplit('@').next().unwrap_or_default() } else { url };
-    let refused = |why: &str| Failure::of(format!("'{}' {why}", clean(shown)));
+    let refused = |why: &str| CredentialsFailure::of(format!("'{}' {why}", clean(shown)));
     let no_url = || refused("is no URL of a server");
     let parsed = reqwest::Url::parse(url).map_err(|_| no_url())?;
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
@@ -98,40 +98,41 @@ pub(super) fn set(request: &mut HttpRequest, name: &'static str, value: &str) {
 }
 
 /// Credentials as a program, a container's service and a machine's write them.
-pub(super) fn json_keys(answer: &Value, token: &str, at: &str) -> Outcome<Found> {
+pub(super) fn json_keys(answer: &Value, token: &str, at: &str) -> CredentialsResult<FetchedCredential> {
     let get = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
-    let need = |name: &str| get(name).ok_or_else(|| Failure::of(format!("{at} answers without {name}")));
+    let need = |name: &str| get(name).ok_or_else(|| CredentialsFailure::of(format!("{at} answers without {name}")));
     if let Some(code) = get("Code").filter(|code| code != "Success") {
-        return Err(Failure::of(format!("{at} answers {}", clean(&code))));
+        return Err(CredentialsFailure::of(format!("{at} answers {}", clean(&code))));
     }
     let credential = keys(&need("AccessKeyId")?, &need("SecretAccessKey")?, get(token).as_deref(), at)?;
     let expires = get("Expiration").map(|expires| time(&expires, at)).transpose()?;
-    Ok(Found { credential, expires })
+    Ok(FetchedCredential { credential, expires })
 }
 
-pub(super) fn object(text: &str, at: &str) -> Outcome<Value> {
+pub(super) fn object(text: &str, at: &str) -> CredentialsResult<Value> {
     let text = text.trim_start_matches('\u{feff}').trim();
     // The parser's message would quote what it has read.
     let parsed = serde_json::from_str(text).ok().filter(Value::is_object);
-    parsed.ok_or_else(|| Failure::of(format!("{at}: not a JSON object")))
+    parsed.ok_or_else(|| CredentialsFailure::of(format!("{at}: not a JSON object")))
 }
 
 /// A time, in the form of older tools too.
-pub(super) fn time(text: &str, at: &str) -> Outcome<Timestamp> {
+pub(super) fn time(text: &str, at: &str) -> CredentialsResult<Timestamp> {
     let iso = text.trim().replace("UTC", "Z");
-    iso.parse().map_err(|_| Failure::of(format!("{at}: '{}' is no time", clean(text))))
+    iso.parse().map_err(|_| CredentialsFailure::of(format!("{at}: '{}' is no time", clean(text))))
 }
 
 /// A file that holds one secret, perhaps with white space that an editor adds.
-pub(super) fn secret_file(what: &str, path: &Path) -> Outcome<String> {
+pub(super) fn secret_file(what: &str, path: &Path) -> CredentialsResult<String> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| Failure::of(format!("cannot read the {what} {shown}: {error}")))?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| CredentialsFailure::of(format!("cannot read the {what} {shown}: {error}")))?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim_start_matches('\u{feff}').trim();
     match text {
-        "" => Err(Failure::of(format!("the {what} {shown} is empty"))),
+        "" => Err(CredentialsFailure::of(format!("the {what} {shown} is empty"))),
         text if text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => Ok(text.to_owned()),
-        _ => Err(Failure::of(format!("the {what} {shown} has more than one line"))),
+        _ => Err(CredentialsFailure::of(format!("the {what} {shown} has more than one line"))),
     }
 }
 

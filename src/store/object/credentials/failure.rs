@@ -7,7 +7,7 @@ use crate::store::BucketProblem;
 
 /// Why there are no credentials, as a user reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct CredentialsFailure {
     /// Whether it may pass in a moment.
     pub passing: bool,
     /// What is wrong, naming the file, program or server that it is about.
@@ -16,7 +16,7 @@ pub struct Failure {
     pub problem: Option<BucketProblem>,
 }
 
-impl Failure {
+impl CredentialsFailure {
     pub(super) fn of(what: impl Into<String>) -> Self {
         Self { passing: false, what: what.into(), problem: None }
     }
@@ -42,10 +42,10 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CredentialsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
     }
 }
 
-impl Error for Failure {}
+impl Error for CredentialsFailure {}

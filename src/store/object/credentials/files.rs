@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use object_store::aws::AwsCredential;
 
 use super::identity::trimmed;
-use super::{Failure, Identity, Outcome};
+use super::{CredentialInputs, CredentialsFailure, CredentialsResult};
 use crate::store::BucketProblem;
 
 /// What the lines of one section say, by name.
@@ -32,19 +32,19 @@ impl Files {
     }
 
     /// What the config says of a session of the single sign-on.
-    pub(super) fn session(&self, name: &str) -> Outcome<&ProfileLines> {
+    pub(super) fn session(&self, name: &str) -> CredentialsResult<&ProfileLines> {
         let missing = || format!("no sso_session '{name}' in {}", self.config.0.display());
-        self.config.1.get(&format!("sso-session {name}")).ok_or_else(|| Failure::of(missing()))
+        self.config.1.get(&format!("sso-session {name}")).ok_or_else(|| CredentialsFailure::of(missing()))
     }
 
-    pub(super) fn no_profile(&self, profile: &str) -> Failure {
+    pub(super) fn no_profile(&self, profile: &str) -> CredentialsFailure {
         let (config, credentials) = (self.config.0.display(), self.credentials.0.display());
-        Failure::of(format!("no AWS profile '{}' in {config} or {credentials}", profile.escape_debug()))
+        CredentialsFailure::of(format!("no AWS profile '{}' in {config} or {credentials}", profile.escape_debug()))
             .because(BucketProblem::NoProfile)
     }
 
     /// The keys of one file, which belong together.
-    pub(super) fn keys(&self, profile: &str) -> Outcome<Option<AwsCredential>> {
+    pub(super) fn keys(&self, profile: &str) -> CredentialsResult<Option<AwsCredential>> {
         let (config, credentials) = (&self.config, &self.credentials);
         let sections = [(&credentials.0, credentials.1.get(profile)), (&config.0, config.1.get(&title(profile)))];
         for (path, lines) in sections {
@@ -53,8 +53,8 @@ impl Files {
             match (get("aws_access_key_id"), get("aws_secret_access_key")) {
                 (Some(key), Some(secret)) => return keys(key, secret, get("aws_session_token"), &at).map(Some),
                 (None, None) => {}
-                (Some(_), None) => return Err(Failure::of(format!("{at} has no aws_secret_access_key"))),
-                (None, Some(_)) => return Err(Failure::of(format!("{at} has no aws_access_key_id"))),
+                (Some(_), None) => return Err(CredentialsFailure::of(format!("{at} has no aws_secret_access_key"))),
+                (None, Some(_)) => return Err(CredentialsFailure::of(format!("{at} has no aws_access_key_id"))),
             }
         }
         Ok(None)
@@ -115,14 +115,14 @@ fn without_comment(value: &str) -> &str {
 
 /// Keys that can be sent: the crate panics on a key that cannot be a header, which ends the
 /// process.
-pub(super) fn keys(key: &str, secret: &str, token: Option<&str>, at: &str) -> Outcome<AwsCredential> {
+pub(super) fn keys(key: &str, secret: &str, token: Option<&str>, at: &str) -> CredentialsResult<AwsCredential> {
     let (key_id, secret_key) = (trimmed(key), trimmed(secret));
     let token = token.map(trimmed).filter(|token| !token.is_empty());
     for (name, text) in [("access key", Some(key_id)), ("secret key", Some(secret_key)), ("session token", token)] {
         match text {
-            Some("") => return Err(Failure::of(format!("the {name} of {at} is empty"))),
+            Some("") => return Err(CredentialsFailure::of(format!("the {name} of {at} is empty"))),
             Some(text) if !text.chars().all(|c| c.is_ascii_graphic()) => {
-                return Err(Failure::of(format!("the {name} of {at} has a character that no {name} has")));
+                return Err(CredentialsFailure::of(format!("the {name} of {at} has a character that no {name} has")));
             }
             _ => {}
         }
@@ -130,15 +130,15 @@ pub(super) fn keys(key: &str, secret: &str, token: Option<&str>, at: &str) -> Ou
     Ok(AwsCredential { key_id: key_id.to_owned(), secret_key: secret_key.to_owned(), token: token.map(str::to_owned) })
 }
 
-impl Identity {
-    pub(super) fn files(&self) -> Outcome<Files> {
+impl CredentialInputs {
+    pub(super) fn files(&self) -> CredentialsResult<Files> {
         let file = |variable: &str, name: &str| {
             let named = self.var(variable).map(|path| self.path(path));
             let path = named.unwrap_or_else(|| self.aws_folder().join(name));
             match std::fs::read(&path) {
                 Ok(bytes) => Ok((path, sections(&String::from_utf8_lossy(&bytes)))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((path, BTreeMap::new())),
-                Err(error) => Err(Failure::of(format!("cannot read {}: {error}", path.display()))),
+                Err(error) => Err(CredentialsFailure::of(format!("cannot read {}: {error}", path.display()))),
             }
         };
         Ok(Files {
@@ -162,7 +162,7 @@ impl Identity {
     ///
     /// # Errors
     /// The profile that was named is not there, or a file cannot be read.
-    pub fn profile_lines(&self) -> Outcome<ProfileLines> {
+    pub fn profile_lines(&self) -> CredentialsResult<ProfileLines> {
         let files = self.files()?;
         let (profile, named) = self.profile();
         if named && !files.has(profile) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// All that credentials depend on.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct CredentialInputs {
     /// The environment variables.
     pub vars: BTreeMap<OsString, OsString>,
     /// The home folder.
@@ -19,13 +19,13 @@ pub struct Identity {
 }
 
 /// Secrets never reach a log.
-impl fmt::Debug for Identity {
+impl fmt::Debug for CredentialInputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity(profile {:?}, region {:?})", self.profile, self.region)
+        write!(f, "CredentialInputs(profile {:?}, region {:?})", self.profile, self.region)
     }
 }
 
-impl Identity {
+impl CredentialInputs {
     /// A variable, without the white space that an editor or a `$(cat file)` leaves around it; an
     /// empty variable counts as unset.
     pub(super) fn var(&self, name: &str) -> Option<&str> {

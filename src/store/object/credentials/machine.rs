@@ -6,11 +6,11 @@ use object_store::client::HttpRequestBody;
 use reqwest::Method;
 
 use super::ask::{clean, json_keys, object, request, secret_file, set};
-use super::{Failure, Fetch, Found, Outcome};
+use super::{CredentialsFailure, CredentialsResult, Fetch, FetchedCredential};
 use crate::store::BucketProblem;
 
 impl Fetch<'_> {
-    pub(super) async fn container(&self) -> Outcome<Found> {
+    pub(super) async fn container(&self) -> CredentialsResult<FetchedCredential> {
         let (url, variable) = match (
             self.who.var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
             self.who.var("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
@@ -18,13 +18,15 @@ impl Fetch<'_> {
             (Some(path), _) => (format!("http://169.254.170.2{path}"), "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
             (None, Some(url)) => (url.to_owned(), "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
             (None, None) => {
-                return Err(Failure::of("no container's credentials: AWS_CONTAINER_CREDENTIALS_FULL_URI is not set"));
+                return Err(CredentialsFailure::of(
+                    "no container's credentials: AWS_CONTAINER_CREDENTIALS_FULL_URI is not set",
+                ));
             }
         };
         let mut request = request(Method::GET, &url, HttpRequestBody::empty())?;
         if !near(&url) {
             let what = format!("{variable} is '{}', plain HTTP to another machine", clean(&url));
-            return Err(Failure::of(what).because(BucketProblem::PlainCredentials));
+            return Err(CredentialsFailure::of(what).because(BucketProblem::PlainCredentials));
         }
         let token = match self.who.var("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             Some(file) => Some(secret_file("container authorization token", &self.who.path(file))?),
@@ -41,8 +43,8 @@ impl Fetch<'_> {
         json_keys(&object(&answer.text, &server)?, "Token", &server)
     }
 
-    pub(super) async fn machine(&self, again: bool) -> Outcome<Found> {
-        let none = |why: &str| Failure::of(format!("no AWS credentials{why}")).because(BucketProblem::NoCredentials);
+    pub(super) async fn machine(&self, again: bool) -> CredentialsResult<FetchedCredential> {
+        let none = |why: &str| CredentialsFailure::of(format!("no AWS credentials{why}")).because(BucketProblem::NoCredentials);
         if self.who.var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err(none(" (AWS_EC2_METADATA_DISABLED)"));
         }

@@ -6,19 +6,19 @@ use object_store::aws::AwsCredential;
 
 use super::files::{Files, keys};
 use super::role::{Login, Role, login};
-use super::{Failure, Identity, Outcome};
+use super::{CredentialInputs, CredentialsFailure, CredentialsResult};
 use crate::store::BucketProblem;
 
 /// Where credentials come from, and the roles that are then assumed, one after the other.
 #[derive(PartialEq)]
-pub(super) struct Plan {
-    pub(super) base: Source,
+pub(super) struct CredentialPlan {
+    pub(super) base: CredentialSource,
     pub(super) roles: Vec<Role>,
 }
 
 /// The source of the first credentials.
 #[derive(PartialEq)]
-pub(super) enum Source {
+pub(super) enum CredentialSource {
     Keys(AwsCredential),
     Token { role: Role, file: PathBuf },
     Login(Login),
@@ -29,22 +29,22 @@ pub(super) enum Source {
 
 /// What one profile says.
 enum Step {
-    Base(Source),
+    Base(CredentialSource),
     /// A role, assumed with the credentials of this source.
-    RoleFrom(Role, Source),
+    RoleFrom(Role, CredentialSource),
     /// A role, assumed with the credentials of this profile.
     RoleOf(Role, String),
     /// Nothing about credentials.
     Nothing,
 }
 
-impl Identity {
-    pub(super) fn plan(&self) -> Outcome<Plan> {
-        let alone = |base| Ok(Plan { base, roles: Vec::new() });
+impl CredentialInputs {
+    pub(super) fn plan(&self) -> CredentialsResult<CredentialPlan> {
+        let alone = |base| Ok(CredentialPlan { base, roles: Vec::new() });
         if self.profile.is_none()
             && let Some(keys) = self.environment_keys()?
         {
-            return alone(Source::Keys(keys));
+            return alone(CredentialSource::Keys(keys));
         }
         let files = self.files()?;
         let (profile, named) = self.profile();
@@ -56,18 +56,22 @@ impl Identity {
         }
         if let (Some(file), Some(arn)) = (self.var("AWS_WEB_IDENTITY_TOKEN_FILE"), self.var("AWS_ROLE_ARN")) {
             let role = self.role(&files, profile, arn, &format!("role {arn} (AWS_ROLE_ARN)"))?;
-            return alone(Source::Token { role, file: self.path(file) });
+            return alone(CredentialSource::Token { role, file: self.path(file) });
         }
-        alone(if self.in_container() { Source::Container } else { Source::Machine })
+        alone(if self.in_container() { CredentialSource::Container } else { CredentialSource::Machine })
     }
 
-    fn environment_keys(&self) -> Outcome<Option<AwsCredential>> {
+    fn environment_keys(&self) -> CredentialsResult<Option<AwsCredential>> {
         let token = self.var("AWS_SESSION_TOKEN").or_else(|| self.var("AWS_SECURITY_TOKEN"));
         match (self.var("AWS_ACCESS_KEY_ID"), self.var("AWS_SECRET_ACCESS_KEY")) {
             (Some(key), Some(secret)) => keys(key, secret, token, "the environment (AWS_…)").map(Some),
             (None, None) => Ok(None),
-            (Some(_), None) => Err(Failure::of("AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not")),
-            (None, Some(_)) => Err(Failure::of("AWS_SECRET_ACCESS_KEY is set, but AWS_ACCESS_KEY_ID is not")),
+            (Some(_), None) => {
+                Err(CredentialsFailure::of("AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not"))
+            }
+            (None, Some(_)) => {
+                Err(CredentialsFailure::of("AWS_SECRET_ACCESS_KEY is set, but AWS_ACCESS_KEY_ID is not"))
+            }
         }
     }
 
@@ -78,7 +82,7 @@ impl Identity {
 
     /// What a profile says, with the profiles that it leads to; none if it says nothing about
     /// credentials.
-    fn profile_plan(&self, files: &Files, profile: &str) -> Outcome<Option<Plan>> {
+    fn profile_plan(&self, files: &Files, profile: &str) -> CredentialsResult<Option<CredentialPlan>> {
         let (mut roles, mut seen) = (Vec::new(), Vec::new());
         let mut at = profile.to_owned();
         loop {
@@ -96,27 +100,27 @@ impl Identity {
                 Step::Base(source) => source,
             };
             roles.reverse();
-            return Ok(Some(Plan { base, roles }));
+            return Ok(Some(CredentialPlan { base, roles }));
         }
     }
 
     /// What one profile says; `seen` are the profiles whose `source_profile` has led to it. A
     /// profile may be its own source: then its role is assumed with its keys.
-    fn step(&self, files: &Files, at: &str, seen: &[String]) -> Outcome<Step> {
+    fn step(&self, files: &Files, at: &str, seen: &[String]) -> CredentialsResult<Step> {
         let get = |name: &str| files.get(at, name);
         let again = seen.iter().any(|seen| seen == at);
         if let Some(arn) = get("role_arn").filter(|_| !again) {
             return self.role_step(files, at, arn);
         }
         if ["sso_session", "sso_account_id", "sso_start_url"].into_iter().any(|name| get(name).is_some()) {
-            return Ok(Step::Base(Source::Login(login(files, at)?)));
+            return Ok(Step::Base(CredentialSource::Login(login(files, at)?)));
         }
         if let Some(keys) = files.keys(at)? {
-            return Ok(Step::Base(Source::Keys(keys)));
+            return Ok(Step::Base(CredentialSource::Keys(keys)));
         }
         if let Some(command) = get("credential_process") {
             let (command, profile) = (command.to_owned(), at.to_owned());
-            return Ok(Step::Base(Source::Process { command, profile }));
+            return Ok(Step::Base(CredentialSource::Process { command, profile }));
         }
         if again {
             let way = format!("{}, {at}", seen.join(", "));
@@ -133,7 +137,7 @@ impl Identity {
         }
     }
 
-    fn role_step(&self, files: &Files, at: &str, arn: &str) -> Outcome<Step> {
+    fn role_step(&self, files: &Files, at: &str, arn: &str) -> CredentialsResult<Step> {
         let get = |name: &str| files.get(at, name);
         if get("mfa_serial").is_some() {
             return Err(
@@ -142,7 +146,7 @@ impl Identity {
         }
         let role = self.role(files, at, arn, &format!("role {arn} of AWS profile '{at}'"))?;
         match (get("source_profile"), get("credential_source"), get("web_identity_token_file")) {
-            (None, None, Some(file)) => Ok(Step::Base(Source::Token { role, file: self.path(file) })),
+            (None, None, Some(file)) => Ok(Step::Base(CredentialSource::Token { role, file: self.path(file) })),
             (Some(source), None, None) if files.has(source) => Ok(Step::RoleOf(role, source.to_owned())),
             (Some(source), None, None) => {
                 Err(refused(at, &format!("has source_profile '{source}', which is not there")))
@@ -156,19 +160,19 @@ impl Identity {
         }
     }
 
-    fn credential_source(&self, at: &str, source: &str) -> Outcome<Source> {
+    fn credential_source(&self, at: &str, source: &str) -> CredentialsResult<CredentialSource> {
         match source.to_ascii_lowercase().as_str() {
             "environment" => {
                 let none = || refused(at, "takes its keys from the environment, where there are none");
-                Ok(Source::Keys(self.environment_keys()?.ok_or_else(none)?))
+                Ok(CredentialSource::Keys(self.environment_keys()?.ok_or_else(none)?))
             }
-            "ec2instancemetadata" => Ok(Source::Machine),
-            "ecscontainer" => Ok(Source::Container),
+            "ec2instancemetadata" => Ok(CredentialSource::Machine),
+            "ecscontainer" => Ok(CredentialSource::Container),
             _ => Err(refused(at, &format!("has an unknown credential_source '{source}'"))),
         }
     }
 }
 
-fn refused(profile: &str, what: &str) -> Failure {
-    Failure::of(format!("AWS profile '{profile}' {what}"))
+fn refused(profile: &str, what: &str) -> CredentialsFailure {
+    CredentialsFailure::of(format!("AWS profile '{profile}' {what}"))
 }

@@ -1,7 +1,7 @@
 //! A role and a login, as a profile names them.
 
 use super::files::Files;
-use super::{Failure, Identity, Outcome};
+use super::{CredentialInputs, CredentialsFailure, CredentialsResult};
 
 /// A role that is to be assumed.
 #[derive(Clone, PartialEq)]
@@ -28,8 +28,8 @@ pub(super) struct Login {
     pub(super) role: String,
 }
 
-impl Identity {
-    pub(super) fn role(&self, files: &Files, profile: &str, arn: &str, shown: &str) -> Outcome<Role> {
+impl CredentialInputs {
+    pub(super) fn role(&self, files: &Files, profile: &str, arn: &str, shown: &str) -> CredentialsResult<Role> {
         let get = |name: &str| files.get(profile, name).map(str::to_owned);
         let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| self.var(name));
         let region = region.map(str::to_owned).or_else(|| get("region")).or_else(|| self.region.clone());
@@ -50,14 +50,14 @@ impl Identity {
     }
 }
 
-pub(super) fn login(files: &Files, profile: &str) -> Outcome<Login> {
+pub(super) fn login(files: &Files, profile: &str) -> CredentialsResult<Login> {
     let session = files.get(profile, "sso_session");
     let lines = session.map(|session| files.session(session)).transpose();
-    let lines = lines.map_err(|failure| Failure::of(format!("AWS profile '{profile}': {failure}")))?;
+    let lines = lines.map_err(|failure| CredentialsFailure::of(format!("AWS profile '{profile}': {failure}")))?;
     let need = |name: &str| {
         let found = lines.and_then(|lines| lines.get(name)).cloned();
         let found = found.or_else(|| files.get(profile, name).map(str::to_owned));
-        found.ok_or_else(|| Failure::of(format!("AWS profile '{profile}' uses SSO, but has no {name}")))
+        found.ok_or_else(|| CredentialsFailure::of(format!("AWS profile '{profile}' uses SSO, but has no {name}")))
     };
     let (url, region) = (need("sso_start_url")?, need("sso_region")?);
     checked_region(&region)?;
@@ -71,10 +71,10 @@ pub(super) fn login(files: &Files, profile: &str) -> Outcome<Login> {
 }
 
 /// Checks a region, which becomes part of the name of a server that receives secrets.
-fn checked_region(region: &str) -> Outcome<()> {
+fn checked_region(region: &str) -> CredentialsResult<()> {
     match region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         true => Ok(()),
-        false => Err(Failure::of(format!("'{}' is no AWS region", region.escape_debug()))),
+        false => Err(CredentialsFailure::of(format!("'{}' is no AWS region", region.escape_debug()))),
     }
 }
 

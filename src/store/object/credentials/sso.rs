@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::ask::{encoded, object, request, set, time};
 use super::files::keys;
 use super::role::{Login, service};
-use super::{Failure, Fetch, Found, Outcome, now};
+use super::{CredentialsFailure, CredentialsResult, Fetch, FetchedCredential, now};
 use crate::store::BucketProblem;
 
 /// How long before it expires the token is renewed; few other programs renew it.
@@ -19,7 +19,7 @@ const LOGIN_EARLY: Duration = Duration::from_secs(300);
 
 impl Fetch<'_> {
     /// The credentials of a role, given for a login.
-    pub(super) async fn login(&self, login: &Login) -> Outcome<Found> {
+    pub(super) async fn login(&self, login: &Login) -> CredentialsResult<FetchedCredential> {
         let token = self.token(login).await?;
         let endpoint = self.who.var("AWS_ENDPOINT_URL_SSO").map(str::to_owned);
         let endpoint = endpoint.unwrap_or_else(|| service("portal.sso", &login.region));
@@ -41,7 +41,7 @@ impl Fetch<'_> {
     }
 
     /// The token of a login, renewed if that is due and possible.
-    async fn token(&self, login: &Login) -> Outcome<String> {
+    async fn token(&self, login: &Login) -> CredentialsResult<String> {
         let name = hex(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, login.key.as_bytes()));
         let path = self.who.aws_folder().join("sso").join("cache").join(format!("{name}.json"));
         let mut cache = login.read(&path)?;
@@ -70,7 +70,7 @@ impl Fetch<'_> {
     }
 
     /// The login's file with a new token; none if there is no new token to be had.
-    async fn renewed(&self, cache: &Value, region: &str) -> Outcome<Option<Value>> {
+    async fn renewed(&self, cache: &Value, region: &str) -> CredentialsResult<Option<Value>> {
         let get = |name: &str| cache.get(name).and_then(Value::as_str);
         let (Some(id), Some(secret), Some(refresh)) = (get("clientId"), get("clientSecret"), get("refreshToken"))
         else {
@@ -105,15 +105,15 @@ impl Fetch<'_> {
 }
 
 impl Login {
-    fn again(&self, what: String) -> Failure {
-        Failure::of(what).because(BucketProblem::LoginExpired { profile: self.profile.clone() })
+    fn again(&self, what: String) -> CredentialsFailure {
+        CredentialsFailure::of(what).because(BucketProblem::LoginExpired { profile: self.profile.clone() })
     }
 
-    fn expired(&self) -> Failure {
+    fn expired(&self) -> CredentialsFailure {
         self.again(format!("the SSO login of AWS profile '{}' has expired", self.profile))
     }
 
-    fn read(&self, path: &Path) -> Outcome<Value> {
+    fn read(&self, path: &Path) -> CredentialsResult<Value> {
         let at = path.display();
         let none = |error| format!("AWS profile '{}' is not logged in: cannot read {at}: {error}", self.profile);
         let bytes = std::fs::read(path).map_err(|error| self.again(none(error)))?;
@@ -121,7 +121,7 @@ impl Login {
     }
 
     /// When the token expires.
-    fn until(&self, cache: &Value) -> Outcome<Timestamp> {
+    fn until(&self, cache: &Value) -> CredentialsResult<Timestamp> {
         let expires = text_of(cache, "expiresAt").ok_or_else(|| self.expired())?;
         time(&expires, &format!("the SSO login of AWS profile '{}'", self.profile))
     }
@@ -132,15 +132,16 @@ fn text_of(object: &Value, name: &str) -> Option<String> {
 }
 
 /// The credentials in the portal's answer; it tells their end in milliseconds.
-fn given(text: &str, server: &str) -> Outcome<Found> {
+fn given(text: &str, server: &str) -> CredentialsResult<FetchedCredential> {
     let answer = object(text, server)?;
     let given = answer.get("roleCredentials").cloned().unwrap_or_default();
-    let need =
-        |name: &str| text_of(&given, name).ok_or_else(|| Failure::of(format!("{server} answers without credentials")));
+    let need = |name: &str| {
+        text_of(&given, name).ok_or_else(|| CredentialsFailure::of(format!("{server} answers without credentials")))
+    };
     let (key, secret, token) = (need("accessKeyId")?, need("secretAccessKey")?, text_of(&given, "sessionToken"));
     let expires = given.get("expiration").and_then(Value::as_i64);
     let expires = expires.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    Ok(Found { credential: keys(&key, &secret, token.as_deref(), server)?, expires })
+    Ok(FetchedCredential { credential: keys(&key, &secret, token.as_deref(), server)?, expires })
 }
 
 /// Replaces a file as a whole or not at all, readable by its owner alone.

@@ -17,17 +17,17 @@ const CONFIG: &str = "\u{feff}[default]\nregion = eu-west-1\ns3 =\n  aws_access_
     [sso-session corp]\nsso_start_url = https://corp\nsso_region = eu-west-1\n";
 const CREDENTIALS: &str = "[base]\r\naws_access_key_id = B\r\naws_secret_access_key = S=1\r\n";
 
-fn identity(vars: &[(&str, &str)]) -> (tempfile::TempDir, Identity) {
+fn identity(vars: &[(&str, &str)]) -> (tempfile::TempDir, CredentialInputs) {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(".aws")).unwrap();
     std::fs::write(home.path().join(".aws/config"), CONFIG).unwrap();
     std::fs::write(home.path().join(".aws/credentials"), CREDENTIALS).unwrap();
     let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let identity = Identity { vars, home: Some(home.path().to_owned()), ..Identity::default() };
+    let identity = CredentialInputs { vars, home: Some(home.path().to_owned()), ..CredentialInputs::default() };
     (home, identity)
 }
 
-fn plan(profile: &str) -> Outcome<Plan> {
+fn plan(profile: &str) -> CredentialsResult<CredentialPlan> {
     identity(&[("AWS_PROFILE", profile)]).1.plan()
 }
 
@@ -37,13 +37,13 @@ fn base() -> AwsCredential {
 
 #[test]
 fn keys_come_from_one_source() {
-    assert!(plan("base").unwrap().base == Source::Keys(base()));
+    assert!(plan("base").unwrap().base == CredentialSource::Keys(base()));
     let env = [("AWS_ACCESS_KEY_ID", "E\n"), ("AWS_SECRET_ACCESS_KEY", " s\r\n"), ("AWS_PROFILE", "base")];
     let (_home, mut loud) = identity(&env);
     let of_env = AwsCredential { key_id: "E".into(), secret_key: "s".into(), token: None };
-    assert!(loud.plan().unwrap().base == Source::Keys(of_env));
+    assert!(loud.plan().unwrap().base == CredentialSource::Keys(of_env));
     loud.profile = Some("base".into());
-    assert!(loud.plan().unwrap().base == Source::Keys(base()), "the URL's profile comes first");
+    assert!(loud.plan().unwrap().base == CredentialSource::Keys(base()), "the URL's profile comes first");
     let (_home, half) = identity(&env[..1]);
     assert!(half.plan().err().unwrap().what.contains("AWS_SECRET_ACCESS_KEY is not"));
     let (_home, odd) = identity(&[env[0], env[1], ("AWS_SESSION_TOKEN", "a\nb")]);
@@ -53,7 +53,7 @@ fn keys_come_from_one_source() {
 #[test]
 fn chained_roles_are_assumed_from_the_source_on() {
     let two = plan("two").unwrap();
-    assert!(two.base == Source::Keys(base()));
+    assert!(two.base == CredentialSource::Keys(base()));
     assert_eq!(two.roles.iter().map(|role| role.arn.as_str()).collect::<Vec<_>>(), ["arn:dev", "arn:two"]);
     assert_eq!(two.roles[0].endpoint, "https://sts.us-east-1.amazonaws.com");
 }
@@ -74,19 +74,21 @@ fn a_profile_is_followed_or_refused_with_a_reason() {
         assert!(failure.what.contains(why) && !failure.passing, "{profile}: {failure}");
     }
     let command = "get --it # now".to_owned();
-    assert!(plan("of two words").unwrap().base == Source::Process { command, profile: "of two words".into() });
-    let Source::Login(login) = plan("sso").unwrap().base else { panic!("a login") };
+    assert!(
+        plan("of two words").unwrap().base == CredentialSource::Process { command, profile: "of two words".into() }
+    );
+    let CredentialSource::Login(login) = plan("sso").unwrap().base else { panic!("a login") };
     assert_eq!((login.key.as_str(), login.region.as_str()), ("corp", "eu-west-1"));
 }
 
 #[test]
 fn without_configured_credentials_the_machine_is_asked() {
-    assert!(plan("default").unwrap().base == Source::Machine);
+    assert!(plan("default").unwrap().base == CredentialSource::Machine);
     let (_home, pod) = identity(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials")]);
-    assert!(pod.plan().unwrap().base == Source::Container);
+    assert!(pod.plan().unwrap().base == CredentialSource::Container);
     let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "~/t"), ("AWS_ROLE_ARN", "arn:w"), ("AWS_REGION", "cn-north-1")];
     let (home, web) = identity(&web);
-    let Source::Token { role, file } = web.plan().unwrap().base else { panic!("a token") };
+    let CredentialSource::Token { role, file } = web.plan().unwrap().base else { panic!("a token") };
     assert_eq!((role.endpoint.as_str(), file), ("https://sts.cn-north-1.amazonaws.com.cn", home.path().join("t")));
 }
 

@@ -34,14 +34,14 @@ struct SoftDelete {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Lifecycle {
-    rule: Vec<Told>,
+    rule: Vec<LifecycleRule>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct LifecycleRule {
     action: Action,
-    condition: Condition,
+    condition: LifecycleCondition,
 }
 
 #[derive(Default, Deserialize)]
@@ -52,7 +52,7 @@ struct Action {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Condition {
+struct LifecycleCondition {
     is_live: Option<bool>,
     num_newer_versions: Option<u64>,
     days_since_noncurrent_time: Option<u64>,
@@ -61,7 +61,7 @@ struct Condition {
     matches_suffix: Vec<String>,
 }
 
-impl Condition {
+impl LifecycleCondition {
     fn is_of_old_versions(&self) -> bool {
         self.is_live == Some(false)
             || self.num_newer_versions.is_some()
@@ -136,7 +136,7 @@ fn read(resource: Resource) -> Facts {
 }
 
 /// Rules have no names.
-fn rule(number: usize, told: Told) -> Rule {
+fn rule(number: usize, told: LifecycleRule) -> Rule {
     let (deletes, old) = (told.action.r#type == "Delete", told.condition.is_of_old_versions());
     Rule {
         name: number.to_string(),

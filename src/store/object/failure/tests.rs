@@ -2,8 +2,8 @@ use object_store::client::HttpErrorKind;
 
 use super::*;
 
-fn shown(kind: Kind) -> Shown {
-    Shown {
+fn shown(kind: Kind) -> ErrorContext {
+    ErrorContext {
         kind,
         bucket: "acme".to_owned(),
         server: "http://here".to_owned(),
@@ -112,7 +112,7 @@ fn a_failing_token_server_is_named() {
     let down = "Error performing token request: Error performing POST https://oauth2.example/token in 4s - HTTP error: \
                 Connection refused";
     assert_eq!(told_by(Kind::Gcs, down).to_string(), "cannot reach https://oauth2.example: connection refused");
-    let failure = Failure { passing: true, what: "AWS STS at x answers 503".to_owned(), problem: None };
+    let failure = CredentialsFailure { passing: true, what: "AWS STS at x answers 503".to_owned(), problem: None };
     let error = Error::Generic { store: "S3", source: Box::new(failure) };
     let told = shown(Kind::S3).failure("read", "frontier", error);
     assert_eq!((told.kind(), told.to_string().as_str()), (ErrorKind::Unavailable, "AWS STS at x answers 503"));
