@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use evbus::bus::Place;
+use evbus::bus::BusHandle;
 use evbus::bus::emit::Emitter;
 use evbus::clock::{Clock, Fut, SystemClock};
 use evbus::group::worker::{Mode, WorkerSettings};
@@ -53,9 +53,9 @@ fn bare() -> AmazonS3 {
         .unwrap()
 }
 
-fn place(prefix: &str) -> Place {
+fn bus(prefix: &str) -> BusHandle {
     let store = BucketStore::connect(&s3::seaweedfs().bucket(prefix)).unwrap();
-    Place { store: Rc::new(store), clock: Rc::new(SystemClock) }
+    BusHandle { store: Rc::new(store), clock: Rc::new(SystemClock) }
 }
 
 /// evbus, with the bus at a prefix of the bucket.
@@ -167,11 +167,11 @@ fn drain() {
         let notes = Rc::new(group::RunCounter::default());
         ours.push(timed(|| {
             block_on(async {
-                let (place, name) = (place(prefix), GroupName::parse(&format!("g{round}")).unwrap());
-                definition::create(&*place.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
+                let (bus, name) = (bus(prefix), GroupName::parse(&format!("g{round}")).unwrap());
+                definition::create(&*bus.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
                 let mode = Mode::Drain { wait: false, most: None, span: None };
                 let settings = WorkerSettings { concurrency: HANDLERS, ..WorkerSettings::new(mode) };
-                group::work(place, name, Rc::clone(&notes) as _, settings, None).await;
+                group::work(bus, name, Rc::clone(&notes) as _, settings, None).await;
             });
         }));
         assert_eq!(notes.runs(), EVENTS as u64);
@@ -209,11 +209,11 @@ fn latency() {
     let prefix = "latency";
     let (mut waited, mut gets, mut lists) = (Vec::new(), Vec::new(), Vec::new());
     block_on(async {
-        let (place, emitting, name) = (place(prefix), place(prefix), GroupName::parse("g").unwrap());
-        definition::create(&*place.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
+        let (bus, emitting, name) = (bus(prefix), bus(prefix), GroupName::parse("g").unwrap());
+        definition::create(&*bus.store, &name, group::of_everything(&SystemClock, 1)).await.unwrap();
         let stamps = Rc::new(Stamps::default());
         let settings = WorkerSettings { concurrency: HANDLERS, ..WorkerSettings::new(Mode::Watch) };
-        let worker = group::work(place, name, Rc::clone(&stamps) as _, settings, None);
+        let worker = group::work(bus, name, Rc::clone(&stamps) as _, settings, None);
         let emitter = async {
             let (mut emitter, mut acked) = (Emitter::new(emitting.clone(), Duration::from_secs(60)), Vec::new());
             let mut last = String::new();

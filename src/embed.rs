@@ -157,7 +157,7 @@ impl Bus {
                 Box::pin(async move {
                     let (mut events, mut after) = (Vec::new(), String::new());
                     while events.len() < limit {
-                        let store = &*local.bus.place.store;
+                        let store = &*local.bus.handle.store;
                         let (names, is_truncated) = read::names(store, &range, &after, limit - events.len()).await?;
                         for name in &names {
                             events.extend(local.event(name).await?.filter(|event| range.filter.matches(event.type_())));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::bus::{BusSettings, MAX_EVENT_BYTES, OpenBus, Place, Sharing};
+use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing};
 use crate::clock::Clock;
 use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
@@ -28,8 +28,8 @@ pub async fn bus(
         }
         Location::Bucket(bucket, _) => {
             keep_a_thread()?;
-            let place = Place { store: Rc::new(BucketStore::connect(bucket)?), clock: Rc::clone(clock) };
-            OpenBus::open(place, &address.display).await
+            let handle = BusHandle { store: Rc::new(BucketStore::connect(bucket)?), clock: Rc::clone(clock) };
+            OpenBus::open(handle, &address.display).await
         }
     }
 }
@@ -47,26 +47,27 @@ pub async fn or_make(
     match (bus(address, clock, execution, durability).await, &address.location) {
         (Err(error), Location::Dir(path)) if error.kind() == ErrorKind::NoBus => {
             let options = DirOptions { execution, durability, group_writable: false };
-            let place = Place { store: Rc::new(DirStore::create(path, options, &**clock)?), clock: Rc::clone(clock) };
+            let handle =
+                BusHandle { store: Rc::new(DirStore::create(path, options, &**clock)?), clock: Rc::clone(clock) };
             let settings = BusSettings::new(clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
-            Ok(OpenBus::create(place, settings, &address.display).await?.0)
+            Ok(OpenBus::create(handle, settings, &address.display).await?.0)
         }
         (opened, _) => opened,
     }
 }
 
 async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn Clock>) -> StoreResult<OpenBus> {
-    let place = |options| -> StoreResult<Place> {
-        Ok(Place { store: Rc::new(DirStore::open(path, options, &**clock)?), clock: Rc::clone(clock) })
+    let handle = |options| -> StoreResult<BusHandle> {
+        Ok(BusHandle { store: Rc::new(DirStore::open(path, options, &**clock)?), clock: Rc::clone(clock) })
     };
-    let bus = OpenBus::open(place(options)?, shown).await?;
+    let bus = OpenBus::open(handle(options)?, shown).await?;
     if options.execution == Execution::Threaded {
         // Workers rely on listings; a mount that hides other hosts' events would lose some.
         mount::refuse_caching(path)?;
     }
     match bus.settings {
         BusSettings { sharing: Sharing::Group, .. } => {
-            Ok(OpenBus { place: place(DirOptions { group_writable: true, ..options })?, ..bus })
+            Ok(OpenBus { handle: handle(DirOptions { group_writable: true, ..options })?, ..bus })
         }
         _ => Ok(bus),
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::bus::{Place, keys, read, schedule};
+use crate::bus::{BusHandle, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorDetail, ErrorKind, List, StoreError, StoreResult};
@@ -92,30 +92,30 @@ impl Need {
 }
 
 /// Prunes; calls `progress` with the number of events looked at so far.
-pub async fn prune(place: &Place, asked: PruneRequest, mut progress: impl FnMut(u64)) -> StoreResult<PruneReport> {
+pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMut(u64)) -> StoreResult<PruneReport> {
     let mut report = PruneReport::default();
     let mut after = String::new();
     let mut seen = 0;
     loop {
-        let (before, now) = (asked.before, place.clock.now());
+        let (before, now) = (asked.before, bus.clock.now());
         let list = List::all(EVENTS)
             .after(after.clone())
             .limit(PAGE)
             .keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before || parts.time > now));
-        let page = place.store.list_after(list).await?;
+        let page = bus.store.list_after(list).await?;
         let mut names = Vec::with_capacity(page.keys.len());
         for name in page.keys.iter().filter_map(|key| EventName::from_key(key)) {
-            if is_old(place, &name, before).await? {
+            if is_old(bus, &name, before).await? {
                 names.push(name);
             }
         }
         // The groups are read last, just before the deletes, so that a group made meanwhile counts.
-        let needs = needs(place).await?;
+        let needs = needs(bus).await?;
         let (go, stay): (Vec<EventName>, Vec<EventName>) =
             names.into_iter().partition(|name| needs.iter().all(|need| need.allows(name)));
         if !asked.dry_run {
             let keys: Vec<String> = go.iter().map(EventName::key).collect();
-            place.store.delete_many(&keys).await?;
+            bus.store.delete_many(&keys).await?;
         }
         report.deleted += count(go.len());
         report.held += count(stay.len());
@@ -129,21 +129,21 @@ pub async fn prune(place: &Place, asked: PruneRequest, mut progress: impl FnMut(
     }
     report.holders.sort_by(|a, b| a.through.cmp(&b.through));
     if !asked.dry_run {
-        report.ids = forget_ids(place, asked.before).await?;
+        report.ids = forget_ids(bus, asked.before).await?;
         // A put may be under way for as long as it takes until a write counts as abandoned.
-        schedule::forget(&*place.store, asked.before.min(place.clock.now().minus(ABANDONED))).await?;
-        report.abandoned = place.store.tidy(ABANDONED).await?;
+        schedule::forget(&*bus.store, asked.before.min(bus.clock.now().minus(ABANDONED))).await?;
+        report.abandoned = bus.store.tidy(ABANDONED).await?;
     }
     Ok(report)
 }
 
 /// Whether an event is old enough to be deleted. Where W has been ahead of the clock, a name does
 /// not tell: then the event itself does.
-async fn is_old(place: &Place, name: &EventName, before: EventTime) -> StoreResult<bool> {
+async fn is_old(bus: &BusHandle, name: &EventName, before: EventTime) -> StoreResult<bool> {
     if name.time() < before {
         return Ok(true);
     }
-    Ok(read::happened_at(&*place.store, name).await?.is_some_and(|happened| happened < before))
+    Ok(read::happened_at(&*bus.store, name).await?.is_some_and(|happened| happened < before))
 }
 
 impl PruneReport {
@@ -167,31 +167,31 @@ fn count(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
-    let groups = definition::names(&*place.store).await?;
+async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
+    let groups = definition::names(&*bus.store).await?;
     if groups.is_empty() {
         let what = "this bus has no groups, so nobody has processed anything";
         return Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NoGroups));
     }
     let mut needs = Vec::new();
     for group in groups {
-        let Some(registered) = definition::find_durable(&*place.store, &group).await? else { continue };
+        let Some(registered) = definition::find_durable(&*bus.store, &group).await? else { continue };
         // A reset may be folded into its marker between the two reads, or come between them: so the
         // requests are read twice.
-        let mut asked = request::pending(place, &group).await?;
+        let mut asked = request::pending(bus, &group).await?;
         let (mut through, mut open) = (Position::Time(EventTime::MAX), BTreeSet::new());
         let mut done = BTreeSet::new();
         for shard in 0..registered.definition.shards {
-            let (marker, version) = read_marker(place, &group, shard, &registered.definition).await?;
+            let (marker, version) = read_marker(bus, &group, shard, &registered.definition).await?;
             if version.is_some() {
                 // Events that the marker says are passed are about to be deleted.
-                place.store.persist(&keys::marker(&group, shard)).await?;
+                bus.store.persist(&keys::marker(&group, shard)).await?;
             }
             open.extend(marker.pending.into_keys());
             done.extend(marker.done);
             through = through.min(marker.through);
         }
-        asked.extend(request::pending(place, &group).await?);
+        asked.extend(request::pending(bus, &group).await?);
         for asked in asked {
             match asked.request {
                 Some(request::Request::Reset { to }) => {
@@ -214,18 +214,18 @@ async fn needs(place: &Place) -> StoreResult<Vec<Need>> {
 }
 
 /// A named id is remembered as long as its event would be kept, or waits.
-pub(crate) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<u64> {
+pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResult<u64> {
     let mut after = String::new();
     let mut forgotten = 0;
     loop {
-        let page = place.store.list_after(List::all(keys::DEDUP).after(after.clone()).limit(PAGE)).await?;
+        let page = bus.store.list_after(List::all(keys::DEDUP).after(after.clone()).limit(PAGE)).await?;
         let mut old = Vec::new();
         for key in &page.keys {
-            let Some(object) = place.store.get(key).await? else { continue };
+            let Some(object) = bus.store.get(key).await? else { continue };
             let name = crate::bus::emit::acknowledged_name(&object.bytes);
             if let Some(name) = name.filter(|name| name.time() < before)
-                && place.store.get(&name.key()).await?.is_none()
-                && place.store.get(&keys::scheduled(&name)).await?.is_none()
+                && bus.store.get(&name.key()).await?.is_none()
+                && bus.store.get(&keys::scheduled(&name)).await?.is_none()
             {
                 old.push((key.clone(), object.bytes));
             }
@@ -233,11 +233,11 @@ pub(crate) async fn forget_ids(place: &Place, before: EventTime) -> StoreResult<
         // Each record once more: a release or an emit may have replaced it.
         let mut unchanged = Vec::with_capacity(old.len());
         for (key, bytes) in old {
-            if place.store.get(&key).await?.is_some_and(|object| object.bytes == bytes) {
+            if bus.store.get(&key).await?.is_some_and(|object| object.bytes == bytes) {
                 unchanged.push(key);
             }
         }
-        place.store.delete_many(&unchanged).await?;
+        bus.store.delete_many(&unchanged).await?;
         forgotten += count(unchanged.len());
         match page.keys.last() {
             Some(last) if page.cut => after.clone_from(last),

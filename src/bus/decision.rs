@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Place, keys, to_json};
+use super::{BusHandle, keys, to_json};
 use crate::event::EventName;
 use crate::store::{Put, Store, StoreResult, get_durable};
 
@@ -37,9 +37,9 @@ pub(super) fn read(decided: &[u8]) -> Decision {
 
 /// Decides what becomes of an entry, unless that is decided. Returns the decision, and whether this
 /// call made it.
-pub(super) async fn decide(place: &Place, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
-    let (store, key) = (&*place.store, keys::decision(name));
-    let mut bytes = to_json(&Decided { decision, by: format!("{:016x}", place.clock.random()) });
+pub(super) async fn decide(bus: &BusHandle, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
+    let (store, key) = (&*bus.store, keys::decision(name));
+    let mut bytes = to_json(&Decided { decision, by: format!("{:016x}", bus.clock.random()) });
     bytes.push(b'\n');
     loop {
         if store.put_new(&key, &bytes).await? == Put::Created {

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Place, decision, frontier, keys};
+use super::{BusHandle, decision, frontier, keys};
 use crate::clock::{Clock, Fut};
 use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
 use crate::store::{ErrorDetail, ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
@@ -117,7 +117,7 @@ pub struct Ack {
 
 /// Emits from one process; its times strictly grow.
 pub struct Emitter {
-    place: Place,
+    bus: BusHandle,
     timeout: Duration,
     last: EventTime,
     seen: EventTime,
@@ -150,13 +150,13 @@ impl Gate for GateFrom<'_> {
 
 impl Emitter {
     /// An emitter that gives up on a store that does not answer after `timeout`.
-    pub fn new(place: Place, timeout: Duration) -> Self {
-        Self { place, timeout, last: EventTime::MIN, seen: EventTime::MIN }
+    pub fn new(bus: BusHandle, timeout: Duration) -> Self {
+        Self { bus, timeout, last: EventTime::MIN, seen: EventTime::MIN }
     }
 
     /// How many events are best emitted together.
     pub fn batch(&self) -> usize {
-        self.place.store.profile().batch
+        self.bus.store.profile().batch
     }
 
     /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe whose ack does not say
@@ -169,7 +169,7 @@ impl Emitter {
         let mut reputs = 0;
         while !batch.pending.is_empty() {
             self.refuse_clock_ahead(drafts, &batch.pending).await?;
-            let w = self.retry(async || frontier::read(&*self.place.store).await).await?.time;
+            let w = self.retry(async || frontier::read(&*self.bus.store).await).await?.time;
             self.seen = self.seen.max(w);
             if !batch.late && batch.pending.iter().all(|put| put.name.time() > w) {
                 break;
@@ -179,7 +179,7 @@ impl Emitter {
                 return Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::FrontierAhead));
             }
             // The whole batch is put again, so that its order stays.
-            let lag = self.place.store.profile().lag;
+            let lag = self.bus.store.profile().lag;
             let earliest = w.next().max(w.plus(lag.saturating_mul(1u32.checked_shl(reputs).unwrap_or(u32::MAX))));
             reputs += 1;
             let indices: Vec<usize> = batch.pending.iter().map(|put| put.index).collect();
@@ -190,7 +190,7 @@ impl Emitter {
             // it has found all before it, too.
             let own: Vec<String> = own.iter().rev().map(|put| put.name.key()).collect();
             // A first copy that stays is run twice at worst.
-            let _ = self.place.store.delete_many(&own).await;
+            let _ = self.bus.store.delete_many(&own).await;
             first_copies.extend(named);
             batch = again;
         }
@@ -205,7 +205,7 @@ impl Emitter {
         let acknowledged = |put: &Unacknowledged| acks[put.index].as_ref().is_some_and(|ack| ack.name == put.name);
         let old: Vec<String> = copies.iter().rev().filter(|put| !acknowledged(put)).map(|put| put.name.key()).collect();
         // A first copy that stays is run twice at worst.
-        let _ = self.place.store.delete_many(&old).await;
+        let _ = self.bus.store.delete_many(&old).await;
     }
 
     /// Lets events wait until `due`: after `Ok` each of them will come, unless it is cancelled, or its ack says
@@ -243,7 +243,7 @@ impl Emitter {
     /// named id has a name that another one may have had before.
     async fn was_cancelled(&self, draft: &Draft, name: &EventName) -> StoreResult<bool> {
         match draft.dedup {
-            Some(_) => self.retry(async || decision::was_cancelled(&*self.place.store, name).await).await,
+            Some(_) => self.retry(async || decision::was_cancelled(&*self.bus.store, name).await).await,
             None => Ok(false),
         }
     }
@@ -253,7 +253,7 @@ impl Emitter {
         let mut pending = Vec::with_capacity(indices.len());
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
-            let time = self.place.clock.now().max(self.seen.next()).max(self.last.next()).max(earliest);
+            let time = self.bus.clock.now().max(self.seen.next()).max(self.last.next()).max(earliest);
             self.last = time;
             let name = drafts[index].name(time);
             items.push((name.key(), drafts[index].bytes.clone()));
@@ -261,7 +261,7 @@ impl Emitter {
         }
         let Some(first) = pending.first() else { return Ok(PutBatch { pending, late: false }) };
         let keys = indices.iter().map(|index| drafts[*index].event.ordering_key());
-        let store = Rc::clone(&self.place.store);
+        let store = Rc::clone(&self.bus.store);
         let turns = Turns::new(&*store, first.name.time(), keys);
         for at in self.put_in_order(&items, &turns).await? {
             // Another event has this very name: 70 random bits have collided. Any other time will
@@ -279,7 +279,7 @@ impl Emitter {
         let mut at = 0;
         while at < items.len() {
             let from = GateFrom { gate, at };
-            let answers = match self.place.store.put_gated(&items[at..], &from).await {
+            let answers = match self.bus.store.put_gated(&items[at..], &from).await {
                 Ok(answers) => answers,
                 // Which of them arrived is unknown: the same names are put again, the first by
                 // itself.
@@ -308,7 +308,7 @@ impl Emitter {
     /// Makes sure that `bytes` are at `key`, durably: puts until a `get` shows whose content the
     /// key has. Returns what another writer has put there; none if the content is `bytes`.
     async fn settle(&self, key: &str, bytes: &[u8]) -> StoreResult<Option<Vec<u8>>> {
-        let store = &self.place.store;
+        let store = &self.bus.store;
         loop {
             if let Some(object) = self.retry(async || get_durable(&**store, key).await).await? {
                 return Ok((object.bytes != bytes).then_some(object.bytes));
@@ -322,7 +322,7 @@ impl Emitter {
 
     async fn put_elsewhere(&mut self, draft: &Draft, earliest: EventTime) -> StoreResult<EventName> {
         loop {
-            let time = self.place.clock.now().max(self.last.next()).max(earliest);
+            let time = self.bus.clock.now().max(self.last.next()).max(earliest);
             self.last = time;
             let name = draft.name(time);
             if self.settle(&name.key(), &draft.bytes).await?.is_none() {
@@ -334,22 +334,22 @@ impl Emitter {
     /// A clock a day ahead of the store's would make all other emitters' events late: takes the
     /// puts back.
     async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Unacknowledged]) -> StoreResult<()> {
-        let Some(written) = self.place.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
-        let now = self.place.clock.now();
+        let Some(written) = self.bus.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
+        let now = self.bus.clock.now();
         if pending.is_empty() || now.since(written) <= CLOCK_AHEAD {
             return Ok(());
         }
         // A copy of a named id stays: a twin may have been acknowledged on it.
         let own = pending.iter().filter(|put| drafts[put.index].dedup.is_none());
         let keys: Vec<String> = own.map(|put| put.name.key()).collect();
-        self.place.store.delete_many(&keys).await?;
+        self.bus.store.delete_many(&keys).await?;
         let what = format!("this machine's clock says {now}, the store's {written}: more than a day ahead");
         Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::Clock))
     }
 
     /// Repeats an operation that is harmless to repeat until the store answers or the timeout ends.
     async fn retry<T>(&self, mut operation: impl AsyncFnMut() -> StoreResult<T>) -> StoreResult<T> {
-        let clock = &self.place.clock;
+        let clock = &self.bus.clock;
         let deadline = clock.elapsed() + self.timeout;
         let mut pause = Duration::from_millis(20);
         loop {

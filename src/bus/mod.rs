@@ -19,7 +19,7 @@ use crate::store::Store;
 
 /// A store and a clock, as everything that works on a bus needs them.
 #[derive(Clone)]
-pub struct Place {
+pub struct BusHandle {
     /// Where the bus is kept.
     pub store: Rc<dyn Store>,
     /// This process's time and randomness.

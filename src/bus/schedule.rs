@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Place;
+use super::BusHandle;
 use super::decision::{Decision, decide, was_cancelled};
 use super::emit::{AckKind, Draft, Emitter};
 use super::keys::{self, SCHEDULED};
@@ -68,12 +68,12 @@ pub async fn entries(
 /// such entry is taken over at once: that is for a caller that comes only once. An entry larger
 /// than `limit`, in bytes, is not read. A foreign name, or an entry that cannot be read, does not
 /// stop the others.
-pub async fn release(place: &Place, others: Option<&BTreeSet<EventName>>, limit: usize) -> StoreResult<Released> {
+pub async fn release(bus: &BusHandle, others: Option<&BTreeSet<EventName>>, limit: usize) -> StoreResult<Released> {
     let mut released = Released::default();
     let mut after = String::new();
     loop {
-        let page = due(place, &after, &mut released).await?;
-        release_entries(place, &page.names, others, limit, &mut released).await?;
+        let page = due(bus, &after, &mut released).await?;
+        release_entries(bus, &page.names, others, limit, &mut released).await?;
         let (Some(last), true) = (page.names.last(), page.more) else { return Ok(released) };
         if released.events > 0 {
             // More entries may be due at once.
@@ -93,8 +93,8 @@ struct Due {
 
 /// The next entries that are due behind `after`; notes in `released` when the first later one is
 /// due, and a foreign name.
-async fn due(place: &Place, after: &str, released: &mut Released) -> StoreResult<Due> {
-    let now = place.clock.now();
+async fn due(bus: &BusHandle, after: &str, released: &mut Released) -> StoreResult<Due> {
+    let now = bus.clock.now();
     let foreign: Arc<Mutex<Option<String>>> = Arc::default();
     let seen = Arc::clone(&foreign);
     let list = List::all(SCHEDULED).after(after).limit(BATCH).keep(move |key| {
@@ -104,7 +104,7 @@ async fn due(place: &Place, after: &str, released: &mut Released) -> StoreResult
         }
         entry
     });
-    let page = place.store.list_after(list).await?;
+    let page = bus.store.list_after(list).await?;
     let mut names: Vec<EventName> = page.keys.iter().filter_map(|key| keys::scheduled_name(key)).collect();
     let waits = names.iter().position(|name| name.time() > now);
     released.next = waits.map(|at| names[at].time());
@@ -115,17 +115,17 @@ async fn due(place: &Place, after: &str, released: &mut Released) -> StoreResult
 }
 
 async fn release_entries(
-    place: &Place,
+    bus: &BusHandle,
     due: &[EventName],
     others: Option<&BTreeSet<EventName>>,
     limit: usize,
     released: &mut Released,
 ) -> StoreResult<()> {
-    let store = &*place.store;
+    let store = &*bus.store;
     let (mut drafts, mut ended, mut decided, mut failed) = (Vec::new(), Vec::new(), Vec::new(), None);
     for name in due {
         let key = keys::scheduled(name);
-        match decide(place, name, Decision::Release).await? {
+        match decide(bus, name, Decision::Release).await? {
             (Decision::Release, false) if others.is_some_and(|others| !others.contains(name)) => {
                 released.others.insert(name.clone());
                 continue;
@@ -147,7 +147,7 @@ async fn release_entries(
         ended.push(key);
         decided.push(keys::decision(name));
     }
-    let mut emitter = Emitter::new(place.clone(), TIMEOUT);
+    let mut emitter = Emitter::new(bus.clone(), TIMEOUT);
     let acks = emitter.emit(&drafts).await?;
     // The entry's id was given to another event meanwhile; both were acknowledged, so both are
     // emitted.
@@ -170,13 +170,13 @@ async fn entry(store: &dyn Store, name: &EventName, limit: usize) -> StoreResult
 }
 
 /// Cancels an entry.
-pub async fn cancel(place: &Place, name: &EventName) -> StoreResult<Cancelled> {
-    let (store, key) = (&*place.store, keys::scheduled(name));
+pub async fn cancel(bus: &BusHandle, name: &EventName) -> StoreResult<Cancelled> {
+    let (store, key) = (&*bus.store, keys::scheduled(name));
     if store.get(&key).await?.is_none() {
         let cancelled = was_cancelled(store, name).await? && !has_come(store, name).await?;
         return Ok(if cancelled { Cancelled::Yes } else { Cancelled::TooLate });
     }
-    let (decision, mine) = decide(place, name, Decision::Cancel).await?;
+    let (decision, mine) = decide(bus, name, Decision::Cancel).await?;
     if decision == Decision::Release {
         return Ok(Cancelled::TooLate);
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Place, keys};
+use super::{BusHandle, keys};
 use crate::event::EventTime;
 use crate::store::{ErrorDetail, ErrorKind, Put, StoreError, StoreResult};
 
@@ -57,37 +57,37 @@ struct FormatHeader {
 #[derive(Clone)]
 pub struct OpenBus {
     /// Where it is kept.
-    pub place: Place,
+    pub handle: BusHandle,
     /// What it was made with.
     pub settings: BusSettings,
 }
 
 impl OpenBus {
-    /// Opens the bus at `place`; `shown` is its address, for messages.
-    pub async fn open(place: Place, shown: &str) -> StoreResult<Self> {
-        Ok(Self::read(place, shown).await?.0)
+    /// Opens the bus that `handle` leads to; `shown` is its address, for messages.
+    pub async fn open(handle: BusHandle, shown: &str) -> StoreResult<Self> {
+        Ok(Self::read(handle, shown).await?.0)
     }
 
     /// The bus, and the bytes of its `bus.json`.
-    async fn read(place: Place, shown: &str) -> StoreResult<(Self, Vec<u8>)> {
-        match place.store.get(keys::BUS).await? {
-            Some(object) => Ok((Self { settings: parse(&object.bytes, shown)?, place }, object.bytes)),
+    async fn read(handle: BusHandle, shown: &str) -> StoreResult<(Self, Vec<u8>)> {
+        match handle.store.get(keys::BUS).await? {
+            Some(object) => Ok((Self { settings: parse(&object.bytes, shown)?, handle }, object.bytes)),
             None => Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {shown} (there is no bus.json)"))
                 .with_detail(ErrorDetail::NoBus { address: shown.to_owned() })),
         }
     }
 
-    /// Makes a bus at `place`, or opens the one that is there. Returns whether it was made now.
-    pub async fn create(place: Place, settings: BusSettings, shown: &str) -> StoreResult<(Self, bool)> {
+    /// Makes a bus where `handle` leads to, or opens the one that is there. Returns whether it was made now.
+    pub async fn create(handle: BusHandle, settings: BusSettings, shown: &str) -> StoreResult<(Self, bool)> {
         let mut bytes = to_json(&settings);
         bytes.push(b'\n');
-        if place.store.put_new(keys::BUS, &bytes).await? == Put::Created {
-            return Ok((Self { place, settings }, true));
+        if handle.store.put_new(keys::BUS, &bytes).await? == Put::Created {
+            return Ok((Self { handle, settings }, true));
         }
         // The answer may belong to this call's own success, or the bus's maker died before it was
         // durable.
-        place.store.persist(keys::BUS).await?;
-        let (bus, found) = Self::read(place, shown).await?;
+        handle.store.persist(keys::BUS).await?;
+        let (bus, found) = Self::read(handle, shown).await?;
         Ok((bus, found == bytes))
     }
 

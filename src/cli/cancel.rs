@@ -6,7 +6,7 @@ use super::output::Out;
 use super::reporter::id_of;
 use super::session::{Needs, Session, block_on};
 use crate::bus::schedule::{self, Cancelled};
-use crate::bus::{Place, keys};
+use crate::bus::{BusHandle, keys};
 use crate::cli::hint::{command, text};
 use crate::event::{Event, EventName, Identity};
 use crate::store::dir::Execution;
@@ -38,7 +38,7 @@ pub(super) fn run(args: CancelArgs, session: Session) -> Result<Code, Failure> {
         let opened = session.open(Execution::Inline).await?;
         let (mut out, mut code) = (Out::new(), Code::Done);
         for id in &args.ids {
-            match cancel(opened.place(), id, args.source.as_deref()).await {
+            match cancel(opened.bus_handle(), id, args.source.as_deref()).await {
                 Ok(()) if args.quiet => {}
                 Ok(()) => {
                     out.line(&format!("cancelled {id}"))?;
@@ -52,10 +52,10 @@ pub(super) fn run(args: CancelArgs, session: Session) -> Result<Code, Failure> {
     })
 }
 
-async fn cancel(place: &Place, id: &str, source: Option<&str>) -> Result<(), Failure> {
+async fn cancel(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<(), Failure> {
     let mut late = false;
-    for name in of_one(place, id, source).await? {
-        late |= schedule::cancel(place, &name).await? == Cancelled::TooLate;
+    for name in of_one(bus, id, source).await? {
+        late |= schedule::cancel(bus, &name).await? == Cancelled::TooLate;
     }
     match late {
         true => {
@@ -66,8 +66,8 @@ async fn cancel(place: &Place, id: &str, source: Option<&str>) -> Result<(), Fai
 }
 
 /// The entries of one event: an event with a named id may wait more than once.
-async fn of_one(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
-    let found = waiting(place, id, source).await?;
+async fn of_one(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
+    let found = waiting(bus, id, source).await?;
     let several = found.iter().any(|name| name.identity() != found[0].identity());
     match found.len() {
         0 => Err(Failure::failed(format!("no event '{id}' waits")).hint(command("ls", "--scheduled"))),
@@ -84,8 +84,8 @@ async fn of_one(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<Eve
 
 /// The waiting events whose generated ids begin with `id`; if there are none, those whose emitter
 /// gave them this id. With `source`, only the event with this named id.
-pub(super) async fn waiting(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
-    let store = &*place.store;
+pub(super) async fn waiting(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
+    let store = &*bus.store;
     let (all, _) = schedule::entries(store, usize::MAX, |_| true).await?;
     if let Some(source) = source {
         let identity = Identity::named(source, id).to_string();

@@ -181,7 +181,7 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
 }
 
 async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Result<GroupLookup, Failure> {
-    let store = &*opened.place().store;
+    let store = &*opened.bus_handle().store;
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: wants.types.clone() };
     let (matching, _) = read::count(store, &range).await?;
     let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupLookup::New(matching)) };

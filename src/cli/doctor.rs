@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::style;
-use crate::bus::{BusSettings, OpenBus, Place, Sharing};
+use crate::bus::{BusHandle, BusSettings, OpenBus, Sharing};
 use crate::cli::hint::Hints;
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
@@ -103,12 +103,12 @@ pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
             // Opened as `emit` opens it: workers refuse to start on an unfit mount, which is what
             // doctor has to report.
             Location::Dir(path) => {
-                let place = session.place(DirStore::open(path, DirOptions::default(), &*session.clock)?);
-                look(path, &place, &session).await
+                let bus = session.bus_handle(DirStore::open(path, DirOptions::default(), &*session.clock)?);
+                look(path, &bus, &session).await
             }
             Location::Bucket(bucket, _) => {
-                let place = session.place(BucketStore::connect(bucket)?);
-                look_at_bucket(&place, bucket, &address.display).await
+                let bus = session.bus_handle(BucketStore::connect(bucket)?);
+                look_at_bucket(&bus, bucket, &address.display).await
             }
         };
         let mut out = Out::new();
@@ -135,43 +135,43 @@ pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
     })
 }
 
-async fn look(path: &Path, place: &Place, session: &Session) -> Vec<Finding> {
-    let (first, settings) = settings(place, &path.display().to_string()).await;
+async fn look(path: &Path, bus: &BusHandle, session: &Session) -> Vec<Finding> {
+    let (first, settings) = settings(bus, &path.display().to_string()).await;
     let mut findings = vec![first];
     let permissions = machine::permissions(path, settings.as_ref());
     let may_write = permissions.iter().all(|finding| finding.level != Level::Fail);
     findings.extend(permissions);
     findings.extend(mounted::mount(path));
     if may_write {
-        findings.extend(tried_with_threads(path, place, session, settings.as_ref()).await);
+        findings.extend(tried_with_threads(path, bus, session, settings.as_ref()).await);
     }
     findings.push(mounted::flush(path));
-    findings.push(mounted::hints(place));
+    findings.push(mounted::hints(bus));
     findings.extend(mounted::room(path));
     findings.push(machine::open_files());
     findings.extend(machine::inotify());
-    findings.extend(content::findings(Some(path), place).await);
+    findings.extend(content::findings(Some(path), bus).await);
     findings
 }
 
-async fn look_at_bucket(place: &Place, at: &Bucket, shown: &str) -> Vec<Finding> {
-    let mut findings = vec![settings(place, shown).await.0];
-    let permissions = bucket::permissions(place, at).await;
+async fn look_at_bucket(bus: &BusHandle, at: &Bucket, shown: &str) -> Vec<Finding> {
+    let mut findings = vec![settings(bus, shown).await.0];
+    let permissions = bucket::permissions(bus, at).await;
     let may_all = permissions.iter().all(|finding| finding.level == Level::Ok);
     findings.extend(permissions);
     if may_all {
-        findings.extend(tried(&*place.store, place).await);
+        findings.extend(tried(&*bus.store, bus).await);
     }
     findings.extend(bucket::facts(at).await);
-    findings.push(bucket::hints(place));
+    findings.push(bucket::hints(bus));
     findings.push(machine::open_files());
-    findings.extend(content::findings(None, place).await);
+    findings.extend(content::findings(None, bus).await);
     findings
 }
 
 /// Reads the settings in `bus.json`.
-async fn settings(place: &Place, shown: &str) -> (Finding, Option<BusSettings>) {
-    match OpenBus::open(place.clone(), shown).await {
+async fn settings(bus: &BusHandle, shown: &str) -> (Finding, Option<BusSettings>) {
+    match OpenBus::open(bus.clone(), shown).await {
         Ok(bus) => {
             let size = style::thousands(bus.settings.max_event_bytes);
             let detail = format!("format {}, events up to {size} bytes", bus.settings.format);
@@ -184,21 +184,21 @@ async fn settings(place: &Place, shown: &str) -> (Finding, Option<BusSettings>) 
 /// Probes the store with several threads, as workers use it.
 async fn tried_with_threads(
     path: &Path,
-    place: &Place,
+    bus: &BusHandle,
     session: &Session,
     settings: Option<&BusSettings>,
 ) -> Vec<Finding> {
     let group_writable = settings.is_some_and(|settings| settings.sharing == Sharing::Group);
     let options = DirOptions { execution: Execution::Threaded, group_writable, ..DirOptions::default() };
     match DirStore::open(path, options, &*session.clock) {
-        Ok(store) => tried(&store, place).await,
+        Ok(store) => tried(&store, bus).await,
         Err(error) => vec![Finding::error("store", &error)],
     }
 }
 
 /// Probes the store, then compares its clock with this machine's.
-async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
-    let found = probe::probe(store, &*place.clock).await;
+async fn tried(store: &dyn Store, bus: &BusHandle) -> Vec<Finding> {
+    let found = probe::probe(store, &*bus.clock).await;
     let is_good = |finding: &probe::ProbeFinding| finding.outcome.is_ok() && finding.warning.is_none();
     let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(is_good);
     let mut findings = Vec::new();
@@ -211,7 +211,7 @@ async fn tried(store: &dyn Store, place: &Place) -> Vec<Finding> {
         findings.extend(finding.warning.map(|why| Finding::warn(&what, why)));
         findings.extend(finding.outcome.err().map(|why| Finding::fail(what, why)));
     }
-    findings.extend(machine::clock(store, &*place.clock));
+    findings.extend(machine::clock(store, &*bus.clock));
     findings
 }
 

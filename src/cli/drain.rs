@@ -89,7 +89,7 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let took = session.clock.elapsed().saturating_sub(begun);
         let worth_telling = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
         let code = tell(ended, started, &args, took, &session.environment);
-        if let Some(requests) = opened.place().store.requests().filter(|_| worth_telling && !args.run.quiet) {
+        if let Some(requests) = opened.bus_handle().store.requests().filter(|_| worth_telling && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));
         }
         Ok(code)
@@ -181,9 +181,9 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
     let command = ready.watcher.argv.join(" ");
     let mut lines = Vec::new();
     for shard in 0..definition.shards {
-        let (marker, _) = read_marker(opened.place(), group, shard, definition).await?;
+        let (marker, _) = read_marker(opened.bus_handle(), group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
-        let (names, cut) = read::names(&*opened.place().store, &range, "", 10_000).await?;
+        let (names, cut) = read::names(&*opened.bus_handle().store, &range, "", 10_000).await?;
         let open = marker.pending.keys().filter(|name| !names.contains(name));
         let fresh = names
             .iter()

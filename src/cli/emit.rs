@@ -134,7 +134,7 @@ pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure>
     address.hurry(patience);
     block_on(Needs::of(&address), async {
         let opened = session.open_at(address, Execution::Inline, durability).await?;
-        let mut emitter = Emitter::new(opened.place().clone(), patience);
+        let mut emitter = Emitter::new(opened.bus_handle().clone(), patience);
         let maker = Maker::new(&args, &session, &opened, patience)?;
         match &args.ndjson {
             Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut emitter).await,

@@ -45,11 +45,11 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
     let Some(id) = &args.id else { return of_this_handler(&args, &session) };
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
-        let place = opened.place();
-        let names = lookup::find(place, id, args.source.as_deref()).await?;
+        let bus = opened.bus_handle();
+        let names = lookup::find(bus, id, args.source.as_deref()).await?;
         if names.is_empty()
-            && let [waiting] = &*super::cancel::waiting(place, id, args.source.as_deref()).await?
-            && let Some(object) = place.store.get(&keys::scheduled(waiting)).await?
+            && let [waiting] = &*super::cancel::waiting(bus, id, args.source.as_deref()).await?
+            && let Some(object) = bus.store.get(&keys::scheduled(waiting)).await?
         {
             print(&object.bytes, args.field.as_deref())?;
             if output::on_terminal() {
@@ -71,9 +71,9 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
             }));
         };
         if !rest.is_empty() {
-            return Err(ambiguous(place, id, &names).await?);
+            return Err(ambiguous(bus, id, &names).await?);
         }
-        let Some(object) = place.store.get(&name.key()).await? else {
+        let Some(object) = bus.store.get(&name.key()).await? else {
             return Err(Failure::failed(format!("event '{id}' was pruned just now")));
         };
         print(&object.bytes, args.field.as_deref())?;
@@ -85,7 +85,7 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
             output::warn(&format!("{} {error}", name.key()));
         }
         if output::on_terminal() && output::notes_on_terminal() {
-            for line in standing::lines(place, name, event.ok().as_ref(), &session).await? {
+            for line in standing::lines(bus, name, event.ok().as_ref(), &session).await? {
                 output::note(&line);
             }
         }
@@ -129,10 +129,14 @@ fn print(document: &[u8], field: Option<&str>) -> Result<(), Failure> {
 }
 
 /// The error that names the events a prefix may mean.
-async fn ambiguous(place: &crate::bus::Place, id: &str, names: &[crate::event::EventName]) -> Result<Failure, Failure> {
+async fn ambiguous(
+    bus: &crate::bus::BusHandle,
+    id: &str,
+    names: &[crate::event::EventName],
+) -> Result<Failure, Failure> {
     let mut ids = Vec::new();
     for name in names.iter().take(NAMED) {
-        ids.push(lookup::id_at(place, name).await?);
+        ids.push(lookup::id_at(bus, name).await?);
     }
     let more = if names.len() > NAMED { ", …" } else { "" };
     Ok(Failure::failed(format!("'{id}' is the beginning of several ids: {}{more}", ids.join(", ")))

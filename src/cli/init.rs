@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::{output, style, times};
-use crate::bus::{BusSettings, MAX_EVENT_BYTES, OpenBus, Place, Sharing, keys};
+use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing, keys};
 use crate::cli::hint::command;
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
@@ -64,22 +64,22 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
             refuse_another(&there, max_event_bytes, sharing, &address.display)?;
         }
         let mut settings = BusSettings::new(session.clock.now(), max_event_bytes.unwrap_or(MAX_EVENT_BYTES), sharing);
-        let place = match &address.location {
-            Location::Dir(path) => session.place(folder(path, args.shared.as_deref(), &session)?),
+        let handle = match &address.location {
+            Location::Dir(path) => session.bus_handle(folder(path, args.shared.as_deref(), &session)?),
             Location::Bucket(..) if sharing == Sharing::Group => {
                 return Err(Failure::usage(
                     "--shared is for folders: the provider's policies control access to a bucket",
                 ));
             }
             Location::Bucket(bucket, _) => {
-                let place = session.place(BucketStore::connect(bucket)?);
-                if place.store.get(keys::BUS).await?.is_none() {
-                    settings.probed = probed(&place, &address.display).await?;
+                let handle = session.bus_handle(BucketStore::connect(bucket)?);
+                if handle.store.get(keys::BUS).await?.is_none() {
+                    settings.probed = probed(&handle, &address.display).await?;
                 }
-                place
+                handle
             }
         };
-        let (bus, made) = OpenBus::create(place, settings, &address.display).await?;
+        let (bus, made) = OpenBus::create(handle, settings, &address.display).await?;
         let mut out = Out::new();
         if made {
             out.line(&format!("made the bus {}", address.display))?;
@@ -100,8 +100,8 @@ async fn existing(address: &BusAddress, session: &Session) -> Result<Option<BusS
     if !path.join(keys::BUS).is_file() {
         return Ok(None);
     }
-    let place = session.place(DirStore::open(path, DirOptions::default(), &*session.clock)?);
-    Ok(Some(OpenBus::open(place, &address.display).await?.settings))
+    let handle = session.bus_handle(DirStore::open(path, DirOptions::default(), &*session.clock)?);
+    Ok(Some(OpenBus::open(handle, &address.display).await?.settings))
 }
 
 /// Refuses settings that differ from the existing bus: they are fixed at creation.
@@ -135,11 +135,11 @@ fn folder(path: &Path, shared: Option<&str>, session: &Session) -> Result<DirSto
 }
 
 /// Probes a bucket; one that lacks what the protocol needs is refused.
-async fn probed(place: &Place, shown: &str) -> Result<Vec<String>, Failure> {
+async fn probed(handle: &BusHandle, shown: &str) -> Result<Vec<String>, Failure> {
     // A bucket that is unreachable or forbidden has not failed the probe.
-    let _ = place.store.put_new(PROBE, b"").await?;
-    place.store.delete(PROBE).await?;
-    let found = probe::probe(&*place.store, &*place.clock).await;
+    let _ = handle.store.put_new(PROBE, b"").await?;
+    handle.store.delete(PROBE).await?;
+    let found = probe::probe(&*handle.store, &*handle.clock).await;
     if let Some((property, why)) =
         found.iter().find_map(|finding| Some((finding.property, finding.outcome.as_ref().err()?)))
     {

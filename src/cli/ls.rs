@@ -144,7 +144,7 @@ pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
             now: session.environment.now,
             zone: session.environment.zone(),
         };
-        let store = &*opened.place().store;
+        let store = &*opened.bus_handle().store;
         let mut out = Out::new();
         if args.scheduled {
             return scheduled(store, &line, range, args.limit, &mut out).await;

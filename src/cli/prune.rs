@@ -51,7 +51,7 @@ pub(super) fn run(args: PruneArgs, session: Session) -> Result<Code, Failure> {
         let before = session.clock.now().minus(keep);
         // Without a terminal there is no question, so that cron jobs can prune.
         if !args.dry_run && !args.yes && output::can_ask() {
-            let dry = retention::prune(opened.place(), PruneRequest { before, dry_run: true }, |_| {}).await?;
+            let dry = retention::prune(opened.bus_handle(), PruneRequest { before, dry_run: true }, |_| {}).await?;
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
             if dry.deleted > 0 && !group::agreed(&what, false, &command("prune", "--yes"))? {
                 return Ok(Code::Done);
@@ -60,7 +60,7 @@ pub(super) fn run(args: PruneArgs, session: Session) -> Result<Code, Failure> {
         let mut progress = Progress::new("pruning", None);
         let mut last = 0;
         let request = PruneRequest { before, dry_run: args.dry_run };
-        let report = retention::prune(opened.place(), request, |seen| {
+        let report = retention::prune(opened.bus_handle(), request, |seen| {
             progress.advance(seen - last);
             last = seen;
         })

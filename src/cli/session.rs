@@ -11,7 +11,7 @@ use rustix::event::EventfdFlags;
 
 use super::failure::Failure;
 use super::{hint, output};
-use crate::bus::{OpenBus, Place};
+use crate::bus::{BusHandle, OpenBus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location, Origin};
 use crate::open;
@@ -45,8 +45,8 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn place(&self) -> &Place {
-        &self.bus.place
+    pub(super) fn bus_handle(&self) -> &BusHandle {
+        &self.bus.handle
     }
 
     /// The value of `EVBUS_URL` for handlers.
@@ -108,8 +108,8 @@ impl Session {
     }
 
     /// A store together with this session's clock.
-    pub(super) fn place(&self, store: impl Store + 'static) -> Place {
-        Place { store: Rc::new(store), clock: Rc::clone(&self.clock) }
+    pub(super) fn bus_handle(&self, store: impl Store + 'static) -> BusHandle {
+        BusHandle { store: Rc::new(store), clock: Rc::clone(&self.clock) }
     }
 }
 

@@ -8,7 +8,7 @@ use super::group;
 use super::output::{self, Out};
 use super::session::{Needs, Opened, Session, block_on};
 use super::times;
-use crate::bus::{Place, schedule};
+use crate::bus::{BusHandle, schedule};
 use crate::event::{EventName, EventTime};
 use crate::group::owner::process_of;
 use crate::group::status::{self, GroupState, GroupStatus, Lag};
@@ -135,21 +135,21 @@ pub(super) async fn metrics(opened: &Opened) -> Result<String, Failure> {
 }
 
 async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<StatusReport, Failure> {
-    let place = opened.place();
-    let first = standings(place, name).await?;
+    let bus = opened.bus_handle();
+    let first = standings(bus, name).await?;
     let after: Vec<EventTime> = first.iter().map(|standing| standing.floor().time()).collect();
     let earlier = match span {
         None => None,
         Some(span) => {
-            let begun = place.clock.elapsed();
-            let tally = status::tally(place, &first, &after).await?;
-            place.clock.sleep_until(begun + span).await;
+            let begun = bus.clock.elapsed();
+            let tally = status::tally(bus, &first, &after).await?;
+            bus.clock.sleep_until(begun + span).await;
             Some((tally, begun))
         }
     };
-    let standings = if earlier.is_some() { standings(place, name).await? } else { first };
-    let tally = status::tally(place, &standings, &after).await?;
-    let took = earlier.as_ref().map(|(_, begun)| place.clock.elapsed().saturating_sub(*begun));
+    let standings = if earlier.is_some() { standings(bus, name).await? } else { first };
+    let tally = status::tally(bus, &standings, &after).await?;
+    let took = earlier.as_ref().map(|(_, begun)| bus.clock.elapsed().saturating_sub(*begun));
     // If a group was created or removed between the two measurements, no group has a comparison.
     let mut before = earlier.iter().flat_map(|(tally, _)| tally.lags()).collect::<Vec<_>>().into_iter();
     let comparable = before.len() == standings.len();
@@ -159,16 +159,16 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
         GroupRow { standing, lag, state, rate }
     });
     let groups = groups.collect();
-    let scheduled = schedule::entries(&*place.store, 1, |_| true).await?.0.first().map(EventName::time);
-    let now = place.clock.now();
+    let scheduled = schedule::entries(&*bus.store, 1, |_| true).await?.0.first().map(EventName::time);
+    let now = bus.clock.now();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
     Ok(StatusReport { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
 }
 
-async fn standings(place: &Place, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
+async fn standings(bus: &BusHandle, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
     match name {
-        Some(name) => Ok(vec![group::standing(place, name).await?]),
-        None => group::all(place).await,
+        Some(name) => Ok(vec![group::standing(bus, name).await?]),
+        None => group::all(bus).await,
     }
 }
 

@@ -14,7 +14,7 @@ use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::times;
 use crate::bus::read::{self, Range};
-use crate::bus::{Place, frontier};
+use crate::bus::{BusHandle, frontier};
 use crate::event::{EventName, EventTime};
 use crate::store::dir::Execution;
 use crate::store::{ErrorKind, Hints, StoreResult};
@@ -68,12 +68,12 @@ pub(super) fn run(args: TailArgs, session: Session) -> Result<Code, Failure> {
     let every = args.poll.as_deref().map(times::parse_duration).transpose()?;
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
-        let place = opened.place().clone();
-        let hints = if args.no_hints { None } else { place.store.hints().ok() };
-        let poll = every.unwrap_or(place.store.profile().poll.1).max(Duration::from_millis(10));
+        let bus = opened.bus_handle().clone();
+        let hints = if args.no_hints { None } else { bus.store.hints().ok() };
+        let poll = every.unwrap_or(bus.store.profile().poll.1).max(Duration::from_millis(10));
         let format = if args.json { LineFormat::Json } else { LineFormat::Whole };
         let line = LineFormatter { format, filter, now: session.environment.now, zone: session.environment.zone() };
-        let mut tail = Tail { place, line, seen: Seen::default(), w: EventTime::MIN, hints, poll, out: Out::new() };
+        let mut tail = Tail { bus, line, seen: Seen::default(), w: EventTime::MIN, hints, poll, out: Out::new() };
         let lines = args.lines.unwrap_or(if since.is_some() { usize::MAX } else { 10 });
         tokio::select! {
             biased;
@@ -97,7 +97,7 @@ async fn stopped() -> Result<Code, Failure> {
 
 /// The state of a running tail.
 struct Tail {
-    place: Place,
+    bus: BusHandle,
     line: LineFormatter,
     seen: Seen,
     /// The frontier before the last far listing: no later event can have a time at or before it.
@@ -110,7 +110,7 @@ struct Tail {
 impl Tail {
     async fn follow(&mut self, since: EventTime, lines: usize) -> Result<Code, Failure> {
         self.begin(since, lines).await?;
-        let clock = self.place.clock.clone();
+        let clock = self.bus.clock.clone();
         let mut far_at = clock.elapsed() + FAR_EVERY;
         loop {
             self.wait().await;
@@ -132,12 +132,12 @@ impl Tail {
 
     /// Prints the events that are already there, and remembers them.
     async fn begin(&mut self, since: EventTime, lines: usize) -> Result<(), Failure> {
-        self.w = frontier::read(&*self.place.store).await?.time;
-        let now = self.place.clock.now();
+        self.w = frontier::read(&*self.bus.store).await?.time;
+        let now = self.bus.clock.now();
         let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
         if lines < usize::MAX {
             self.look(FAR).await?;
-            let (names, _) = read::newest(&*self.place.store, &range, lines, now).await?;
+            let (names, _) = read::newest(&*self.bus.store, &range, lines, now).await?;
             for name in &names {
                 self.seen.add(name);
             }
@@ -145,7 +145,7 @@ impl Tail {
         }
         let mut after = String::new();
         loop {
-            let (names, cut) = read::names(&*self.place.store, &range, &after, PAGE).await?;
+            let (names, cut) = read::names(&*self.bus.store, &range, &after, PAGE).await?;
             let new: Vec<EventName> = names.iter().filter(|name| self.seen.add(name)).cloned().collect();
             self.print(&new).await?;
             match names.last() {
@@ -165,9 +165,9 @@ impl Tail {
     /// next far listing need not begin before that W. A near listing leaves earlier events out and
     /// does not move it.
     async fn look(&mut self, back: Duration) -> StoreResult<Vec<EventName>> {
-        let store = &*self.place.store;
+        let store = &*self.bus.store;
         let w = frontier::read(store).await?.time;
-        let since = self.place.clock.now().minus(back).max(self.w.next());
+        let since = self.bus.clock.now().minus(back).max(self.w.next());
         let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
         let mut new = Vec::new();
         let mut after = String::new();
@@ -186,9 +186,9 @@ impl Tail {
     }
 
     async fn print(&mut self, names: &[EventName]) -> Result<(), Failure> {
-        self.line.now = self.place.clock.now();
+        self.line.now = self.bus.clock.now();
         for name in names {
-            let Some(object) = readable(self.place.store.get(&name.key()).await)? else { continue };
+            let Some(object) = readable(self.bus.store.get(&name.key()).await)? else { continue };
             if let Some(text) = self.line.text(&LineEvent::new(name, &object.bytes), 0) {
                 self.out.line(&text)?;
             }
@@ -198,7 +198,7 @@ impl Tail {
 
     /// Waits for a hint, or for the time to list anyway.
     async fn wait(&mut self) {
-        let clock = self.place.clock.clone();
+        let clock = self.bus.clock.clone();
         let tick = clock.sleep_until(clock.elapsed() + self.poll);
         match &mut self.hints {
             Some(hints) => {

@@ -132,22 +132,22 @@ pub(super) async fn run_all(
     (printer, reporter): (&Rc<Printer>, &Rc<dyn Reporter>),
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
-    let reaper = Rc::new(OrphanReaper::new(opened.place().clock.random()));
-    let costs = opened.place().store.requests().is_some();
+    let reaper = Rc::new(OrphanReaper::new(opened.bus_handle().clock.random()));
+    let costs = opened.bus_handle().store.requests().is_some();
     let polls = (ready.len() > 1 && costs).then(Rc::<Polls>::default);
     let runs = ready.into_iter().map(|ready| {
         let (reaper, stop, polls) = (Rc::clone(&reaper), stop.clone(), polls.clone());
         async move {
-            let (watcher, place) = (&ready.watcher, opened.place().clone());
+            let (watcher, bus) = (&ready.watcher, opened.bus_handle().clone());
             let run = command(watcher, &watcher.argv);
-            let me = this_process(&place, run.digest());
+            let me = this_process(&bus, run.digest());
             let on_dead = watcher.on_dead.as_deref().map(|argv| {
-                let (clock, output, reaper) = (Rc::clone(&place.clock), Rc::clone(printer) as _, Rc::clone(&reaper));
+                let (clock, output, reaper) = (Rc::clone(&bus.clock), Rc::clone(printer) as _, Rc::clone(&reaper));
                 Rc::new(CommandHandler::with_reaper(command(watcher, argv), clock, output, reaper)) as Rc<dyn Handler>
             });
-            let handler = handler(watcher, run, &place.clock, reaper, printer);
-            let workplace = WorkerParts {
-                place,
+            let handler = handler(watcher, run, &bus.clock, reaper, printer);
+            let parts = WorkerParts {
+                bus,
                 group: ready.watcher.group.clone(),
                 registered: ready.registered,
                 handler,
@@ -158,7 +158,7 @@ pub(super) async fn run_all(
                 stop,
                 polls,
             };
-            let outcome = match Worker::new(workplace, settings(&ready.watcher, mode.clone(), opened)) {
+            let outcome = match Worker::new(parts, settings(&ready.watcher, mode.clone(), opened)) {
                 Ok(worker) => worker.run().await,
                 Err(error) => Err(error),
             };

@@ -219,7 +219,7 @@ impl Consumer {
         runtime: Handle,
         stop: watch::Receiver<Stop>,
     ) -> Result<Totals, Error> {
-        let place = local.bus.place.clone();
+        let bus = local.bus.handle.clone();
         let name = GroupName::parse(&self.group.name)?;
         let registered = self.group.registered(&local, &name).await?;
         let mut settings = WorkerSettings {
@@ -236,12 +236,12 @@ impl Consumer {
             group: self.group.name,
             timeout: self.group.timeout,
             runtime,
-            clock: Rc::clone(&place.clock),
+            clock: Rc::clone(&bus.clock),
             stopped: watch::Sender::default(),
         };
         let parts = WorkerParts {
-            me: this_process(&place, "a closure".to_owned()),
-            place,
+            me: this_process(&bus, "a closure".to_owned()),
+            bus,
             group: name,
             registered,
             handler: Rc::new(handler),
@@ -259,7 +259,7 @@ impl Consumer {
 impl GroupBuilder {
     /// The group as it is there, or as it is made now.
     async fn registered(&self, local: &ThreadState, name: &GroupName) -> Result<definition::Registered, Error> {
-        let (store, clock) = (&*local.bus.place.store, &*local.bus.place.clock);
+        let (store, clock) = (&*local.bus.handle.store, &*local.bus.handle.clock);
         let types = TypeFilter::new(&self.types, &[])?;
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
         let wants = Filter { types, condition };

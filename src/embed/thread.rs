@@ -90,12 +90,12 @@ impl BusThread {
 impl ThreadState {
     /// Puts an event together with those that come meanwhile, or lets it wait until it is due.
     async fn emit(&self, event: NewEvent, answer: AckSender) {
-        let place = &self.bus.place;
+        let handle = &self.bus.handle;
         // The caller may be gone when it is answered.
-        match event.draft(&*place.clock, self.bus.max_event_bytes()) {
+        match event.draft(&*handle.clock, self.bus.max_event_bytes()) {
             Err(error) => _ = answer.send(Err(error)),
             Ok((draft, Some(due))) => {
-                let acks = Emitter::new(place.clone(), TIMEOUT).schedule(std::slice::from_ref(&draft), due).await;
+                let acks = Emitter::new(handle.clone(), TIMEOUT).schedule(std::slice::from_ref(&draft), due).await;
                 let _ = answer.send(only(&draft, acks));
             }
             Ok((draft, None)) => {
@@ -141,7 +141,7 @@ impl ThreadState {
     /// The event under a name, if it is there and can be read.
     pub async fn event(&self, name: &EventName) -> StoreResult<Option<Event>> {
         let limit = self.bus.max_event_bytes();
-        let found = match self.bus.place.store.get_within(&name.key(), limit).await {
+        let found = match self.bus.handle.store.get_within(&name.key(), limit).await {
             Err(error) if error.kind() == ErrorKind::Damaged => None,
             found => found?,
         };
@@ -171,7 +171,7 @@ fn serve(
     runtime.block_on(async {
         let local = match open_bus(address, create).await {
             Ok(bus) => Rc::new(ThreadState {
-                emitter: RefCell::new(Some(Emitter::new(bus.place.clone(), TIMEOUT))),
+                emitter: RefCell::new(Some(Emitter::new(bus.handle.clone(), TIMEOUT))),
                 bus,
                 url: address.display.clone(),
                 waiting: RefCell::default(),

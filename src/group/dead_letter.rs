@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::GroupName;
 use super::marker::PendingEvent;
-use crate::bus::{Place, keys};
+use crate::bus::{BusHandle, keys};
 use crate::event::{EventName, EventTime};
 use crate::store::{ErrorKind, List, StoreError, StoreResult, get_durable};
 
@@ -67,30 +67,30 @@ pub fn fresh_name(event: &EventName, random: u64) -> String {
 }
 
 /// Reads a letter.
-pub async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
+pub async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
     let key = keys::letter(group, name);
-    let Some(object) = place.store.get(&key).await? else { return Ok(None) };
+    let Some(object) = bus.store.get(&key).await? else { return Ok(None) };
     let letter = serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
     Ok(Some(letter))
 }
 
 /// The names of a group's letters, oldest event first.
-pub async fn names(place: &Place, group: &GroupName) -> StoreResult<Vec<String>> {
-    let page = place.store.list_after(List::all(&keys::letters(group))).await?;
+pub async fn names(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<String>> {
+    let page = bus.store.list_after(List::all(&keys::letters(group))).await?;
     Ok(page.keys.iter().filter_map(|key| keys::letter_of(group, key)).map(str::to_owned).collect())
 }
 
 /// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it. An event that is
 /// larger than `limit`, in bytes, is not kept.
 pub async fn write(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
     open: &PendingEvent,
     limit: usize,
 ) -> StoreResult<()> {
     let Some(letter_name) = &open.dead else { return Ok(()) };
-    let content = match event_bytes(place, group, name, open.letter.as_deref(), limit).await {
+    let content = match event_bytes(bus, group, name, open.letter.as_deref(), limit).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Enclosed::Unfit(error.to_string()),
         Err(error) => return Err(error),
         Ok(None) => Enclosed::Nothing,
@@ -101,7 +101,7 @@ pub async fn write(
     };
     let letter = Letter {
         name: name.clone(),
-        died: place.clock.now(),
+        died: bus.clock.now(),
         attempts: open.attempts,
         why: open.why.clone().unwrap_or_default(),
         exit: open.exit,
@@ -111,11 +111,11 @@ pub async fn write(
     let mut bytes = crate::bus::to_json(&letter);
     bytes.push(b'\n');
     let key = keys::letter(group, letter_name);
-    match place.store.put_new(&key, &bytes).await? {
+    match bus.store.put_new(&key, &bytes).await? {
         crate::store::Put::Created => Ok(()),
         // "Exists" may also mean that no writer won a race: only a read shows whether the letter is
         // there.
-        crate::store::Put::Exists => match get_durable(&*place.store, &key).await? {
+        crate::store::Put::Exists => match get_durable(&*bus.store, &key).await? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
         },
@@ -124,17 +124,17 @@ pub async fn write(
 
 /// An event as the bus has it, if it is not larger than `limit`, in bytes; else as its redriven letter has it.
 pub async fn event_bytes(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
     redriven: Option<&str>,
     limit: usize,
 ) -> StoreResult<Option<Vec<u8>>> {
-    if let Some(object) = place.store.get_within(&name.key(), limit.saturating_add(WHITE_SPACE)).await? {
+    if let Some(object) = bus.store.get_within(&name.key(), limit.saturating_add(WHITE_SPACE)).await? {
         return Ok(Some(object.bytes));
     }
     match redriven {
-        Some(letter) => Ok(read(place, group, letter).await?.and_then(|letter| letter.event_bytes())),
+        Some(letter) => Ok(read(bus, group, letter).await?.and_then(|letter| letter.event_bytes())),
         None => Ok(None),
     }
 }

@@ -13,7 +13,7 @@ use super::engine::{Commit, Committed, ControlRequests, GroupChanges, Polled, Sc
 use super::polls::Polls;
 use super::troubles::Troubles;
 use super::{Definition, GroupName, Listing, Marker, Position, request};
-use crate::bus::{Place, frontier, keys, read};
+use crate::bus::{BusHandle, frontier, keys, read};
 use crate::event::{EVENTS, EventName, EventTime, Filter, NameMatch, parse_key};
 use crate::store::{
     ErrorKind, List, Page, PageWithTail, StoreError, StoreResult, Swap, TailMatch, Version, get_durable,
@@ -22,7 +22,7 @@ use crate::store::{
 /// What every operation of one worker needs.
 #[derive(Clone)]
 pub(super) struct GroupStore {
-    pub place: Place,
+    pub bus: BusHandle,
     pub group: GroupName,
     pub wants: Arc<Filter>,
     /// The version of the definition that `wants` is from.
@@ -51,11 +51,11 @@ struct ScanCollector {
 }
 
 impl ScanCollector {
-    fn new(place: &Place) -> Arc<Self> {
-        let now = place.clock.now();
+    fn new(bus: &BusHandle) -> Arc<Self> {
+        let now = bus.clock.now();
         Arc::new(Self {
             now,
-            limit: now.minus(place.store.profile().lag),
+            limit: now.minus(bus.store.profile().lag),
             newest: AtomicI64::new(i64::MIN),
             passable: AtomicI64::new(i64::MIN),
             passable_len: AtomicU64::new(0),
@@ -105,7 +105,7 @@ impl GroupStore {
     /// A list of the wanted names after `after`, of one shard or of all, and the collector of what
     /// it sees.
     fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<ScanCollector>, List) {
-        let (collector, filter, shards) = (ScanCollector::new(&self.place), self.wants.types.clone(), self.shards);
+        let (collector, filter, shards) = (ScanCollector::new(&self.bus), self.wants.types.clone(), self.shards);
         let seen = Arc::clone(&collector);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
             let Some(parts) = parse_key(key) else {
@@ -129,7 +129,7 @@ impl GroupStore {
     /// The wanted names of a listing, and what else it has shown; `begun` is when the listing
     /// began.
     fn shown(&self, page: &Page, collector: &ScanCollector, begun: Duration) -> (Vec<EventName>, ScanStats) {
-        let took = self.place.clock.elapsed().saturating_sub(begun);
+        let took = self.bus.clock.elapsed().saturating_sub(begun);
         (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), collector.stats(took))
     }
 
@@ -144,13 +144,13 @@ impl GroupStore {
         raise_to: Option<EventTime>,
         window: usize,
     ) -> StoreResult<ShardScan> {
-        let store = &*self.place.store;
+        let store = &*self.bus.store;
         let w = match raise_to {
             Some(time) => frontier::raise(store, time).await?,
             None => frontier::read_durable(store).await?,
         };
         let (collector, list) = self.wanted(through.list_after(), Some(shard), window);
-        let begun = self.place.clock.elapsed();
+        let begun = self.bus.clock.elapsed();
         let page = store.list_after(list).await?;
         let (names, mut stats) = self.shown(&page, &collector, begun);
         if let Some(ahead) = self.passable_ahead(&collector, w, page.cut).await? {
@@ -177,7 +177,7 @@ impl GroupStore {
         let ahead = collector.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let ahead = ahead.filter(|_| w > collector.now && !is_cut);
         let Some(name) = ahead.as_deref().and_then(EventName::from_key) else { return Ok(None) };
-        let happened = read::happened_at(&*self.place.store, &name).await?;
+        let happened = read::happened_at(&*self.bus.store, &name).await?;
         Ok(happened.filter(|happened| *happened <= collector.limit).map(|_| name.time()))
     }
 
@@ -200,11 +200,11 @@ impl GroupStore {
             _ if key == definition || (key.starts_with(&state) && !keys::is_letter(key)) => TailMatch::Yes,
             _ => TailMatch::No,
         };
-        let begun = self.place.clock.elapsed();
+        let begun = self.bus.clock.elapsed();
         let (shown, poll) = match &self.polls {
-            None => (self.place.store.list_with_tail(list, Arc::new(mine)).await?, 0),
+            None => (self.bus.store.list_with_tail(list, Arc::new(mine)).await?, 0),
             Some(polls) => {
-                let poll = Rc::clone(polls).after(self.place.clone(), list.after.clone(), seen).await?;
+                let poll = Rc::clone(polls).after(self.bus.clone(), list.after.clone(), seen).await?;
                 (picked(&poll.page, &list, mine), poll.number)
             }
         };
@@ -231,13 +231,13 @@ impl GroupStore {
 
     /// Reads a shard's marker.
     pub async fn marker(&self, shard: u16, definition: &Definition) -> StoreResult<(Marker, Option<Version>)> {
-        read_marker(&self.place, &self.group, shard, definition).await
+        read_marker(&self.bus, &self.group, shard, definition).await
     }
 
     /// The requests that are there now, and which of the idle shards have work again: between two
     /// of these reads, a request may have come and been folded in by an owner that died afterwards.
     pub async fn ask(&self, idle: Vec<u16>, definition: &Definition) -> StoreResult<ControlRequests> {
-        let pending = request::pending(&self.place, &self.group).await?;
+        let pending = request::pending(&self.bus, &self.group).await?;
         let mut woken = Vec::new();
         for shard in idle {
             let (marker, _) = self.marker(shard, definition).await?;
@@ -250,13 +250,13 @@ impl GroupStore {
 
     /// The group as it is registered now.
     pub async fn definition(&self) -> StoreResult<Option<Registered>> {
-        let begun = self.place.clock.elapsed();
-        let found = definition::find(&*self.place.store, &self.group).await?;
+        let begun = self.bus.clock.elapsed();
+        let found = definition::find(&*self.bus.store, &self.group).await?;
         if found.as_ref().is_some_and(|found| found.version == self.version) {
             self.confirmed.set(self.confirmed.get().max(Some(begun)));
         } else if found.is_some() {
             // The worker relies on it from now on.
-            self.place.store.persist(&keys::group(&self.group)).await?;
+            self.bus.store.persist(&keys::group(&self.group)).await?;
         }
         Ok(found)
     }
@@ -267,8 +267,8 @@ impl GroupStore {
     /// another worker may own the shard.
     pub async fn commit(&self, shard: u16, commit: &Commit, lease: Duration) -> Committed {
         let key = keys::marker(&self.group, shard);
-        let store = &*self.place.store;
-        let clock = &self.place.clock;
+        let store = &*self.bus.store;
+        let clock = &self.bus.clock;
         let sent = clock.elapsed();
         let over = |now: Duration| now.saturating_sub(sent) >= lease;
         let mut pause = Duration::from_millis(100);
@@ -335,14 +335,14 @@ enum Whose {
 /// that was written for an earlier group of the same name, by a worker that did not yet know of
 /// that group's end.
 pub async fn read_marker(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     shard: u16,
     definition: &Definition,
 ) -> StoreResult<(Marker, Option<Version>)> {
     let key = keys::marker(group, shard);
     let fresh = || Marker { made: definition.created, ..Marker::new(definition.start.clone()) };
-    let Some(object) = place.store.get(&key).await? else { return Ok((fresh(), None)) };
+    let Some(object) = bus.store.get(&key).await? else { return Ok((fresh(), None)) };
     let marker: Marker = serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
     let marker = if marker.made == definition.created { marker } else { fresh() };
     Ok((marker, Some(object.version)))

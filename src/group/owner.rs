@@ -5,16 +5,16 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::lease::Process;
 use super::marker::Owner;
-use crate::bus::Place;
+use crate::bus::BusHandle;
 
 /// This process and its command, as the owner in a marker.
-pub fn this_process(place: &Place, command: String) -> Owner {
+pub fn this_process(bus: &BusHandle, command: String) -> Owner {
     Owner {
-        worker: format!("{:016x}", place.clock.random()),
+        worker: format!("{:016x}", bus.clock.random()),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
         boot: boot(),
-        since: place.clock.now(),
+        since: bus.clock.now(),
         command,
     }
 }

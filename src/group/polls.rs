@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 
 use futures_util::future::{FutureExt, Shared, WeakShared};
 
-use crate::bus::{Place, keys};
+use crate::bus::{BusHandle, keys};
 use crate::clock::Fut;
 use crate::event::EVENTS;
 use crate::store::{List, PageWithTail, StoreResult, TailMatch};
@@ -75,12 +75,12 @@ impl Polls {
 
     /// Everything greater than `after`, from a poll later than `seen`: one that has come back, one
     /// that is under way, or a new one.
-    pub(super) async fn after(self: Rc<Self>, place: Place, after: String, seen: u64) -> StoreResult<Rc<PollResult>> {
+    pub(super) async fn after(self: Rc<Self>, bus: BusHandle, after: String, seen: u64) -> StoreResult<Rc<PollResult>> {
         if let Some(poll) = self.later(&after, seen) {
             return Ok(poll);
         }
         let under_way = self.under_way(&after);
-        under_way.unwrap_or_else(|| self.begin(place, after)).await
+        under_way.unwrap_or_else(|| self.begin(bus, after)).await
     }
 
     fn under_way(&self, after: &str) -> Option<SharedPollFuture> {
@@ -89,11 +89,11 @@ impl Polls {
         answer.upgrade().filter(|answer| from.as_str() <= after && answer.peek().is_none())
     }
 
-    fn begin(self: &Rc<Self>, place: Place, after: String) -> SharedPollFuture {
+    fn begin(self: &Rc<Self>, bus: BusHandle, after: String) -> SharedPollFuture {
         let (me, from) = (Rc::clone(self), after.clone());
         let poll: PollFuture = Box::pin(async move {
             let list = List::all(EVENTS).after(from.clone()).limit(MOST);
-            let page = place.store.list_with_tail(list, Arc::new(showing)).await?;
+            let page = bus.store.list_with_tail(list, Arc::new(showing)).await?;
             me.made.set(me.made.get() + 1);
             let poll = Rc::new(PollResult { number: me.made.get(), after: from, page });
             *me.latest.borrow_mut() = Some(Rc::clone(&poll));

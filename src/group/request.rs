@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{GroupName, Marker, Position};
-use crate::bus::{Place, keys};
+use crate::bus::{BusHandle, keys};
 use crate::event::EventName;
 use crate::store::{ErrorKind, List, Put, StoreError, StoreResult, get_durable};
 
@@ -53,14 +53,14 @@ pub struct PendingRequest {
 /// Writes a request. The id begins with the time, so that of two resets the later one counts, and
 /// ends at random. After a lost answer the request may be written twice, which is harmless: a
 /// letter is redriven once.
-pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request) -> StoreResult<()> {
-    let id = format!("{:016x}{:08x}", place.clock.now().as_micros(), place.clock.random() >> 32);
+pub async fn ask(bus: &BusHandle, group: &GroupName, shard: u16, request: &Request) -> StoreResult<()> {
+    let id = format!("{:016x}{:08x}", bus.clock.now().as_micros(), bus.clock.random() >> 32);
     let mut bytes = crate::bus::to_json(request);
     bytes.push(b'\n');
     let key = keys::request(group, shard, &id);
-    match place.store.put_new(&key, &bytes).await? {
+    match bus.store.put_new(&key, &bytes).await? {
         Put::Created => Ok(()),
-        Put::Exists => match get_durable(&*place.store, &key).await? {
+        Put::Exists => match get_durable(&*bus.store, &key).await? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
         },
@@ -68,18 +68,18 @@ pub async fn ask(place: &Place, group: &GroupName, shard: u16, request: &Request
 }
 
 /// Makes the earlier requests durable: an operator who repeats one is told that it is on its way.
-pub async fn persist(place: &Place, group: &GroupName) -> StoreResult<()> {
-    let page = place.store.list_after(List::all(&keys::requests(group))).await?;
-    place.store.persist_many(&page.keys).await
+pub async fn persist(bus: &BusHandle, group: &GroupName) -> StoreResult<()> {
+    let page = bus.store.list_after(List::all(&keys::requests(group))).await?;
+    bus.store.persist_many(&page.keys).await
 }
 
 /// The requests that lie on the bus, oldest id first within a shard.
-pub async fn pending(place: &Place, group: &GroupName) -> StoreResult<Vec<PendingRequest>> {
-    let page = place.store.list_after(List::all(&keys::requests(group))).await?;
+pub async fn pending(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<PendingRequest>> {
+    let page = bus.store.list_after(List::all(&keys::requests(group))).await?;
     let mut pending = Vec::new();
     for key in page.keys {
         let Some((shard, id)) = keys::request_of(group, &key) else { continue };
-        let Some(object) = place.store.get(&key).await? else { continue };
+        let Some(object) = bus.store.get(&key).await? else { continue };
         let request = serde_json::from_slice(&object.bytes).ok();
         pending.push(PendingRequest { shard, id: id.to_owned(), request, key: key.clone() });
     }

@@ -12,7 +12,7 @@ use super::marker::PendingEvent;
 use super::ops::GroupStore;
 use super::verdict::{Fingerprint, Ran};
 use super::{GroupName, dead_letter};
-use crate::bus::Place;
+use crate::bus::BusHandle;
 use crate::clock::Clock;
 use crate::event::{Event, EventName, Filter, FilterResult, Identity};
 use crate::handler::{Handler, Job, Permit, RunReport};
@@ -54,7 +54,7 @@ impl Tenure {
 
 /// Runs one event.
 pub(super) async fn run(task: Task, launch: Launch) -> Ran {
-    let place = &task.group_store.place;
+    let bus = &task.group_store.bus;
     let (bytes, event) = match read(&task, &launch).await {
         Ok(found) => found,
         Err(ran) => return ran,
@@ -67,7 +67,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         return ran;
     }
     // Reading may have taken long: another worker may own the shard by now.
-    let permit = task.tenure.permit(Rc::clone(&place.clock));
+    let permit = task.tenure.permit(Rc::clone(&bus.clock));
     if !permit.holds() {
         return Ran::Reported(RunReport::stopped(), content);
     }
@@ -78,7 +78,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     if report.may_be_cut() {
         // Stopping a service signals all its processes: the worker may learn of that a moment later
         // than its handler.
-        let clock = &place.clock;
+        let clock = &bus.clock;
         clock.sleep_until(clock.elapsed() + HEARD).await;
     }
     Ran::Reported(report, content)
@@ -86,15 +86,15 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
 
 /// The event, if there is one to be run.
 async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
-    let GroupStore { place, group, .. } = &task.group_store;
+    let GroupStore { bus, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
-    let bytes = match dead_letter::event_bytes(place, group, name, launch.letter.as_deref(), limit).await {
+    let bytes = match dead_letter::event_bytes(bus, group, name, launch.letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) if launch.copy_of.is_some() => return Err(Ran::NotMine),
         Ok(None) => {
             return Err(match &launch.letter {
-                Some(letter) => gone_from_letter(place, group, letter).await,
-                None => gone(place, name).await,
+                Some(letter) => gone_from_letter(bus, group, letter).await,
+                None => gone(bus, name).await,
             });
         }
         // It is too large, or not a file at all: it will never be an event.
@@ -110,9 +110,9 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
 
 /// Tells a moved event from a gone one. An emitter that moves an event, or gives way to a twin,
 /// leaves another copy; that copy may be an earlier one, if the twin was first.
-async fn gone(place: &Place, name: &EventName) -> Ran {
+async fn gone(bus: &BusHandle, name: &EventName) -> Ran {
     let Some(identity) = Identity::parse(name.identity()) else { return Ran::NotMine };
-    match crate::bus::read::with_identity(&*place.store, &identity).await {
+    match crate::bus::read::with_identity(&*bus.store, &identity).await {
         Ok(copies) if copies.iter().any(|copy| copy != name) => Ran::NotMine,
         Ok(_) => Ran::Gone,
         Err(error) => Ran::Unreadable(error),
@@ -120,8 +120,8 @@ async fn gone(place: &Place, name: &EventName) -> Ran {
 }
 
 /// A redriven letter that holds no event cannot be run; one that was removed need not be.
-async fn gone_from_letter(place: &Place, group: &GroupName, letter: &str) -> Ran {
-    match dead_letter::read(place, group, letter).await {
+async fn gone_from_letter(bus: &BusHandle, group: &GroupName, letter: &str) -> Ran {
+    match dead_letter::read(bus, group, letter).await {
         Ok(Some(_)) => Ran::Gone,
         Ok(None) => Ran::NotMine,
         Err(error) => Ran::Unreadable(error),
@@ -190,7 +190,7 @@ fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
 /// Runs the `on_dead` command for a new dead letter, which gets the event as any handler does. A
 /// failure changes nothing and is reported; the command is not run again.
 pub(super) async fn run_on_dead(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
     open: &PendingEvent,
@@ -198,7 +198,7 @@ pub(super) async fn run_on_dead(
     on_dead: &dyn Handler,
 ) -> Result<(), String> {
     let letter = open.dead.clone().unwrap_or_default();
-    let found = dead_letter::read(place, group, &letter).await.map_err(|error| error.to_string())?;
+    let found = dead_letter::read(bus, group, &letter).await.map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(()) };
     let bytes = found.event_bytes().unwrap_or_default();
     let mut vars = Event::parse(&bytes, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, name));
@@ -218,13 +218,13 @@ pub(super) async fn run_on_dead(
 /// A hash of an event's ordering key. Without a key, or if the event cannot be parsed, a hash of
 /// its identity, which no other event has. None if the event is gone.
 pub(super) async fn ordering_key(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
     letter: Option<&str>,
     max_event_bytes: usize,
 ) -> StoreResult<Option<u64>> {
-    let bytes = match dead_letter::event_bytes(place, group, name, letter, max_event_bytes).await {
+    let bytes = match dead_letter::event_bytes(bus, group, name, letter, max_event_bytes).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Some(Vec::new()),
         bytes => bytes?,
     };

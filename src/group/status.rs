@@ -12,7 +12,7 @@ use super::definition::{self, Definition};
 use super::lease::Process;
 use super::marker::{Marker, Owner, PendingEvent};
 use super::{GroupName, Position, ShardBounds, dead_letter, read_marker, request};
-use crate::bus::{Place, read};
+use crate::bus::{BusHandle, read};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_parts};
 use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
 
@@ -166,18 +166,18 @@ impl GroupStatus {
 ///
 /// # Errors
 /// Only of a store that cannot be read at all.
-pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<GroupStatus>> {
+pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<GroupStatus>> {
     let mut standing = GroupStatus {
         group: group.clone(),
         definition: None,
         markers: Vec::new(),
         owners: Vec::new(),
-        letters: dead_letter::names(place, group).await?,
+        letters: dead_letter::names(bus, group).await?,
         requests: 0,
         damage: None,
         filter: TypeFilter::default(),
     };
-    match definition::find(&*place.store, group).await {
+    match definition::find(&*bus.store, group).await {
         Ok(None) => return Ok(None),
         Ok(Some(found)) => standing.definition = Some(found.definition),
         Err(error) => {
@@ -185,8 +185,8 @@ pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<GroupS
             return Ok(Some(standing));
         }
     }
-    standing.read_shards(place).await?;
-    standing.fold_requests(place).await?;
+    standing.read_shards(bus).await?;
+    standing.fold_requests(bus).await?;
     let redriven = |letter: &String| {
         let mut open = standing.markers.iter().flat_map(|marker| marker.pending.values());
         open.any(|open| open.letter.as_ref() == Some(letter))
@@ -196,14 +196,14 @@ pub async fn read(place: &Place, group: &GroupName) -> StoreResult<Option<GroupS
 }
 
 impl GroupStatus {
-    async fn read_shards(&mut self, place: &Place) -> StoreResult<()> {
+    async fn read_shards(&mut self, bus: &BusHandle) -> StoreResult<()> {
         let Some(definition) = self.definition.clone() else { return Ok(()) };
         match definition.filter(&self.group) {
             Ok(filter) => self.filter = filter,
             Err(error) => self.note(error)?,
         }
         for shard in 0..definition.shards {
-            let marker = match read_marker(place, &self.group, shard, &definition).await {
+            let marker = match read_marker(bus, &self.group, shard, &definition).await {
                 Ok((marker, _)) => marker,
                 Err(error) => {
                     self.note(error)?;
@@ -216,8 +216,8 @@ impl GroupStatus {
         Ok(())
     }
 
-    async fn fold_requests(&mut self, place: &Place) -> StoreResult<()> {
-        let pending = request::pending(place, &self.group).await?;
+    async fn fold_requests(&mut self, bus: &BusHandle) -> StoreResult<()> {
+        let pending = request::pending(bus, &self.group).await?;
         self.requests = pending.len();
         for asked in &pending {
             if let (Some(marker), Some(request)) = (self.markers.get_mut(usize::from(asked.shard)), &asked.request) {
@@ -327,8 +327,8 @@ impl Count {
 ///
 /// # Errors
 /// Of the store.
-pub async fn tally(place: &Place, standings: &[GroupStatus], wanted_after: &[EventTime]) -> StoreResult<Tally> {
-    let store = &*place.store;
+pub async fn tally(bus: &BusHandle, standings: &[GroupStatus], wanted_after: &[EventTime]) -> StoreResult<Tally> {
+    let store = &*bus.store;
     let tally = Arc::new(Mutex::new(Tally::new(standings, wanted_after)));
     let seen = Arc::clone(&tally);
     let list = List::all(EVENTS).keep(move |key| {
@@ -338,7 +338,7 @@ pub async fn tally(place: &Place, standings: &[GroupStatus], wanted_after: &[Eve
     store.list_after(list).await?;
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for count in &mut tally.groups {
-        count.ask_how_old(store, place.clock.now()).await?;
+        count.ask_how_old(store, bus.clock.now()).await?;
     }
     Ok(tally)
 }

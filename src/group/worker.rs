@@ -22,7 +22,7 @@ use super::polls::Polls;
 use super::run::{self, Task, Tenure};
 use super::worker_event::Reporter;
 use super::{GroupName, Position, dead_letter, request};
-use crate::bus::{Place, schedule};
+use crate::bus::{BusHandle, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
 use crate::handler::Handler;
@@ -62,7 +62,7 @@ pub struct Worker {
 /// What a worker works on and with.
 pub struct WorkerParts {
     /// The bus.
-    pub place: Place,
+    pub bus: BusHandle,
     /// The group.
     pub group: GroupName,
     /// Its definition.
@@ -91,14 +91,14 @@ impl Worker {
     pub fn new(parts: WorkerParts, settings: WorkerSettings) -> StoreResult<Self> {
         let wants = Arc::new(parts.registered.definition.wants(&parts.group)?);
         let shards = parts.registered.definition.shards;
-        let clock = &parts.place.clock;
+        let clock = &parts.bus.clock;
         let secret = clock.random();
         let engine = Engine::new(Beginning {
             group: parts.group.clone(),
             registered: parts.registered.clone(),
             wants: Arc::clone(&wants),
             settings: settings.clone(),
-            profile: parts.place.store.profile(),
+            profile: parts.bus.store.profile(),
             me: parts.me,
             seed: clock.random(),
             now: Now { elapsed: clock.elapsed(), wall: clock.now() },
@@ -106,7 +106,7 @@ impl Worker {
         Ok(Self {
             engine,
             group_store: GroupStore {
-                place: parts.place,
+                bus: parts.bus,
                 group: parts.group,
                 wants,
                 version: parts.registered.version.clone(),
@@ -138,11 +138,11 @@ impl Worker {
     /// the store does not answer.
     pub async fn run(mut self) -> StoreResult<Summary> {
         let mut hints = if self.settings.hints && self.settings.mode == Mode::Watch {
-            self.group_store.place.store.hints().ok()
+            self.group_store.bus.store.hints().ok()
         } else {
             None
         };
-        let clock = Rc::clone(&self.group_store.place.clock);
+        let clock = Rc::clone(&self.group_store.bus.clock);
         let (polls, troubles) = (self.group_store.polls.clone(), Rc::clone(&self.group_store.troubles));
         let (handler, mut stop) = (Rc::clone(&self.handler), self.stop.clone());
         let (mut polled, mut level, mut in_flight) = (0, Stop::No, None);
@@ -153,7 +153,7 @@ impl Worker {
             // Only an owner's commits record them; of several groups that share a store, another one
             // may own a shard.
             if self.engine.owns_shards() {
-                inputs.extend(self.group_store.place.store.untold_requests().map(Input::Requests));
+                inputs.extend(self.group_store.bus.store.untold_requests().map(Input::Requests));
             }
             let now_level = *stop.borrow_and_update();
             if std::mem::replace(&mut level, now_level) != now_level {
@@ -293,17 +293,17 @@ impl Worker {
             Command::ReadDefinition => Box::pin(async move { Completion::Definition(store.definition().await) }),
             Command::ReleaseScheduled { others } => {
                 Box::pin(
-                    async move { Completion::Released(schedule::release(&store.place, others.as_ref(), limit).await) },
+                    async move { Completion::Released(schedule::release(&store.bus, others.as_ref(), limit).await) },
                 )
             }
             Command::ReadKey { shard, epoch, name, letter } => Box::pin(async move {
-                let key = run::ordering_key(&store.place, &store.group, &name, letter.as_deref(), limit).await;
+                let key = run::ordering_key(&store.bus, &store.group, &name, letter.as_deref(), limit).await;
                 Completion::Key { shard, epoch, name, key }
             }),
             Command::WriteDeadLetter { shard, epoch, name, pending } => {
                 let (on_dead, url) = (self.on_dead.clone(), settings.url.clone());
                 Box::pin(async move {
-                    let written = dead_letter::write(&store.place, &store.group, &name, &pending, limit).await;
+                    let written = dead_letter::write(&store.bus, &store.group, &name, &pending, limit).await;
                     let failed = match on_dead.filter(|_| written.is_ok()) {
                         Some(on_dead) => run_on_dead(&store, on_dead, &name, &pending, url).await.err(),
                         None => None,
@@ -313,12 +313,12 @@ impl Worker {
             }
             Command::Delete { key } => Box::pin(async move {
                 // An object that stays is deleted another time, or asked for again.
-                let _ = store.place.store.delete(&key).await;
+                let _ = store.bus.store.delete(&key).await;
                 Completion::Sent
             }),
             Command::Ask { shard, request } => Box::pin(async move {
                 // A request that does not arrive is made again.
-                let _ = request::ask(&store.place, &store.group, shard, &request).await;
+                let _ = request::ask(&store.bus, &store.group, shard, &request).await;
                 Completion::Sent
             }),
             // The others have been carried out.
@@ -356,7 +356,7 @@ async fn run_on_dead(
     url: String,
 ) -> Result<(), String> {
     let _turn = turns.acquire().await;
-    run::run_on_dead(&store.place, &store.group, name, pending, url, &*handler).await
+    run::run_on_dead(&store.bus, &store.group, name, pending, url, &*handler).await
 }
 
 /// Completes when the stop level is no longer `level`.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evbus::bus::Place;
+use evbus::bus::BusHandle;
 use evbus::bus::emit::{Draft, Emitter};
 use evbus::clock::SystemClock;
 use evbus::event::Event;
@@ -36,8 +36,8 @@ fn draft(seed: u64, n: usize) -> Draft {
 }
 
 /// Emits in batches of one to five; returns the acknowledged ids.
-async fn emitted(place: &Place, seed: u64, rng: &AtomicU64) -> Vec<String> {
-    let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
+async fn emitted(bus: &BusHandle, seed: u64, rng: &AtomicU64) -> Vec<String> {
+    let mut emitter = Emitter::new(bus.clone(), Duration::from_secs(60));
     let mut acked = Vec::new();
     let mut n = 0;
     while n < 12 {
@@ -67,19 +67,19 @@ fn schedule(seed: u64) {
     let proxy = proxy::start(&server.endpoint, ProxyOptions { faulty: true, seed, late: late_by, splits_listings });
     let lease = if late { Lease { length: Duration::from_secs(2) } } else { Lease::default() };
     let bucket = s3::S3Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
-    let place = || Place { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };
+    let bus = || BusHandle { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };
     let (name, notes) = (GroupName::parse("g").unwrap(), Rc::new(group::RunCounter::default()));
     block_on(async {
         let made = group::of_everything(&SystemClock, 2);
-        while definition::create(&*place().store, &name, made.clone()).await.is_err() {}
-        let acked = emitted(&place(), seed, &rng).await;
+        while definition::create(&*bus().store, &name, made.clone()).await.is_err() {}
+        let acked = emitted(&bus(), seed, &rng).await;
         let mode = Mode::Drain { wait: true, most: None, span: None };
         let settings = WorkerSettings { concurrency: 4, lease, ..WorkerSettings::new(mode) };
         let gave_up = Cell::new(false);
         // A drain without answers for a whole lease gives up, and is started again, as cron would.
         let drain = || async {
             loop {
-                let drain = group::attempt(place(), name.clone(), Rc::clone(&notes) as _, settings.clone(), None);
+                let drain = group::attempt(bus(), name.clone(), Rc::clone(&notes) as _, settings.clone(), None);
                 match drain.await {
                     Ok(summary) => break summary,
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "seed {seed}: {error}"),

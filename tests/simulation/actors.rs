@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evbus::bus::emit::{Draft, Emitter};
-use evbus::bus::{Place, schedule};
+use evbus::bus::{BusHandle, schedule};
 use evbus::clock::Clock;
 use evbus::event::{Data, Event, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
@@ -97,11 +97,11 @@ impl Actors {
         }
     }
 
-    fn place(&self, process: &Rc<SimProcess>, role: ProcessRole, clock: SkewedClock) -> Place {
+    fn bus_handle(&self, process: &Rc<SimProcess>, role: ProcessRole, clock: SkewedClock) -> BusHandle {
         let (world, process) = (Rc::clone(&self.world), Rc::clone(process));
         let connection = StoreConnection { world, process, role, groups_read: Cell::new(0) };
         let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(connection), self.world.plan.profile);
-        Place { store: Rc::new(store), clock: Rc::new(clock) }
+        BusHandle { store: Rc::new(store), clock: Rc::new(clock) }
     }
 
     async fn pause(&self, seconds: f64) {
@@ -125,8 +125,8 @@ impl Actors {
         };
         loop {
             let process = self.world.simulation.process();
-            let place = self.place(&process, ProcessRole::Operator, self.clock());
-            if self.create(&place, at, start).await.is_ok() {
+            let bus = self.bus_handle(&process, ProcessRole::Operator, self.clock());
+            if self.create(&bus, at, start).await.is_ok() {
                 break;
             }
             self.pause(1.0).await;
@@ -149,15 +149,15 @@ impl Actors {
         }
     }
 
-    async fn create(&self, place: &Place, at: usize, start: Start) -> StoreResult<()> {
+    async fn create(&self, bus: &BusHandle, at: usize, start: Start) -> StoreResult<()> {
         let plan = &self.world.plan.groups[at];
         let name = self.world.groups.borrow()[at].name.clone();
-        if definition::find(&*place.store, &name).await?.is_some() {
+        if definition::find(&*bus.store, &name).await?.is_some() {
             return Ok(());
         }
-        let start = definition::resolve(&*place.store, &*place.clock, start).await?;
+        let start = definition::resolve(&*bus.store, &*bus.clock, start).await?;
         let made = Definition {
-            created: place.clock.now(),
+            created: bus.clock.now(),
             types: plan.types.clone(),
             not: Vec::new(),
             condition: plan.condition.map(str::to_owned),
@@ -165,23 +165,23 @@ impl Actors {
             start,
             paused: None,
         };
-        definition::create(&*place.store, &name, made).await.map(|_| ())
+        definition::create(&*bus.store, &name, made).await.map(|_| ())
     }
 
     /// Changes a group to want every event.
     async fn widener(&self, at: usize, when: Micros) {
         let (world, name) = (&self.world, self.world.groups.borrow()[at].name.clone());
         world.simulation.sleep_until(when).await;
-        let place = self.place(&world.simulation.process(), ProcessRole::Operator, self.clock());
+        let bus = self.bus_handle(&world.simulation.process(), ProcessRole::Operator, self.clock());
         loop {
-            let Ok(found) = definition::find(&*place.store, &name).await else { continue };
+            let Ok(found) = definition::find(&*bus.store, &name).await else { continue };
             let Some(found) = found else {
                 world.simulation.sleep(SECOND).await;
                 continue;
             };
             let wide = Definition { types: Vec::new(), condition: None, ..found.definition };
             world.groups.borrow_mut()[at].widening.get_or_insert(world.simulation.now());
-            if let Ok(Some(_)) = definition::replace(&*place.store, &name, &found.version, wide).await {
+            if let Ok(Some(_)) = definition::replace(&*bus.store, &name, &found.version, wide).await {
                 world.log_line(|| format!("{name} wants everything"));
                 world.groups.borrow_mut()[at].widened = Some(world.simulation.now());
                 return;
@@ -197,18 +197,15 @@ impl Actors {
             self.pause(world.simulation.rng.around(40.0)).await;
             let over = !world.faults();
             let process = world.simulation.process();
-            let place = self.place(&process, ProcessRole::Operator, self.clock());
+            let bus = self.bus_handle(&process, ProcessRole::Operator, self.clock());
             loop {
-                let Ok(Some(found)) = definition::find(&*place.store, &name).await else { continue };
+                let Ok(Some(found)) = definition::find(&*bus.store, &name).await else { continue };
                 let mut definition = found.definition.clone();
-                let since = place.clock.now();
+                let since = bus.clock.now();
                 let paused = definition::Paused { since, why: None };
                 definition.paused = if over || definition.paused.is_some() { None } else { Some(paused) };
                 if definition.paused == found.definition.paused
-                    || matches!(
-                        definition::replace(&*place.store, &name, &found.version, definition).await,
-                        Ok(Some(_))
-                    )
+                    || matches!(definition::replace(&*bus.store, &name, &found.version, definition).await, Ok(Some(_)))
                 {
                     break;
                 }
@@ -252,9 +249,9 @@ impl Actors {
         let (sender, receiver) = watch::channel(Stop::No);
         self.hosts.borrow_mut().push((host, process.pid, Rc::clone(&process)));
         self.targets.borrow_mut().push(FaultTarget { process: Rc::clone(&process), stop: Some(sender) });
-        let place = self.place(&process, ProcessRole::Worker, self.clock());
+        let bus = self.bus_handle(&process, ProcessRole::Worker, self.clock());
         world.log_line(|| format!("p{} begins on host {host}: {mode:?} {}", process.pid, world.plan.groups[at].name));
-        let body = self.worker(at, mode, place, Rc::clone(&process), host, receiver);
+        let body = self.worker(at, mode, bus, Rc::clone(&process), host, receiver);
         let (simulation, mine, world) = (Rc::clone(&world.simulation), Rc::clone(&process), Rc::clone(world));
         world.staff(at, true);
         self.world.simulation.spawn(&process, async move {
@@ -275,7 +272,7 @@ impl Actors {
         &self,
         at: usize,
         mode: Mode,
-        place: Place,
+        bus: BusHandle,
         process: Rc<SimProcess>,
         host: u32,
         stop: watch::Receiver<Stop>,
@@ -284,11 +281,11 @@ impl Actors {
         let plan = world.plan.groups[at].clone();
         let name = world.groups.borrow()[at].name.clone();
         let me = Owner {
-            worker: format!("{:016x}", place.clock.random()),
+            worker: format!("{:016x}", bus.clock.random()),
             host: format!("host{host}"),
             pid: process.pid,
             boot: format!("boot{host}"),
-            since: place.clock.now(),
+            since: bus.clock.now(),
             command: "handler 00000000".to_owned(),
         };
         let neighbours: Vec<(u32, u32, Rc<SimProcess>)> = self.hosts.borrow().clone();
@@ -314,7 +311,7 @@ impl Actors {
             None => handler,
             Some((size, linger)) => {
                 let bounds = BatchBounds { size, linger: Duration::from_micros(linger), concurrency: 2 };
-                let batches = Batches::new(handler, Rc::clone(&place.clock), bounds, Box::new(|_, _| {}));
+                let batches = Batches::new(handler, Rc::clone(&bus.clock), bounds, Box::new(|_, _| {}));
                 Rc::new(JobRecorder { batches, jobs })
             }
         };
@@ -333,15 +330,15 @@ impl Actors {
         };
         async move {
             let registered = loop {
-                match definition::find(&*place.store, &name).await {
+                match definition::find(&*bus.store, &name).await {
                     Ok(Some(found)) => break found,
                     Ok(None) => simulated.complain(format!("group {name} is not there")),
                     Err(_) => {}
                 }
-                place.clock.sleep_until(place.clock.elapsed() + Duration::from_secs(1)).await;
+                bus.clock.sleep_until(bus.clock.elapsed() + Duration::from_secs(1)).await;
             };
-            let workplace = WorkerParts {
-                place,
+            let parts = WorkerParts {
+                bus,
                 group: name,
                 registered,
                 handler,
@@ -352,7 +349,7 @@ impl Actors {
                 stop,
                 polls: simulated.polls.clone(),
             };
-            Worker::new(workplace, settings)?.run().await.map(|_| ())
+            Worker::new(parts, settings)?.run().await.map(|_| ())
         }
     }
 
@@ -365,10 +362,10 @@ impl Actors {
         self.pause(rng.around(2.0)).await;
         while next.get() < world.plan.events_each {
             let process = world.simulation.process();
-            let place = self.place(&process, ProcessRole::Emitter, self.clock());
+            let bus = self.bus_handle(&process, ProcessRole::Emitter, self.clock());
             self.targets.borrow_mut().push(FaultTarget { process: Rc::clone(&process), stop: None });
-            let not_durable = self.place(&process, ProcessRole::NotDurable, self.clock());
-            let body = emit_all(Rc::clone(world), Rc::clone(&process), [place, not_durable], at, Rc::clone(&next));
+            let not_durable = self.bus_handle(&process, ProcessRole::NotDurable, self.clock());
+            let body = emit_all(Rc::clone(world), Rc::clone(&process), [bus, not_durable], at, Rc::clone(&next));
             let (simulation, mine) = (Rc::clone(&world.simulation), Rc::clone(&process));
             world.simulation.spawn(&process, async move {
                 body.await;
@@ -391,9 +388,9 @@ impl Actors {
                 return;
             }
             let process = world.simulation.process();
-            let place = self.place(&process, ProcessRole::Pruner, self.clock());
-            let before = place.clock.now().minus(Duration::from_secs(world.simulation.rng.one(&[5, 60])));
-            let _ = retention::prune(&place, retention::PruneRequest { before, dry_run: false }, |_| {}).await;
+            let bus = self.bus_handle(&process, ProcessRole::Pruner, self.clock());
+            let before = bus.clock.now().minus(Duration::from_secs(world.simulation.rng.one(&[5, 60])));
+            let _ = retention::prune(&bus, retention::PruneRequest { before, dry_run: false }, |_| {}).await;
         }
     }
 
@@ -404,37 +401,37 @@ impl Actors {
         while world.simulation.now() < until {
             self.pause(rng.between(10.0, 60.0)).await;
             let process = world.simulation.process();
-            let place = self.place(&process, ProcessRole::Operator, self.clock());
+            let bus = self.bus_handle(&process, ProcessRole::Operator, self.clock());
             for at in 0..world.plan.groups.len() {
-                let _ = self.redrive(&place, at).await;
+                let _ = self.redrive(&bus, at).await;
                 if world.plan.resets && rng.chance(0.2) {
-                    let _ = self.reset(&place, at).await;
+                    let _ = self.reset(&bus, at).await;
                 }
             }
         }
     }
 
-    async fn redrive(&self, place: &Place, at: usize) -> StoreResult<()> {
+    async fn redrive(&self, bus: &BusHandle, at: usize) -> StoreResult<()> {
         let rng = &self.world.simulation.rng;
         let (name, shards) = {
             let groups = self.world.groups.borrow();
             (groups[at].name.clone(), groups[at].shards())
         };
-        for letter_name in dead_letter::names(place, &name).await? {
+        for letter_name in dead_letter::names(bus, &name).await? {
             if rng.chance(0.5) {
-                let Some(letter) = dead_letter::read(place, &name, &letter_name).await? else { continue };
+                let Some(letter) = dead_letter::read(bus, &name, &letter_name).await? else { continue };
                 if let Some(id) = self.world.id_of(letter.name.as_str()).filter(|_| rng.chance(0.6)) {
                     self.world.cured.borrow_mut().insert(id);
                 }
                 let shard = letter.name.hash_slot().shard(shards);
                 let asked = Request::Redrive { event: letter.name, letter: letter_name };
-                request::ask(place, &name, shard, &asked).await?;
+                request::ask(bus, &name, shard, &asked).await?;
             }
         }
         Ok(())
     }
 
-    async fn reset(&self, place: &Place, at: usize) -> StoreResult<()> {
+    async fn reset(&self, bus: &BusHandle, at: usize) -> StoreResult<()> {
         let rng = &self.world.simulation.rng;
         let (name, shards) = {
             let groups = self.world.groups.borrow();
@@ -445,7 +442,7 @@ impl Actors {
             true => Position::START,
             false => self.world.groups.borrow()[at].through(shard),
         };
-        request::ask(place, &name, shard, &Request::Reset { to }).await
+        request::ask(bus, &name, shard, &Request::Reset { to }).await
     }
 
     /// Kills, freezes and stops, until the faults end.
@@ -506,15 +503,15 @@ impl Actors {
 async fn emit_all(
     world: Rc<World>,
     process: Rc<SimProcess>,
-    [place, not_durable]: [Place; 2],
+    [bus, not_durable]: [BusHandle; 2],
     at: usize,
     next: Rc<Cell<usize>>,
 ) {
     let plan = &world.plan;
     let mut not_durable = Emitter::new(not_durable, Duration::from_secs(60));
-    let clock = Rc::clone(&place.clock);
+    let clock = Rc::clone(&bus.clock);
     let pid = process.pid;
-    let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
+    let mut emitter = Emitter::new(bus.clone(), Duration::from_secs(60));
     let mut order = 0;
     while next.get() < plan.events_each {
         let rng = &world.simulation.rng;
@@ -572,7 +569,7 @@ async fn emit_all(
                     }
                 }
                 if wait.is_some() && !named && world.simulation.rng.chance(0.3) {
-                    cancel(&world, &place, &ids[0]).await;
+                    cancel(&world, &bus, &ids[0]).await;
                 }
                 if named {
                     next.set(next.get() + batch);
@@ -590,12 +587,12 @@ async fn emit_all(
 }
 
 /// Cancels a scheduled entry, sooner or later.
-async fn cancel(world: &World, place: &Place, id: &str) {
+async fn cancel(world: &World, bus: &BusHandle, id: &str) {
     world.simulation.sleep((world.simulation.rng.between(0.0, 60.0) * 1e6) as Micros).await;
     let name = world.events.borrow()[id].acked.as_ref().map(|(_, name)| name.clone());
     let Some(name) = name else { return };
     world.events.borrow_mut().get_mut(id).unwrap().cancelled = CancelStatus::Perhaps;
-    let answer = schedule::cancel(place, &name).await;
+    let answer = schedule::cancel(bus, &name).await;
     world.log_line(|| format!("{id} cancelled: {answer:?}"));
     let cancelled = match answer {
         Ok(schedule::Cancelled::Yes) => CancelStatus::Yes,

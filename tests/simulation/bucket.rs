@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evbus::bus::Place;
+use evbus::bus::BusHandle;
 use evbus::bus::emit::{Draft, Emitter};
 use evbus::clock::Fut;
 use evbus::group::polls::Polls;
@@ -64,7 +64,7 @@ pub struct SimBucket {
 /// One process's use of the bucket.
 pub struct User {
     pub network: Rc<Counting>,
-    pub place: Place,
+    pub bus: BusHandle,
 }
 
 impl User {
@@ -86,17 +86,17 @@ impl SimBucket {
         let network = Rc::new(Counting { simulation: Rc::clone(&simulation), counts: RefCell::default() });
         let clock = SkewedClock { simulation, skew: 0, drift: 0.0, jump: (0, 0), uptime: 0 };
         let store = MemoryStore::new(Rc::clone(&self.contents), Rc::clone(&network) as _, object::PROFILE);
-        User { network, place: Place { store: Rc::new(store), clock: Rc::new(clock) } }
+        User { network, bus: BusHandle { store: Rc::new(store), clock: Rc::new(clock) } }
     }
 
     /// Emits in bulks of `size` by a new process; returns its requests.
     pub fn emit(&self, bulks: u64, size: usize) -> User {
         let (user, done) = (self.user(), Rc::new(Cell::new(false)));
-        let (place, ended) = (user.place.clone(), Rc::clone(&done));
+        let (bus, ended) = (user.bus.clone(), Rc::clone(&done));
         self.simulation.spawn(&self.simulation.process(), async move {
-            let mut emitter = Emitter::new(place.clone(), Duration::from_secs(60));
+            let mut emitter = Emitter::new(bus.clone(), Duration::from_secs(60));
             for _ in 0..bulks {
-                let drafts: Vec<Draft> = (0..size).map(|_| group::draft(&*place.clock)).collect();
+                let drafts: Vec<Draft> = (0..size).map(|_| group::draft(&*bus.clock)).collect();
                 emitter.emit(&drafts).await.unwrap();
             }
             ended.set(true);
@@ -136,13 +136,13 @@ impl SimBucket {
         let polls = (groups.len() > 1).then(Rc::<Polls>::default);
         let settings = WorkerSettings { concurrency: 16, ..WorkerSettings::new(mode.clone()) };
         for group in groups {
-            let (place, name) = (user.place.clone(), GroupName::parse(group).unwrap());
+            let (bus, name) = (user.bus.clone(), GroupName::parse(group).unwrap());
             let (notes, settings, polls) = (Rc::clone(&notes), settings.clone(), polls.clone());
             self.simulation.spawn(&process, async move {
-                let mut made = group::of_everything(&*place.clock, 1);
+                let mut made = group::of_everything(&*bus.clock, 1);
                 narrow(&mut made);
-                definition::create(&*place.store, &name, made).await.unwrap();
-                group::work(place, name, notes, settings, polls).await;
+                definition::create(&*bus.store, &name, made).await.unwrap();
+                group::work(bus, name, notes, settings, polls).await;
             });
         }
         notes

@@ -34,13 +34,13 @@ impl Handler for Slow {
 }
 
 fn worker(bucket: &SimBucket) {
-    let place = bucket.user().place;
+    let bus = bucket.user().bus;
     let settings = WorkerSettings { concurrency: 2, ..WorkerSettings::new(Mode::Watch) };
     bucket.simulation.spawn(&bucket.simulation.process(), async move {
         let name = GroupName::parse("g").unwrap();
-        let handler = Rc::new(Slow(Rc::clone(&place.clock)));
-        definition::create(&*place.store, &name, group::of_everything(&*place.clock, SHARDS)).await.ok();
-        group::work(place, name, handler, settings, None).await;
+        let handler = Rc::new(Slow(Rc::clone(&bus.clock)));
+        definition::create(&*bus.store, &name, group::of_everything(&*bus.clock, SHARDS)).await.ok();
+        group::work(bus, name, handler, settings, None).await;
     });
 }
 

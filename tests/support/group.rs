@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evbus::bus::Place;
+use evbus::bus::BusHandle;
 use evbus::bus::emit::Draft;
 use evbus::clock::{Clock, Fut};
 use evbus::event::{Event, Identity, event_id};
@@ -77,38 +77,38 @@ pub fn draft(clock: &dyn Clock) -> Draft {
 
 /// Runs a worker of an existing group to its end.
 pub async fn work(
-    place: Place,
+    bus: BusHandle,
     group: GroupName,
     handler: Rc<dyn Handler>,
     settings: WorkerSettings,
     polls: Option<Rc<Polls>>,
 ) -> Summary {
-    attempt(place, group, handler, settings, polls).await.unwrap()
+    attempt(bus, group, handler, settings, polls).await.unwrap()
 }
 
 /// The same for a worker that may give up.
 pub async fn attempt(
-    place: Place,
+    bus: BusHandle,
     group: GroupName,
     handler: Rc<dyn Handler>,
     settings: WorkerSettings,
     polls: Option<Rc<Polls>>,
 ) -> StoreResult<Summary> {
     let registered = loop {
-        if let Ok(found) = definition::find(&*place.store, &group).await {
+        if let Ok(found) = definition::find(&*bus.store, &group).await {
             break found.unwrap();
         }
     };
     let me = Owner {
-        worker: format!("{:016x}", place.clock.random()),
+        worker: format!("{:016x}", bus.clock.random()),
         host: "here".to_owned(),
         pid: 1,
         boot: "this".to_owned(),
-        since: place.clock.now(),
+        since: bus.clock.now(),
         command: "notes".to_owned(),
     };
     let (_sender, stop) = tokio::sync::watch::channel(Stop::No);
     let (alive, reporter) = (Rc::new(|_: &Owner| Process::MayLive), Rc::new(Silent));
-    let at = WorkerParts { place, group, registered, handler, on_dead: None, reporter, me, alive, stop, polls };
+    let at = WorkerParts { bus, group, registered, handler, on_dead: None, reporter, me, alive, stop, polls };
     Worker::new(at, settings).unwrap().run().await
 }

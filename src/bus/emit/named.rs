@@ -102,7 +102,7 @@ impl Emitter {
             }
         }
         if !relied_on.is_empty() {
-            self.retry(async || self.place.store.persist_many(&relied_on).await).await?;
+            self.retry(async || self.bus.store.persist_many(&relied_on).await).await?;
         }
         // Of two drafts with one id in one batch only the first is put.
         let mut first = HashMap::new();
@@ -115,7 +115,7 @@ impl Emitter {
 
     /// What was acknowledged under the draft's id, if anything was and is still there.
     async fn acknowledged(&self, draft: &Draft, hash: &str, timing: Timing) -> StoreResult<Record> {
-        let (key, store) = (keys::dedup(hash), &self.place.store);
+        let (key, store) = (keys::dedup(hash), &self.bus.store);
         let mut previous = None;
         loop {
             let Some(record) = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await? else {
@@ -144,7 +144,7 @@ impl Emitter {
 
     /// The copy at a key, if it has the draft's id.
     async fn known(&self, draft: &Draft, name: &EventName, key: String) -> StoreResult<Option<Known>> {
-        let found = self.retry(async || self.place.store.get(&key).await).await?;
+        let found = self.retry(async || self.bus.store.get(&key).await).await?;
         Ok(found.filter(|found| names(draft, &found.bytes)).map(|found| {
             let kind = if same(draft, &found.bytes) { AckKind::Duplicate } else { AckKind::IdTaken };
             Known { ack: Ack { name: name.clone(), kind }, key }
@@ -186,7 +186,7 @@ impl Emitter {
     /// this id.
     async fn give_way(&self, draft: &Draft, mine: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
-        let (key, store) = (keys::dedup(hash), &self.place.store);
+        let (key, store) = (keys::dedup(hash), &self.bus.store);
         for _ in 0..TRIES {
             let void = match self.acknowledged(draft, hash, timing).await? {
                 Record::Counts(known) if known.ack.name == *mine => return Ok(None),

@@ -68,8 +68,8 @@ impl EmitBus {
 
     fn emitter_on(&self, on: &'static str, hooks: impl IntoIterator<Item = Option<Hook>>) -> Emitter {
         let store = Hooked { inner: self.store(), on, before: RefCell::new(hooks.into_iter().collect()) };
-        let place = Place { store: Rc::new(store), clock: Rc::new(SystemClock) };
-        Emitter::new(place, Duration::from_secs(5))
+        let handle = BusHandle { store: Rc::new(store), clock: Rc::new(SystemClock) };
+        Emitter::new(handle, Duration::from_secs(5))
     }
 
     /// Another host emits the draft, wholly; then, `passed`, W moves on to the time that this was acknowledged under.

@@ -36,30 +36,30 @@ fn at(seconds: i64) -> EventTime {
 struct ScheduleBus {
     contents: Rc<Contents>,
     clock: Rc<Set>,
-    place: Place,
+    handle: BusHandle,
 }
 
 fn bus() -> ScheduleBus {
     let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)), Cell::new(7))));
     let store = MemoryStore::new(Rc::clone(&contents), Rc::new(Calm), object::PROFILE);
-    ScheduleBus { contents, clock: Rc::clone(&clock), place: Place { store: Rc::new(store), clock } }
+    ScheduleBus { contents, clock: Rc::clone(&clock), handle: BusHandle { store: Rc::new(store), clock } }
 }
 
 impl ScheduleBus {
     fn schedule(&self, id: &str, due: EventTime) -> EventName {
         let draft = Draft::named(Event::new(id, "/s", "t").build().unwrap());
-        let mut emitter = Emitter::new(self.place.clone(), TIMEOUT);
+        let mut emitter = Emitter::new(self.handle.clone(), TIMEOUT);
         done(emitter.schedule(&[draft], due)).unwrap().remove(0).name
     }
 
     /// Emits an event of another type under an id.
     fn emit_other(&self, id: &str) -> AckKind {
         let other = Draft::named(Event::new(id, "/s", "other").build().unwrap());
-        done(Emitter::new(self.place.clone(), TIMEOUT).emit(&[other])).unwrap()[0].kind
+        done(Emitter::new(self.handle.clone(), TIMEOUT).emit(&[other])).unwrap()[0].kind
     }
 
     fn release(&self) -> Released {
-        done(release(&self.place, Some(&BTreeSet::new()), 1 << 20)).unwrap()
+        done(release(&self.handle, Some(&BTreeSet::new()), 1 << 20)).unwrap()
     }
 
     /// The ids of the events on the bus.
@@ -101,7 +101,7 @@ fn an_event_keeps_its_id_its_bytes_and_its_order() {
     let identity = Identity::random(1, 2);
     let fresh = Event::new(event_id(at(10), &identity), "/s", "t").build().unwrap();
     let drafts = [Draft::fresh(fresh.clone(), identity), Draft::named(Event::new("b", "/s", "t").build().unwrap())];
-    let acks = done(Emitter::new(bus.place.clone(), TIMEOUT).schedule(&drafts, at(10))).unwrap();
+    let acks = done(Emitter::new(bus.handle.clone(), TIMEOUT).schedule(&drafts, at(10))).unwrap();
     assert!(acks.iter().all(|ack| ack.kind == AckKind::New));
     bus.clock.0.set(at(20));
     bus.release();
@@ -116,17 +116,17 @@ fn a_cancelled_entry_is_never_released() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     let entry = bus.contents.read(&keys::scheduled(&name)).unwrap();
-    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
+    assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::Yes));
     // A put of it was still on its way.
-    assert_eq!(done(bus.place.store.put_new(&keys::scheduled(&name), &entry)), Ok(Put::Created));
+    assert_eq!(done(bus.handle.store.put_new(&keys::scheduled(&name), &entry)), Ok(Put::Created));
     bus.clock.0.set(at(20));
     bus.release();
     assert_eq!((bus.events(), bus.waiting()), (Vec::new(), vec![keys::decision(&name)]));
-    done(forget(&*bus.place.store, at(11))).unwrap();
+    done(forget(&*bus.handle.store, at(11))).unwrap();
     assert_eq!(bus.waiting(), Vec::<String>::new());
     // Whoever had cancelled it and then died is taken at its word.
     let name = bus.schedule("b", at(30));
-    assert_eq!(done(decide(&bus.place, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
     bus.clock.0.set(at(40));
     bus.release();
     assert_eq!(bus.events(), Vec::<String>::new());
@@ -136,7 +136,7 @@ fn a_cancelled_entry_is_never_released() {
 fn a_cancelled_event_can_be_scheduled_again() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
+    assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::Yes));
     let again = bus.schedule("a", at(10));
     assert_eq!((again != name, bus.schedule("a", at(10)) == again), (true, true));
     bus.clock.0.set(at(20));
@@ -149,13 +149,13 @@ fn an_entry_in_release_cannot_be_cancelled_and_survives_its_releaser() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
-    assert_eq!(done(decide(&bus.place, &name, Decision::Release)), Ok((Decision::Release, true)));
-    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
+    assert_eq!(done(decide(&bus.handle, &name, Decision::Release)), Ok((Decision::Release, true)));
+    assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::TooLate));
     let first = bus.release();
     assert_eq!((first.events, first.others.len()), (0, 1), "it is left to the other for a while");
-    assert_eq!(done(release(&bus.place, Some(&first.others), 1 << 20)).unwrap().events, 1);
+    assert_eq!(done(release(&bus.handle, Some(&first.others), 1 << 20)).unwrap().events, 1);
     assert_eq!((bus.events(), bus.waiting()), (vec!["a".to_owned()], Vec::new()));
-    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
+    assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::TooLate));
     assert_eq!(bus.waiting(), Vec::<String>::new());
 }
 
@@ -166,15 +166,15 @@ fn a_late_cancel_is_reported_as_too_late() {
     bus.clock.0.set(at(20));
     bus.release();
     // Another saw the entry before that, has decided since, and has not taken it back yet.
-    assert_eq!(done(decide(&bus.place, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
-    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::TooLate));
+    assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::TooLate));
     // One whose answer was lost finds what it has decided itself.
     let again = bus.schedule("b", at(30));
     let before = bus.clock.1.get();
-    assert_eq!(done(decide(&bus.place, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(decide(&bus.handle, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
     bus.clock.1.set(before);
-    assert_eq!(done(decide(&bus.place, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
-    assert_eq!(done(decide(&bus.place, &again, Decision::Cancel)), Ok((Decision::Cancel, false)));
+    assert_eq!(done(decide(&bus.handle, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(decide(&bus.handle, &again, Decision::Cancel)), Ok((Decision::Cancel, false)));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn two_releasers_emit_one_event() {
     // One has read the entry, and is slow; the other does it all.
     bus.release();
     let draft = Draft::stored(Event::parse(&bytes, usize::MAX).unwrap(), bytes.to_vec(), &name);
-    let acks = done(Emitter::new(bus.place.clone(), TIMEOUT).emit(&[draft.unwrap()])).unwrap();
+    let acks = done(Emitter::new(bus.handle.clone(), TIMEOUT).emit(&[draft.unwrap()])).unwrap();
     assert_eq!(acks[0].kind, AckKind::Duplicate);
     assert_eq!(bus.events(), ["a"]);
 }
@@ -195,7 +195,7 @@ fn two_releasers_emit_one_event() {
 fn a_broken_entry_is_reported_and_does_not_block_others() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    let store = &*bus.place.store;
+    let store = &*bus.handle.store;
     let broken = keys::scheduled(&name.with_time(at(5)));
     assert_eq!(done(store.put_new(&broken, b"{")), Ok(Put::Created));
     assert_eq!(done(store.put_new("timed/readme", b"x")), Ok(Put::Created));
@@ -211,8 +211,8 @@ fn a_single_release_takes_over_entries_in_release() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     bus.clock.0.set(at(20));
-    assert_eq!(done(decide(&bus.place, &name, Decision::Release)), Ok((Decision::Release, true)));
-    assert_eq!(done(release(&bus.place, None, 1 << 20)).unwrap().events, 1);
+    assert_eq!(done(decide(&bus.handle, &name, Decision::Release)), Ok((Decision::Release, true)));
+    assert_eq!(done(release(&bus.handle, None, 1 << 20)).unwrap().events, 1);
 }
 
 /// Whatever somebody has put before them: names that are none, documents that are none, files that are too large.
@@ -220,7 +220,7 @@ fn a_single_release_takes_over_entries_in_release() {
 fn a_scheduled_entry_is_not_starved_by_invalid_entries() {
     let bus = bus();
     let name = bus.schedule("a", at(100));
-    let store = &*bus.place.store;
+    let store = &*bus.handle.store;
     for n in 0..3 * BATCH as i64 {
         let early = keys::scheduled(&name.with_time(at(1).plus(Duration::from_micros(n as u64))));
         let content = if n % 2 == 0 { "{".to_owned() } else { format!("{{\"x\":\"{}\"}}", "x".repeat(2_000)) };
@@ -228,7 +228,7 @@ fn a_scheduled_entry_is_not_starved_by_invalid_entries() {
         assert_eq!(done(store.put_new(&format!("timed/0000/{n:04}"), b"x")), Ok(Put::Created));
     }
     bus.clock.0.set(at(200));
-    let released = done(release(&bus.place, Some(&BTreeSet::new()), 1_000)).unwrap();
+    let released = done(release(&bus.handle, Some(&BTreeSet::new()), 1_000)).unwrap();
     assert_eq!((released.events, released.foreign.is_some()), (1, true));
     assert_eq!(bus.events(), ["a"]);
 }
@@ -238,7 +238,7 @@ fn a_scheduled_entry_is_not_starved_by_invalid_entries() {
 fn an_entry_is_released_although_its_id_was_taken_later() {
     let bus = bus();
     bus.schedule("a", at(10));
-    done(bus.place.store.delete(&keys::dedup(&dedup_hash("/s", "a")))).unwrap();
+    done(bus.handle.store.delete(&keys::dedup(&dedup_hash("/s", "a")))).unwrap();
     assert_eq!(bus.emit_other("a"), AckKind::New);
     bus.clock.0.set(at(20));
     assert_eq!(bus.release().events, 1);
@@ -250,11 +250,11 @@ fn an_id_is_free_again_once_its_event_is_cancelled() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
     assert_eq!(bus.emit_other("a"), AckKind::IdTaken);
-    assert_eq!(done(cancel(&bus.place, &name)), Ok(Cancelled::Yes));
+    assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::Yes));
     assert_eq!(bus.emit_other("a"), AckKind::New);
     // Decided, and died: nothing may rely on the entry that is still there.
     let name = bus.schedule("b", at(30));
-    assert_eq!(done(decide(&bus.place, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
+    assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
     let again = bus.schedule("b", at(40));
     assert_eq!(again.time(), at(40));
     bus.clock.0.set(at(50));
@@ -267,8 +267,8 @@ fn an_id_is_free_again_once_its_event_is_cancelled() {
 fn prune_keeps_the_ids_of_scheduled_events() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    done(crate::retention::forget_ids(&bus.place, at(1_000))).unwrap();
+    done(crate::retention::forget_ids(&bus.handle, at(1_000))).unwrap();
     assert_eq!(bus.emit_other("a"), AckKind::IdTaken);
-    done(cancel(&bus.place, &name)).unwrap();
-    assert_eq!(done(crate::retention::forget_ids(&bus.place, at(1_000))), Ok(1));
+    done(cancel(&bus.handle, &name)).unwrap();
+    assert_eq!(done(crate::retention::forget_ids(&bus.handle, at(1_000))), Ok(1));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::pick;
-use crate::bus::{Place, keys};
+use crate::bus::{BusHandle, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
@@ -66,15 +66,15 @@ pub(super) struct DeadRmArgs {
 }
 
 pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<Code, Failure> {
-    let place = opened.place();
-    let standing = group::standing(place, &args.group).await?;
+    let bus = opened.bus_handle();
+    let standing = group::standing(bus, &args.group).await?;
     // A repeated redrive reports earlier requests as made, so they must be durable.
-    request::persist(place, &standing.group).await?;
+    request::persist(bus, &standing.group).await?;
     let letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &standing)),
         ([], [], true) => standing.letters.clone(),
-        ([], types, _) => pick::by_type(place, &standing, &TypeFilter::new(types, &[])?).await?,
-        (ids, ..) => pick::by_ids(place, &standing, ids).await?,
+        ([], types, _) => pick::by_type(bus, &standing, &TypeFilter::new(types, &[])?).await?,
+        (ids, ..) => pick::by_ids(bus, &standing, ids).await?,
     };
     if letters.is_empty() {
         output::note(&format!("group '{}' has no such dead letters", standing.group));
@@ -86,20 +86,20 @@ pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<C
     {
         return Ok(Code::Done);
     }
-    let redriven = ask(place, &standing, &letters).await?;
+    let redriven = ask(bus, &standing, &letters).await?;
     let when = if standing.has_live_owner(process_of) { "" } else { " as soon as a worker of the group runs" };
     output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
     Ok(Code::Done)
 }
 
 /// Requests a redrive once for each event; a letter that cannot be read is skipped.
-async fn ask(place: &Place, standing: &GroupStatus, letters: &[String]) -> Result<Vec<String>, Failure> {
+async fn ask(bus: &BusHandle, standing: &GroupStatus, letters: &[String]) -> Result<Vec<String>, Failure> {
     let shards = standing.definition.as_ref().map(|definition| definition.shards);
     let Some(shards) = shards else { return Err(damaged(standing)) };
     let mut asked = BTreeSet::new();
     let mut redriven = Vec::new();
     for name in letters {
-        let letter = pick::read(place, &standing.group, name).await?;
+        let letter = pick::read(bus, &standing.group, name).await?;
         let Some(event) = letter.map(|letter| letter.name) else {
             output::warn(&format!("letter {name} cannot be read; it stays as it is"));
             continue;
@@ -107,7 +107,7 @@ async fn ask(place: &Place, standing: &GroupStatus, letters: &[String]) -> Resul
         if asked.insert(event.clone()) {
             let shard = event.hash_slot().shard(shards);
             let request = Request::Redrive { event, letter: name.clone() };
-            request::ask(place, &standing.group, shard, &request).await?;
+            request::ask(bus, &standing.group, shard, &request).await?;
         }
         redriven.push(name.clone());
     }
@@ -122,12 +122,12 @@ fn damaged(standing: &GroupStatus) -> Failure {
 }
 
 pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, Failure> {
-    let place = opened.place();
-    let standing = group::standing(place, &args.group).await?;
+    let bus = opened.bus_handle();
+    let standing = group::standing(bus, &args.group).await?;
     let letters = match (&args.ids[..], args.all) {
         ([], false) => return Err(nothing_named("rm", &standing)),
         ([], true) => standing.letters.clone(),
-        (ids, _) => pick::by_ids(place, &standing, ids).await?,
+        (ids, _) => pick::by_ids(bus, &standing, ids).await?,
     };
     if letters.is_empty() {
         output::note(&format!("group '{}' has no dead letters", standing.group));
@@ -139,7 +139,7 @@ pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, F
         return Ok(Code::Done);
     }
     let keys: Vec<String> = letters.iter().map(|name| keys::letter(&standing.group, name)).collect();
-    place.store.delete_many(&keys).await?;
+    bus.store.delete_many(&keys).await?;
     output::note(&format!("{}: {} removed", standing.group, counted(&letters)));
     Ok(Code::Done)
 }

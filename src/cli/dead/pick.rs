@@ -1,6 +1,6 @@
 //! Finds the dead letters that ids or types select.
 
-use crate::bus::Place;
+use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
 use crate::cli::hint::{Hints, command, text};
 use crate::cli::reporter::id_of;
@@ -35,20 +35,20 @@ pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
 }
 
 /// Reads a letter; none if it is gone or cannot be read.
-pub(super) async fn read(place: &Place, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
-    match dead_letter::read(place, group, name).await {
+pub(super) async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
+    match dead_letter::read(bus, group, name).await {
         Err(error) if error.kind() == crate::store::ErrorKind::Damaged => Ok(None),
         answer => answer,
     }
 }
 
 /// The letters that the ids select, without repeats.
-pub(super) async fn by_ids(place: &Place, standing: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) async fn by_ids(bus: &BusHandle, standing: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
     let mut picked: Vec<String> = Vec::new();
     for id in ids {
         let mut found = by_name(&standing.letters, id);
         if found.is_empty() {
-            found = by_document(place, standing, id).await?;
+            found = by_document(bus, standing, id).await?;
         }
         match found.as_slice() {
             [] => return Err(none(standing, id)),
@@ -77,10 +77,10 @@ fn by_name(letters: &[String], id: &str) -> Vec<String> {
 }
 
 /// Selects by the id in the event's document; prefixes count only if no id is equal.
-async fn by_document(place: &Place, standing: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
+async fn by_document(bus: &BusHandle, standing: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
     let (mut whole, mut begun) = (Vec::new(), Vec::new());
     for name in &standing.letters {
-        let letter = read(place, &standing.group, name).await?;
+        let letter = read(bus, &standing.group, name).await?;
         let own = shown_id(name, letter.as_ref());
         if own == id {
             whole.push(name.clone());
@@ -93,7 +93,7 @@ async fn by_document(place: &Place, standing: &GroupStatus, id: &str) -> Result<
 
 /// Selects the letters whose event type matches.
 pub(super) async fn by_type(
-    place: &Place,
+    bus: &BusHandle,
     standing: &GroupStatus,
     filter: &TypeFilter,
 ) -> Result<Vec<String>, Failure> {
@@ -103,7 +103,7 @@ pub(super) async fn by_type(
             Some(NameMatch::Yes) => true,
             Some(NameMatch::No) => false,
             Some(NameMatch::Unsure) | None => {
-                let bytes = read(place, &standing.group, name).await?.and_then(|letter| letter.event_bytes());
+                let bytes = read(bus, &standing.group, name).await?.and_then(|letter| letter.event_bytes());
                 let event = bytes.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
                 event.is_some_and(|event| filter.matches(event.type_()))
             }

@@ -51,8 +51,8 @@ pub(super) struct DeadShowArgs {
 
 pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let standings = match &args.group {
-        Some(name) => vec![group::standing(opened.place(), name).await?],
-        None => group::all(opened.place()).await?,
+        Some(name) => vec![group::standing(opened.bus_handle(), name).await?],
+        None => group::all(opened.bus_handle()).await?,
     };
     let mut out = Out::new();
     let columns = ["GROUP", "DIED", "ID", "TYPE"].map(Column::left);
@@ -60,7 +60,7 @@ pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) 
     let mut table = Table::new(columns);
     for standing in &standings {
         for name in &standing.letters {
-            let letter = pick::read(opened.place(), &standing.group, name).await?;
+            let letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
             if args.json {
                 out.json(&document(&standing.group, name, letter.as_ref(), false))?;
             } else {
@@ -135,22 +135,22 @@ fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool)
 }
 
 pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
-    let standing = group::standing(opened.place(), &args.group).await?;
+    let standing = group::standing(opened.bus_handle(), &args.group).await?;
     let letters = match args.ids.as_slice() {
         [] => standing.letters.clone(),
-        ids => pick::by_ids(opened.place(), &standing, ids).await?,
+        ids => pick::by_ids(opened.bus_handle(), &standing, ids).await?,
     };
     if letters.is_empty() {
         output::note(&format!("group '{}' has no dead letters", standing.group));
     }
     let mut out = Out::new();
-    for (place, name) in letters.iter().enumerate() {
-        let letter = pick::read(opened.place(), &standing.group, name).await?;
+    for (bus, name) in letters.iter().enumerate() {
+        let letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
         if args.json {
             out.json(&document(&standing.group, name, letter.as_ref(), true))?;
             continue;
         }
-        if place > 0 {
+        if bus > 0 {
             out.line("")?;
         }
         out.text(&sheet(&standing.group, name, letter.as_ref(), session))?;

@@ -1,7 +1,7 @@
 //! Checks of a bucket and of the credentials for it.
 
 use super::Finding;
-use crate::bus::Place;
+use crate::bus::BusHandle;
 use crate::cli::times;
 use crate::store::object::{Bucket, Kind};
 use crate::store::{ErrorKind, List, Store, StoreResult, Swap, Version};
@@ -59,13 +59,13 @@ fn denied<T>(answer: StoreResult<T>) -> bool {
 
 /// Whether the credentials have every permission in every folder; each missing one is a finding
 /// with the permission to grant.
-pub(super) async fn permissions(place: &Place, bucket: &Bucket) -> Vec<Finding> {
+pub(super) async fn permissions(bus: &BusHandle, bucket: &Bucket) -> Vec<Finding> {
     let mut missing = Vec::new();
     for right in Right::ALL {
         let mut folders = Vec::new();
         for folder in FOLDERS {
-            let key = format!("{folder}probe-{:016x}", place.clock.random());
-            if right.is_denied(&*place.store, &key).await {
+            let key = format!("{folder}probe-{:016x}", bus.clock.random());
+            if right.is_denied(&*bus.store, &key).await {
                 folders.push(folder);
             }
         }
@@ -74,7 +74,7 @@ pub(super) async fn permissions(place: &Place, bucket: &Bucket) -> Vec<Finding> 
     // Without the permission to list, a read of a missing object is answered with "denied" instead
     // of "not found", so it says nothing about the permission to read.
     let unlisted = missing.iter().any(|(right, folders)| *right == Right::List && !folders.is_empty());
-    if unlisted && !denied(place.store.get(crate::bus::keys::BUS).await) {
+    if unlisted && !denied(bus.store.get(crate::bus::keys::BUS).await) {
         missing.retain(|(right, _)| *right != Right::Read);
     }
     missing.retain(|(_, folders)| !folders.is_empty());
@@ -108,8 +108,8 @@ fn cure(right: Right, folders: &[&str], bucket: &Bucket) -> String {
 }
 
 /// No warning: every bucket is polled.
-pub(super) fn hints(place: &Place) -> Finding {
-    let (least, most) = place.store.profile().poll;
+pub(super) fn hints(bus: &BusHandle) -> Finding {
+    let (least, most) = bus.store.profile().poll;
     let [least, most] = [least, most].map(times::format_duration);
     Finding::ok("hints", format!("none: polling every {least} under load, growing to {most}"))
 }

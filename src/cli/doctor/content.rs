@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Finding;
 use crate::bus::read::{self, Range};
-use crate::bus::{Place, frontier, keys};
+use crate::bus::{BusHandle, frontier, keys};
 use crate::cli::hint::{command, text};
 use crate::cli::{style, times};
 use crate::event::{EVENTS, Event, EventName, EventTime, TypeFilter};
@@ -20,21 +20,21 @@ const READ: usize = 1_000;
 /// An unfinished file older than this was abandoned by its writer.
 const ABANDONED: Duration = Duration::from_hours(24);
 
-pub(super) async fn findings(path: Option<&Path>, place: &Place) -> Vec<Finding> {
-    let mut findings = vec![frontier_finding(place).await];
-    for looked in [groups(place).await, foreign(place).await, unreadable(place).await] {
+pub(super) async fn findings(path: Option<&Path>, bus: &BusHandle) -> Vec<Finding> {
+    let mut findings = vec![frontier_finding(bus).await];
+    for looked in [groups(bus).await, foreign(bus).await, unreadable(bus).await] {
         match looked {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(Finding::error("reading", &error)),
         }
     }
-    findings.extend(path.and_then(|path| staging(path, place)));
+    findings.extend(path.and_then(|path| staging(path, bus)));
     findings
 }
 
-async fn frontier_finding(place: &Place) -> Finding {
-    let now = place.clock.now();
-    match frontier::read(&*place.store).await {
+async fn frontier_finding(bus: &BusHandle) -> Finding {
+    let now = bus.clock.now();
+    match frontier::read(&*bus.store).await {
         Err(error) => Finding::error("frontier", &error),
         Ok(frontier) if frontier.time.since(now) > Duration::from_secs(60) => {
             let ahead = times::format_duration(frontier.time.since(now));
@@ -46,16 +46,16 @@ async fn frontier_finding(place: &Place) -> Finding {
     }
 }
 
-async fn groups(place: &Place) -> StoreResult<Vec<Finding>> {
-    let names = definition::names(&*place.store).await?;
+async fn groups(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
+    let names = definition::names(&*bus.store).await?;
     let mut findings = Vec::new();
     for group in &names {
-        let standing = status::read(place, group).await?;
+        let standing = status::read(bus, group).await?;
         if let Some(error) = standing.and_then(|standing| standing.damage) {
             findings.push(Finding::error("group", &error));
         }
     }
-    let others = place.store.list_after(List::all(keys::GROUPS)).await?.keys;
+    let others = bus.store.list_after(List::all(keys::GROUPS)).await?.keys;
     let others: Vec<String> = others.into_iter().filter(|key| keys::group_of(key).is_none()).collect();
     findings.extend(foreign_finding("groups", &others, others.len()));
     if findings.is_empty() {
@@ -65,7 +65,7 @@ async fn groups(place: &Place) -> StoreResult<Vec<Finding>> {
 }
 
 /// Reports keys among the events that are not event names.
-async fn foreign(place: &Place) -> StoreResult<Vec<Finding>> {
+async fn foreign(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
     let found: Arc<Mutex<(Vec<String>, usize)>> = Arc::default();
     let seen = Arc::clone(&found);
     let list = List::all(EVENTS).keep(move |key| {
@@ -78,7 +78,7 @@ async fn foreign(place: &Place) -> StoreResult<Vec<Finding>> {
         }
         false
     });
-    place.store.list_after(list).await?;
+    bus.store.list_after(list).await?;
     let found = found.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(foreign_finding("events", &found.0, found.1).into_iter().collect())
 }
@@ -91,12 +91,12 @@ fn foreign_finding(among: &str, some: &[String], count: usize) -> Option<Finding
 }
 
 /// Reports newest events that cannot be read.
-async fn unreadable(place: &Place) -> StoreResult<Vec<Finding>> {
+async fn unreadable(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
-    let (names, _) = read::newest(&*place.store, &range, READ, place.clock.now()).await?;
+    let (names, _) = read::newest(&*bus.store, &range, READ, bus.clock.now()).await?;
     let (mut bad, mut first) = (0u64, None);
     for name in &names {
-        let Some(object) = place.store.get(&name.key()).await? else { continue };
+        let Some(object) = bus.store.get(&name.key()).await? else { continue };
         if let Err(error) = Event::parse(&object.bytes, usize::MAX) {
             bad += 1;
             first.get_or_insert_with(|| format!("{} {error}", name.key()));
@@ -108,8 +108,8 @@ async fn unreadable(place: &Place) -> StoreResult<Vec<Finding>> {
 }
 
 /// Reports files whose writer ended before they were complete.
-fn staging(path: &Path, place: &Place) -> Option<Finding> {
-    let now = place.clock.now();
+fn staging(path: &Path, bus: &BusHandle) -> Option<Finding> {
+    let now = bus.clock.now();
     let entries = std::fs::read_dir(path.join(STAGING)).ok()?;
     let old = entries.filter_map(Result::ok).filter(|entry| {
         let modified = entry.metadata().ok().and_then(|metadata| metadata.modified().ok());

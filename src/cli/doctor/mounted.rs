@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::bus::Place;
+use crate::bus::BusHandle;
 use crate::cli::hint::store::make_room;
 use crate::cli::hint::{Hints, command, text};
 use crate::cli::{style, times};
@@ -42,11 +42,11 @@ pub(super) fn flush(path: &Path) -> Finding {
     }
 }
 
-pub(super) fn hints(place: &Place) -> Finding {
-    match place.store.hints() {
+pub(super) fn hints(bus: &BusHandle) -> Finding {
+    match bus.store.hints() {
         Ok(_) => Finding::ok("hints", "inotify"),
         Err(why) => {
-            let poll = times::format_duration(place.store.profile().poll.1);
+            let poll = times::format_duration(bus.store.profile().poll.1);
             Finding::warn("hints", format!("{why}: polling every {poll}"))
         }
     }

@@ -84,7 +84,7 @@ impl Maker {
         }
         Ok(Self {
             clock: Rc::clone(&session.clock),
-            store: Rc::clone(&opened.place().store),
+            store: Rc::clone(&opened.bus_handle().store),
             patience,
             max_event_bytes: opened.bus.max_event_bytes(),
             source: args.source.clone().unwrap_or_else(default_source),

@@ -1,7 +1,7 @@
 //! Finds the events that an id, or the start of one, may mean.
 
 use crate::bus::emit::acknowledged_name;
-use crate::bus::{Place, keys, read};
+use crate::bus::{BusHandle, keys, read};
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
 use crate::cli::progress::Progress;
@@ -16,13 +16,13 @@ const ENOUGH: usize = 6;
 const PAGE: usize = 1_000;
 
 /// The events that `id` may mean: none, one, or several.
-pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
+pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     if id.is_empty() {
         return Err(Failure::usage("an empty id means every event").hint(command("ls", "")));
     }
-    let store = &*place.store;
+    let store = &*bus.store;
     if let Some(source) = source {
-        let found = remembered(place, source, id).await?;
+        let found = remembered(bus, source, id).await?;
         return Ok(if found.is_empty() {
             read::with_identity(store, &Identity::named(source, id)).await?
         } else {
@@ -43,11 +43,11 @@ pub(super) async fn find(place: &Place, id: &str, source: Option<&str>) -> Resul
     if parse_event_id(id).is_some() {
         return Ok(Vec::new());
     }
-    let found = remembered(place, &crate::config::default_source(), id).await?;
+    let found = remembered(bus, &crate::config::default_source(), id).await?;
     if !found.is_empty() {
         return Ok(found);
     }
-    in_documents(place, id).await
+    in_documents(bus, id).await
 }
 
 fn begins_with_digits(id: &str) -> bool {
@@ -55,22 +55,22 @@ fn begins_with_digits(id: &str) -> bool {
 }
 
 /// The event on which a named id was acknowledged, from its dedup record.
-async fn remembered(place: &Place, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
-    let Some(object) = place.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
+async fn remembered(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
+    let Some(object) = bus.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
     let Some(name) = acknowledged_name(&object.bytes) else { return Ok(Vec::new()) };
-    Ok(if place.store.get(&name.key()).await?.is_some() { vec![name] } else { Vec::new() })
+    Ok(if bus.store.get(&name.key()).await?.is_some() { vec![name] } else { Vec::new() })
 }
 
 /// The last resort: without its source, a named id can only be found in the documents. An equal id
 /// ends the search.
-async fn in_documents(place: &Place, id: &str) -> Result<Vec<EventName>, Failure> {
+async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failure> {
     let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
     let mut progress = Progress::new("reading every event", None);
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
-        let (names, cut) = read::names(&*place.store, &range, &after, PAGE).await?;
+        let (names, cut) = read::names(&*bus.store, &range, &after, PAGE).await?;
         for name in &names {
-            let own = document_id(place, name).await?;
+            let own = document_id(bus, name).await?;
             match own.filter(|own| own.starts_with(id)) {
                 Some(own) if own == id => {
                     progress.end();
@@ -90,14 +90,14 @@ async fn in_documents(place: &Place, id: &str) -> Result<Vec<EventName>, Failure
     Ok(found)
 }
 
-async fn document_id(place: &Place, name: &EventName) -> StoreResult<Option<String>> {
-    let object = place.store.get(&name.key()).await?;
+async fn document_id(bus: &BusHandle, name: &EventName) -> StoreResult<Option<String>> {
+    let object = bus.store.get(&name.key()).await?;
     Ok(object.and_then(|object| Event::parse(&object.bytes, usize::MAX).ok()).map(|event| event.id().to_owned()))
 }
 
 /// The id of the event at `name`: from its document, else the generated one.
-pub(super) async fn id_at(place: &Place, name: &EventName) -> StoreResult<String> {
-    Ok(document_id(place, name).await?.unwrap_or_else(|| id_of(name)))
+pub(super) async fn id_at(bus: &BusHandle, name: &EventName) -> StoreResult<String> {
+    Ok(document_id(bus, name).await?.unwrap_or_else(|| id_of(name)))
 }
 
 /// Drops earlier names of an event: while its emitter puts it again, it has two.

@@ -1,6 +1,6 @@
 //! The state of one event in every group.
 
-use crate::bus::Place;
+use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
 use crate::cli::session::Session;
@@ -12,19 +12,19 @@ use crate::group::{dead_letter, definition};
 
 /// One line for each group; `event` is none if the document cannot be read.
 pub(super) async fn lines(
-    place: &Place,
+    bus: &BusHandle,
     name: &EventName,
     event: Option<&Event>,
     session: &Session,
 ) -> Result<Vec<String>, Failure> {
-    let groups = definition::names(&*place.store).await?;
+    let groups = definition::names(&*bus.store).await?;
     let width = groups.iter().map(|group| group.as_str().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for group in groups {
-        let Some(standing) = status::read(place, &group).await? else { continue };
+        let Some(standing) = status::read(bus, &group).await? else { continue };
         let state = match letter_of(&standing, name) {
             Some(letter) => {
-                let letter = dead_letter::read(place, &group, letter).await?;
+                let letter = dead_letter::read(bus, &group, letter).await?;
                 let why = letter.map_or_else(String::new, |letter| {
                     format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why)
                 });

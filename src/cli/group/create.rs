@@ -54,7 +54,7 @@ pub(super) async fn run(args: &GroupCreateArgs, session: &Session, opened: &Open
     let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
     let filter = &wants.types;
     let start = args.from.as_deref().map(|text| start_of("--from", text, session)).transpose()?;
-    let (store, clock) = (&*opened.place().store, &*opened.place().clock);
+    let (store, clock) = (&*opened.bus_handle().store, &*opened.bus_handle().clock);
     if definition::find_durable(store, &group).await?.is_some() {
         return Err(exists(&group));
     }

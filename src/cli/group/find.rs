@@ -1,6 +1,6 @@
 //! Finds a group by its name.
 
-use crate::bus::Place;
+use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
 use crate::cli::style;
@@ -9,33 +9,33 @@ use crate::group::definition::{self, Registered};
 use crate::group::status::{self, GroupStatus};
 
 /// The group and its definition.
-pub(in crate::cli) async fn registered(place: &Place, name: &str) -> Result<(GroupName, Registered), Failure> {
+pub(in crate::cli) async fn registered(bus: &BusHandle, name: &str) -> Result<(GroupName, Registered), Failure> {
     let group = GroupName::parse(name)?;
-    match definition::find(&*place.store, &group).await? {
+    match definition::find(&*bus.store, &group).await? {
         Some(registered) => Ok((group, registered)),
-        None => Err(unknown(place, name).await?),
+        None => Err(unknown(bus, name).await?),
     }
 }
 
 /// The status of one group.
-pub(in crate::cli) async fn standing(place: &Place, name: &str) -> Result<GroupStatus, Failure> {
-    match status::read(place, &GroupName::parse(name)?).await? {
+pub(in crate::cli) async fn standing(bus: &BusHandle, name: &str) -> Result<GroupStatus, Failure> {
+    match status::read(bus, &GroupName::parse(name)?).await? {
         Some(standing) => Ok(standing),
-        None => Err(unknown(place, name).await?),
+        None => Err(unknown(bus, name).await?),
     }
 }
 
 /// The status of all groups.
-pub(in crate::cli) async fn all(place: &Place) -> Result<Vec<GroupStatus>, Failure> {
+pub(in crate::cli) async fn all(bus: &BusHandle) -> Result<Vec<GroupStatus>, Failure> {
     let mut standings = Vec::new();
-    for group in definition::names(&*place.store).await? {
-        standings.extend(status::read(place, &group).await?);
+    for group in definition::names(&*bus.store).await? {
+        standings.extend(status::read(bus, &group).await?);
     }
     Ok(standings)
 }
 
-async fn unknown(place: &Place, name: &str) -> Result<Failure, Failure> {
-    let groups = definition::names(&*place.store).await?;
+async fn unknown(bus: &BusHandle, name: &str) -> Result<Failure, Failure> {
+    let groups = definition::names(&*bus.store).await?;
     let near = style::did_you_mean(name, groups.iter().map(GroupName::as_str));
     let args = if groups.is_empty() { format!("create {name}") } else { "ls".to_owned() };
     Ok(Failure::usage(format!("no group '{name}'{near}")).hint(command("group", args)))

@@ -30,8 +30,8 @@ pub(super) struct GroupListArgs {
 
 pub(super) async fn run(args: &GroupListArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let standings = match &args.name {
-        Some(name) => vec![super::standing(opened.place(), name).await?],
-        None => super::all(opened.place()).await?,
+        Some(name) => vec![super::standing(opened.bus_handle(), name).await?],
+        None => super::all(opened.bus_handle()).await?,
     };
     let mut out = Out::new();
     if args.json {

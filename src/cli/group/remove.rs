@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::agreed;
-use crate::bus::{Place, keys};
+use crate::bus::{BusHandle, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
@@ -36,31 +36,31 @@ pub(super) struct GroupRemoveArgs {
 }
 
 pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code, Failure> {
-    let place = opened.place();
-    let standing = super::standing(place, &args.name).await?;
+    let bus = opened.bus_handle();
+    let standing = super::standing(bus, &args.name).await?;
     let group = &standing.group;
-    refuse_live_owner(place, &standing).await?;
+    refuse_live_owner(bus, &standing).await?;
     let letters = u64::try_from(standing.letters.len()).unwrap_or(u64::MAX);
     let what = format!("removes group '{group}' with its progress and {}", style::plural(letters, "dead letter"));
     if !agreed(&what, args.yes, &command("group", format_args!("rm {group} --yes")))? {
         return Ok(Code::Done);
     }
-    let mut state = place.store.list_after(List::all(&keys::state(group))).await?.keys;
+    let mut state = bus.store.list_after(List::all(&keys::state(group))).await?.keys;
     for marker in state.iter().filter(|key| !key.ends_with(".json")) {
-        place.store.delete(marker).await?;
+        bus.store.delete(marker).await?;
     }
     // Dead letters and requests. The last one removes its folder; these two names also remove
     // folders that are empty.
     state.extend([keys::letter(group, "none"), keys::request(group, 0, "none")]);
-    place.store.delete_many(&state).await?;
-    place.store.delete(&keys::group(group)).await?;
+    bus.store.delete_many(&state).await?;
+    bus.store.delete(&keys::group(group)).await?;
     output::note(&format!("removed group '{group}'"));
     Ok(Code::Done)
 }
 
 /// Refuses a group with a live owner. An owner whose process may be alive is observed for one
 /// lease: a live one commits within that time.
-async fn refuse_live_owner(place: &Place, standing: &GroupStatus) -> Result<(), Failure> {
+async fn refuse_live_owner(bus: &BusHandle, standing: &GroupStatus) -> Result<(), Failure> {
     let refused = |owner: &Owner| {
         let (host, pid) = (style::escape(&owner.host), owner.pid);
         let what = format!("{host}:{pid} works for group '{}' just now", standing.group);
@@ -75,11 +75,11 @@ async fn refuse_live_owner(place: &Place, standing: &GroupStatus) -> Result<(), 
     let lease = Lease::default().length;
     let (host, pid) = (&first.owner.host, first.owner.pid);
     output::note(&format!("looking whether {}:{pid} still works (up to {}s)", style::escape(host), lease.as_secs()));
-    let before = versions(place, &standing.group, &suspects).await?;
-    let until = place.clock.elapsed() + lease;
-    while place.clock.elapsed() < until {
-        place.clock.sleep_until(place.clock.elapsed() + Duration::from_millis(500)).await;
-        if versions(place, &standing.group, &suspects).await? != before {
+    let before = versions(bus, &standing.group, &suspects).await?;
+    let until = bus.clock.elapsed() + lease;
+    while bus.clock.elapsed() < until {
+        bus.clock.sleep_until(bus.clock.elapsed() + Duration::from_millis(500)).await;
+        if versions(bus, &standing.group, &suspects).await? != before {
             return refused(&first.owner);
         }
     }
@@ -87,13 +87,13 @@ async fn refuse_live_owner(place: &Place, standing: &GroupStatus) -> Result<(), 
 }
 
 async fn versions(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     owned: &[&Owned],
 ) -> Result<Vec<Option<crate::store::Version>>, Failure> {
     let mut versions = Vec::new();
     for owned in owned {
-        let object = place.store.get(&keys::marker(group, owned.shard)).await?;
+        let object = bus.store.get(&keys::marker(group, owned.shard)).await?;
         versions.push(object.map(|object| object.version));
     }
     Ok(versions)

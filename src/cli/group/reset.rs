@@ -3,7 +3,7 @@
 use super::agreed;
 use super::create::start_of;
 use crate::bus::read::{self, Range};
-use crate::bus::{Place, keys, to_json};
+use crate::bus::{BusHandle, keys, to_json};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
@@ -40,18 +40,18 @@ pub(super) struct GroupResetArgs {
 
 pub(super) async fn run(args: &GroupResetArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let start = start_of("--to", &args.to, session)?;
-    let (group, found) = super::registered(opened.place(), &args.name).await?;
+    let (group, found) = super::registered(opened.bus_handle(), &args.name).await?;
     let what = consequence(&group, &found.definition, start, session, opened).await?;
     if !agreed(&what, args.yes, &command("group", format_args!("reset {group} --to '{}' --yes", args.to)))? {
         return Ok(Code::Done);
     }
-    let place = opened.place();
-    let to = definition::resolve(&*place.store, &*place.clock, start).await?;
+    let bus = opened.bus_handle();
+    let to = definition::resolve(&*bus.store, &*bus.clock, start).await?;
     for shard in 0..found.definition.shards {
-        match read_marker(place, &group, shard, &found.definition).await {
-            Ok(_) => request::ask(place, &group, shard, &Request::Reset { to: to.clone() }).await?,
+        match read_marker(bus, &group, shard, &found.definition).await {
+            Ok(_) => request::ask(bus, &group, shard, &Request::Reset { to: to.clone() }).await?,
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                rewrite(place, &group, shard, &found.definition, &to).await?
+                rewrite(bus, &group, shard, &found.definition, &to).await?
             }
             Err(error) => return Err(error.into()),
         }
@@ -78,7 +78,7 @@ async fn consequence(
     };
     // The count is left out if the filter cannot be read.
     let filter = definition.filter(group)?;
-    let (count, _) = read::count(&*opened.place().store, &Range { since, until: EventTime::MAX, filter }).await?;
+    let (count, _) = read::count(&*opened.bus_handle().store, &Range { since, until: EventTime::MAX, filter }).await?;
     let (count, from) = (style::plural(count, "stored event"), shown(start, session));
     Ok(format!("lets '{group}' process {count} from {from} on, done or not, and ends what it runs just now"))
 }
@@ -94,23 +94,23 @@ fn shown(start: definition::Start, session: &Session) -> String {
 
 /// Replaces a marker that cannot be read, which fences its owner.
 async fn rewrite(
-    place: &Place,
+    bus: &BusHandle,
     group: &GroupName,
     shard: u16,
     definition: &Definition,
     to: &Position,
 ) -> Result<(), Failure> {
     let key = keys::marker(group, shard);
-    let Some(object) = place.store.get(&key).await? else { return Ok(()) };
+    let Some(object) = bus.store.get(&key).await? else { return Ok(()) };
     let marker = Marker {
         made: definition.created,
         epoch: epoch_in(&object.bytes) + 1,
-        nonce: format!("{:016x}", place.clock.random()),
+        nonce: format!("{:016x}", bus.clock.random()),
         ..Marker::new(to.clone())
     };
     let mut bytes = to_json(&marker);
     bytes.push(b'\n');
-    match place.store.cas(&key, Some(&object.version), &bytes).await? {
+    match bus.store.cas(&key, Some(&object.version), &bytes).await? {
         Swap::Swapped(_) => Ok(()),
         Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).hint("try again")),
     }

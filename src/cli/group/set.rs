@@ -67,13 +67,13 @@ async fn change(
     mut to: impl FnMut(&mut Definition) -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
     loop {
-        let (group, found) = super::registered(opened.place(), name).await?;
+        let (group, found) = super::registered(opened.bus_handle(), name).await?;
         let mut definition = found.definition.clone();
         to(&mut definition)?;
         if definition == found.definition {
             return Ok(false);
         }
-        if definition::replace(&*opened.place().store, &group, &found.version, definition).await?.is_some() {
+        if definition::replace(&*opened.bus_handle().store, &group, &found.version, definition).await?.is_some() {
             return Ok(true);
         }
     }
@@ -125,7 +125,7 @@ fn changed_filter(definition: &Definition, given: &FilterArgs) -> Result<TypeFil
 }
 
 pub(super) async fn pause(args: &GroupPauseArgs, opened: &Opened) -> Result<Code, Failure> {
-    let since = opened.place().clock.now();
+    let since = opened.bus_handle().clock.now();
     change(opened, &args.name, |definition| {
         let since = definition.paused.as_ref().map_or(since, |paused| paused.since);
         let before = definition.paused.as_ref().and_then(|paused| paused.why.clone());
@@ -133,7 +133,7 @@ pub(super) async fn pause(args: &GroupPauseArgs, opened: &Opened) -> Result<Code
         Ok(())
     })
     .await?;
-    let poll = opened.place().store.profile().poll.1.as_secs();
+    let poll = opened.bus_handle().store.profile().poll.1.as_secs();
     let (name, resume) = (&args.name, command("group", format_args!("resume {}", args.name)));
     output::note(&format!(
         "'{name}' is paused: within a poll ({poll}s) workers start no more handlers; running ones end; {resume}"

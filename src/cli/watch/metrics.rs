@@ -168,12 +168,12 @@ struct MetricsPage<'a> {
 
 impl MetricsPage<'_> {
     async fn pause(&self) {
-        let clock = &self.opened.place().clock;
+        let clock = &self.opened.bus_handle().clock;
         clock.sleep_until(clock.elapsed() + Duration::from_millis(100)).await;
     }
 
     async fn answer_all(&self, stream: TcpStream) {
-        let clock = &self.opened.place().clock;
+        let clock = &self.opened.bus_handle().clock;
         let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request).await) });
         let mut http = http1::Builder::new();
         http.keep_alive(false).max_buf_size(HEAD_BYTES);
@@ -208,9 +208,9 @@ impl MetricsPage<'_> {
 
     /// The status, read again if the last one is too old; on a bucket each read costs listings.
     async fn status(&self) -> Result<String, Failure> {
-        let place = self.opened.place();
-        let most = if place.store.requests().is_some() { Duration::from_mins(1) } else { Duration::from_secs(5) };
-        let now = place.clock.elapsed();
+        let bus = self.opened.bus_handle();
+        let most = if bus.store.requests().is_some() { Duration::from_mins(1) } else { Duration::from_secs(5) };
+        let now = bus.clock.elapsed();
         let kept = self.kept.borrow().clone().filter(|(made, _)| now.saturating_sub(*made) < most);
         if let Some((_, text)) = kept {
             return Ok(text);

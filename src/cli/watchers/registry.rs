@@ -21,7 +21,7 @@ pub(in crate::cli) struct Ready {
 
 /// Finds or creates a watcher's group; with `dry`, creates nothing.
 pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
-    let store = &*opened.place().store;
+    let store = &*opened.bus_handle().store;
     let wants = watcher.wants()?;
     let found = definition::find_durable(store, &watcher.group).await?;
     let (found, registered) = match found {
@@ -33,7 +33,7 @@ pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool
 }
 
 async fn make(watcher: &Watcher, wants: &Filter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {
-    let (store, clock) = (&*opened.place().store, &*opened.place().clock);
+    let (store, clock) = (&*opened.bus_handle().store, &*opened.bus_handle().clock);
     let start = match &watcher.from {
         Some(StartFrom::Earliest) => Start::Earliest,
         Some(StartFrom::Now) => Start::Now,
@@ -53,7 +53,7 @@ async fn make(watcher: &Watcher, wants: &Filter, opened: &Opened, dry: bool) -> 
 
 /// Refuses to create a group without a start if stored events match its filter.
 async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Opened) -> Result<(), Failure> {
-    let store = &*opened.place().store;
+    let store = &*opened.bus_handle().store;
     let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
     let (matching, _) = read::count(store, &range).await?;
     if matching == 0 {
@@ -121,14 +121,14 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
     let filter = definition.filter(&ready.watcher.group)?;
     let (mut waiting, mut slowest) = (0, EventTime::MAX);
     for shard in 0..definition.shards {
-        let (marker, _) = read_marker(opened.place(), &ready.watcher.group, shard, definition).await?;
+        let (marker, _) = read_marker(opened.bus_handle(), &ready.watcher.group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
         let shards = definition.shards;
         let is_unprocessed =
             |name: &crate::event::EventName| name.hash_slot().shard(shards) == shard && marker.is_unprocessed(name);
         let mut after = String::new();
         loop {
-            let (names, cut) = read::names(&*opened.place().store, &range, &after, 10_000).await?;
+            let (names, cut) = read::names(&*opened.bus_handle().store, &range, &after, 10_000).await?;
             waiting += u64::try_from(names.iter().filter(|name| is_unprocessed(name)).count()).unwrap_or(0);
             match names.last() {
                 Some(last) if cut => after = last.key(),
@@ -156,10 +156,10 @@ pub(in crate::cli) async fn near_misses(
         };
         let wide = TypeFilter::new(std::slice::from_ref(&wider), &[])?;
         let count = |filter| read::Range { since, until: EventTime::MAX, filter };
-        let (more, _) = read::count(&*opened.place().store, &count(wide)).await?;
+        let (more, _) = read::count(&*opened.bus_handle().store, &count(wide)).await?;
         let (own, _) = if pattern.ends_with(".*") {
             let own = TypeFilter::new(std::slice::from_ref(&pattern), &[])?;
-            read::count(&*opened.place().store, &count(own)).await?
+            read::count(&*opened.bus_handle().store, &count(own)).await?
         } else {
             (0, None)
         };
