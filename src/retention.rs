@@ -123,7 +123,7 @@ pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMu
         seen += count(page.keys.len());
         progress(seen);
         match page.keys.last() {
-            Some(last) if page.cut => after.clone_from(last),
+            Some(last) if page.is_truncated => after.clone_from(last),
             _ => break,
         }
     }
@@ -240,7 +240,7 @@ pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResul
         bus.store.delete_many(&unchanged).await?;
         forgotten += count(unchanged.len());
         match page.keys.last() {
-            Some(last) if page.cut => after.clone_from(last),
+            Some(last) if page.is_truncated => after.clone_from(last),
             _ => return Ok(forgotten),
         }
     }

@@ -58,7 +58,7 @@ pub async fn names(store: &dyn Store, range: &Range, after: &str, limit: usize) 
         parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No)
     });
     let page = store.list_after(list).await?;
-    Ok((page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), page.cut))
+    Ok((page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), page.is_truncated))
 }
 
 /// How many events the bus holds, and the time of the oldest.

@@ -60,7 +60,7 @@ pub async fn entries(
     let list =
         List::all(SCHEDULED).limit(limit).keep(move |key| keys::scheduled_name(key).is_some_and(|name| wanted(&name)));
     let page = store.list_after(list).await?;
-    Ok((page.keys.iter().filter_map(|key| keys::scheduled_name(key)).collect(), page.cut))
+    Ok((page.keys.iter().filter_map(|key| keys::scheduled_name(key)).collect(), page.is_truncated))
 }
 
 /// Releases entries that are due. Skips those that another process has decided to release; an entry
@@ -111,7 +111,7 @@ async fn due(bus: &BusHandle, after: &str, released: &mut Released) -> StoreResu
     names.truncate(waits.unwrap_or(names.len()));
     let foreign = foreign.lock().unwrap_or_else(PoisonError::into_inner).take();
     released.foreign = released.foreign.take().or(foreign);
-    Ok(Due { names, more: page.cut && waits.is_none() })
+    Ok(Due { names, more: page.is_truncated && waits.is_none() })
 }
 
 async fn release_entries(

@@ -183,7 +183,7 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
     for shard in 0..definition.shards {
         let (marker, _) = read_marker(opened.bus_handle(), group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
-        let (names, cut) = read::names(&*opened.bus_handle().store, &range, "", 10_000).await?;
+        let (names, is_truncated) = read::names(&*opened.bus_handle().store, &range, "", 10_000).await?;
         let open = marker.pending.keys().filter(|name| !names.contains(name));
         let fresh = names
             .iter()
@@ -191,7 +191,7 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
         for name in open.chain(fresh) {
             lines.push(format!("{group}: would run {command} for {} {}", id_of(name), name.slug()));
         }
-        if cut {
+        if is_truncated {
             lines.push(format!("{group}: and more"));
         }
     }

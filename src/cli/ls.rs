@@ -160,10 +160,10 @@ pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
         }
         let mut after = String::new();
         loop {
-            let (names, cut) = read::names(store, &range, &after, PAGE).await?;
+            let (names, is_truncated) = read::names(store, &range, &after, PAGE).await?;
             print(store, &line, &names, EventName::key, &mut out).await?;
             match names.last() {
-                Some(last) if cut => after = last.key(),
+                Some(last) if is_truncated => after = last.key(),
                 _ => return Ok(Code::Done),
             }
         }

@@ -145,11 +145,11 @@ impl Tail {
         }
         let mut after = String::new();
         loop {
-            let (names, cut) = read::names(&*self.bus.store, &range, &after, PAGE).await?;
+            let (names, is_truncated) = read::names(&*self.bus.store, &range, &after, PAGE).await?;
             let new: Vec<EventName> = names.iter().filter(|name| self.seen.add(name)).cloned().collect();
             self.print(&new).await?;
             match names.last() {
-                Some(last) if cut => after = last.key(),
+                Some(last) if is_truncated => after = last.key(),
                 _ => break,
             }
         }
@@ -172,10 +172,10 @@ impl Tail {
         let mut new = Vec::new();
         let mut after = String::new();
         loop {
-            let (names, cut) = read::names(store, &range, &after, PAGE).await?;
+            let (names, is_truncated) = read::names(store, &range, &after, PAGE).await?;
             new.extend(names.iter().filter(|name| self.seen.add(name)).cloned());
             match names.last() {
-                Some(last) if cut => after = last.key(),
+                Some(last) if is_truncated => after = last.key(),
                 _ => break,
             }
         }

@@ -336,16 +336,16 @@ impl Handler for Callback {
                     None => std::future::pending().await,
                 }
             };
-            let (ended, cut) = tokio::select! { biased;
+            let (ended, ended_by) = tokio::select! { biased;
                 ended = &mut task.0 => (ended, None),
                 _ = stopped.changed() => (task.end().await, Some(Outcome::Stopped)),
                 () = limit => (task.end().await, Some(Outcome::TimedOut)),
             };
-            let (outcome, why) = match (ended, cut) {
+            let (outcome, why) = match (ended, ended_by) {
                 (Ok(Ok(())), _) => (Outcome::Exit(0), String::new()),
                 (Ok(Err(error)), _) => (Outcome::Exit(if error.dead { DEAD } else { FAILED }), error.why),
                 (Err(error), _) if error.is_panic() => (Outcome::Exit(PANICKED), "the handler panicked".to_owned()),
-                (Err(_), Some(cut)) => (cut, String::new()),
+                (Err(_), Some(outcome)) => (outcome, String::new()),
                 (Err(_), None) => {
                     let why = "the runtime of the handler has ended".to_owned();
                     (Outcome::NotStarted(Obstacle { passes: true, ..why.into() }), String::new())

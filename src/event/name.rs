@@ -209,7 +209,7 @@ pub(super) fn slug_char(of_type: char) -> char {
 /// What the slug says of a type it does not hold as it is, and whether all of the type is in it.
 pub(super) fn inexact_slug(slug: &str) -> Option<(&str, Extent)> {
     let body = slug.strip_suffix('~')?;
-    Some((body, if slug.len() < SLUG_MAX_LEN { Extent::Whole } else { Extent::MaybeCut }))
+    Some((body, if slug.len() < SLUG_MAX_LEN { Extent::Whole } else { Extent::MaybeTruncated }))
 }
 
 /// How much of a type a slug shows.
@@ -218,7 +218,7 @@ pub(super) enum Extent {
     /// A character for each of the type's.
     Whole,
     /// More may have followed.
-    MaybeCut,
+    MaybeTruncated,
 }
 
 /// Whether a slug keeps this byte.

@@ -91,7 +91,7 @@ impl TypePattern {
     fn may_match(&self, body: &str, extent: Extent) -> bool {
         match extent {
             Extent::Whole => self.matches_tokens(body, shown_as),
-            Extent::MaybeCut => self.may_begin(body),
+            Extent::MaybeTruncated => self.may_begin(body),
         }
     }
 }

@@ -14,15 +14,15 @@ pub struct Listing {
     /// The wanted names, ascending; those that `through` has passed are dropped from the front.
     pub names: VecDeque<EventName>,
     /// Whether the listing stopped at its bound: behind its last name nothing is known.
-    pub cut: bool,
+    pub is_truncated: bool,
     /// The last name passed, while the next has the same time.
     last_passed: Option<EventName>,
 }
 
 impl Listing {
     /// A listing's result.
-    pub fn new(w: EventTime, names: impl IntoIterator<Item = EventName>, cut: bool) -> Self {
-        Self { w, names: names.into_iter().collect(), cut, last_passed: None }
+    pub fn new(w: EventTime, names: impl IntoIterator<Item = EventName>, is_truncated: bool) -> Self {
+        Self { w, names: names.into_iter().collect(), is_truncated, last_passed: None }
     }
 
     /// Where `through` may move to: before the first listed name that is neither done, nor pending,
@@ -36,7 +36,7 @@ impl Listing {
         }
         let reach = match self.names.front() {
             Some(next) if next.time() <= self.w => self.before(next),
-            None if self.cut => Position::Name(self.last_passed.clone()?),
+            None if self.is_truncated => Position::Name(self.last_passed.clone()?),
             Some(_) | None => Position::Time(self.w),
         };
         (reach > marker.through).then_some(reach)

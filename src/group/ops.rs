@@ -153,7 +153,7 @@ impl GroupStore {
         let begun = self.bus.clock.elapsed();
         let page = store.list_after(list).await?;
         let (names, mut stats) = self.shown(&page, &collector, begun);
-        if let Some(ahead) = self.passable_ahead(&collector, w, page.cut).await? {
+        if let Some(ahead) = self.passable_ahead(&collector, w, page.is_truncated).await? {
             stats.newest = stats.newest.max(Some(ahead));
             stats.passable = stats.passable.max(Some(ahead));
             stats.passable_len += 1;
@@ -162,7 +162,7 @@ impl GroupStore {
             true => self.redefined(begun).await?,
             false => None,
         };
-        Ok(ShardScan { whole: true, listing: Listing::new(w, names, page.cut), stats, redefined })
+        Ok(ShardScan { whole: true, listing: Listing::new(w, names, page.is_truncated), stats, redefined })
     }
 
     /// When a wrong clock has put W ahead of this worker's clock, all new names are ahead too. How
@@ -172,10 +172,10 @@ impl GroupStore {
         &self,
         collector: &ScanCollector,
         w: EventTime,
-        is_cut: bool,
+        is_truncated: bool,
     ) -> StoreResult<Option<EventTime>> {
         let ahead = collector.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ahead = ahead.filter(|_| w > collector.now && !is_cut);
+        let ahead = ahead.filter(|_| w > collector.now && !is_truncated);
         let Some(name) = ahead.as_deref().and_then(EventName::from_key) else { return Ok(None) };
         let happened = read::happened_at(&*self.bus.store, &name).await?;
         Ok(happened.filter(|happened| *happened <= collector.limit).map(|_| name.time()))
@@ -210,7 +210,7 @@ impl GroupStore {
         };
         let (names, stats) = self.shown(&shown.page, &collector, begun);
         let changes = shown.tail.map(|found| self.changes(found));
-        Ok(Polled { names, cut: shown.page.cut, stats, changes, poll })
+        Ok(Polled { names, is_truncated: shown.page.is_truncated, stats, changes, poll })
     }
 
     fn changes(&self, found: Vec<(String, Version)>) -> GroupChanges {
@@ -316,10 +316,10 @@ impl GroupStore {
 fn picked(shown: &PageWithTail, list: &List, mine: impl Fn(&str) -> TailMatch) -> PageWithTail {
     let mut wanted = shown.page.keys.iter().filter(|key| **key > list.after && (list.keep)(key));
     let keys: Vec<String> = wanted.by_ref().take(list.limit).cloned().collect();
-    let cut = wanted.next().is_some() || shown.page.cut;
-    let tail = shown.tail.as_ref().filter(|_| !cut);
+    let is_truncated = wanted.next().is_some() || shown.page.is_truncated;
+    let tail = shown.tail.as_ref().filter(|_| !is_truncated);
     let tail = tail.map(|found| found.iter().filter(|(key, _)| mine(key) != TailMatch::No).cloned().collect());
-    PageWithTail { page: Page { keys, cut }, tail }
+    PageWithTail { page: Page { keys, is_truncated }, tail }
 }
 
 enum Whose {

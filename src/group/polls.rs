@@ -120,5 +120,5 @@ fn showing(key: &str) -> TailMatch {
 /// A truncated poll serves only the groups that waited for it: the others would come to the same
 /// end, one after the other.
 fn covers(poll: &PollResult, after: &str) -> bool {
-    poll.after.as_str() <= after && !poll.page.page.cut
+    poll.after.as_str() <= after && !poll.page.page.is_truncated
 }

@@ -75,7 +75,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     let file = launch.name.to_string();
     let job = Job { event: Arc::from(bytes), file, vars, tried: launch.attempt > 1, permit };
     let report = task.handler.run(job).await;
-    if report.may_be_cut() {
+    if report.may_be_interrupted() {
         // Stopping a service signals all its processes: the worker may learn of that a moment later
         // than its handler.
         let clock = &bus.clock;

@@ -112,14 +112,22 @@ impl CommandHandler {
             Ok(started) => started,
             Err(reason) => return not_started(reason),
         };
-        match see_through(process_group, children, pipes, self.cut(stop, limit), self.command.grace, &*self.clock).await
+        match see_through(
+            process_group,
+            children,
+            pipes,
+            self.kill_reason(stop, limit),
+            self.command.grace,
+            &*self.clock,
+        )
+        .await
         {
             Ok(end) => end,
             Err(error) => not_started(format!("cannot wait for handler '{}': {error}", self.name()).into()),
         }
     }
 
-    async fn cut(&self, stop: impl Future<Output = ()>, limit: Option<Duration>) -> KillReason {
+    async fn kill_reason(&self, stop: impl Future<Output = ()>, limit: Option<Duration>) -> KillReason {
         let Some(limit) = limit else {
             stop.await;
             return KillReason::Stop;

@@ -140,7 +140,7 @@ impl RunReport {
 
     /// Whether the handler may have ended by a signal that was meant for its worker (SIGHUP,
     /// SIGINT, SIGTERM), which a shell passes on as an exit code.
-    pub fn may_be_cut(&self) -> bool {
+    pub fn may_be_interrupted(&self) -> bool {
         matches!(self.outcome, Outcome::Signal(1 | 2 | 15) | Outcome::Exit(129 | 130 | 143))
     }
 

@@ -147,12 +147,12 @@ impl OutputTail {
 
     /// As text, with replacement characters, not beginning inside a character.
     pub(super) fn text(&self) -> String {
-        let cut = if self.0.len() < TAIL_BYTES {
+        let start = if self.0.len() < TAIL_BYTES {
             0
         } else {
             self.0.iter().take(3).take_while(|b| **b & 0xc0 == 0x80).count()
         };
-        String::from_utf8_lossy(&self.0[cut..]).into_owned()
+        String::from_utf8_lossy(&self.0[start..]).into_owned()
     }
 }
 

@@ -111,10 +111,10 @@ impl Drop for ProcessGroup<'_> {
     }
 }
 
-/// Waits for a handler to end, or ends it when `cut` completes. Returns how it ended and the end of
+/// Waits for a handler to end, or ends it when `kill` completes. Returns how it ended and the end of
 /// its stderr.
 ///
-/// After a cut nothing of its process group remains. A handler that ends by itself may leave
+/// After a kill nothing of its process group remains. A handler that ends by itself may leave
 /// children behind, as one that starts a daemon does; their output is passed on for 200 ms, then
 /// their pipes are closed.
 ///
@@ -124,17 +124,17 @@ pub(super) async fn see_through(
     process_group: ProcessGroup<'_>,
     mut children: unix::Signal,
     mut pipes: OutputPipes,
-    cut: impl Future<Output = KillReason>,
+    kill: impl Future<Output = KillReason>,
     grace: Duration,
     clock: &dyn Clock,
 ) -> io::Result<(Outcome, OutputTail)> {
-    let cut = tokio::select! { biased;
+    let kill_reason = tokio::select! { biased;
         () = process_group.end(&mut children) => None,
-        cut = cut => Some(cut),
+        reason = kill => Some(reason),
         () = never_after(pipes.drain(clock)) => None,
     };
     pipes.read_rest();
-    if cut.is_some() {
+    if kill_reason.is_some() {
         end_group(&process_group, &mut children, &mut pipes, grace, clock).await;
     }
     let status = process_group.reap()?;
@@ -144,7 +144,7 @@ pub(super) async fn see_through(
     if let Some(out) = pipes.out {
         out.close();
     }
-    Ok((outcome(cut, status), pipes.err.close()))
+    Ok((outcome(kill_reason, status), pipes.err.close()))
 }
 
 /// Completes `before`, then never completes: for a future that runs along in a `select!` and does
@@ -184,8 +184,8 @@ async fn linger(pipes: &mut OutputPipes, clock: &dyn Clock) {
     }
 }
 
-fn outcome(cut: Option<KillReason>, status: ExitStatus) -> Outcome {
-    match (cut, status.code()) {
+fn outcome(kill_reason: Option<KillReason>, status: ExitStatus) -> Outcome {
+    match (kill_reason, status.code()) {
         (Some(KillReason::Limit), _) => Outcome::TimedOut,
         (Some(KillReason::Stop), _) => Outcome::Stopped,
         (None, Some(code)) => Outcome::Exit(code),

@@ -316,7 +316,7 @@ impl Store for MemoryStore {
                     after.clone_from(&key);
                     if (list.keep)(&key) {
                         if page.keys.len() == list.limit {
-                            page.cut = true;
+                            page.is_truncated = true;
                             return Ok(page);
                         }
                         page.keys.push(key);
@@ -353,7 +353,7 @@ impl Store for MemoryStore {
                         }
                     } else if (list.keep)(&key) {
                         if page.keys.len() == list.limit {
-                            page.cut = true;
+                            page.is_truncated = true;
                             return Ok(PageWithTail { page, tail: None });
                         }
                         page.keys.push(key);

@@ -127,7 +127,7 @@ pub struct Page {
     /// Kept keys, whole, in byte order.
     pub keys: Vec<String>,
     /// Whether the list stopped at its limit, so that more kept keys may follow the last one.
-    pub cut: bool,
+    pub is_truncated: bool,
 }
 
 /// The answer to [`Store::list_with_tail`].

@@ -216,7 +216,7 @@ impl BucketStore {
                     continue;
                 }
                 if shown.page.keys.len() == list.limit {
-                    shown.page.cut = true;
+                    shown.page.is_truncated = true;
                     return Ok(shown);
                 }
                 shown.page.keys.push(key.to_owned());

@@ -119,7 +119,7 @@ impl Trial<'_> {
         let after = if after.is_empty() { String::new() } else { self.key(after) };
         let page = self.store.list_after(List::all(&self.key(folder)).after(after).limit(limit)).await?;
         let rest = |key: &String| key.strip_prefix(&self.prefix).map(str::to_owned);
-        Ok((page.keys.iter().filter_map(rest).collect(), page.cut))
+        Ok((page.keys.iter().filter_map(rest).collect(), page.is_truncated))
     }
 
     async fn create(&self) -> ProbeResult {
@@ -196,9 +196,10 @@ impl Trial<'_> {
     }
 
     async fn limit(&self) -> ProbeResult {
-        let (listed, cut) = self.list("order/", "", 2).await?;
-        let (rest, cut_rest) = self.list("order/", "order/10/a.json", 9).await?;
-        let right = listed == ["order/1/b.json", "order/10/a.json"] && cut && rest.len() == 4 && !cut_rest;
+        let (listed, is_truncated) = self.list("order/", "", 2).await?;
+        let (rest, rest_is_truncated) = self.list("order/", "order/10/a.json", 9).await?;
+        let right =
+            listed == ["order/1/b.json", "order/10/a.json"] && is_truncated && rest.len() == 4 && !rest_is_truncated;
         expect(right, "a listing does not stop at its limit, or does not say so")
     }
 

@@ -34,10 +34,10 @@ pub async fn nested_folders_are_listed_in_byte_order(make: &dyn Fn() -> StoreFix
     let keys = ["b/x", "b-/x", "b.x", "b/x-", "b/x-y/z", "b/x.y", "b0", "a/z/z", "a/z-", "é/x", "~", "B/x", "b/y/"]
         .map(|key| format!("events/{}.json", key.trim_end_matches('/')));
     let keys = fill(&*bench.store, keys).await;
-    assert_eq!(page(&*bench.store, "", usize::MAX).await, Page { keys: keys.clone(), cut: false });
+    assert_eq!(page(&*bench.store, "", usize::MAX).await, Page { keys: keys.clone(), is_truncated: false });
     // Every limit returns the start of it, wherever files and folders interleave.
     for limit in 0..=keys.len() {
-        let expected = Page { keys: keys[..limit].to_vec(), cut: limit < keys.len() };
+        let expected = Page { keys: keys[..limit].to_vec(), is_truncated: limit < keys.len() };
         assert_eq!(page(&*bench.store, "", limit).await, expected, "limit {limit}");
     }
     let inner = bench.store.list_after(List::all("events/b/")).await.unwrap();
@@ -68,7 +68,7 @@ pub async fn after_is_exclusive(make: &dyn Fn() -> StoreFixture) {
         ("frontier", 9),
     ];
     for (after, skipped) in afters {
-        let expected = Page { keys: keys[skipped..].to_vec(), cut: false };
+        let expected = Page { keys: keys[skipped..].to_vec(), is_truncated: false };
         assert_eq!(page(&*bench.store, after, usize::MAX).await, expected, "after {after:?}");
     }
 }
@@ -77,7 +77,7 @@ pub async fn after_is_exclusive(make: &dyn Fn() -> StoreFixture) {
 pub async fn a_listing_after_a_folder_name_includes_its_contents(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let keys = fill(&*bench.store, (0..3).map(|n| name(0, n))).await;
-    assert_eq!(page(&*bench.store, "events/20261123/0215", usize::MAX).await, Page { keys, cut: false });
+    assert_eq!(page(&*bench.store, "events/20261123/0215", usize::MAX).await, Page { keys, is_truncated: false });
 }
 
 pub async fn limit_and_truncation_are_exact(make: &dyn Fn() -> StoreFixture) {
@@ -87,13 +87,13 @@ pub async fn limit_and_truncation_are_exact(make: &dyn Fn() -> StoreFixture) {
         for limit in 0..=10 {
             let after = if from == 0 { "" } else { &keys[from - 1] };
             let end = (from + limit).min(keys.len());
-            let expected = Page { keys: keys[from..end].to_vec(), cut: end < keys.len() };
+            let expected = Page { keys: keys[from..end].to_vec(), is_truncated: end < keys.len() };
             assert_eq!(page(&*bench.store, after, limit).await, expected, "from {from}, limit {limit}");
         }
     }
     // Keys that the filter drops do not count as more.
     let list = List::all("events/").limit(3).keep(|key| key.starts_with(MINUTES[0]));
-    assert_eq!(bench.store.list_after(list).await.unwrap(), Page { keys: keys[..3].to_vec(), cut: false });
+    assert_eq!(bench.store.list_after(list).await.unwrap(), Page { keys: keys[..3].to_vec(), is_truncated: false });
 }
 
 pub async fn a_listing_keeps_what_its_filter_accepts(make: &dyn Fn() -> StoreFixture) {
@@ -101,10 +101,10 @@ pub async fn a_listing_keeps_what_its_filter_accepts(make: &dyn Fn() -> StoreFix
     let keys = fill(&*bench.store, (0..30).map(|n| name(n / 10, n as u32))).await;
     let odd: Vec<String> = keys.iter().filter(|key| key.contains("1Z-") || key.contains("5Z-")).cloned().collect();
     let list = List::all("events/").keep(|key| key.contains("1Z-") || key.contains("5Z-"));
-    assert_eq!(bench.store.list_after(list.clone()).await.unwrap(), Page { keys: odd.clone(), cut: false });
+    assert_eq!(bench.store.list_after(list.clone()).await.unwrap(), Page { keys: odd.clone(), is_truncated: false });
     assert_eq!(
         bench.store.list_after(list.clone().limit(2)).await.unwrap(),
-        Page { keys: odd[..2].to_vec(), cut: true }
+        Page { keys: odd[..2].to_vec(), is_truncated: true }
     );
     assert_eq!(bench.store.list_after(list.keep(|_| false)).await.unwrap(), Page::default());
     // The filter sees every key after `after` once.
@@ -133,11 +133,11 @@ pub async fn a_register_is_listed_once(make: &dyn Fn() -> StoreFixture) {
     }
     let expected = ["groups/a-b.json", "groups/a.json", "groups/b.json"].map(str::to_owned).to_vec();
     let listed = bench.store.list_after(List::all("groups/")).await.unwrap();
-    assert_eq!(listed, Page { keys: expected.clone(), cut: false });
+    assert_eq!(listed, Page { keys: expected.clone(), is_truncated: false });
     let listed = bench.store.list_after(List::all("groups/").limit(3)).await.unwrap();
-    assert_eq!(listed, Page { keys: expected.clone(), cut: false });
+    assert_eq!(listed, Page { keys: expected.clone(), is_truncated: false });
     let listed = bench.store.list_after(List::all("groups/").after("groups/a-b.json").limit(1)).await.unwrap();
-    assert_eq!(listed, Page { keys: vec![expected[1].clone()], cut: true });
+    assert_eq!(listed, Page { keys: vec![expected[1].clone()], is_truncated: true });
     bench.store.delete("groups/a.json").await.unwrap();
     assert_eq!(bench.store.list_after(List::all("groups/")).await.unwrap().keys.len(), 2);
 }
@@ -161,9 +161,9 @@ pub async fn pages_cover_all_of_10_000_keys(make: &dyn Fn() -> StoreFixture) {
         loop {
             let after = whole.last().cloned().unwrap_or_default();
             let page = page(&*bench.store, &after, limit).await;
-            assert!(page.keys.len() == limit || !page.cut);
+            assert!(page.keys.len() == limit || !page.is_truncated);
             whole.extend(page.keys);
-            if !page.cut {
+            if !page.is_truncated {
                 break;
             }
         }
@@ -205,8 +205,10 @@ pub async fn random_listings_match_a_sorted_set(make: &dyn Fn() -> StoreFixture)
         for (after, limit, modulus) in queries {
             let kept = move |key: &str| key.len().is_multiple_of(modulus);
             let wanted: Vec<&String> = keys.iter().filter(|key| **key > after && kept(key)).collect();
-            let expected =
-                Page { keys: wanted.iter().take(limit).map(|key| (*key).clone()).collect(), cut: wanted.len() > limit };
+            let expected = Page {
+                keys: wanted.iter().take(limit).map(|key| (*key).clone()).collect(),
+                is_truncated: wanted.len() > limit,
+            };
             let list = List::all("events/").after(after.clone()).limit(limit).keep(kept);
             let listed = bench.store.list_after(list).await.unwrap();
             assert_eq!(listed, expected, "{keys:?} after {after:?}, limit {limit}, modulus {modulus}");

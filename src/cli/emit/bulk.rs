@@ -64,7 +64,7 @@ impl Skipped {
     fn add(&mut self, given: &InputLine, failure: &Failure) -> Result<(), Failure> {
         self.count += 1;
         if self.count <= TOLD {
-            let kept = if given.is_cut && self.file.is_some() { ", its start kept" } else { "" };
+            let kept = if given.is_truncated && self.file.is_some() { ", its start kept" } else { "" };
             output::warn(&format!("{}: {}; passed over{kept}", given.place, failure.message()));
         }
         let Some((path, file)) = &mut self.file else { return Ok(()) };
@@ -158,7 +158,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
     }
 
     fn draft(&self, given: &InputLine) -> Result<Draft, Failure> {
-        if given.is_cut {
+        if given.is_truncated {
             let limit = style::thousands(self.maker.max_event_bytes as u64);
             return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).hint([
                 command("init", "--max-event 8MiB"),

@@ -22,7 +22,7 @@ pub(super) struct InputLine {
     /// `line 3`, `element 3`.
     pub place: String,
     /// Whether the text is only the start of one that is longer than any event may be.
-    pub is_cut: bool,
+    pub is_truncated: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,8 +130,8 @@ impl<R: Read + AsFd> InputLines<R> {
         }
     }
 
-    fn given(&self, what: &str, bytes: Vec<u8>, is_cut: bool) -> InputLine {
-        InputLine { bytes, place: format!("{what} {}", self.number), is_cut }
+    fn given(&self, what: &str, bytes: Vec<u8>, is_truncated: bool) -> InputLine {
+        InputLine { bytes, place: format!("{what} {}", self.number), is_truncated }
     }
 
     /// The next element of the array, up to its comma or the closing bracket.
@@ -159,8 +159,8 @@ impl<R: Read + AsFd> InputLines<R> {
                 true if ender == b']' => self.end(),
                 true => Err(Failure::usage(format!("element {}: nothing stands before the comma", self.number))),
                 false => {
-                    let is_cut = bytes.len() == most;
-                    Ok(Some(self.given("element", bytes, is_cut)))
+                    let is_truncated = bytes.len() == most;
+                    Ok(Some(self.given("element", bytes, is_truncated)))
                 }
             };
         }

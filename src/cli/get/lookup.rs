@@ -68,7 +68,7 @@ async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failu
     let mut progress = Progress::new("reading every event", None);
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
-        let (names, cut) = read::names(&*bus.store, &range, &after, PAGE).await?;
+        let (names, is_truncated) = read::names(&*bus.store, &range, &after, PAGE).await?;
         for name in &names {
             let own = document_id(bus, name).await?;
             match own.filter(|own| own.starts_with(id)) {
@@ -82,7 +82,7 @@ async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failu
         }
         progress.advance(u64::try_from(names.len()).unwrap_or(0));
         match names.last() {
-            Some(last) if cut => after = last.key(),
+            Some(last) if is_truncated => after = last.key(),
             _ => break,
         }
     }

@@ -128,10 +128,10 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
             |name: &crate::event::EventName| name.hash_slot().shard(shards) == shard && marker.is_unprocessed(name);
         let mut after = String::new();
         loop {
-            let (names, cut) = read::names(&*opened.bus_handle().store, &range, &after, 10_000).await?;
+            let (names, is_truncated) = read::names(&*opened.bus_handle().store, &range, &after, 10_000).await?;
             waiting += u64::try_from(names.iter().filter(|name| is_unprocessed(name)).count()).unwrap_or(0);
             match names.last() {
-                Some(last) if cut => after = last.key(),
+                Some(last) if is_truncated => after = last.key(),
                 _ => break,
             }
         }

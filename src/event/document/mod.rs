@@ -59,7 +59,7 @@ pub enum EventError {
     NotText(usize),
     /// JSON that ends too early: as a rule, a file that was cut off.
     #[error("is cut off in the middle of its JSON")]
-    CutOff,
+    Truncated,
     /// Not JSON; where and why.
     #[error("is not JSON: {0}")]
     NotJson(String),

@@ -140,7 +140,7 @@ fn members_of(text: &str) -> Result<Vec<Member<'_>>, EventError> {
     let members = reader.deserialize_map(Members).and_then(|members| reader.end().map(|()| members));
     members.map_err(|error| match error.classify() {
         Category::Data => EventError::NotObject,
-        Category::Eof => EventError::CutOff,
+        Category::Eof => EventError::Truncated,
         Category::Syntax | Category::Io => EventError::NotJson(error.to_string()),
     })
 }

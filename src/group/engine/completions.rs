@@ -148,7 +148,7 @@ impl Engine {
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
         // A run that was cut short together with its worker has not failed.
         let ran = match ran {
-            Ran::Reported(report, content) if self.told_to_end() && report.may_be_cut() => {
+            Ran::Reported(report, content) if self.told_to_end() && report.may_be_interrupted() => {
                 Ran::Reported(RunReport { outcome: Outcome::Stopped, ..report }, content)
             }
             ran => ran,

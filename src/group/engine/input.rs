@@ -158,7 +158,7 @@ pub struct ShardScan {
 #[derive(Debug)]
 pub struct Polled {
     pub names: Vec<EventName>,
-    pub cut: bool,
+    pub is_truncated: bool,
     pub stats: ScanStats,
     /// The group's other keys, where the listing shows them.
     pub changes: Option<GroupChanges>,

@@ -61,7 +61,7 @@ impl Engine {
             return;
         }
         // While all windows are full nothing new can start anyway.
-        let full = self.owned_shards().all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.cut));
+        let full = self.owned_shards().all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.is_truncated));
         if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
             self.polling.poll_at = now + self.poll_range().0;
             return;
@@ -106,7 +106,7 @@ impl Engine {
         let news = answer.as_ref().is_some_and(|polled| polled.stats.newest.is_some());
         self.polling.pause = if news { least } else { (self.polling.pause * 2).clamp(least, most) };
         self.polling.poll_at = next_listing(self.polling.begun, now, self.polling.pause, most);
-        let Some(Polled { names, cut, stats, changes, poll }) = answer else { return };
+        let Some(Polled { names, is_truncated, stats, changes, poll }) = answer else { return };
         if !names.is_empty() {
             self.listed_at = now;
         }
@@ -136,7 +136,7 @@ impl Engine {
         if self.polling.partial.len() < 2 * self.settings.bounds.window {
             self.polling.partial.extend(names.iter().cloned());
         }
-        match names.last().filter(|_| cut) {
+        match names.last().filter(|_| is_truncated) {
             Some(last) => {
                 self.polling.after = Some(last.key());
                 self.polling.poll_at = now + least;

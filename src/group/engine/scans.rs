@@ -57,7 +57,7 @@ impl Engine {
         let hot = Some(self.polling.cursor).filter(|time| *time != EventTime::MIN);
         let reached = [slot.stats.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
         let passable = reached.max(slot.stats.passable);
-        let last_listed = shard.listing.as_ref().filter(|listing| listing.cut);
+        let last_listed = shard.listing.as_ref().filter(|listing| listing.is_truncated);
         let passable = passable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
             // W rises no further than the names that the window shows.
             Some(last) => time.min(last.time()),
@@ -155,7 +155,8 @@ impl Engine {
         let requested = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let past_minute = self.may_advance_past_minute(&marker, limit);
         // A window in which everything is done hides what lies behind it.
-        let unprocessed = scan.listing.cut || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
+        let unprocessed =
+            scan.listing.is_truncated || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
         let candidate = Candidate {
             wanted: unprocessed || !marker.pending.is_empty() || requested,
             requested,
@@ -244,7 +245,7 @@ impl Engine {
             Committed::Yes { version, sent } => {
                 self.answer_of(Ok(()), true);
                 let (group, bounds) = (self.group.clone(), self.settings.bounds);
-                let has_work = scan.listing.cut
+                let has_work = scan.listing.is_truncated
                     || !marker.pending.is_empty()
                     || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
                 let epoch = marker.epoch;

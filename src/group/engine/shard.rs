@@ -228,7 +228,7 @@ impl Shard {
 
     /// Takes in a name that a poll found, if there is room and nothing unknown lies before it.
     pub fn found(&mut self, name: EventName, confirm: bool) -> bool {
-        let room = self.listing.as_ref().is_some_and(|listing| !listing.cut)
+        let room = self.listing.as_ref().is_some_and(|listing| !listing.is_truncated)
             && self.waiting.len() + self.unconfirmed.len() + self.marker.done.len() < self.bounds.window;
         if !room || !self.startable(&name) || self.waiting.contains(&name) {
             return false;
@@ -286,13 +286,14 @@ impl Shard {
 
     /// Whether the listing was truncated and what it showed is nearly used up.
     pub fn wants_more(&self) -> bool {
-        self.listing.as_ref().is_some_and(|listing| listing.cut) && self.waiting.len() <= self.bounds.window / 4
+        self.listing.as_ref().is_some_and(|listing| listing.is_truncated)
+            && self.waiting.len() <= self.bounds.window / 4
     }
 
     /// The time to raise W to, whatever the clock, if the window is full and everything in it is
     /// done or pending.
     pub fn window_end(&self) -> Option<EventTime> {
-        let listing = self.listing.as_ref().filter(|listing| listing.cut && self.waiting.is_empty())?;
+        let listing = self.listing.as_ref().filter(|listing| listing.is_truncated && self.waiting.is_empty())?;
         let all = self.unconfirmed.is_empty() && self.running.is_empty();
         listing.names.back().filter(|_| all).map(EventName::time)
     }

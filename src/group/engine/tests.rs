@@ -247,7 +247,7 @@ fn a_stop_starts_no_events_and_releases_owned_shards() {
 }
 
 fn polled() -> Polled {
-    Polled { names: Vec::new(), cut: false, stats: ScanStats::default(), changes: None, poll: 0 }
+    Polled { names: Vec::new(), is_truncated: false, stats: ScanStats::default(), changes: None, poll: 0 }
 }
 
 #[test]

@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 struct Smallest {
     limit: usize,
     keys: BinaryHeap<String>,
-    cut: bool,
+    is_truncated: bool,
 }
 
 impl Smallest {
@@ -29,7 +29,7 @@ impl Smallest {
             self.keys.push(key.to_owned());
             return;
         }
-        self.cut = true;
+        self.is_truncated = true;
         if let Some(mut largest) = self.keys.peek_mut()
             && key < largest.as_str()
         {
@@ -44,7 +44,7 @@ impl Page {
         if self.keys.len() < limit {
             self.keys.push(key);
         } else {
-            self.cut = true;
+            self.is_truncated = true;
         }
     }
 }
@@ -64,7 +64,7 @@ impl Shared {
     /// Adds a folder's share to the page; `seen` counts the entries that were read.
     fn list_folder(&self, folder: &str, list: &List, page: &mut Page, seen: &mut usize) -> StoreResult<()> {
         let mut folders = BTreeSet::new();
-        let mut files = Smallest { limit: list.limit - page.keys.len(), keys: BinaryHeap::new(), cut: false };
+        let mut files = Smallest { limit: list.limit - page.keys.len(), keys: BinaryHeap::new(), is_truncated: false };
         let mut registers = BTreeSet::new();
         let mut key = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let stem = key.len();
@@ -96,7 +96,7 @@ impl Shared {
                 files.push(&key);
             }
         })?;
-        let cut = files.cut;
+        let is_truncated = files.is_truncated;
         let mut files = files.keys.into_sorted_vec();
         // A plain file may stand beside a register of its name.
         files.dedup();
@@ -106,8 +106,8 @@ impl Shared {
                 page.push(key, list.limit);
             }
             // A full page goes on to the next kept key, so that it knows whether there is one.
-            page.cut |= cut && page.keys.len() == list.limit;
-            if page.cut {
+            page.is_truncated |= is_truncated && page.keys.len() == list.limit;
+            if page.is_truncated {
                 return Ok(());
             }
             self.list_folder(below.trim_end_matches('/'), list, page, seen)?;
@@ -115,7 +115,7 @@ impl Shared {
         for key in files {
             page.push(key, list.limit);
         }
-        page.cut |= cut;
+        page.is_truncated |= is_truncated;
         Ok(())
     }
 
