@@ -38,22 +38,22 @@ pub fn marker_of(group: &GroupName, key: &str) -> Option<u16> {
 }
 
 /// The dead letters of a group.
-pub fn letters(group: &GroupName) -> String {
+pub fn dead_letters(group: &GroupName) -> String {
     format!("state/{group}/dead/")
 }
 
 /// One dead letter, by its name.
-pub fn letter(group: &GroupName, name: &str) -> String {
+pub fn dead_letter(group: &GroupName, name: &str) -> String {
     format!("state/{group}/dead/{name}.json")
 }
 
 /// The name of the dead letter that lies at a key.
-pub fn letter_of<'a>(group: &GroupName, key: &'a str) -> Option<&'a str> {
-    key.strip_prefix(&letters(group))?.strip_suffix(".json")
+pub fn dead_letter_of<'a>(group: &GroupName, key: &'a str) -> Option<&'a str> {
+    key.strip_prefix(&dead_letters(group))?.strip_suffix(".json")
 }
 
 /// Whether a dead letter of any group lies at a key.
-pub fn is_letter(key: &str) -> bool {
+pub fn is_dead_letter(key: &str) -> bool {
     key.strip_prefix("state/").and_then(|rest| rest.split_once('/')).is_some_and(|(_, rest)| rest.starts_with("dead/"))
 }
 

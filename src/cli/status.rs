@@ -99,7 +99,7 @@ impl GroupRow {
     }
 
     fn dead(&self) -> u64 {
-        u64::try_from(self.standing.letters.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.standing.dead_letters.len()).unwrap_or(u64::MAX)
     }
 }
 

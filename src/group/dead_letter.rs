@@ -30,7 +30,7 @@ pub enum Enclosed {
 /// What `dead/<name>.json` holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Letter {
+pub struct DeadLetter {
     /// The event's name on the bus.
     pub name: EventName,
     /// When it was given up, by the worker's clock.
@@ -49,7 +49,7 @@ pub struct Letter {
     pub content: Enclosed,
 }
 
-impl Letter {
+impl DeadLetter {
     /// The event's bytes, to run it again when the bus no longer has it.
     pub fn event_bytes(&self) -> Option<Vec<u8>> {
         match &self.content {
@@ -67,17 +67,17 @@ pub fn fresh_name(event: &EventName, random: u64) -> String {
 }
 
 /// Reads a letter.
-pub async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
-    let key = keys::letter(group, name);
+pub async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<DeadLetter>> {
+    let key = keys::dead_letter(group, name);
     let Some(object) = bus.store.get(&key).await? else { return Ok(None) };
-    let letter = serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
-    Ok(Some(letter))
+    let dead_letter = serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
+    Ok(Some(dead_letter))
 }
 
 /// The names of a group's letters, oldest event first.
 pub async fn names(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<String>> {
-    let page = bus.store.list_after(List::all(&keys::letters(group))).await?;
-    Ok(page.keys.iter().filter_map(|key| keys::letter_of(group, key)).map(str::to_owned).collect())
+    let page = bus.store.list_after(List::all(&keys::dead_letters(group))).await?;
+    Ok(page.keys.iter().filter_map(|key| keys::dead_letter_of(group, key)).map(str::to_owned).collect())
 }
 
 /// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it. An event that is
@@ -89,7 +89,7 @@ pub async fn write(
     open: &PendingEvent,
     limit: usize,
 ) -> StoreResult<()> {
-    let Some(letter_name) = &open.dead else { return Ok(()) };
+    let Some(dead_letter_name) = &open.dead else { return Ok(()) };
     let content = match event_bytes(bus, group, name, open.letter.as_deref(), limit).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Enclosed::Unfit(error.to_string()),
         Err(error) => return Err(error),
@@ -99,7 +99,7 @@ pub async fn write(
             Err(_) => Enclosed::Text(String::from_utf8_lossy(&bytes).into_owned()),
         },
     };
-    let letter = Letter {
+    let dead_letter = DeadLetter {
         name: name.clone(),
         died: bus.clock.now(),
         attempts: open.attempts,
@@ -108,9 +108,9 @@ pub async fn write(
         stderr: open.stderr.clone().unwrap_or_default(),
         content,
     };
-    let mut bytes = crate::bus::to_json(&letter);
+    let mut bytes = crate::bus::to_json(&dead_letter);
     bytes.push(b'\n');
-    let key = keys::letter(group, letter_name);
+    let key = keys::dead_letter(group, dead_letter_name);
     match bus.store.put_new(&key, &bytes).await? {
         crate::store::Put::Created => Ok(()),
         // "Exists" may also mean that no writer won a race: only a read shows whether the letter is
@@ -134,7 +134,7 @@ pub async fn event_bytes(
         return Ok(Some(object.bytes));
     }
     match redriven {
-        Some(letter) => Ok(read(bus, group, letter).await?.and_then(|letter| letter.event_bytes())),
+        Some(dead_letter) => Ok(read(bus, group, dead_letter).await?.and_then(|dead_letter| dead_letter.event_bytes())),
         None => Ok(None),
     }
 }

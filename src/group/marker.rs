@@ -133,7 +133,7 @@ pub enum Verdict {
     /// Never to be run again, unless an operator says so.
     Dead {
         /// The name of the letter to write: fresh, so that no older letter is mistaken for it.
-        letter: String,
+        dead_letter: String,
         /// How it ended, in a few words.
         why: String,
         /// The end of its stderr.
@@ -210,12 +210,12 @@ impl Marker {
                     ..PendingEvent::default()
                 };
             }
-            Verdict::Dead { letter, why, stderr, exit } => {
+            Verdict::Dead { dead_letter, why, stderr, exit } => {
                 let open = self.pending.entry(name.clone()).or_default();
                 *open = PendingEvent {
                     attempts: open.attempts + u32::from(!counted),
                     why: Some(why),
-                    dead: Some(letter),
+                    dead: Some(dead_letter),
                     stderr: Some(stderr),
                     exit,
                     letter: open.letter.take(),
@@ -264,9 +264,11 @@ impl Marker {
     }
 
     /// An operator puts an event back to work, with its dead letter.
-    pub fn redrive(&mut self, name: EventName, letter: String) {
+    pub fn redrive(&mut self, name: EventName, dead_letter: String) {
         self.done.remove(&name);
-        self.pending.entry(name).or_insert_with(|| PendingEvent { letter: Some(letter), ..PendingEvent::default() });
+        self.pending
+            .entry(name)
+            .or_insert_with(|| PendingEvent { letter: Some(dead_letter), ..PendingEvent::default() });
     }
 
     /// An operator sends the shard to another position: everything after it is to be processed

@@ -197,7 +197,7 @@ impl GroupStore {
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
         let mine = move |key: &str| match key {
             _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
-            _ if key == definition || (key.starts_with(&state) && !keys::is_letter(key)) => TailMatch::Yes,
+            _ if key == definition || (key.starts_with(&state) && !keys::is_dead_letter(key)) => TailMatch::Yes,
             _ => TailMatch::No,
         };
         let begun = self.bus.clock.elapsed();

@@ -112,7 +112,7 @@ impl Polls {
 fn showing(key: &str) -> TailMatch {
     match key {
         _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
-        _ if keys::is_letter(key) || key.starts_with(keys::SCHEDULED) => TailMatch::No,
+        _ if keys::is_dead_letter(key) || key.starts_with(keys::SCHEDULED) => TailMatch::No,
         _ => TailMatch::Yes,
     }
 }

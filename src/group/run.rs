@@ -88,12 +88,12 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
 async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
     let GroupStore { bus, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
-    let bytes = match dead_letter::event_bytes(bus, group, name, launch.letter.as_deref(), limit).await {
+    let bytes = match dead_letter::event_bytes(bus, group, name, launch.dead_letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) if launch.copy_of.is_some() => return Err(Ran::NotMine),
         Ok(None) => {
-            return Err(match &launch.letter {
-                Some(letter) => gone_from_letter(bus, group, letter).await,
+            return Err(match &launch.dead_letter {
+                Some(dead_letter) => gone_from_dead_letter(bus, group, dead_letter).await,
                 None => gone(bus, name).await,
             });
         }
@@ -120,8 +120,8 @@ async fn gone(bus: &BusHandle, name: &EventName) -> Ran {
 }
 
 /// A redriven letter that holds no event cannot be run; one that was removed need not be.
-async fn gone_from_letter(bus: &BusHandle, group: &GroupName, letter: &str) -> Ran {
-    match dead_letter::read(bus, group, letter).await {
+async fn gone_from_dead_letter(bus: &BusHandle, group: &GroupName, dead_letter: &str) -> Ran {
+    match dead_letter::read(bus, group, dead_letter).await {
         Ok(Some(_)) => Ran::Gone,
         Ok(None) => Ran::NotMine,
         Err(error) => Ran::Unreadable(error),
@@ -197,8 +197,8 @@ pub(super) async fn run_on_dead(
     url: String,
     on_dead: &dyn Handler,
 ) -> Result<(), String> {
-    let letter = open.dead.clone().unwrap_or_default();
-    let found = dead_letter::read(bus, group, &letter).await.map_err(|error| error.to_string())?;
+    let dead_letter = open.dead.clone().unwrap_or_default();
+    let found = dead_letter::read(bus, group, &dead_letter).await.map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(()) };
     let bytes = found.event_bytes().unwrap_or_default();
     let mut vars = Event::parse(&bytes, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, name));
@@ -206,7 +206,7 @@ pub(super) async fn run_on_dead(
         ("EVBUS_GROUP", group.to_string()),
         ("EVBUS_URL", url),
         ("EVBUS_ATTEMPT", found.attempts.to_string()),
-        ("EVBUS_DEAD_LETTER", letter),
+        ("EVBUS_DEAD_LETTER", dead_letter),
         ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ")),
         ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
     ]);
@@ -221,10 +221,10 @@ pub(super) async fn ordering_key(
     bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
-    letter: Option<&str>,
+    dead_letter: Option<&str>,
     max_event_bytes: usize,
 ) -> StoreResult<Option<u64>> {
-    let bytes = match dead_letter::event_bytes(bus, group, name, letter, max_event_bytes).await {
+    let bytes = match dead_letter::event_bytes(bus, group, name, dead_letter, max_event_bytes).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Some(Vec::new()),
         bytes => bytes?,
     };

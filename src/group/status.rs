@@ -81,7 +81,7 @@ pub struct GroupStatus {
     /// The owners that the markers named, in the order of the shards.
     pub owners: Vec<Owned>,
     /// Dead letters that have not been redriven.
-    pub letters: Vec<String>,
+    pub dead_letters: Vec<String>,
     /// Requests that lie on the bus.
     pub requests: usize,
     /// What cannot be read.
@@ -133,7 +133,7 @@ impl GroupStatus {
             _ if self.damage.is_some() => GroupState::Damaged,
             Some(Definition { paused: Some(_), .. }) => GroupState::Paused,
             _ if self.markers.iter().any(full) => GroupState::Stalled,
-            _ if !(self.letters.is_empty() && self.retrying().is_empty()) => GroupState::Failing,
+            _ if !(self.dead_letters.is_empty() && self.retrying().is_empty()) => GroupState::Failing,
             _ if lag.events == 0 => GroupState::Ok,
             _ if self.has_live_owner(process) => GroupState::Working,
             _ => GroupState::Waiting,
@@ -172,7 +172,7 @@ pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<Grou
         definition: None,
         markers: Vec::new(),
         owners: Vec::new(),
-        letters: dead_letter::names(bus, group).await?,
+        dead_letters: dead_letter::names(bus, group).await?,
         requests: 0,
         damage: None,
         filter: TypeFilter::default(),
@@ -187,11 +187,12 @@ pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<Grou
     }
     standing.read_shards(bus).await?;
     standing.fold_requests(bus).await?;
-    let redriven = |letter: &String| {
+    let redriven = |dead_letter: &String| {
         let mut open = standing.markers.iter().flat_map(|marker| marker.pending.values());
-        open.any(|open| open.letter.as_ref() == Some(letter))
+        open.any(|open| open.letter.as_ref() == Some(dead_letter))
     };
-    standing.letters = standing.letters.iter().filter(|letter| !redriven(letter)).cloned().collect();
+    standing.dead_letters =
+        standing.dead_letters.iter().filter(|dead_letter| !redriven(dead_letter)).cloned().collect();
     Ok(Some(standing))
 }
 
@@ -360,7 +361,7 @@ mod tests {
             definition: None,
             markers,
             owners: Vec::new(),
-            letters: Vec::new(),
+            dead_letters: Vec::new(),
             requests: 0,
             damage: None,
             filter: TypeFilter::new(&["order.*".to_owned()], &[]).unwrap(),
@@ -424,7 +425,7 @@ mod tests {
         assert_eq!(group.state(&lag, lives), GroupState::Working);
         assert_eq!(group.state(&lag, |_| Process::Lives), GroupState::Working);
         assert_eq!(group.state(&lag, gone), GroupState::Waiting);
-        group.letters.push("letter".to_owned());
+        group.dead_letters.push("letter".to_owned());
         assert_eq!(group.state(&lag, lives), GroupState::Failing);
         for n in 0..1_000 {
             group.markers[0].pending.insert(name(n, "order.created"), PendingEvent::default());

@@ -103,5 +103,5 @@ pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now
 }
 
 fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random: u64) -> Verdict {
-    Verdict::Dead { letter: dead_letter::fresh_name(name, random), why, stderr, exit }
+    Verdict::Dead { dead_letter: dead_letter::fresh_name(name, random), why, stderr, exit }
 }

@@ -296,8 +296,8 @@ impl Worker {
                     async move { Completion::Released(schedule::release(&store.bus, others.as_ref(), limit).await) },
                 )
             }
-            Command::ReadKey { shard, epoch, name, letter } => Box::pin(async move {
-                let key = run::ordering_key(&store.bus, &store.group, &name, letter.as_deref(), limit).await;
+            Command::ReadKey { shard, epoch, name, dead_letter } => Box::pin(async move {
+                let key = run::ordering_key(&store.bus, &store.group, &name, dead_letter.as_deref(), limit).await;
                 Completion::Key { shard, epoch, name, key }
             }),
             Command::WriteDeadLetter { shard, epoch, name, pending } => {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use evbus::event::{EventName, EventTime};
-use evbus::group::dead_letter::Letter;
+use evbus::group::dead_letter::DeadLetter;
 use evbus::group::{Marker, Position};
 
 use crate::rng;
@@ -151,7 +151,7 @@ fn letter(world: &World, group: &mut GroupRecord, letter: &str, old: Option<&[u8
         (None, Some(bytes)) => {
             runs.letters += 1;
             runs.first_settled.get_or_insert(now);
-            let content: Letter = serde_json::from_slice(bytes).expect("a letter parses");
+            let content: DeadLetter = serde_json::from_slice(bytes).expect("a letter parses");
             let whole = content.event_bytes().is_some();
             if !whole && runs.kept.contains(&content.name) {
                 world.complain(format!("letter {letter} is without its event, which an earlier one held"));
@@ -258,7 +258,7 @@ fn left_pending(world: &World, group: &GroupRecord, shard: u16, old: &Marker, ne
         let buried = open
             .dead
             .as_ref()
-            .is_some_and(|letter| world.contents.read(&evbus::bus::keys::letter(&group.name, letter)).is_some());
+            .is_some_and(|letter| world.contents.read(&evbus::bus::keys::dead_letter(&group.name, letter)).is_some());
         let succeeded = id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| !runs.successes.is_empty());
         // Redriven twice, and dead again meanwhile: its newer letter exists.
         let newer =

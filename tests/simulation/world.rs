@@ -245,7 +245,7 @@ impl World {
     fn check_worker_delete(&self, key: &str) {
         let groups = self.groups.borrow();
         for group in groups.iter() {
-            if let Some(letter) = evbus::bus::keys::letter_of(&group.name, key) {
+            if let Some(letter) = evbus::bus::keys::dead_letter_of(&group.name, key) {
                 let needed = group.markers.values().flat_map(|marker| marker.pending.values());
                 let mut needed = needed.filter(|open| open.letter.as_deref() == Some(letter));
                 // Redriven twice and dead again: the newer letter has all that this one has.

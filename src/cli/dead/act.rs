@@ -70,37 +70,37 @@ pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<C
     let standing = group::standing(bus, &args.group).await?;
     // A repeated redrive reports earlier requests as made, so they must be durable.
     request::persist(bus, &standing.group).await?;
-    let letters = match (&args.ids[..], &args.types[..], args.all) {
+    let dead_letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &standing)),
-        ([], [], true) => standing.letters.clone(),
+        ([], [], true) => standing.dead_letters.clone(),
         ([], types, _) => pick::by_type(bus, &standing, &TypeFilter::new(types, &[])?).await?,
         (ids, ..) => pick::by_ids(bus, &standing, ids).await?,
     };
-    if letters.is_empty() {
+    if dead_letters.is_empty() {
         output::note(&format!("group '{}' has no such dead letters", standing.group));
         return Ok(Code::Done);
     }
-    let what = format!("puts {} of '{}' back to work", counted(&letters), standing.group);
+    let what = format!("puts {} of '{}' back to work", counted(&dead_letters), standing.group);
     if args.all
         && !group::agreed(&what, args.yes, &command("dead", format_args!("redrive {} --all --yes", standing.group)))?
     {
         return Ok(Code::Done);
     }
-    let redriven = ask(bus, &standing, &letters).await?;
+    let redriven = ask(bus, &standing, &dead_letters).await?;
     let when = if standing.has_live_owner(process_of) { "" } else { " as soon as a worker of the group runs" };
     output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
     Ok(Code::Done)
 }
 
 /// Requests a redrive once for each event; a letter that cannot be read is skipped.
-async fn ask(bus: &BusHandle, standing: &GroupStatus, letters: &[String]) -> Result<Vec<String>, Failure> {
+async fn ask(bus: &BusHandle, standing: &GroupStatus, dead_letters: &[String]) -> Result<Vec<String>, Failure> {
     let shards = standing.definition.as_ref().map(|definition| definition.shards);
     let Some(shards) = shards else { return Err(damaged(standing)) };
     let mut asked = BTreeSet::new();
     let mut redriven = Vec::new();
-    for name in letters {
-        let letter = pick::read(bus, &standing.group, name).await?;
-        let Some(event) = letter.map(|letter| letter.name) else {
+    for name in dead_letters {
+        let dead_letter = pick::read(bus, &standing.group, name).await?;
+        let Some(event) = dead_letter.map(|dead_letter| dead_letter.name) else {
             output::warn(&format!("letter {name} cannot be read; it stays as it is"));
             continue;
         };
@@ -124,33 +124,33 @@ fn damaged(standing: &GroupStatus) -> Failure {
 pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
     let standing = group::standing(bus, &args.group).await?;
-    let letters = match (&args.ids[..], args.all) {
+    let dead_letters = match (&args.ids[..], args.all) {
         ([], false) => return Err(nothing_named("rm", &standing)),
-        ([], true) => standing.letters.clone(),
+        ([], true) => standing.dead_letters.clone(),
         (ids, _) => pick::by_ids(bus, &standing, ids).await?,
     };
-    if letters.is_empty() {
+    if dead_letters.is_empty() {
         output::note(&format!("group '{}' has no dead letters", standing.group));
         return Ok(Code::Done);
     }
     let which = if args.all { "--all".to_owned() } else { args.ids.join(" ") };
-    let what = format!("removes {} of '{}' for good", counted(&letters), standing.group);
+    let what = format!("removes {} of '{}' for good", counted(&dead_letters), standing.group);
     if !group::agreed(&what, args.yes, &command("dead", format_args!("rm {} {which} --yes", standing.group)))? {
         return Ok(Code::Done);
     }
-    let keys: Vec<String> = letters.iter().map(|name| keys::letter(&standing.group, name)).collect();
+    let keys: Vec<String> = dead_letters.iter().map(|name| keys::dead_letter(&standing.group, name)).collect();
     bus.store.delete_many(&keys).await?;
-    output::note(&format!("{}: {} removed", standing.group, counted(&letters)));
+    output::note(&format!("{}: {} removed", standing.group, counted(&dead_letters)));
     Ok(Code::Done)
 }
 
-fn counted(letters: &[String]) -> String {
-    style::plural(u64::try_from(letters.len()).unwrap_or(u64::MAX), "dead letter")
+fn counted(dead_letters: &[String]) -> String {
+    style::plural(u64::try_from(dead_letters.len()).unwrap_or(u64::MAX), "dead letter")
 }
 
 fn nothing_named(verb: &str, standing: &GroupStatus) -> Failure {
     let group = &standing.group;
-    Failure::usage("which dead letters?").hint(match &standing.letters[..] {
+    Failure::usage("which dead letters?").hint(match &standing.dead_letters[..] {
         [] => Hints::from(format!("group '{group}' has none")),
         [only] => Hints::from(command("dead", format_args!("{verb} {group} {}", pick::shown_id(only, None)))),
         _ => [

@@ -7,7 +7,7 @@ use crate::cli::reporter::id_of;
 use crate::cli::style;
 use crate::event::{Event, EventName, NameMatch, TypeFilter};
 use crate::group::GroupName;
-use crate::group::dead_letter::{self, Letter};
+use crate::group::dead_letter::{self, DeadLetter};
 use crate::group::status::GroupStatus;
 use crate::store::StoreResult;
 
@@ -18,15 +18,15 @@ const NONCE: usize = 17;
 const NAMED: usize = 5;
 
 /// The event in a letter's name.
-pub(super) fn event_of(letter: &str) -> Option<EventName> {
-    let stem = letter.get(..letter.len().checked_sub(NONCE)?)?;
+pub(super) fn event_of(dead_letter: &str) -> Option<EventName> {
+    let stem = dead_letter.get(..dead_letter.len().checked_sub(NONCE)?)?;
     EventName::parse(&format!("{stem}.json"))
 }
 
 /// The id under which a letter is shown: the event's own, else the generated one, else the letter's
 /// name.
-pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
-    let own = letter.and_then(Letter::event_bytes).and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
+pub(super) fn shown_id(name: &str, dead_letter: Option<&DeadLetter>) -> String {
+    let own = dead_letter.and_then(DeadLetter::event_bytes).and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
     match (own, event_of(name)) {
         (Some(event), _) => event.id().to_owned(),
         (None, Some(event)) => id_of(&event),
@@ -35,7 +35,7 @@ pub(super) fn shown_id(name: &str, letter: Option<&Letter>) -> String {
 }
 
 /// Reads a letter; none if it is gone or cannot be read.
-pub(super) async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<Letter>> {
+pub(super) async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<DeadLetter>> {
     match dead_letter::read(bus, group, name).await {
         Err(error) if error.kind() == crate::store::ErrorKind::Damaged => Ok(None),
         answer => answer,
@@ -46,7 +46,7 @@ pub(super) async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> Stor
 pub(super) async fn by_ids(bus: &BusHandle, standing: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
     let mut picked: Vec<String> = Vec::new();
     for id in ids {
-        let mut found = by_name(&standing.letters, id);
+        let mut found = by_name(&standing.dead_letters, id);
         if found.is_empty() {
             found = by_document(bus, standing, id).await?;
         }
@@ -62,26 +62,26 @@ pub(super) async fn by_ids(bus: &BusHandle, standing: &GroupStatus, ids: &[Strin
 
 /// Whether all letters are of one event: an event that died, was redriven and died again may have
 /// two, and its id selects both.
-fn one_event(letters: &[String]) -> bool {
-    let mut events = letters.iter().map(|letter| event_of(letter));
+fn one_event(dead_letters: &[String]) -> bool {
+    let mut events = dead_letters.iter().map(|dead_letter| event_of(dead_letter));
     let first = events.next().flatten();
-    first.is_none() && letters.len() == 1 || first.is_some() && events.all(|event| event == first)
+    first.is_none() && dead_letters.len() == 1 || first.is_some() && events.all(|event| event == first)
 }
 
 /// Selects by the letter's name or the generated id, each whole or as a prefix.
-fn by_name(letters: &[String], id: &str) -> Vec<String> {
-    let matches = |letter: &&String| {
-        letter.starts_with(id) || event_of(letter).is_some_and(|event| id_of(&event).starts_with(id))
+fn by_name(dead_letters: &[String], id: &str) -> Vec<String> {
+    let matches = |dead_letter: &&String| {
+        dead_letter.starts_with(id) || event_of(dead_letter).is_some_and(|event| id_of(&event).starts_with(id))
     };
-    letters.iter().filter(matches).cloned().collect()
+    dead_letters.iter().filter(matches).cloned().collect()
 }
 
 /// Selects by the id in the event's document; prefixes count only if no id is equal.
 async fn by_document(bus: &BusHandle, standing: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
     let (mut whole, mut begun) = (Vec::new(), Vec::new());
-    for name in &standing.letters {
-        let letter = read(bus, &standing.group, name).await?;
-        let own = shown_id(name, letter.as_ref());
+    for name in &standing.dead_letters {
+        let dead_letter = read(bus, &standing.group, name).await?;
+        let own = shown_id(name, dead_letter.as_ref());
         if own == id {
             whole.push(name.clone());
         } else if own.starts_with(id) {
@@ -98,12 +98,12 @@ pub(super) async fn by_type(
     filter: &TypeFilter,
 ) -> Result<Vec<String>, Failure> {
     let mut picked = Vec::new();
-    for name in &standing.letters {
+    for name in &standing.dead_letters {
         let wanted = match event_of(name).map(|event| filter.matches_slug(event.slug())) {
             Some(NameMatch::Yes) => true,
             Some(NameMatch::No) => false,
             Some(NameMatch::Unsure) | None => {
-                let bytes = read(bus, &standing.group, name).await?.and_then(|letter| letter.event_bytes());
+                let bytes = read(bus, &standing.group, name).await?.and_then(|dead_letter| dead_letter.event_bytes());
                 let event = bytes.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
                 event.is_some_and(|event| filter.matches(event.type_()))
             }
@@ -118,7 +118,7 @@ pub(super) async fn by_type(
 fn none(standing: &GroupStatus, id: &str) -> Failure {
     let group = &standing.group;
     let what = format!("group '{group}' has no dead letter '{id}'");
-    Failure::failed(what).hint(match standing.letters.len() {
+    Failure::failed(what).hint(match standing.dead_letters.len() {
         0 => Hints::from([text("it has none at all: "), command("status", group)]),
         n => [
             command("dead", format_args!("ls {group}")),
@@ -128,9 +128,9 @@ fn none(standing: &GroupStatus, id: &str) -> Failure {
     })
 }
 
-fn ambiguous(id: &str, letters: &[String]) -> Failure {
-    let ids: Vec<String> = letters.iter().take(NAMED).map(|letter| shown_id(letter, None)).collect();
-    let more = if letters.len() > NAMED { ", …" } else { "" };
+fn ambiguous(id: &str, dead_letters: &[String]) -> Failure {
+    let ids: Vec<String> = dead_letters.iter().take(NAMED).map(|dead_letter| shown_id(dead_letter, None)).collect();
+    let more = if dead_letters.len() > NAMED { ", …" } else { "" };
     Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).hint("give more of it")
 }
 
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn dead_letters_are_found_by_any_prefix() {
         let (one, two) = (name(1, "x"), name(2_000_000, "y"));
-        let letters =
+        let dead_letters =
             [dead_letter::fresh_name(&one, 1), dead_letter::fresh_name(&one, 2), dead_letter::fresh_name(&two, 3)];
-        assert_eq!(by_name(&letters, &id_of(&two)), &letters[2..]);
-        assert_eq!(by_name(&letters, &letters[1]), &letters[1..2]);
-        assert_eq!(by_name(&letters, "1970").len(), 3);
-        assert!(one_event(&letters[..2]) && !one_event(&letters));
-        assert!(by_name(&letters, "2").is_empty());
+        assert_eq!(by_name(&dead_letters, &id_of(&two)), &dead_letters[2..]);
+        assert_eq!(by_name(&dead_letters, &dead_letters[1]), &dead_letters[1..2]);
+        assert_eq!(by_name(&dead_letters, "1970").len(), 3);
+        assert!(one_event(&dead_letters[..2]) && !one_event(&dead_letters));
+        assert!(by_name(&dead_letters, "2").is_empty());
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
 use crate::group::GroupName;
-use crate::group::dead_letter::{Enclosed, Letter};
+use crate::group::dead_letter::{DeadLetter, Enclosed};
 use crate::group::status::GroupStatus;
 
 /// List dead letters, oldest event first
@@ -59,12 +59,12 @@ pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) 
     let columns = columns.into_iter().chain([Column::right("ATTEMPTS")]).chain([Column::left("WHY")]);
     let mut table = Table::new(columns);
     for standing in &standings {
-        for name in &standing.letters {
-            let letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
+        for name in &standing.dead_letters {
+            let dead_letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
             if args.json {
-                out.json(&document(&standing.group, name, letter.as_ref(), false))?;
+                out.json(&document(&standing.group, name, dead_letter.as_ref(), false))?;
             } else {
-                table.row(row(&standing.group, name, letter.as_ref(), session));
+                table.row(row(&standing.group, name, dead_letter.as_ref(), session));
             }
         }
     }
@@ -82,7 +82,7 @@ pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) 
 /// Prints the next commands, on a terminal only.
 fn advise(standings: &[GroupStatus]) {
     if let Some(standing) =
-        standings.iter().find(|standing| !standing.letters.is_empty()).filter(|_| output::on_terminal())
+        standings.iter().find(|standing| !standing.dead_letters.is_empty()).filter(|_| output::on_terminal())
     {
         let group = &standing.group;
         let [show, redrive] =
@@ -91,18 +91,18 @@ fn advise(standings: &[GroupStatus]) {
     }
 }
 
-fn row(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session) -> Vec<String> {
+fn row(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, session: &Session) -> Vec<String> {
     let event = pick::event_of(name);
     let type_ = event.map_or_else(|| "?".to_owned(), |event| event.slug().to_owned());
-    let id = pick::shown_id(name, letter);
-    match letter {
-        Some(letter) => vec![
+    let id = pick::shown_id(name, dead_letter);
+    match dead_letter {
+        Some(dead_letter) => vec![
             group.to_string(),
-            times::clock_text(letter.died, session.environment.now, &session.environment.zone()),
+            times::clock_text(dead_letter.died, session.environment.now, &session.environment.zone()),
             id,
             type_,
-            letter.attempts.to_string(),
-            letter.why.clone(),
+            dead_letter.attempts.to_string(),
+            dead_letter.why.clone(),
         ],
         None => [group.as_str(), "?", &id, &type_, "?", "the letter cannot be read"].map(str::to_owned).to_vec(),
     }
@@ -110,22 +110,22 @@ fn row(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session
 
 /// A letter as JSON, with the same field names as other commands; `whole` adds stderr and the
 /// event.
-fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool) -> Value {
+fn document(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, whole: bool) -> Value {
     let event = pick::event_of(name);
     let mut document = json!({
         "group": group,
-        "id": pick::shown_id(name, letter),
+        "id": pick::shown_id(name, dead_letter),
         "type": event.as_ref().map(crate::event::EventName::slug),
         "letter": name,
         "name": event,
-        "died": letter.map(|letter| letter.died.to_rfc3339()),
-        "attempts": letter.map(|letter| letter.attempts),
-        "why": letter.map_or("the letter cannot be read", |letter| &letter.why),
-        "exit": letter.and_then(|letter| letter.exit),
+        "died": dead_letter.map(|dead_letter| dead_letter.died.to_rfc3339()),
+        "attempts": dead_letter.map(|dead_letter| dead_letter.attempts),
+        "why": dead_letter.map_or("the letter cannot be read", |dead_letter| &dead_letter.why),
+        "exit": dead_letter.and_then(|dead_letter| dead_letter.exit),
     });
     if whole {
-        document["stderr"] = json!(letter.map(|letter| &letter.stderr));
-        document["event"] = match letter.map(|letter| &letter.content) {
+        document["stderr"] = json!(dead_letter.map(|dead_letter| &dead_letter.stderr));
+        document["event"] = match dead_letter.map(|dead_letter| &dead_letter.content) {
             Some(Enclosed::Event(raw)) => serde_json::from_str(raw.get()).unwrap_or(Value::Null),
             Some(Enclosed::Text(text)) => Value::from(text.as_str()),
             Some(Enclosed::Unfit(_) | Enclosed::Nothing) | None => Value::Null,
@@ -136,46 +136,46 @@ fn document(group: &GroupName, name: &str, letter: Option<&Letter>, whole: bool)
 
 pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let standing = group::standing(opened.bus_handle(), &args.group).await?;
-    let letters = match args.ids.as_slice() {
-        [] => standing.letters.clone(),
+    let dead_letters = match args.ids.as_slice() {
+        [] => standing.dead_letters.clone(),
         ids => pick::by_ids(opened.bus_handle(), &standing, ids).await?,
     };
-    if letters.is_empty() {
+    if dead_letters.is_empty() {
         output::note(&format!("group '{}' has no dead letters", standing.group));
     }
     let mut out = Out::new();
-    for (bus, name) in letters.iter().enumerate() {
-        let letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
+    for (index, name) in dead_letters.iter().enumerate() {
+        let dead_letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
         if args.json {
-            out.json(&document(&standing.group, name, letter.as_ref(), true))?;
+            out.json(&document(&standing.group, name, dead_letter.as_ref(), true))?;
             continue;
         }
-        if bus > 0 {
+        if index > 0 {
             out.line("")?;
         }
-        out.text(&sheet(&standing.group, name, letter.as_ref(), session))?;
+        out.text(&sheet(&standing.group, name, dead_letter.as_ref(), session))?;
     }
     Ok(out.flush().map(|()| Code::Done)?)
 }
 
 /// The text for one letter.
-fn sheet(group: &GroupName, name: &str, letter: Option<&Letter>, session: &Session) -> String {
-    let id = style::escape(&pick::shown_id(name, letter)).into_owned();
-    let Some(letter) = letter else {
+fn sheet(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, session: &Session) -> String {
+    let id = style::escape(&pick::shown_id(name, dead_letter)).into_owned();
+    let Some(dead_letter) = dead_letter else {
         let remove = command("dead", format_args!("rm {group} {name}"));
         return format!("{id}\n  the letter cannot be read   {remove}\n");
     };
-    let died = times::clock_text(letter.died, session.environment.now, &session.environment.zone());
-    let mut text = format!("{id}  {}\n", style::escape(letter.name.slug()));
-    let attempts = style::plural(u64::from(letter.attempts), "attempt");
-    text.push_str(&format!("  died {died} after {attempts}: {}\n", style::escape(&letter.why)));
-    if !letter.stderr.trim().is_empty() {
+    let died = times::clock_text(dead_letter.died, session.environment.now, &session.environment.zone());
+    let mut text = format!("{id}  {}\n", style::escape(dead_letter.name.slug()));
+    let attempts = style::plural(u64::from(dead_letter.attempts), "attempt");
+    text.push_str(&format!("  died {died} after {attempts}: {}\n", style::escape(&dead_letter.why)));
+    if !dead_letter.stderr.trim().is_empty() {
         text.push_str("  stderr\n");
-        for line in letter.stderr.lines() {
+        for line in dead_letter.stderr.lines() {
             text.push_str(&format!("    {}\n", style::escape(line)));
         }
     }
-    let content = match &letter.content {
+    let content = match &dead_letter.content {
         Enclosed::Event(raw) => Some(raw.get()),
         Enclosed::Text(text) => Some(text.as_str()),
         Enclosed::Unfit(why) => Some(why.as_str()),

@@ -22,11 +22,11 @@ pub(super) async fn lines(
     let mut lines = Vec::new();
     for group in groups {
         let Some(standing) = status::read(bus, &group).await? else { continue };
-        let state = match letter_of(&standing, name) {
-            Some(letter) => {
-                let letter = dead_letter::read(bus, &group, letter).await?;
-                let why = letter.map_or_else(String::new, |letter| {
-                    format!(" after {}: {}", style::plural(u64::from(letter.attempts), "attempt"), letter.why)
+        let state = match dead_letter_of(&standing, name) {
+            Some(dead_letter) => {
+                let dead_letter = dead_letter::read(bus, &group, dead_letter).await?;
+                let why = dead_letter.map_or_else(String::new, |dead_letter| {
+                    format!(" after {}: {}", style::plural(u64::from(dead_letter.attempts), "attempt"), dead_letter.why)
                 });
                 format!("dead{why}   {}", command("dead", format_args!("show {group}")))
             }
@@ -43,8 +43,8 @@ pub(super) async fn lines(
 }
 
 /// The event's newest dead letter that is still there.
-fn letter_of<'a>(standing: &'a GroupStatus, name: &EventName) -> Option<&'a String> {
-    standing.letters.iter().rev().find(|letter| letter.starts_with(name.stem()))
+fn dead_letter_of<'a>(standing: &'a GroupStatus, name: &EventName) -> Option<&'a String> {
+    standing.dead_letters.iter().rev().find(|dead_letter| dead_letter.starts_with(name.stem()))
 }
 
 /// Explains how the group's condition excludes the event; none if it does not.

@@ -40,8 +40,8 @@ pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code,
     let standing = super::standing(bus, &args.name).await?;
     let group = &standing.group;
     refuse_live_owner(bus, &standing).await?;
-    let letters = u64::try_from(standing.letters.len()).unwrap_or(u64::MAX);
-    let what = format!("removes group '{group}' with its progress and {}", style::plural(letters, "dead letter"));
+    let dead_letters = u64::try_from(standing.dead_letters.len()).unwrap_or(u64::MAX);
+    let what = format!("removes group '{group}' with its progress and {}", style::plural(dead_letters, "dead letter"));
     if !agreed(&what, args.yes, &command("group", format_args!("rm {group} --yes")))? {
         return Ok(Code::Done);
     }
@@ -51,7 +51,7 @@ pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code,
     }
     // Dead letters and requests. The last one removes its folder; these two names also remove
     // folders that are empty.
-    state.extend([keys::letter(group, "none"), keys::request(group, 0, "none")]);
+    state.extend([keys::dead_letter(group, "none"), keys::request(group, 0, "none")]);
     bus.store.delete_many(&state).await?;
     bus.store.delete(&keys::group(group)).await?;
     output::note(&format!("removed group '{group}'"));

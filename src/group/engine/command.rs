@@ -98,7 +98,7 @@ pub enum Command {
         /// Which event.
         name: EventName,
         /// The letter to read if the event is gone.
-        letter: Option<String>,
+        dead_letter: Option<String>,
     },
     /// Write a dead letter that a commit has announced, and run the `on_dead` command.
     WriteDeadLetter {

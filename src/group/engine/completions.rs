@@ -94,7 +94,7 @@ impl Engine {
         for key in then.deletes {
             self.command(Command::Delete { key });
         }
-        for (name, open) in then.letters {
+        for (name, open) in then.dead_letters {
             self.write_dead_letter(number, name, open);
         }
         for name in then.launches {

@@ -124,8 +124,8 @@ impl Engine {
                 // it.
                 if shard.exhausted(&name, self.settings.retry.max_attempts) {
                     let why = "its worker died with it each time".to_owned();
-                    let letter = dead_letter::fresh_name(&name, self.random.next());
-                    let verdict = Verdict::Dead { letter, why, stderr: String::new(), exit: None };
+                    let dead_letter = dead_letter::fresh_name(&name, self.random.next());
+                    let verdict = Verdict::Dead { dead_letter, why, stderr: String::new(), exit: None };
                     let attempt = shard.settle_exhausted(&name, verdict.clone(), now);
                     self.report_verdict(&name, attempt, &verdict, (Duration::ZERO, 1));
                     return true;
@@ -160,9 +160,9 @@ impl Engine {
         if !self.reading_keys.insert(name.clone()) {
             return;
         }
-        let letter = shard.marker.pending.get(&name).and_then(|open| open.letter.clone());
+        let dead_letter = shard.marker.pending.get(&name).and_then(|open| open.letter.clone());
         let (shard, epoch) = (shard.number, shard.marker.epoch);
-        self.command(Command::ReadKey { shard, epoch, name, letter });
+        self.command(Command::ReadKey { shard, epoch, name, dead_letter });
     }
 
     /// Releases an idle shard: at once if the worker is ending, else after a while.

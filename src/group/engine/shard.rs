@@ -59,7 +59,7 @@ pub struct Launch {
     pub name: EventName,
     pub attempt: u32,
     /// The letter to read if the event is gone.
-    pub letter: Option<String>,
+    pub dead_letter: Option<String>,
     /// The content of an event of the same identity that has succeeded here: a copy of it need not
     /// run.
     pub copy_of: Option<Fingerprint>,
@@ -88,7 +88,7 @@ pub(super) struct Followup {
     /// Runs whose attempt is counted now.
     pub launches: Vec<EventName>,
     /// Dead letters that are announced now.
-    pub letters: Vec<(EventName, PendingEvent)>,
+    pub dead_letters: Vec<(EventName, PendingEvent)>,
     /// Redriven letters and folded requests that are no longer needed.
     pub deletes: Vec<String>,
     /// The shard has no owner now.
@@ -149,7 +149,7 @@ pub(super) struct Shard {
     unconfirmed: BTreeSet<EventName>,
     pub running: BTreeMap<EventName, RunningEvent>,
     /// Events whose dead letters are being written.
-    writing_letters: BTreeSet<EventName>,
+    writing_dead_letters: BTreeSet<EventName>,
     deletes: Vec<String>,
     /// Runs that were forgotten while their handlers ran: the handlers must be ended.
     cancelled: Vec<EventName>,
@@ -187,7 +187,7 @@ impl Shard {
             waiting: BTreeSet::new(),
             unconfirmed: BTreeSet::new(),
             running: BTreeMap::new(),
-            writing_letters: BTreeSet::new(),
+            writing_dead_letters: BTreeSet::new(),
             deletes: Vec::new(),
             cancelled: Vec::new(),
             in_flight: Followup::default(),
@@ -265,7 +265,7 @@ impl Shard {
     /// Whether events have started or ended here that are not settled yet.
     pub fn busy(&self) -> bool {
         !self.running.is_empty()
-            || !self.writing_letters.is_empty()
+            || !self.writing_dead_letters.is_empty()
             || self.committing
             || self.dirty
             || !self.deletes.is_empty()

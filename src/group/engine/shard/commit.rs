@@ -26,14 +26,14 @@ impl Shard {
         self.dirty = false;
         let launches = self.running.iter().filter(|(_, run)| run.alone && !run.launched);
         let launches = launches.map(|(name, _)| name.clone()).collect();
-        let letters = self
+        let dead_letters = self
             .marker
             .pending
             .iter()
-            .filter(|(name, open)| open.dead.is_some() && !self.writing_letters.contains(*name));
-        let letters = letters.map(|(name, open)| (name.clone(), open.clone())).collect();
+            .filter(|(name, open)| open.dead.is_some() && !self.writing_dead_letters.contains(*name));
+        let dead_letters = dead_letters.map(|(name, open)| (name.clone(), open.clone())).collect();
         let released = self.marker.owner.is_none();
-        self.in_flight = Followup { launches, letters, deletes: std::mem::take(&mut self.deletes), released };
+        self.in_flight = Followup { launches, dead_letters, deletes: std::mem::take(&mut self.deletes), released };
         let mut bytes = to_json(&self.marker);
         bytes.push(b'\n');
         Commit { bytes, epoch: self.marker.epoch, nonce, version: self.version.clone() }
@@ -47,7 +47,7 @@ impl Shard {
         self.committing = false;
         self.durable_unclean = self.sent_unclean;
         let then = std::mem::take(&mut self.in_flight);
-        self.writing_letters.extend(then.letters.iter().map(|(name, _)| name.clone()));
+        self.writing_dead_letters.extend(then.dead_letters.iter().map(|(name, _)| name.clone()));
         then
     }
 
@@ -106,7 +106,7 @@ impl Shard {
         self.waiting.clear();
         self.unconfirmed.clear();
         self.order_keys.clear();
-        self.writing_letters.clear();
+        self.writing_dead_letters.clear();
         self.succeeded = Succeeded::default();
         let launched = std::mem::take(&mut self.running).into_iter().filter(|(_, run)| run.launched);
         self.cancelled.extend(launched.map(|(name, _)| name));

@@ -33,10 +33,10 @@ impl Shard {
         if let Some(run) = self.running.get_mut(name) {
             run.launched = true;
         }
-        let letter = self.marker.pending.get(name).and_then(|open| open.letter.clone());
+        let dead_letter = self.marker.pending.get(name).and_then(|open| open.letter.clone());
         // A redriven event must run, even as a copy.
-        let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| letter.is_none());
-        Launch { name: name.clone(), attempt, letter, copy_of }
+        let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| dead_letter.is_none());
+        Launch { name: name.clone(), attempt, dead_letter, copy_of }
     }
 
     /// Whether an event must run alone, even if the others need not.
@@ -58,9 +58,9 @@ impl Shard {
             self.succeeded.insert(name.identity(), content, self.bounds.window);
         }
         if verdict == Verdict::Done
-            && let Some(letter) = self.marker.pending.get(name).and_then(|open| open.letter.clone())
+            && let Some(dead_letter) = self.marker.pending.get(name).and_then(|open| open.letter.clone())
         {
-            self.deletes.push(keys::letter(&self.group, &letter));
+            self.deletes.push(keys::dead_letter(&self.group, &dead_letter));
         }
         let again = verdict == Verdict::Release;
         if again && !self.marker.pending.contains_key(name) && !self.marker.through.covers(name) {
@@ -99,16 +99,16 @@ impl Shard {
 
     /// The event's letter is on the bus.
     pub fn dead_letter_written(&mut self, name: &EventName) {
-        self.writing_letters.remove(name);
+        self.writing_dead_letters.remove(name);
         if let Some(redriven) = self.marker.dead_letter_written(name) {
-            self.deletes.push(keys::letter(&self.group, &redriven));
+            self.deletes.push(keys::dead_letter(&self.group, &redriven));
         }
         self.dirty = true;
     }
 
     /// The event's letter could not be written now.
     pub fn dead_letter_not_written(&mut self, name: &EventName) {
-        self.writing_letters.remove(name);
+        self.writing_dead_letters.remove(name);
         self.dirty = true;
     }
 }
