@@ -11,9 +11,9 @@ use crate::event::Event;
 use crate::store::dir::Execution;
 use crate::store::system_words;
 
+mod event_status;
 mod field;
 mod lookup;
-mod standing;
 
 /// How many matches of an ambiguous prefix an error names.
 const NAMED: usize = 5;
@@ -85,7 +85,7 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
             output::warn(&format!("{} {error}", name.key()));
         }
         if output::on_terminal() && output::notes_on_terminal() {
-            for line in standing::lines(bus, name, event.ok().as_ref(), &session).await? {
+            for line in event_status::lines(bus, name, event.ok().as_ref(), &session).await? {
                 output::note(&line);
             }
         }

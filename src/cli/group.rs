@@ -14,7 +14,7 @@ mod reset;
 mod set;
 
 pub(super) use consent::agreed;
-pub(super) use find::{all, registered, standing};
+pub(super) use find::{all, registered, status};
 
 /// List, create, change, pause, reset and remove groups
 #[derive(Debug, clap::Args)]

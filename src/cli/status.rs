@@ -79,7 +79,7 @@ impl StatusReport {
 
 /// The data for one group.
 struct GroupRow {
-    standing: GroupStatus,
+    status: GroupStatus,
     lag: Lag,
     state: GroupState,
     /// Processed events per second, if measured.
@@ -94,12 +94,12 @@ impl GroupRow {
 
     /// The requests that the group's workers have made, as of their last commits.
     fn cost(&self) -> Requests {
-        let markers = self.standing.markers.iter().map(|marker| marker.requests);
+        let markers = self.status.markers.iter().map(|marker| marker.requests);
         markers.fold(Requests::default(), Requests::plus)
     }
 
     fn dead(&self) -> u64 {
-        u64::try_from(self.standing.dead_letters.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.status.dead_letters.len()).unwrap_or(u64::MAX)
     }
 }
 
@@ -136,8 +136,8 @@ pub(super) async fn metrics(opened: &Opened) -> Result<String, Failure> {
 
 async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<StatusReport, Failure> {
     let bus = opened.bus_handle();
-    let first = standings(bus, name).await?;
-    let after: Vec<EventTime> = first.iter().map(|standing| standing.floor().time()).collect();
+    let first = statuses(bus, name).await?;
+    let after: Vec<EventTime> = first.iter().map(|status| status.floor().time()).collect();
     let earlier = match span {
         None => None,
         Some(span) => {
@@ -147,16 +147,16 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
             Some((tally, begun))
         }
     };
-    let standings = if earlier.is_some() { standings(bus, name).await? } else { first };
-    let tally = status::tally(bus, &standings, &after).await?;
+    let statuses = if earlier.is_some() { statuses(bus, name).await? } else { first };
+    let tally = status::tally(bus, &statuses, &after).await?;
     let took = earlier.as_ref().map(|(_, begun)| bus.clock.elapsed().saturating_sub(*begun));
     // If a group was created or removed between the two measurements, no group has a comparison.
     let mut before = earlier.iter().flat_map(|(tally, _)| tally.lags()).collect::<Vec<_>>().into_iter();
-    let comparable = before.len() == standings.len();
-    let groups = standings.into_iter().zip(tally.lags()).map(|(standing, lag)| {
+    let comparable = before.len() == statuses.len();
+    let groups = statuses.into_iter().zip(tally.lags()).map(|(status, lag)| {
         let rate = before.next().zip(took).filter(|_| comparable).map(|(before, took)| rate(&before, &lag, took));
-        let state = standing.state(&lag, process_of);
-        GroupRow { standing, lag, state, rate }
+        let state = status.state(&lag, process_of);
+        GroupRow { status, lag, state, rate }
     });
     let groups = groups.collect();
     let scheduled = schedule::entries(&*bus.store, 1, |_| true).await?.0.first().map(EventName::time);
@@ -165,9 +165,9 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     Ok(StatusReport { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
 }
 
-async fn standings(bus: &BusHandle, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
+async fn statuses(bus: &BusHandle, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
     match name {
-        Some(name) => Ok(vec![group::standing(bus, name).await?]),
+        Some(name) => Ok(vec![group::status(bus, name).await?]),
         None => group::all(bus).await,
     }
 }
@@ -190,7 +190,7 @@ fn crossed(report: &StatusReport, max_lag: Option<Duration>, max_dead: Option<u6
         lines.push(format!("an event has been due for {overdue}, over {max}, and no worker has released it"));
     }
     for row in &report.groups {
-        let group = &row.standing.group;
+        let group = &row.status.group;
         if let (Some(age), Some(max)) = (row.age(report.now), max_lag)
             && age > max
         {
@@ -204,7 +204,7 @@ fn crossed(report: &StatusReport, max_lag: Option<Duration>, max_dead: Option<u6
             lines.push(format!("{group}: {}, over {max}", super::style::plural(row.dead(), "dead letter")));
         }
         // A group that cannot be counted crosses every threshold.
-        if let Some(error) = row.standing.damage.as_ref().filter(|_| max_lag.is_some() || max_dead.is_some()) {
+        if let Some(error) = row.status.damage.as_ref().filter(|_| max_lag.is_some() || max_dead.is_some()) {
             lines.push(format!("{group}: {}", super::style::escape(&error.to_string())));
         }
     }

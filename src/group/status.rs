@@ -167,7 +167,7 @@ impl GroupStatus {
 /// # Errors
 /// Only of a store that cannot be read at all.
 pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<GroupStatus>> {
-    let mut standing = GroupStatus {
+    let mut status = GroupStatus {
         group: group.clone(),
         definition: None,
         markers: Vec::new(),
@@ -179,21 +179,20 @@ pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<Grou
     };
     match definition::find(&*bus.store, group).await {
         Ok(None) => return Ok(None),
-        Ok(Some(found)) => standing.definition = Some(found.definition),
+        Ok(Some(found)) => status.definition = Some(found.definition),
         Err(error) => {
-            standing.note(error)?;
-            return Ok(Some(standing));
+            status.note(error)?;
+            return Ok(Some(status));
         }
     }
-    standing.read_shards(bus).await?;
-    standing.fold_requests(bus).await?;
+    status.read_shards(bus).await?;
+    status.fold_requests(bus).await?;
     let redriven = |dead_letter: &String| {
-        let mut open = standing.markers.iter().flat_map(|marker| marker.pending.values());
+        let mut open = status.markers.iter().flat_map(|marker| marker.pending.values());
         open.any(|open| open.letter.as_ref() == Some(dead_letter))
     };
-    standing.dead_letters =
-        standing.dead_letters.iter().filter(|dead_letter| !redriven(dead_letter)).cloned().collect();
-    Ok(Some(standing))
+    status.dead_letters = status.dead_letters.iter().filter(|dead_letter| !redriven(dead_letter)).cloned().collect();
+    Ok(Some(status))
 }
 
 impl GroupStatus {
@@ -250,7 +249,7 @@ pub struct Tally {
 
 #[derive(Debug, Clone)]
 struct Count {
-    standing: GroupStatus,
+    status: GroupStatus,
     /// The event that [`Lag::oldest`] is the time of.
     oldest: Option<EventName>,
     floor: EventTime,
@@ -261,10 +260,10 @@ struct Count {
 impl Tally {
     /// A tally before its first name. `wanted_after` is, for each group, the time behind which
     /// [`Lag::wanted`] counts.
-    pub fn new(standings: &[GroupStatus], wanted_after: &[EventTime]) -> Self {
+    pub fn new(statuses: &[GroupStatus], wanted_after: &[EventTime]) -> Self {
         let after = wanted_after.iter().copied().chain(std::iter::repeat(EventTime::MAX));
-        let count = |(standing, wanted_after): (&GroupStatus, EventTime)| {
-            let open = || standing.markers.iter().flat_map(|marker| &marker.pending);
+        let count = |(status, wanted_after): (&GroupStatus, EventTime)| {
+            let open = || status.markers.iter().flat_map(|marker| &marker.pending);
             let open = || open().filter(|(_, open)| open.dead.is_none()).map(|(name, _)| name);
             let lag = Lag {
                 events: u64::try_from(open().count()).unwrap_or(u64::MAX),
@@ -272,9 +271,9 @@ impl Tally {
                 wanted: 0,
             };
             let oldest = open().min().cloned();
-            Count { floor: standing.floor().time(), standing: standing.clone(), oldest, wanted_after, lag }
+            Count { floor: status.floor().time(), status: status.clone(), oldest, wanted_after, lag }
         };
-        Self { groups: standings.iter().zip(after).map(count).collect(), events: 0, oldest: None }
+        Self { groups: statuses.iter().zip(after).map(count).collect(), events: 0, oldest: None }
     }
 
     /// Counts one name; a foreign name is passed over.
@@ -285,7 +284,7 @@ impl Tally {
         let mut whole = None;
         for count in &mut self.groups {
             let behind = parts.time >= count.floor || parts.time > count.wanted_after;
-            if !behind || count.standing.wants(parts.slug) == NameMatch::No {
+            if !behind || count.status.wants(parts.slug) == NameMatch::No {
                 continue;
             }
             count.lag.wanted += u64::from(parts.time > count.wanted_after);
@@ -294,7 +293,7 @@ impl Tally {
         }
     }
 
-    /// What each group still has to do, in the order of the standings.
+    /// What each group still has to do, in the order of the statuses.
     pub fn lags(&self) -> impl Iterator<Item = Lag> {
         self.groups.iter().map(|count| count.lag)
     }
@@ -303,8 +302,8 @@ impl Tally {
 impl Count {
     /// Counts one wanted name; the names in `pending` were counted at the start.
     fn take(&mut self, name: &EventName) {
-        let open = self.standing.markers.iter().any(|marker| marker.pending.contains_key(name));
-        if !open && self.standing.is_unprocessed(name) {
+        let open = self.status.markers.iter().any(|marker| marker.pending.contains_key(name));
+        if !open && self.status.is_unprocessed(name) {
             self.lag.events += 1;
             self.lag.oldest = Some(self.lag.oldest.map_or(name.time(), |oldest| oldest.min(name.time())));
             if self.oldest.as_ref().is_none_or(|oldest| name < oldest) {
@@ -328,9 +327,9 @@ impl Count {
 ///
 /// # Errors
 /// Of the store.
-pub async fn tally(bus: &BusHandle, standings: &[GroupStatus], wanted_after: &[EventTime]) -> StoreResult<Tally> {
+pub async fn tally(bus: &BusHandle, statuses: &[GroupStatus], wanted_after: &[EventTime]) -> StoreResult<Tally> {
     let store = &*bus.store;
-    let tally = Arc::new(Mutex::new(Tally::new(standings, wanted_after)));
+    let tally = Arc::new(Mutex::new(Tally::new(statuses, wanted_after)));
     let seen = Arc::clone(&tally);
     let list = List::all(EVENTS).keep(move |key| {
         seen.lock().unwrap_or_else(PoisonError::into_inner).see(read::name_in(key));
@@ -355,7 +354,7 @@ mod tests {
         EventName::new(time, HashSlot::of("key"), &identity, type_)
     }
 
-    fn standing(markers: Vec<Marker>) -> GroupStatus {
+    fn status(markers: Vec<Marker>) -> GroupStatus {
         GroupStatus {
             group: GroupName::parse("mail").unwrap(),
             definition: None,
@@ -368,8 +367,8 @@ mod tests {
         }
     }
 
-    fn lag_of(standing: &GroupStatus, names: &[EventName]) -> Lag {
-        let mut tally = Tally::new(std::slice::from_ref(standing), &[EventTime::MIN]);
+    fn lag_of(status: &GroupStatus, names: &[EventName]) -> Lag {
+        let mut tally = Tally::new(std::slice::from_ref(status), &[EventTime::MIN]);
         names.iter().for_each(|name| tally.see(name.as_str()));
         tally.lags().next().unwrap()
     }
@@ -380,7 +379,7 @@ mod tests {
         let mut marker = Marker::new(Position::Name(names[1].clone()));
         marker.done.insert(names[3].clone());
         marker.pending.insert(names[0].clone(), PendingEvent { attempts: 1, ..PendingEvent::default() });
-        let lag = lag_of(&standing(vec![marker]), &names);
+        let lag = lag_of(&status(vec![marker]), &names);
         // 0 is open, 1 passed, 2 waits, 3 done, 4 not wanted, 5 waits.
         assert_eq!((lag.events, lag.oldest, lag.wanted), (3, Some(names[0].time()), 5));
     }
@@ -390,7 +389,7 @@ mod tests {
         let only = name(3, "order.created");
         let mut marker = Marker::new(Position::START);
         marker.pending.insert(only.clone(), PendingEvent { attempts: 2, ..PendingEvent::default() });
-        assert_eq!(lag_of(&standing(vec![marker]), &[only]).events, 1);
+        assert_eq!(lag_of(&status(vec![marker]), &[only]).events, 1);
     }
 
     #[test]
@@ -398,11 +397,11 @@ mod tests {
         let only = name(3, "order.created");
         let mut markers =
             vec![Marker::new(Position::Time(EventTime::MAX)), Marker::new(Position::Time(EventTime::MAX))];
-        assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 0);
+        assert_eq!(lag_of(&status(markers.clone()), std::slice::from_ref(&only)).events, 0);
         markers[usize::from(only.hash_slot().shard(2))].through = Position::START;
-        assert_eq!(lag_of(&standing(markers.clone()), std::slice::from_ref(&only)).events, 1);
+        assert_eq!(lag_of(&status(markers.clone()), std::slice::from_ref(&only)).events, 1);
         markers.swap(0, 1);
-        assert_eq!(lag_of(&standing(markers), &[only]).events, 0);
+        assert_eq!(lag_of(&status(markers), &[only]).events, 0);
     }
 
     #[test]
@@ -410,7 +409,7 @@ mod tests {
         let gone = |_: &Owner| Process::Gone;
         let lives = |_: &Owner| Process::MayLive;
         let lag = Lag { events: 1, ..Lag::default() };
-        let mut group = standing(vec![Marker::new(Position::START)]);
+        let mut group = status(vec![Marker::new(Position::START)]);
         assert_eq!(group.state(&Lag::default(), lives), GroupState::Ok);
         assert_eq!(group.state(&lag, lives), GroupState::Waiting);
         let owner = Owner {
@@ -443,7 +442,7 @@ mod tests {
         marker
             .pending
             .insert(name(3, "order.created"), PendingEvent { dead: Some("l".to_owned()), ..PendingEvent::default() });
-        let group = standing(vec![marker]);
+        let group = status(vec![marker]);
         let names: Vec<_> = group.retrying().into_iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(names, [name(2, "order.created")]);
     }

@@ -67,39 +67,39 @@ pub(super) struct DeadRmArgs {
 
 pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
-    let standing = group::standing(bus, &args.group).await?;
+    let status = group::status(bus, &args.group).await?;
     // A repeated redrive reports earlier requests as made, so they must be durable.
-    request::persist(bus, &standing.group).await?;
+    request::persist(bus, &status.group).await?;
     let dead_letters = match (&args.ids[..], &args.types[..], args.all) {
-        ([], [], false) => return Err(nothing_named("redrive", &standing)),
-        ([], [], true) => standing.dead_letters.clone(),
-        ([], types, _) => pick::by_type(bus, &standing, &TypeFilter::new(types, &[])?).await?,
-        (ids, ..) => pick::by_ids(bus, &standing, ids).await?,
+        ([], [], false) => return Err(nothing_named("redrive", &status)),
+        ([], [], true) => status.dead_letters.clone(),
+        ([], types, _) => pick::by_type(bus, &status, &TypeFilter::new(types, &[])?).await?,
+        (ids, ..) => pick::by_ids(bus, &status, ids).await?,
     };
     if dead_letters.is_empty() {
-        output::note(&format!("group '{}' has no such dead letters", standing.group));
+        output::note(&format!("group '{}' has no such dead letters", status.group));
         return Ok(Code::Done);
     }
-    let what = format!("puts {} of '{}' back to work", counted(&dead_letters), standing.group);
+    let what = format!("puts {} of '{}' back to work", counted(&dead_letters), status.group);
     if args.all
-        && !group::agreed(&what, args.yes, &command("dead", format_args!("redrive {} --all --yes", standing.group)))?
+        && !group::agreed(&what, args.yes, &command("dead", format_args!("redrive {} --all --yes", status.group)))?
     {
         return Ok(Code::Done);
     }
-    let redriven = ask(bus, &standing, &dead_letters).await?;
-    let when = if standing.has_live_owner(process_of) { "" } else { " as soon as a worker of the group runs" };
-    output::note(&format!("{}: {} back to work{when}", standing.group, counted(&redriven)));
+    let redriven = ask(bus, &status, &dead_letters).await?;
+    let when = if status.has_live_owner(process_of) { "" } else { " as soon as a worker of the group runs" };
+    output::note(&format!("{}: {} back to work{when}", status.group, counted(&redriven)));
     Ok(Code::Done)
 }
 
 /// Requests a redrive once for each event; a letter that cannot be read is skipped.
-async fn ask(bus: &BusHandle, standing: &GroupStatus, dead_letters: &[String]) -> Result<Vec<String>, Failure> {
-    let shards = standing.definition.as_ref().map(|definition| definition.shards);
-    let Some(shards) = shards else { return Err(damaged(standing)) };
+async fn ask(bus: &BusHandle, status: &GroupStatus, dead_letters: &[String]) -> Result<Vec<String>, Failure> {
+    let shards = status.definition.as_ref().map(|definition| definition.shards);
+    let Some(shards) = shards else { return Err(damaged(status)) };
     let mut asked = BTreeSet::new();
     let mut redriven = Vec::new();
     for name in dead_letters {
-        let dead_letter = pick::read(bus, &standing.group, name).await?;
+        let dead_letter = pick::read(bus, &status.group, name).await?;
         let Some(event) = dead_letter.map(|dead_letter| dead_letter.name) else {
             output::warn(&format!("letter {name} cannot be read; it stays as it is"));
             continue;
@@ -107,40 +107,40 @@ async fn ask(bus: &BusHandle, standing: &GroupStatus, dead_letters: &[String]) -
         if asked.insert(event.clone()) {
             let shard = event.hash_slot().shard(shards);
             let request = Request::Redrive { event, letter: name.clone() };
-            request::ask(bus, &standing.group, shard, &request).await?;
+            request::ask(bus, &status.group, shard, &request).await?;
         }
         redriven.push(name.clone());
     }
     Ok(redriven)
 }
 
-fn damaged(standing: &GroupStatus) -> Failure {
-    match &standing.damage {
+fn damaged(status: &GroupStatus) -> Failure {
+    match &status.damage {
         Some(error) => Failure::from(error.clone()),
-        None => Failure::failed(format!("group '{}' has no definition", standing.group)),
+        None => Failure::failed(format!("group '{}' has no definition", status.group)),
     }
 }
 
 pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
-    let standing = group::standing(bus, &args.group).await?;
+    let status = group::status(bus, &args.group).await?;
     let dead_letters = match (&args.ids[..], args.all) {
-        ([], false) => return Err(nothing_named("rm", &standing)),
-        ([], true) => standing.dead_letters.clone(),
-        (ids, _) => pick::by_ids(bus, &standing, ids).await?,
+        ([], false) => return Err(nothing_named("rm", &status)),
+        ([], true) => status.dead_letters.clone(),
+        (ids, _) => pick::by_ids(bus, &status, ids).await?,
     };
     if dead_letters.is_empty() {
-        output::note(&format!("group '{}' has no dead letters", standing.group));
+        output::note(&format!("group '{}' has no dead letters", status.group));
         return Ok(Code::Done);
     }
     let which = if args.all { "--all".to_owned() } else { args.ids.join(" ") };
-    let what = format!("removes {} of '{}' for good", counted(&dead_letters), standing.group);
-    if !group::agreed(&what, args.yes, &command("dead", format_args!("rm {} {which} --yes", standing.group)))? {
+    let what = format!("removes {} of '{}' for good", counted(&dead_letters), status.group);
+    if !group::agreed(&what, args.yes, &command("dead", format_args!("rm {} {which} --yes", status.group)))? {
         return Ok(Code::Done);
     }
-    let keys: Vec<String> = dead_letters.iter().map(|name| keys::dead_letter(&standing.group, name)).collect();
+    let keys: Vec<String> = dead_letters.iter().map(|name| keys::dead_letter(&status.group, name)).collect();
     bus.store.delete_many(&keys).await?;
-    output::note(&format!("{}: {} removed", standing.group, counted(&dead_letters)));
+    output::note(&format!("{}: {} removed", status.group, counted(&dead_letters)));
     Ok(Code::Done)
 }
 
@@ -148,9 +148,9 @@ fn counted(dead_letters: &[String]) -> String {
     style::plural(u64::try_from(dead_letters.len()).unwrap_or(u64::MAX), "dead letter")
 }
 
-fn nothing_named(verb: &str, standing: &GroupStatus) -> Failure {
-    let group = &standing.group;
-    Failure::usage("which dead letters?").hint(match &standing.dead_letters[..] {
+fn nothing_named(verb: &str, status: &GroupStatus) -> Failure {
+    let group = &status.group;
+    Failure::usage("which dead letters?").hint(match &status.dead_letters[..] {
         [] => Hints::from(format!("group '{group}' has none")),
         [only] => Hints::from(command("dead", format_args!("{verb} {group} {}", pick::shown_id(only, None)))),
         _ => [

@@ -43,15 +43,15 @@ pub(super) async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> Stor
 }
 
 /// The letters that the ids select, without repeats.
-pub(super) async fn by_ids(bus: &BusHandle, standing: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) async fn by_ids(bus: &BusHandle, status: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
     let mut picked: Vec<String> = Vec::new();
     for id in ids {
-        let mut found = by_name(&standing.dead_letters, id);
+        let mut found = by_name(&status.dead_letters, id);
         if found.is_empty() {
-            found = by_document(bus, standing, id).await?;
+            found = by_document(bus, status, id).await?;
         }
         match found.as_slice() {
-            [] => return Err(none(standing, id)),
+            [] => return Err(none(status, id)),
             _ if one_event(&found) => {}
             several => return Err(ambiguous(id, several)),
         }
@@ -77,10 +77,10 @@ fn by_name(dead_letters: &[String], id: &str) -> Vec<String> {
 }
 
 /// Selects by the id in the event's document; prefixes count only if no id is equal.
-async fn by_document(bus: &BusHandle, standing: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
+async fn by_document(bus: &BusHandle, status: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
     let (mut whole, mut begun) = (Vec::new(), Vec::new());
-    for name in &standing.dead_letters {
-        let dead_letter = read(bus, &standing.group, name).await?;
+    for name in &status.dead_letters {
+        let dead_letter = read(bus, &status.group, name).await?;
         let own = shown_id(name, dead_letter.as_ref());
         if own == id {
             whole.push(name.clone());
@@ -94,16 +94,16 @@ async fn by_document(bus: &BusHandle, standing: &GroupStatus, id: &str) -> Resul
 /// Selects the letters whose event type matches.
 pub(super) async fn by_type(
     bus: &BusHandle,
-    standing: &GroupStatus,
+    status: &GroupStatus,
     filter: &TypeFilter,
 ) -> Result<Vec<String>, Failure> {
     let mut picked = Vec::new();
-    for name in &standing.dead_letters {
+    for name in &status.dead_letters {
         let wanted = match event_of(name).map(|event| filter.matches_slug(event.slug())) {
             Some(NameMatch::Yes) => true,
             Some(NameMatch::No) => false,
             Some(NameMatch::Unsure) | None => {
-                let bytes = read(bus, &standing.group, name).await?.and_then(|dead_letter| dead_letter.event_bytes());
+                let bytes = read(bus, &status.group, name).await?.and_then(|dead_letter| dead_letter.event_bytes());
                 let event = bytes.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
                 event.is_some_and(|event| filter.matches(event.type_()))
             }
@@ -115,10 +115,10 @@ pub(super) async fn by_type(
     Ok(picked)
 }
 
-fn none(standing: &GroupStatus, id: &str) -> Failure {
-    let group = &standing.group;
+fn none(status: &GroupStatus, id: &str) -> Failure {
+    let group = &status.group;
     let what = format!("group '{group}' has no dead letter '{id}'");
-    Failure::failed(what).hint(match standing.dead_letters.len() {
+    Failure::failed(what).hint(match status.dead_letters.len() {
         0 => Hints::from([text("it has none at all: "), command("status", group)]),
         n => [
             command("dead", format_args!("ls {group}")),

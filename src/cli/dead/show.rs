@@ -50,21 +50,21 @@ pub(super) struct DeadShowArgs {
 }
 
 pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
-    let standings = match &args.group {
-        Some(name) => vec![group::standing(opened.bus_handle(), name).await?],
+    let statuses = match &args.group {
+        Some(name) => vec![group::status(opened.bus_handle(), name).await?],
         None => group::all(opened.bus_handle()).await?,
     };
     let mut out = Out::new();
     let columns = ["GROUP", "DIED", "ID", "TYPE"].map(Column::left);
     let columns = columns.into_iter().chain([Column::right("ATTEMPTS")]).chain([Column::left("WHY")]);
     let mut table = Table::new(columns);
-    for standing in &standings {
-        for name in &standing.dead_letters {
-            let dead_letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
+    for status in &statuses {
+        for name in &status.dead_letters {
+            let dead_letter = pick::read(opened.bus_handle(), &status.group, name).await?;
             if args.json {
-                out.json(&document(&standing.group, name, dead_letter.as_ref(), false))?;
+                out.json(&document(&status.group, name, dead_letter.as_ref(), false))?;
             } else {
-                table.row(row(&standing.group, name, dead_letter.as_ref(), session));
+                table.row(row(&status.group, name, dead_letter.as_ref(), session));
             }
         }
     }
@@ -74,17 +74,17 @@ pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) 
         output::note("no dead letters");
     } else {
         out.text(&table.to_string())?;
-        advise(&standings);
+        advise(&statuses);
     }
     Ok(Code::Done)
 }
 
 /// Prints the next commands, on a terminal only.
-fn advise(standings: &[GroupStatus]) {
-    if let Some(standing) =
-        standings.iter().find(|standing| !standing.dead_letters.is_empty()).filter(|_| output::on_terminal())
+fn advise(statuses: &[GroupStatus]) {
+    if let Some(status) =
+        statuses.iter().find(|status| !status.dead_letters.is_empty()).filter(|_| output::on_terminal())
     {
-        let group = &standing.group;
+        let group = &status.group;
         let [show, redrive] =
             [format!("show {group}"), format!("redrive {group} ID")].map(|args| command("dead", args));
         output::note(&format!("help: {show}; {redrive}"));
@@ -135,25 +135,25 @@ fn document(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, who
 }
 
 pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
-    let standing = group::standing(opened.bus_handle(), &args.group).await?;
+    let status = group::status(opened.bus_handle(), &args.group).await?;
     let dead_letters = match args.ids.as_slice() {
-        [] => standing.dead_letters.clone(),
-        ids => pick::by_ids(opened.bus_handle(), &standing, ids).await?,
+        [] => status.dead_letters.clone(),
+        ids => pick::by_ids(opened.bus_handle(), &status, ids).await?,
     };
     if dead_letters.is_empty() {
-        output::note(&format!("group '{}' has no dead letters", standing.group));
+        output::note(&format!("group '{}' has no dead letters", status.group));
     }
     let mut out = Out::new();
     for (index, name) in dead_letters.iter().enumerate() {
-        let dead_letter = pick::read(opened.bus_handle(), &standing.group, name).await?;
+        let dead_letter = pick::read(opened.bus_handle(), &status.group, name).await?;
         if args.json {
-            out.json(&document(&standing.group, name, dead_letter.as_ref(), true))?;
+            out.json(&document(&status.group, name, dead_letter.as_ref(), true))?;
             continue;
         }
         if index > 0 {
             out.line("")?;
         }
-        out.text(&sheet(&standing.group, name, dead_letter.as_ref(), session))?;
+        out.text(&sheet(&status.group, name, dead_letter.as_ref(), session))?;
     }
     Ok(out.flush().map(|()| Code::Done)?)
 }

@@ -50,8 +50,8 @@ async fn groups(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
     let names = definition::names(&*bus.store).await?;
     let mut findings = Vec::new();
     for group in &names {
-        let standing = status::read(bus, group).await?;
-        if let Some(error) = standing.and_then(|standing| standing.damage) {
+        let status = status::read(bus, group).await?;
+        if let Some(error) = status.and_then(|status| status.damage) {
             findings.push(Finding::error("group", &error));
         }
     }

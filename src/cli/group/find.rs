@@ -18,20 +18,20 @@ pub(in crate::cli) async fn registered(bus: &BusHandle, name: &str) -> Result<(G
 }
 
 /// The status of one group.
-pub(in crate::cli) async fn standing(bus: &BusHandle, name: &str) -> Result<GroupStatus, Failure> {
+pub(in crate::cli) async fn status(bus: &BusHandle, name: &str) -> Result<GroupStatus, Failure> {
     match status::read(bus, &GroupName::parse(name)?).await? {
-        Some(standing) => Ok(standing),
+        Some(status) => Ok(status),
         None => Err(unknown(bus, name).await?),
     }
 }
 
 /// The status of all groups.
 pub(in crate::cli) async fn all(bus: &BusHandle) -> Result<Vec<GroupStatus>, Failure> {
-    let mut standings = Vec::new();
+    let mut statuses = Vec::new();
     for group in definition::names(&*bus.store).await? {
-        standings.extend(status::read(bus, &group).await?);
+        statuses.extend(status::read(bus, &group).await?);
     }
-    Ok(standings)
+    Ok(statuses)
 }
 
 async fn unknown(bus: &BusHandle, name: &str) -> Result<Failure, Failure> {

@@ -29,38 +29,38 @@ pub(super) struct GroupListArgs {
 }
 
 pub(super) async fn run(args: &GroupListArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
-    let standings = match &args.name {
-        Some(name) => vec![super::standing(opened.bus_handle(), name).await?],
+    let statuses = match &args.name {
+        Some(name) => vec![super::status(opened.bus_handle(), name).await?],
         None => super::all(opened.bus_handle()).await?,
     };
     let mut out = Out::new();
     if args.json {
-        out.json(&json!({"groups": standings.iter().map(document).collect::<Vec<_>>()}))?;
+        out.json(&json!({"groups": statuses.iter().map(document).collect::<Vec<_>>()}))?;
         out.flush()?;
         return Ok(Code::Done);
     }
-    if standings.is_empty() {
+    if statuses.is_empty() {
         output::note(&format!("no groups; help: {}", command("group", "create NAME -t 'PATTERN'")));
         return Ok(Code::Done);
     }
     let columns = ["GROUP", "TYPES", "NOT"].map(Column::left);
     let columns = columns.into_iter().chain([Column::right("SHARDS")]).chain(["START", "NOTE"].map(Column::left));
     let mut table = Table::new(columns);
-    for standing in &standings {
-        table.row(row(standing, session));
+    for status in &statuses {
+        table.row(row(status, session));
     }
     out.text(&table.to_string())?;
     Ok(Code::Done)
 }
 
-fn row(standing: &GroupStatus, session: &Session) -> Vec<String> {
-    let Some(definition) = &standing.definition else {
-        let damage = standing.damage.as_ref().map_or_else(String::new, ToString::to_string);
+fn row(status: &GroupStatus, session: &Session) -> Vec<String> {
+    let Some(definition) = &status.definition else {
+        let damage = status.damage.as_ref().map_or_else(String::new, ToString::to_string);
         let unknown = std::iter::repeat_n("?".to_owned(), 4);
-        return std::iter::once(standing.group.to_string()).chain(unknown).chain([damage]).collect();
+        return std::iter::once(status.group.to_string()).chain(unknown).chain([damage]).collect();
     };
     let list = |patterns: &[String], none: &str| if patterns.is_empty() { none.to_owned() } else { patterns.join(",") };
-    let note = match (&definition.paused, &standing.damage) {
+    let note = match (&definition.paused, &status.damage) {
         (_, Some(error)) => error.to_string(),
         (Some(paused), None) => {
             let why = paused.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
@@ -74,7 +74,7 @@ fn row(standing: &GroupStatus, session: &Session) -> Vec<String> {
     let condition = definition.condition.as_ref().map_or_else(String::new, |text| format!("where {text}"));
     let notes: Vec<String> = [condition, note].into_iter().filter(|note| !note.is_empty()).collect();
     vec![
-        standing.group.to_string(),
+        status.group.to_string(),
         list(&definition.types, "**"),
         list(&definition.not, "-"),
         definition.shards.to_string(),
@@ -91,10 +91,10 @@ fn start_text(start: &Position, session: &Session) -> String {
     }
 }
 
-fn document(standing: &GroupStatus) -> Value {
-    let definition = standing.definition.as_ref();
+fn document(status: &GroupStatus) -> Value {
+    let definition = status.definition.as_ref();
     json!({
-        "group": standing.group,
+        "group": status.group,
         "types": definition.map(|definition| &definition.types),
         "not": definition.map(|definition| &definition.not),
         "where": definition.and_then(|definition| definition.condition.as_ref()),
@@ -105,6 +105,6 @@ fn document(standing: &GroupStatus) -> Value {
             "since": paused.since.to_rfc3339(),
             "why": paused.why,
         })),
-        "damage": standing.damage.as_ref().map(ToString::to_string),
+        "damage": status.damage.as_ref().map(ToString::to_string),
     })
 }

@@ -37,10 +37,10 @@ pub(super) struct GroupRemoveArgs {
 
 pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
-    let standing = super::standing(bus, &args.name).await?;
-    let group = &standing.group;
-    refuse_live_owner(bus, &standing).await?;
-    let dead_letters = u64::try_from(standing.dead_letters.len()).unwrap_or(u64::MAX);
+    let status = super::status(bus, &args.name).await?;
+    let group = &status.group;
+    refuse_live_owner(bus, &status).await?;
+    let dead_letters = u64::try_from(status.dead_letters.len()).unwrap_or(u64::MAX);
     let what = format!("removes group '{group}' with its progress and {}", style::plural(dead_letters, "dead letter"));
     if !agreed(&what, args.yes, &command("group", format_args!("rm {group} --yes")))? {
         return Ok(Code::Done);
@@ -60,26 +60,26 @@ pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code,
 
 /// Refuses a group with a live owner. An owner whose process may be alive is observed for one
 /// lease: a live one commits within that time.
-async fn refuse_live_owner(bus: &BusHandle, standing: &GroupStatus) -> Result<(), Failure> {
+async fn refuse_live_owner(bus: &BusHandle, status: &GroupStatus) -> Result<(), Failure> {
     let refused = |owner: &Owner| {
         let (host, pid) = (style::escape(&owner.host), owner.pid);
-        let what = format!("{host}:{pid} works for group '{}' just now", standing.group);
+        let what = format!("{host}:{pid} works for group '{}' just now", status.group);
         Err(Failure::failed(what).hint(format!("stop it first (on {host}: kill {pid})")))
     };
-    if let Some(alive) = standing.owners.iter().find(|owned| process_of(&owned.owner) == Process::Lives) {
+    if let Some(alive) = status.owners.iter().find(|owned| process_of(&owned.owner) == Process::Lives) {
         return refused(&alive.owner);
     }
     let suspects: Vec<&Owned> =
-        standing.owners.iter().filter(|owned| process_of(&owned.owner) == Process::MayLive).collect();
+        status.owners.iter().filter(|owned| process_of(&owned.owner) == Process::MayLive).collect();
     let Some(first) = suspects.first() else { return Ok(()) };
     let lease = Lease::default().length;
     let (host, pid) = (&first.owner.host, first.owner.pid);
     output::note(&format!("looking whether {}:{pid} still works (up to {}s)", style::escape(host), lease.as_secs()));
-    let before = versions(bus, &standing.group, &suspects).await?;
+    let before = versions(bus, &status.group, &suspects).await?;
     let until = bus.clock.elapsed() + lease;
     while bus.clock.elapsed() < until {
         bus.clock.sleep_until(bus.clock.elapsed() + Duration::from_millis(500)).await;
-        if versions(bus, &standing.group, &suspects).await? != before {
+        if versions(bus, &status.group, &suspects).await? != before {
             return refused(&first.owner);
         }
     }

@@ -28,9 +28,9 @@ fn cost(made: Requests) -> Value {
 }
 
 fn group(row: &GroupRow, report: &StatusReport) -> Value {
-    let standing = &row.standing;
-    let definition = standing.definition.as_ref();
-    let retrying = standing.retrying();
+    let status = &row.status;
+    let definition = status.definition.as_ref();
+    let retrying = status.retrying();
     let retry = |(name, open): &(&crate::event::EventName, &crate::group::marker::PendingEvent)| {
         json!({
             "id": id_of(name),
@@ -50,7 +50,7 @@ fn group(row: &GroupRow, report: &StatusReport) -> Value {
         })
     };
     json!({
-        "group": standing.group,
+        "group": status.group,
         "state": row.state.as_str(),
         "lag": row.lag.events,
         "oldest": row.lag.oldest.map(EventTime::to_rfc3339),
@@ -61,14 +61,14 @@ fn group(row: &GroupRow, report: &StatusReport) -> Value {
         "dead": row.dead(),
         "rate": row.rate,
         "shards": definition.map(|definition| definition.shards),
-        "requests": standing.requests,
-        "unanswered": standing.unanswered(),
+        "requests": status.requests,
+        "unanswered": status.unanswered(),
         "cost": cost(row.cost()),
-        "owners": standing.owners.iter().map(owner).collect::<Vec<_>>(),
+        "owners": status.owners.iter().map(owner).collect::<Vec<_>>(),
         "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({
             "since": paused.since.to_rfc3339(),
             "why": paused.why,
         })),
-        "damage": standing.damage.as_ref().map(ToString::to_string),
+        "damage": status.damage.as_ref().map(ToString::to_string),
     })
 }

@@ -21,7 +21,7 @@ pub(super) fn text(report: &StatusReport) -> String {
         head(&mut text, name, help);
         for row in &report.groups {
             if let Some(value) = value(row) {
-                let _ = writeln!(text, "{name}{{group=\"{}\"}} {value}", row.standing.group);
+                let _ = writeln!(text, "{name}{{group=\"{}\"}} {value}", row.status.group);
             }
         }
     };
@@ -30,12 +30,12 @@ pub(super) fn text(report: &StatusReport) -> String {
         Some(row.age(report.now).map_or(0.0, |age| age.as_secs_f64()))
     });
     each("evbus_group_retrying_events", "Events that failed and will be tried again.", &|row| {
-        Some(row.standing.retrying().len() as f64)
+        Some(row.status.retrying().len() as f64)
     });
     each("evbus_group_dead_letters", "Dead letters.", &|row| Some(row.dead() as f64));
-    each("evbus_group_owned_shards", "Shards that a worker owns.", &|row| Some(row.standing.owners.len() as f64));
+    each("evbus_group_owned_shards", "Shards that a worker owns.", &|row| Some(row.status.owners.len() as f64));
     each("evbus_group_shards", "Shards.", &|row| {
-        row.standing.definition.as_ref().map(|definition| f64::from(definition.shards))
+        row.status.definition.as_ref().map(|definition| f64::from(definition.shards))
     });
     if report.groups.iter().any(|row| row.rate.is_some()) {
         each("evbus_group_rate_events", "Events processed per second.", &|row| row.rate);
@@ -49,7 +49,7 @@ fn states(text: &mut String, report: &StatusReport) {
     head(text, "evbus_group_state", "1 for the state that the group is in.");
     for row in &report.groups {
         for state in GroupState::ALL {
-            let (group, is) = (&row.standing.group, u8::from(row.state == state));
+            let (group, is) = (&row.status.group, u8::from(row.state == state));
             let _ = writeln!(text, "evbus_group_state{{group=\"{group}\",state=\"{state}\"}} {is}");
         }
     }

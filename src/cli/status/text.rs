@@ -40,12 +40,12 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone) -> String {
         ));
     }
     for row in &report.groups {
-        let group = &row.standing.group;
+        let group = &row.status.group;
         if let Some(line) = trouble(row, report, zone) {
             text.push_str(&format!("{group}: {}\n", style::escape(&line)));
         }
-        if row.standing.unanswered() > 0 {
-            let passed = style::plural(row.standing.unanswered(), "event");
+        if row.status.unanswered() > 0 {
+            let passed = style::plural(row.status.unanswered(), "event");
             text.push_str(&format!(
                 "{group}: where had no answer for {passed}, passed over   {}\n",
                 command("group", format_args!("ls {group}"))
@@ -58,19 +58,19 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone) -> String {
 /// The cost of each group's requests, one line each.
 pub(super) fn costs(report: &StatusReport) -> String {
     let line = |row: &GroupRow| match row.cost() {
-        made if made.is_none() => format!("{}: its requests cost nothing\n", row.standing.group),
-        made => format!("{}: {} since the group was made\n", row.standing.group, style::cost(made)),
+        made if made.is_none() => format!("{}: its requests cost nothing\n", row.status.group),
+        made => format!("{}: {} since the group was made\n", row.status.group, style::cost(made)),
     };
     report.groups.iter().map(line).collect()
 }
 
 fn cells(row: &GroupRow, report: &StatusReport) -> Vec<String> {
     vec![
-        row.standing.group.to_string(),
+        row.status.group.to_string(),
         row.state.to_string(),
         style::thousands(row.lag.events),
         row.age(report.now).map_or_else(|| "-".to_owned(), times::format_duration),
-        style::thousands(row.standing.retrying().len() as u64),
+        style::thousands(row.status.retrying().len() as u64),
         style::thousands(row.dead()),
         row.rate.map_or_else(|| "-".to_owned(), rate_text),
         owner_text(row),
@@ -83,7 +83,7 @@ fn rate_text(rate: f64) -> String {
 
 /// The first owner, the number of others, and the reason of a pause.
 fn owner_text(row: &GroupRow) -> String {
-    let owners = &row.standing.owners;
+    let owners = &row.status.owners;
     let first = owners.first().map(|first| {
         let gone = if process_of(&first.owner) == Process::Gone { " (gone)" } else { "" };
         format!("{}:{}{gone}", first.owner.host, first.owner.pid)
@@ -92,7 +92,7 @@ fn owner_text(row: &GroupRow) -> String {
     others.sort();
     others.dedup();
     let more = if others.len() > 1 { format!(" +{}", others.len() - 1) } else { String::new() };
-    let paused = row.standing.definition.as_ref().and_then(|definition| definition.paused.as_ref());
+    let paused = row.status.definition.as_ref().and_then(|definition| definition.paused.as_ref());
     let why = paused.and_then(|paused| paused.why.as_ref()).map_or_else(String::new, |why| format!(" ({why})"));
     format!("{}{more}{why}", first.unwrap_or_else(|| "-".to_owned()))
 }
@@ -104,8 +104,8 @@ fn start_a_worker(group: &GroupName) -> Hints {
 
 /// What holds a group up, and the next command.
 fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<String> {
-    let group = &row.standing.group;
-    let retrying = row.standing.retrying();
+    let group = &row.status.group;
+    let retrying = row.status.retrying();
     let last = retrying.iter().find_map(|(name, open)| Some((*name, open.why.as_ref()?, open.next)));
     let failing = last.map(|(name, why, next)| {
         let next =
@@ -115,14 +115,14 @@ fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<Str
     Some(match row.state {
         GroupState::Ok => return None,
         GroupState::Working => {
-            let (name, owner) = row.standing.running().min_by_key(|(name, _)| name.time())?;
+            let (name, owner) = row.status.running().min_by_key(|(name, _)| name.time())?;
             let (id, age) = (crate::cli::reporter::id_of(name), times::format_duration(report.now.since(name.time())));
             format!("runs {id}, {age} old, on {}:{}   {}", owner.host, owner.pid, command("get", &id))
         }
         GroupState::Waiting => format!("no worker runs   {}", start_a_worker(group)),
         GroupState::Paused => format!("paused   {}", command("group", format_args!("resume {group}"))),
         GroupState::Damaged => {
-            let error = row.standing.damage.as_ref()?;
+            let error = row.status.damage.as_ref()?;
             let hint = Hints::of(error).map_or_else(String::new, |hint| format!("   {hint}"));
             format!("{error}{hint}")
         }
@@ -133,7 +133,7 @@ fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<Str
                 style::thousands(retrying.len() as u64)
             )
         }
-        GroupState::Failing if !row.standing.has_live_owner(process_of) && row.lag.events > 0 => {
+        GroupState::Failing if !row.status.has_live_owner(process_of) && row.lag.events > 0 => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(": {why}"));
             format!("no worker runs{why}   {}", start_a_worker(group))
         }

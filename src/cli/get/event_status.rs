@@ -21,8 +21,8 @@ pub(super) async fn lines(
     let width = groups.iter().map(|group| group.as_str().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for group in groups {
-        let Some(standing) = status::read(bus, &group).await? else { continue };
-        let state = match dead_letter_of(&standing, name) {
+        let Some(status) = status::read(bus, &group).await? else { continue };
+        let state = match dead_letter_of(&status, name) {
             Some(dead_letter) => {
                 let dead_letter = dead_letter::read(bus, &group, dead_letter).await?;
                 let why = dead_letter.map_or_else(String::new, |dead_letter| {
@@ -34,7 +34,7 @@ pub(super) async fn lines(
                 let next = |open: &PendingEvent| {
                     open.next.map(|next| times::clock_text(next, session.environment.now, &session.environment.zone()))
                 };
-                passed_over(&standing, event).unwrap_or_else(|| said(&standing, name, next))
+                passed_over(&status, event).unwrap_or_else(|| state_of(&status, name, next))
             }
         };
         lines.push(format!("{group:<width$}  {}", style::escape(&state)));
@@ -43,13 +43,13 @@ pub(super) async fn lines(
 }
 
 /// The event's newest dead letter that is still there.
-fn dead_letter_of<'a>(standing: &'a GroupStatus, name: &EventName) -> Option<&'a String> {
-    standing.dead_letters.iter().rev().find(|dead_letter| dead_letter.starts_with(name.stem()))
+fn dead_letter_of<'a>(status: &'a GroupStatus, name: &EventName) -> Option<&'a String> {
+    status.dead_letters.iter().rev().find(|dead_letter| dead_letter.starts_with(name.stem()))
 }
 
 /// Explains how the group's condition excludes the event; none if it does not.
-fn passed_over(standing: &GroupStatus, event: Option<&Event>) -> Option<String> {
-    let wants = standing.definition.as_ref()?.wants(&standing.group).ok()?;
+fn passed_over(status: &GroupStatus, event: Option<&Event>) -> Option<String> {
+    let wants = status.definition.as_ref()?.wants(&status.group).ok()?;
     let condition = wants.condition.as_ref().map(Condition::as_str)?;
     match wants.judge(event?) {
         FilterResult::Wanted | FilterResult::OtherType => None,
@@ -60,15 +60,15 @@ fn passed_over(standing: &GroupStatus, event: Option<&Event>) -> Option<String> 
 }
 
 /// The state of an event without a dead letter.
-fn said(standing: &GroupStatus, name: &EventName, next: impl Fn(&PendingEvent) -> Option<String>) -> String {
-    let open = standing.markers.iter().find_map(|marker| marker.pending.get(name));
-    let started_behind = standing.definition.as_ref().is_some_and(|definition| definition.start.covers(name));
-    let paused = standing.definition.as_ref().is_some_and(|definition| definition.paused.is_some());
-    if let Some(error) = &standing.damage {
+fn state_of(status: &GroupStatus, name: &EventName, next: impl Fn(&PendingEvent) -> Option<String>) -> String {
+    let open = status.markers.iter().find_map(|marker| marker.pending.get(name));
+    let started_behind = status.definition.as_ref().is_some_and(|definition| definition.start.covers(name));
+    let paused = status.definition.as_ref().is_some_and(|definition| definition.paused.is_some());
+    if let Some(error) = &status.damage {
         return error.to_string();
     }
     match open {
-        _ if standing.wants(name.slug()) == NameMatch::No => "not wanted".to_owned(),
+        _ if status.wants(name.slug()) == NameMatch::No => "not wanted".to_owned(),
         Some(PendingEvent { dead: Some(_), .. }) => "dying: its letter is being written".to_owned(),
         Some(open @ PendingEvent { why: Some(why), .. }) => {
             let next = next(open).map_or_else(String::new, |next| format!("; next {next}"));
@@ -76,12 +76,12 @@ fn said(standing: &GroupStatus, name: &EventName, next: impl Fn(&PendingEvent) -
         }
         Some(PendingEvent { letter: Some(_), .. }) => "waiting: redriven".to_owned(),
         Some(_) => {
-            let by = standing.running().find(|(running, _)| *running == name);
+            let by = status.running().find(|(running, _)| *running == name);
             let by = by.map_or_else(String::new, |(_, owner)| format!(", on {}:{}", owner.host, owner.pid));
             format!("running, or about to{by}")
         }
-        None if standing.is_unprocessed(name) && paused => "waiting: the group is paused".to_owned(),
-        None if standing.is_unprocessed(name) => "waiting".to_owned(),
+        None if status.is_unprocessed(name) && paused => "waiting: the group is paused".to_owned(),
+        None if status.is_unprocessed(name) => "waiting".to_owned(),
         None if started_behind => "not reached: the group started behind it".to_owned(),
         None => "done".to_owned(),
     }
