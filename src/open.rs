@@ -27,7 +27,7 @@ pub async fn bus(
             directory(path, options, &address.display, clock).await
         }
         Location::Bucket(bucket, _) => {
-            keep_a_thread()?;
+            start_resolver_thread()?;
             let handle = BusHandle { store: Rc::new(BucketStore::connect(bucket)?), clock: Rc::clone(clock) };
             OpenBus::open(handle, &address.display).await
         }
@@ -75,7 +75,7 @@ async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn
 
 /// Starts a thread that stays. The runtime resolves server names on a thread, and aborts the
 /// process if it cannot start one.
-fn keep_a_thread() -> StoreResult<()> {
+fn start_resolver_thread() -> StoreResult<()> {
     let none = |error: io::Error| {
         let what = format!("cannot start a thread to resolve names: {}", system_words(&error));
         StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::NoThreads).with_source(error)

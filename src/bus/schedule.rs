@@ -176,7 +176,7 @@ pub async fn cancel(bus: &BusHandle, name: &EventName) -> StoreResult<Cancelled>
         let cancelled = was_cancelled(store, name).await? && !has_come(store, name).await?;
         return Ok(if cancelled { Cancelled::Yes } else { Cancelled::TooLate });
     }
-    let (decision, mine) = decide(bus, name, Decision::Cancel).await?;
+    let (decision, is_ours) = decide(bus, name, Decision::Cancel).await?;
     if decision == Decision::Release {
         return Ok(Cancelled::TooLate);
     }
@@ -184,7 +184,7 @@ pub async fn cancel(bus: &BusHandle, name: &EventName) -> StoreResult<Cancelled>
         store.delete(&key).await?;
         return Ok(Cancelled::Yes);
     }
-    if mine {
+    if is_ours {
         // Released meanwhile, down to its decision.
         store.delete(&keys::decision(name)).await?;
         return Ok(Cancelled::TooLate);

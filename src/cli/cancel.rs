@@ -44,7 +44,7 @@ pub(super) fn run(args: CancelArgs, session: Session) -> Result<Code, Failure> {
                     out.line(&format!("cancelled {id}"))?;
                     out.flush()?;
                 }
-                Err(failure) if failure.code() == Code::Failed => code = failure.tell(),
+                Err(failure) if failure.code() == Code::Failed => code = failure.report(),
                 Err(failure) => return Err(failure),
             }
         }

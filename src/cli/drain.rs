@@ -54,7 +54,7 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
     let mode = Mode::Drain { wait: args.wait, most: args.max, span };
     let mut address = session.address()?;
     if let Some(span) = span {
-        address.hurry(span);
+        address.limit_timeout(span);
     }
     let drained = block_on(Needs::Everything, async {
         let opened = session.open_at(address, Execution::Threaded, Durability::Full).await?;
@@ -77,19 +77,19 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
         let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
-        let told = Cell::new(SignalAction::Stop);
+        let action = Cell::new(SignalAction::Stop);
         let ended = tokio::select! {
             biased;
             ended = watchers::run_all(ready, &opened, &mode, (&printer, &reporter), &stopped) => ended,
-            failure = watchers::on_signals(stop, HangUp::of(false), &told, &|| false) => {
+            failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
                 failure?;
                 return Ok(Code::Done);
             }
         };
         let took = session.clock.elapsed().saturating_sub(begun);
-        let worth_telling = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
-        let code = tell(ended, started, &args, took, &session.environment);
-        if let Some(requests) = opened.bus_handle().store.requests().filter(|_| worth_telling && !args.run.quiet) {
+        let worth_reporting = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
+        let code = report(ended, started, &args, took, &session.environment);
+        if let Some(requests) = opened.bus_handle().store.requests().filter(|_| worth_reporting && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));
         }
         Ok(code)
@@ -98,18 +98,18 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
 }
 
 /// Prints one line for each watcher that did something, and returns the exit code for all.
-fn tell(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, environment: &Environment) -> Code {
+fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, environment: &Environment) -> Code {
     for Ended { watcher, outcome } in ended {
         match outcome {
             Err(failed) => code = failed,
             Ok(summary) => {
                 let failed = summary.retries + summary.dead > 0 || summary.stalled.is_some();
-                let worth_telling = summary.done > 0
+                let worth_reporting = summary.done > 0
                     || summary.passed_over > 0
                     || failed
                     || output::notes_on_terminal()
                     || summary.paused;
-                if worth_telling && (!args.run.quiet || failed) {
+                if worth_reporting && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, environment)));
                     if summary.paused {

@@ -28,7 +28,7 @@ use maker::Maker;
 pub(super) use plain::plain;
 
 /// The default time-out for a store that does not answer.
-const PATIENCE: &str = "30s";
+const TIMEOUT: &str = "30s";
 /// The default durability: on disk before the acknowledgement.
 const FULL: &str = "full";
 
@@ -101,7 +101,7 @@ pub(super) struct EmitArgs {
     #[arg(long, value_name = "URI")]
     schema: Option<String>,
     /// Fail if the store does not answer for this long
-    #[arg(long, value_name = "DURATION", default_value = PATIENCE)]
+    #[arg(long, value_name = "DURATION", default_value = TIMEOUT)]
     timeout: String,
     /// Survive a power cut ('full') or only the process's end ('none')
     #[arg(long, value_name = "LEVEL", default_value = FULL, value_parser = [FULL, "none"])]
@@ -128,14 +128,14 @@ pub(super) struct EmitArgs {
 
 pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure> {
     args.take_type_from_ndjson()?;
-    let patience = times::parse_duration(&args.timeout)?;
+    let timeout = times::parse_duration(&args.timeout)?;
     let durability = if args.durability == "none" { Durability::None } else { Durability::Full };
     let mut address = session.address()?;
-    address.hurry(patience);
+    address.limit_timeout(timeout);
     block_on(Needs::of(&address), async {
         let opened = session.open_at(address, Execution::Inline, durability).await?;
-        let mut emitter = Emitter::new(opened.bus_handle().clone(), patience);
-        let maker = Maker::new(&args, &session, &opened, patience)?;
+        let mut emitter = Emitter::new(opened.bus_handle().clone(), timeout);
+        let maker = Maker::new(&args, &session, &opened, timeout)?;
         match &args.ndjson {
             Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut emitter).await,
             None => single(&args, &session.environment, &maker, &mut emitter).await,
@@ -151,19 +151,19 @@ async fn single(
 ) -> Result<Code, Failure> {
     let draft = maker.single(args, environment)?;
     let sent = maker.send(emitter, std::slice::from_ref(&draft)).await;
-    let told = sent.map_err(|error| cannot_emit(error, &draft))?;
-    if let Some(ack) = told.first().filter(|ack| ack.kind == AckKind::IdTaken) {
+    let emitted = sent.map_err(|error| cannot_emit(error, &draft))?;
+    if let Some(ack) = emitted.first().filter(|ack| ack.kind == AckKind::IdTaken) {
         return match args.if_exists.as_deref() {
             Some("ok") => Ok(Code::Done),
             _ => Err(taken(&draft, ack)),
         };
     }
     let mut acks = Acks::new(args.print());
-    acks.tell(&[draft], &told);
+    acks.report(&[draft], &emitted);
     acks.end()?;
     let past = |due: &EventTime| *due <= environment.now;
     if let Some(due) = maker.due.filter(|due| !args.quiet && (past(due) || output::notes_on_terminal())) {
-        output::note(&waits(due, &told[0], environment));
+        output::note(&waits(due, &emitted[0], environment));
     }
     Ok(Code::Done)
 }

@@ -72,7 +72,7 @@ impl Failure {
     }
 
     /// Prints the failure and returns the exit code.
-    pub(super) fn tell(self) -> Code {
+    pub(super) fn report(self) -> Code {
         if self.verbatim {
             if self.code == Code::Done {
                 // A closed pipe is no failure of --help either.

@@ -40,7 +40,7 @@ use reporter::{EVBUS_LOG, LogFormat, begin};
 use session::{BusArgs, Session};
 
 /// The hidden argument that runs the orphan reaper instead of a command: see [`crate::handler`].
-const GUARD: &str = "__guard";
+const ORPHAN_REAPER_ARGUMENT: &str = "__guard";
 
 /// An event bus without a broker: events are files in a directory.
 #[derive(Debug, Parser)]
@@ -104,11 +104,11 @@ pub fn command() -> clap::Command {
 
 /// Runs evbus with the process's arguments.
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == GUARD) {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == ORPHAN_REAPER_ARGUMENT) {
         return crate::handler::orphan_reaper_main();
     }
     let answer = parse().and_then(|cli| run(cli.verb, Session::new(cli.bus)));
-    let code = answer.unwrap_or_else(Failure::tell);
+    let code = answer.unwrap_or_else(Failure::report);
     output::pump::end();
     code.into()
 }

@@ -11,12 +11,12 @@ pub(super) mod pump;
 
 /// Buffered stdout. Callers pass errors on; a closed pipe then ends evbus with success.
 pub(super) struct Out {
-    out: BufWriter<pump::Patient>,
+    out: BufWriter<pump::BlockingStdout>,
 }
 
 impl Out {
     pub(super) fn new() -> Self {
-        Self { out: BufWriter::new(pump::Patient) }
+        Self { out: BufWriter::new(pump::BlockingStdout) }
     }
 
     /// Writes text verbatim and flushes.

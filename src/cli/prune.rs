@@ -66,11 +66,11 @@ pub(super) fn run(args: PruneArgs, session: Session) -> Result<Code, Failure> {
         })
         .await;
         progress.end();
-        told(&args, &report?, args.dry_run)
+        print_report(&args, &report?, args.dry_run)
     })
 }
 
-fn told(args: &PruneArgs, report: &PruneReport, dry_run: bool) -> Result<Code, Failure> {
+fn print_report(args: &PruneArgs, report: &PruneReport, dry_run: bool) -> Result<Code, Failure> {
     if args.quiet {
         return Ok(Code::Done);
     }

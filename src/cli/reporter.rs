@@ -57,9 +57,9 @@ impl Printer {
         times::clock_text(time, self.clock.now(), self.zone.get_or_init(|| self.environment.zone()))
     }
 
-    /// Whether a fact is reported.
-    fn is_told(&self, fact: &WorkerEvent) -> bool {
-        match fact {
+    /// Whether an event is reported.
+    fn is_reported(&self, event: &WorkerEvent) -> bool {
+        match event {
             WorkerEvent::Started { .. }
             | WorkerEvent::PassedOver { why: None, .. }
             | WorkerEvent::Acquired { unclean: false, .. } => self.format == LogFormat::Json && self.each,
@@ -75,10 +75,10 @@ impl Printer {
         }
     }
 
-    /// A fact in words, to follow the group's name.
-    fn words(&self, fact: &WorkerEvent) -> String {
+    /// An event in words, to follow the group's name.
+    fn message(&self, event: &WorkerEvent) -> String {
         let of = |name: &EventName| format!("{} {}", id_of(name), name.slug());
-        match fact {
+        match event {
             WorkerEvent::Done { name, attempt, took, .. } => {
                 format!("done {}, attempt {attempt}, {}", of(name), times::format_duration(*took))
             }
@@ -132,13 +132,13 @@ impl Printer {
 }
 
 impl Reporter for Printer {
-    fn report(&self, group: &GroupName, fact: &WorkerEvent) {
-        if !self.is_told(fact) {
+    fn report(&self, group: &GroupName, event: &WorkerEvent) {
+        if !self.is_reported(event) {
             return;
         }
-        let (group, line) = (group.as_str(), format!("{group}: {}", self.words(fact)));
+        let (group, line) = (group.as_str(), format!("{group}: {}", self.message(event)));
         let of = |name: &EventName| (id_of(name), name.slug().to_owned());
-        match fact {
+        match event {
             WorkerEvent::Acquired { shard, unclean } => info!(event = "acquired", group, shard, unclean, "{line}"),
             WorkerEvent::Fenced { shard } => warn!(event = "fenced", group, shard, "{line}"),
             WorkerEvent::LetGo { shard } => warn!(event = "let_go", group, shard, "{line}"),

@@ -57,14 +57,14 @@ pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
     loop {
-        let told = Cell::new(SignalAction::Stop);
-        let code = watch(&args, &session, watchers.clone(), &told).map_err(Failure::of_a_worker)?;
-        if told.get() == SignalAction::Stop {
+        let action = Cell::new(SignalAction::Stop);
+        let code = watch(&args, &session, watchers.clone(), &action).map_err(Failure::of_a_worker)?;
+        if action.get() == SignalAction::Stop {
             return Ok(code);
         }
         // The config was valid when the signal came, but may have changed since.
         if let Err(failure) = args.run.watchers(&session, "watch") {
-            failure.after("the config is not reloaded; the watchers go on unchanged").tell();
+            failure.after("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
         // The process replaces itself, so that a supervisor sees no end.
@@ -81,7 +81,7 @@ fn watch(
     args: &WatchArgs,
     session: &Session,
     watchers: Vec<Watcher>,
-    told: &Cell<SignalAction>,
+    action: &Cell<SignalAction>,
 ) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
@@ -125,19 +125,19 @@ fn watch(
         let readable = || match args.run.watchers(session, "watch") {
             Ok(_) => {
                 output::note("the config is reloaded once the running handlers have ended");
-                service.say("RELOADING=1");
+                service.notify("RELOADING=1");
                 true
             }
             Err(failure) => {
-                failure.after("the config is not reloaded").tell();
+                failure.after("the config is not reloaded").report();
                 false
             }
         };
-        service.say("READY=1");
+        service.notify("READY=1");
         let ended = tokio::select! {
             biased;
             ended = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped) => ended,
-            failure = watchers::on_signals(stop, hang_up, told, &readable) => {
+            failure = watchers::on_signals(stop, hang_up, action, &readable) => {
                 failure?;
                 return Ok(Code::Done);
             }

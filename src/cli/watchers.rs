@@ -62,7 +62,7 @@ impl Starting {
             Ok(ready) => self.ready.push(ready),
             Err(failure) if self.alone || failure.code() == Code::TryAgain => return Err(failure),
             Err(failure) => {
-                let code = failure.after(&format!("watcher '{name}' is not run")).tell();
+                let code = failure.after(&format!("watcher '{name}' is not run")).report();
                 if self.code == Code::Done {
                     self.code = code;
                 }
@@ -101,14 +101,14 @@ fn handler(
     let Some(batch) = watcher.batch else { return handler };
     let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
     let (printer, group) = (Rc::clone(printer), watcher.group.clone());
-    let told = move |many, report: &RunReport| {
+    let on_many = move |many, report: &RunReport| {
         let events = report.events;
         match many {
             Many::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
             Many::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
         }
     };
-    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(told)))
+    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(on_many)))
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
@@ -163,11 +163,11 @@ pub(super) async fn run_all(
                 Err(error) => Err(error),
             };
             // Reported at once, because the other watchers may run for months.
-            let told = |error| {
+            let report = |error| {
                 reporter.report(&ready.watcher.group, &WorkerEvent::Ended);
-                Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).tell()
+                Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).report()
             };
-            let outcome = outcome.map_err(told);
+            let outcome = outcome.map_err(report);
             Ended { watcher: ready.watcher, outcome }
         }
     });

@@ -61,9 +61,9 @@ pub struct BusAddress {
 
 impl BusAddress {
     /// Limits the time of every request to a bucket.
-    pub fn hurry(&mut self, limit: Duration) {
+    pub fn limit_timeout(&mut self, limit: Duration) {
         if let Location::Bucket(bucket, _) = &mut self.location {
-            bucket.hurry(limit);
+            bucket.limit_timeout(limit);
         }
     }
 
@@ -75,12 +75,13 @@ impl BusAddress {
     /// of store. Whether a bus exists at the address is not checked.
     pub fn resolve(environment: &Environment, config: &Config, flag: Option<&OsStr>) -> Result<Self, ConfigError> {
         let in_environment = environment.vars.get(OsStr::new("EVBUS_URL")).map(OsString::as_os_str);
-        let said = flag.map(|text| (text, Origin::Flag)).or(in_environment.map(|text| (text, Origin::EnvVar)));
-        if let Some((_, origin)) = said.as_ref().filter(|(text, origin)| text.is_empty() && *origin == Origin::EnvVar) {
+        let named = flag.map(|text| (text, Origin::Flag)).or(in_environment.map(|text| (text, Origin::EnvVar)));
+        if let Some((_, origin)) = named.as_ref().filter(|(text, origin)| text.is_empty() && *origin == Origin::EnvVar)
+        {
             // An empty variable, which a script forgot to fill, must not lead to another bus.
             return Err(problem_at(origin, ("it is empty".to_owned(), Some(ConfigDetail::EmptyVariable))));
         }
-        let (address, origin) = match (said, &config.bus, &config.path) {
+        let (address, origin) = match (named, &config.bus, &config.path) {
             (Some((text, origin)), ..) => {
                 let address = Address::parse(text, environment, &environment.cwd);
                 (address.map_err(|problem| problem_at(&origin, problem))?, origin)

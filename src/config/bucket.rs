@@ -43,10 +43,10 @@ pub(super) fn parse(kind: Kind, rest: &str, environment: &Environment) -> Result
         }
         Kind::Gcs | Kind::Azure => CredentialInputs::default(),
     };
-    let besides = environment::settings(kind, environment, &identity)?;
-    let unsaid: Vec<_> =
-        besides.into_iter().filter(|(name, _)| !settings.iter().any(|(said, _)| said == name)).collect();
-    settings.extend(unsaid);
+    let in_environment = environment::settings(kind, environment, &identity)?;
+    let unset: Vec<_> =
+        in_environment.into_iter().filter(|(name, _)| !settings.iter().any(|(set, _)| set == name)).collect();
+    settings.extend(unset);
     let mut bucket = Bucket { kind, name: name.to_owned(), prefix, settings, identity };
     bucket.identity.region = bucket.setting("aws_region").map(str::to_owned);
     Ok(bucket)
@@ -102,7 +102,7 @@ fn parameters(kind: Kind, query: &str) -> Result<ProviderSettings, Problem> {
             }
             _ => {}
         }
-        found.retain(|(said, _)| said != setting);
+        found.retain(|(set, _)| set != setting);
         found.push(((*setting).to_owned(), value));
     }
     Ok(found)

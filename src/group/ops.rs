@@ -195,17 +195,17 @@ impl GroupStore {
     pub async fn poll(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Polled> {
         let (collector, list) = self.wanted(cursor, None, limit);
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
-        let mine = move |key: &str| match key {
+        let tail_filter = move |key: &str| match key {
             _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
             _ if key == definition || (key.starts_with(&state) && !keys::is_dead_letter(key)) => TailMatch::Yes,
             _ => TailMatch::No,
         };
         let begun = self.bus.clock.elapsed();
         let (shown, poll) = match &self.polls {
-            None => (self.bus.store.list_with_tail(list, Arc::new(mine)).await?, 0),
+            None => (self.bus.store.list_with_tail(list, Arc::new(tail_filter)).await?, 0),
             Some(polls) => {
                 let poll = Rc::clone(polls).after(self.bus.clone(), list.after.clone(), seen).await?;
-                (picked(&poll.page, &list, mine), poll.number)
+                (picked(&poll.page, &list, tail_filter), poll.number)
             }
         };
         let (names, stats) = self.shown(&shown.page, &collector, begun);
@@ -281,14 +281,14 @@ impl GroupStore {
             }
             match get_durable(store, &key).await {
                 Ok(found) => {
-                    match self.whose(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
-                        Whose::Mine(version) => return Committed::Yes { version, sent },
-                        Whose::Theirs => return Committed::Fenced,
-                        Whose::Gone => {
+                    match self.commit_state(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
+                        CommitState::Ours(version) => return Committed::Yes { version, sent },
+                        CommitState::Theirs => return Committed::Fenced,
+                        CommitState::Removed => {
                             let what = format!("{key} was removed");
                             return Committed::Failed(StoreError::new(ErrorKind::Unfit, what));
                         }
-                        Whose::NotYet => {}
+                        CommitState::NotYet => {}
                     }
                 }
                 Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.met(error),
@@ -300,33 +300,35 @@ impl GroupStore {
     }
 
     /// Whose commit the marker shows: only epoch and nonce together tell.
-    fn whose(&self, commit: &Commit, found: Option<(&[u8], &Version)>) -> Whose {
+    fn commit_state(&self, commit: &Commit, found: Option<(&[u8], &Version)>) -> CommitState {
         let Some((bytes, version)) = found else {
-            return if commit.version.is_none() { Whose::NotYet } else { Whose::Gone };
+            return if commit.version.is_none() { CommitState::NotYet } else { CommitState::Removed };
         };
         match serde_json::from_slice::<Marker>(bytes) {
-            Ok(marker) if marker.epoch == commit.epoch && marker.nonce == commit.nonce => Whose::Mine(version.clone()),
-            _ if commit.version.as_ref() == Some(version) => Whose::NotYet,
-            _ => Whose::Theirs,
+            Ok(marker) if marker.epoch == commit.epoch && marker.nonce == commit.nonce => {
+                CommitState::Ours(version.clone())
+            }
+            _ if commit.version.as_ref() == Some(version) => CommitState::NotYet,
+            _ => CommitState::Theirs,
         }
     }
 }
 
 /// The part of a shared poll that one group wants.
-fn picked(shown: &PageWithTail, list: &List, mine: impl Fn(&str) -> TailMatch) -> PageWithTail {
+fn picked(shown: &PageWithTail, list: &List, tail_filter: impl Fn(&str) -> TailMatch) -> PageWithTail {
     let mut wanted = shown.page.keys.iter().filter(|key| **key > list.after && (list.keep)(key));
     let keys: Vec<String> = wanted.by_ref().take(list.limit).cloned().collect();
     let is_truncated = wanted.next().is_some() || shown.page.is_truncated;
     let tail = shown.tail.as_ref().filter(|_| !is_truncated);
-    let tail = tail.map(|found| found.iter().filter(|(key, _)| mine(key) != TailMatch::No).cloned().collect());
+    let tail = tail.map(|found| found.iter().filter(|(key, _)| tail_filter(key) != TailMatch::No).cloned().collect());
     PageWithTail { page: Page { keys, is_truncated }, tail }
 }
 
-enum Whose {
-    Mine(Version),
+enum CommitState {
+    Ours(Version),
     Theirs,
     /// The marker has been removed.
-    Gone,
+    Removed,
     /// The marker still stands as it was: the commit may be sent again, with the same nonce.
     NotYet,
 }

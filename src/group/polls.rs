@@ -48,11 +48,11 @@ pub struct Polls {
 }
 
 impl Polls {
-    /// Completes once a poll later than `told` has come back, and sets it to that.
-    pub(super) async fn news(&self, told: &mut u64) {
+    /// Completes once a poll later than `seen` has come back, and sets it to that.
+    pub(super) async fn news(&self, seen: &mut u64) {
         std::future::poll_fn(|context| {
-            if self.made.get() > *told {
-                *told = self.made.get();
+            if self.made.get() > *seen {
+                *seen = self.made.get();
                 return Poll::Ready(());
             }
             let mut listeners = self.listeners.borrow_mut();

@@ -153,7 +153,7 @@ impl Worker {
             // Only an owner's commits record them; of several groups that share a store, another one
             // may own a shard.
             if self.engine.owns_shards() {
-                inputs.extend(self.group_store.bus.store.untold_requests().map(Input::Requests));
+                inputs.extend(self.group_store.bus.store.unreported_requests().map(Input::Requests));
             }
             let now_level = *stop.borrow_and_update();
             if std::mem::replace(&mut level, now_level) != now_level {
@@ -371,9 +371,9 @@ async fn changed(stop: &mut watch::Receiver<Stop>, level: Stop) {
     }
 }
 
-async fn next_news(polls: Option<&Polls>, told: &mut u64) {
+async fn next_news(polls: Option<&Polls>, seen: &mut u64) {
     match polls {
-        Some(polls) => polls.news(told).await,
+        Some(polls) => polls.news(seen).await,
         None => std::future::pending().await,
     }
 }

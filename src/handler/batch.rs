@@ -53,7 +53,7 @@ struct Inner {
     clock: Rc<dyn Clock>,
     bounds: BatchBounds,
     runs: Semaphore,
-    told: OnMany,
+    on_many: OnMany,
     in_flight: RefCell<Vec<InFlight>>,
     /// Events that are in a batch.
     ticketed: Cell<usize>,
@@ -119,10 +119,10 @@ impl Drop for Ticket {
 
 impl Batches {
     /// Batches for `handler`, which finds many events on its stdin.
-    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: BatchBounds, told: OnMany) -> Self {
+    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: BatchBounds, on_many: OnMany) -> Self {
         let runs = Semaphore::new(bounds.concurrency);
         let (in_flight, ticketed, expected, over) = Default::default();
-        Self(Rc::new(Inner { handler, clock, bounds, runs, told, in_flight, ticketed, expected, over }))
+        Self(Rc::new(Inner { handler, clock, bounds, runs, on_many, in_flight, ticketed, expected, over }))
     }
 }
 
@@ -225,12 +225,12 @@ impl Inner {
                     let report = RunReport { events: part.len(), ..report };
                     if part.len() == 1 || is_for_all(&report.outcome) {
                         if part.len() > 1 && report.succeeded() {
-                            (self.told)(Many::Done, &report);
+                            (self.on_many)(Many::Done, &report);
                         }
                         batch.report(&part, &report);
                         continue;
                     }
-                    (self.told)(Many::Halved, &report);
+                    (self.on_many)(Many::Halved, &report);
                     let later = part.split_off(part.len().div_ceil(2));
                     parts.extend([later, part]);
                 }

@@ -38,7 +38,7 @@ const LOOKS: u32 = 50;
 const MOST_STARTS: u32 = 5;
 
 /// The hidden argument by which the program runs [`orphan_reaper_main`].
-const GUARD_ARGUMENT: &str = "__guard";
+const REAPER_ARGUMENT: &str = "__guard";
 
 /// The start of the name of a worker's folder; its number in 16 digits follows.
 const FOLDER_PREFIX: &str = "evbus-";
@@ -78,7 +78,7 @@ impl OrphanReaper {
     pub fn new(random: u64) -> Self {
         let worker = format!("{random:0WORKER_LEN$x}");
         // This same file, even if an upgrade has since put another in its place.
-        let argv = vec!["/proc/self/exe".to_owned(), GUARD_ARGUMENT.to_owned(), worker.clone()];
+        let argv = vec!["/proc/self/exe".to_owned(), REAPER_ARGUMENT.to_owned(), worker.clone()];
         Self { argv, folders: folders_of(&worker), state: RefCell::default() }
     }
 

@@ -315,7 +315,7 @@ pub trait Store {
     }
 
     /// The requests that no earlier call of this has returned.
-    fn untold_requests(&self) -> Option<Requests> {
+    fn unreported_requests(&self) -> Option<Requests> {
         None
     }
 }

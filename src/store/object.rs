@@ -65,8 +65,8 @@ pub struct BucketStore {
     prefix: String,
     kind: Kind,
     meter: Arc<Meter>,
-    /// The requests that [`Store::untold_requests`] has returned.
-    told: Cell<Requests>,
+    /// The requests that [`Store::unreported_requests`] has returned.
+    reported: Cell<Requests>,
     shown: ErrorContext,
     /// The source of the credentials, if it may give others later.
     credentials: Option<Arc<AwsCredentials>>,
@@ -90,7 +90,7 @@ impl BucketStore {
             prefix,
             kind: bucket.kind,
             meter,
-            told: Cell::default(),
+            reported: Cell::default(),
             shown,
             credentials,
             early: Cell::default(),
@@ -412,8 +412,8 @@ impl Store for BucketStore {
         Some(self.meter.requests())
     }
 
-    fn untold_requests(&self) -> Option<Requests> {
+    fn unreported_requests(&self) -> Option<Requests> {
         let made = self.meter.requests();
-        Some(made.since(self.told.replace(made)))
+        Some(made.since(self.reported.replace(made)))
     }
 }

@@ -76,7 +76,7 @@ impl Skipped {
             .map_err(|error| Failure::failed(format!("cannot write {path}: {}", crate::store::system_words(&error))))
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let Some((path, _)) = self.file.as_ref().filter(|_| self.count > 0) else {
             if self.count > 0 {
                 output::note(&format!("{} passed over", style::plural(self.count, "line")));
@@ -112,7 +112,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
     async fn emit(mut self, emitter: &mut Emitter) -> Result<Code, Failure> {
         let ended = self.emit_all(emitter).await;
         self.progress.end();
-        self.skipped.tell();
+        self.skipped.report();
         let acknowledged = self.acks.count();
         if let Err(failure) = ended {
             if acknowledged > 0 {
@@ -129,7 +129,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
             let end = self.fill(&mut batch, emitter.batch());
             // The events before a bad line are emitted first.
             let acks = self.maker.send(emitter, &batch.drafts).await?;
-            self.acks.tell(&batch.drafts, &acks);
+            self.acks.report(&batch.drafts, &acks);
             self.taken(&batch, &acks)?;
             if end? {
                 return Ok(());

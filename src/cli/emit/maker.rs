@@ -18,7 +18,7 @@ use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult};
 pub(super) struct Maker {
     clock: Rc<dyn Clock>,
     store: Rc<dyn Store>,
-    patience: Duration,
+    timeout: Duration,
     pub max_event_bytes: usize,
     source: String,
     subject: Option<String>,
@@ -54,7 +54,7 @@ pub(super) fn smaller_or_larger_bus() -> Hints {
 }
 
 impl Maker {
-    pub fn new(args: &EmitArgs, session: &Session, opened: &Opened, patience: Duration) -> Result<Self, Failure> {
+    pub fn new(args: &EmitArgs, session: &Session, opened: &Opened, timeout: Duration) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
         let environment = &session.environment;
         let time = args.time.as_deref().map(|text| past(text, environment)).transpose()?;
@@ -85,7 +85,7 @@ impl Maker {
         Ok(Self {
             clock: Rc::clone(&session.clock),
             store: Rc::clone(&opened.bus_handle().store),
-            patience,
+            timeout,
             max_event_bytes: opened.bus.max_event_bytes(),
             source: args.source.clone().unwrap_or_else(default_source),
             subject: args.subject.clone(),
@@ -112,11 +112,11 @@ impl Maker {
         loop {
             tokio::select! { biased;
                 sent = &mut sending => return sent,
-                () = self.clock.sleep_until(self.clock.elapsed() + self.patience) => {}
+                () = self.clock.sleep_until(self.clock.elapsed() + self.timeout) => {}
             }
             let now = self.store.requests();
             if requests.as_ref().is_none_or(|before| *before == now) {
-                let what = format!("no answer within {}", times::format_duration(self.patience));
+                let what = format!("no answer within {}", times::format_duration(self.timeout));
                 return Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::MayBeThere));
             }
             requests = Some(now);

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-use super::{EmitArgs, FULL, PATIENCE};
+use super::{EmitArgs, FULL, TIMEOUT};
 
 /// Reads `[--bus BUS] emit TYPE [DATA] [-q] [-f K=V]… [-F K=JSON]…` into the bus and the arguments;
 /// none for any other form.
@@ -19,7 +19,7 @@ pub(in crate::cli) fn plain(args: impl IntoIterator<Item = OsString>) -> Option<
     if first != "emit" {
         return None;
     }
-    let mut plain = EmitArgs { timeout: PATIENCE.to_owned(), durability: FULL.to_owned(), ..EmitArgs::default() };
+    let mut plain = EmitArgs { timeout: TIMEOUT.to_owned(), durability: FULL.to_owned(), ..EmitArgs::default() };
     while let Some(arg) = args.next() {
         let arg = arg.into_string().ok()?;
         let mut value = || args.next()?.into_string().ok().filter(|value| !value.starts_with('-'));

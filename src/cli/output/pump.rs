@@ -192,9 +192,9 @@ pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> 
 
 /// A writer to stdout that waits if another process has made the descriptor non-blocking.
 #[derive(Debug, Default)]
-pub(super) struct Patient;
+pub(super) struct BlockingStdout;
 
-impl io::Write for Patient {
+impl io::Write for BlockingStdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         write_all(rustix::stdio::stdout(), bytes).map(|()| bytes.len())
     }

@@ -31,7 +31,7 @@ const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Request time-out.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most connections at a time; a new one then replaces the oldest.
 const CONNECTIONS: usize = 64;
@@ -89,9 +89,9 @@ impl CountingReporter {
 }
 
 impl Reporter for CountingReporter {
-    fn report(&self, group: &GroupName, fact: &WorkerEvent) {
+    fn report(&self, group: &GroupName, event: &WorkerEvent) {
         if let Some(counters) = self.groups.borrow_mut().get_mut(group) {
-            match &fact {
+            match &event {
                 WorkerEvent::Done { .. } => counters.done += 1,
                 WorkerEvent::Retrying { .. } => counters.failed += 1,
                 WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
@@ -103,7 +103,7 @@ impl Reporter for CountingReporter {
                 _ => {}
             }
         }
-        self.next.report(group, fact);
+        self.next.report(group, event);
     }
 }
 
@@ -181,7 +181,7 @@ impl MetricsPage<'_> {
         tokio::select! {
             // A client that does not speak HTTP is not worth a message.
             _ = connection => {}
-            () = clock.sleep_until(clock.elapsed() + PATIENCE) => {}
+            () = clock.sleep_until(clock.elapsed() + REQUEST_TIMEOUT) => {}
         }
     }
 

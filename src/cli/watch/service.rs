@@ -22,13 +22,14 @@ impl Service {
     /// Connects as the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`).
     pub(super) fn new(environment: &Environment) -> Self {
         let number = |name: &str| environment.var(name)?.to_str()?.parse::<u64>().ok();
-        let mine = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-        let watchdog = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && mine).map(Duration::from_micros);
+        let is_for_this_process = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog =
+            number("WATCHDOG_USEC").filter(|micros| *micros > 0 && is_for_this_process).map(Duration::from_micros);
         Self { socket: environment.var("NOTIFY_SOCKET").and_then(|name| connect(name.as_bytes())), watchdog }
     }
 
     /// Sends a notification; a failure has no consequence.
-    pub(super) fn say(&self, what: &str) {
+    pub(super) fn notify(&self, what: &str) {
         if let Some(socket) = &self.socket {
             let _ = socket.send(what.as_bytes());
         }
@@ -38,9 +39,9 @@ impl Service {
     /// runs on the workers' thread: if that hangs, the signs of life end.
     pub(super) async fn accompany(&self, clock: &dyn Clock, mut stop: watch::Receiver<Stop>) {
         let stopping = async {
-            let told = stop.wait_for(|stop| *stop != Stop::No).await.is_ok();
-            if told {
-                self.say("STOPPING=1");
+            let is_stopping = stop.wait_for(|stop| *stop != Stop::No).await.is_ok();
+            if is_stopping {
+                self.notify("STOPPING=1");
             }
             std::future::pending::<()>().await;
         };
@@ -49,7 +50,7 @@ impl Service {
                 return std::future::pending().await;
             };
             loop {
-                self.say("WATCHDOG=1");
+                self.notify("WATCHDOG=1");
                 clock.sleep_until(clock.elapsed() + often).await;
             }
         };

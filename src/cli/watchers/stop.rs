@@ -43,12 +43,12 @@ pub(in crate::cli) enum SignalAction {
     Reload,
 }
 
-/// Turns signals into stop levels for as long as the future is polled. `told` becomes `Reload` only
+/// Turns signals into stop levels for as long as the future is polled. `action` becomes `Reload` only
 /// if `readable` says that the config can be read.
 pub(in crate::cli) async fn on_signals(
     stop: watch::Sender<Stop>,
     hang_up: HangUp,
-    told: &Cell<SignalAction>,
+    action: &Cell<SignalAction>,
     readable: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
@@ -67,12 +67,12 @@ pub(in crate::cli) async fn on_signals(
         };
         if hung_up && hang_up == HangUp::Reload {
             if level == Stop::No && readable() {
-                told.set(SignalAction::Reload);
+                action.set(SignalAction::Reload);
                 stop.send_replace(Stop::Starts);
             }
             continue;
         }
-        told.set(SignalAction::Stop);
+        action.set(SignalAction::Stop);
         level = if level == Stop::No { Stop::Starts } else { Stop::Handlers };
         if level == Stop::Starts && output::notes_on_terminal() {
             output::note("stopping: running handlers may finish; a second signal ends them at once");

@@ -148,12 +148,12 @@ impl Engine {
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
         // A run that was cut short together with its worker has not failed.
         let ran = match ran {
-            Ran::Reported(report, content) if self.told_to_end() && report.may_be_interrupted() => {
+            Ran::Reported(report, content) if self.is_stopping() && report.may_be_interrupted() => {
                 Ran::Reported(RunReport { outcome: Outcome::Stopped, ..report }, content)
             }
             ran => ran,
         };
-        let untold = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
+        let unreported = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
         if let Ran::Foreign = &ran {
             self.report(WorkerEvent::Foreign { key: name.key() });
         }
@@ -168,7 +168,7 @@ impl Engine {
             Judged::Verdict(verdict) => {
                 self.was_read();
                 self.unstall();
-                if !untold {
+                if !unreported {
                     self.report_verdict(name, attempt, verdict, (took, events));
                 }
             }

@@ -169,7 +169,7 @@ impl Engine {
     /// Acquires a shard that was free when it was last seen, for events that a poll found: if the
     /// shard is still free, they need no scan.
     fn acquire_free(&mut self, at: usize, mut names: Vec<EventName>) {
-        let may = !self.settings.ordered && !self.paused() && !self.told_to_end();
+        let may = !self.settings.ordered && !self.paused() && !self.is_stopping();
         let now = self.now();
         let slot = &mut self.shards[at];
         if slot.scanning || !may || now < slot.left_until {

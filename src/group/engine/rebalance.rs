@@ -13,7 +13,7 @@ impl Engine {
     pub(super) fn ask_for_a_share(&mut self) {
         let now = self.now();
         let all_seen = self.shards.iter().all(|shard| shard.owned.is_some() || (shard.seen && !shard.scanning));
-        if self.draining() || self.paused() || self.told_to_end() || now < self.share_at || !all_seen {
+        if self.draining() || self.paused() || self.is_stopping() || now < self.share_at || !all_seen {
             return;
         }
         let mine = self.shards.iter().filter(|shard| shard.owned.is_some()).count();

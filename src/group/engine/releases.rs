@@ -58,7 +58,7 @@ impl Engine {
 
     pub(super) fn plan_releases(&mut self) {
         let now = self.now();
-        if self.told_to_end() || self.release_at(now) > now {
+        if self.is_stopping() || self.release_at(now) > now {
             return;
         }
         self.releases.running = true;

@@ -165,7 +165,7 @@ impl Engine {
             free,
             unknown: unchanged && process == Process::MayLive,
             paused: self.paused(),
-            ending: self.told_to_end(),
+            ending: self.is_stopping(),
             draining: self.draining(),
         };
         let behind = self.is_behind_poll(&marker);

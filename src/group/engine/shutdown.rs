@@ -34,13 +34,13 @@ impl Engine {
     }
 
     /// Whether the worker must acquire nothing more, because it was told to stop or has failed.
-    pub(super) fn told_to_end(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.failure.is_some() || self.shutdown.level != Stop::No
     }
 
     /// Whether no new handler may start.
     pub(super) fn starts_over(&self) -> bool {
-        if self.paused() || self.told_to_end() {
+        if self.paused() || self.is_stopping() {
             return true;
         }
         match self.settings.mode {
@@ -55,7 +55,7 @@ impl Engine {
 
     /// Whether the worker is to end as soon as nothing runs any more.
     pub(super) fn ending(&self) -> bool {
-        self.told_to_end() || (self.draining() && (self.starts_over() || self.drained()))
+        self.is_stopping() || (self.draining() && (self.starts_over() || self.drained()))
     }
 
     /// Whether every shard was scanned, and none is being scanned.

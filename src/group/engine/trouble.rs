@@ -118,7 +118,7 @@ impl Engine {
             // Requests that are never answered count like errors.
             return stopped.map(|at| at.max(self.trouble.heard_at + SILENCE));
         }
-        let patience = match self.trouble.error.as_ref().map(StoreError::kind) {
+        let timeout = match self.trouble.error.as_ref().map(StoreError::kind) {
             Some(ErrorKind::Unavailable) => self.settings.lease.length,
             _ => REFUSED,
         };
@@ -126,7 +126,7 @@ impl Engine {
             Mode::Watch => None,
             Mode::Drain { span, .. } => {
                 let most = span.map(|span| self.begun + span);
-                let bears = self.trouble.since + patience;
+                let bears = self.trouble.since + timeout;
                 Some(most.map_or(bears, |most| most.min(bears)))
             }
         };

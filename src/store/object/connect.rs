@@ -78,7 +78,7 @@ impl std::fmt::Debug for Bucket {
 impl Bucket {
     /// From now on no request takes longer than this, and none is repeated after it, if this is
     /// less than usual.
-    pub fn hurry(&mut self, limit: Duration) {
+    pub fn limit_timeout(&mut self, limit: Duration) {
         self.settings.push(("timeout_millis".to_owned(), limit.as_millis().to_string()));
     }
 
@@ -89,7 +89,7 @@ impl Bucket {
     }
 
     /// How long a request waits for its answer.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.at_most(TIMEOUT)
     }
 
@@ -158,7 +158,7 @@ impl Bucket {
 
     pub(super) fn options(&self) -> StoreResult<ClientOptions> {
         let options =
-            ClientOptions::new().with_timeout(self.patience()).with_connect_timeout(self.at_most(CONNECT_TIMEOUT));
+            ClientOptions::new().with_timeout(self.timeout()).with_connect_timeout(self.at_most(CONNECT_TIMEOUT));
         let Some(bundle) = self.setting("ca_bundle") else { return Ok(options) };
         let refused = |why: &str| {
             StoreError::new(ErrorKind::Unfit, format!("no CA certificates can be had from {bundle}: {why}"))

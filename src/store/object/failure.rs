@@ -25,14 +25,14 @@ pub(super) struct ErrorContext {
     bucket: String,
     server: String,
     /// How long a request waits for its answer.
-    patience: Duration,
+    timeout: Duration,
     meter: Arc<Meter>,
 }
 
 impl ErrorContext {
     pub(super) fn of(bucket: &Bucket, meter: Arc<Meter>) -> Self {
         let server = bucket.endpoint().map_or_else(|| format!("the {} service", bucket.kind.scheme()), without_secrets);
-        Self { kind: bucket.kind, bucket: bucket.name.clone(), server, patience: bucket.patience(), meter }
+        Self { kind: bucket.kind, bucket: bucket.name.clone(), server, timeout: bucket.timeout(), meter }
     }
 
     /// Whether a condition was refused: the key is there, or has another version, or no writer has
@@ -70,8 +70,8 @@ impl ErrorContext {
         }
         let text = text(error);
         let usual = code(&text).and_then(|code| self.usual(code, &text));
-        if let Some(told) = usual.or_else(|| self.of_identity(&text)) {
-            return told;
+        if let Some(error) = usual.or_else(|| self.of_identity(&text)) {
+            return error;
         }
         let (server, kind) = (&self.server, self.kind);
         let on = format!("cannot {doing} {key} in {} '{}'", kind.bucket_word(), self.bucket);
@@ -80,22 +80,22 @@ impl ErrorContext {
         if let Some(code) = code(&text).filter(|code| passing.contains(code)) {
             return of(ErrorKind::Unavailable, format!("{on}: {server} answers {code}"));
         }
-        let said = between(&text, "<Message>", "</Message>").map(clean).unwrap_or_default();
+        let message = between(&text, "<Message>", "</Message>").map(clean).unwrap_or_default();
         match (error, status(&text)) {
             // The rest of an interrupted body was requested, and by then another version was there.
             (Error::Precondition { .. }, _) | (_, Some(409 | 412 | 416)) => {
                 of(ErrorKind::Unavailable, format!("{on}: it has just been changed"))
             }
             (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) | (_, Some(401 | 403)) => {
-                of(ErrorKind::Denied, format!("{on}: no permission{}", more(&said)))
-                    .with_detail(self.detail(denied(&said)))
+                of(ErrorKind::Denied, format!("{on}: no permission{}", more(&message)))
+                    .with_detail(self.detail(denied(&message)))
             }
             (_, Some(501)) => of(ErrorKind::Unfit, format!("{on}: {server} does not support it")),
             (_, Some(507)) => of(ErrorKind::Full, format!("{on}: no room")),
             (_, Some(status @ (408 | 429 | 500..600))) => {
                 of(ErrorKind::Unavailable, format!("{on}: {server} answers {status}"))
             }
-            (_, Some(status)) => of(ErrorKind::Other, format!("{on}: {server} answers {status}{}", more(&said))),
+            (_, Some(status)) => of(ErrorKind::Other, format!("{on}: {server} answers {status}{}", more(&message))),
             (Error::Generic { .. }, None) => self.without_status(error, &text),
             _ => of(ErrorKind::Other, format!("{on}: {}", one_line(error))),
         }
@@ -134,8 +134,8 @@ impl ErrorContext {
     /// The bucket is in another region, which the answer's header or its text may name.
     fn elsewhere(&self, text: &str) -> StoreError {
         let region = self.meter.other_region().or_else(|| {
-            let said = between(text, "<Region>", "</Region>").or_else(|| between(text, "expecting '", "'"));
-            said.map(str::to_owned)
+            let region = between(text, "<Region>", "</Region>").or_else(|| between(text, "expecting '", "'"));
+            region.map(str::to_owned)
         });
         let bucket = &self.bucket;
         let region = region.filter(|region| region.len() < 40).map(|region| clean(&region));
@@ -182,12 +182,12 @@ impl ErrorContext {
             return with_problem(StoreError::new(ErrorKind::Other, what), self.kind, problem);
         }
         let why = match reason(text) {
-            NO_ANSWER_IN_TIME => format!("no answer within {} s", self.patience.as_secs_f64()),
+            NO_ANSWER_IN_TIME => format!("no answer within {} s", self.timeout.as_secs_f64()),
             why => why.to_owned(),
         };
-        let told = StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {why}"));
+        let error = StoreError::new(ErrorKind::Unavailable, format!("cannot reach {server}: {why}"));
         let problem = why.contains("certificate").then_some(BucketProblem::Certificate);
-        with_problem(told, self.kind, problem)
+        with_problem(error, self.kind, problem)
     }
 }
 
@@ -208,9 +208,9 @@ fn denied(said: &str) -> BucketProblem {
 }
 
 /// `: what it says`, unless that says nothing.
-fn more(said: &str) -> String {
+fn more(message: &str) -> String {
     let nothing = ["", "access denied", "accessdenied", "access denied.", "forbidden"];
-    if nothing.contains(&said.to_lowercase().as_str()) { String::new() } else { format!(": {said}") }
+    if nothing.contains(&message.to_lowercase().as_str()) { String::new() } else { format!(": {message}") }
 }
 
 fn no_bucket(error: &Error) -> bool {

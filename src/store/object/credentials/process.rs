@@ -23,8 +23,8 @@ impl Fetch<'_> {
             .map_err(|_| CredentialsFailure::passing(format!("{at}: no answer in {} s", PROCESS_TIMEOUT.as_secs())))?;
         let output = output.map_err(|error| CredentialsFailure::of(format!("{at} cannot be run: {error}")))?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
             return Err(CredentialsFailure::of(format!("{at} failed ({}): {}", output.status, clean(last))));
         }
         let answer = object(&String::from_utf8_lossy(&output.stdout), &at)?;

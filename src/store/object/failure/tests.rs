@@ -7,7 +7,7 @@ fn shown(kind: Kind) -> ErrorContext {
         kind,
         bucket: "acme".to_owned(),
         server: "http://here".to_owned(),
-        patience: Duration::from_secs(8),
+        timeout: Duration::from_secs(8),
         meter: Arc::default(),
     }
 }
