@@ -162,7 +162,7 @@ async fn look_at_bucket(bus: &BusHandle, at: &Bucket, shown: &str) -> Vec<Findin
     if may_all {
         findings.extend(tried(&*bus.store, bus).await);
     }
-    findings.extend(bucket::facts(at).await);
+    findings.extend(bucket::properties(at).await);
     findings.push(bucket::hints(bus));
     findings.push(machine::open_files());
     findings.extend(content::findings(None, bus).await);

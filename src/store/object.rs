@@ -29,17 +29,17 @@ use crate::store::ErrorDetail;
 
 mod connect;
 mod credentials;
-mod facts;
 mod failure;
 mod meter;
+mod properties;
 
 use connect::Connected;
 pub use connect::{Bucket, Kind};
 use credentials::AwsCredentials;
 pub use credentials::{CredentialInputs, CredentialsFailure};
-pub use facts::{Fact, Facts, Rule, Versioning};
 use failure::ErrorContext;
 use meter::Meter;
+pub use properties::{BucketProperties, BucketProperty, Rule, Versioning};
 
 /// How many puts of one batch are under way at once.
 const PUTS_AT_ONCE: usize = 32;

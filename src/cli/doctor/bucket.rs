@@ -6,9 +6,9 @@ use crate::cli::times;
 use crate::store::object::{Bucket, Kind};
 use crate::store::{ErrorKind, List, Store, StoreResult, Swap, Version};
 
-mod facts;
+mod properties;
 
-pub(super) use facts::facts;
+pub(super) use properties::properties;
 
 /// The folders of a bus in which evbus writes objects.
 const FOLDERS: [&str; 5] = ["events/", "groups/", "state/", "dedup/", "timed/"];

@@ -6,25 +6,25 @@ use std::sync::Arc;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{CredentialProvider as _, HttpRequest};
 
-use super::{Fact, Facts, Rule, Versioning};
+use super::{BucketProperties, BucketProperty, Rule, Versioning};
 use crate::store::object::Bucket;
 
 impl Bucket {
-    pub(super) async fn s3_facts(&self) -> Facts {
-        Facts {
-            region: self.told("location").await.map(|text| region(&text)),
-            versioning: self.told("versioning").await.map(|text| versioning(&text)),
-            rules: self.told("lifecycle").await.map(|text| rules(&text)),
+    pub(super) async fn s3_properties(&self) -> BucketProperties {
+        BucketProperties {
+            region: self.subresource("location").await.map(|text| region(&text)),
+            versioning: self.subresource("versioning").await.map(|text| versioning(&text)),
+            rules: self.subresource("lifecycle").await.map(|text| rules(&text)),
         }
     }
 
     /// The document of a sub-resource; empty where there is none of its kind.
-    async fn told(&self, name: &str) -> Fact<String> {
+    async fn subresource(&self, name: &str) -> BucketProperty<String> {
         match self.asked_of(name).await {
-            Some((200, text)) => Fact::Told(text),
-            Some((403, _)) => Fact::Denied,
-            Some((404, text)) if text.contains("NoSuchLifecycleConfiguration") => Fact::Told(String::new()),
-            _ => Fact::Unknown,
+            Some((200, text)) => BucketProperty::Known(text),
+            Some((403, _)) => BucketProperty::Denied,
+            Some((404, text)) if text.contains("NoSuchLifecycleConfiguration") => BucketProperty::Known(String::new()),
+            _ => BucketProperty::Unknown,
         }
     }
 
@@ -50,11 +50,11 @@ impl Bucket {
 
 /// The region of a `LocationConstraint`. The first two had others names when they were the only ones.
 fn region(text: &str) -> String {
-    let told = text.split_once("<LocationConstraint").and_then(|(_, rest)| rest.split_once('>'));
-    match told.and_then(|(_, rest)| rest.split('<').next()).map_or("", str::trim) {
+    let element = text.split_once("<LocationConstraint").and_then(|(_, rest)| rest.split_once('>'));
+    match element.and_then(|(_, rest)| rest.split('<').next()).map_or("", str::trim) {
         "" => "us-east-1".to_owned(),
         "EU" => "eu-west-1".to_owned(),
-        told => told.to_owned(),
+        name => name.to_owned(),
     }
 }
 

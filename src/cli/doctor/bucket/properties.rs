@@ -6,31 +6,31 @@ use crate::bus::keys;
 use crate::cli::doctor::Finding;
 use crate::cli::hint::{command, text};
 use crate::cli::times;
-use crate::store::object::{Bucket, Fact, Facts, Kind, Rule, Versioning};
+use crate::store::object::{Bucket, BucketProperties, BucketProperty, Kind, Rule, Versioning};
 
 /// The findings on region, versioning and lifecycle rules.
-pub(in crate::cli::doctor) async fn facts(bucket: &Bucket) -> Vec<Finding> {
+pub(in crate::cli::doctor) async fn properties(bucket: &Bucket) -> Vec<Finding> {
     let signed = (bucket.kind == Kind::S3).then(|| bucket.region());
-    judged(&bucket.facts(keys::BUS).await, bucket, signed)
+    judged(&bucket.properties(keys::BUS).await, bucket, signed)
 }
 
 /// `signed` is the region that requests are signed for.
-fn judged(facts: &Facts, bucket: &Bucket, signed: Option<&str>) -> Vec<Finding> {
+fn judged(properties: &BucketProperties, bucket: &Bucket, signed: Option<&str>) -> Vec<Finding> {
     let prefix = bucket.prefix.trim_matches('/');
-    let rules: &[Rule] = match &facts.rules {
-        Fact::Told(rules) => rules,
+    let rules: &[Rule] = match &properties.rules {
+        BucketProperty::Known(rules) => rules,
         _ => &[],
     };
     let touching: Vec<&Rule> = rules.iter().filter(|rule| rule.touches(prefix)).collect();
-    let mut findings: Vec<Finding> = region(&facts.region, signed).into_iter().collect();
-    findings.push(versioning(facts, &touching, bucket));
-    findings.push(lifecycle(&facts.rules, &touching, bucket));
+    let mut findings: Vec<Finding> = region(&properties.region, signed).into_iter().collect();
+    findings.push(versioning(properties, &touching, bucket));
+    findings.push(lifecycle(&properties.rules, &touching, bucket));
     findings
 }
 
-fn region(region: &Fact<String>, signed: Option<&str>) -> Option<Finding> {
+fn region(region: &BucketProperty<String>, signed: Option<&str>) -> Option<Finding> {
     const WHAT: &str = "region";
-    let Fact::Told(region) = region else { return None };
+    let BucketProperty::Known(region) = region else { return None };
     Some(match signed {
         Some(signed) if signed != region => {
             Finding::warn(WHAT, format!("the bucket is in {region}, requests are signed for {signed}"))
@@ -40,22 +40,22 @@ fn region(region: &Fact<String>, signed: Option<&str>) -> Option<Finding> {
     })
 }
 
-fn versioning(facts: &Facts, rules: &[&Rule], bucket: &Bucket) -> Finding {
+fn versioning(properties: &BucketProperties, rules: &[&Rule], bucket: &Bucket) -> Finding {
     const WHAT: &str = "versioning";
-    let on = match &facts.versioning {
-        Fact::Told(Versioning::Suspended) => return Finding::ok(WHAT, "suspended"),
-        Fact::Told(Versioning::SoftDelete(seconds)) => return soft_delete(*seconds, bucket),
-        Fact::Told(versioning) => *versioning == Versioning::On,
-        Fact::Denied => {
+    let on = match &properties.versioning {
+        BucketProperty::Known(Versioning::Suspended) => return Finding::ok(WHAT, "suspended"),
+        BucketProperty::Known(Versioning::SoftDelete(seconds)) => return soft_delete(*seconds, bucket),
+        BucketProperty::Known(versioning) => *versioning == Versioning::On,
+        BucketProperty::Denied => {
             return Finding::ok(WHAT, format!("may not be seen ({})", permission(bucket, "s3:GetBucketVersioning")));
         }
-        Fact::Unknown => return Finding::ok(WHAT, "the server does not tell"),
+        BucketProperty::Unknown => return Finding::ok(WHAT, "the server does not tell"),
     };
     match (on, rules.iter().any(|rule| rule.ends_old_versions)) {
         (false, _) => Finding::ok(WHAT, "off"),
         (true, true) => Finding::ok(WHAT, "on, and old versions expire"),
         (true, false) => {
-            let unseen = if matches!(facts.rules, Fact::Told(_)) { "" } else { " that may be seen" };
+            let unseen = if matches!(properties.rules, BucketProperty::Known(_)) { "" } else { " that may be seen" };
             let what = format!(
                 "on: deleted objects and old states of groups stay and cost, as no lifecycle rule{unseen} removes them"
             );
@@ -81,18 +81,18 @@ fn permission(bucket: &Bucket, s3: &'static str) -> &'static str {
     if bucket.kind == Kind::Gcs { "storage.buckets.get" } else { s3 }
 }
 
-fn lifecycle(told: &Fact<Vec<Rule>>, rules: &[&Rule], bucket: &Bucket) -> Finding {
+fn lifecycle(known: &BucketProperty<Vec<Rule>>, rules: &[&Rule], bucket: &Bucket) -> Finding {
     const WHAT: &str = "lifecycle";
-    match (told, bucket.kind) {
-        (Fact::Denied, _) => {
+    match (known, bucket.kind) {
+        (BucketProperty::Denied, _) => {
             let permission = permission(bucket, "s3:GetLifecycleConfiguration");
             return Finding::ok(WHAT, format!("may not be seen ({permission})"));
         }
-        (Fact::Unknown, Kind::Azure) => {
+        (BucketProperty::Unknown, Kind::Azure) => {
             return Finding::ok(WHAT, "told to the account's owner: az storage account management-policy show");
         }
-        (Fact::Unknown, _) => return Finding::ok(WHAT, "the server does not tell"),
-        (Fact::Told(_), _) => {}
+        (BucketProperty::Unknown, _) => return Finding::ok(WHAT, "the server does not tell"),
+        (BucketProperty::Known(_), _) => {}
     }
     let named = |rule: &&&Rule| format!("'{}'", rule.name);
     let ends: Vec<String> = rules.iter().filter(|rule| rule.ends_objects).map(|rule| named(&rule)).collect();
@@ -118,7 +118,12 @@ mod tests {
     use super::*;
     use crate::store::object::Identity;
 
-    fn lines(kind: Kind, versioning: Fact<Versioning>, rules: Fact<Vec<Rule>>, region: &str) -> Vec<String> {
+    fn lines(
+        kind: Kind,
+        versioning: BucketProperty<Versioning>,
+        rules: BucketProperty<Vec<Rule>>,
+        region: &str,
+    ) -> Vec<String> {
         let bucket = Bucket {
             kind,
             name: "acme".to_owned(),
@@ -126,9 +131,9 @@ mod tests {
             settings: Vec::new(),
             identity: Identity::default(),
         };
-        let facts = Facts { region: Fact::Told(region.to_owned()), versioning, rules };
+        let properties = BucketProperties { region: BucketProperty::Known(region.to_owned()), versioning, rules };
         let signed = (kind == Kind::S3).then_some("us-east-1");
-        judged(&facts, &bucket, signed).iter().map(Finding::text).collect()
+        judged(&properties, &bucket, signed).iter().map(Finding::text).collect()
     }
 
     fn rule(prefix: &str) -> Rule {
@@ -137,7 +142,9 @@ mod tests {
 
     #[test]
     fn region_versioning_and_lifecycle_are_reported() {
-        let s3 = |versioning, rules| lines(Kind::S3, Fact::Told(versioning), Fact::Told(rules), "us-east-1");
+        let s3 = |versioning, rules| {
+            lines(Kind::S3, BucketProperty::Known(versioning), BucketProperty::Known(rules), "us-east-1")
+        };
         let quiet = s3(Versioning::Off, Vec::new());
         assert!(quiet.iter().all(|line| line.starts_with("ok ")), "{quiet:?}");
         assert!(s3(Versioning::On, Vec::new())[1].starts_with("warn versioning"));
@@ -145,13 +152,16 @@ mod tests {
         let noncurrent = s3(Versioning::On, vec![ends_old("")]);
         assert!(noncurrent[1].starts_with("ok ") && noncurrent[2].starts_with("ok "), "{noncurrent:?}");
         assert!(s3(Versioning::On, vec![ends_old("logs/")])[1].starts_with("warn versioning"));
-        let elsewhere = lines(Kind::S3, Fact::Unknown, Fact::Unknown, "eu-west-1");
+        let elsewhere = lines(Kind::S3, BucketProperty::Unknown, BucketProperty::Unknown, "eu-west-1");
         assert!(elsewhere[0].contains("AWS_REGION=eu-west-1"), "{elsewhere:?}");
     }
 
     #[test]
     fn a_lifecycle_rule_that_deletes_bus_objects_is_reported() {
-        let s3 = |rule| lines(Kind::S3, Fact::Told(Versioning::Off), Fact::Told(vec![rule]), "us-east-1").remove(2);
+        let s3 = |rule| {
+            lines(Kind::S3, BucketProperty::Known(Versioning::Off), BucketProperty::Known(vec![rule]), "us-east-1")
+                .remove(2)
+        };
         assert!(s3(Rule { ends_objects: true, ..rule("prod/events/") }).starts_with("warn lifecycle"));
         assert!(s3(Rule { ends_objects: true, ..rule("logs/") }).starts_with("ok "));
         assert!(s3(Rule { moves_objects: true, ..rule("") }).contains("storage class"));
@@ -159,13 +169,13 @@ mod tests {
 
     #[test]
     fn each_provider_has_its_own_cures() {
-        let google = |versioning| lines(Kind::Gcs, versioning, Fact::Told(Vec::new()), "us-central1");
-        assert!(google(Fact::Told(Versioning::Off)).iter().all(|line| line.starts_with("ok ")));
-        assert!(google(Fact::Told(Versioning::On))[1].contains("daysSinceNoncurrentTime"));
-        let soft = google(Fact::Told(Versioning::SoftDelete(604_800))).remove(1);
+        let google = |versioning| lines(Kind::Gcs, versioning, BucketProperty::Known(Vec::new()), "us-central1");
+        assert!(google(BucketProperty::Known(Versioning::Off)).iter().all(|line| line.starts_with("ok ")));
+        assert!(google(BucketProperty::Known(Versioning::On))[1].contains("daysSinceNoncurrentTime"));
+        let soft = google(BucketProperty::Known(Versioning::SoftDelete(604_800))).remove(1);
         assert!(soft.contains("for 7d") && soft.contains("gs://acme --clear-soft-delete"), "{soft}");
-        assert!(google(Fact::Denied)[1].contains("storage.buckets.get"));
-        let azure = lines(Kind::Azure, Fact::Told(Versioning::On), Fact::Unknown, "");
+        assert!(google(BucketProperty::Denied)[1].contains("storage.buckets.get"));
+        let azure = lines(Kind::Azure, BucketProperty::Known(Versioning::On), BucketProperty::Unknown, "");
         assert!(azure[1].contains("management policy") && azure[2].contains("management-policy show"), "{azure:?}");
     }
 }

@@ -5,7 +5,7 @@ use object_store::client::HttpRequest;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde::Deserialize;
 
-use super::{Fact, Facts, Rule, Versioning};
+use super::{BucketProperties, BucketProperty, Rule, Versioning};
 use crate::store::object::Bucket;
 
 /// The fields of a bucket that matter to a bus.
@@ -77,18 +77,25 @@ impl LifecycleCondition {
 }
 
 impl Bucket {
-    pub(super) async fn google_facts(&self) -> Facts {
+    pub(super) async fn google_properties(&self) -> BucketProperties {
         let resource = match self.asked_of_google().await {
-            Some((200, text)) => {
-                serde_json::from_str(&text).map_or(Fact::Unknown, |resource| Fact::Told(read(resource)))
-            }
-            Some((401 | 403, _)) => Fact::Denied,
-            _ => Fact::Unknown,
+            Some((200, text)) => serde_json::from_str(&text)
+                .map_or(BucketProperty::Unknown, |resource| BucketProperty::Known(read(resource))),
+            Some((401 | 403, _)) => BucketProperty::Denied,
+            _ => BucketProperty::Unknown,
         };
         match resource {
-            Fact::Told(facts) => facts,
-            Fact::Denied => Facts { region: Fact::Denied, versioning: Fact::Denied, rules: Fact::Denied },
-            Fact::Unknown => Facts { region: Fact::Unknown, versioning: Fact::Unknown, rules: Fact::Unknown },
+            BucketProperty::Known(properties) => properties,
+            BucketProperty::Denied => BucketProperties {
+                region: BucketProperty::Denied,
+                versioning: BucketProperty::Denied,
+                rules: BucketProperty::Denied,
+            },
+            BucketProperty::Unknown => BucketProperties {
+                region: BucketProperty::Unknown,
+                versioning: BucketProperty::Unknown,
+                rules: BucketProperty::Unknown,
+            },
         }
     }
 
@@ -119,7 +126,7 @@ impl Bucket {
     }
 }
 
-fn read(resource: Resource) -> Facts {
+fn read(resource: Resource) -> BucketProperties {
     let kept = resource.soft_delete_policy.retention_duration_seconds.parse().unwrap_or(0);
     let versioning = match (resource.versioning.enabled, kept) {
         (true, _) => Versioning::On,
@@ -127,22 +134,24 @@ fn read(resource: Resource) -> Facts {
         (false, seconds) => Versioning::SoftDelete(seconds),
     };
     let rules = resource.lifecycle.rule.into_iter().enumerate();
-    let rules = rules.filter(|(_, told)| told.condition.may_hold_for_a_bus()).map(|(at, told)| rule(at + 1, told));
-    Facts {
-        region: Fact::Told(resource.location.to_lowercase()),
-        versioning: Fact::Told(versioning),
-        rules: Fact::Told(rules.collect()),
+    let rules = rules
+        .filter(|(_, lifecycle_rule)| lifecycle_rule.condition.may_hold_for_a_bus())
+        .map(|(at, lifecycle_rule)| rule(at + 1, lifecycle_rule));
+    BucketProperties {
+        region: BucketProperty::Known(resource.location.to_lowercase()),
+        versioning: BucketProperty::Known(versioning),
+        rules: BucketProperty::Known(rules.collect()),
     }
 }
 
 /// Rules have no names.
-fn rule(number: usize, told: LifecycleRule) -> Rule {
-    let (deletes, old) = (told.action.r#type == "Delete", told.condition.is_of_old_versions());
+fn rule(number: usize, lifecycle_rule: LifecycleRule) -> Rule {
+    let (deletes, old) = (lifecycle_rule.action.r#type == "Delete", lifecycle_rule.condition.is_of_old_versions());
     Rule {
         name: number.to_string(),
-        prefixes: told.condition.matches_prefix,
+        prefixes: lifecycle_rule.condition.matches_prefix,
         ends_objects: deletes && !old,
-        moves_objects: told.action.r#type == "SetStorageClass" && !old,
+        moves_objects: lifecycle_rule.action.r#type == "SetStorageClass" && !old,
         ends_old_versions: deletes && old,
     }
 }
@@ -151,24 +160,29 @@ fn rule(number: usize, told: LifecycleRule) -> Rule {
 mod tests {
     use super::*;
 
-    fn facts(text: &str) -> Facts {
+    fn properties(text: &str) -> BucketProperties {
         read(serde_json::from_str(text).unwrap())
     }
 
     fn rules(text: &str) -> Vec<Rule> {
-        let Fact::Told(rules) = facts(&format!("{{\"lifecycle\":{{\"rule\":[{text}]}}}}")).rules else { panic!() };
+        let BucketProperty::Known(rules) = properties(&format!("{{\"lifecycle\":{{\"rule\":[{text}]}}}}")).rules else {
+            panic!()
+        };
         rules
     }
 
     #[test]
     fn versioning_and_soft_delete_are_read() {
-        let versioning = |text: &str| facts(text).versioning;
-        assert_eq!(versioning("{}"), Fact::Told(Versioning::Off));
-        assert_eq!(versioning("{\"versioning\":{\"enabled\":true}}"), Fact::Told(Versioning::On));
+        let versioning = |text: &str| properties(text).versioning;
+        assert_eq!(versioning("{}"), BucketProperty::Known(Versioning::Off));
+        assert_eq!(versioning("{\"versioning\":{\"enabled\":true}}"), BucketProperty::Known(Versioning::On));
         let soft =
             "{\"versioning\":{\"enabled\":false},\"softDeletePolicy\":{\"retentionDurationSeconds\":\"604800\"}}";
-        assert_eq!(versioning(soft), Fact::Told(Versioning::SoftDelete(604_800)));
-        assert_eq!(facts("{\"location\":\"EUROPE-WEST3\"}").region, Fact::Told("europe-west3".to_owned()));
+        assert_eq!(versioning(soft), BucketProperty::Known(Versioning::SoftDelete(604_800)));
+        assert_eq!(
+            properties("{\"location\":\"EUROPE-WEST3\"}").region,
+            BucketProperty::Known("europe-west3".to_owned())
+        );
     }
 
     #[test]

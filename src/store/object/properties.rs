@@ -14,21 +14,21 @@ const LARGEST_BYTES: usize = 1 << 20;
 
 /// An answer about a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact<T> {
+pub enum BucketProperty<T> {
     /// It is so.
-    Told(T),
+    Known(T),
     /// These credentials may not see it.
     Denied,
     /// The server does not tell.
     Unknown,
 }
 
-impl<T> Fact<T> {
-    fn map<U>(self, told: impl FnOnce(T) -> U) -> Fact<U> {
+impl<T> BucketProperty<T> {
+    fn map<U>(self, convert: impl FnOnce(T) -> U) -> BucketProperty<U> {
         match self {
-            Self::Told(what) => Fact::Told(told(what)),
-            Self::Denied => Fact::Denied,
-            Self::Unknown => Fact::Unknown,
+            Self::Known(value) => BucketProperty::Known(convert(value)),
+            Self::Denied => BucketProperty::Denied,
+            Self::Unknown => BucketProperty::Unknown,
         }
     }
 }
@@ -72,22 +72,22 @@ impl Rule {
 
 /// What a bucket says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct BucketProperties {
     /// Where it is.
-    pub region: Fact<String>,
+    pub region: BucketProperty<String>,
     /// Whether it keeps what is replaced or deleted.
-    pub versioning: Fact<Versioning>,
+    pub versioning: BucketProperty<Versioning>,
     /// What it does by itself.
-    pub rules: Fact<Vec<Rule>>,
+    pub rules: BucketProperty<Vec<Rule>>,
 }
 
 impl Bucket {
     /// Reads how the bucket treats what is put there; `key` is of an object on the bus.
-    pub async fn facts(&self, key: &str) -> Facts {
+    pub async fn properties(&self, key: &str) -> BucketProperties {
         match self.kind {
-            Kind::S3 => self.s3_facts().await,
-            Kind::Gcs => self.google_facts().await,
-            Kind::Azure => self.azure_facts(key).await,
+            Kind::S3 => self.s3_properties().await,
+            Kind::Gcs => self.google_properties().await,
+            Kind::Azure => self.azure_properties(key).await,
         }
     }
 

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 
-use super::{Fact, Facts, Versioning};
+use super::{BucketProperties, BucketProperty, Versioning};
 use crate::store::object::Bucket;
 use crate::store::object::meter::Meter;
 
 impl Bucket {
     /// `key` is of an object that is there.
-    pub(super) async fn azure_facts(&self, key: &str) -> Facts {
+    pub(super) async fn azure_properties(&self, key: &str) -> BucketProperties {
         let versioning = match self.has_versions(key).await {
-            Some(true) => Fact::Told(Versioning::On),
-            Some(false) => Fact::Told(Versioning::Off),
-            None => Fact::Unknown,
+            Some(true) => BucketProperty::Known(Versioning::On),
+            Some(false) => BucketProperty::Known(Versioning::Off),
+            None => BucketProperty::Unknown,
         };
-        Facts { region: Fact::Unknown, versioning, rules: Fact::Unknown }
+        BucketProperties { region: BucketProperty::Unknown, versioning, rules: BucketProperty::Unknown }
     }
 
     async fn has_versions(&self, key: &str) -> Option<bool> {
