@@ -54,8 +54,8 @@ impl Engine {
         let w = shard.listing.as_ref().map_or(EventTime::MIN, |listing| listing.w);
         let limit = self.wall().minus(self.profile.lag);
         // An event that a poll has shown may be gone by now; its time must be passed all the same.
-        let hot = Some(self.polling.cursor).filter(|time| *time != EventTime::MIN);
-        let reached = [slot.stats.newest, hot].into_iter().flatten().filter(|time| *time <= limit).max();
+        let polled = Some(self.polling.cursor).filter(|time| *time != EventTime::MIN);
+        let reached = [slot.stats.newest, polled].into_iter().flatten().filter(|time| *time <= limit).max();
         let passable = reached.max(slot.stats.passable);
         let last_listed = shard.listing.as_ref().filter(|listing| listing.is_truncated);
         let passable = passable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
@@ -116,9 +116,9 @@ impl Engine {
         self.listed_at = now;
         self.see(at, scan.stats.clone());
         let confirm = self.settings.ordered;
-        let warm = Self::resync_after(&scan.stats);
+        let resync_after = Self::resync_after(&scan.stats);
         let slot = &mut self.shards[at];
-        slot.scan_at = now + warm;
+        slot.scan_at = now + resync_after;
         if owned {
             // A reset may have come in between: then the listing began too far behind it, and says
             // nothing.
