@@ -185,10 +185,10 @@ async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Resu
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: wants.types.clone() };
     let (matching, _) = read::count(store, &range).await?;
     let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupLookup::New(matching)) };
-    let theirs = found.definition.wants(&watcher.group)?;
+    let current = found.definition.wants(&watcher.group)?;
     let shards = found.definition.shards;
     Ok(match watcher.shards {
-        _ if theirs != *wants => GroupLookup::Differs(format!("wants {}", wanted(&theirs)), Some(Box::new(theirs))),
+        _ if current != *wants => GroupLookup::Differs(format!("wants {}", wanted(&current)), Some(Box::new(current))),
         Some(own) if own != shards => {
             GroupLookup::Differs(format!("has {}", style::plural(u64::from(shards), "shard")), None)
         }
@@ -213,8 +213,8 @@ fn text(plan: &WatcherPlan<'_>) -> String {
         GroupLookup::New(n) => format!("new; {}", events(n)),
         GroupLookup::Agrees(n) => format!("there; {}", events(n)),
         GroupLookup::Differs(how, None) => format!("there, but it {how}"),
-        GroupLookup::Differs(how, Some(theirs)) => {
-            format!("there, but it {how}   {}", set_command(group, &plan.wants, theirs))
+        GroupLookup::Differs(how, Some(current)) => {
+            format!("there, but it {how}   {}", set_command(group, &plan.wants, current))
         }
     };
     let command = if watcher.shell { watcher.argv.last().cloned().unwrap_or_default() } else { watcher.argv.join(" ") };

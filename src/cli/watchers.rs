@@ -123,7 +123,7 @@ fn command(watcher: &Watcher, argv: &[String]) -> CommandSpec {
     }
 }
 
-/// Runs watchers side by side until all have ended. Output of handlers goes to the printer, facts
+/// Runs watchers side by side until all have ended. Output of handlers goes to the printer, events
 /// of workers to the reporter.
 pub(super) async fn run_all(
     ready: Vec<Ready>,

@@ -151,27 +151,32 @@ impl Reader<'_> {
 
 /// Refuses two watchers of one group that disagree: a group has one filter, and they would skip
 /// each other's events.
-fn refuse_conflict(mine: &Watcher, field: &Field<'_>, other: &Watcher, place: &Field<'_>) -> Result<(), ConfigError> {
+fn refuse_conflict(
+    watcher: &Watcher,
+    field: &Field<'_>,
+    other: &Watcher,
+    place: &Field<'_>,
+) -> Result<(), ConfigError> {
     // Compared as patterns: `a,b` equals `a` and `b`. Both have been parsed before, so neither
     // fails.
     let filter = |watcher: &Watcher| TypeFilter::new(&watcher.types, &watcher.not).ok();
-    let starts_differ = mine.from.zip(other.from).is_some_and(|(mine, other)| mine != other);
+    let starts_differ = watcher.from.zip(other.from).is_some_and(|(one, another)| one != another);
     let conflict = match () {
-        _ if mine.group != other.group => None,
-        _ if filter(mine) != filter(other) && mine.not == other.not => Some("types"),
-        _ if filter(mine) != filter(other) && mine.types == other.types => Some("not"),
-        _ if filter(mine) != filter(other) => Some("types and not"),
-        _ if mine.shards != other.shards => Some("shards"),
-        _ if mine.condition != other.condition => Some("where"),
+        _ if watcher.group != other.group => None,
+        _ if filter(watcher) != filter(other) && watcher.not == other.not => Some("types"),
+        _ if filter(watcher) != filter(other) && watcher.types == other.types => Some("not"),
+        _ if filter(watcher) != filter(other) => Some("types and not"),
+        _ if watcher.shards != other.shards => Some("shards"),
+        _ if watcher.condition != other.condition => Some("where"),
         _ if starts_differ => Some("from"),
         _ => None,
     };
     let Some(key) = conflict else { return Ok(()) };
     Err(field.plain_error(format_args!(
         "[watchers.{}] and [watchers.{}] (line {}) name one group '{}' with different {key} (make them equal, or give one another group)",
-        mine.name.escape_debug(),
+        watcher.name.escape_debug(),
         other.name.escape_debug(),
         place.line(),
-        mine.group,
+        watcher.group,
     )))
 }

@@ -176,7 +176,7 @@ async fn swap(
         let found = find_durable(store, group).await?;
         let stands = found.as_ref().map(|found| &found.version) == version;
         match (found.filter(|found| found.definition == definition), lost) {
-            (Some(mine), _) => return Ok(Some(mine)),
+            (Some(replaced), _) => return Ok(Some(replaced)),
             (None, Some(error)) => return Err(error),
             // A server may refuse all contenders of a race.
             (None, None) if stands => {}

@@ -59,11 +59,11 @@ impl PartialOrd for Position {
 impl Ord for Position {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Name(mine), Self::Name(theirs)) => mine.cmp(theirs),
-            (Self::Time(mine), Self::Time(theirs)) => mine.cmp(theirs),
+            (Self::Name(this), Self::Name(that)) => this.cmp(that),
+            (Self::Time(this), Self::Time(that)) => this.cmp(that),
             // A time sorts behind every name of that time.
-            (Self::Time(mine), Self::Name(theirs)) => mine.cmp(&theirs.time()).then(Ordering::Greater),
-            (Self::Name(mine), Self::Time(theirs)) => mine.time().cmp(theirs).then(Ordering::Less),
+            (Self::Time(this), Self::Name(that)) => this.cmp(&that.time()).then(Ordering::Greater),
+            (Self::Name(this), Self::Time(that)) => this.time().cmp(that).then(Ordering::Less),
         }
     }
 }

@@ -60,24 +60,24 @@ pub(crate) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
 /// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and
 /// how it is said to have happened may differ between two events that mean the same.
 pub(super) fn same(draft: &Draft, bytes: &[u8]) -> bool {
-    let mine = &draft.event;
-    let Ok(theirs) = Event::parse(bytes, usize::MAX) else { return false };
-    mine.type_() == theirs.type_() && mine.subject() == theirs.subject() && same_data(mine.data(), theirs.data())
+    let event = &draft.event;
+    let Ok(stored) = Event::parse(bytes, usize::MAX) else { return false };
+    event.type_() == stored.type_() && event.subject() == stored.subject() && same_data(event.data(), stored.data())
 }
 
-fn same_data(mine: &Data, theirs: &Data) -> bool {
+fn same_data(one: &Data, other: &Data) -> bool {
     let value = |raw: &serde_json::value::RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
-    match (mine, theirs) {
-        (Data::Json(mine), Data::Json(theirs)) => {
-            mine.get() == theirs.get() || value(mine).is_some_and(|mine| Some(mine) == value(theirs))
+    match (one, other) {
+        (Data::Json(one), Data::Json(other)) => {
+            one.get() == other.get() || value(one).is_some_and(|one| Some(one) == value(other))
         }
-        _ => mine == theirs,
+        _ => one == other,
     }
 }
 
 fn names(draft: &Draft, bytes: &[u8]) -> bool {
     let (id, source) = (draft.event.id(), draft.event.source());
-    Event::parse(bytes, usize::MAX).is_ok_and(|theirs| theirs.id() == id && theirs.source() == source)
+    Event::parse(bytes, usize::MAX).is_ok_and(|stored| stored.id() == id && stored.source() == source)
 }
 
 impl Emitter {
@@ -166,36 +166,36 @@ impl Emitter {
             named.push(at);
             items.push((keys::dedup(hash), record(&put.name)));
         }
-        let mut theirs = HashMap::new();
+        let mut recorded = HashMap::new();
         for taken in self.put_in_order(&items, &AlwaysOpen).await? {
             let at = named[taken];
             if let Some(ack) = self.give_way(&drafts[pending[at].index], &pending[at].name, timing).await? {
-                theirs.insert(at, ack);
+                recorded.insert(at, ack);
             }
         }
         for (at, put) in pending.into_iter().enumerate() {
-            let mine = Ack { name: put.name, kind: AckKind::New };
-            acks[put.index] = Some(theirs.remove(&at).unwrap_or(mine));
+            let fresh = Ack { name: put.name, kind: AckKind::New };
+            acks[put.index] = Some(recorded.remove(&at).unwrap_or(fresh));
         }
         repeat_within_batch(drafts, acks);
         Ok(())
     }
 
     /// Handles an id whose record this emit has not created. Returns the ack on the recorded copy;
-    /// none if `mine` is the acknowledged copy, because the record names it or names no event of
+    /// none if `own` is the acknowledged copy, because the record names it or names no event of
     /// this id.
-    async fn give_way(&self, draft: &Draft, mine: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
+    async fn give_way(&self, draft: &Draft, own: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.bus.store);
         for _ in 0..TRIES {
             let void = match self.acknowledged(draft, hash, timing).await? {
-                Record::Counts(known) if known.ack.name == *mine => return Ok(None),
+                Record::Counts(known) if known.ack.name == *own => return Ok(None),
                 Record::Counts(known) => {
                     self.retry(async || store.persist_many(&[key.clone(), known.key.clone()]).await).await?;
                     // An entry has the key of every entry of this event and this time, and so
                     // perhaps of one that was acknowledged: it stays, and comes.
                     if timing == Timing::Now {
-                        self.retry(async || store.delete(&mine.key()).await).await?;
+                        self.retry(async || store.delete(&own.key()).await).await?;
                     }
                     return Ok(Some(known.ack));
                 }
@@ -210,7 +210,7 @@ impl Emitter {
                 continue;
             }
             self.retry(async || store.delete(&key).await).await?;
-            if self.settle(&key, &record(mine)).await?.is_none() {
+            if self.settle(&key, &record(own)).await?.is_none() {
                 return Ok(None);
             }
         }

@@ -70,15 +70,15 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
 /// each other's events.
 fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(), Failure> {
     let group = &watcher.group;
-    let theirs = definition.wants(group)?;
+    let current = definition.wants(group)?;
     let types_given = !(watcher.types.is_empty() && watcher.not.is_empty());
-    let differs = (types_given && theirs.types != wants.types)
-        || ((types_given || wants.condition.is_some()) && theirs.condition != wants.condition);
+    let differs = (types_given && current.types != wants.types)
+        || ((types_given || wants.condition.is_some()) && current.condition != wants.condition);
     if differs {
         let own =
-            Filter { types: if types_given { wants.types.clone() } else { theirs.types.clone() }, ..wants.clone() };
-        let what = format!("group '{group}' wants {}, not {}", wanted(&theirs), wanted(&own));
-        return Err(Failure::usage(what).hint(set_command(group, &own, &theirs)));
+            Filter { types: if types_given { wants.types.clone() } else { current.types.clone() }, ..wants.clone() };
+        let what = format!("group '{group}' wants {}, not {}", wanted(&current), wanted(&own));
+        return Err(Failure::usage(what).hint(set_command(group, &own, &current)));
     }
     if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
         let what = format!(

@@ -236,8 +236,8 @@ impl PartialEq for Data {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Absent, Self::Absent) => true,
-            (Self::Json(mine), Self::Json(theirs)) => mine.get() == theirs.get(),
-            (Self::Base64(mine), Self::Base64(theirs)) => mine == theirs,
+            (Self::Json(this), Self::Json(that)) => this.get() == that.get(),
+            (Self::Base64(this), Self::Base64(that)) => this == that,
             _ => false,
         }
     }

@@ -217,8 +217,8 @@ impl Engine {
         self.summary.left += u64::try_from(left).unwrap_or(u64::MAX);
         let due = shard.next_due();
         self.summary.next_retry = match (self.summary.next_retry, due) {
-            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
-            (mine, theirs) => mine.or(theirs),
+            (Some(known), Some(due)) => Some(known.min(due)),
+            (known, due) => known.or(due),
         };
     }
 

@@ -16,7 +16,7 @@ impl Engine {
         if self.draining() || self.paused() || self.is_stopping() || now < self.share_at || !all_seen {
             return;
         }
-        let mine = self.shards.iter().filter(|shard| shard.owned.is_some()).count();
+        let own = self.shards.iter().filter(|shard| shard.owned.is_some()).count();
         let mut held: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (at, shard) in self.shards.iter().enumerate() {
             if let Some(holder) = shard.holder.as_deref().filter(|_| shard.owned.is_none()) {
@@ -24,12 +24,12 @@ impl Engine {
             }
         }
         let most = held.into_iter().max_by_key(|(_, shards)| shards.len());
-        let Some((of, most)) = most.filter(|(_, shards)| shards.len() >= mine + 2) else { return };
+        let Some((of, most)) = most.filter(|(_, shards)| shards.len() >= own + 2) else { return };
         let of = of.to_owned();
         // The owner gives each asking worker as many shards as make them even.
         self.share_at = now + self.settings.lease.length / 3;
         let Some(shard) = most.last().and_then(|at| u16::try_from(*at).ok()) else { return };
-        let request = Request::Share { of, by: self.me.worker.clone(), owns: mine };
+        let request = Request::Share { of, by: self.me.worker.clone(), owns: own };
         self.command(Command::Ask { shard, request });
     }
 
@@ -40,8 +40,8 @@ impl Engine {
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
         for asked in &self.control.pending {
             let Some(Request::Share { of, by, owns }) = &asked.request else { continue };
-            let mine = self.shards.get(usize::from(asked.shard)).and_then(|slot| slot.owned.as_deref());
-            let new = mine.is_some_and(|shard| !shard.marker.folded.contains(&asked.id));
+            let shard = self.shards.get(usize::from(asked.shard)).and_then(|slot| slot.owned.as_deref());
+            let new = shard.is_some_and(|shard| !shard.marker.folded.contains(&asked.id));
             if new && *of == self.me.worker {
                 others.insert(by.clone(), *owns);
             }
@@ -57,11 +57,12 @@ impl Engine {
                 *owns += 1;
             }
         }
-        let mine = self.shards.iter_mut().filter_map(|slot| slot.owned.as_deref_mut());
-        let mut mine: Vec<&mut Shard> = mine.filter(|shard| !shard.releasing && shard.handing_off.is_none()).collect();
+        let owned = self.shards.iter_mut().filter_map(|slot| slot.owned.as_deref_mut());
+        let mut owned: Vec<&mut Shard> =
+            owned.filter(|shard| !shard.releasing && shard.handing_off.is_none()).collect();
         while let Some((by, owns)) =
-            others.iter_mut().min_by_key(|(_, owns)| **owns).filter(|(_, owns)| **owns + 1 < mine.len())
-            && let Some(shard) = mine.pop()
+            others.iter_mut().min_by_key(|(_, owns)| **owns).filter(|(_, owns)| **owns + 1 < owned.len())
+            && let Some(shard) = owned.pop()
         {
             shard.handing_off = Some(by.clone());
             *owns += 1;

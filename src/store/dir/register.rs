@@ -123,14 +123,14 @@ impl Shared {
         self.judge(key, next)
     }
 
-    /// Whether the version `mine`, which was just created, counts.
-    fn judge(&self, key: &str, mine: u64) -> StoreResult<Swap> {
+    /// Whether the version `number`, which was just created, counts.
+    fn judge(&self, key: &str, number: u64) -> StoreResult<Swap> {
         let versions = self.versions(key)?;
         let newest = versions.last().copied().unwrap_or(0);
-        let path = format!("{key}.{mine}");
-        let stamp = self.stamp(&path)?.filter(|_| newest < mine + KEPT as u64);
+        let path = format!("{key}.{number}");
+        let stamp = self.stamp(&path)?.filter(|_| newest < number + KEPT as u64);
         let Some(stamp) = stamp else {
-            if newest > mine {
+            if newest > number {
                 self.unlink(&path)?;
             }
             // A conflict promises that nothing has happened. Here that is unknown: the caller must
@@ -145,7 +145,7 @@ impl Shared {
                 break;
             }
         }
-        Ok(Swap::Swapped(version_text(mine, &stamp)))
+        Ok(Swap::Swapped(version_text(number, &stamp)))
     }
 
     /// Removes every version of a register, the newest last: a crash leaves the register, not an older state of it.

@@ -66,12 +66,12 @@ impl Shard {
         let earlier = self.waiting.range(..name.clone()).chain(self.unconfirmed.range(..name.clone()));
         let others = self.running.keys().chain(self.marker.pending.keys().filter(|open| *open < name)).chain(earlier);
         for other in others.filter(|other| *other != name && other.hash_slot() == hash_slot) {
-            let Some(mine) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
+            let Some(key) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
             match self.order_keys.get(other) {
                 None => return Turn::Unknown(other.clone()),
                 // The other event was moved while it ran: until its run ends it may be of any key.
                 Some(None) if self.running.contains_key(other) => return Turn::Held(other.clone()),
-                Some(Some(theirs)) if *mine == Some(*theirs) => return Turn::Held(other.clone()),
+                Some(Some(other_key)) if *key == Some(*other_key) => return Turn::Held(other.clone()),
                 Some(_) => {}
             }
         }
