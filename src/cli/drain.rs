@@ -111,7 +111,7 @@ fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, e
                     || summary.paused;
                 if worth_reporting && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
-                    output::note(&format!("{}: {} · {took}", watcher.group, in_words(&summary, environment)));
+                    output::note(&format!("{}: {} · {took}", watcher.group, summary_text(&summary, environment)));
                     if summary.paused {
                         output::note(&format!("help: {}", command("group", format_args!("resume {}", watcher.group))));
                     }
@@ -133,7 +133,7 @@ fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, e
     code
 }
 
-fn in_words(summary: &Summary, environment: &Environment) -> String {
+fn summary_text(summary: &Summary, environment: &Environment) -> String {
     if summary.paused && summary.done == 0 {
         return "paused: nothing was run".to_owned();
     }

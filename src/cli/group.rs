@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::session::{Needs, Session, block_on};
 use crate::store::dir::Execution;
 
-mod consent;
+mod confirm;
 mod create;
 mod find;
 mod list;
@@ -13,7 +13,7 @@ mod remove;
 mod reset;
 mod set;
 
-pub(super) use consent::agreed;
+pub(super) use confirm::confirmed;
 pub(super) use find::{all, registered, status};
 
 /// List, create, change, pause, reset and remove groups

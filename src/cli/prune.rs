@@ -53,7 +53,7 @@ pub(super) fn run(args: PruneArgs, session: Session) -> Result<Code, Failure> {
         if !args.dry_run && !args.yes && output::can_ask() {
             let dry = retention::prune(opened.bus_handle(), PruneRequest { before, dry_run: true }, |_| {}).await?;
             let what = format!("deletes {} from {}", style::plural(dry.deleted, "event"), opened.address);
-            if dry.deleted > 0 && !group::agreed(&what, false, &command("prune", "--yes"))? {
+            if dry.deleted > 0 && !group::confirmed(&what, false, &command("prune", "--yes"))? {
                 return Ok(Code::Done);
             }
         }

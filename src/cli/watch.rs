@@ -141,7 +141,7 @@ fn watch(
                 failure?;
                 return Ok(Code::Done);
             }
-            () = service.accompany(&*session.clock, stopped.clone()) => return Ok(Code::Done),
+            () = service.notify_until_stopped(&*session.clock, stopped.clone()) => return Ok(Code::Done),
             never = served => match never {},
         };
         for watcher in ended {

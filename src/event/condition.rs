@@ -118,7 +118,7 @@ impl Condition {
         let program = Program::compile(text).map_err(|errors| {
             let first = errors.errors.first();
             let column = first.map_or(1, |error| usize::try_from(error.pos.1).unwrap_or(1).max(1));
-            let problem = first.map_or_else(String::new, |error| in_words(&error.msg));
+            let problem = first.map_or_else(String::new, |error| problem_text(&error.msg));
             ConditionError { text: text.to_owned(), column, problem }
         })?;
         if let Some(name) = functions::unknown(program.expression()) {
@@ -264,7 +264,7 @@ fn value_of(json: &serde_json::Value) -> Value {
 }
 
 /// The parser's message without its list of everything that it would have accepted.
-fn in_words(message: &str) -> String {
+fn problem_text(message: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     let message = message.split(" expecting ").next().unwrap_or(message);
     one_line(&message.replace("mismatched input '<EOF>'", "it ends too early"))

@@ -276,7 +276,7 @@ impl GroupStore {
             match store.cas(&key, commit.version.as_ref(), &commit.bytes).await {
                 Ok(Swap::Swapped(version)) => return Committed::Yes { version, sent },
                 Ok(Swap::Conflict) => {}
-                Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.met(error),
+                Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.record(error),
                 Err(error) => return Committed::Failed(error),
             }
             match get_durable(store, &key).await {
@@ -291,7 +291,7 @@ impl GroupStore {
                         CommitState::NotYet => {}
                     }
                 }
-                Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.met(error),
+                Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.record(error),
                 Err(error) => return Committed::Failed(error),
             }
             clock.sleep_until(clock.elapsed() + pause).await;

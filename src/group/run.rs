@@ -20,7 +20,7 @@ use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
 
 /// How long after its handler a worker may learn of the signal that has ended both.
-const HEARD: Duration = Duration::from_millis(200);
+const SIGNAL_DELAY: Duration = Duration::from_millis(200);
 
 /// What a run needs besides its event.
 pub(super) struct Task {
@@ -79,7 +79,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         // Stopping a service signals all its processes: the worker may learn of that a moment later
         // than its handler.
         let clock = &bus.clock;
-        clock.sleep_until(clock.elapsed() + HEARD).await;
+        clock.sleep_until(clock.elapsed() + SIGNAL_DELAY).await;
     }
     Ran::Reported(report, content)
 }

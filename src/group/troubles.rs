@@ -10,19 +10,19 @@ use crate::store::StoreError;
 #[derive(Default)]
 pub(super) struct Troubles {
     last: RefCell<Option<StoreError>>,
-    news: Notify,
+    changed: Notify,
 }
 
 impl Troubles {
     /// An operation has failed, and tries again.
-    pub fn met(&self, error: StoreError) {
+    pub fn record(&self, error: StoreError) {
         *self.last.borrow_mut() = Some(error);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Completes when an error was met.
-    pub async fn news(&self) {
-        self.news.notified().await;
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// The last error, once.

@@ -175,7 +175,7 @@ impl Worker {
                 biased;
                 () = changed(&mut stop, level) => {}
                 Some(first) = self.operations.next() => self.completed(first, &mut inputs),
-                () = troubles.news() => {}
+                () = troubles.changed() => {}
                 () = next_hint(&mut hints) => inputs.push(Input::Hint),
                 () = next_news(polls.as_deref(), &mut polled) => inputs.extend(self.polled_elsewhere(polls.as_deref())),
                 () = handler.max_in_flight_changed() => {}

@@ -115,7 +115,7 @@ impl FileOwner {
     }
 
     /// Gives a file or a folder to the owner; `most` are the mode bits that it may have.
-    fn give(self, to: &OwnedFd, most: u32) -> rustix::io::Result<()> {
+    fn chown(self, to: &OwnedFd, most: u32) -> rustix::io::Result<()> {
         rustix::fs::fchown(to, Some(self.user), Some(self.group))?;
         rustix::fs::fchmod(to, Mode::from_raw_mode(self.mode & most))
     }
@@ -238,8 +238,8 @@ impl Shared {
     }
 
     /// Gives a new file to the bus's owner, if this process runs as another user.
-    fn give(&self, file: &OwnedFd, most: u32) -> rustix::io::Result<()> {
-        self.owner.map_or(Ok(()), |owner| owner.give(file, most))
+    fn give_to_owner(&self, file: &OwnedFd, most: u32) -> rustix::io::Result<()> {
+        self.owner.map_or(Ok(()), |owner| owner.chown(file, most))
     }
 
     /// A key as a path for messages.

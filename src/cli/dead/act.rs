@@ -82,7 +82,7 @@ pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<C
     }
     let what = format!("puts {} of '{}' back to work", counted(&dead_letters), status.group);
     if args.all
-        && !group::agreed(&what, args.yes, &command("dead", format_args!("redrive {} --all --yes", status.group)))?
+        && !group::confirmed(&what, args.yes, &command("dead", format_args!("redrive {} --all --yes", status.group)))?
     {
         return Ok(Code::Done);
     }
@@ -135,7 +135,7 @@ pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, F
     }
     let which = if args.all { "--all".to_owned() } else { args.ids.join(" ") };
     let what = format!("removes {} of '{}' for good", counted(&dead_letters), status.group);
-    if !group::agreed(&what, args.yes, &command("dead", format_args!("rm {} {which} --yes", status.group)))? {
+    if !group::confirmed(&what, args.yes, &command("dead", format_args!("rm {} {which} --yes", status.group)))? {
         return Ok(Code::Done);
     }
     let keys: Vec<String> = dead_letters.iter().map(|name| keys::dead_letter(&status.group, name)).collect();

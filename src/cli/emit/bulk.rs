@@ -21,7 +21,7 @@ use crate::cli::style;
 const BATCH_BYTES: usize = 8 << 20;
 
 /// At most this many skipped lines are reported one by one.
-const TOLD: u64 = 5;
+const MAX_WARNINGS: u64 = 5;
 
 pub(super) async fn run(
     args: &EmitArgs,
@@ -61,14 +61,14 @@ impl Skipped {
         Ok(Self { file: path.map(made).transpose()?, count: 0 })
     }
 
-    fn add(&mut self, given: &InputLine, failure: &Failure) -> Result<(), Failure> {
+    fn add(&mut self, input: &InputLine, failure: &Failure) -> Result<(), Failure> {
         self.count += 1;
-        if self.count <= TOLD {
-            let kept = if given.is_truncated && self.file.is_some() { ", its start kept" } else { "" };
-            output::warn(&format!("{}: {}; passed over{kept}", given.place, failure.message()));
+        if self.count <= MAX_WARNINGS {
+            let kept = if input.is_truncated && self.file.is_some() { ", its start kept" } else { "" };
+            output::warn(&format!("{}: {}; passed over{kept}", input.position, failure.message()));
         }
         let Some((path, file)) = &mut self.file else { return Ok(()) };
-        let mut line = given.bytes.trim_ascii().to_vec();
+        let mut line = input.bytes.trim_ascii().to_vec();
         // An array element may span several lines; a line of the rejects file must not.
         line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         line.push(b'\n');
@@ -142,30 +142,30 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
     fn fill(&mut self, batch: &mut LineBatch, most: usize) -> Result<bool, Failure> {
         let mut bytes = 0;
         while batch.drafts.len() < most && bytes < BATCH_BYTES && (batch.drafts.is_empty() || self.lines.ready()) {
-            let Some(given) = self.lines.next()? else { return Ok(true) };
-            self.progress.advance(given.bytes.len() as u64);
-            match self.draft(&given) {
+            let Some(input) = self.lines.next()? else { return Ok(true) };
+            self.progress.advance(input.bytes.len() as u64);
+            match self.draft(&input) {
                 Ok(draft) => {
                     bytes += draft.size();
                     batch.drafts.push(draft);
-                    batch.given.push(given);
+                    batch.inputs.push(input);
                 }
-                Err(failure) if self.args.skips() => self.skipped.add(&given, &failure)?,
-                Err(failure) => return Err(failure.after(&given.place)),
+                Err(failure) if self.args.skips() => self.skipped.add(&input, &failure)?,
+                Err(failure) => return Err(failure.after(&input.position)),
             }
         }
         Ok(false)
     }
 
-    fn draft(&self, given: &InputLine) -> Result<Draft, Failure> {
-        if given.is_truncated {
+    fn draft(&self, input: &InputLine) -> Result<Draft, Failure> {
+        if input.is_truncated {
             let limit = style::thousands(self.maker.max_event_bytes as u64);
             return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).hint([
                 command("init", "--max-event 8MiB"),
                 text(" makes a bus for larger ones; or emit a reference in place of the data"),
             ]));
         }
-        let line = &given.bytes;
+        let line = &input.bytes;
         let Some(type_) = &self.args.type_ else {
             return self.maker.document(line).map_err(|failure| {
                 if looks_like_an_event(line) {
@@ -180,15 +180,15 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
 
     /// Handles events whose id belongs to another event: they are not on the bus.
     fn taken(&mut self, batch: &LineBatch, acks: &[Ack]) -> Result<(), Failure> {
-        for ((given, draft), ack) in batch.given.iter().zip(&batch.drafts).zip(acks) {
+        for ((input, draft), ack) in batch.inputs.iter().zip(&batch.drafts).zip(acks) {
             if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
                 continue;
             }
             let failure = super::taken(draft, ack);
             if !self.args.skips() {
-                return Err(failure.after(&given.place));
+                return Err(failure.after(&input.position));
             }
-            self.skipped.add(given, &failure)?;
+            self.skipped.add(input, &failure)?;
         }
         Ok(())
     }
@@ -198,7 +198,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
 #[derive(Default)]
 struct LineBatch {
     drafts: Vec<Draft>,
-    given: Vec<InputLine>,
+    inputs: Vec<InputLine>,
 }
 
 /// Whether a line is meant as a CloudEvent, in which case the missing `TYPE` is not its problem.

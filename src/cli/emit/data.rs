@@ -34,12 +34,12 @@ pub(super) fn from_args(
             Err(Failure::usage("--text without DATA").hint(command("emit", "TYPE --text 'some text'")))
         }
         (None, false) => Ok((Data::Absent, None)),
-        (Some(data), false) => given(args, data, environment, limit),
+        (Some(data), false) => argument(args, data, environment, limit),
     }
 }
 
 /// DATA itself, or the content it refers to.
-fn given(
+fn argument(
     args: &EmitArgs,
     data: &str,
     environment: &Environment,

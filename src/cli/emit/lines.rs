@@ -20,7 +20,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct InputLine {
     pub bytes: Vec<u8>,
     /// `line 3`, `element 3`.
-    pub place: String,
+    pub position: String,
     /// Whether the text is only the start of one that is longer than any event may be.
     pub is_truncated: bool,
 }
@@ -107,10 +107,10 @@ impl<R: Read + AsFd> InputLines<R> {
             self.number += 1;
             if !bytes.ends_with(b"\n") && bytes.len() > self.max_bytes {
                 self.skip_line()?;
-                return Ok(Some(self.given("line", bytes, true)));
+                return Ok(Some(self.input_line("line", bytes, true)));
             }
             if !bytes.trim_ascii().is_empty() {
-                return Ok(Some(self.given("line", bytes, false)));
+                return Ok(Some(self.input_line("line", bytes, false)));
             }
         }
     }
@@ -130,8 +130,8 @@ impl<R: Read + AsFd> InputLines<R> {
         }
     }
 
-    fn given(&self, what: &str, bytes: Vec<u8>, is_truncated: bool) -> InputLine {
-        InputLine { bytes, place: format!("{what} {}", self.number), is_truncated }
+    fn input_line(&self, what: &str, bytes: Vec<u8>, is_truncated: bool) -> InputLine {
+        InputLine { bytes, position: format!("{what} {}", self.number), is_truncated }
     }
 
     /// The next element of the array, up to its comma or the closing bracket.
@@ -160,7 +160,7 @@ impl<R: Read + AsFd> InputLines<R> {
                 true => Err(Failure::usage(format!("element {}: nothing stands before the comma", self.number))),
                 false => {
                     let is_truncated = bytes.len() == most;
-                    Ok(Some(self.given("element", bytes, is_truncated)))
+                    Ok(Some(self.input_line("element", bytes, is_truncated)))
                 }
             };
         }

@@ -72,13 +72,13 @@ impl Maker {
         // extension).
         let var = |name: &str| environment.var(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
         for (name, variable) in [("causationid", "EVBUS_ID"), ("correlationid", "EVBUS_CORRELATIONID")] {
-            if let Some(value) = var(variable).filter(|_| !extensions.iter().any(|(given, _)| given == name)) {
+            if let Some(value) = var(variable).filter(|_| !extensions.iter().any(|(set, _)| set == name)) {
                 extensions.push((name.to_owned(), value.to_owned()));
             }
         }
         // It also belongs to that event's trace (CloudEvents distributed tracing extension).
-        let given = extensions.iter().any(|(name, _)| name == "traceparent");
-        if let Some(parent) = var("TRACEPARENT").filter(|parent| !given && is_trace_parent(parent)) {
+        let has_parent = extensions.iter().any(|(name, _)| name == "traceparent");
+        if let Some(parent) = var("TRACEPARENT").filter(|parent| !has_parent && is_trace_parent(parent)) {
             extensions.push(("traceparent".to_owned(), parent.to_owned()));
             extensions.extend(var("TRACESTATE").map(|state| ("tracestate".to_owned(), state.to_owned())));
         }

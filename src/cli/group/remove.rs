@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::agreed;
+use super::confirmed;
 use crate::bus::{BusHandle, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
@@ -42,7 +42,7 @@ pub(super) async fn run(args: &GroupRemoveArgs, opened: &Opened) -> Result<Code,
     refuse_live_owner(bus, &status).await?;
     let dead_letters = u64::try_from(status.dead_letters.len()).unwrap_or(u64::MAX);
     let what = format!("removes group '{group}' with its progress and {}", style::plural(dead_letters, "dead letter"));
-    if !agreed(&what, args.yes, &command("group", format_args!("rm {group} --yes")))? {
+    if !confirmed(&what, args.yes, &command("group", format_args!("rm {group} --yes")))? {
         return Ok(Code::Done);
     }
     let mut state = bus.store.list_after(List::all(&keys::state(group))).await?.keys;

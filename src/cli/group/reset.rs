@@ -1,6 +1,6 @@
 //! `evbus group reset`: sends a group to another position.
 
-use super::agreed;
+use super::confirmed;
 use super::create::start_of;
 use crate::bus::read::{self, Range};
 use crate::bus::{BusHandle, keys, to_json};
@@ -42,7 +42,7 @@ pub(super) async fn run(args: &GroupResetArgs, session: &Session, opened: &Opene
     let start = start_of("--to", &args.to, session)?;
     let (group, found) = super::registered(opened.bus_handle(), &args.name).await?;
     let what = consequence(&group, &found.definition, start, session, opened).await?;
-    if !agreed(&what, args.yes, &command("group", format_args!("reset {group} --to '{}' --yes", args.to)))? {
+    if !confirmed(&what, args.yes, &command("group", format_args!("reset {group} --to '{}' --yes", args.to)))? {
         return Ok(Code::Done);
     }
     let bus = opened.bus_handle();

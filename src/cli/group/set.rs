@@ -80,16 +80,16 @@ async fn change(
 }
 
 pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Failure> {
-    let given = &args.filter;
+    let filter = &args.filter;
     let condition = args.condition.condition()?;
-    if given.types.is_empty() && given.not.is_empty() && args.condition.condition.is_none() {
+    if filter.types.is_empty() && filter.not.is_empty() && args.condition.condition.is_none() {
         return Err(
             Failure::usage("nothing to change").hint(command("group", format_args!("set {} -t 'PATTERN'", args.name)))
         );
     }
     let mut now = Filter::default();
     let changed = change(opened, &args.name, |definition| {
-        let types = changed_filter(definition, given)?;
+        let types = changed_filter(definition, filter)?;
         definition.types = types.types_text();
         definition.not = types.not_text();
         if args.condition.condition.is_some() {
@@ -114,10 +114,10 @@ pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Fa
 }
 
 /// The definition's filter with the given parts replaced.
-fn changed_filter(definition: &Definition, given: &FilterArgs) -> Result<TypeFilter, Failure> {
-    let types = if given.types.is_empty() { &definition.types } else { &given.types };
-    let not: Vec<String> = match given.not.as_slice() {
-        [] if given.types.iter().any(|types| types.contains('!')) => Vec::new(),
+fn changed_filter(definition: &Definition, filter: &FilterArgs) -> Result<TypeFilter, Failure> {
+    let types = if filter.types.is_empty() { &definition.types } else { &filter.types };
+    let not: Vec<String> = match filter.not.as_slice() {
+        [] if filter.types.iter().any(|types| types.contains('!')) => Vec::new(),
         [] => definition.not.clone(),
         not => not.iter().filter(|pattern| !pattern.is_empty()).cloned().collect(),
     };

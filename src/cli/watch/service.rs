@@ -37,7 +37,7 @@ impl Service {
 
     /// Sends signs of life, twice in each interval, and a notification when the process stops. It
     /// runs on the workers' thread: if that hangs, the signs of life end.
-    pub(super) async fn accompany(&self, clock: &dyn Clock, mut stop: watch::Receiver<Stop>) {
+    pub(super) async fn notify_until_stopped(&self, clock: &dyn Clock, mut stop: watch::Receiver<Stop>) {
         let stopping = async {
             let is_stopping = stop.wait_for(|stop| *stop != Stop::No).await.is_ok();
             if is_stopping {

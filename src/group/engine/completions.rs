@@ -14,7 +14,7 @@ use crate::store::StoreResult;
 impl Engine {
     pub(super) fn complete(&mut self, ended: Completion) {
         self.in_flight -= 1;
-        self.trouble.heard_at = self.now();
+        self.trouble.last_answer_at = self.now();
         match ended {
             Completion::Scanned { shard, marker, scan } => self.scanned(shard, marker, *scan),
             Completion::Acquired { shard, committed } => self.acquired(shard, committed),

@@ -13,7 +13,7 @@ use crate::store::{StoreError, StoreResult};
 const REFUSED: Duration = Duration::from_secs(3);
 
 /// How long without any answer a worker that was told to stop still waits for one.
-const SILENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The store's current error, if there is one.
 pub(super) struct Trouble {
@@ -24,12 +24,12 @@ pub(super) struct Trouble {
     /// Whether an event could not be read, which was reported.
     unread: bool,
     /// When the last answer came.
-    pub(super) heard_at: Duration,
+    pub(super) last_answer_at: Duration,
 }
 
 impl Trouble {
     pub(super) fn new(begun: Duration) -> Self {
-        Self { error: None, writing: false, since: begun, unread: false, heard_at: begun }
+        Self { error: None, writing: false, since: begun, unread: false, last_answer_at: begun }
     }
 
     /// Whether the store is away, refuses, or is full.
@@ -116,7 +116,7 @@ impl Engine {
             .map(|at| if self.shutdown.handlers_stopped { at } else { at + self.settings.stop_timeout });
         if self.trouble.error.is_none() {
             // Requests that are never answered count like errors.
-            return stopped.map(|at| at.max(self.trouble.heard_at + SILENCE));
+            return stopped.map(|at| at.max(self.trouble.last_answer_at + ANSWER_TIMEOUT));
         }
         let timeout = match self.trouble.error.as_ref().map(StoreError::kind) {
             Some(ErrorKind::Unavailable) => self.settings.lease.length,
@@ -126,8 +126,8 @@ impl Engine {
             Mode::Watch => None,
             Mode::Drain { span, .. } => {
                 let most = span.map(|span| self.begun + span);
-                let bears = self.trouble.since + timeout;
-                Some(most.map_or(bears, |most| most.min(bears)))
+                let gives_up = self.trouble.since + timeout;
+                Some(most.map_or(gives_up, |most| most.min(gives_up)))
             }
         };
         [stopped, drain].into_iter().flatten().min()

@@ -118,9 +118,9 @@ impl Folders {
             false => Ok(()),
         };
         // The owner is set first, because that clears the mode's set-group-ID bit.
-        let given = || self.owner.map_or(Ok(()), |owner| owner.give(&open_folder(root, folder)?, 0o7777));
+        let owned = || self.owner.map_or(Ok(()), |owner| owner.chown(&open_folder(root, folder)?, 0o7777));
         match rustix::fs::mkdirat(root, folder, Mode::from_raw_mode(0o777)) {
-            Ok(()) if self.group_writable || self.owner.is_some() => match given().and_then(|()| shared()) {
+            Ok(()) if self.group_writable || self.owner.is_some() => match owned().and_then(|()| shared()) {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
                 Err(errno) => Err(self.failed("cannot share the folder", folder, errno)),
             },

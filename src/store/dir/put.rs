@@ -197,7 +197,7 @@ impl Shared {
         };
         let file = file.map_err(|errno| self.failed("cannot write", &name, errno))?;
         let staged = StagedFile { shared: Arc::clone(self), name, published: false };
-        self.give(&file, 0o666).map_err(|errno| self.failed("cannot share", &staged.name, errno))?;
+        self.give_to_owner(&file, 0o666).map_err(|errno| self.failed("cannot share", &staged.name, errno))?;
         if self.staging.group_writable {
             rustix::fs::fchmod(&file, SHARED_FILE_MODE)
                 .map_err(|errno| self.failed("cannot share", &staged.name, errno))?;

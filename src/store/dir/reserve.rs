@@ -42,12 +42,12 @@ impl Shared {
         for number in 0..FILES {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             let Ok(file) = create_below(&self.root, &name(number), flags, Mode::from_raw_mode(0o666)) else { continue };
-            let given = self.give(&file, 0o666);
+            let owned = self.give_to_owner(&file, 0o666);
             let kept = match bytes {
                 0 => Ok(()),
                 _ => rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes),
             };
-            if given.is_err() || kept.is_err() {
+            if owned.is_err() || kept.is_err() {
                 // A file system that cannot reserve room at least has the inode to give.
                 let _ = rustix::fs::ftruncate(&file, 0);
             }

@@ -31,7 +31,7 @@ impl Fetch<'_> {
         let server = format!("AWS SSO at {endpoint}");
         let answer = self.ask(&server, request, false).await?;
         match answer.status {
-            200 => given(&answer.text, &server),
+            200 => role_credentials(&answer.text, &server),
             401 => Err(login.expired()),
             status => {
                 let refused = format!("role {} in account {} is refused ({status})", login.role, login.account);
@@ -88,8 +88,9 @@ impl Fetch<'_> {
         if answer.status != 200 {
             return if answer.is_passing() { Err(answer.failure(&server, "no new token")) } else { Ok(None) };
         }
-        let given = object(&answer.text, &server)?;
-        let (Some(token), Some(seconds)) = (given.get("accessToken"), given.get("expiresIn").and_then(Value::as_u64))
+        let renewed_token = object(&answer.text, &server)?;
+        let (Some(token), Some(seconds)) =
+            (renewed_token.get("accessToken"), renewed_token.get("expiresIn").and_then(Value::as_u64))
         else {
             return Ok(None);
         };
@@ -97,7 +98,7 @@ impl Fetch<'_> {
         renewed["accessToken"] = token.clone();
         let expires = now() + Duration::from_secs(seconds.min(1 << 30));
         renewed["expiresAt"] = format!("{expires:.0}").into();
-        if let Some(refresh) = given.get("refreshToken") {
+        if let Some(refresh) = renewed_token.get("refreshToken") {
             renewed["refreshToken"] = refresh.clone();
         }
         Ok(Some(renewed))
@@ -132,14 +133,15 @@ fn text_of(object: &Value, name: &str) -> Option<String> {
 }
 
 /// The credentials in the portal's answer; it tells their end in milliseconds.
-fn given(text: &str, server: &str) -> CredentialsResult<FetchedCredential> {
+fn role_credentials(text: &str, server: &str) -> CredentialsResult<FetchedCredential> {
     let answer = object(text, server)?;
-    let given = answer.get("roleCredentials").cloned().unwrap_or_default();
+    let credentials = answer.get("roleCredentials").cloned().unwrap_or_default();
     let need = |name: &str| {
-        text_of(&given, name).ok_or_else(|| CredentialsFailure::of(format!("{server} answers without credentials")))
+        text_of(&credentials, name)
+            .ok_or_else(|| CredentialsFailure::of(format!("{server} answers without credentials")))
     };
-    let (key, secret, token) = (need("accessKeyId")?, need("secretAccessKey")?, text_of(&given, "sessionToken"));
-    let expires = given.get("expiration").and_then(Value::as_i64);
+    let (key, secret, token) = (need("accessKeyId")?, need("secretAccessKey")?, text_of(&credentials, "sessionToken"));
+    let expires = credentials.get("expiration").and_then(Value::as_i64);
     let expires = expires.and_then(|millis| Timestamp::from_millisecond(millis).ok());
     Ok(FetchedCredential { credential: keys(&key, &secret, token.as_deref(), server)?, expires })
 }

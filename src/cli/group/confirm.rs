@@ -8,7 +8,7 @@ use crate::cli::style;
 
 /// Says `what` would be done and asks; false if the answer is no. Without a terminal it is an error
 /// with `command` as the cure.
-pub(in crate::cli) fn agreed(what: &str, yes: bool, command: &Hint) -> Result<bool, Failure> {
+pub(in crate::cli) fn confirmed(what: &str, yes: bool, command: &Hint) -> Result<bool, Failure> {
     let what = style::escape(what);
     if yes {
         return Ok(true);
