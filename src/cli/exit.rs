@@ -20,6 +20,24 @@ pub enum Code {
     TryAgain = 75,
 }
 
+impl Code {
+    /// All codes, in order.
+    pub const ALL: [Self; 5] = [Self::Done, Self::Failed, Self::Usage, Self::Threshold, Self::TryAgain];
+
+    /// What the code means, as the manual says it.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "Success, also if there was nothing to do or the reader closed the pipe.",
+            Self::Failed => "Failure.",
+            Self::Usage => "Wrong usage or config.",
+            Self::Threshold => "A threshold was crossed: drain --strict, status --max-lag, status --max-dead.",
+            Self::TryAgain => {
+                "Try again later: the store cannot be reached or did not answer in time, or no process is available."
+            }
+        }
+    }
+}
+
 /// The exit code for an error of the store: the only place that decides it.
 impl From<ErrorKind> for Code {
     fn from(kind: ErrorKind) -> Self {
