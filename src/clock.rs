@@ -27,6 +27,31 @@ pub trait Clock {
     fn random(&self) -> u64;
 }
 
+/// The pauses between tries: each twice as long as the one before, up to the longest.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    pause: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// Begins with the pause `first`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { pause: first, longest }
+    }
+
+    /// The next pause.
+    pub const fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// Waits for the next pause.
+    pub async fn wait(&mut self, clock: &dyn Clock) {
+        clock.sleep_until(clock.elapsed() + self.pause).await;
+        self.pause = (self.pause * 2).min(self.longest);
+    }
+}
+
 /// The machine's clock and the kernel's randomness.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;

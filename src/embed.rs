@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bus::emit::{Ack, AckKind};
 use crate::bus::read;
-use crate::event::{Event, EventName, EventTime, TypeFilter};
+use crate::event::{Event, EventTime, TypeFilter};
 
 mod consumer;
 mod delivery;
@@ -23,8 +23,8 @@ pub use new_event::NewEvent;
 
 use thread::BusThread;
 
-/// How many events [`Bus::read`] returns unless it is told otherwise.
-const PAGE: usize = 1_000;
+/// How many events [`Bus::read`] returns unless the query has a limit.
+const READ_LIMIT: usize = 1_000;
 
 /// A bus that is open.
 ///
@@ -151,20 +151,18 @@ impl Bus {
         let filter = TypeFilter::new(&query.types, &[])?;
         let since = query.since.map_or(EventTime::MIN, event_time);
         let range = read::Range { since, until: query.until.map_or(EventTime::MAX, event_time), filter };
-        let limit = query.limit.unwrap_or(PAGE);
+        let limit = query.limit.unwrap_or(READ_LIMIT);
         self.thread
             .call(move |local| {
                 Box::pin(async move {
-                    let (mut events, mut after) = (Vec::new(), String::new());
-                    while events.len() < limit {
-                        let store = &*local.bus.handle.store;
-                        let (names, is_truncated) = read::names(store, &range, &after, limit - events.len()).await?;
+                    let mut events = Vec::new();
+                    let mut pages = read::NamePages::of(&*local.bus.handle.store, &range);
+                    while let Some(names) = pages.next().await? {
                         for name in &names {
+                            if events.len() == limit {
+                                return Ok(events);
+                            }
                             events.extend(local.event(name).await?.filter(|event| range.filter.matches(event.type_())));
-                        }
-                        match names.last().map(EventName::key) {
-                            Some(last) if is_truncated => after = last,
-                            _ => break,
                         }
                     }
                     Ok(events)

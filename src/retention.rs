@@ -10,10 +10,7 @@ use std::time::Duration;
 use crate::bus::{BusHandle, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
-use crate::store::{ErrorDetail, ErrorKind, List, StoreError, StoreResult};
-
-/// How many events are looked at in one page.
-const PAGE: usize = 1_000;
+use crate::store::{ErrorDetail, ErrorKind, List, Pager, StoreError, StoreResult};
 
 /// A file in `staging/` that is older than this was left behind by a writer that died.
 const ABANDONED: Duration = Duration::from_hours(24);
@@ -94,17 +91,16 @@ impl Need {
 /// Prunes; calls `progress` with the number of events looked at so far.
 pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMut(u64)) -> StoreResult<PruneReport> {
     let mut report = PruneReport::default();
-    let mut after = String::new();
+    let mut pager = Pager::default();
     let mut seen = 0;
-    loop {
-        let (before, now) = (asked.before, bus.clock.now());
-        let list = List::all(EVENTS)
-            .after(after.clone())
-            .limit(PAGE)
-            .keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before || parts.time > now));
-        let page = bus.store.list_after(list).await?;
-        let mut names = Vec::with_capacity(page.keys.len());
-        for name in page.keys.iter().filter_map(|key| EventName::from_key(key)) {
+    let before = asked.before;
+    // Events that are ahead of this machine's clock may be older than their names.
+    let old = |now| {
+        List::all(EVENTS).keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before || parts.time > now))
+    };
+    while let Some(keys) = pager.next(&*bus.store, old(bus.clock.now())).await? {
+        let mut names = Vec::with_capacity(keys.len());
+        for name in keys.iter().filter_map(|key| EventName::from_key(key)) {
             if is_old(bus, &name, before).await? {
                 names.push(name);
             }
@@ -114,18 +110,14 @@ pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMu
         let (go, stay): (Vec<EventName>, Vec<EventName>) =
             names.into_iter().partition(|name| needs.iter().all(|need| need.allows(name)));
         if !asked.dry_run {
-            let keys: Vec<String> = go.iter().map(EventName::key).collect();
-            bus.store.delete_many(&keys).await?;
+            let gone: Vec<String> = go.iter().map(EventName::key).collect();
+            bus.store.delete_many(&gone).await?;
         }
         report.deleted += count(go.len());
         report.held += count(stay.len());
         report.take_holders(needs.iter().map(|need| need.holder(&stay)));
-        seen += count(page.keys.len());
+        seen += count(keys.len());
         progress(seen);
-        match page.keys.last() {
-            Some(last) if page.is_truncated => after.clone_from(last),
-            _ => break,
-        }
     }
     report.holders.sort_by(|a, b| a.through.cmp(&b.through));
     if !asked.dry_run {
@@ -215,12 +207,11 @@ async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
 
 /// A named id is remembered as long as its event would be kept, or waits.
 pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResult<u64> {
-    let mut after = String::new();
+    let mut pager = Pager::default();
     let mut forgotten = 0;
-    loop {
-        let page = bus.store.list_after(List::all(keys::DEDUP).after(after.clone()).limit(PAGE)).await?;
+    while let Some(records) = pager.next(&*bus.store, List::all(keys::DEDUP)).await? {
         let mut old = Vec::new();
-        for key in &page.keys {
+        for key in &records {
             let Some(object) = bus.store.get(key).await? else { continue };
             let name = crate::bus::emit::acknowledged_name(&object.bytes);
             if let Some(name) = name.filter(|name| name.time() < before)
@@ -239,9 +230,6 @@ pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResul
         }
         bus.store.delete_many(&unchanged).await?;
         forgotten += count(unchanged.len());
-        match page.keys.last() {
-            Some(last) if page.is_truncated => after.clone_from(last),
-            _ => return Ok(forgotten),
-        }
     }
+    Ok(forgotten)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BusHandle, keys, to_json};
+use super::{BusHandle, keys, to_json_line};
 use crate::event::EventName;
 use crate::store::{Put, Store, StoreResult, get_durable};
 
@@ -39,8 +39,7 @@ pub(super) fn read(decided: &[u8]) -> Decision {
 /// call made it.
 pub(super) async fn decide(bus: &BusHandle, name: &EventName, decision: Decision) -> StoreResult<(Decision, bool)> {
     let (store, key) = (&*bus.store, keys::decision(name));
-    let mut bytes = to_json(&Decided { decision, by: format!("{:016x}", bus.clock.random()) });
-    bytes.push(b'\n');
+    let bytes = to_json_line(&Decided { decision, by: format!("{:016x}", bus.clock.random()) });
     loop {
         if store.put_new(&key, &bytes).await? == Put::Created {
             return Ok((decision, true));

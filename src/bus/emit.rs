@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{BusHandle, decision, frontier, keys};
-use crate::clock::{Clock, Fut};
+use crate::clock::{Backoff, Clock, Fut};
 use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
 use crate::store::{ErrorDetail, ErrorKind, Gate, Put, StoreError, StoreResult, get_durable};
 
@@ -83,6 +83,11 @@ impl Draft {
     /// The event itself.
     pub fn event(&self) -> &Event {
         &self.event
+    }
+
+    /// The document, as it is put.
+    pub fn document(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Its size on the bus, in bytes.
@@ -351,12 +356,13 @@ impl Emitter {
     async fn retry<T>(&self, mut operation: impl AsyncFnMut() -> StoreResult<T>) -> StoreResult<T> {
         let clock = &self.bus.clock;
         let deadline = clock.elapsed() + self.timeout;
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             match operation().await {
-                Err(error) if error.kind() == ErrorKind::Unavailable && clock.elapsed() + pause < deadline => {
-                    clock.sleep_until(clock.elapsed() + pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(2));
+                Err(error)
+                    if error.kind() == ErrorKind::Unavailable && clock.elapsed() + backoff.pause() < deadline =>
+                {
+                    backoff.wait(&**clock).await;
                 }
                 answer => return answer,
             }

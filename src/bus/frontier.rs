@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::FRONTIER;
-use super::settings::to_json;
+use super::settings::to_json_line;
 use crate::event::EventTime;
 use crate::store::{ErrorKind, Store, StoreError, StoreResult, Swap, Version};
 
@@ -55,8 +55,7 @@ pub async fn raise(store: &dyn Store, to: EventTime) -> StoreResult<EventTime> {
             store.persist(FRONTIER).await?;
             return Ok(frontier.time);
         }
-        let mut bytes = to_json(&Content { w: to });
-        bytes.push(b'\n');
+        let bytes = to_json_line(&Content { w: to });
         match store.cas(FRONTIER, frontier.version.as_ref(), &bytes).await {
             Ok(Swap::Swapped(_)) => return Ok(to),
             // Another worker moved W, or this swap did and its answer was lost. W only rises, so

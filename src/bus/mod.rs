@@ -11,7 +11,7 @@ mod settings;
 
 use std::rc::Rc;
 
-pub(crate) use settings::to_json;
+pub(crate) use settings::to_json_line;
 pub use settings::{BusSettings, FORMAT, MAX_EVENT_BYTES, OpenBus, Sharing};
 
 use crate::clock::Clock;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::event::{
     EVENTS, Event, EventName, EventTime, Identity, NameMatch, TypeFilter, minute_folder, parse_event_id, parse_key,
 };
-use crate::store::{List, Store, StoreResult};
+use crate::store::{List, Pager, Store, StoreResult};
 
 /// The file name at the end of an event's key.
 pub fn name_in(key: &str) -> &str {
@@ -49,16 +49,43 @@ pub struct Range {
     pub filter: TypeFilter,
 }
 
-/// The names in a range, ascending, the first `limit` of those greater than `after` (a key, or empty).
-pub async fn names(store: &dyn Store, range: &Range, after: &str, limit: usize) -> StoreResult<(Vec<EventName>, bool)> {
-    let (filter, until) = (range.filter.clone(), range.until);
-    let from = list_from(range.since);
-    let after = if after > from.as_str() { after.to_owned() } else { from };
-    let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
-        parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No)
-    });
-    let page = store.list_after(list).await?;
-    Ok((page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), page.is_truncated))
+impl Range {
+    fn list(&self) -> List {
+        let (filter, until) = (self.filter.clone(), self.until);
+        List::all(EVENTS).after(list_from(self.since)).keep(move |key| {
+            parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No)
+        })
+    }
+}
+
+/// The first `limit` names in a range, ascending, and whether there are more.
+pub async fn names(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<(Vec<EventName>, bool)> {
+    let page = store.list_after(range.list().limit(limit)).await?;
+    Ok((parsed(&page.keys), page.is_truncated))
+}
+
+fn parsed(keys: &[String]) -> Vec<EventName> {
+    keys.iter().filter_map(|key| EventName::from_key(key)).collect()
+}
+
+/// The names in a range, ascending, page by page.
+pub struct NamePages<'a> {
+    store: &'a dyn Store,
+    range: &'a Range,
+    pager: Pager,
+}
+
+impl<'a> NamePages<'a> {
+    /// From the beginning of the range.
+    pub fn of(store: &'a dyn Store, range: &'a Range) -> Self {
+        Self { store, range, pager: Pager::default() }
+    }
+
+    /// The next page; none behind the last.
+    pub async fn next(&mut self) -> StoreResult<Option<Vec<EventName>>> {
+        let keys = self.pager.next(self.store, self.range.list()).await?;
+        Ok(keys.map(|keys| parsed(&keys)))
+    }
 }
 
 /// How many events the bus holds, and the time of the oldest.
@@ -106,8 +133,7 @@ async fn matching(
             until.is_none_or(|until| parts.time <= until) && parts.identity.starts_with(&identity_prefix)
         })
     });
-    let page = store.list_after(list).await?;
-    Ok(page.keys.iter().filter_map(|key| EventName::from_key(key)).collect())
+    Ok(parsed(&store.list_after(list).await?.keys))
 }
 
 /// The newest `limit` names of a range, ascending, and whether there are more before them. Looks at the last minute
@@ -157,8 +183,7 @@ pub async fn with_id_prefix(store: &dyn Store, prefix: &str, limit: usize) -> St
         parse_key(key)
             .is_some_and(|parts| format!("{}-{}", parts.time.seconds_text(), parts.identity).starts_with(&wanted))
     });
-    let page = store.list_after(list).await?;
-    Ok(page.keys.iter().filter_map(|key| EventName::from_key(key)).collect())
+    Ok(parsed(&store.list_after(list).await?.keys))
 }
 
 /// The events with an identity, wherever they lie.

@@ -79,8 +79,7 @@ impl OpenBus {
 
     /// Makes a bus where `handle` leads to, or opens the one that is there. Returns whether it was made now.
     pub async fn create(handle: BusHandle, settings: BusSettings, shown: &str) -> StoreResult<(Self, bool)> {
-        let mut bytes = to_json(&settings);
-        bytes.push(b'\n');
+        let bytes = to_json_line(&settings);
         if handle.store.put_new(keys::BUS, &bytes).await? == Put::Created {
             return Ok((Self { handle, settings }, true));
         }
@@ -111,7 +110,10 @@ fn parse(bytes: &[u8], shown: &str) -> StoreResult<BusSettings> {
     serde_json::from_slice(bytes).map_err(damaged)
 }
 
-/// Serialises what cannot fail: plain structs with string keys.
-pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+/// A document of the bus: one line of JSON. It cannot fail for what is given: plain structs with
+/// string keys.
+pub(crate) fn to_json_line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
 }

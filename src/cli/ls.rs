@@ -158,15 +158,11 @@ pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
             }
             return Ok(Code::Done);
         }
-        let mut after = String::new();
-        loop {
-            let (names, is_truncated) = read::names(store, &range, &after, PAGE).await?;
+        let mut pages = read::NamePages::of(store, &range);
+        while let Some(names) = pages.next().await? {
             print(store, &line, &names, EventName::key, &mut out).await?;
-            match names.last() {
-                Some(last) if is_truncated => after = last.key(),
-                _ => return Ok(Code::Done),
-            }
         }
+        Ok(Code::Done)
     })
 }
 

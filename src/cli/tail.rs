@@ -13,7 +13,7 @@ use super::ls::{FilterArgs, readable, time_of};
 use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::times;
-use crate::bus::read::{self, Range};
+use crate::bus::read::{self, NamePages, Range};
 use crate::bus::{BusHandle, frontier};
 use crate::event::{EventName, EventTime};
 use crate::store::dir::Execution;
@@ -29,9 +29,6 @@ const NEAR: Duration = Duration::from_secs(60);
 /// How far behind the clock the occasional far listing begins, for emitters with slow clocks.
 const FAR: Duration = Duration::from_hours(1);
 const FAR_EVERY: Duration = Duration::from_secs(10);
-
-/// How many names are listed at a time.
-const PAGE: usize = 1_000;
 
 /// Print events as they come
 ///
@@ -143,15 +140,11 @@ impl Tail {
             }
             return self.print(&names).await;
         }
-        let mut after = String::new();
-        loop {
-            let (names, is_truncated) = read::names(&*self.bus.store, &range, &after, PAGE).await?;
+        let bus = self.bus.clone();
+        let mut pages = NamePages::of(&*bus.store, &range);
+        while let Some(names) = pages.next().await? {
             let new: Vec<EventName> = names.iter().filter(|name| self.seen.add(name)).cloned().collect();
             self.print(&new).await?;
-            match names.last() {
-                Some(last) if is_truncated => after = last.key(),
-                _ => break,
-            }
         }
         // Events before the range must not appear as new in a later listing.
         self.seen.raise_floor(since);
@@ -170,14 +163,9 @@ impl Tail {
         let since = self.bus.clock.now().minus(back).max(self.w.next());
         let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
         let mut new = Vec::new();
-        let mut after = String::new();
-        loop {
-            let (names, is_truncated) = read::names(store, &range, &after, PAGE).await?;
+        let mut pages = NamePages::of(store, &range);
+        while let Some(names) = pages.next().await? {
             new.extend(names.iter().filter(|name| self.seen.add(name)).cloned());
-            match names.last() {
-                Some(last) if is_truncated => after = last.key(),
-                _ => break,
-            }
         }
         if back == FAR {
             self.w = w;

@@ -1,5 +1,7 @@
 //! What addresses of directories and of buckets have in common.
 
+use percent_encoding::percent_decode_str;
+
 use super::ConfigDetail;
 
 /// What was wrong with an address, and what decides the cure.
@@ -7,13 +9,8 @@ pub(super) type Problem = (String, Option<ConfigDetail>);
 
 /// The bytes that `%41%42` encodes; none for a broken escape or a NUL.
 pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-        let byte = u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?;
-        bytes.push(byte);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    Some(bytes)
+    // The decoder leaves a broken escape as it is.
+    let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    let bytes: Vec<u8> = text.split('%').skip(1).all(is_escape).then(|| percent_decode_str(text).collect())?;
+    (!bytes.contains(&0)).then_some(bytes)
 }

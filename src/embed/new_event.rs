@@ -8,7 +8,7 @@ use super::{Error, event_time};
 use crate::bus::emit::Draft;
 use crate::clock::Clock;
 use crate::config::default_source;
-use crate::event::{Data, Event, EventBuilder, EventTime};
+use crate::event::{Data, Event, EventBuilder, EventTime, check_size};
 
 /// An event to be emitted. Its source is this host, and its id is made by evbus, unless they are
 /// given.
@@ -98,7 +98,7 @@ impl NewEvent {
         let build = |id: &str, time: EventTime| builder.id(id).time(time.to_rfc3339()).build();
         let draft = Draft::minted(clock, due, self.id.as_deref(), build)?;
         draft.event().data().check_readable().map_err(Error::Data)?;
-        draft.event().to_json_within(limit)?;
+        check_size(draft.document(), limit)?;
         Ok((draft, due))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cel::{Context, Program, Value};
 
-use super::{Data, Event, TypeFilter};
+use super::{CORE_ATTRIBUTES, Data, Event, TypeFilter};
 
 mod effort;
 mod functions;
@@ -19,11 +19,6 @@ use effort::EventSize;
 
 /// From this many steps on a condition is best answered on a thread of its own.
 const QUICK: u64 = 20_000;
-
-/// The attributes that every event may have (CloudEvents 1.0.2 § Context Attributes); its
-/// extensions are not among them.
-const ATTRIBUTES: [&str; 8] =
-    ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
 /// A condition, compiled. Two conditions of the same text are equal.
 #[derive(Clone)]
@@ -141,7 +136,7 @@ impl Condition {
             Data::Base64(text) => (None, text.len()),
             Data::Absent => (None, 0),
         };
-        let core = ATTRIBUTES.into_iter().filter_map(|name| event.attribute(name)).map(|value| value.len());
+        let core = CORE_ATTRIBUTES.into_iter().filter_map(|name| event.attribute(name)).map(|value| value.len());
         let extensions = event.extensions().iter().map(|(name, value)| name.len() + value.to_string().len());
         let size = EventSize {
             data_bytes: bytes as u64,
@@ -224,8 +219,9 @@ fn data_of(raw: &serde_json::value::RawValue) -> Result<serde_json::Value, serde
 
 /// All attributes of an event, by name; its data only where the condition asks for it.
 fn members(event: &Event, with_data: bool) -> Result<HashMap<String, Value>, Unanswered> {
-    let core =
-        ATTRIBUTES.into_iter().filter_map(|name| Some((name.to_owned(), Value::from(event.attribute(name)?.as_ref()))));
+    let core = CORE_ATTRIBUTES
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), Value::from(event.attribute(name)?.as_ref()))));
     let extensions = event.extensions().iter().map(|(name, value)| (name.clone(), value_of(value)));
     let mut members: HashMap<String, Value> = core.chain(extensions).collect();
     match event.data() {

@@ -7,7 +7,7 @@ use super::GroupName;
 use super::marker::PendingEvent;
 use crate::bus::{BusHandle, keys};
 use crate::event::{EventName, EventTime};
-use crate::store::{ErrorKind, List, StoreError, StoreResult, get_durable};
+use crate::store::{ErrorKind, List, StoreError, StoreResult, put_once};
 
 /// How much white space around a document is read, in bytes; it does not count as the document's
 /// size.
@@ -108,18 +108,9 @@ pub async fn write(
         stderr: open.stderr.clone().unwrap_or_default(),
         content,
     };
-    let mut bytes = crate::bus::to_json(&dead_letter);
-    bytes.push(b'\n');
+    let bytes = crate::bus::to_json_line(&dead_letter);
     let key = keys::dead_letter(group, dead_letter_name);
-    match bus.store.put_new(&key, &bytes).await? {
-        crate::store::Put::Created => Ok(()),
-        // "Exists" may also mean that no writer won a race: only a read shows whether the letter is
-        // there.
-        crate::store::Put::Exists => match get_durable(&*bus.store, &key).await? {
-            Some(_) => Ok(()),
-            None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
-        },
-    }
+    put_once(&*bus.store, &key, &bytes).await
 }
 
 /// An event as the bus has it, if it is not larger than `limit`, in bytes; else as its redriven letter has it.

@@ -162,8 +162,7 @@ async fn swap(
     version: Option<&Version>,
     definition: Definition,
 ) -> StoreResult<Option<Registered>> {
-    let mut bytes = crate::bus::to_json(&definition);
-    bytes.push(b'\n');
+    let bytes = crate::bus::to_json_line(&definition);
     let key = keys::group(group);
     for _ in 0..REFUSALS {
         let answer = store.cas(&key, version, &bytes).await;

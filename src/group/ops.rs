@@ -14,6 +14,7 @@ use super::polls::Polls;
 use super::troubles::Troubles;
 use super::{Definition, GroupName, Listing, Marker, Position, request};
 use crate::bus::{BusHandle, frontier, keys, read};
+use crate::clock::Backoff;
 use crate::event::{EVENTS, EventName, EventTime, Filter, NameMatch, parse_key};
 use crate::store::{
     ErrorKind, List, Page, PageWithTail, StoreError, StoreResult, Swap, TailMatch, Version, get_durable,
@@ -271,7 +272,7 @@ impl GroupStore {
         let clock = &self.bus.clock;
         let sent = clock.elapsed();
         let over = |now: Duration| now.saturating_sub(sent) >= lease;
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         loop {
             match store.cas(&key, commit.version.as_ref(), &commit.bytes).await {
                 Ok(Swap::Swapped(version)) => return Committed::Yes { version, sent },
@@ -294,8 +295,7 @@ impl GroupStore {
                 Err(error) if can_be_repeated(&error) && !over(clock.elapsed()) => self.troubles.record(error),
                 Err(error) => return Committed::Failed(error),
             }
-            clock.sleep_until(clock.elapsed() + pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            backoff.wait(&**clock).await;
         }
     }
 

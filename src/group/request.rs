@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{GroupName, Marker, Position};
 use crate::bus::{BusHandle, keys};
 use crate::event::EventName;
-use crate::store::{ErrorKind, List, Put, StoreError, StoreResult, get_durable};
+use crate::store::{List, StoreResult, put_once};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,16 +55,9 @@ pub struct PendingRequest {
 /// letter is redriven once.
 pub async fn ask(bus: &BusHandle, group: &GroupName, shard: u16, request: &Request) -> StoreResult<()> {
     let id = format!("{:016x}{:08x}", bus.clock.now().as_micros(), bus.clock.random() >> 32);
-    let mut bytes = crate::bus::to_json(request);
-    bytes.push(b'\n');
+    let bytes = crate::bus::to_json_line(request);
     let key = keys::request(group, shard, &id);
-    match bus.store.put_new(&key, &bytes).await? {
-        Put::Created => Ok(()),
-        Put::Exists => match get_durable(&*bus.store, &key).await? {
-            Some(_) => Ok(()),
-            None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
-        },
-    }
+    put_once(&*bus.store, &key, &bytes).await
 }
 
 /// Makes the earlier requests durable: an operator who repeats one is told that it is on its way.

@@ -1,4 +1,4 @@
-//! The cost of requests, where each has its price.
+//! The number of requests, where each has its price.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +14,6 @@ pub struct Requests {
     /// Removals, of one object or of many.
     pub deletes: u64,
 }
-
-/// S3 Standard, in dollars for a million: writes and listings, and reads. Removals are free.
-const WRITE_DOLLARS: f64 = 5.0;
-const READ_DOLLARS: f64 = 0.4;
 
 impl Requests {
     /// Whether there are no requests.
@@ -46,12 +42,6 @@ impl Requests {
             deletes: self.deletes + more.deletes,
         }
     }
-
-    /// Their price in dollars, at the prices of S3 Standard.
-    #[allow(clippy::cast_precision_loss, reason = "an estimate needs no more than 52 bits")]
-    pub fn dollars(self) -> f64 {
-        ((self.puts + self.lists) as f64 * WRITE_DOLLARS + self.gets as f64 * READ_DOLLARS) / 1e6
-    }
 }
 
 #[cfg(test)]
@@ -59,9 +49,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_million_requests_cost_the_list_price() {
+    fn requests_are_counted_since_and_together() {
         let million = Requests { puts: 1_000_000, gets: 1_000_000, lists: 1_000_000, deletes: 1_000_000 };
-        assert!((million.dollars() - 10.4).abs() < 1e-9);
         assert_eq!(million.plus(million).since(million), million);
         assert!(million.since(million).is_none());
     }

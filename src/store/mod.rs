@@ -192,6 +192,44 @@ pub async fn get_durable(store: &dyn Store, key: &str) -> StoreResult<Option<Obj
     Ok(found)
 }
 
+/// [`Store::put_new`] of a key that no other writer uses. "Exists" is then the trace of an earlier try
+/// of this one, or of a race that no writer won: only a read tells.
+pub async fn put_once(store: &dyn Store, key: &str, bytes: &[u8]) -> StoreResult<()> {
+    match store.put_new(key, bytes).await? {
+        Put::Created => Ok(()),
+        Put::Exists => match get_durable(store, key).await? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::new(ErrorKind::Unavailable, format!("{key}: neither created nor there"))),
+        },
+    }
+}
+
+/// Lists in pages of bounded length, each from where the last one ended.
+#[derive(Debug, Default)]
+pub struct Pager {
+    after: String,
+    has_ended: bool,
+}
+
+impl Pager {
+    /// The largest number of keys in a page.
+    const LEN: usize = 1_000;
+
+    /// The next page of `list`; none behind the last.
+    pub async fn next(&mut self, store: &dyn Store, list: List) -> StoreResult<Option<Vec<String>>> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        let list = if self.after.is_empty() { list } else { list.after(self.after.clone()) };
+        let page = store.list_after(list.limit(Self::LEN)).await?;
+        match page.keys.last() {
+            Some(last) if page.is_truncated => self.after.clone_from(last),
+            _ => self.has_ended = true,
+        }
+        Ok(Some(page.keys))
+    }
+}
+
 /// The six operations, and further ones that a store can do better than code above it.
 ///
 /// An error of kind [`ErrorKind::Unavailable`] leaves open whether the operation took effect, now

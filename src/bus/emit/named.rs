@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Ack, AckKind, Draft, Emitter, Unacknowledged};
-use crate::bus::settings::to_json;
+use crate::bus::settings::to_json_line;
 use crate::bus::{decision, keys};
 use crate::event::{Data, Event, EventName};
 use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
@@ -220,9 +220,7 @@ impl Emitter {
 }
 
 fn record(name: &EventName) -> Vec<u8> {
-    let mut bytes = to_json(&Acknowledged { event: name.clone() });
-    bytes.push(b'\n');
-    bytes
+    to_json_line(&Acknowledged { event: name.clone() })
 }
 
 /// The second of two drafts with one id in one batch is a repeat of the first.

@@ -59,6 +59,6 @@ fn line(out: &mut Out, print: Print, draft: &Draft) -> io::Result<()> {
     match print {
         Print::Nothing => Ok(()),
         Print::Id => out.line(draft.event().id()),
-        Print::Event => out.line(String::from_utf8_lossy(&draft.event().to_json()).trim_end()),
+        Print::Event => out.line(String::from_utf8_lossy(draft.document()).trim_end()),
     }
 }

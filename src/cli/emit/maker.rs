@@ -11,7 +11,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
 use crate::config::{Environment, default_source};
-use crate::event::{Data, Event, EventTime};
+use crate::event::{Data, Event, EventTime, check_size};
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult};
 
 /// What the flags and the environment say about every event of this run.
@@ -174,9 +174,7 @@ impl Maker {
             Failure::usage(format!("the data cannot be read by most readers of JSON: {error}"))
                 .hint("--text keeps it as a string, --binary as bytes")
         })?;
-        draft
-            .event()
-            .to_json_within(self.max_event_bytes)
+        check_size(draft.document(), self.max_event_bytes)
             .map_err(|error| Failure::usage(format!("the event {error}")).hint(smaller_or_larger_bus()))?;
         Ok(draft)
     }

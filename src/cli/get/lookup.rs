@@ -12,9 +12,6 @@ use crate::store::StoreResult;
 /// The search stops at this many matches: the id is ambiguous.
 const ENOUGH: usize = 6;
 
-/// How many events are listed at a time.
-const PAGE: usize = 1_000;
-
 /// The events that `id` may mean: none, one, or several.
 pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     if id.is_empty() {
@@ -66,9 +63,9 @@ async fn remembered(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Vec<
 async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failure> {
     let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
     let mut progress = Progress::new("reading every event", None);
-    let (mut found, mut after) = (Vec::new(), String::new());
-    loop {
-        let (names, is_truncated) = read::names(&*bus.store, &range, &after, PAGE).await?;
+    let mut found = Vec::new();
+    let mut pages = read::NamePages::of(&*bus.store, &range);
+    while let Some(names) = pages.next().await? {
         for name in &names {
             let own = document_id(bus, name).await?;
             match own.filter(|own| own.starts_with(id)) {
@@ -81,10 +78,6 @@ async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failu
             }
         }
         progress.advance(u64::try_from(names.len()).unwrap_or(0));
-        match names.last() {
-            Some(last) if is_truncated => after = last.key(),
-            _ => break,
-        }
     }
     progress.end();
     Ok(found)

@@ -3,7 +3,7 @@
 use super::confirmed;
 use super::create::start_of;
 use crate::bus::read::{self, Range};
-use crate::bus::{BusHandle, keys, to_json};
+use crate::bus::{BusHandle, keys, to_json_line};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
@@ -108,8 +108,7 @@ async fn rewrite(
         nonce: format!("{:016x}", bus.clock.random()),
         ..Marker::new(to.clone())
     };
-    let mut bytes = to_json(&marker);
-    bytes.push(b'\n');
+    let bytes = to_json_line(&marker);
     match bus.store.cas(&key, Some(&object.version), &bytes).await? {
         Swap::Swapped(_) => Ok(()),
         Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).hint("try again")),

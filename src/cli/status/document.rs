@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{GroupRow, StatusReport};
+use crate::cli::price::dollars;
 use crate::cli::reporter::id_of;
 use crate::event::EventTime;
 use crate::group::lease::Process;
@@ -23,7 +24,7 @@ pub(super) fn document(report: &StatusReport) -> Value {
 
 fn cost(made: Requests) -> Value {
     json!({
-        "put": made.puts, "get": made.gets, "list": made.lists, "delete": made.deletes, "dollars": made.dollars(),
+        "put": made.puts, "get": made.gets, "list": made.lists, "delete": made.deletes, "dollars": dollars(made),
     })
 }
 

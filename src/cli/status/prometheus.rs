@@ -1,27 +1,23 @@
-//! Status in the Prometheus text format, version 0.0.4.
-
-use std::fmt::Write;
+//! Status as metrics.
 
 use super::{GroupRow, StatusReport};
+use crate::cli::prometheus::{MetricKind, Metrics};
 use crate::group::status::GroupState;
 
 #[allow(clippy::cast_precision_loss, reason = "a metric is a 64-bit float")]
 pub(super) fn text(report: &StatusReport) -> String {
-    let mut text = String::new();
-    let mut bus = |name: &str, help: &str, value: f64| {
-        head(&mut text, name, help);
-        let _ = writeln!(text, "{name} {value}");
-    };
+    let mut metrics = Metrics::default();
+    let mut bus = |name, help, value: f64| metrics.metric(name, MetricKind::Gauge, help).add(&[], value);
     bus("evbus_events", "Events on the bus.", report.events as f64);
     let age = report.oldest.map_or(0.0, |oldest| report.now.since(oldest).as_secs_f64());
     bus("evbus_oldest_event_age_seconds", "Age of the oldest event on the bus.", age);
     let overdue = report.overdue().map_or(0.0, |overdue| overdue.as_secs_f64());
     bus("evbus_overdue_seconds", "How long an event has been due without a release.", overdue);
-    let mut each = |name: &str, help: &str, value: &dyn Fn(&GroupRow) -> Option<f64>| {
-        head(&mut text, name, help);
+    let mut each = |name, help, value: &dyn Fn(&GroupRow) -> Option<f64>| {
+        let mut samples = metrics.metric(name, MetricKind::Gauge, help);
         for row in &report.groups {
             if let Some(value) = value(row) {
-                let _ = writeln!(text, "{name}{{group=\"{}\"}} {value}", row.status.group);
+                samples.add(&[("group", &row.status.group)], value);
             }
         }
     };
@@ -40,23 +36,19 @@ pub(super) fn text(report: &StatusReport) -> String {
     if report.groups.iter().any(|row| row.rate.is_some()) {
         each("evbus_group_rate_events", "Events processed per second.", &|row| row.rate);
     }
-    states(&mut text, report);
-    text
+    states(&mut metrics, report);
+    metrics.into_text()
 }
 
 /// One sample for each state, as Prometheus represents enumerations.
-fn states(text: &mut String, report: &StatusReport) {
-    head(text, "evbus_group_state", "1 for the state that the group is in.");
+fn states(metrics: &mut Metrics, report: &StatusReport) {
+    let help = "1 for the state that the group is in.";
+    let mut samples = metrics.metric("evbus_group_state", MetricKind::Gauge, help);
     for row in &report.groups {
         for state in GroupState::ALL {
-            let (group, is) = (&row.status.group, u8::from(row.state == state));
-            let _ = writeln!(text, "evbus_group_state{{group=\"{group}\",state=\"{state}\"}} {is}");
+            samples.add(&[("group", &row.status.group), ("state", &state)], u8::from(row.state == state));
         }
     }
-}
-
-fn head(text: &mut String, name: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::cli::failure::Failure;
+use crate::cli::prometheus::{MetricKind, Metrics};
 use crate::cli::session::Opened;
 use crate::cli::{hint, status};
 use crate::group::GroupName;
@@ -64,11 +64,11 @@ impl CountingReporter {
 
     /// The counters as Prometheus metrics.
     fn text(&self) -> String {
-        let mut text = String::new();
-        let mut each = |name: &str, help: &str, value: fn(&Counters) -> u64| {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        let mut metrics = Metrics::default();
+        let mut each = |name, help, value: fn(&Counters) -> u64| {
+            let mut samples = metrics.metric(name, MetricKind::Counter, help);
             for (group, counters) in self.groups.borrow().iter() {
-                let _ = writeln!(text, "{name}{{group=\"{group}\"}} {}", value(counters));
+                samples.add(&[("group", group)], value(counters));
             }
         };
         each("evbus_worker_done_total", "Events that this process has handled.", |counters| counters.done);
@@ -77,7 +77,7 @@ impl CountingReporter {
         each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |counters| {
             counters.passed_over
         });
-        text
+        metrics.into_text()
     }
 
     /// The obstacles, one line for each group that has one.

@@ -126,14 +126,9 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
         let shards = definition.shards;
         let is_unprocessed =
             |name: &crate::event::EventName| name.hash_slot().shard(shards) == shard && marker.is_unprocessed(name);
-        let mut after = String::new();
-        loop {
-            let (names, is_truncated) = read::names(&*opened.bus_handle().store, &range, &after, 10_000).await?;
+        let mut pages = read::NamePages::of(&*opened.bus_handle().store, &range);
+        while let Some(names) = pages.next().await? {
             waiting += u64::try_from(names.iter().filter(|name| is_unprocessed(name)).count()).unwrap_or(0);
-            match names.last() {
-                Some(last) if is_truncated => after = last.key(),
-                _ => break,
-            }
         }
         waiting += u64::try_from(marker.pending.keys().filter(|name| name.time() < range.since).count()).unwrap_or(0);
         slowest = slowest.min(marker.through.time());

@@ -13,13 +13,18 @@ mod write;
 
 use std::borrow::Cow;
 
+use base64::Engine;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 pub use builder::EventBuilder;
+pub use read::check_size;
+pub use rules::CORE_ATTRIBUTES;
 pub use write::one_line;
 
-use super::{EventTime, HashSlot, Identity, base64};
+use rules::BASE64;
+
+use super::{EventTime, HashSlot, Identity};
 
 /// A CloudEvent whose attributes all are as the specification wants them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,16 +191,6 @@ impl Event {
     pub fn to_json(&self) -> Vec<u8> {
         write::document(&self.parts)
     }
-
-    /// The document, if the bus takes it.
-    ///
-    /// # Errors
-    /// [`EventError::TooLarge`], by the same measure as [`Event::parse`].
-    pub fn to_json_within(&self, limit: usize) -> Result<Vec<u8>, EventError> {
-        let document = self.to_json();
-        read::check_size(document.trim_ascii(), limit)?;
-        Ok(document)
-    }
 }
 
 impl Data {
@@ -227,7 +222,7 @@ impl Data {
 
     /// Any bytes.
     pub fn binary(bytes: &[u8]) -> Self {
-        Self::Base64(base64::encode(bytes))
+        Self::Base64(BASE64.encode(bytes))
     }
 }
 

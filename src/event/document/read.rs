@@ -30,8 +30,12 @@ pub(super) fn parse(document: &[u8], limit: usize) -> Result<Event, EventError> 
     partial.finish()
 }
 
-pub(super) fn check_size(document: &[u8], limit: usize) -> Result<(), EventError> {
-    let size = document.len();
+/// Checks that a bus takes a document of this size; white space around it does not count.
+///
+/// # Errors
+/// [`EventError::TooLarge`].
+pub fn check_size(document: &[u8], limit: usize) -> Result<(), EventError> {
+    let size = document.trim_ascii().len();
     if size > limit { Err(EventError::TooLarge { size, limit }) } else { Ok(()) }
 }
 

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::super::{EventTime, base64};
+use base64::alphabet::STANDARD;
+use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
+
+use super::super::EventTime;
 use super::{Data, EventBuilder, EventError};
 
 /// The only version there is for this format.
@@ -17,10 +20,18 @@ const VARIABLES: [&str; 4] = [PARTITION_KEY, "correlationid", "traceparent", "tr
 /// The longest attribute that becomes a variable, in bytes.
 const MOST_BYTES: usize = 16 << 10;
 
+/// The standard alphabet, padded (RFC 4648 § 4). Unused bits of the last letter may be set, as most
+/// decoders allow.
+pub(super) const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
 /// The member for bytes; the only member whose name is not an attribute's.
 pub(super) const DATA_BASE64: &str = "data_base64";
 
-const CORE: [&str; 8] = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
+/// The attributes that every event may have (CloudEvents 1.0.2 § Context Attributes); its extensions
+/// are not among them.
+pub const CORE_ATTRIBUTES: [&str; 8] =
+    ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
 type AttributeProblem = Option<&'static str>;
 
@@ -40,7 +51,7 @@ pub(super) fn check(event: &EventBuilder) -> Result<(), EventError> {
         }
     }
     match &event.data {
-        Data::Base64(text) if !base64::is_valid(text) => {
+        Data::Base64(text) if BASE64.decode(text).is_err() => {
             Err(EventError::attribute(DATA_BASE64, " is not base64 (RFC 4648, with padding)"))
         }
         _ => Ok(()),
@@ -49,7 +60,7 @@ pub(super) fn check(event: &EventBuilder) -> Result<(), EventError> {
 
 /// Whether a name is one of the specification's own.
 pub(super) fn is_core(name: &str) -> bool {
-    CORE.contains(&name)
+    CORE_ATTRIBUTES.contains(&name)
 }
 
 fn one(name: &str, value: &str, problem_of: fn(&str) -> AttributeProblem) -> Result<(), EventError> {

@@ -149,10 +149,11 @@ fn the_limit_counts_the_document_itself() {
     let padded = format!("\u{feff} {document}\r\n\n");
     assert!(Event::parse(padded.as_bytes(), document.len()).is_ok());
     let event = Event::from_line(padded.as_bytes(), document.len()).unwrap();
-    assert_eq!(event.to_json_within(document.len()).unwrap(), format!("{document}\n").as_bytes());
+    assert_eq!(event.to_json(), format!("{document}\n").as_bytes());
+    assert_eq!(check_size(&event.to_json(), document.len()), Ok(()));
     let too_large = EventError::TooLarge { size: document.len(), limit: document.len() - 1 };
-    assert_eq!(Event::parse(padded.as_bytes(), document.len() - 1).unwrap_err(), too_large);
-    assert_eq!(event.to_json_within(document.len() - 1).unwrap_err(), too_large);
+    assert_eq!(Event::parse(padded.as_bytes(), document.len() - 1), Err(too_large.clone()));
+    assert_eq!(check_size(&event.to_json(), document.len() - 1), Err(too_large));
     let large = vec![b'x'; 1_200_000];
     assert_eq!(
         Event::parse(&large, LIMIT).unwrap_err().to_string(),

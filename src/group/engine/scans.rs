@@ -226,8 +226,7 @@ impl Engine {
         self.shards[at].free = None;
         marker.acquire(Owner { since: self.wall(), ..self.me.clone() });
         marker.nonce = self.random.next_hex();
-        let mut bytes = crate::bus::to_json(&marker);
-        bytes.push(b'\n');
+        let bytes = crate::bus::to_json_line(&marker);
         let commit = Commit { bytes, epoch: marker.epoch, nonce: marker.nonce.clone(), version };
         let shard = u16::try_from(at).unwrap_or(u16::MAX);
         self.shards[at].scanning = true;

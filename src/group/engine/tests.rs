@@ -7,7 +7,7 @@ use super::*;
 use crate::group::lease::Process;
 use crate::group::verdict::{Fingerprint, Ran};
 use crate::group::{Definition, Listing};
-use crate::handler::{Outcome, Report};
+use crate::handler::{Outcome, RunReport};
 use crate::store::object::PROFILE;
 
 const W: &str = "20261123T021500.000000Z";
@@ -99,7 +99,7 @@ impl EngineBench {
     }
 
     fn ran(&mut self, name: &EventName, exit: i32) {
-        let report = Report::new(Outcome::Exit(exit), String::new(), Duration::ZERO);
+        let report = RunReport::new(Outcome::Exit(exit), String::new(), Duration::ZERO);
         let ran = Some(Ran::Reported(report, Fingerprint::of(b"x", 1)));
         self.complete(Completion::Ran { shard: 0, epoch: 1, name: name.clone(), attempt: 1, ran });
     }

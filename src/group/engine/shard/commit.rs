@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Commit, Followup, Shard, Succeeded};
-use crate::bus::to_json;
+use crate::bus::to_json_line;
 use crate::event::EventName;
 use crate::group::lease::Lease;
 use crate::group::request;
@@ -34,8 +34,7 @@ impl Shard {
         let dead_letters = dead_letters.map(|(name, open)| (name.clone(), open.clone())).collect();
         let released = self.marker.owner.is_none();
         self.in_flight = Followup { launches, dead_letters, deletes: std::mem::take(&mut self.deletes), released };
-        let mut bytes = to_json(&self.marker);
-        bytes.push(b'\n');
+        let bytes = to_json_line(&self.marker);
         Commit { bytes, epoch: self.marker.epoch, nonce, version: self.version.clone() }
     }
 

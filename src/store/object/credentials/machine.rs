@@ -44,7 +44,9 @@ impl Fetch<'_> {
     }
 
     pub(super) async fn machine(&self, again: bool) -> CredentialsResult<FetchedCredential> {
-        let none = |why: &str| CredentialsFailure::of(format!("no AWS credentials{why}")).because(BucketProblem::NoCredentials);
+        let none = |why: &str| {
+            CredentialsFailure::of(format!("no AWS credentials{why}")).because(BucketProblem::NoCredentials)
+        };
         if self.who.var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err(none(" (AWS_EC2_METADATA_DISABLED)"));
         }
