@@ -10,11 +10,13 @@ use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::style;
 use crate::bus::{BusHandle, BusSettings, OpenBus, Sharing};
+use crate::cli::colour::{BAD, Colours, GOOD, WARNING};
 use crate::cli::hint::Hints;
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
 use crate::store::object::{Bucket, BucketStore};
 use crate::store::{Store, StoreError, probe};
+use anstyle::Style;
 
 mod bucket;
 mod content;
@@ -53,6 +55,14 @@ impl Level {
             Self::Fail => "FAIL",
         }
     }
+
+    fn style(self) -> Style {
+        match self {
+            Self::Ok => GOOD,
+            Self::Warn => WARNING,
+            Self::Fail => BAD,
+        }
+    }
 }
 
 /// The result of one check.
@@ -87,8 +97,9 @@ impl Finding {
 
     /// The finding as text, with the cure on a second line: `warn hints       nfs4: polling every
     /// 5s`.
-    fn text(&self) -> String {
-        let line = format!("{:<4} {:<10}  {}", self.level.as_str(), self.what, style::escape(&self.detail));
+    fn text(&self, colours: Colours) -> String {
+        let level = colours.paint(self.level.style(), format_args!("{:<4}", self.level.as_str()));
+        let line = format!("{level} {:<10}  {}", self.what, style::escape(&self.detail));
         match &self.cure {
             Some(cure) => format!("{}\n     cure: {}\n", line.trim_end(), style::escape(cure)),
             None => format!("{}\n", line.trim_end()),
@@ -126,7 +137,7 @@ pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
         } else {
             out.line(&style::escape(&format!("bus  {address}   user {}", machine::user())))?;
             for finding in &findings {
-                out.text(&finding.text())?;
+                out.text(&finding.text(Colours::of_stdout()))?;
             }
         }
         out.flush()?;
@@ -221,13 +232,13 @@ mod tests {
 
     #[test]
     fn a_finding_reads_as_the_manual_shows_it() {
-        assert_eq!(Finding::ok("create, swap, list", "").text(), "ok   create, swap, list\n");
+        assert_eq!(Finding::ok("create, swap, list", "").text(Colours::NONE), "ok   create, swap, list\n");
         assert_eq!(
-            Finding::warn("hints", "nfs4: polling every 5s").text(),
+            Finding::warn("hints", "nfs4: polling every 5s").text(Colours::NONE),
             "warn hints       nfs4: polling every 5s\n"
         );
         assert_eq!(
-            Finding::fail("caching", "lookupcache=all hides events").cure("remount").text(),
+            Finding::fail("caching", "lookupcache=all hides events").cure("remount").text(Colours::NONE),
             "FAIL caching     lookupcache=all hides events\n     cure: remount\n"
         );
     }

@@ -12,6 +12,7 @@ use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Starting};
 use super::{style, times};
 use crate::bus::read;
+use crate::cli::colour::NOTE;
 use crate::cli::hint::command;
 use crate::config::{Environment, Watcher};
 use crate::event::EventTime;
@@ -88,6 +89,8 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         };
         let took = session.clock.elapsed().saturating_sub(begun);
         let worth_reporting = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
+        // The two streams have threads of their own: what handlers wrote comes before the summary.
+        output::pump::flush();
         let code = report(ended, started, &args, took, &session.environment);
         if let Some(requests) = opened.bus_handle().store.requests().filter(|_| worth_reporting && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));
@@ -113,10 +116,18 @@ fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, e
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, summary_text(&summary, environment)));
                     if summary.paused {
-                        output::note(&format!("help: {}", command("group", format_args!("resume {}", watcher.group))));
+                        output::note_labelled(
+                            NOTE,
+                            "help",
+                            &command("group", format_args!("resume {}", watcher.group)).to_string(),
+                        );
                     }
                     if summary.dead > 0 {
-                        output::note(&format!("help: {}", command("dead", format_args!("show {}", watcher.group))));
+                        output::note_labelled(
+                            NOTE,
+                            "help",
+                            &command("dead", format_args!("show {}", watcher.group)).to_string(),
+                        );
                     }
                 }
                 match code {
@@ -183,7 +194,7 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
     for shard in 0..definition.shards {
         let (marker, _) = read_marker(opened.bus_handle(), group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
-        let (names, is_truncated) = read::names(&*opened.bus_handle().store, &range, "", 10_000).await?;
+        let (names, is_truncated) = read::names(&*opened.bus_handle().store, &range, 10_000).await?;
         let open = marker.pending.keys().filter(|name| !names.contains(name));
         let fresh = names
             .iter()

@@ -3,10 +3,11 @@
 
 use std::io;
 
+use super::colour::{BAD, NOTE};
 use super::exit::Code;
 use super::hint::Hints;
+use super::output;
 use super::times::{TimeError, UnitError};
-use super::{output, style};
 use crate::config::{ConfigError, WantsError};
 use crate::event::{ConditionError, EventError, PatternError};
 use crate::group::name::GroupNameError;
@@ -83,10 +84,10 @@ impl Failure {
             return self.code;
         }
         if !self.message.is_empty() {
-            output::note(&format!("error: {}", style::escape(&self.message)));
+            output::note_labelled(BAD, "error", &self.message);
         }
         if let Some(hint) = &self.hint {
-            output::note(&format!("help: {}", style::escape(&hint.to_string())));
+            output::note_labelled(NOTE, "help", &hint.to_string());
         }
         self.code
     }

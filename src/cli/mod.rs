@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod cancel;
 mod check;
+mod colour;
 pub mod completions;
 mod dead;
 mod doctor;
@@ -22,9 +23,10 @@ mod group;
 mod hint;
 mod init;
 mod ls;
-pub mod manual;
 mod output;
+mod price;
 mod progress;
+mod prometheus;
 mod prune;
 mod reporter;
 mod session;
@@ -109,7 +111,7 @@ pub fn main() -> ExitCode {
     }
     let answer = parse().and_then(|cli| run(cli.verb, Session::new(cli.bus)));
     let code = answer.unwrap_or_else(Failure::report);
-    output::pump::end();
+    output::pump::flush();
     code.into()
 }
 

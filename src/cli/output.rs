@@ -2,8 +2,10 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
+use anstyle::Style;
 use serde::Serialize;
 
+use super::colour::{Colours, WARNING};
 use super::style;
 use crate::handler::Stream;
 
@@ -67,9 +69,15 @@ pub(super) fn note_verbatim(text: &str) {
     pump::write(Stream::Err, text.as_bytes());
 }
 
+/// Prints a line on stderr that begins with a word in a colour: `error: …`.
+pub(super) fn note_labelled(style: Style, label: &str, line: &str) {
+    let label = Colours::of_stderr().paint(style, format_args!("{label}:"));
+    note(&format!("{label} {}", style::escape(line)));
+}
+
 /// Prints a warning on stderr.
 pub(super) fn warn(line: &str) {
-    note(&format!("warning: {}", style::escape(line)));
+    note_labelled(WARNING, "warning", line);
 }
 
 /// Asks a question on the terminal; every answer but yes means no.

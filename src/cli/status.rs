@@ -9,6 +9,7 @@ use super::output::{self, Out};
 use super::session::{Needs, Opened, Session, block_on};
 use super::times;
 use crate::bus::{BusHandle, schedule};
+use crate::cli::colour::Colours;
 use crate::event::{EventName, EventTime};
 use crate::group::owner::process_of;
 use crate::group::status::{self, GroupState, GroupStatus, Lag};
@@ -116,7 +117,7 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
         } else if args.prom {
             out.text(&prometheus::text(&report))?;
         } else {
-            out.text(&text::text(&report, &session.environment.zone()))?;
+            out.text(&text::text(&report, &session.environment.zone(), Colours::of_stdout()))?;
             if args.cost {
                 out.text(&text::costs(&report))?;
             }

@@ -3,6 +3,11 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use anstyle::Style;
+use indicatif::HumanCount;
+
+use super::colour::Colours;
+use super::price::dollars;
 pub use crate::config::nearest::{did_you_mean, nearest};
 use crate::event::Filter;
 use crate::store::Requests;
@@ -51,11 +56,11 @@ fn escape_where(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
 pub fn cost(requests: Requests) -> String {
     let Requests { puts, gets, lists, deletes } = requests;
     let [puts, gets, lists, deletes] = [puts, gets, lists, deletes].map(thousands);
-    format!("{puts} put, {gets} get, {lists} list, {deletes} delete, about {}", dollars(requests.dollars()))
+    format!("{puts} put, {gets} get, {lists} list, {deletes} delete, about {}", dollar_text(dollars(requests)))
 }
 
 /// An amount in dollars: in cents, or with two significant digits where it is less.
-fn dollars(amount: f64) -> String {
+fn dollar_text(amount: f64) -> String {
     match amount {
         0.095.. => format!("${amount:.2}"),
         0.00095.. => format!("${amount:.4}"),
@@ -65,15 +70,7 @@ fn dollars(amount: f64) -> String {
 
 /// A number with a comma between thousands.
 pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(n).to_string()
 }
 
 /// A word quoted for a POSIX shell.
@@ -116,23 +113,33 @@ enum Side {
     Right,
 }
 
+/// Where there are colours, the one for a cell's text.
+type Paint = (Colours, fn(&str) -> Style);
+
 /// A column of a [`Table`]: its header and alignment.
 #[derive(Debug, Clone)]
 pub struct Column {
     header: &'static str,
     side: Side,
     min_width: usize,
+    paint: Option<Paint>,
 }
 
 impl Column {
     /// A column of words, aligned left.
     pub fn left(header: &'static str) -> Self {
-        Self { header, side: Side::Left, min_width: 0 }
+        Self { header, side: Side::Left, min_width: 0, paint: None }
     }
 
     /// A column of numbers, aligned right.
     pub fn right(header: &'static str) -> Self {
-        Self { header, side: Side::Right, min_width: 0 }
+        Self { header, side: Side::Right, min_width: 0, paint: None }
+    }
+
+    /// Gives each cell the colour that is for its text.
+    #[must_use]
+    pub(super) fn painted(self, colours: Colours, style_of: fn(&str) -> Style) -> Self {
+        Self { paint: Some((colours, style_of)), ..self }
     }
 
     /// Sets a least width, so that a table printed again does not change its layout.
@@ -180,10 +187,17 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths: Vec<usize> = (0..self.columns.len()).map(|place| self.width(place)).collect();
         let header: Vec<String> = self.columns.iter().map(|column| column.header.to_owned()).collect();
-        for row in std::iter::once(&header).chain(&self.rows) {
-            let cells = self.columns.iter().zip(row).zip(&widths).map(|((column, cell), &width)| match column.side {
-                Side::Left => format!("{cell:<width$}"),
-                Side::Right => format!("{cell:>width$}"),
+        for (at, row) in std::iter::once(&header).chain(&self.rows).enumerate() {
+            let cells = self.columns.iter().zip(row).zip(&widths).map(|((column, cell), &width)| {
+                let space = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let cell = match column.paint.filter(|_| at > 0) {
+                    Some((colours, style_of)) => colours.paint(style_of(cell), cell),
+                    None => cell.clone(),
+                };
+                match column.side {
+                    Side::Left => format!("{cell}{space}"),
+                    Side::Right => format!("{space}{cell}"),
+                }
             });
             let line = cells.collect::<Vec<_>>().join(GAP);
             writeln!(f, "{}", line.trim_end())?;

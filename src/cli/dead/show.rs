@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pick;
+use crate::cli::colour::NOTE;
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
@@ -87,7 +88,7 @@ fn advise(statuses: &[GroupStatus]) {
         let group = &status.group;
         let [show, redrive] =
             [format!("show {group}"), format!("redrive {group} ID")].map(|args| command("dead", args));
-        output::note(&format!("help: {show}; {redrive}"));
+        output::note_labelled(NOTE, "help", &format!("{show}; {redrive}"));
     }
 }
 

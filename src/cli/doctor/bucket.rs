@@ -117,7 +117,8 @@ pub(super) fn hints(bus: &BusHandle) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::object::Identity;
+    use crate::cli::colour::Colours;
+    use crate::store::object::CredentialInputs;
 
     #[test]
     fn a_cure_names_the_permission_and_the_place() {
@@ -126,14 +127,14 @@ mod tests {
             name: "acme".to_owned(),
             prefix: prefix.to_owned(),
             settings: Vec::new(),
-            identity: Identity::default(),
+            identity: CredentialInputs::default(),
         };
         let s3 = |right, prefix| cure(right, &[""], &bucket(Kind::S3, prefix));
         assert_eq!(s3(Right::Delete, "prod/bus"), "allow s3:DeleteObject on arn:aws:s3:::acme/prod/bus/*");
         assert_eq!(s3(Right::Write, ""), "allow s3:PutObject on arn:aws:s3:::acme/*");
         assert_eq!(s3(Right::List, "prod"), "allow s3:ListBucket on arn:aws:s3:::acme");
         assert_eq!(cure(Right::Read, &[""], &bucket(Kind::Gcs, "")), "grant roles/storage.objectUser on gs://acme");
-        let some = finding(Right::Write, &["events/", "timed/"], &bucket(Kind::S3, "prod")).text();
+        let some = finding(Right::Write, &["events/", "timed/"], &bucket(Kind::S3, "prod")).text(Colours::NONE);
         assert!(some.starts_with("FAIL permissions  may not write events/, timed/\n"), "{some}");
         assert!(some.contains("arn:aws:s3:::acme/prod/events/*, arn:aws:s3:::acme/prod/timed/*"), "{some}");
     }

@@ -6,6 +6,7 @@ use std::num::ParseIntError;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Failure;
+use crate::cli::colour::Colours;
 use crate::cli::exit::Code;
 use crate::cli::hint::Hints;
 
@@ -31,9 +32,11 @@ impl Failure {
         let text = error.render().to_string();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let text = Colours::of_stdout().render(&error.render());
                 return Self { code: Code::Done, message: text, hint: None, verbatim: true, passes: false };
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                let text = Colours::of_stderr().render(&error.render());
                 return Self { code: Code::Usage, message: text, hint: None, verbatim: true, passes: false };
             }
             _ => {}

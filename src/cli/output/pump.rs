@@ -20,8 +20,8 @@ const ROOM_BYTES: usize = 256 << 10;
 /// bytes are queued.
 const MOST_BYTES: usize = 16 << 20;
 
-/// How long the process waits for its last lines to be written.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a flush waits for the queued lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Writes to one descriptor.
 struct Pump {
@@ -75,7 +75,7 @@ pub(in crate::cli) async fn room(stream: Stream) {
 }
 
 /// Waits a limited time for the queued lines to be written.
-pub(in crate::cli) fn end() {
+pub(in crate::cli) fn flush() {
     for pump in PUMPS.get().into_iter().flat_map(|pumps| [&pumps.out, &pumps.err]) {
         pump.finish();
     }
@@ -156,7 +156,8 @@ impl Pump {
     fn finish(&self) {
         let mut state = self.state();
         while state.bytes > 0 {
-            let (next, waited) = self.changed.wait_timeout(state, LAST_WORDS).unwrap_or_else(PoisonError::into_inner);
+            let (next, waited) =
+                self.changed.wait_timeout(state, FLUSH_TIMEOUT).unwrap_or_else(PoisonError::into_inner);
             state = next;
             if waited.timed_out() {
                 return;

@@ -1,8 +1,10 @@
 //! Status as text: a header, a table, and the obstacles of each group.
 
+use anstyle::Style;
 use jiff::tz::TimeZone;
 
 use super::{GroupRow, StatusReport};
+use crate::cli::colour::{BAD, Colours, GOOD, NOTE, WARNING};
 use crate::cli::hint::{self, Hints, command};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
@@ -11,7 +13,7 @@ use crate::group::lease::Process;
 use crate::group::owner::process_of;
 use crate::group::status::GroupState;
 
-pub(super) fn text(report: &StatusReport, zone: &TimeZone) -> String {
+pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> String {
     let oldest = report
         .oldest
         .map_or_else(String::new, |oldest| format!(" · oldest {}", times::format_duration(report.now.since(oldest))));
@@ -26,7 +28,8 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone) -> String {
         return text;
     }
     let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
-    let columns = [Column::left("GROUP"), Column::left("STATE")].into_iter().chain(numbers);
+    let columns =
+        [Column::left("GROUP"), Column::left("STATE").painted(colours, state_style)].into_iter().chain(numbers);
     let mut table = Table::new(columns.chain([Column::left("OWNER")]));
     for row in &report.groups {
         table.row(cells(row, report));
@@ -95,6 +98,16 @@ fn owner_text(row: &GroupRow) -> String {
     let paused = row.status.definition.as_ref().and_then(|definition| definition.paused.as_ref());
     let why = paused.and_then(|paused| paused.why.as_ref()).map_or_else(String::new, |why| format!(" ({why})"));
     format!("{}{more}{why}", first.unwrap_or_else(|| "-".to_owned()))
+}
+
+/// The colour of a state in the table.
+fn state_style(state: &str) -> Style {
+    match GroupState::ALL.into_iter().find(|known| known.to_string() == state) {
+        Some(GroupState::Ok | GroupState::Working) => GOOD,
+        Some(GroupState::Waiting | GroupState::Failing) => WARNING,
+        Some(GroupState::Stalled | GroupState::Damaged) => BAD,
+        Some(GroupState::Paused) | None => NOTE,
+    }
 }
 
 /// The commands that start a worker of a group.

@@ -116,7 +116,8 @@ fn lifecycle(known: &BucketProperty<Vec<Rule>>, rules: &[&Rule], bucket: &Bucket
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::object::Identity;
+    use crate::cli::colour::Colours;
+    use crate::store::object::CredentialInputs;
 
     fn lines(
         kind: Kind,
@@ -129,11 +130,11 @@ mod tests {
             name: "acme".to_owned(),
             prefix: "prod".to_owned(),
             settings: Vec::new(),
-            identity: Identity::default(),
+            identity: CredentialInputs::default(),
         };
         let properties = BucketProperties { region: BucketProperty::Known(region.to_owned()), versioning, rules };
         let signed = (kind == Kind::S3).then_some("us-east-1");
-        judged(&properties, &bucket, signed).iter().map(Finding::text).collect()
+        judged(&properties, &bucket, signed).iter().map(|finding| finding.text(Colours::NONE)).collect()
     }
 
     fn rule(prefix: &str) -> Rule {
