@@ -47,6 +47,8 @@
 //! - `clock`: the only wall clock and the only randomness.
 //! - `threads`: where what waits for the disk, or computes for long, is done.
 
+#![deny(missing_docs)]
+
 #[doc(hidden)]
 pub mod bus;
 #[cfg(feature = "cli")]

@@ -28,6 +28,7 @@ mod credentials;
 mod emit;
 mod faults;
 mod hosts;
+mod output;
 mod served;
 mod sight;
 mod support;

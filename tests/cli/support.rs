@@ -64,7 +64,40 @@ impl CliRun {
     }
 }
 
+/// What differs from run to run, and what stands for it in a snapshot.
+const FILTERS: [(&str, &str); 13] = [
+    (r"events/\d{8}/\d{4}/", "events/[MINUTE]/"),
+    (r"staging/[0-9a-f]{16}-\d+", "staging/[DRAFT]"),
+    (r"\d{8}T\d{6}\.\d{6}Z-[0-9a-z]{16}", "[NAME]"),
+    (r"\d{8}T\d{6}-[0-9a-z]{14}(-[0-9a-f]{16})?", "[ID]"),
+    (r"\d{4}-\d{2}-\d{2}T[0-9:.]{8,15}Z", "[TIME]"),
+    (r"\b\d{2}:\d{2}:\d{2}(\.\d+)?\b", "[TIME]"),
+    (r"\b\d{4}-\d{2}-\d{2} \d{2}:\d{2}\b", "[DAY]"),
+    (r"· <?\d+(\.\d+)?m?s\b", "· [TOOK]"),
+    (r"\b\d+(\.\d+)?m?s old\b", "[AGE] old"),
+    (r"oldest \d+(\.\d+)?m?s\b", "oldest [AGE]"),
+    (r"(event_age_seconds|lag_seconds\S*) [0-9.e-]+\n", "$1 [AGE]\n"),
+    (r"127\.0\.0\.1:\d+", "[SERVER]"),
+    (r"on [A-Za-z0-9._-]+:\d+", "on [HOST]"),
+];
+
 impl Home {
+    /// Compares a run's exit code and output with the snapshot of this name, which is the test's;
+    /// `INSTA_UPDATE=always` writes it anew.
+    pub fn snapshot(&self, name: &str, ran: &CliRun) {
+        let mut settings = insta::Settings::new();
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.add_filter(&regex_escaped(&self.path().display().to_string()), "~");
+        settings.add_filter(&format!("//{}\\b", rustix::system::uname().nodename().to_string_lossy()), "//[HOST]");
+        for (pattern, stand_in) in FILTERS {
+            settings.add_filter(pattern, stand_in);
+        }
+        let part = |name, text: &str| if text.is_empty() { String::new() } else { format!("--- {name}\n{text}") };
+        let text = format!("exit {}\n{}{}", ran.code, part("stdout", &ran.out), part("stderr", &ran.err));
+        settings.bind(|| insta::assert_snapshot!(name, text));
+    }
+
     /// A home with an empty bus.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -195,4 +228,9 @@ pub fn unique(mut lines: Vec<String>) -> Vec<String> {
 pub fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines.sort();
     lines
+}
+
+/// A path as a pattern that matches only it.
+fn regex_escaped(path: &str) -> String {
+    path.replace('.', r"\.")
 }
