@@ -157,12 +157,14 @@ impl Bus {
                 Box::pin(async move {
                     let mut events = Vec::new();
                     let mut pages = read::NamePages::of(&*local.bus.handle.store, &range);
-                    while let Some(names) = pages.next().await? {
+                    while events.len() < limit
+                        && let Some(names) = pages.next().await?
+                    {
                         for name in &names {
-                            if events.len() == limit {
-                                return Ok(events);
-                            }
                             events.extend(local.event(name).await?.filter(|event| range.filter.matches(event.type_())));
+                            if events.len() == limit {
+                                break;
+                            }
                         }
                     }
                     Ok(events)

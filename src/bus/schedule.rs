@@ -152,7 +152,7 @@ async fn release_entries(
     // The entry's id was given to another event meanwhile; both were acknowledged, so both are
     // emitted.
     let taken = drafts.iter().zip(&acks).filter(|(_, ack)| ack.kind == AckKind::IdTaken);
-    let taken: Vec<Draft> = taken.map(|(draft, _)| draft.clone().regardless_of_its_id()).collect();
+    let taken: Vec<Draft> = taken.map(|(draft, _)| draft.clone().without_dedup()).collect();
     emitter.emit(&taken).await?;
     released.events += drafts.len();
     store.delete_many(&ended).await?;

@@ -1,9 +1,8 @@
 //! Colours, where the terminal has them and NO_COLOR does not forbid them.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, IsTerminal};
 
-use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use clap::builder::StyledStr;
 
@@ -27,12 +26,12 @@ impl Colours {
 
     /// Of stdout.
     pub(super) fn of_stdout() -> Self {
-        Self(AutoStream::choice(&io::stdout()) != ColorChoice::Never)
+        Self(io::stdout().is_terminal() && are_wanted())
     }
 
     /// Of stderr.
     pub(super) fn of_stderr() -> Self {
-        Self(AutoStream::choice(&io::stderr()) != ColorChoice::Never)
+        Self(io::stderr().is_terminal() && are_wanted())
     }
 
     /// A text of clap's.
@@ -44,6 +43,12 @@ impl Colours {
     pub(super) fn paint(self, style: Style, text: impl Display) -> String {
         if self.0 { format!("{style}{text}{style:#}") } else { text.to_string() }
     }
+}
+
+/// Whether the user and the terminal want colours (no-color.org; term(7)).
+fn are_wanted() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 #[cfg(test)]

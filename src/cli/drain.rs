@@ -19,6 +19,7 @@ use crate::event::EventTime;
 use crate::group::read_marker;
 use crate::group::worker::{Mode, Stop, Summary};
 use crate::group::worker_event::Reporter;
+use crate::handler::Stream;
 use crate::store::dir::{Durability, Execution};
 
 /// Run what is due now, then end
@@ -90,7 +91,7 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let took = session.clock.elapsed().saturating_sub(begun);
         let worth_reporting = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
         // The two streams have threads of their own: what handlers wrote comes before the summary.
-        output::pump::flush();
+        output::pump::flush(Stream::Out);
         let code = report(ended, started, &args, took, &session.environment);
         if let Some(requests) = opened.bus_handle().store.requests().filter(|_| worth_reporting && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));

@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
     }
     let answer = parse().and_then(|cli| run(cli.verb, Session::new(cli.bus)));
     let code = answer.unwrap_or_else(Failure::report);
-    output::pump::flush();
+    output::pump::flush_all();
     code.into()
 }
 

@@ -96,7 +96,7 @@ impl NewEvent {
         let due = self.due.map(event_time).filter(|due| *due > clock.now());
         let builder = self.builder;
         let build = |id: &str, time: EventTime| builder.id(id).time(time.to_rfc3339()).build();
-        let draft = Draft::minted(clock, due, self.id.as_deref(), build)?;
+        let draft = Draft::new(clock, due, self.id.as_deref(), build)?;
         draft.event().data().check_readable().map_err(Error::Data)?;
         check_size(draft.document(), limit)?;
         Ok((draft, due))

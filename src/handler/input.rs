@@ -1,13 +1,14 @@
 //! A handler's input: the event on stdin and as a file.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::MemfdFlags;
 use rustix::pipe::PipeFlags;
+use tempfile::{Builder, TempPath};
 
 /// A folder in memory (Filesystem Hierarchy Standard of Linux: tmpfs).
 pub(super) const MEMORY: &str = "/dev/shm";
@@ -46,53 +47,41 @@ fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
 /// effect on others.
 #[derive(Debug)]
 pub(super) struct PlacedFile {
-    path: PathBuf,
+    /// Removed when dropped; the handler may have removed or moved it before, as it is allowed to.
+    path: TempPath,
 }
 
 impl PlacedFile {
-    /// Makes the file in one of `folders`, which belong to the worker; its name ends in `name`.
-    /// `unique` keeps two runs of one event apart. If the first folder cannot take the file,
-    /// because its disk is full, the second does.
+    /// Makes the file in one of `folders`, which belong to the worker; its name ends in `name`. If
+    /// the first folder cannot take the file, because its disk is full, the second does.
     ///
     /// # Errors
     /// It cannot be written anywhere.
-    pub(super) fn place(folders: &[PathBuf; 2], name: &str, event: &[u8], unique: u64) -> io::Result<Self> {
-        let name = format!("{unique:x}-{}", name.replace('/', "_"));
+    pub(super) fn place(folders: &[PathBuf; 2], name: &str, event: &[u8]) -> io::Result<Self> {
+        let suffix = format!("-{}", name.replace('/', "_"));
         let [first, second] = folders;
-        Self::write_in(first, &name, event).or_else(|error| Self::write_in(second, &name, event).map_err(|_| error))
+        Self::write_in(first, &suffix, event).or_else(|error| Self::write_in(second, &suffix, event).map_err(|_| error))
     }
 
-    /// Writes the file. The folder is made when it is first needed, and again if a handler has
-    /// removed it.
-    fn write_in(folder: &Path, name: &str, event: &[u8]) -> io::Result<Self> {
-        match Self::write(folder.join(name), event) {
+    /// Writes the file, which only this user may read. The folder is made when it is first needed,
+    /// and again if a handler has removed it.
+    fn write_in(folder: &Path, suffix: &str, event: &[u8]) -> io::Result<Self> {
+        let make = || Builder::new().prefix("").suffix(suffix).tempfile_in(folder);
+        let mut file = match make() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new().mode(0o700).create(folder).or_else(|error| match error.kind() {
                     io::ErrorKind::AlreadyExists => Ok(()),
                     _ => Err(error),
                 })?;
-                Self::write(folder.join(name), event)
+                make()?
             }
-            written => written,
-        }
-    }
-
-    fn write(path: PathBuf, event: &[u8]) -> io::Result<Self> {
-        // `placed` exists before the file is filled, so that a half-written file is removed, too.
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let placed = Self { path };
-        out.write_all(event)?;
-        Ok(placed)
+            made => made?,
+        };
+        file.write_all(event)?;
+        Ok(Self { path: file.into_temp_path() })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl Drop for PlacedFile {
-    fn drop(&mut self) {
-        // The handler may have removed or moved it, as it is allowed to.
-        let _ = std::fs::remove_file(&self.path);
     }
 }

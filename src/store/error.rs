@@ -64,7 +64,8 @@ impl StoreError {
     /// The same failure as that of a flush, with its own message.
     #[must_use]
     pub fn not_durable(self) -> Self {
-        Self { kind: ErrorKind::NotDurable, ..self }
+        let detail = self.detail.or(Some(ErrorDetail::NotFlushed));
+        Self { kind: ErrorKind::NotDurable, detail, ..self }
     }
 
     /// The same error with what decides its cure.

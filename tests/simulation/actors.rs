@@ -640,6 +640,6 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         n,
     };
     world.events.borrow_mut().entry(id.clone()).or_insert(known);
-    let draft = if named.is_some() { Draft::named(event) } else { Draft::fresh(event, identity) };
+    let draft = if named.is_some() { Draft::named(event) } else { Draft::generated(event, identity) };
     (id, draft)
 }

@@ -72,7 +72,7 @@ pub fn of_everything(clock: &dyn Clock, shards: u16) -> Definition {
 pub fn draft(clock: &dyn Clock) -> Draft {
     let identity = Identity::random(clock.random(), clock.random());
     let id = event_id(clock.now(), &identity);
-    Draft::fresh(Event::new(id, "/test", "t").build().unwrap(), identity)
+    Draft::generated(Event::new(id, "/test", "t").build().unwrap(), identity)
 }
 
 /// Runs a worker of an existing group to its end.

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ack, AckKind, Draft, Emitter, Unacknowledged};
+use super::draft::{Ack, AckKind, Draft, Unacknowledged};
+use super::put::SurePuts;
 use crate::bus::settings::to_json_line;
 use crate::bus::{decision, keys};
 use crate::event::{Data, Event, EventName};
@@ -29,7 +30,7 @@ struct Acknowledged {
 /// When the events of an emit are to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timing {
-    /// At once. An equal event that still waits is no reason to wait for it.
+    /// At once, also if an equal event still waits for its time.
     Now,
     /// At their time. An equal event that waits will come: this one is its repeat.
     Later,
@@ -45,9 +46,9 @@ struct Known {
 /// What is known of an id.
 enum Record {
     /// Its record names a copy that is there.
-    Counts(Known),
+    Valid(Known),
     /// Its record, whose bytes these are, names no copy that is there.
-    Void(Vec<u8>),
+    Stale(Vec<u8>),
     /// It has none.
     None,
 }
@@ -59,7 +60,7 @@ pub(crate) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
 
 /// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and
 /// how it is said to have happened may differ between two events that mean the same.
-pub(super) fn same(draft: &Draft, bytes: &[u8]) -> bool {
+pub(super) fn is_same_event(draft: &Draft, bytes: &[u8]) -> bool {
     let event = &draft.event;
     let Ok(stored) = Event::parse(bytes, usize::MAX) else { return false };
     event.type_() == stored.type_() && event.subject() == stored.subject() && same_data(event.data(), stored.data())
@@ -75,12 +76,12 @@ fn same_data(one: &Data, other: &Data) -> bool {
     }
 }
 
-fn names(draft: &Draft, bytes: &[u8]) -> bool {
+fn has_id_of(draft: &Draft, bytes: &[u8]) -> bool {
     let (id, source) = (draft.event.id(), draft.event.source());
     Event::parse(bytes, usize::MAX).is_ok_and(|stored| stored.id() == id && stored.source() == source)
 }
 
-impl Emitter {
+impl SurePuts {
     /// Acks of what had been acknowledged before, durable by now, and the indices of the rest.
     pub(super) async fn repeats(
         &self,
@@ -92,11 +93,11 @@ impl Emitter {
         for (index, draft) in drafts.iter().enumerate() {
             match &draft.dedup {
                 Some(hash) => match self.acknowledged(draft, hash, timing).await? {
-                    Record::Counts(known) => {
+                    Record::Valid(known) => {
                         relied_on.extend([keys::dedup(hash), known.key]);
                         acks[index] = Some(known.ack);
                     }
-                    Record::Void(_) | Record::None => fresh.push(index),
+                    Record::Stale(_) | Record::None => fresh.push(index),
                 },
                 None => fresh.push(index),
             }
@@ -122,19 +123,19 @@ impl Emitter {
                 return Ok(Record::None);
             };
             if previous.as_ref() == Some(&record.bytes) {
-                return Ok(Record::Void(record.bytes));
+                return Ok(Record::Stale(record.bytes));
             }
             let content: Acknowledged =
                 serde_json::from_slice(&record.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
             let name = content.event;
             if let Some(known) = self.known(draft, &name, name.key()).await? {
-                return Ok(Record::Counts(known));
+                return Ok(Record::Valid(known));
             }
             if let Some(known) = self.known(draft, &name, keys::scheduled(&name)).await? {
                 // One that is being cancelled will not come.
                 let cancelled = self.retry(async || decision::was_cancelled(&**store, &name).await).await?;
                 let repeat = timing == Timing::Later || known.ack.kind == AckKind::IdTaken;
-                return Ok(if repeat && !cancelled { Record::Counts(known) } else { Record::Void(record.bytes) });
+                return Ok(if repeat && !cancelled { Record::Valid(known) } else { Record::Stale(record.bytes) });
             }
             // Neither is there: pruned, cancelled or never put; or released since the record was
             // read, which has given it another name.
@@ -145,13 +146,13 @@ impl Emitter {
     /// The copy at a key, if it has the draft's id.
     async fn known(&self, draft: &Draft, name: &EventName, key: String) -> StoreResult<Option<Known>> {
         let found = self.retry(async || self.bus.store.get(&key).await).await?;
-        Ok(found.filter(|found| names(draft, &found.bytes)).map(|found| {
-            let kind = if same(draft, &found.bytes) { AckKind::Duplicate } else { AckKind::IdTaken };
+        Ok(found.filter(|found| has_id_of(draft, &found.bytes)).map(|found| {
+            let kind = if is_same_event(draft, &found.bytes) { AckKind::Duplicate } else { AckKind::IdTaken };
             Known { ack: Ack { name: name.clone(), kind }, key }
         }))
     }
 
-    /// Step 3: records each named id as acknowledged; if a twin has recorded its copy first, that
+    /// Records each named id as acknowledged; if a twin has recorded its copy first, that
     /// copy wins.
     pub(super) async fn acknowledge(
         &self,
@@ -169,7 +170,7 @@ impl Emitter {
         let mut recorded = HashMap::new();
         for taken in self.put_in_order(&items, &AlwaysOpen).await? {
             let at = named[taken];
-            if let Some(ack) = self.give_way(&drafts[pending[at].index], &pending[at].name, timing).await? {
+            if let Some(ack) = self.resolve_taken_record(&drafts[pending[at].index], &pending[at].name, timing).await? {
                 recorded.insert(at, ack);
             }
         }
@@ -184,13 +185,13 @@ impl Emitter {
     /// Handles an id whose record this emit has not created. Returns the ack on the recorded copy;
     /// none if `own` is the acknowledged copy, because the record names it or names no event of
     /// this id.
-    async fn give_way(&self, draft: &Draft, own: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
+    async fn resolve_taken_record(&self, draft: &Draft, own: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.bus.store);
         for _ in 0..TRIES {
-            let void = match self.acknowledged(draft, hash, timing).await? {
-                Record::Counts(known) if known.ack.name == *own => return Ok(None),
-                Record::Counts(known) => {
+            let stale = match self.acknowledged(draft, hash, timing).await? {
+                Record::Valid(known) if known.ack.name == *own => return Ok(None),
+                Record::Valid(known) => {
                     self.retry(async || store.persist_many(&[key.clone(), known.key.clone()]).await).await?;
                     // An entry has the key of every entry of this event and this time, and so
                     // perhaps of one that was acknowledged: it stays, and comes.
@@ -199,18 +200,18 @@ impl Emitter {
                     }
                     return Ok(Some(known.ack));
                 }
-                Record::Void(bytes) => Some(bytes),
+                Record::Stale(bytes) => Some(bytes),
                 Record::None => None,
             };
             // The event that the record names was pruned or cancelled, never existed, or waits while
             // this equal one is there already. A twin may have replaced the record since: then it is
             // judged anew.
             let found = self.retry(async || store.get_within(&key, RECORD_BYTES).await).await?;
-            if found.map(|object| object.bytes) != void {
+            if found.map(|object| object.bytes) != stale {
                 continue;
             }
             self.retry(async || store.delete(&key).await).await?;
-            if self.settle(&key, &record(own)).await?.is_none() {
+            if self.put_and_read_back(&key, &record(own)).await?.is_none() {
                 return Ok(None);
             }
         }
@@ -235,7 +236,7 @@ fn repeat_within_batch(drafts: &[Draft], acks: &mut [Option<Ack>]) {
             None => {
                 *ack = known.get(hash).map(|(first, ack)| {
                     // Where the id is taken, the first is not on the bus either.
-                    let same = ack.kind != AckKind::IdTaken && same(draft, &drafts[*first].bytes);
+                    let same = ack.kind != AckKind::IdTaken && is_same_event(draft, &drafts[*first].bytes);
                     let kind = if same { AckKind::Duplicate } else { AckKind::IdTaken };
                     Ack { name: ack.name.clone(), kind }
                 });

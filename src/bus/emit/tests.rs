@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::clock::{Clock, SystemClock};
-use crate::event::{Data, EVENTS, EventBuilder};
+use crate::clock::{Clock, Fut, SystemClock};
+use crate::event::{Data, EVENTS, Event, EventBuilder, Identity, dedup_hash};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object::PROFILE;
-use crate::store::{Hints, List, Object, Page, Profile, Store, Swap, Version};
+use crate::store::{Hints, List, Object, Page, Profile, Put, Store, Swap, Version};
 
 type Hook = Box<dyn FnOnce() -> Fut<'static, ()>>;
 
@@ -113,7 +113,7 @@ fn named(data: &str) -> Draft {
 
 fn of_key(key: &str, number: u64) -> Draft {
     let event = event(&number.to_string(), &number.to_string()).subject(key).build().unwrap();
-    Draft::fresh(event, Identity::random(number << 40, number))
+    Draft::generated(event, Identity::random(number << 40, number))
 }
 
 fn ahead() -> EventTime {

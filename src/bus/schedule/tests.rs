@@ -100,7 +100,7 @@ fn an_event_keeps_its_id_its_bytes_and_its_order() {
     let bus = bus();
     let identity = Identity::random(1, 2);
     let fresh = Event::new(event_id(at(10), &identity), "/s", "t").build().unwrap();
-    let drafts = [Draft::fresh(fresh.clone(), identity), Draft::named(Event::new("b", "/s", "t").build().unwrap())];
+    let drafts = [Draft::generated(fresh.clone(), identity), Draft::named(Event::new("b", "/s", "t").build().unwrap())];
     let acks = done(Emitter::new(bus.handle.clone(), TIMEOUT).schedule(&drafts, at(10))).unwrap();
     assert!(acks.iter().all(|ack| ack.kind == AckKind::New));
     bus.clock.0.set(at(20));

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use walkdir::WalkDir;
+
 use super::Finding;
 use crate::bus::read::{self, Range};
 use crate::bus::{BusHandle, frontier, keys};
@@ -110,13 +112,11 @@ async fn unreadable(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
 /// Reports files whose writer ended before they were complete.
 fn staging(path: &Path, bus: &BusHandle) -> Option<Finding> {
     let now = bus.clock.now();
-    let entries = std::fs::read_dir(path.join(STAGING)).ok()?;
-    let old = entries.filter_map(Result::ok).filter(|entry| {
+    let entries = WalkDir::new(path.join(STAGING)).min_depth(1).into_iter().filter_map(Result::ok);
+    let old = entries.filter(|entry| {
         let modified = entry.metadata().ok().and_then(|metadata| metadata.modified().ok());
-        let micros =
-            modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map(|age| age.as_micros());
-        let time = micros.and_then(|micros| i64::try_from(micros).ok()).map(EventTime::from_micros);
-        time.is_some_and(|time| now.since(time) > ABANDONED)
+        let time = modified.and_then(|time| jiff::Timestamp::try_from(time).ok());
+        time.is_some_and(|time| now.since(EventTime::from_micros(time.as_microsecond())) > ABANDONED)
     });
     let count = old.count();
     (count > 0).then(|| {

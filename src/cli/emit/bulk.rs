@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::acks::Acks;
+use super::args::EmitArgs;
 use super::lines::{InputLine, InputLines};
 use super::maker::Maker;
-use super::{EmitArgs, data, open};
+use super::{acks, data, source};
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
@@ -32,7 +33,7 @@ pub(super) async fn run(
     let typed = args.type_.is_some();
     match source.and_then(|source| source.strip_prefix('@')) {
         Some(path) => {
-            let file = open(path, Path::new(""))?;
+            let file = source::open(path, Path::new(""))?;
             let bytes = file.metadata().ok().map(|metadata| metadata.len());
             let lines = InputLines::new(file, maker.max_event_bytes, typed)?;
             BulkEmit::new(args, maker, lines, bytes)?.emit(emitter).await
@@ -184,7 +185,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
             if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
                 continue;
             }
-            let failure = super::taken(draft, ack);
+            let failure = acks::taken(draft, ack);
             if !self.args.skips() {
                 return Err(failure.after(&input.position));
             }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{EmitArgs, read_source};
+use super::args::EmitArgs;
+use super::source;
 use crate::cli::failure::Failure;
 use crate::cli::hint::command;
 use crate::config::Environment;
@@ -21,7 +22,7 @@ pub(super) fn from_args(
             let what = format!("--binary takes a file, not '{source}'");
             return Err(Failure::usage(what).hint(format!("--binary @{source}, or --binary - for stdin")));
         }
-        return Ok((Data::binary(&read_source(source, &environment.cwd, limit)?), Some("application/octet-stream")));
+        return Ok((Data::binary(&source::read(source, &environment.cwd, limit)?), Some("application/octet-stream")));
     }
     let fields = !(args.string_field.is_empty() && args.json_field.is_empty());
     match (&args.data, fields) {
@@ -46,7 +47,7 @@ fn argument(
     limit: usize,
 ) -> Result<(Data, Option<&'static str>), Failure> {
     let bytes = if data == "-" || (data.starts_with('@') && data.len() > 1) {
-        read_source(data, &environment.cwd, limit)?
+        source::read(data, &environment.cwd, limit)?
     } else {
         data.as_bytes().to_vec()
     };

@@ -3,10 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{EmitArgs, data};
+use super::args::EmitArgs;
+use super::data;
+use super::source::smaller_or_larger_bus;
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
-use crate::cli::hint::{Hints, command, text};
+use crate::cli::hint::{command, text};
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
@@ -42,15 +44,6 @@ fn is_trace_parent(text: &str) -> bool {
         && parts[0] != "ff"
         && !zero(parts[1])
         && !zero(parts[2])
-}
-
-/// What to do about an event that is larger than the bus takes.
-pub(super) fn smaller_or_larger_bus() -> Hints {
-    [
-        text("emit a reference to the payload instead, or make another bus, for larger ones: "),
-        command("init", "--max-event 8MiB BUS"),
-    ]
-    .into()
 }
 
 impl Maker {
@@ -161,7 +154,7 @@ impl Maker {
             }
             Ok(event.data(data).build()?)
         };
-        self.checked(Draft::minted(&*self.clock, self.due, id, build)?)
+        self.checked(Draft::new(&*self.clock, self.due, id, build)?)
     }
 
     /// A complete CloudEvents document, with its own id.

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-use super::{EmitArgs, FULL, TIMEOUT};
+use super::args::{EmitArgs, FULL, TIMEOUT};
 
 /// Reads `[--bus BUS] emit TYPE [DATA] [-q] [-f K=V]… [-F K=JSON]…` into the bus and the arguments;
 /// none for any other form.

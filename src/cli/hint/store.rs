@@ -4,18 +4,12 @@ use super::{Hint, Hints, command, text};
 use crate::bus::keys;
 use crate::store::mount::NFS_CURE;
 use crate::store::object::Kind;
-use crate::store::{BucketProblem, ErrorDetail, ErrorKind, Obstruction, StoreError};
+use crate::store::{BucketProblem, ErrorDetail, Obstruction, StoreError};
 
 impl Hints {
     /// What to do about an error of the store, where there is something.
     pub(in crate::cli) fn of(error: &StoreError) -> Option<Self> {
-        match (error.detail(), error.kind()) {
-            (Some(detail), _) => of_detail(detail),
-            (None, ErrorKind::NotDurable) => Some(
-                "what was just written may not survive a power cut: look at the disk (dmesg), then try again".into(),
-            ),
-            (None, _) => None,
-        }
+        error.detail().and_then(of_detail)
     }
 }
 
@@ -32,6 +26,9 @@ fn of_detail(detail: &ErrorDetail) -> Option<Hints> {
         }
         ErrorDetail::ReadOnly => "the file system is read-only: remount it, or name another bus".into(),
         ErrorDetail::NoSpace => make_room(),
+        ErrorDetail::NotFlushed => {
+            "what was just written may not survive a power cut: look at the disk (dmesg), then try again".into()
+        }
         ErrorDetail::TooManyOpenFiles => "raise the limit of open files: ulimit -n".into(),
         ErrorDetail::NoThreads => "raise ulimit -u, or the container's limit of processes".into(),
         ErrorDetail::SeveralFileSystems => "all of a bus must lie on one file system: move the folder back".into(),
@@ -166,6 +163,7 @@ fn certificate(kind: Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ErrorKind;
 
     fn shown(detail: ErrorDetail) -> String {
         of_detail(&detail).unwrap().to_string()
@@ -184,6 +182,15 @@ mod tests {
         is("state/mail/dead/x-1.json", "give it up: evbus dead rm mail x-1");
         is("dedup/ab.json", "delete dedup/ab.json");
         assert_eq!(of_detail(&ErrorDetail::Unreadable { key: "events/x".to_owned() }), None);
+    }
+
+    /// A regression: the hint was lost when a worker gave up.
+    #[test]
+    fn a_failed_flush_keeps_its_hint_when_it_is_given_up() {
+        let error = StoreError::new(ErrorKind::Unavailable, "cannot flush x").not_durable().given_up();
+        assert!(Hints::of(&error).unwrap().to_string().contains("dmesg"));
+        let full = StoreError::new(ErrorKind::Full, "x").with_detail(ErrorDetail::NoSpace).not_durable();
+        assert_eq!(Hints::of(&full), Some(make_room()));
     }
 
     #[test]

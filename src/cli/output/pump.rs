@@ -39,6 +39,8 @@ struct PumpState {
     dropped: u64,
     /// Whether the reader has closed the pipe.
     closed: bool,
+    /// Whether a flush has waited in vain.
+    timed_out: bool,
 }
 
 struct Pumps {
@@ -75,9 +77,16 @@ pub(in crate::cli) async fn room(stream: Stream) {
 }
 
 /// Waits a limited time for the queued lines to be written.
-pub(in crate::cli) fn flush() {
+pub(in crate::cli) fn flush_all() {
     for pump in PUMPS.get().into_iter().flat_map(|pumps| [&pumps.out, &pumps.err]) {
-        pump.finish();
+        pump.flush();
+    }
+}
+
+/// Waits a limited time for the queued lines of one stream to be written.
+pub(in crate::cli) fn flush(stream: Stream) {
+    if let Some(pump) = of(stream) {
+        pump.flush();
     }
 }
 
@@ -153,15 +162,14 @@ impl Pump {
         }
     }
 
-    fn finish(&self) {
+    /// Waits while the reader takes something; one that has stopped is not waited for again.
+    fn flush(&self) {
         let mut state = self.state();
-        while state.bytes > 0 {
-            let (next, waited) =
-                self.changed.wait_timeout(state, FLUSH_TIMEOUT).unwrap_or_else(PoisonError::into_inner);
+        while state.bytes > 0 && !state.timed_out {
+            let waited = self.changed.wait_timeout(state, FLUSH_TIMEOUT);
+            let (next, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             state = next;
-            if waited.timed_out() {
-                return;
-            }
+            state.timed_out = waited.timed_out();
         }
     }
 }

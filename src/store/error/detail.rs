@@ -32,6 +32,8 @@ pub enum ErrorDetail {
     ReadOnly,
     /// The disk, or a quota, is full.
     NoSpace,
+    /// What was written may not survive a power cut.
+    NotFlushed,
     /// The process has no file descriptor left.
     TooManyOpenFiles,
     /// The user, or the container, has no process left.

@@ -13,8 +13,8 @@ use crate::clock::Fut;
 use crate::event::EventTime;
 use crate::store::{Gate, Store, StoreResult};
 
-/// Lets each event of a batch become visible in its turn.
-pub(super) struct Turns<'a> {
+/// Lets each event of a batch become visible once the one before it of its key may.
+pub(super) struct BatchOrder<'a> {
     store: &'a dyn Store,
     /// The time of the batch's first event.
     first: EventTime,
@@ -23,8 +23,8 @@ pub(super) struct Turns<'a> {
     late: Cell<bool>,
 }
 
-impl<'a> Turns<'a> {
-    /// The turns of a batch whose first event has the time `first`, by the ordering keys of its
+impl<'a> BatchOrder<'a> {
+    /// The order of a batch whose first event has the time `first`, by the ordering keys of its
     /// events.
     pub fn new<'k>(store: &'a dyn Store, first: EventTime, keys: impl Iterator<Item = Option<&'k str>>) -> Self {
         let mut seen = HashSet::new();
@@ -38,7 +38,7 @@ impl<'a> Turns<'a> {
     }
 }
 
-impl Gate for Turns<'_> {
+impl Gate for BatchOrder<'_> {
     fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>> {
         if self.late.get() {
             return Box::pin(std::future::ready(Ok(false)));

@@ -1,0 +1,103 @@
+//! An event on its way to the bus, and what became of it.
+
+use crate::clock::Clock;
+use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
+
+/// An event on its way to the bus.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub(super) event: Event,
+    pub(super) bytes: Vec<u8>,
+    identity: Identity,
+    /// Set where the emitter named the id: a repeat is harmless.
+    pub(super) dedup: Option<String>,
+}
+
+impl Draft {
+    /// An event whose id evbus has made from `identity`.
+    pub fn generated(event: Event, identity: Identity) -> Self {
+        Self { bytes: event.to_json(), event, identity, dedup: None }
+    }
+
+    /// An event of now, or of when it is due, with the id that its emitter has named. Without one
+    /// evbus makes an id of the same moment. `make` gets the id and the time.
+    pub fn new<E>(
+        clock: &dyn Clock,
+        due: Option<EventTime>,
+        id: Option<&str>,
+        make: impl FnOnce(&str, EventTime) -> Result<Event, E>,
+    ) -> Result<Self, E> {
+        let time = due.unwrap_or(EventTime::MIN).max(clock.now());
+        if let Some(id) = id {
+            return Ok(Self::named(make(id, time)?));
+        }
+        let identity = Identity::random(clock.random(), clock.random());
+        Ok(Self::generated(make(&event_id(time, &identity), time)?, identity))
+    }
+
+    /// An event whose emitter named its id: emitted twice, it is there once.
+    pub fn named(event: Event) -> Self {
+        let identity = Identity::named(event.source(), event.id());
+        let dedup = Some(dedup_hash(event.source(), event.id()));
+        Self { bytes: event.to_json(), event, identity, dedup }
+    }
+
+    /// An event that has waited, with its stored bytes and identity: released twice, it is on the
+    /// bus once. None if the name tells no identity.
+    pub(in crate::bus) fn stored(event: Event, bytes: Vec<u8>, name: &EventName) -> Option<Self> {
+        let dedup = Some(dedup_hash(event.source(), event.id()));
+        Some(Self { identity: Identity::parse(name.identity())?, bytes, event, dedup })
+    }
+
+    /// The same event, put whether or not another event has its id.
+    pub(in crate::bus) fn without_dedup(self) -> Self {
+        Self { dedup: None, ..self }
+    }
+
+    /// The event itself.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The document, as it is put.
+    pub fn document(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its size on the bus, in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Where the event lies if it comes at `time`.
+    pub(super) fn name(&self, time: EventTime) -> EventName {
+        EventName::new(time, self.event.hash_slot(&self.identity), &self.identity, self.event.type_())
+    }
+}
+
+/// Whether an acknowledged event is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckKind {
+    /// It was put now.
+    New,
+    /// It had been acknowledged before.
+    Duplicate,
+    /// Its id had been acknowledged before, for an event of another type, subject or data: this one is not on the bus.
+    IdTaken,
+}
+
+/// The acknowledgement of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ack {
+    /// Where it lies.
+    pub name: EventName,
+    /// Whether this emit added it.
+    pub kind: AckKind,
+}
+
+/// An event that is on the bus, or waits, but is not yet acknowledged.
+pub(super) struct Unacknowledged {
+    /// The draft's, among those emitted together.
+    pub index: usize,
+    pub name: EventName,
+}
