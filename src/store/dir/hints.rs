@@ -4,19 +4,24 @@
 //! ignored, except whose staged files they name: a worker's own commits are no news to it. An overflow of
 //! the kernel's queue is a hint like any other.
 
+use std::mem::MaybeUninit;
 use std::path::Path;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
 
 use crate::clock::Fut;
 use crate::store::Hints;
 
+/// How many bytes of events are read from the kernel at once.
+const BUFFER_BYTES: usize = 16 * 1024;
+
 /// Hints of publishes into one bus.
 pub struct InotifyHints {
-    /// The inotify queue, which reads like a pipe.
+    /// The inotify queue, which becomes readable like a pipe.
     queue: Receiver,
-    /// The prefix of the names of this process's staged files.
+    /// The prefix of the names of this process's drafts.
     own: Option<String>,
 }
 
@@ -40,39 +45,39 @@ impl InotifyHints {
         Ok(Self { queue, own })
     }
 
-    /// Reads all queued events. Returns whether there were any.
+    /// Reads all queued events. Returns whether any is about something else than this process's
+    /// drafts.
     fn drain(&self) -> bool {
-        let mut buffer = [0u8; 16 * 1024];
+        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut reader = Reader::new(&self.queue, &mut buffer);
         let mut found = false;
-        while let Ok(read @ 1..) = self.queue.try_read(&mut buffer) {
-            found |= has_news(&buffer[..read], self.own.as_deref());
+        loop {
+            match reader.next() {
+                Ok(event) => found |= self.is_news(event.file_name().map(std::ffi::CStr::to_bytes)),
+                Err(Errno::INTR) => {}
+                Err(_) => return found,
+            }
         }
-        found
     }
-}
 
-/// Whether any of these events (inotify(7)) is about something else than this process's staged files.
-fn has_news(mut events: &[u8], own: Option<&str>) -> bool {
-    const HEAD: usize = 16;
-    let Some(own) = own else { return true };
-    while events.len() >= HEAD {
-        let mut len = [0; 4];
-        len.copy_from_slice(&events[12..HEAD]);
-        let end = HEAD.saturating_add(u32::from_ne_bytes(len) as usize).min(events.len());
-        // An overflow has no name.
-        if !events[HEAD..end].starts_with(own.as_bytes()) {
-            return true;
+    /// Whether an event about this name is news; an overflow has no name.
+    fn is_news(&self, name: Option<&[u8]>) -> bool {
+        match (&self.own, name) {
+            (Some(own), Some(name)) => !name.starts_with(own.as_bytes()),
+            _ => true,
         }
-        events = &events[end..];
     }
-    false
 }
 
 impl Hints for InotifyHints {
     fn next(&mut self) -> Fut<'_, ()> {
         Box::pin(async move {
             while self.queue.readable().await.is_ok() {
-                if self.drain() {
+                let found = self.drain();
+                // Only its own read tells the runtime that the queue is empty. If an event has come
+                // by now, one byte is too little for it, and the queue stays ready (inotify(7)).
+                let _ = self.queue.try_read(&mut [0; 1]);
+                if found {
                     return;
                 }
             }
@@ -84,23 +89,36 @@ impl Hints for InotifyHints {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
-    fn event(name: &str) -> Vec<u8> {
-        let mut bytes = vec![0; 12];
-        bytes.extend(u32::try_from(name.len().next_multiple_of(16)).unwrap().to_ne_bytes());
-        bytes.extend(name.as_bytes());
-        bytes.resize(16 + name.len().next_multiple_of(16), 0);
-        bytes
-    }
-
-    #[test]
-    fn only_changes_by_others_raise_a_hint() {
-        let (mine, theirs, overflow) = (event("00aa-1"), event("00bb-1"), event(""));
-        assert!(!has_news(&mine, Some("00aa-")));
-        assert!(!has_news(&[mine.clone(), mine.clone()].concat(), Some("00aa-")));
-        assert!(has_news(&[mine.clone(), theirs].concat(), Some("00aa-")));
-        assert!(has_news(&[mine.clone(), overflow].concat(), Some("00aa-")));
-        assert!(has_news(&mine, None));
+    #[tokio::test]
+    async fn only_changes_by_others_raise_a_hint() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let hints = InotifyHints::watch(folder.path(), Some("00aa-".to_owned())).unwrap();
+        let publish = |name: &str| {
+            let staged = folder.path().join(name);
+            std::fs::write(&staged, "").unwrap();
+            std::fs::remove_file(staged).unwrap();
+        };
+        assert!(!hints.drain(), "nothing has happened");
+        publish("00aa-1");
+        publish("00aa-2");
+        assert!(!hints.drain(), "its own drafts");
+        publish("00bb-1");
+        publish("00aa-3");
+        assert!(hints.drain());
+        assert!(!hints.drain(), "read once");
+        assert!(hints.is_news(None), "an overflow");
+        let mut hints = hints;
+        publish("00bb-2");
+        hints.next().await;
+        publish("00bb-3");
+        hints.next().await;
+        let mut waiting = Box::pin(hints.next());
+        assert!(waiting.as_mut().now_or_never().is_none(), "nothing more has happened");
+        publish("00bb-4");
+        waiting.await;
     }
 }
