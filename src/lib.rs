@@ -31,10 +31,10 @@
 //! The program `evbus` is the feature `cli`, which is on by default; a program that embeds the bus
 //! does without: `evbus = { version = "0.1", default-features = false }`.
 //!
-//! The modules below are the rooms of the house, for its own tests. They are no part of the public
-//! surface, and change without notice. Each layer uses only the ones below it:
+//! The modules below are public for the crate's own tests. They are no part of the public
+//! interface, and change without notice. Each is a layer, and uses only those listed after it:
 //!
-//! - `cli`: one file per verb; output and exit codes.
+//! - `cli`: one file per verb, with a folder where it is long; output and exit codes.
 //! - `embed`: the bus inside another program.
 //! - `open`: the bus at an address.
 //! - `config`: file, environment and flags become settings, once.
@@ -42,10 +42,10 @@
 //! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
 //! - `bus`: emit (put, then check), reading, the frontier.
 //! - `handler`: run one command for one event.
-//! - `store`: six operations, and the directory and memory stores behind them.
-//! - `event`: what an event is: document, key name, type pattern. Pure.
-//! - `clock`: the only wall clock and the only randomness.
+//! - `store`: six operations, and the directory, bucket and memory stores behind them.
 //! - `threads`: where what waits for the disk, or computes for long, is done.
+//! - `clock`: the only wall clock and the only randomness.
+//! - `event`: what an event is: document, key name, type pattern. Pure.
 
 #![deny(missing_docs)]
 

@@ -162,7 +162,7 @@ fn count(len: usize) -> u64 {
 async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
     let groups = definition::names(&*bus.store).await?;
     if groups.is_empty() {
-        let what = "this bus has no groups, so nobody has processed anything";
+        let what = "this bus has no groups, so no group has processed anything";
         return Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NoGroups));
     }
     let mut needs = Vec::new();

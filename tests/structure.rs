@@ -1,12 +1,13 @@
-//! The rooms of `src`: which may use which, and no two that use each other.
+//! The layers of `src`: which may use which, and that no two units of a layer use each other. A layer
+//! is a module of the crate; a unit is a file directly below it, with the files below that.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The rooms, from the ground up: each may use those before it, and no other.
-const ROOMS: [&str; 12] =
+/// The layers, from the lowest up: each may use those before it, and no other.
+const LAYERS: [&str; 12] =
     ["event", "clock", "threads", "store", "handler", "bus", "group", "retention", "config", "open", "embed", "cli"];
 
 type Module = Vec<String>;
@@ -115,11 +116,10 @@ fn uses() -> Vec<(Module, Module)> {
 }
 
 #[test]
-fn no_room_uses_a_later_one() {
-    let level = |room: &str| ROOMS.iter().position(|known| *known == room).expect("a room without a place in ROOMS");
+fn no_layer_uses_a_later_one() {
+    let level = |layer: &str| LAYERS.iter().position(|known| *known == layer).expect("a layer that is not in LAYERS");
     let mut upward = Vec::new();
     for (module, used) in uses() {
-        // The clock's time is an event's time; both are on the ground.
         if module[0] != used[0] && level(&module[0]) < level(&used[0]) {
             upward.push(format!("{} uses {}", module.join("::"), used.join("::")));
         }
@@ -128,10 +128,10 @@ fn no_room_uses_a_later_one() {
 }
 
 #[test]
-fn no_two_units_of_a_room_use_each_other() {
+fn no_two_units_of_a_layer_use_each_other() {
     let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, used) in uses() {
-        // A unit is a file below a room, with what lies below it.
+        // The layer, and the unit in it.
         let [from, to] = [module, used].map(|module| module.into_iter().take(2).collect::<Module>());
         if from.len() == 2 && to.len() == 2 && from != to {
             edges.entry(from).or_default().insert(to);

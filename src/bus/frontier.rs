@@ -32,7 +32,7 @@ pub async fn read(store: &dyn Store) -> StoreResult<Frontier> {
         return Ok(Frontier { time: EventTime::MIN, version: None });
     };
     // A damaged frontier that was read as too low would lose events; so all work stops until it is
-    // mended.
+    // repaired.
     let content: Content =
         serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(FRONTIER, error))?;
     Ok(Frontier { time: content.w, version: Some(object.version) })

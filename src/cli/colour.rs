@@ -10,7 +10,7 @@ use clap::builder::StyledStr;
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
 /// Something to look at.
 pub(super) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-/// Something to mend.
+/// Something to repair.
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Something that was asked for, or may be typed.
 pub(super) const NOTE: Style = AnsiColor::Cyan.on_default();

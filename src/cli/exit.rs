@@ -38,7 +38,8 @@ impl Code {
     }
 }
 
-/// The exit code for an error of the store: the only place that decides it.
+/// The exit code for an error of the store. That of a worker is `Failure::of_a_worker`, which tries
+/// again later where the cause can go away.
 impl From<ErrorKind> for Code {
     fn from(kind: ErrorKind) -> Self {
         match kind {

@@ -1,5 +1,5 @@
-//! Hints: what to type, or to do, next. An error below the command line says what is wrong; here, and
-//! only here, its detail becomes a hint.
+//! Hints for the details of store, config and program errors; a command sets its own with
+//! `Failure::hint`.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};

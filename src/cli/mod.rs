@@ -1,4 +1,5 @@
-//! The command line: one file for each command, with its arguments and its function.
+//! The command line: one file per verb, with a folder where it is long: its arguments
+//! and its function.
 //!
 //! Arguments are parsed first; [`session`] resolves environment, config and bus once; [`output`]
 //! prints everything; [`failure`] turns every failure into an exit code.
@@ -44,7 +45,7 @@ use session::{BusArgs, Session};
 /// The hidden argument that runs the orphan reaper instead of a command: see [`crate::handler`].
 const ORPHAN_REAPER_ARGUMENT: &str = "__guard";
 
-/// An event bus without a broker: events are files in a directory.
+/// An event bus without a broker: events are files in a directory or a bucket.
 #[derive(Debug, Parser)]
 #[command(name = "evbus", version, disable_help_subcommand = true, propagate_version = false)]
 #[command(after_help = "\

@@ -55,7 +55,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later, without anything being mended.
+    /// Whether the same call may succeed later, without anything being repaired.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if error.kind() == ErrorKind::Unavailable)
     }

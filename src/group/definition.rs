@@ -182,7 +182,7 @@ async fn swap(
             (None, None) => return Ok(None),
         }
     }
-    Err(StoreError::new(ErrorKind::Unavailable, format!("{key} cannot be written, though nobody else has written it")))
+    Err(StoreError::new(ErrorKind::Unavailable, format!("{key} cannot be written, although no other process wrote it")))
 }
 
 /// Resolves a start once. W is raised to the newest event before the start, so that every event

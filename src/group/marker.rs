@@ -191,8 +191,8 @@ impl Marker {
         self.pending.contains_key(name) || !(self.through.covers(name) || self.done.contains(name))
     }
 
-    /// Records how a run ended. An attempt that isolation mode had counted before the run
-    /// (`counted`) is not counted again.
+    /// Records how a run ended. An attempt that isolation mode had counted before the run is not
+    /// counted again.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict) {
         let counted = self.pending.get(name).is_some_and(|open| open.started);
         match verdict {

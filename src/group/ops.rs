@@ -264,7 +264,7 @@ impl GroupStore {
 
     /// Writes a commit and makes sure of the answer: after a lost answer, or a conflict that may be
     /// with itself, it reads back and compares epoch and nonce before it believes either. If the
-    /// error is one that an operator can mend, it goes on trying until a lease is over: then
+    /// error is one that an operator can repair, it goes on trying until a lease is over: then
     /// another worker may own the shard.
     pub async fn commit(&self, shard: u16, commit: &Commit, lease: Duration) -> Committed {
         let key = keys::marker(&self.group, shard);

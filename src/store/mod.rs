@@ -4,7 +4,8 @@
 //! [`Store::put_new`] and never changed, and **registers**, replaced by [`Store::cas`]. The only property that the
 //! protocol relies on: *a completed write is visible to every later read and listing*.
 //!
-//! A new kind of store is one more file here, proved by `tests/conformance`.
+//! A new kind of store is one more file here, proved by `tests/conformance`, and an arm where the
+//! program opens a bus (ARCHITECTURE.md, "To add").
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,7 +176,7 @@ impl Gate for AlwaysOpen {
     }
 }
 
-/// A stream of "look now". It may lie, be late, or never come.
+/// Notices that something may have changed; one may be false, late or missing.
 pub trait Hints {
     /// Completes when something may have changed since the last call.
     fn next(&mut self) -> Fut<'_, ()>;
@@ -230,7 +231,9 @@ impl Pager {
     }
 }
 
-/// The six operations, and further ones that a store can do better than code above it.
+/// The six operations, which have no defaults: [`put_new`](Store::put_new), [`get`](Store::get),
+/// [`list_after`](Store::list_after), [`cas`](Store::cas), [`delete`](Store::delete) and
+/// [`hints`](Store::hints); and further ones that a store can do better than code above it.
 ///
 /// An error of kind [`ErrorKind::Unavailable`] leaves open whether the operation took effect, now
 /// or later.

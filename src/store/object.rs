@@ -355,7 +355,7 @@ impl Store for BucketStore {
     }
 
     fn hints(&self) -> Result<Box<dyn Hints>, String> {
-        Err("a bucket tells nobody of what is new".to_owned())
+        Err("a bucket sends no change notifications".to_owned())
     }
 
     fn profile(&self) -> Profile {

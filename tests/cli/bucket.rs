@@ -46,7 +46,7 @@ fn a_bucket_runs_every_event_despite_a_killed_worker() {
     workers[0].wait().unwrap();
     let acked = sorted(home.lines("acked"));
     assert_eq!(unique(seen()), acked);
-    assert_eq!(sorted(home.lines("own")), acked, "nobody was killed there, and nothing runs twice");
+    assert_eq!(sorted(home.lines("own")), acked, "no process was killed there, and nothing runs twice");
     // Only events that the killed worker had run and not recorded ran again: once each, by another
     // worker.
     let runs = unique(home.lines("seen"));

@@ -50,7 +50,7 @@ fn a_disk_filled_by_the_backlog_can_be_drained_and_pruned() {
 #[test]
 fn a_temporary_permission_error_is_waited_for() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT TRIED: a refusal that somebody mends; it needs root");
+        eprintln!("NOT TRIED: a refusal that is repaired; it needs root");
         return;
     }
     let home = Home::new();

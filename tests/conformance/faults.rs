@@ -95,7 +95,7 @@ fn schedule(seed: u64) {
         let twice = notes.repeated();
         assert!(
             late || gave_up.get() || twice.is_empty(),
-            "seed {seed}: nobody was taken for dead, and {twice:?} ran twice"
+            "seed {seed}: no worker was taken for dead, and {twice:?} ran twice"
         );
     });
 }

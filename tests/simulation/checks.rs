@@ -120,7 +120,7 @@ fn event(world: &World, name: EventName, there: bool) {
 }
 
 fn definition(world: &World, group: &mut GroupRecord, new: Option<&[u8]>) {
-    let definition: evbus::group::Definition = serde_json::from_slice(new.expect("nobody removes groups")).unwrap();
+    let definition: evbus::group::Definition = serde_json::from_slice(new.expect("groups are never removed")).unwrap();
     if group.definition.is_none() {
         group.created = world.simulation.now();
         if definition.start.time() > world.frontier.get() {

@@ -339,7 +339,7 @@ impl Simulation {
         self.polls.set(self.polls.get() + 1);
         self.polls_now.set(self.polls_now.get() + 1);
         if self.polls_now.get() > MOST_POLLS_AT_ONCE || self.polls.get() > MOST_POLLS {
-            self.complain("somebody spins: polls without end".to_owned());
+            self.complain("a task spins: polls without end".to_owned());
         }
     }
 

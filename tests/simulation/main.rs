@@ -5,7 +5,7 @@
 //! - In the test run: 5,000 seeds.
 //! - On demand: `EVBUS_SIM_SEEDS=1000000 cargo test --release --test simulation seeds --
 //!   --nocapture`
-//! - One seed, with its story: `EVBUS_SIM_SEED=1234 cargo test --test simulation one_seed --
+//! - One seed, with its trace: `EVBUS_SIM_SEED=1234 cargo test --test simulation one_seed --
 //!   --nocapture`
 //! - The mutants, each of which must be caught: `tests/simulation/mutants/run`
 
@@ -41,7 +41,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// How to repeat a seed that failed, and the end of its story.
+/// How to repeat a seed that failed, and the end of its trace.
 fn story(seed: u64, options: SeedOptions) -> String {
     let ended = run(seed, SeedOptions { verbose: true, ..options });
     let lines = ended.log.len();

@@ -17,7 +17,7 @@ use crate::{checks, verdict};
 /// Options for the run of a seed.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SeedOptions {
-    /// Print its story.
+    /// Print its trace.
     pub verbose: bool,
     /// With or without hints, in place of the seed's choice.
     pub hints: Option<bool>,

@@ -124,7 +124,7 @@ fn a_cancelled_entry_is_never_released() {
     assert_eq!((bus.events(), bus.waiting()), (Vec::new(), vec![keys::decision(&name)]));
     done(forget(&*bus.handle.store, at(11))).unwrap();
     assert_eq!(bus.waiting(), Vec::<String>::new());
-    // Whoever had cancelled it and then died is taken at its word.
+    // A process that had cancelled it and then died is taken at its word.
     let name = bus.schedule("b", at(30));
     assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
     bus.clock.0.set(at(40));
@@ -215,7 +215,7 @@ fn a_single_release_takes_over_entries_in_release() {
     assert_eq!(done(release(&bus.handle, None, 1 << 20)).unwrap().events, 1);
 }
 
-/// Whatever somebody has put before them: names that are none, documents that are none, files that are too large.
+/// Whatever lies before them: names that are none, documents that are none, files that are too large.
 #[test]
 fn a_scheduled_entry_is_not_starved_by_invalid_entries() {
     let bus = bus();

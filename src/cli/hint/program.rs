@@ -8,9 +8,7 @@ impl Hints {
     pub(in crate::cli) fn of_obstacle(obstacle: &Obstacle) -> Option<Self> {
         Some(match obstacle.program.as_ref()? {
             ProgramError::NotInPath { name } => match name.split_once(' ') {
-                Some((program, _)) => {
-                    format!("program and arguments are words of their own, {program} …; a line is for --shell").into()
-                }
+                Some((program, _)) => format!("separate {program} and its arguments, or use --shell").into(),
                 None => "name it by its path, or extend PATH".into(),
             },
             ProgramError::NotExecutable { file } => format!("chmod +x {}", file.display()).into(),

@@ -73,7 +73,7 @@ fn of_unreadable(key: &str) -> Option<Hints> {
     }
     if keys::group_of(key).is_some() {
         let hints: [Hint; 3] = [
-            text(format!("mend the newest {key} file; `")),
+            text(format!("fix the newest {key} file; `")),
             command("group", "ls"),
             text("` shows how the others look"),
         ];
@@ -88,7 +88,7 @@ fn of_unreadable(key: &str) -> Option<Hints> {
     }
     rest.starts_with("marker-").then(|| {
         let again = command("group", format_args!("reset {group} --to earliest"));
-        [text("mend its newest file, or start over: "), again].into()
+        [text("fix its newest file, or start over: "), again].into()
     })
 }
 
@@ -177,7 +177,7 @@ mod tests {
         };
         is("bus.json", "restore bus.json");
         is("frontier", "the newest frontier file");
-        is("groups/mail.json", "mend the newest groups/mail.json file; `evbus group ls` shows");
+        is("groups/mail.json", "fix the newest groups/mail.json file; `evbus group ls` shows");
         is("state/mail/marker-003", "start over: evbus group reset mail --to earliest");
         is("state/mail/dead/x-1.json", "give it up: evbus dead rm mail x-1");
         is("dedup/ab.json", "delete dedup/ab.json");

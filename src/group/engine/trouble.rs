@@ -38,7 +38,7 @@ impl Trouble {
     }
 }
 
-/// Whether the error can be mended without a restart of this worker. Any other error ends a worker:
+/// Whether the error can be repaired without a restart of this worker. Any other error ends a worker:
 /// its group or its bus is gone, or holds something that cannot be read.
 pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
     use ErrorKind::{Damaged, Denied, Full, NoBus, NotDurable, Other, Unavailable, Unfit};
@@ -48,14 +48,14 @@ pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
     }
 }
 
-/// Whether the same write can be sent again, once the error is mended.
+/// Whether the same write can be sent again, once the error is repaired.
 pub(in crate::group) fn can_be_repeated(error: &StoreError) -> bool {
     can_be_mended(error) && error.kind() != ErrorKind::NotDurable
 }
 
 impl Engine {
     /// Returns the answer, if one came. A missing answer is reported once; an error that cannot be
-    /// mended ends the worker.
+    /// repaired ends the worker.
     pub(super) fn answer<T>(&mut self, answer: StoreResult<T>) -> Option<T> {
         self.answer_of(answer, false)
     }

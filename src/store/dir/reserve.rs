@@ -1,8 +1,8 @@
-//! Room that is kept for the way out of a full disk.
+//! Disk space reserved for commits and `prune` when the disk is full.
 //!
 //! If a backlog has filled the disk, no worker could commit what is done, and so `prune` could not
 //! delete it. Some files are made together with the bus; a register, or a key below `state/` and
-//! `groups/`, takes the room of one after the other when there is no other room. Events do not:
+//! `groups/`, takes the space of one after the other when none is left otherwise. Events do not:
 //! they are what fills the disk.
 
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};

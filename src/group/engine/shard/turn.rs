@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn the_last_slot_goes_to_an_event_that_blocks_its_key() {
-        assert_eq!(next(&shard(3)), Next::Start(name(2)), "not 1, which nobody waits for");
-        assert_eq!(next(&shard(4)), Next::Start(name(1)), "there is room for anybody");
+        assert_eq!(next(&shard(3)), Next::Start(name(2)), "not 1, which nothing waits for");
+        assert_eq!(next(&shard(4)), Next::Start(name(1)), "there is room for any event");
         assert_eq!(next(&shard(2)), Next::Nothing, "there is none at all");
         let mut unread = shard(3);
         unread.order_keys.remove(&name(2));

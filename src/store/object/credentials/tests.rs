@@ -1,4 +1,4 @@
-//! What is decided without asking anybody.
+//! What is decided without a request.
 
 use super::machine::near;
 use super::*;
