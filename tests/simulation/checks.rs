@@ -20,7 +20,7 @@ pub fn observe(world: &Rc<World>) {
     }));
 }
 
-/// Sends hints: "look now", sometimes, and sometimes for no reason.
+/// Sends hints, sometimes, and sometimes for no reason.
 fn notify(world: &Rc<World>) {
     if !world.plan.hints {
         return;
