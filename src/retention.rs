@@ -78,10 +78,10 @@ impl Need {
             Holder { group: self.group.clone(), through: self.through.to_string(), pending: 0, held: 0, wanted: 0 };
         for name in stay.iter().filter(|name| !self.allows(name)) {
             let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != NameMatch::No;
-            let open = self.pending.contains(name);
+            let is_pending = self.pending.contains(name);
             let waits = !self.done.contains(name) && self.filter.as_ref().is_none_or(wants);
-            holder.pending += u64::from(open);
-            holder.wanted += u64::from(open || waits);
+            holder.pending += u64::from(is_pending);
+            holder.wanted += u64::from(is_pending || waits);
             holder.held += 1;
         }
         holder
@@ -171,7 +171,7 @@ async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
         // A reset may be folded into its marker between the two reads, or come between them: so the
         // requests are read twice.
         let mut asked = request::pending(bus, &group).await?;
-        let (mut through, mut open) = (Position::Time(EventTime::MAX), BTreeSet::new());
+        let (mut through, mut pending) = (Position::Time(EventTime::MAX), BTreeSet::new());
         let mut done = BTreeSet::new();
         for shard in 0..registered.definition.shards {
             let (marker, version) = read_marker(bus, &group, shard, &registered.definition).await?;
@@ -179,7 +179,7 @@ async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
                 // Events that the marker says are passed are about to be deleted.
                 bus.store.persist(&keys::marker(&group, shard)).await?;
             }
-            open.extend(marker.pending.into_keys());
+            pending.extend(marker.pending.into_keys());
             done.extend(marker.done);
             through = through.min(marker.through);
         }
@@ -191,7 +191,7 @@ async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
                     done.clear();
                 }
                 Some(request::Request::Redrive { event, .. }) => {
-                    open.insert(event);
+                    pending.insert(event);
                 }
                 Some(request::Request::Share { .. }) => {}
                 // An unreadable request may need any event: nothing is deleted until it has been
@@ -200,7 +200,7 @@ async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
             }
         }
         let filter = registered.definition.filter(&group).ok();
-        needs.push(Need { group, through, pending: open, done, filter });
+        needs.push(Need { group, through, pending, done, filter });
     }
     Ok(needs)
 }

@@ -80,17 +80,17 @@ pub async fn names(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<String
     Ok(page.keys.iter().filter_map(|key| keys::dead_letter_of(group, key)).map(str::to_owned).collect())
 }
 
-/// Writes the letter that `open.dead` announces. It may be there already: an earlier owner wrote it. An event that is
-/// larger than `limit`, in bytes, is not kept.
+/// Writes the letter that `pending.new_dead_letter` announces. It may be there already: an earlier
+/// owner wrote it. An event that is larger than `limit`, in bytes, is not kept.
 pub async fn write(
     bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
-    open: &PendingEvent,
+    pending: &PendingEvent,
     limit: usize,
 ) -> StoreResult<()> {
-    let Some(dead_letter_name) = &open.dead else { return Ok(()) };
-    let content = match event_bytes(bus, group, name, open.letter.as_deref(), limit).await {
+    let Some(dead_letter_name) = &pending.new_dead_letter else { return Ok(()) };
+    let content = match event_bytes(bus, group, name, pending.redriven_dead_letter.as_deref(), limit).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Enclosed::Unfit(error.to_string()),
         Err(error) => return Err(error),
         Ok(None) => Enclosed::Nothing,
@@ -102,10 +102,10 @@ pub async fn write(
     let dead_letter = DeadLetter {
         name: name.clone(),
         died: bus.clock.now(),
-        attempts: open.attempts,
-        why: open.why.clone().unwrap_or_default(),
-        exit: open.exit,
-        stderr: open.stderr.clone().unwrap_or_default(),
+        attempts: pending.attempts,
+        why: pending.why.clone().unwrap_or_default(),
+        exit: pending.exit,
+        stderr: pending.stderr.clone().unwrap_or_default(),
         content,
     };
     let bytes = crate::bus::to_json_line(&dead_letter);

@@ -45,8 +45,8 @@ pub struct PendingEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// The dead letter that is to be written next, or has been.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dead: Option<String>,
+    #[serde(rename = "dead", default, skip_serializing_if = "Option::is_none")]
+    pub new_dead_letter: Option<String>,
     /// The end of the last attempt's stderr, until the dead letter is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<String>,
@@ -54,19 +54,19 @@ pub struct PendingEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<i32>,
     /// The dead letter that was redriven; it goes when the event has left `pending`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub letter: Option<String>,
+    #[serde(rename = "letter", default, skip_serializing_if = "Option::is_none")]
+    pub redriven_dead_letter: Option<String>,
     /// Its attempt was counted before its run, in isolation mode, and the run has not ended.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub started: bool,
     /// A run alone ended with its worker, which it may have killed, so it always runs alone.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub poison_candidate: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
+/// Whether a field has the value that it is not written with.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The marker, readable as it stands.
@@ -87,7 +87,7 @@ pub struct Marker {
     pub handoff: Option<String>,
     /// Takeovers in a row from owners that had not released the shard, with no good commit in
     /// between.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unclean: u32,
     /// See [`Position`].
     pub through: Position,
@@ -100,21 +100,11 @@ pub struct Marker {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub folded: BTreeSet<String>,
     /// Events that were passed over because the group's condition could not be answered for them.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unanswered: u64,
     /// The requests that its owners have made of a store that charges for them.
     #[serde(default, skip_serializing_if = "Requests::is_none")]
     pub requests: Requests,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_none(value: &u64) -> bool {
-    *value == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(value: &u32) -> bool {
-    *value == 0
 }
 
 /// What a run of a handler said about its event.
@@ -170,9 +160,9 @@ impl Marker {
         self.epoch += 1;
         if self.owner.is_some() {
             self.unclean = self.unclean.saturating_add(1);
-            for open in self.pending.values_mut().filter(|open| open.started) {
-                open.started = false;
-                open.poison_candidate = true;
+            for pending in self.pending.values_mut().filter(|pending| pending.started) {
+                pending.started = false;
+                pending.poison_candidate = true;
             }
         }
         self.owner = Some(owner);
@@ -193,39 +183,39 @@ impl Marker {
 
     /// Records how a run ended. An attempt that isolation mode had counted before the run is not
     /// counted again.
-    pub fn settle(&mut self, name: &EventName, verdict: Verdict) {
-        let counted = self.pending.get(name).is_some_and(|open| open.started);
+    pub fn record_verdict(&mut self, name: &EventName, verdict: Verdict) {
+        let counted = self.pending.get(name).is_some_and(|pending| pending.started);
         match verdict {
             Verdict::Done => {
                 self.pending.remove(name);
                 self.done_above_through(name);
             }
             Verdict::Retry { next, why } => {
-                let open = self.pending.entry(name.clone()).or_default();
-                *open = PendingEvent {
-                    attempts: open.attempts + u32::from(!counted),
+                let pending = self.pending.entry(name.clone()).or_default();
+                *pending = PendingEvent {
+                    attempts: pending.attempts + u32::from(!counted),
                     next: Some(next),
                     why: Some(why),
-                    letter: open.letter.take(),
+                    redriven_dead_letter: pending.redriven_dead_letter.take(),
                     ..PendingEvent::default()
                 };
             }
             Verdict::Dead { dead_letter, why, stderr, exit } => {
-                let open = self.pending.entry(name.clone()).or_default();
-                *open = PendingEvent {
-                    attempts: open.attempts + u32::from(!counted),
+                let pending = self.pending.entry(name.clone()).or_default();
+                *pending = PendingEvent {
+                    attempts: pending.attempts + u32::from(!counted),
                     why: Some(why),
-                    dead: Some(dead_letter),
+                    new_dead_letter: Some(dead_letter),
                     stderr: Some(stderr),
                     exit,
-                    letter: open.letter.take(),
+                    redriven_dead_letter: pending.redriven_dead_letter.take(),
                     ..PendingEvent::default()
                 };
             }
             Verdict::Release => {
-                if let Some(open) = self.pending.get_mut(name) {
-                    open.attempts -= u32::from(counted);
-                    open.started = false;
+                if let Some(pending) = self.pending.get_mut(name) {
+                    pending.attempts -= u32::from(counted);
+                    pending.started = false;
                 }
             }
         }
@@ -234,22 +224,22 @@ impl Marker {
     /// The event's dead letter exists: the event leaves `pending`. Returns the letter that was
     /// redriven, which may now be removed.
     pub fn dead_letter_written(&mut self, name: &EventName) -> Option<String> {
-        let open = self.pending.remove(name)?;
+        let pending = self.pending.remove(name)?;
         self.done_above_through(name);
-        open.letter
+        pending.redriven_dead_letter
     }
 
     /// How often the event has been tried, this attempt included; from 1.
     pub fn attempt(&self, name: &EventName) -> u32 {
-        self.pending.get(name).map_or(1, |open| open.attempts + u32::from(!open.started))
+        self.pending.get(name).map_or(1, |pending| pending.attempts + u32::from(!pending.started))
     }
 
     /// Counts the attempt before the run.
     pub fn count_before_run(&mut self, name: &EventName) {
-        let open = self.pending.entry(name.clone()).or_default();
-        open.attempts += 1;
-        open.next = None;
-        open.started = true;
+        let pending = self.pending.entry(name.clone()).or_default();
+        pending.attempts += 1;
+        pending.next = None;
+        pending.started = true;
     }
 
     /// Moves `through` and drops from `done` what it passes. Events that still run below it stay
@@ -268,7 +258,7 @@ impl Marker {
         self.done.remove(&name);
         self.pending
             .entry(name)
-            .or_insert_with(|| PendingEvent { letter: Some(dead_letter), ..PendingEvent::default() });
+            .or_insert_with(|| PendingEvent { redriven_dead_letter: Some(dead_letter), ..PendingEvent::default() });
     }
 
     /// An operator sends the shard to another position: everything after it is to be processed

@@ -98,7 +98,7 @@ pub fn fold(marker: &mut Marker, id: &str, request: &Request, open_limit: usize)
     }
     match request {
         Request::Redrive { event, letter } => {
-            let burying = marker.pending.get(event).is_some_and(|open| open.dead.is_some());
+            let burying = marker.pending.get(event).is_some_and(|pending| pending.new_dead_letter.is_some());
             if burying || (marker.pending.len() >= open_limit && !marker.pending.contains_key(event)) {
                 return Folded::NotYet;
             }

@@ -193,11 +193,11 @@ pub(super) async fn run_on_dead(
     bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
-    open: &PendingEvent,
+    pending: &PendingEvent,
     url: String,
     on_dead: &dyn Handler,
 ) -> Result<(), String> {
-    let dead_letter = open.dead.clone().unwrap_or_default();
+    let dead_letter = pending.new_dead_letter.clone().unwrap_or_default();
     let found = dead_letter::read(bus, group, &dead_letter).await.map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(()) };
     let bytes = found.event_bytes().unwrap_or_default();

@@ -103,10 +103,12 @@ pub struct Lag {
 impl GroupStatus {
     /// Events that failed and will be tried again, the next due first.
     pub fn retrying(&self) -> Vec<(&EventName, &PendingEvent)> {
-        let tried = |open: &PendingEvent| open.dead.is_none() && (open.why.is_some() || open.attempts > 0);
-        let open = self.markers.iter().flat_map(|marker| &marker.pending);
-        let mut retrying: Vec<_> = open.filter(|(_, open)| tried(open)).collect();
-        retrying.sort_by_key(|(name, open)| (open.next, *name));
+        let tried = |pending: &PendingEvent| {
+            pending.new_dead_letter.is_none() && (pending.why.is_some() || pending.attempts > 0)
+        };
+        let pending = self.markers.iter().flat_map(|marker| &marker.pending);
+        let mut retrying: Vec<_> = pending.filter(|(_, pending)| tried(pending)).collect();
+        retrying.sort_by_key(|(name, pending)| (pending.next, *name));
         retrying
     }
 
@@ -143,8 +145,8 @@ impl GroupStatus {
     /// The events that its owners run, or are about to, the oldest first, each with its owner.
     pub fn running(&self) -> impl Iterator<Item = (&EventName, &Owner)> {
         self.owners.iter().flat_map(|Owned { shard, owner }| {
-            let open = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.pending);
-            let runs = open.filter(|(_, open)| open.next.is_none() && open.dead.is_none());
+            let pending = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.pending);
+            let runs = pending.filter(|(_, pending)| pending.next.is_none() && pending.new_dead_letter.is_none());
             runs.map(move |(name, _)| (name, owner))
         })
     }
@@ -188,8 +190,8 @@ pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<Grou
     status.read_shards(bus).await?;
     status.fold_requests(bus).await?;
     let redriven = |dead_letter: &String| {
-        let mut open = status.markers.iter().flat_map(|marker| marker.pending.values());
-        open.any(|open| open.letter.as_ref() == Some(dead_letter))
+        let mut pending = status.markers.iter().flat_map(|marker| marker.pending.values());
+        pending.any(|pending| pending.redriven_dead_letter.as_ref() == Some(dead_letter))
     };
     status.dead_letters = status.dead_letters.iter().filter(|dead_letter| !redriven(dead_letter)).cloned().collect();
     Ok(Some(status))
@@ -263,14 +265,14 @@ impl Tally {
     pub fn new(statuses: &[GroupStatus], wanted_after: &[EventTime]) -> Self {
         let after = wanted_after.iter().copied().chain(std::iter::repeat(EventTime::MAX));
         let count = |(status, wanted_after): (&GroupStatus, EventTime)| {
-            let open = || status.markers.iter().flat_map(|marker| &marker.pending);
-            let open = || open().filter(|(_, open)| open.dead.is_none()).map(|(name, _)| name);
+            let pending = || status.markers.iter().flat_map(|marker| &marker.pending);
+            let pending = || pending().filter(|(_, pending)| pending.new_dead_letter.is_none()).map(|(name, _)| name);
             let lag = Lag {
-                events: u64::try_from(open().count()).unwrap_or(u64::MAX),
-                oldest: open().map(EventName::time).min(),
+                events: u64::try_from(pending().count()).unwrap_or(u64::MAX),
+                oldest: pending().map(EventName::time).min(),
                 wanted: 0,
             };
-            let oldest = open().min().cloned();
+            let oldest = pending().min().cloned();
             Count { floor: status.floor().time(), status: status.clone(), oldest, wanted_after, lag }
         };
         Self { groups: statuses.iter().zip(after).map(count).collect(), events: 0, oldest: None }
@@ -302,8 +304,8 @@ impl Tally {
 impl Count {
     /// Counts one wanted name; the names in `pending` were counted at the start.
     fn take(&mut self, name: &EventName) {
-        let open = self.status.markers.iter().any(|marker| marker.pending.contains_key(name));
-        if !open && self.status.is_unprocessed(name) {
+        let is_pending = self.status.markers.iter().any(|marker| marker.pending.contains_key(name));
+        if !is_pending && self.status.is_unprocessed(name) {
             self.lag.events += 1;
             self.lag.oldest = Some(self.lag.oldest.map_or(name.time(), |oldest| oldest.min(name.time())));
             if self.oldest.as_ref().is_none_or(|oldest| name < oldest) {
@@ -380,7 +382,7 @@ mod tests {
         marker.done.insert(names[3].clone());
         marker.pending.insert(names[0].clone(), PendingEvent { attempts: 1, ..PendingEvent::default() });
         let lag = lag_of(&status(vec![marker]), &names);
-        // 0 is open, 1 passed, 2 waits, 3 done, 4 not wanted, 5 waits.
+        // 0 is pending, 1 passed, 2 waits, 3 done, 4 not wanted, 5 waits.
         assert_eq!((lag.events, lag.oldest, lag.wanted), (3, Some(names[0].time()), 5));
     }
 
@@ -439,9 +441,10 @@ mod tests {
         let mut marker = Marker::new(Position::START);
         marker.pending.insert(name(1, "order.created"), PendingEvent::default());
         marker.pending.insert(name(2, "order.created"), PendingEvent { attempts: 1, ..PendingEvent::default() });
-        marker
-            .pending
-            .insert(name(3, "order.created"), PendingEvent { dead: Some("l".to_owned()), ..PendingEvent::default() });
+        marker.pending.insert(
+            name(3, "order.created"),
+            PendingEvent { new_dead_letter: Some("l".to_owned()), ..PendingEvent::default() },
+        );
         let group = status(vec![marker]);
         let names: Vec<_> = group.retrying().into_iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(names, [name(2, "order.created")]);

@@ -177,11 +177,11 @@ fn marker(world: &World, at: usize, group: &mut GroupRecord, shard: u16, new: Ma
             new.done.iter().filter_map(|name| world.id_of(name.as_str())).collect::<Vec<_>>(),
             new.pending
                 .iter()
-                .map(|(name, open)| (
+                .map(|(name, pending)| (
                     world.id_of(name.as_str()),
-                    open.attempts,
-                    open.next.map(|n| n.to_string()),
-                    open.dead.is_some()
+                    pending.attempts,
+                    pending.next.map(|n| n.to_string()),
+                    pending.new_dead_letter.is_some()
                 ))
                 .collect::<Vec<_>>(),
             new.unclean
@@ -249,23 +249,24 @@ fn settled(world: &World, group: &GroupRecord, id: Option<&String>, deleted: boo
 
 /// An event that left `pending` was processed, or its letter exists.
 fn left_pending(world: &World, group: &GroupRecord, shard: u16, old: &Marker, new: &Marker) {
-    for (name, open) in old.pending.iter().filter(|(name, _)| !new.pending.contains_key(*name)) {
+    for (name, pending) in old.pending.iter().filter(|(name, _)| !new.pending.contains_key(*name)) {
         let id = world.id_of(name.as_str());
         // An event that a power cut has removed was not acknowledged: nothing of it may be left to
         // redrive.
         let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| known.acked.is_some()));
-        let deleted = world.deleted.borrow().contains(name) && (open.letter.is_none() || acked != Some(true));
-        let buried = open
-            .dead
+        let deleted =
+            world.deleted.borrow().contains(name) && (pending.redriven_dead_letter.is_none() || acked != Some(true));
+        let buried = pending
+            .new_dead_letter
             .as_ref()
             .is_some_and(|letter| world.contents.read(&evbus::bus::keys::dead_letter(&group.name, letter)).is_some());
         let succeeded = id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| !runs.successes.is_empty());
         // Redriven twice, and dead again meanwhile: its newer letter exists.
-        let newer =
-            open.letter.is_some() && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
+        let newer = pending.redriven_dead_letter.is_some()
+            && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
         let known = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| group.wants(known)));
         let unwanted = id.is_none() || newer || known == Some(false);
-        if !(deleted || buried || unwanted || (succeeded && open.dead.is_none())) {
+        if !(deleted || buried || unwanted || (succeeded && pending.new_dead_letter.is_none())) {
             world.complain(format!("{}/{shard}: {id:?} {name} leaves open, neither done nor dead", group.name));
         }
     }

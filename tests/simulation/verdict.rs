@@ -100,9 +100,11 @@ fn idle(world: &World, begun: Micros, missing: &[Missing]) {
         }
         let active = group.active.get(shard).copied().unwrap_or(0);
         let from = active.max(*since).max(begun + LAST_THAW).max(group.resumed).max(group.staffed);
-        let open = group.markers.get(shard).map(|marker| &marker.pending);
-        let retried = open.is_some_and(|open| {
-            open.iter().any(|(name, open)| open.next.is_some() && world.id_of(name.as_str()).as_ref() == Some(id))
+        let pending = group.markers.get(shard).map(|marker| &marker.pending);
+        let retried = pending.is_some_and(|pending| {
+            pending
+                .iter()
+                .any(|(name, pending)| pending.next.is_some() && world.id_of(name.as_str()).as_ref() == Some(id))
         });
         let pause = if retried { world.plan.retry.max.as_micros() as Micros } else { 0 };
         if now > from + IDLE + pause {

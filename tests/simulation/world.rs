@@ -223,11 +223,11 @@ impl World {
                 continue;
             }
             let shard = name.hash_slot().shard(group.shards());
-            let open = group.markers.get(&shard).and_then(|marker| marker.pending.get(&name));
+            let pending = group.markers.get(&shard).and_then(|marker| marker.pending.get(&name));
             let needed = !group.through(shard).covers(&name)
-                || open.is_some_and(|open| {
+                || pending.is_some_and(|pending| {
                     // A redriven event is in its letter, too.
-                    open.letter.is_none()
+                    pending.redriven_dead_letter.is_none()
                 });
             let groups_read = connection.groups_read.get();
             let reset = group.resets.values().any(|(of, _, since)| *of == shard && *since >= groups_read);
@@ -247,7 +247,7 @@ impl World {
         for group in groups.iter() {
             if let Some(letter) = evbus::bus::keys::dead_letter_of(&group.name, key) {
                 let needed = group.markers.values().flat_map(|marker| marker.pending.values());
-                let mut needed = needed.filter(|open| open.letter.as_deref() == Some(letter));
+                let mut needed = needed.filter(|pending| pending.redriven_dead_letter.as_deref() == Some(letter));
                 // Redriven twice and dead again: the newer letter has all that this one has.
                 let newer = self.id_of(letter).and_then(|id| group.runs.get(&id));
                 let newer = newer.is_some_and(|runs| runs.letters > 1 || !runs.successes.is_empty());
@@ -361,7 +361,9 @@ impl World {
         let whose = |owner: Option<&Owner>| owner.map(|owner| owner.pid);
         let markers = groups[group].markers.values().filter(|marker| whose(marker.owner.as_ref()) == whose(owner));
         let careful = markers.clone().any(|marker| marker.unclean > 1)
-            || markers.flat_map(|marker| marker.pending.values()).any(|open| open.poison_candidate || open.started);
+            || markers
+                .flat_map(|marker| marker.pending.values())
+                .any(|pending| pending.poison_candidate || pending.started);
         // The halves of a batch wait for each other.
         let plan = &self.plan.groups[group];
         let places = if careful || plan.batch.is_some() { 1 } else { plan.concurrency };

@@ -32,13 +32,13 @@ fn group(row: &GroupRow, report: &StatusReport) -> Value {
     let status = &row.status;
     let definition = status.definition.as_ref();
     let retrying = status.retrying();
-    let retry = |(name, open): &(&crate::event::EventName, &crate::group::marker::PendingEvent)| {
+    let retry = |(name, pending): &(&crate::event::EventName, &crate::group::marker::PendingEvent)| {
         json!({
             "id": id_of(name),
             "type": name.slug(),
-            "attempts": open.attempts,
-            "next": open.next.map(EventTime::to_rfc3339),
-            "why": open.why,
+            "attempts": pending.attempts,
+            "next": pending.next.map(EventTime::to_rfc3339),
+            "why": pending.why,
         })
     };
     let owner = |owned: &crate::group::status::Owned| {

@@ -119,7 +119,7 @@ fn start_a_worker(group: &GroupName) -> Hints {
 fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<String> {
     let group = &row.status.group;
     let retrying = row.status.retrying();
-    let last = retrying.iter().find_map(|(name, open)| Some((*name, open.why.as_ref()?, open.next)));
+    let last = retrying.iter().find_map(|(name, pending)| Some((*name, pending.why.as_ref()?, pending.next)));
     let failing = last.map(|(name, why, next)| {
         let next =
             next.map_or_else(String::new, |next| format!("; next {}", times::clock_text(next, report.now, zone)));

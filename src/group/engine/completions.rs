@@ -94,8 +94,8 @@ impl Engine {
         for key in then.deletes {
             self.command(Command::Delete { key });
         }
-        for (name, open) in then.dead_letters {
-            self.write_dead_letter(number, name, open);
+        for (name, pending) in then.dead_letters {
+            self.write_dead_letter(number, name, pending);
         }
         for name in then.launches {
             let may = self.shards[at].owned.as_deref_mut().and_then(|shard| shard.launch_counted(&name));
@@ -111,11 +111,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn write_dead_letter(&mut self, number: u16, name: EventName, open: PendingEvent) {
+    pub(super) fn write_dead_letter(&mut self, number: u16, name: EventName, pending: PendingEvent) {
         let Some(epoch) = self.shards[usize::from(number)].owned.as_deref().map(|shard| shard.marker.epoch) else {
             return;
         };
-        self.command(Command::WriteDeadLetter { shard: number, epoch, name, pending: Box::new(open) });
+        self.command(Command::WriteDeadLetter { shard: number, epoch, name, pending: Box::new(pending) });
     }
 
     pub(super) fn dead_letter_written(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {

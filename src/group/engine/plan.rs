@@ -34,8 +34,8 @@ impl Engine {
 
     /// Whether the names that the worker holds stay within a few windows and the pending events.
     fn within_memory(&self) -> bool {
-        let ShardBounds { window, pending: open } = self.settings.bounds;
-        let held = |shard: &Shard| shard.held_len() <= 5 * window + open;
+        let ShardBounds { window, pending } = self.settings.bounds;
+        let held = |shard: &Shard| shard.held_len() <= 5 * window + pending;
         self.owned_shards().all(held)
             && self.polling.names.len() <= 3 * window
             && self.polling.partial.len() <= 3 * window
@@ -160,7 +160,7 @@ impl Engine {
         if !self.reading_keys.insert(name.clone()) {
             return;
         }
-        let dead_letter = shard.marker.pending.get(&name).and_then(|open| open.letter.clone());
+        let dead_letter = shard.marker.pending.get(&name).and_then(|pending| pending.redriven_dead_letter.clone());
         let (shard, epoch) = (shard.number, shard.marker.epoch);
         self.command(Command::ReadKey { shard, epoch, name, dead_letter });
     }

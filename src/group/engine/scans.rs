@@ -257,7 +257,7 @@ impl Engine {
                 let moved = shard.fold(&self.control.pending, false);
                 // Dead letters that an earlier owner has announced are written with the first
                 // commit.
-                shard.dirty |= shard.marker.pending.values().any(|open| open.dead.is_some());
+                shard.dirty |= shard.marker.pending.values().any(|pending| pending.new_dead_letter.is_some());
                 let slot = &mut self.shards[at];
                 slot.owned = Some(Box::new(shard));
                 slot.idle = false;

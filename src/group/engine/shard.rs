@@ -216,13 +216,13 @@ impl Shard {
             }
         }
         self.listing = Some(listing);
-        let (waiting, unconfirmed, running, open) =
+        let (waiting, unconfirmed, running, pending) =
             (&self.waiting, &self.unconfirmed, &self.running, &self.marker.pending);
         self.order_keys.retain(|name, _| {
             waiting.contains(name)
                 || unconfirmed.contains(name)
                 || running.contains_key(name)
-                || open.contains_key(name)
+                || pending.contains_key(name)
         });
     }
 
@@ -299,7 +299,7 @@ impl Shard {
     }
 
     /// Events that are pending or run.
-    fn open_len(&self) -> usize {
+    fn pending_len(&self) -> usize {
         self.marker.pending.len() + self.running.keys().filter(|name| !self.marker.pending.contains_key(*name)).count()
     }
 
@@ -315,9 +315,12 @@ impl Shard {
 
     /// The earliest time at which a failed event is due again.
     pub fn next_due(&self) -> Option<EventTime> {
-        let waiting =
-            self.marker.pending.iter().filter(|(name, open)| open.dead.is_none() && !self.running.contains_key(*name));
-        waiting.filter_map(|(_, open)| open.next).min()
+        let waiting = self
+            .marker
+            .pending
+            .iter()
+            .filter(|(name, pending)| pending.new_dead_letter.is_none() && !self.running.contains_key(*name));
+        waiting.filter_map(|(_, pending)| pending.next).min()
     }
 }
 

@@ -26,12 +26,11 @@ impl Shard {
         self.dirty = false;
         let launches = self.running.iter().filter(|(_, run)| run.alone && !run.launched);
         let launches = launches.map(|(name, _)| name.clone()).collect();
-        let dead_letters = self
-            .marker
-            .pending
-            .iter()
-            .filter(|(name, open)| open.dead.is_some() && !self.writing_dead_letters.contains(*name));
-        let dead_letters = dead_letters.map(|(name, open)| (name.clone(), open.clone())).collect();
+        let dead_letters =
+            self.marker.pending.iter().filter(|(name, pending)| {
+                pending.new_dead_letter.is_some() && !self.writing_dead_letters.contains(*name)
+            });
+        let dead_letters = dead_letters.map(|(name, pending)| (name.clone(), pending.clone())).collect();
         let released = self.marker.owner.is_none();
         self.in_flight = Followup { launches, dead_letters, deletes: std::mem::take(&mut self.deletes), released };
         let bytes = to_json_line(&self.marker);
@@ -59,7 +58,7 @@ impl Shard {
         for asked in pending.iter().filter(|asked| asked.shard == number) {
             let Some(request) = &asked.request else { continue };
             // Events that run have their places in `pending` already.
-            let reserved = self.open_len() - self.marker.pending.len();
+            let reserved = self.pending_len() - self.marker.pending.len();
             let room = self.bounds.capacity().saturating_sub(reserved);
             match request::fold(&mut self.marker, &asked.id, request, room) {
                 Folded::Changed => {

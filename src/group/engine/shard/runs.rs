@@ -33,7 +33,7 @@ impl Shard {
         if let Some(run) = self.running.get_mut(name) {
             run.launched = true;
         }
-        let dead_letter = self.marker.pending.get(name).and_then(|open| open.letter.clone());
+        let dead_letter = self.marker.pending.get(name).and_then(|pending| pending.redriven_dead_letter.clone());
         // A redriven event must run, even as a copy.
         let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| dead_letter.is_none());
         Launch { name: name.clone(), attempt, dead_letter, copy_of }
@@ -41,12 +41,15 @@ impl Shard {
 
     /// Whether an event must run alone, even if the others need not.
     pub fn poison_candidate(&self, name: &EventName) -> bool {
-        self.marker.pending.get(name).is_some_and(|open| open.poison_candidate)
+        self.marker.pending.get(name).is_some_and(|pending| pending.poison_candidate)
     }
 
     /// Whether all attempts of an event are used up although none has ended with a verdict.
     pub fn exhausted(&self, name: &EventName, max_attempts: u32) -> bool {
-        self.marker.pending.get(name).is_some_and(|open| open.poison_candidate && open.attempts >= max_attempts)
+        self.marker
+            .pending
+            .get(name)
+            .is_some_and(|pending| pending.poison_candidate && pending.attempts >= max_attempts)
     }
 
     /// Records a verdict. `ran`: its handler ran to success here, for this content.
@@ -58,7 +61,8 @@ impl Shard {
             self.succeeded.insert(name.identity(), content, self.bounds.window);
         }
         if verdict == Verdict::Done
-            && let Some(dead_letter) = self.marker.pending.get(name).and_then(|open| open.letter.clone())
+            && let Some(dead_letter) =
+                self.marker.pending.get(name).and_then(|pending| pending.redriven_dead_letter.clone())
         {
             self.deletes.push(keys::dead_letter(&self.group, &dead_letter));
         }
@@ -69,7 +73,7 @@ impl Shard {
         if !again {
             self.marker.unclean = 0;
         }
-        self.marker.settle(name, verdict);
+        self.marker.record_verdict(name, verdict);
         self.dirty = true;
         self.last_active = now;
     }
@@ -80,20 +84,20 @@ impl Shard {
         let unclean = self.marker.unclean;
         self.settle(name, verdict, None, now);
         self.marker.unclean = unclean;
-        let Some(open) = self.marker.pending.get_mut(name) else { return 0 };
+        let Some(pending) = self.marker.pending.get_mut(name) else { return 0 };
         // No run ended here, so no attempt counts.
-        open.attempts -= 1;
-        open.attempts
+        pending.attempts -= 1;
+        pending.attempts
     }
 
     /// The event could not be read: it goes back to where it was, and costs no attempt.
     pub fn unread(&mut self, name: &EventName, retry_at: EventTime, why: String) {
         self.running.remove(name);
         let verdict = Verdict::Release;
-        self.marker.settle(name, verdict);
-        let open = self.marker.pending.entry(name.clone()).or_default();
-        open.next = Some(retry_at);
-        open.why = Some(why);
+        self.marker.record_verdict(name, verdict);
+        let pending = self.marker.pending.entry(name.clone()).or_default();
+        pending.next = Some(retry_at);
+        pending.why = Some(why);
         self.dirty = true;
     }
 

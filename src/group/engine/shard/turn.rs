@@ -17,11 +17,11 @@ enum Turn {
 impl Shard {
     /// The next event to start: first those that are due again, then those that wait, in order.
     pub fn next(&self, retry: &Retry, ordered: bool, now: EventTime) -> Next {
-        let due = self.marker.pending.iter().filter(|(name, open)| {
-            open.dead.is_none() && !self.running.contains_key(*name) && retry.due(open.next, now)
+        let due = self.marker.pending.iter().filter(|(name, pending)| {
+            pending.new_dead_letter.is_none() && !self.running.contains_key(*name) && retry.due(pending.next, now)
         });
         let due = due.map(|(name, _)| name);
-        let room = self.open_len() < self.bounds.capacity();
+        let room = self.pending_len() < self.bounds.capacity();
         let fresh = self.waiting.iter().filter(|_| room);
         if !ordered {
             let mut candidates = due.chain(fresh);
@@ -41,7 +41,7 @@ impl Shard {
             }
         }
         first
-            .filter(|_| self.open_len() < self.bounds.pending)
+            .filter(|_| self.pending_len() < self.bounds.pending)
             .map_or(Next::Nothing, |name| self.first_of_its_key(name))
     }
 
@@ -64,7 +64,8 @@ impl Shard {
     fn turn(&self, name: &EventName) -> Turn {
         let hash_slot = name.hash_slot();
         let earlier = self.waiting.range(..name.clone()).chain(self.unconfirmed.range(..name.clone()));
-        let others = self.running.keys().chain(self.marker.pending.keys().filter(|open| *open < name)).chain(earlier);
+        let others =
+            self.running.keys().chain(self.marker.pending.keys().filter(|pending| *pending < name)).chain(earlier);
         for other in others.filter(|other| *other != name && other.hash_slot() == hash_slot) {
             let Some(key) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
             match self.order_keys.get(other) {
