@@ -197,7 +197,7 @@ impl Handler for Stamps {
         let report = RunReport::new(Outcome::Exit(0), String::new(), Duration::ZERO);
         Box::pin(std::future::ready(report))
     }
-    fn stop(&self) {}
+    fn terminate(&self) {}
     fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }

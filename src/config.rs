@@ -28,4 +28,4 @@ pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
 pub use read::Config;
-pub use watcher::{BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, WantsError, Watcher};
+pub use watcher::{BatchSettings, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};

@@ -199,7 +199,7 @@ async fn needs(bus: &BusHandle) -> StoreResult<Vec<Need>> {
                 None => through = Position::START,
             }
         }
-        let filter = registered.definition.filter(&group).ok();
+        let filter = registered.definition.type_filter(&group).ok();
         needs.push(Need { group, through, pending, done, filter });
     }
     Ok(needs)

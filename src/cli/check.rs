@@ -56,7 +56,7 @@ pub(super) fn run(args: CheckArgs, session: Session) -> Result<Code, Failure> {
 }
 
 fn matches(args: &CheckArgs, file: &str, session: &Session) -> Result<Code, Failure> {
-    let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
+    let filter = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
     let cannot =
         |error: std::io::Error| Failure::usage(format!("cannot read the event {file}: {}", system_words(&error)));
     let mut bytes = Vec::new();
@@ -68,9 +68,9 @@ fn matches(args: &CheckArgs, file: &str, session: &Session) -> Result<Code, Fail
     };
     let event =
         Event::parse(&bytes, usize::MAX).map_err(|error| Failure::usage(format!("the event {file} {error}")))?;
-    let judged = wants.judge(&event);
-    let is_match = judged == FilterResult::Wanted;
-    let why = format!("{}{}", why(&wants.types, event.type_()), why_where(wants.condition.as_ref(), judged));
+    let result = filter.evaluate(&event);
+    let is_match = result == FilterResult::Wanted;
+    let why = format!("{}{}", why(&filter.types, event.type_()), why_where(filter.condition.as_ref(), result));
     let mut out = Out::new();
     if args.json {
         out.json(&json!({"type": event.type_(), "match": is_match, "why": why}))?;
@@ -98,14 +98,14 @@ fn why(filter: &TypeFilter, type_: &str) -> String {
 }
 
 /// Explains what a condition says of an event whose type is wanted.
-fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
+fn why_where(condition: Option<&Condition>, result: FilterResult) -> String {
     let Some(condition) = condition else { return String::new() };
     let text = condition.as_str();
-    match judged {
+    match result {
         FilterResult::OtherType => String::new(),
         FilterResult::Wanted => format!(", and '{text}' holds"),
         FilterResult::DoesNotHold => format!(", but '{text}' does not hold"),
-        FilterResult::Unjudged(why) => {
+        FilterResult::CannotEvaluate(why) => {
             format!(", but '{text}' cannot be evaluated: {why}; it would be dead at once")
         }
         FilterResult::NoAnswer(why) => format!(", but '{text}' has no answer, which counts as false: {why}"),
@@ -115,7 +115,7 @@ fn why_where(condition: Option<&Condition>, judged: FilterResult) -> String {
 /// What one watcher of the config would do.
 struct WatcherPlan<'a> {
     watcher: &'a Watcher,
-    wants: Filter,
+    filter: Filter,
     group: GroupLookup,
 }
 
@@ -142,12 +142,12 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         let opened = session.open(Execution::Inline).await;
         let mut plans = Vec::new();
         for watcher in &config.watchers {
-            let wants = watcher.wants()?;
+            let filter = watcher.filter()?;
             let group = match &opened {
-                Ok(opened) => group_state(opened, watcher, &wants).await?,
+                Ok(opened) => group_state(opened, watcher, &filter).await?,
                 Err(_) => GroupLookup::Unknown,
             };
-            plans.push(WatcherPlan { watcher, wants, group });
+            plans.push(WatcherPlan { watcher, filter, group });
         }
         let mut out = Out::new();
         if args.json {
@@ -168,7 +168,7 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         out.flush()?;
         for watcher in &config.watchers {
             super::watchers::check_command(watcher, session)
-                .map_err(|failure| failure.after(&format!("watcher '{}'", watcher.name)))?;
+                .map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
         }
         opened?;
         let refused = |plan: &WatcherPlan<'_>| match plan.group {
@@ -180,15 +180,15 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
     })
 }
 
-async fn group_state(opened: &Opened, watcher: &Watcher, wants: &Filter) -> Result<GroupLookup, Failure> {
+async fn group_state(opened: &Opened, watcher: &Watcher, filter: &Filter) -> Result<GroupLookup, Failure> {
     let store = &*opened.bus_handle().store;
-    let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: wants.types.clone() };
+    let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.types.clone() };
     let (matching, _) = read::count(store, &range).await?;
     let Some(found) = definition::find(store, &watcher.group).await? else { return Ok(GroupLookup::New(matching)) };
-    let current = found.definition.wants(&watcher.group)?;
+    let current = found.definition.filter(&watcher.group)?;
     let shards = found.definition.shards;
     Ok(match watcher.shards {
-        _ if current != *wants => GroupLookup::Differs(format!("wants {}", wanted(&current)), Some(Box::new(current))),
+        _ if current != *filter => GroupLookup::Differs(format!("wants {}", wanted(&current)), Some(Box::new(current))),
         Some(own) if own != shards => {
             GroupLookup::Differs(format!("has {}", style::plural(u64::from(shards), "shard")), None)
         }
@@ -214,7 +214,7 @@ fn text(plan: &WatcherPlan<'_>) -> String {
         GroupLookup::Agrees(n) => format!("there; {}", events(n)),
         GroupLookup::Differs(how, None) => format!("there, but it {how}"),
         GroupLookup::Differs(how, Some(current)) => {
-            format!("there, but it {how}   {}", set_command(group, &plan.wants, current))
+            format!("there, but it {how}   {}", set_command(group, &plan.filter, current))
         }
     };
     let command = if watcher.shell { watcher.argv.last().cloned().unwrap_or_default() } else { watcher.argv.join(" ") };
@@ -227,7 +227,7 @@ fn text(plan: &WatcherPlan<'_>) -> String {
     let mut lines = vec![
         watcher.name.clone(),
         format!("  group    {group}, {state}"),
-        format!("  wants    {}", wanted(&plan.wants)),
+        format!("  wants    {}", wanted(&plan.filter)),
         format!("  runs     {command}"),
         format!("  at once  {}{batch}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
         format!(
@@ -255,8 +255,8 @@ fn document(plan: &WatcherPlan<'_>) -> Value {
     json!({
         "watcher": watcher.name,
         "group": watcher.group,
-        "types": plan.wants.types.types_text(),
-        "not": plan.wants.types.not_text(),
+        "types": plan.filter.types.types_text(),
+        "not": plan.filter.types.not_text(),
         "where": watcher.condition,
         "command": watcher.argv,
         "concurrency": watcher.concurrency,

@@ -108,11 +108,8 @@ fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, e
             Err(failed) => code = failed,
             Ok(summary) => {
                 let failed = summary.retries + summary.dead > 0 || summary.stalled.is_some();
-                let worth_reporting = summary.done > 0
-                    || summary.passed_over > 0
-                    || failed
-                    || output::notes_on_terminal()
-                    || summary.paused;
+                let worth_reporting =
+                    summary.done > 0 || summary.skipped > 0 || failed || output::notes_on_terminal() || summary.paused;
                 if worth_reporting && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, summary_text(&summary, environment)));
@@ -132,7 +129,7 @@ fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, e
                     }
                 }
                 match code {
-                    Code::Done if summary.stalled.as_ref().is_some_and(|obstacle| obstacle.passes) => {
+                    Code::Done if summary.stalled.as_ref().is_some_and(|obstacle| obstacle.is_temporary) => {
                         code = Code::TryAgain;
                     }
                     Code::Done if summary.stalled.is_some() => code = Code::Failed,
@@ -159,8 +156,8 @@ fn summary_text(summary: &Summary, environment: &Environment) -> String {
     if summary.dead > 0 {
         parts.push(format!("{} dead", style::thousands(summary.dead)));
     }
-    if summary.passed_over > 0 {
-        parts.push(format!("{} passed over", style::thousands(summary.passed_over)));
+    if summary.skipped > 0 {
+        parts.push(format!("{} passed over", style::thousands(summary.skipped)));
     }
     parts.push(match summary.held_elsewhere {
         true if summary.left == 0 => "the rest is with another worker".to_owned(),
@@ -189,7 +186,7 @@ pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened, session: &S
 
 async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failure> {
     let (definition, group) = (&ready.registered.definition, &ready.watcher.group);
-    let filter = definition.filter(group)?;
+    let filter = definition.type_filter(group)?;
     let command = ready.watcher.argv.join(" ");
     let mut lines = Vec::new();
     for shard in 0..definition.shards {

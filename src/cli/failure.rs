@@ -8,9 +8,9 @@ use super::exit::Code;
 use super::hint::Hints;
 use super::output;
 use super::times::{TimeError, UnitError};
-use crate::config::{ConfigError, WantsError};
+use crate::bus::group_name::GroupNameError;
+use crate::config::{ConfigError, FilterError};
 use crate::event::{ConditionError, EventError, PatternError};
-use crate::group::name::GroupNameError;
 use crate::store::{ErrorKind, StoreError};
 
 mod typed;
@@ -24,18 +24,18 @@ pub(super) struct Failure {
     /// Whether the text is printed unchanged: `--help`, `--version`.
     verbatim: bool,
     /// Whether the cause can go away without a change of the command.
-    passes: bool,
+    is_temporary: bool,
 }
 
 impl Failure {
     /// A mistake in the command or the config.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { code: Code::Usage, message: message.into(), hint: None, verbatim: false, passes: false }
+        Self { code: Code::Usage, message: message.into(), hint: None, verbatim: false, is_temporary: false }
     }
 
     /// Any other failure.
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self { code: Code::Failed, message: message.into(), hint: None, verbatim: false, passes: false }
+        Self { code: Code::Failed, message: message.into(), hint: None, verbatim: false, is_temporary: false }
     }
 
     /// Sets the hint.
@@ -51,14 +51,14 @@ impl Failure {
     }
 
     /// Puts a context before the message.
-    pub(super) fn after(mut self, before: &str) -> Self {
-        self.message = format!("{before}: {}", self.message);
+    pub(super) fn context(mut self, context: &str) -> Self {
+        self.message = format!("{context}: {}", self.message);
         self
     }
 
     /// The exit code for a worker: where the cause can go away, a supervisor should try again.
     pub(super) fn of_a_worker(self) -> Self {
-        let code = if self.passes { Code::TryAgain } else { self.code };
+        let code = if self.is_temporary { Code::TryAgain } else { self.code };
         Self { code, ..self }
     }
 
@@ -95,8 +95,14 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let passes = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full | ErrorKind::NotDurable);
-        Self { code: error.kind().into(), message: error.to_string(), hint: Hints::of(&error), verbatim: false, passes }
+        let is_temporary = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full | ErrorKind::NotDurable);
+        Self {
+            code: error.kind().into(),
+            message: error.to_string(),
+            hint: Hints::of(&error),
+            verbatim: false,
+            is_temporary,
+        }
     }
 }
 
@@ -110,7 +116,7 @@ impl From<ConfigError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { code: Code::Done, message: String::new(), hint: None, verbatim: false, passes: false };
+            return Self { code: Code::Done, message: String::new(), hint: None, verbatim: false, is_temporary: false };
         }
         Self::failed(format!("cannot write the output: {error}"))
     }
@@ -126,4 +132,4 @@ macro_rules! usage_errors {
     };
 }
 
-usage_errors!(PatternError, ConditionError, WantsError, GroupNameError, TimeError, UnitError, EventError);
+usage_errors!(PatternError, ConditionError, FilterError, GroupNameError, TimeError, UnitError, EventError);

@@ -111,7 +111,7 @@ impl WhereArg {
 /// The value of an option that takes a time.
 pub(super) fn time_of(option: &str, text: &str, environment: &Environment) -> Result<EventTime, Failure> {
     let time = times::parse_time_any(text, environment.now, &environment.zone());
-    time.map_err(|error| Failure::from(error).after(option))
+    time.map_err(|error| Failure::from(error).context(option))
 }
 
 /// The value of an option that takes a future time, in the forms of `emit`: a duration counts from
@@ -121,7 +121,7 @@ fn due_of(option: &str, text: &str, environment: &Environment) -> Result<EventTi
         return Ok(environment.now.plus(delay));
     }
     let time = times::parse_coming(text, environment.now, &environment.zone());
-    time.map_err(|error| Failure::from(error).after(option).hint("a duration, 3h, is from now"))
+    time.map_err(|error| Failure::from(error).context(option).hint("a duration, 3h, is from now"))
 }
 
 pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {

@@ -61,7 +61,7 @@ impl Printer {
     fn is_reported(&self, event: &WorkerEvent) -> bool {
         match event {
             WorkerEvent::Started { .. }
-            | WorkerEvent::PassedOver { why: None, .. }
+            | WorkerEvent::Skipped { why: None, .. }
             | WorkerEvent::Acquired { unclean: false, .. } => self.format == LogFormat::Json && self.each,
             // In lines, a batch is reported once, as `DoneTogether`.
             WorkerEvent::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
@@ -112,10 +112,10 @@ impl Printer {
                 format!("a batch of {events} failed: {}; trying it in halves", style::escape(why))
             }
             WorkerEvent::OnDeadFailed { name, why } => format!("on_dead failed: {} ({})", style::escape(why), of(name)),
-            WorkerEvent::PassedOver { name, why: Some(why) } => {
+            WorkerEvent::Skipped { name, why: Some(why) } => {
                 format!("where has no answer, passed over: {} ({})", style::escape(why), of(name))
             }
-            WorkerEvent::PassedOver { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
+            WorkerEvent::Skipped { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
             WorkerEvent::Stalled { obstacle } => format!("stalled: {}", style::escape(&hint::obstacle_text(obstacle))),
             WorkerEvent::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
             WorkerEvent::GoesOn => "goes on".to_owned(),
@@ -124,7 +124,7 @@ impl Printer {
                 "a handler seems to kill its worker: handlers run one at a time until one has ended".to_owned()
             }
             WorkerEvent::Ended => "ended".to_owned(),
-            WorkerEvent::Redefined { wants } => format!("wants {} now", style::wanted(wants)),
+            WorkerEvent::Redefined { filter } => format!("wants {} now", style::wanted(filter)),
             WorkerEvent::Paused { paused: true } => "paused".to_owned(),
             WorkerEvent::Paused { paused: false } => "resumed".to_owned(),
         }
@@ -154,7 +154,7 @@ impl Reporter for Printer {
                 let seconds = took.as_secs_f64();
                 info!(event = "done_together", group, events, seconds, "{line}");
             }
-            WorkerEvent::PassedOver { name, why } => {
+            WorkerEvent::Skipped { name, why } => {
                 let (id, r#type) = of(name);
                 info!(event = "passed_over", group, id, r#type, why, "{line}");
             }

@@ -79,14 +79,13 @@ pub fn quoted(word: &str) -> String {
 }
 
 /// A filter in words.
-pub fn wanted(wants: &Filter) -> String {
-    let filter = &wants.types;
-    let types = filter.types_text();
+pub fn wanted(filter: &Filter) -> String {
+    let types = filter.types.types_text();
     let mut text = if types.is_empty() { "every type".to_owned() } else { format!("'{}'", types.join(",")) };
-    if !filter.not_text().is_empty() {
-        text = format!("{text} but not '{}'", filter.not_text().join(","));
+    if !filter.types.not_text().is_empty() {
+        text = format!("{text} but not '{}'", filter.types.not_text().join(","));
     }
-    if let Some(condition) = &wants.condition {
+    if let Some(condition) = &filter.condition {
         text = format!("{text} where {}", condition.as_str());
     }
     text

@@ -64,7 +64,7 @@ pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
         }
         // The config was valid when the signal came, but may have changed since.
         if let Err(failure) = args.run.watchers(&session, "watch") {
-            failure.after("the config is not reloaded; the watchers go on unchanged").report();
+            failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
         // The process replaces itself, so that a supervisor sees no end.
@@ -129,7 +129,7 @@ fn watch(
                 true
             }
             Err(failure) => {
-                failure.after("the config is not reloaded").report();
+                failure.context("the config is not reloaded").report();
                 false
             }
         };
@@ -157,7 +157,7 @@ fn watch(
 /// miss.
 async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
     let definition = &ready.registered.definition;
-    let wants = definition.wants(&ready.watcher.group)?;
+    let filter = definition.filter(&ready.watcher.group)?;
     let (waiting, through) = watchers::backlog(ready, opened).await?;
     let near = watchers::near_misses(ready, through, opened).await?;
     let near = near.map_or_else(String::new, |near| format!(" ({near})"));
@@ -166,7 +166,7 @@ async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
         "watching {}: group '{}', {}, {} waiting{near}{paused}",
         opened.address,
         ready.watcher.group,
-        style::wanted(&wants),
+        style::wanted(&filter),
         style::thousands(waiting),
     ));
     Ok(())

@@ -22,7 +22,7 @@ use crate::group::worker::{Mode, Stop, Summary, Worker, WorkerParts, WorkerSetti
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::handler::Obstacle;
 use crate::handler::{
-    BatchBounds, Batches, CommandHandler, CommandSpec, Handler, Many, OrphanReaper, RunReport, reap_inherited,
+    BatchBounds, BatchOutcome, Batches, CommandHandler, CommandSpec, Handler, OrphanReaper, RunReport, reap_inherited,
 };
 
 mod args;
@@ -62,7 +62,7 @@ impl Starting {
             Ok(ready) => self.ready.push(ready),
             Err(failure) if self.alone || failure.code() == Code::TryAgain => return Err(failure),
             Err(failure) => {
-                let code = failure.after(&format!("watcher '{name}' is not run")).report();
+                let code = failure.context(&format!("watcher '{name}' is not run")).report();
                 if self.code == Code::Done {
                     self.code = code;
                 }
@@ -86,7 +86,7 @@ pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), 
         }
     };
     check(&watcher.argv).map_err(failure)?;
-    watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|obstacle| failure(obstacle).after("on_dead"))
+    watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|obstacle| failure(obstacle).context("on_dead"))
 }
 
 /// The handler for a watcher's events.
@@ -101,14 +101,14 @@ fn handler(
     let Some(batch) = watcher.batch else { return handler };
     let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
     let (printer, group) = (Rc::clone(printer), watcher.group.clone());
-    let on_many = move |many, report: &RunReport| {
+    let on_batch = move |outcome, report: &RunReport| {
         let events = report.events;
-        match many {
-            Many::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
-            Many::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
+        match outcome {
+            BatchOutcome::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
+            BatchOutcome::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
         }
     };
-    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(on_many)))
+    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(on_batch)))
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
@@ -165,7 +165,7 @@ pub(super) async fn run_all(
             // Reported at once, because the other watchers may run for months.
             let report = |error| {
                 reporter.report(&ready.watcher.group, &WorkerEvent::Ended);
-                Failure::from(error).after(&format!("watcher '{}' ended", ready.watcher.name)).report()
+                Failure::from(error).context(&format!("watcher '{}' ended", ready.watcher.name)).report()
             };
             let outcome = outcome.map_err(report);
             Ended { watcher: ready.watcher, outcome }

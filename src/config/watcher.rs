@@ -39,7 +39,7 @@ pub struct BatchSettings {
 
 /// Why a watcher's filter cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WantsError {
+pub enum FilterError {
     /// An invalid type pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -138,7 +138,7 @@ impl Watcher {
     ///
     /// # Errors
     /// An invalid pattern or condition.
-    pub fn wants(&self) -> Result<Filter, WantsError> {
+    pub fn filter(&self) -> Result<Filter, FilterError> {
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
         Ok(Filter { types: TypeFilter::new(&self.types, &self.not)?, condition })
     }

@@ -262,7 +262,7 @@ impl GroupBuilder {
         let (store, clock) = (&*local.bus.handle.store, &*local.bus.handle.clock);
         let types = TypeFilter::new(&self.types, &[])?;
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
-        let wants = Filter { types, condition };
+        let filter = Filter { types, condition };
         let found = match definition::find_durable(store, name).await? {
             Some(found) => found,
             None => {
@@ -272,12 +272,12 @@ impl GroupBuilder {
                     StartAt::Time(time) => Start::At(event_time(time)),
                 };
                 let start = definition::resolve(store, clock, start).await?;
-                let new = Definition::new(clock.now(), &wants, self.shards.unwrap_or(1), start);
+                let new = Definition::new(clock.now(), &filter, self.shards.unwrap_or(1), start);
                 definition::ensure(store, name, new).await?
             }
         };
         let differs = |what| Error::GroupDiffers { group: self.name.clone(), what };
-        if found.definition.wants(name)? != wants {
+        if found.definition.filter(name)? != filter {
             return Err(differs("filter"));
         }
         if self.shards.is_some_and(|shards| shards != found.definition.shards) {
@@ -348,14 +348,14 @@ impl Handler for Callback {
                 (Err(_), Some(outcome)) => (outcome, String::new()),
                 (Err(_), None) => {
                     let why = "the runtime of the handler has ended".to_owned();
-                    (Outcome::NotStarted(Obstacle { passes: true, ..why.into() }), String::new())
+                    (Outcome::NotStarted(Obstacle { is_temporary: true, ..why.into() }), String::new())
                 }
             };
             RunReport::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
         })
     }
 
-    fn stop(&self) {
+    fn terminate(&self) {
         self.stopped.send_replace(true);
     }
 

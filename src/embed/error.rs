@@ -2,9 +2,9 @@
 
 use std::io;
 
+use crate::bus::group_name::GroupNameError;
 use crate::config::ConfigError;
 use crate::event::{ConditionError, EventError, PatternError};
-use crate::group::name::GroupNameError;
 use crate::store::{ErrorKind, StoreError};
 
 /// Why an operation on the bus failed.

@@ -47,14 +47,14 @@ pub enum FilterResult {
     DoesNotHold,
     /// The condition has no answer, which counts as no; why.
     NoAnswer(String),
-    /// The condition cannot be judged: the event's data cannot be read as it needs it, or the
+    /// The condition cannot be evaluated: the event's data cannot be read as it needs it, or the
     /// answer would take too long; why.
-    Unjudged(String),
+    CannotEvaluate(String),
 }
 
 impl Filter {
     /// Judges an event by its type, and if that is wanted, by its content.
-    pub fn judge(&self, event: &Event) -> FilterResult {
+    pub fn evaluate(&self, event: &Event) -> FilterResult {
         if !self.types.matches(event.type_()) {
             return FilterResult::OtherType;
         }
@@ -62,11 +62,11 @@ impl Filter {
             None | Some(Ok(true)) => FilterResult::Wanted,
             Some(Ok(false)) => FilterResult::DoesNotHold,
             Some(Err(Unanswered::No(why))) => FilterResult::NoAnswer(why),
-            Some(Err(Unanswered::Unknown(why))) => FilterResult::Unjudged(why),
+            Some(Err(Unanswered::Unknown(why))) => FilterResult::CannotEvaluate(why),
         }
     }
 
-    /// Whether [`Filter::judge`] may take so long that others would wait for it.
+    /// Whether [`Filter::evaluate`] may take so long that others would wait for it.
     pub fn is_slow(&self, event: &Event) -> bool {
         self.condition.as_ref().is_some_and(|condition| condition.steps(event) > QUICK)
     }

@@ -48,12 +48,12 @@ pub struct Definition {
 
 impl Definition {
     /// The definition of a new group.
-    pub fn new(created: EventTime, wants: &Filter, shards: u16, start: Position) -> Self {
-        let condition = wants.condition.as_ref().map(|condition| condition.as_str().to_owned());
+    pub fn new(created: EventTime, filter: &Filter, shards: u16, start: Position) -> Self {
+        let condition = filter.condition.as_ref().map(|condition| condition.as_str().to_owned());
         Self {
             created,
-            types: wants.types.types_text(),
-            not: wants.types.not_text(),
+            types: filter.types.types_text(),
+            not: filter.types.not_text(),
             condition,
             shards,
             start,
@@ -61,8 +61,8 @@ impl Definition {
         }
     }
 
-    /// The filter, parsed.
-    pub fn filter(&self, group: &GroupName) -> StoreResult<TypeFilter> {
+    /// The filter by type, parsed.
+    pub fn type_filter(&self, group: &GroupName) -> StoreResult<TypeFilter> {
         TypeFilter::new(&self.types, &self.not).map_err(|error| {
             StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
                 .with_detail(ErrorDetail::InvalidFilter { group: group.to_string() })
@@ -70,14 +70,14 @@ impl Definition {
         })
     }
 
-    /// The filter and the condition, parsed.
-    pub fn wants(&self, group: &GroupName) -> StoreResult<Filter> {
+    /// The whole filter, by type and condition, parsed.
+    pub fn filter(&self, group: &GroupName) -> StoreResult<Filter> {
         let condition = self.condition.as_deref().map(Condition::parse).transpose().map_err(|error| {
             StoreError::new(ErrorKind::Damaged, format!("{}: {error}", keys::group(group)))
                 .with_detail(ErrorDetail::InvalidCondition { group: group.to_string() })
                 .with_source(error)
         })?;
-        Ok(Filter { types: self.filter(group)?, condition })
+        Ok(Filter { types: self.type_filter(group)?, condition })
     }
 }
 

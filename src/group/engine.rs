@@ -67,7 +67,7 @@ struct ShardSlot {
     observation: Option<LeaseObservation>,
     /// The marker as it stood when the shard had no owner: it need not be read again before the
     /// shard is acquired.
-    free: Option<(Box<Marker>, Option<Version>)>,
+    last_free_marker: Option<(Box<Marker>, Option<Version>)>,
     /// The acquisition under way.
     acquiring: Option<Acquiring>,
     /// There is nothing to scan here until something new turns up.
@@ -75,15 +75,15 @@ struct ShardSlot {
     /// Scanned at least once, with an answer.
     seen: bool,
     /// Another worker owns it, and it has work.
-    held: bool,
+    is_held: bool,
     scanning: bool,
     /// Whether the shard was owned when that scan began.
     scanning_owned: bool,
     /// Something turned up while a scan was under way, which may have missed it.
-    again: bool,
+    rescan: bool,
     scan_at: Duration,
     /// Until then the shard is left to another worker, which has asked for it.
-    left_until: Duration,
+    yielded_until: Duration,
     /// The worker that the shard was given to, and when.
     handoff: Option<String>,
     handoff_at: Duration,
@@ -92,7 +92,7 @@ struct ShardSlot {
     stats: ScanStats,
     last_scan_through: Option<Position>,
     /// A last scan was made to let `through` pass what it can.
-    closed: bool,
+    had_final_scan: bool,
     /// The version at the first scan. A drain compares it to see whether an owner, whose process it
     /// cannot look up, still commits.
     first_version: Option<Option<Version>>,
@@ -110,16 +110,16 @@ impl ShardSlot {
     /// Something has turned up here: the shard is scanned now, and again if a scan is under way.
     fn wake(&mut self, now: Duration) {
         self.idle = false;
-        self.again |= self.scanning;
+        self.rescan |= self.scanning;
         self.scan_at = now;
     }
 }
 
 /// What an engine begins with.
-pub(super) struct Beginning {
+pub(super) struct EngineParts {
     pub group: GroupName,
     pub registered: Registered,
-    pub wants: Arc<Filter>,
+    pub filter: Arc<Filter>,
     pub settings: WorkerSettings,
     /// What the store is like.
     pub profile: Profile,
@@ -134,7 +134,7 @@ pub(super) struct Beginning {
 pub(super) struct Engine {
     group: GroupName,
     registered: Registered,
-    wants: Arc<Filter>,
+    filter: Arc<Filter>,
     settings: WorkerSettings,
     profile: Profile,
     me: Owner,
@@ -174,8 +174,8 @@ pub(super) struct Engine {
 
 impl Engine {
     /// An engine that has begun with nothing.
-    pub fn new(from: Beginning) -> Self {
-        let Beginning { group, registered, wants, settings, profile, me, seed, now } = from;
+    pub fn new(from: EngineParts) -> Self {
+        let EngineParts { group, registered, filter, settings, profile, me, seed, now } = from;
         let begun = now.elapsed;
         let slots = (0..registered.definition.shards).map(|_| ShardSlot { scan_at: begun, ..ShardSlot::default() });
         Self {
@@ -188,7 +188,7 @@ impl Engine {
             random: Random::new(seed),
             group,
             registered,
-            wants,
+            filter,
             settings,
             profile,
             me,
@@ -297,7 +297,7 @@ impl Engine {
     }
 
     fn end(&mut self) -> StoreResult<Summary> {
-        self.summary.held_elsewhere = self.shards.iter().any(|shard| shard.held);
+        self.summary.held_elsewhere = self.shards.iter().any(|shard| shard.is_held);
         self.summary.paused = self.paused();
         // A drain that ends while the store is away, or with entries that it could not release, has
         // not done all that was due.

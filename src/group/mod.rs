@@ -22,7 +22,7 @@ mod verdict;
 pub mod worker;
 pub mod worker_event;
 
-pub use crate::bus::group_name::{self as name, GroupName};
+pub use crate::bus::group_name::GroupName;
 pub use definition::Definition;
 pub use engine::ShardBounds;
 pub use listing::Listing;

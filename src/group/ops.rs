@@ -25,8 +25,8 @@ use crate::store::{
 pub(super) struct GroupStore {
     pub bus: BusHandle,
     pub group: GroupName,
-    pub wants: Arc<Filter>,
-    /// The version of the definition that `wants` is from.
+    pub filter: Arc<Filter>,
+    /// The version of the definition that `filter` is from.
     pub version: Version,
     /// When the last read began that found that version unchanged.
     pub confirmed: Rc<Cell<Option<Duration>>>,
@@ -42,8 +42,8 @@ struct ScanCollector {
     now: EventTime,
     limit: EventTime,
     newest: AtomicI64,
-    passable: AtomicI64,
-    passable_len: AtomicU64,
+    newest_raisable: AtomicI64,
+    raisable_len: AtomicU64,
     foreign: Mutex<Option<String>>,
     /// The key of the newest event whose time this worker's clock has not reached.
     ahead: Mutex<Option<String>>,
@@ -58,8 +58,8 @@ impl ScanCollector {
             now,
             limit: now.minus(bus.store.profile().lag),
             newest: AtomicI64::new(i64::MIN),
-            passable: AtomicI64::new(i64::MIN),
-            passable_len: AtomicU64::new(0),
+            newest_raisable: AtomicI64::new(i64::MIN),
+            raisable_len: AtomicU64::new(0),
             foreign: Mutex::default(),
             ahead: Mutex::default(),
             unwanted: AtomicBool::new(false),
@@ -71,8 +71,8 @@ impl ScanCollector {
             self.newest.fetch_max(time.as_micros(), Ordering::Relaxed);
         }
         if time <= self.limit {
-            self.passable.fetch_max(time.as_micros(), Ordering::Relaxed);
-            self.passable_len.fetch_add(1, Ordering::Relaxed);
+            self.newest_raisable.fetch_max(time.as_micros(), Ordering::Relaxed);
+            self.raisable_len.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -94,8 +94,8 @@ impl ScanCollector {
         };
         ScanStats {
             newest: time(&self.newest),
-            passable: time(&self.passable),
-            passable_len: self.passable_len.load(Ordering::Relaxed),
+            newest_raisable: time(&self.newest_raisable),
+            raisable_len: self.raisable_len.load(Ordering::Relaxed),
             foreign: self.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             took,
         }
@@ -106,7 +106,7 @@ impl GroupStore {
     /// A list of the wanted names after `after`, of one shard or of all, and the collector of what
     /// it sees.
     fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<ScanCollector>, List) {
-        let (collector, filter, shards) = (ScanCollector::new(&self.bus), self.wants.types.clone(), self.shards);
+        let (collector, types, shards) = (ScanCollector::new(&self.bus), self.filter.types.clone(), self.shards);
         let seen = Arc::clone(&collector);
         let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
             let Some(parts) = parse_key(key) else {
@@ -120,7 +120,7 @@ impl GroupStore {
             if shard.is_some_and(|shard| parts.hash_slot.shard(shards) != shard) {
                 return false;
             }
-            let wanted = filter.matches_slug(parts.slug) != NameMatch::No;
+            let wanted = types.matches_slug(parts.slug) != NameMatch::No;
             seen.unwanted.fetch_or(!wanted, Ordering::Relaxed);
             wanted
         });
@@ -154,10 +154,10 @@ impl GroupStore {
         let begun = self.bus.clock.elapsed();
         let page = store.list_after(list).await?;
         let (names, mut stats) = self.shown(&page, &collector, begun);
-        if let Some(ahead) = self.passable_ahead(&collector, w, page.is_truncated).await? {
+        if let Some(ahead) = self.raisable_ahead(&collector, w, page.is_truncated).await? {
             stats.newest = stats.newest.max(Some(ahead));
-            stats.passable = stats.passable.max(Some(ahead));
-            stats.passable_len += 1;
+            stats.newest_raisable = stats.newest_raisable.max(Some(ahead));
+            stats.raisable_len += 1;
         }
         let redefined = match collector.unwanted.load(Ordering::Relaxed) {
             true => self.redefined(begun).await?,
@@ -169,7 +169,7 @@ impl GroupStore {
     /// When a wrong clock has put W ahead of this worker's clock, all new names are ahead too. How
     /// old their events are, only the events themselves say. Returns the time of the newest, if W
     /// may be raised to it.
-    async fn passable_ahead(
+    async fn raisable_ahead(
         &self,
         collector: &ScanCollector,
         w: EventTime,

@@ -1,4 +1,8 @@
 //! The run of one event: reads it, runs its handler, and says what the outcome means.
+//!
+//! A run is handed on three times: the engine makes a [`Launch`], which says which event is to run;
+//! the worker adds what a run of its group needs, a [`Task`]; and this file, once it has read the
+//! event, makes of both the [`Job`] that the handler gets.
 
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +14,7 @@ use super::engine::Launch;
 use super::lease::Lease;
 use super::marker::PendingEvent;
 use super::ops::GroupStore;
-use super::verdict::{Fingerprint, Ran};
+use super::verdict::{Fingerprint, RunResult};
 use super::{GroupName, dead_letter};
 use crate::bus::BusHandle;
 use crate::clock::Clock;
@@ -32,20 +36,20 @@ pub(super) struct Task {
     pub max_attempts: u32,
     pub max_event_bytes: usize,
     pub url: String,
-    pub tenure: Tenure,
+    pub ownership: OwnershipState,
     /// The key of its fingerprints.
     pub secret: u64,
 }
 
 /// Whether the owner may still start handlers; follows its commits, and pauses of its group.
-pub(super) struct Tenure {
+pub(super) struct OwnershipState {
     pub lease: Lease,
     /// When the last successful commit was sent.
     pub commit_sent: Rc<Cell<Duration>>,
     pub pausing: Rc<Cell<bool>>,
 }
 
-impl Tenure {
+impl OwnershipState {
     fn permit(&self, clock: Rc<dyn Clock>) -> Permit {
         let (lease, commit_sent, pausing) = (self.lease, Rc::clone(&self.commit_sent), Rc::clone(&self.pausing));
         Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed()))
@@ -53,7 +57,7 @@ impl Tenure {
 }
 
 /// Runs one event.
-pub(super) async fn run(task: Task, launch: Launch) -> Ran {
+pub(super) async fn run(task: Task, launch: Launch) -> RunResult {
     let bus = &task.group_store.bus;
     let (bytes, event) = match read(&task, &launch).await {
         Ok(found) => found,
@@ -61,15 +65,15 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
     };
     let content = Fingerprint::of(&bytes, task.secret);
     if launch.copy_of == Some(content) {
-        return Ran::Copy;
+        return RunResult::Copy;
     }
     if let Some(ran) = unwanted(&task, &event).await {
         return ran;
     }
     // Reading may have taken long: another worker may own the shard by now.
-    let permit = task.tenure.permit(Rc::clone(&bus.clock));
+    let permit = task.ownership.permit(Rc::clone(&bus.clock));
     if !permit.holds() {
-        return Ran::Reported(RunReport::stopped(), content);
+        return RunResult::Reported(RunReport::stopped(), content);
     }
     let vars = vars(&task, &event, &launch);
     let file = launch.name.to_string();
@@ -81,16 +85,16 @@ pub(super) async fn run(task: Task, launch: Launch) -> Ran {
         let clock = &bus.clock;
         clock.sleep_until(clock.elapsed() + SIGNAL_DELAY).await;
     }
-    Ran::Reported(report, content)
+    RunResult::Reported(report, content)
 }
 
 /// The event, if there is one to be run.
-async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
+async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), RunResult> {
     let GroupStore { bus, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
     let bytes = match dead_letter::event_bytes(bus, group, name, launch.dead_letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
-        Ok(None) if launch.copy_of.is_some() => return Err(Ran::NotMine),
+        Ok(None) if launch.copy_of.is_some() => return Err(RunResult::NothingToRun),
         Ok(None) => {
             return Err(match &launch.dead_letter {
                 Some(dead_letter) => gone_from_dead_letter(bus, group, dead_letter).await,
@@ -98,61 +102,61 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), Ran> {
             });
         }
         // It is too large, or not a file at all: it will never be an event.
-        Err(error) if error.kind() == ErrorKind::Damaged => return Err(Ran::Unparsable(format!("({error})"))),
-        Err(error) => return Err(Ran::Unreadable(error)),
+        Err(error) if error.kind() == ErrorKind::Damaged => return Err(RunResult::Unparsable(format!("({error})"))),
+        Err(error) => return Err(RunResult::Unreadable(error)),
     };
     match Event::parse(&bytes, limit) {
         Ok(event) if name.fits(&event) => Ok((bytes, event)),
-        Ok(_) => Err(Ran::Foreign),
-        Err(error) => Err(Ran::Unparsable(error.to_string())),
+        Ok(_) => Err(RunResult::Foreign),
+        Err(error) => Err(RunResult::Unparsable(error.to_string())),
     }
 }
 
 /// Tells a moved event from a gone one. An emitter that moves an event, or gives way to a twin,
 /// leaves another copy; that copy may be an earlier one, if the twin was first.
-async fn gone(bus: &BusHandle, name: &EventName) -> Ran {
-    let Some(identity) = Identity::parse(name.identity()) else { return Ran::NotMine };
+async fn gone(bus: &BusHandle, name: &EventName) -> RunResult {
+    let Some(identity) = Identity::parse(name.identity()) else { return RunResult::NothingToRun };
     match crate::bus::read::with_identity(&*bus.store, &identity).await {
-        Ok(copies) if copies.iter().any(|copy| copy != name) => Ran::NotMine,
-        Ok(_) => Ran::Gone,
-        Err(error) => Ran::Unreadable(error),
+        Ok(copies) if copies.iter().any(|copy| copy != name) => RunResult::NothingToRun,
+        Ok(_) => RunResult::Gone,
+        Err(error) => RunResult::Unreadable(error),
     }
 }
 
 /// A redriven letter that holds no event cannot be run; one that was removed need not be.
-async fn gone_from_dead_letter(bus: &BusHandle, group: &GroupName, dead_letter: &str) -> Ran {
+async fn gone_from_dead_letter(bus: &BusHandle, group: &GroupName, dead_letter: &str) -> RunResult {
     match dead_letter::read(bus, group, dead_letter).await {
-        Ok(Some(_)) => Ran::Gone,
-        Ok(None) => Ran::NotMine,
-        Err(error) => Ran::Unreadable(error),
+        Ok(Some(_)) => RunResult::Gone,
+        Ok(None) => RunResult::NothingToRun,
+        Err(error) => RunResult::Unreadable(error),
     }
 }
 
 /// What becomes of an event that the group does not want.
-async fn unwanted(task: &Task, event: &Event) -> Option<Ran> {
-    let wants = &task.group_store.wants;
-    let judgement = if wants.is_slow(event) {
-        let (wants, event) = (Filter::clone(wants), event.clone());
-        let unjudged = || FilterResult::Unjudged("the answer broke off".to_owned());
-        threads::run(move || wants.judge(&event)).await.unwrap_or_else(unjudged)
+async fn unwanted(task: &Task, event: &Event) -> Option<RunResult> {
+    let filter = &task.group_store.filter;
+    let result = if filter.is_slow(event) {
+        let (filter, event) = (Filter::clone(filter), event.clone());
+        let broken_off = || FilterResult::CannotEvaluate("the answer broke off".to_owned());
+        threads::run(move || filter.evaluate(&event)).await.unwrap_or_else(broken_off)
     } else {
-        wants.judge(event)
+        filter.evaluate(event)
     };
-    if judgement == FilterResult::Wanted {
+    if result == FilterResult::Wanted {
         return None;
     }
     // Before it was emitted, the group may have been changed to want it.
     match task.group_store.redefined(task.listed_at).await {
-        Ok(Some(registered)) => return Some(Ran::Redefined(registered)),
+        Ok(Some(registered)) => return Some(RunResult::Redefined(registered)),
         Ok(None) => {}
-        Err(error) => return Some(Ran::Unreadable(error)),
+        Err(error) => return Some(RunResult::Unreadable(error)),
     }
-    Some(match judgement {
+    Some(match result {
         FilterResult::Wanted => return None,
-        FilterResult::OtherType => Ran::NotMine,
-        FilterResult::DoesNotHold => Ran::PassedOver(None),
-        FilterResult::NoAnswer(why) => Ran::PassedOver(Some(why)),
-        FilterResult::Unjudged(why) => Ran::Unparsable(format!("cannot be judged: {why}")),
+        FilterResult::OtherType => RunResult::NothingToRun,
+        FilterResult::DoesNotHold => RunResult::Skipped(None),
+        FilterResult::NoAnswer(why) => RunResult::Skipped(Some(why)),
+        FilterResult::CannotEvaluate(why) => RunResult::Unparsable(format!("cannot be judged: {why}")),
     })
 }
 

@@ -200,7 +200,7 @@ pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<Grou
 impl GroupStatus {
     async fn read_shards(&mut self, bus: &BusHandle) -> StoreResult<()> {
         let Some(definition) = self.definition.clone() else { return Ok(()) };
-        match definition.filter(&self.group) {
+        match definition.type_filter(&self.group) {
             Ok(filter) => self.filter = filter,
             Err(error) => self.note(error)?,
         }

@@ -13,9 +13,10 @@ use crate::store::StoreError;
 
 /// What became of an event that was started.
 #[derive(Debug)]
-pub(super) enum Ran {
-    /// Its emitter has put it under another name, or its type is not wanted after all.
-    NotMine,
+pub(super) enum RunResult {
+    /// Nothing is to be run: its emitter has put it under another name, its dead letter was removed,
+    /// or its type is not wanted after all.
+    NothingToRun,
     /// It has been removed, and not by its emitter.
     Gone,
     /// A foreign name: another event lies under it, which was not emitted under this name.
@@ -23,7 +24,7 @@ pub(super) enum Ran {
     /// It is a copy of an event that has run to success here.
     Copy,
     /// The group's condition does not hold for it, or has no answer; why.
-    PassedOver(Option<String>),
+    Skipped(Option<String>),
     /// The group did not want it, but its definition has changed since.
     Redefined(Registered),
     /// Its content cannot be parsed.
@@ -49,7 +50,7 @@ impl Fingerprint {
     }
 }
 
-impl Ran {
+impl RunResult {
     /// The handler's own report, if it ran.
     pub fn report(&self) -> Option<&RunReport> {
         match self {
@@ -61,7 +62,7 @@ impl Ran {
 
 /// What a run means.
 #[derive(Debug)]
-pub(super) enum Judged {
+pub(super) enum Judgement {
     /// Its event has a verdict.
     Verdict(Verdict),
     /// Its event could not be read, which costs no attempt; why.
@@ -71,31 +72,40 @@ pub(super) enum Judged {
 }
 
 /// Judges a run. Pure: time and chance are handed in.
-pub(super) fn judge(ran: Ran, name: &EventName, attempt: u32, retry: &Retry, now: EventTime, random: u64) -> Judged {
+pub(super) fn judge(
+    ran: RunResult,
+    name: &EventName,
+    attempt: u32,
+    retry: &Retry,
+    now: EventTime,
+    random: u64,
+) -> Judgement {
     let report = match ran {
-        Ran::NotMine | Ran::Foreign | Ran::Copy | Ran::PassedOver(_) => return Judged::Verdict(Verdict::Done),
-        Ran::Gone => {
+        RunResult::NothingToRun | RunResult::Foreign | RunResult::Copy | RunResult::Skipped(_) => {
+            return Judgement::Verdict(Verdict::Done);
+        }
+        RunResult::Gone => {
             let why = "it is gone from the bus: not by its emitter, nor by evbus prune".to_owned();
-            return Judged::Verdict(dead(name, why, String::new(), None, random));
+            return Judgement::Verdict(dead(name, why, String::new(), None, random));
         }
-        Ran::Redefined(_) => return Judged::Verdict(Verdict::Release),
-        Ran::Unreadable(error) => return Judged::Unread(error.to_string()),
-        Ran::Unparsable(why) => {
+        RunResult::Redefined(_) => return Judgement::Verdict(Verdict::Release),
+        RunResult::Unreadable(error) => return Judgement::Unread(error.to_string()),
+        RunResult::Unparsable(why) => {
             let dead = dead(name, format!("the event {why}"), String::new(), None, random);
-            return Judged::Verdict(dead);
+            return Judgement::Verdict(dead);
         }
-        Ran::Reported(report, _) => report,
+        RunResult::Reported(report, _) => report,
     };
     let exit = match &report.outcome {
-        Outcome::Exit(0) => return Judged::Verdict(Verdict::Done),
-        Outcome::Stopped => return Judged::Verdict(Verdict::Release),
-        Outcome::NotStarted(obstacle) => return Judged::NotStarted(obstacle.clone()),
+        Outcome::Exit(0) => return Judgement::Verdict(Verdict::Done),
+        Outcome::Stopped => return Judgement::Verdict(Verdict::Release),
+        Outcome::NotStarted(obstacle) => return Judgement::NotStarted(obstacle.clone()),
         Outcome::Exit(code) => Some(*code),
         Outcome::Signal(_) | Outcome::TimedOut => None,
     };
     let why = report.why();
     let dead_at_once = exit.is_some_and(|code| retry.dead_on.contains(&code));
-    Judged::Verdict(if dead_at_once || attempt >= retry.max_attempts {
+    Judgement::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)
     } else {
         Verdict::Retry { next: now.plus(retry.pause(attempt, random)), why }

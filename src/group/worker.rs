@@ -14,12 +14,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::definition::Registered;
-use super::engine::{Beginning, Command, Completion, Engine, Input, Launch, Now, ReadMarker};
+use super::engine::{Command, Completion, Engine, EngineParts, Input, Launch, Now, ReadMarker};
 use super::lease::Process;
 use super::marker::{Owner, PendingEvent};
 use super::ops::GroupStore;
 use super::polls::Polls;
-use super::run::{self, Task, Tenure};
+use super::run::{self, OwnershipState, Task};
 use super::worker_event::Reporter;
 use super::{GroupName, Position, dead_letter, request};
 use crate::bus::{BusHandle, schedule};
@@ -52,7 +52,7 @@ pub struct Worker {
     /// Ends a run.
     runs: HashMap<RunKey, AbortHandle>,
     /// When the last successful commit of each shard was sent, by which ownership.
-    tenures: HashMap<u16, (u64, Rc<Cell<Duration>>)>,
+    commits_sent: HashMap<u16, (u64, Rc<Cell<Duration>>)>,
     /// Whether the group is paused, for runs that wait for their turn.
     pausing: Rc<Cell<bool>>,
     /// The key of its fingerprints, known to no other process.
@@ -89,14 +89,14 @@ impl Worker {
     /// # Errors
     /// The group's definition cannot be understood.
     pub fn new(parts: WorkerParts, settings: WorkerSettings) -> StoreResult<Self> {
-        let wants = Arc::new(parts.registered.definition.wants(&parts.group)?);
+        let filter = Arc::new(parts.registered.definition.filter(&parts.group)?);
         let shards = parts.registered.definition.shards;
         let clock = &parts.bus.clock;
         let secret = clock.random();
-        let engine = Engine::new(Beginning {
+        let engine = Engine::new(EngineParts {
             group: parts.group.clone(),
             registered: parts.registered.clone(),
-            wants: Arc::clone(&wants),
+            filter: Arc::clone(&filter),
             settings: settings.clone(),
             profile: parts.bus.store.profile(),
             me: parts.me,
@@ -108,7 +108,7 @@ impl Worker {
             group_store: GroupStore {
                 bus: parts.bus,
                 group: parts.group,
-                wants,
+                filter,
                 version: parts.registered.version.clone(),
                 confirmed: Rc::default(),
                 troubles: Rc::default(),
@@ -122,7 +122,7 @@ impl Worker {
             stop: parts.stop,
             operations: FuturesUnordered::new(),
             runs: HashMap::new(),
-            tenures: HashMap::new(),
+            commits_sent: HashMap::new(),
             pausing: Rc::new(Cell::new(parts.registered.definition.paused.is_some())),
             registered: parts.registered,
             secret,
@@ -207,11 +207,11 @@ impl Worker {
         match command {
             Command::Report(event) => self.reporter.report(&self.group_store.group, &event),
             Command::Expect(runs) => self.handler.expect(runs),
-            Command::EndHandlers => self.handler.end(),
+            Command::EndHandlers => self.handler.refuse_new_runs(),
             Command::StopHandlers => {
-                self.handler.stop();
+                self.handler.terminate();
                 if let Some((on_dead, _)) = &self.on_dead {
-                    on_dead.stop();
+                    on_dead.terminate();
                 }
             }
             Command::Cancel { shard, epoch, name } => {
@@ -219,10 +219,10 @@ impl Worker {
                     run.abort();
                 }
             }
-            Command::Renewed { shard, epoch, sent } => self.tenure(shard, epoch).set(sent),
-            Command::Redefine { registered, wants } => {
+            Command::Renewed { shard, epoch, sent } => self.commit_sent(shard, epoch).set(sent),
+            Command::Redefine { registered, filter } => {
                 self.group_store.version = registered.version.clone();
-                self.group_store.wants = wants;
+                self.group_store.filter = filter;
                 self.group_store.confirmed = Rc::default();
                 self.pausing.set(registered.definition.paused.is_some());
                 self.registered = registered;
@@ -237,8 +237,8 @@ impl Worker {
     }
 
     /// When the last commit of an ownership was sent, for its runs.
-    fn tenure(&mut self, shard: u16, epoch: u64) -> Rc<Cell<Duration>> {
-        let (of, sent) = self.tenures.entry(shard).or_default();
+    fn commit_sent(&mut self, shard: u16, epoch: u64) -> Rc<Cell<Duration>> {
+        let (of, sent) = self.commits_sent.entry(shard).or_default();
         if *of != epoch {
             (*of, *sent) = (epoch, Rc::default());
         }
@@ -257,9 +257,9 @@ impl Worker {
             max_event_bytes: self.settings.max_event_bytes,
             url: self.settings.url.clone(),
             secret: self.secret,
-            tenure: Tenure {
+            ownership: OwnershipState {
                 lease: self.settings.lease,
-                commit_sent: self.tenure(shard, epoch),
+                commit_sent: self.commit_sent(shard, epoch),
                 pausing: Rc::clone(&self.pausing),
             },
         };

@@ -40,7 +40,7 @@ pub enum WorkerEvent {
     },
     /// Another live worker of the group runs another command; said once.
     OtherCommand {
-        /// Whose.
+        /// That worker.
         owner: Owner,
     },
     /// The event is processed.
@@ -62,7 +62,7 @@ pub enum WorkerEvent {
         took: Duration,
     },
     /// The group's condition does not hold for the event.
-    PassedOver {
+    Skipped {
         /// Which.
         name: EventName,
         /// Why it could not be answered, if it could not.
@@ -125,8 +125,8 @@ pub enum WorkerEvent {
     Ended,
     /// The group's filter has changed.
     Redefined {
-        /// What.
-        wants: Arc<Filter>,
+        /// The filter that it has now.
+        filter: Arc<Filter>,
     },
     /// The group was paused or resumed.
     Paused {

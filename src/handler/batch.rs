@@ -35,7 +35,7 @@ pub struct BatchBounds {
 
 /// What became of a run for many events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Many {
+pub enum BatchOutcome {
     /// The run succeeded, for all of them.
     Done,
     /// The run failed, and the events are run again in halves.
@@ -43,7 +43,7 @@ pub enum Many {
 }
 
 /// Called after each run for more than one event, unless the run says nothing about them.
-pub type OnMany = Box<dyn Fn(Many, &RunReport)>;
+pub type OnBatch = Box<dyn Fn(BatchOutcome, &RunReport)>;
 
 /// Runs events in batches through another handler.
 pub struct Batches(Rc<Inner>);
@@ -53,7 +53,7 @@ struct Inner {
     clock: Rc<dyn Clock>,
     bounds: BatchBounds,
     runs: Semaphore,
-    on_many: OnMany,
+    on_batch: OnBatch,
     in_flight: RefCell<Vec<InFlight>>,
     /// Events that are in a batch.
     ticketed: Cell<usize>,
@@ -119,10 +119,10 @@ impl Drop for Ticket {
 
 impl Batches {
     /// Batches for `handler`, which finds many events on its stdin.
-    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: BatchBounds, on_many: OnMany) -> Self {
+    pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: BatchBounds, on_batch: OnBatch) -> Self {
         let runs = Semaphore::new(bounds.concurrency);
         let (in_flight, ticketed, expected, over) = Default::default();
-        Self(Rc::new(Inner { handler, clock, bounds, runs, on_many, in_flight, ticketed, expected, over }))
+        Self(Rc::new(Inner { handler, clock, bounds, runs, on_batch, in_flight, ticketed, expected, over }))
     }
 }
 
@@ -146,12 +146,12 @@ impl Handler for Batches {
         })
     }
 
-    fn stop(&self) {
-        self.end();
-        self.0.handler.stop();
+    fn terminate(&self) {
+        self.refuse_new_runs();
+        self.0.handler.terminate();
     }
 
-    fn end(&self) {
+    fn refuse_new_runs(&self) {
         self.0.over.set(true);
         self.0.look_again();
     }
@@ -225,12 +225,12 @@ impl Inner {
                     let report = RunReport { events: part.len(), ..report };
                     if part.len() == 1 || is_for_all(&report.outcome) {
                         if part.len() > 1 && report.succeeded() {
-                            (self.on_many)(Many::Done, &report);
+                            (self.on_batch)(BatchOutcome::Done, &report);
                         }
                         batch.report(&part, &report);
                         continue;
                     }
-                    (self.on_many)(Many::Halved, &report);
+                    (self.on_batch)(BatchOutcome::Halved, &report);
                     let later = part.split_off(part.len().div_ceil(2));
                     parts.extend([later, part]);
                 }

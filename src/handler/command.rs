@@ -255,7 +255,7 @@ impl Handler for CommandHandler {
         })
     }
 
-    fn stop(&self) {
+    fn terminate(&self) {
         self.stop.notify_waiters();
     }
 

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use batch::{BatchBounds, Batches, Many};
+pub use batch::{BatchBounds, BatchOutcome, Batches};
 pub use children::reap_inherited;
 pub use command::{CommandHandler, CommandSpec};
 pub use orphan_reaper::{OrphanReaper, orphan_reaper_main};
@@ -78,7 +78,7 @@ pub enum Outcome {
     Signal(i32),
     /// The time limit passed, and the handler was ended.
     TimedOut,
-    /// [`Handler::stop`] cut the run short; it does not count as an attempt.
+    /// [`Handler::terminate`] cut the run short; it does not count as an attempt.
     Stopped,
     /// The handler never began; it does not count as an attempt.
     NotStarted(Obstacle),
@@ -92,18 +92,18 @@ pub struct Obstacle {
     /// What is wrong with the program, where it is the program.
     pub program: Option<ProgramError>,
     /// Whether it may pass without a change to the handler: no process, or no file, is available.
-    pub passes: bool,
+    pub is_temporary: bool,
 }
 
 impl From<String> for Obstacle {
     fn from(why: String) -> Self {
-        Self { why, program: None, passes: false }
+        Self { why, program: None, is_temporary: false }
     }
 }
 
 impl From<ProgramError> for Obstacle {
     fn from(error: ProgramError) -> Self {
-        Self { why: error.to_string(), program: Some(error), passes: false }
+        Self { why: error.to_string(), program: Some(error), is_temporary: false }
     }
 }
 
@@ -167,10 +167,10 @@ pub trait Handler {
 
     /// Asks every run in progress to end: TERM, and KILL after the grace. Their outcome is
     /// [`Outcome::Stopped`]. Later runs are not affected.
-    fn stop(&self);
+    fn terminate(&self);
 
     /// Lets no further run begin: runs that wait for others end as [`Outcome::Stopped`].
-    fn end(&self) {}
+    fn refuse_new_runs(&self) {}
 
     /// Says how many runs are in progress if no other comes before one of them has ended, so that a
     /// batch need not wait for more; none if others may come.

@@ -157,11 +157,11 @@ fn executable(file: &Path) -> Result<(), Flaw> {
 
 /// A refusal by the system, explained by `obstacle`.
 pub(super) fn refused(error: &io::Error, obstacle: impl FnOnce(&io::Error) -> Obstacle) -> Obstacle {
-    let passes = matches!(
+    let is_temporary = matches!(
         Errno::from_io_error(error),
         Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT | Errno::TXTBSY)
     );
-    Obstacle { passes, ..obstacle(error) }
+    Obstacle { is_temporary, ..obstacle(error) }
 }
 
 /// Why the system did not start `name`.

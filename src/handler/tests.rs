@@ -257,7 +257,7 @@ fn a_stop_ends_running_handlers_and_no_later_ones() {
             while heard.lines.borrow().len() < 2 {
                 heard.news.notified().await;
             }
-            handler.stop();
+            handler.terminate();
         };
         let (one, two, ()) = tokio::join!(handler.run(tagged("1")), handler.run(tagged("2")), stop);
         assert_eq!((one.outcome, two.outcome), (Outcome::Stopped, Outcome::Stopped));
@@ -328,7 +328,7 @@ fn a_file_that_is_no_program_costs_no_attempt() {
         let command = CommandSpec { argv: vec![file.to_str().unwrap().to_owned()], ..shell("") };
         let outcome = run_job(command, job(b"")).0.outcome;
         assert!(
-            matches!(&outcome, Outcome::NotStarted(obstacle) if obstacle.why.contains(part) && !obstacle.passes),
+            matches!(&outcome, Outcome::NotStarted(obstacle) if obstacle.why.contains(part) && !obstacle.is_temporary),
             "{outcome:?}"
         );
     }

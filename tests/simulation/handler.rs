@@ -73,11 +73,11 @@ impl Handler for JobRecorder {
         self.jobs.borrow_mut().insert(var(&job, "EVBUS_ID"), job.clone());
         self.batches.run(job)
     }
-    fn stop(&self) {
-        self.batches.stop();
+    fn terminate(&self) {
+        self.batches.terminate();
     }
-    fn end(&self) {
-        self.batches.end();
+    fn refuse_new_runs(&self) {
+        self.batches.refuse_new_runs();
     }
     fn expect(&self, runs: Option<usize>) {
         self.batches.expect(runs);
@@ -217,7 +217,7 @@ impl Handler for SimHandler {
         })
     }
 
-    fn stop(&self) {
+    fn terminate(&self) {
         self.stopped.set(true);
         for waker in self.waiting.borrow_mut().drain(..) {
             waker.wake();

@@ -27,7 +27,7 @@ impl Handler for Slow {
             RunReport::new(Outcome::Exit(0), String::new(), Duration::from_millis(200))
         })
     }
-    fn stop(&self) {}
+    fn terminate(&self) {}
     fn check(&self) -> Result<(), evbus::handler::Obstacle> {
         Ok(())
     }

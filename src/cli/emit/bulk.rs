@@ -152,7 +152,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
                     batch.inputs.push(input);
                 }
                 Err(failure) if self.args.skips() => self.skipped.add(&input, &failure)?,
-                Err(failure) => return Err(failure.after(&input.position)),
+                Err(failure) => return Err(failure.context(&input.position)),
             }
         }
         Ok(false)
@@ -187,7 +187,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
             }
             let failure = acks::taken(draft, ack);
             if !self.args.skips() {
-                return Err(failure.after(&input.position));
+                return Err(failure.context(&input.position));
             }
             self.skipped.add(input, &failure)?;
         }

@@ -51,7 +51,7 @@ fn argument(
     } else {
         data.as_bytes().to_vec()
     };
-    let text = text(args, &bytes).map_err(|failure| failure.after(&format!("the data in '{}'", shorten(data))))?;
+    let text = text(args, &bytes).map_err(|failure| failure.context(&format!("the data in '{}'", shorten(data))))?;
     if args.text {
         return Ok((Data::text(&text), Some("text/plain")));
     }

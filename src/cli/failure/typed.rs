@@ -33,11 +33,11 @@ impl Failure {
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 let text = Colours::of_stdout().render(&error.render());
-                return Self { code: Code::Done, message: text, hint: None, verbatim: true, passes: false };
+                return Self { code: Code::Done, message: text, hint: None, verbatim: true, is_temporary: false };
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 let text = Colours::of_stderr().render(&error.render());
-                return Self { code: Code::Usage, message: text, hint: None, verbatim: true, passes: false };
+                return Self { code: Code::Usage, message: text, hint: None, verbatim: true, is_temporary: false };
             }
             _ => {}
         }

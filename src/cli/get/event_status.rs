@@ -34,7 +34,7 @@ pub(super) async fn lines(
                 let next = |open: &PendingEvent| {
                     open.next.map(|next| times::clock_text(next, session.environment.now, &session.environment.zone()))
                 };
-                passed_over(&status, event).unwrap_or_else(|| state_of(&status, name, next))
+                skipped(&status, event).unwrap_or_else(|| state_of(&status, name, next))
             }
         };
         lines.push(format!("{group:<width$}  {}", style::escape(&state)));
@@ -48,13 +48,13 @@ fn dead_letter_of<'a>(status: &'a GroupStatus, name: &EventName) -> Option<&'a S
 }
 
 /// Explains how the group's condition excludes the event; none if it does not.
-fn passed_over(status: &GroupStatus, event: Option<&Event>) -> Option<String> {
-    let wants = status.definition.as_ref()?.wants(&status.group).ok()?;
-    let condition = wants.condition.as_ref().map(Condition::as_str)?;
-    match wants.judge(event?) {
+fn skipped(status: &GroupStatus, event: Option<&Event>) -> Option<String> {
+    let filter = status.definition.as_ref()?.filter(&status.group).ok()?;
+    let condition = filter.condition.as_ref().map(Condition::as_str)?;
+    match filter.evaluate(event?) {
         FilterResult::Wanted | FilterResult::OtherType => None,
         FilterResult::DoesNotHold => Some(format!("not wanted: '{condition}' does not hold")),
-        FilterResult::Unjudged(why) => Some(format!("dead at once: {why}")),
+        FilterResult::CannotEvaluate(why) => Some(format!("dead at once: {why}")),
         FilterResult::NoAnswer(why) => Some(format!("not wanted: '{condition}' has no answer: {why}")),
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct GroupCreateArgs {
 
 /// A start as given on the command line.
 pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<Start, Failure> {
-    let from = StartFrom::parse(text, &session.environment).map_err(|error| Failure::from(error).after(option))?;
+    let from = StartFrom::parse(text, &session.environment).map_err(|error| Failure::from(error).context(option))?;
     Ok(match from {
         StartFrom::Earliest => Start::Earliest,
         StartFrom::Now => Start::Now,
@@ -51,8 +51,8 @@ pub(super) fn start_of(option: &str, text: &str, session: &Session) -> Result<St
 
 pub(super) async fn run(args: &GroupCreateArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let group = GroupName::parse(&args.name)?;
-    let wants = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
-    let filter = &wants.types;
+    let filter = Filter { types: args.filter.filter()?, condition: args.condition.condition()? };
+    let types = &filter.types;
     let start = args.from.as_deref().map(|text| start_of("--from", text, session)).transpose()?;
     let (store, clock) = (&*opened.bus_handle().store, &*opened.bus_handle().clock);
     if definition::find_durable(store, &group).await?.is_some() {
@@ -61,21 +61,24 @@ pub(super) async fn run(args: &GroupCreateArgs, session: &Session, opened: &Open
     let start = match start {
         Some(start) => start,
         None => {
-            let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: filter.clone() };
+            let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: types.clone() };
             let (matching, _) = read::count(store, &range).await?;
             if matching > 0 {
                 let count = style::plural(matching, "stored event");
                 let verb = if matching == 1 { "matches" } else { "match" };
-                return Err(Failure::usage(format!("{count} {verb} {}: where is '{group}' to start?", wanted(&wants)))
-                    .hint("add --from now or --from earliest"));
+                return Err(Failure::usage(format!(
+                    "{count} {verb} {}: where is '{group}' to start?",
+                    wanted(&filter)
+                ))
+                .hint("add --from now or --from earliest"));
             }
             Start::Earliest
         }
     };
     let start = definition::resolve(store, clock, start).await?;
-    let definition = Definition::new(clock.now(), &wants, args.shards, start);
+    let definition = Definition::new(clock.now(), &filter, args.shards, start);
     match definition::create(store, &group, definition).await? {
-        Some(_) => output::note(&format!("made group '{group}': {}", wanted(&wants))),
+        Some(_) => output::note(&format!("made group '{group}': {}", wanted(&filter))),
         None => return Err(exists(&group)),
     }
     Ok(Code::Done)

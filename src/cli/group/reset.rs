@@ -77,7 +77,7 @@ async fn consequence(
         }
     };
     // The count is left out if the filter cannot be read.
-    let filter = definition.filter(group)?;
+    let filter = definition.type_filter(group)?;
     let (count, _) = read::count(&*opened.bus_handle().store, &Range { since, until: EventTime::MAX, filter }).await?;
     let (count, from) = (style::plural(count, "stored event"), shown(start, session));
     Ok(format!("lets '{group}' process {count} from {from} on, done or not, and ends what it runs just now"))

@@ -45,7 +45,7 @@ struct Counters {
     done: u64,
     failed: u64,
     dead: u64,
-    passed_over: u64,
+    skipped: u64,
     /// The obstacle that stops the group's work, while there is one.
     trouble: Option<String>,
 }
@@ -74,9 +74,7 @@ impl CountingReporter {
         each("evbus_worker_done_total", "Events that this process has handled.", |counters| counters.done);
         each("evbus_worker_failed_attempts_total", "Attempts that failed.", |counters| counters.failed);
         each("evbus_worker_dead_total", "Events that this process has given up.", |counters| counters.dead);
-        each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |counters| {
-            counters.passed_over
-        });
+        each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |counters| counters.skipped);
         metrics.into_text()
     }
 
@@ -95,7 +93,7 @@ impl Reporter for CountingReporter {
                 WorkerEvent::Done { .. } => counters.done += 1,
                 WorkerEvent::Retrying { .. } => counters.failed += 1,
                 WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
-                WorkerEvent::PassedOver { .. } => counters.passed_over += 1,
+                WorkerEvent::Skipped { .. } => counters.skipped += 1,
                 WorkerEvent::Stalled { obstacle } => counters.trouble = Some(hint::obstacle_text(obstacle)),
                 WorkerEvent::Unreachable { error } => counters.trouble = Some(error.to_string()),
                 WorkerEvent::Ended => counters.trouble = Some("its worker has ended".to_owned()),

@@ -95,7 +95,7 @@ pub(in crate::cli) struct RunArgs {
 
 /// Parses a duration longer than zero.
 fn positive(option: &str, text: &str) -> Result<Duration, Failure> {
-    match times::parse_duration(text).map_err(|error| Failure::from(error).after(option))? {
+    match times::parse_duration(text).map_err(|error| Failure::from(error).context(option))? {
         Duration::ZERO => Err(Failure::usage(format!("{option} 0s is no time at all")).hint(format!("{option} 5s"))),
         duration => Ok(duration),
     }

@@ -22,29 +22,29 @@ pub(in crate::cli) struct Ready {
 /// Finds or creates a watcher's group; with `dry`, creates nothing.
 pub(in crate::cli) async fn prepare(watcher: Watcher, opened: &Opened, dry: bool) -> Result<Ready, Failure> {
     let store = &*opened.bus_handle().store;
-    let wants = watcher.wants()?;
+    let filter = watcher.filter()?;
     let found = definition::find_durable(store, &watcher.group).await?;
     let (found, registered) = match found {
         Some(registered) => (true, registered),
-        None => (false, make(&watcher, &wants, opened, dry).await?),
+        None => (false, make(&watcher, &filter, opened, dry).await?),
     };
-    agree(&watcher, &wants, &registered.definition)?;
+    agree(&watcher, &filter, &registered.definition)?;
     Ok(Ready { watcher, registered, found })
 }
 
-async fn make(watcher: &Watcher, wants: &Filter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {
+async fn make(watcher: &Watcher, filter: &Filter, opened: &Opened, dry: bool) -> Result<Registered, Failure> {
     let (store, clock) = (&*opened.bus_handle().store, &*opened.bus_handle().clock);
     let start = match &watcher.from {
         Some(StartFrom::Earliest) => Start::Earliest,
         Some(StartFrom::Now) => Start::Now,
         Some(StartFrom::Time(time)) => Start::At(*time),
         None => {
-            refuse_silent_start(&watcher.group, &wants.types, opened).await?;
+            refuse_silent_start(&watcher.group, &filter.types, opened).await?;
             Start::Earliest
         }
     };
     let start = if dry { crate::group::Position::START } else { definition::resolve(store, clock, start).await? };
-    let definition = Definition::new(clock.now(), wants, watcher.shards.unwrap_or(1), start);
+    let definition = Definition::new(clock.now(), filter, watcher.shards.unwrap_or(1), start);
     if dry {
         return Ok(Registered { definition, version: crate::store::Version(String::new()) });
     }
@@ -68,15 +68,15 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
 
 /// Refuses a filter that differs from the group's: two workers with different filters would skip
 /// each other's events.
-fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(), Failure> {
+fn agree(watcher: &Watcher, filter: &Filter, definition: &Definition) -> Result<(), Failure> {
     let group = &watcher.group;
-    let current = definition.wants(group)?;
+    let current = definition.filter(group)?;
     let types_given = !(watcher.types.is_empty() && watcher.not.is_empty());
-    let differs = (types_given && current.types != wants.types)
-        || ((types_given || wants.condition.is_some()) && current.condition != wants.condition);
+    let differs = (types_given && current.types != filter.types)
+        || ((types_given || filter.condition.is_some()) && current.condition != filter.condition);
     if differs {
         let own =
-            Filter { types: if types_given { wants.types.clone() } else { current.types.clone() }, ..wants.clone() };
+            Filter { types: if types_given { filter.types.clone() } else { current.types.clone() }, ..filter.clone() };
         let what = format!("group '{group}' wants {}, not {}", wanted(&current), wanted(&own));
         return Err(Failure::usage(what).hint(set_command(group, &own, &current)));
     }
@@ -93,17 +93,17 @@ fn agree(watcher: &Watcher, wants: &Filter, definition: &Definition) -> Result<(
     Ok(())
 }
 
-/// The command that changes a group's filter from `in_place_of` to `wants`; options that are not
+/// The command that changes a group's filter from `in_place_of` to `filter`; options that are not
 /// given keep their part.
-pub(in crate::cli) fn set_command(group: &GroupName, wants: &Filter, in_place_of: &Filter) -> Hint {
-    let types = wants.types.types_text();
+pub(in crate::cli) fn set_command(group: &GroupName, filter: &Filter, in_place_of: &Filter) -> Hint {
+    let types = filter.types.types_text();
     let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
     let mut flags: Vec<String> = types.iter().map(|text| format!("-t '{text}'")).collect();
-    match wants.types.not_text() {
+    match filter.types.not_text() {
         not if not.is_empty() && !in_place_of.types.not_text().is_empty() => flags.push("--not ''".to_owned()),
         not => flags.extend(not.iter().map(|text| format!("--not '{text}'"))),
     }
-    match &wants.condition {
+    match &filter.condition {
         Some(condition) => flags.push(format!("--where {}", style::quoted(condition.as_str()))),
         None if in_place_of.condition.is_some() => flags.push("--where ''".to_owned()),
         None => {}
@@ -118,7 +118,7 @@ fn shards_text(shards: u16) -> String {
 /// The number of wanted events that wait, and the time of the slowest shard's `through`.
 pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResult<(u64, EventTime)> {
     let definition = &ready.registered.definition;
-    let filter = definition.filter(&ready.watcher.group)?;
+    let filter = definition.type_filter(&ready.watcher.group)?;
     let (mut waiting, mut slowest) = (0, EventTime::MAX);
     for shard in 0..definition.shards {
         let (marker, _) = read_marker(opened.bus_handle(), &ready.watcher.group, shard, definition).await?;
@@ -142,7 +142,7 @@ pub(in crate::cli) async fn near_misses(
     since: EventTime,
     opened: &Opened,
 ) -> Result<Option<String>, Failure> {
-    let filter = ready.registered.definition.filter(&ready.watcher.group)?;
+    let filter = ready.registered.definition.type_filter(&ready.watcher.group)?;
     for pattern in filter.types_text() {
         let wider = match pattern.strip_suffix(".*") {
             Some(stem) => format!("{stem}.**"),
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::event::Condition;
 
-    fn wants(types: &[&str], not: &[&str], condition: Option<&str>) -> Filter {
+    fn filter(types: &[&str], not: &[&str], condition: Option<&str>) -> Filter {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let condition = condition.map(|text| Condition::parse(text).unwrap());
         Filter { types: TypeFilter::new(&owned(types), &owned(not)).unwrap(), condition }
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn the_set_command_clears_removed_filters() {
         let group = GroupName::parse("g").unwrap();
-        let plain = wants(&["a.*"], &[], None);
-        let rich = wants(&[], &["b", "c"], Some("type == 'x'"));
+        let plain = filter(&["a.*"], &[], None);
+        let rich = filter(&[], &["b", "c"], Some("type == 'x'"));
         let set = |to, from| set_command(&group, to, from).to_string();
         assert_eq!(set(&plain, &plain), "evbus group set g -t 'a.*'");
         assert_eq!(set(&plain, &rich), "evbus group set g -t 'a.*' --not '' --where ''");

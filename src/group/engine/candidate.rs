@@ -8,7 +8,7 @@ pub(super) struct Candidate {
     /// It has requests.
     pub requested: bool,
     /// `through` can move, although nothing is to be run.
-    pub can_pass: bool,
+    pub can_advance: bool,
     /// The marker names an owner.
     pub owned: bool,
     /// The lease allows that the shard is taken, and it is not kept for another worker.
@@ -45,7 +45,7 @@ impl Candidate {
     /// is one: otherwise all workers would watch it for ever.
     fn has_work(&self) -> bool {
         let abandoned = self.owned && self.free;
-        (self.wanted && !self.paused) || self.requested || self.can_pass || abandoned
+        (self.wanted && !self.paused) || self.requested || self.can_advance || abandoned
     }
 
     /// What to do about it.
@@ -72,7 +72,7 @@ mod tests {
             Candidate {
                 wanted: bit(0),
                 requested: bit(1),
-                can_pass: bit(2),
+                can_advance: bit(2),
                 owned: bit(3),
                 free: bit(4),
                 unknown: bit(5),
@@ -91,7 +91,7 @@ mod tests {
             (Candidate { wanted: true, ..free }, AcquireDecision::Acquire),
             (Candidate { wanted: true, paused: true, ..free }, AcquireDecision::Leave),
             (Candidate { requested: true, wanted: true, paused: true, ..free }, AcquireDecision::Acquire),
-            (Candidate { can_pass: true, paused: true, ..free }, AcquireDecision::Acquire),
+            (Candidate { can_advance: true, paused: true, ..free }, AcquireDecision::Acquire),
             // Its owner has died, with nothing left to do.
             (Candidate { owned: true, ..free }, AcquireDecision::Acquire),
             (Candidate { owned: true, wanted: true, ending: true, ..free }, AcquireDecision::Leave),

@@ -106,7 +106,7 @@ pub enum Command {
         shard: u16,
         /// By which ownership.
         epoch: u64,
-        /// Whose.
+        /// The event whose letter it is.
         name: EventName,
         /// What the marker says of it.
         pending: Box<PendingEvent>,
@@ -120,7 +120,7 @@ pub enum Command {
     Ask {
         /// Which shard.
         shard: u16,
-        /// What.
+        /// The request.
         request: Request,
     },
     /// Work by this definition of the group from now on.
@@ -128,7 +128,7 @@ pub enum Command {
         /// The definition.
         registered: Registered,
         /// Its filter.
-        wants: Arc<Filter>,
+        filter: Arc<Filter>,
     },
     /// How many runs are under way, if no other will come before one of them has ended.
     Expect(Option<usize>),

@@ -6,7 +6,7 @@ use super::shard::{Followup, Shard};
 use super::{Command, Committed, Completion, Engine, STALL};
 use crate::event::EventName;
 use crate::group::marker::{PendingEvent, Verdict};
-use crate::group::verdict::{self, Judged, Ran};
+use crate::group::verdict::{self, Judgement, RunResult};
 use crate::group::worker_event::WorkerEvent;
 use crate::handler::{Obstacle, Outcome, RunReport};
 use crate::store::StoreResult;
@@ -133,7 +133,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn ran(&mut self, number: u16, epoch: u64, name: &EventName, attempt: u32, ran: Option<Ran>) {
+    pub(super) fn ran(&mut self, number: u16, epoch: u64, name: &EventName, attempt: u32, ran: Option<RunResult>) {
         let now = self.now();
         let wall = self.wall();
         // Aborted: the shard was lost or reset, and has forgotten it.
@@ -142,52 +142,52 @@ impl Engine {
             return;
         }
         let succeeded = match &ran {
-            Ran::Reported(report, content) if report.succeeded() => Some(*content),
+            RunResult::Reported(report, content) if report.succeeded() => Some(*content),
             _ => None,
         };
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
         // A run that was cut short together with its worker has not failed.
         let ran = match ran {
-            Ran::Reported(report, content) if self.is_stopping() && report.may_be_interrupted() => {
-                Ran::Reported(RunReport { outcome: Outcome::Stopped, ..report }, content)
+            RunResult::Reported(report, content) if self.is_stopping() && report.may_be_interrupted() => {
+                RunResult::Reported(RunReport { outcome: Outcome::Stopped, ..report }, content)
             }
             ran => ran,
         };
-        let unreported = matches!(ran, Ran::PassedOver(_) | Ran::Copy | Ran::Foreign);
-        if let Ran::Foreign = &ran {
+        let unreported = matches!(ran, RunResult::Skipped(_) | RunResult::Copy | RunResult::Foreign);
+        if let RunResult::Foreign = &ran {
             self.report(WorkerEvent::Foreign { key: name.key() });
         }
-        if let Ran::Redefined(registered) = &ran {
+        if let RunResult::Redefined(registered) = &ran {
             self.redefine(registered.clone());
         }
-        if let Ran::PassedOver(why) = &ran {
-            self.pass_over(number, epoch, name, why.as_deref());
+        if let RunResult::Skipped(why) = &ran {
+            self.skip(number, epoch, name, why.as_deref());
         }
-        let judged = verdict::judge(ran, name, attempt, &self.settings.retry, wall, self.random.next());
-        match &judged {
-            Judged::Verdict(verdict) => {
+        let judgement = verdict::judge(ran, name, attempt, &self.settings.retry, wall, self.random.next());
+        match &judgement {
+            Judgement::Verdict(verdict) => {
                 self.was_read();
                 self.unstall();
                 if !unreported {
                     self.report_verdict(name, attempt, verdict, (took, events));
                 }
             }
-            Judged::Unread(why) => self.report_unread(why),
-            Judged::NotStarted(obstacle) => self.stall(obstacle),
+            Judgement::Unread(why) => self.report_unread(why),
+            Judgement::NotStarted(obstacle) => self.stall(obstacle),
         }
         let Some(shard) = self.owned(number, epoch) else { return };
-        match judged {
-            Judged::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
-            Judged::Unread(why) => shard.unread(name, wall.plus(STALL), why),
-            Judged::NotStarted(_) => shard.settle(name, Verdict::Release, None, now),
+        match judgement {
+            Judgement::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
+            Judgement::Unread(why) => shard.unread(name, wall.plus(STALL), why),
+            Judgement::NotStarted(_) => shard.settle(name, Verdict::Release, None, now),
         }
     }
 
     /// Passes over an event for which the group's condition does not hold, or has no answer, which
     /// is counted.
-    fn pass_over(&mut self, number: u16, epoch: u64, name: &EventName, why: Option<&str>) {
-        self.summary.passed_over += 1;
-        self.report(WorkerEvent::PassedOver { name: name.clone(), why: why.map(str::to_owned) });
+    fn skip(&mut self, number: u16, epoch: u64, name: &EventName, why: Option<&str>) {
+        self.summary.skipped += 1;
+        self.report(WorkerEvent::Skipped { name: name.clone(), why: why.map(str::to_owned) });
         if let Some(shard) = self.owned(number, epoch).filter(|_| why.is_some()) {
             shard.marker.unanswered += 1;
         }

@@ -7,7 +7,7 @@ use crate::bus::schedule::Released;
 use crate::event::{EventName, EventTime};
 use crate::group::definition::Registered;
 use crate::group::lease::Process;
-use crate::group::verdict::Ran;
+use crate::group::verdict::RunResult;
 use crate::group::{Listing, Marker, request};
 use crate::store::{Requests, StoreError, StoreResult, Version};
 
@@ -86,7 +86,7 @@ pub enum Completion {
         /// Which attempt, from 1.
         attempt: u32,
         /// What became of it; none if it was cancelled.
-        ran: Option<Ran>,
+        ran: Option<RunResult>,
     },
     /// [`Command::ReadKey`](super::Command::ReadKey)
     Key {
@@ -94,7 +94,7 @@ pub enum Completion {
         shard: u16,
         /// By which ownership.
         epoch: u64,
-        /// Whose.
+        /// The event.
         name: EventName,
         /// The key's hash; none if the event is gone.
         key: StoreResult<Option<u64>>,
@@ -105,7 +105,7 @@ pub enum Completion {
         shard: u16,
         /// By which ownership.
         epoch: u64,
-        /// Whose.
+        /// The event whose letter it is.
         name: EventName,
         /// Whether it is on the bus.
         written: StoreResult<()>,
@@ -134,9 +134,9 @@ pub struct ScanStats {
     pub newest: Option<EventTime>,
     /// The newest event's time that W may be raised to: no later than this worker's clock less the
     /// lag.
-    pub passable: Option<EventTime>,
-    /// How many events lie at or before `passable`.
-    pub passable_len: u64,
+    pub newest_raisable: Option<EventTime>,
+    /// How many events lie at or before `newest_raisable`.
+    pub raisable_len: u64,
     /// The key of a foreign name.
     pub foreign: Option<String>,
     /// How long the listing took.

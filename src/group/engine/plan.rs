@@ -96,7 +96,7 @@ impl Engine {
 
     /// Starts the next event of a shard; false if none may start now.
     pub(super) fn start_one(&mut self, at: usize, isolating: bool) -> bool {
-        if self.starts_over() || self.running() >= self.concurrency() || self.alone_runs() {
+        if self.no_more_starts() || self.running() >= self.concurrency() || self.alone_runs() {
             return false;
         }
         let now = self.now();
@@ -182,16 +182,17 @@ impl Engine {
             return;
         }
         // A last scan lets `through` pass what it can, so that the next owner finds nothing to do.
-        let can_pass = self.raise_to(at).is_some() && !self.shards[at].closed && self.shutdown.level == Stop::No;
-        if can_pass && self.failure.is_none() && shard.listing.is_some() {
-            self.shards[at].closed = true;
+        let can_advance =
+            self.raise_to(at).is_some() && !self.shards[at].had_final_scan && self.shutdown.level == Stop::No;
+        if can_advance && self.failure.is_none() && shard.listing.is_some() {
+            self.shards[at].had_final_scan = true;
             self.scan(at);
             return;
         }
         self.note_left(at);
         if handing_off {
             // Long enough for the asking worker to scan the shard and find it free.
-            self.shards[at].left_until = now + self.settings.lease.length;
+            self.shards[at].yielded_until = now + self.settings.lease.length;
             self.shards[at].handoff_at = now;
             self.shards[at].handoff = self.shards[at].owned.as_deref().and_then(|shard| shard.handing_off.clone());
         }

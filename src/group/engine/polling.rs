@@ -121,8 +121,8 @@ impl Engine {
                 // Whether the event is wanted or not, `through` must pass it before the shard is
                 // idle again.
                 slot.stats.newest = slot.stats.newest.max(Some(newest));
-                slot.closed = false;
-                slot.again |= slot.scanning;
+                slot.had_final_scan = false;
+                slot.rescan |= slot.scanning;
                 if std::mem::take(&mut slot.idle) {
                     slot.scan_at = now + Duration::from_secs(4);
                 }
@@ -172,10 +172,10 @@ impl Engine {
         let may = !self.settings.ordered && !self.paused() && !self.is_stopping();
         let now = self.now();
         let slot = &mut self.shards[at];
-        if slot.scanning || !may || now < slot.left_until {
+        if slot.scanning || !may || now < slot.yielded_until {
             return;
         }
-        let Some((marker, version)) = slot.free.take() else { return };
+        let Some((marker, version)) = slot.last_free_marker.take() else { return };
         names.retain(|name| marker.is_unprocessed(name));
         if names.is_empty() {
             return;
@@ -203,7 +203,7 @@ impl Engine {
         self.control.idle_check_at = later;
         for (shard, version) in changes.markers {
             let Some(slot) = self.shards.get_mut(usize::from(shard)) else { continue };
-            let known = slot.free.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
+            let known = slot.last_free_marker.as_ref().is_some_and(|(_, free)| free.as_ref() == Some(&version));
             if slot.idle && slot.owned.is_none() && !known {
                 slot.wake(now);
             }

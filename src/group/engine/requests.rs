@@ -120,14 +120,14 @@ impl Engine {
             return self.fail(format!("group '{}' was removed and made anew", self.group));
         }
         let was = self.paused();
-        match registered.definition.wants(&self.group) {
-            Ok(wants) => {
-                let wants = Arc::new(wants);
-                if wants != self.wants {
-                    self.report(WorkerEvent::Redefined { wants: Arc::clone(&wants) });
+        match registered.definition.filter(&self.group) {
+            Ok(filter) => {
+                let filter = Arc::new(filter);
+                if filter != self.filter {
+                    self.report(WorkerEvent::Redefined { filter: Arc::clone(&filter) });
                 }
-                self.wants = Arc::clone(&wants);
-                self.command(Command::Redefine { registered: registered.clone(), wants });
+                self.filter = Arc::clone(&filter);
+                self.command(Command::Redefine { registered: registered.clone(), filter });
             }
             Err(error) => {
                 self.failure.get_or_insert(error);

@@ -22,8 +22,8 @@ impl Engine {
         });
         let due = slot.scan_at <= now && !(slot.idle && slot.owned.is_none());
         let releasing = slot.owned.as_deref().is_some_and(|shard| shard.releasing);
-        let left = slot.owned.is_none() && now < slot.left_until;
-        if slot.scanning || releasing || left || self.failure.is_some() || !(due || more) {
+        let yielded = slot.owned.is_none() && now < slot.yielded_until;
+        if slot.scanning || releasing || yielded || self.failure.is_some() || !(due || more) {
             return;
         }
         if self.ending() || (self.draining() && slot.seen && slot.owned.is_none() && !self.waits()) {
@@ -56,15 +56,15 @@ impl Engine {
         // An event that a poll has shown may be gone by now; its time must be passed all the same.
         let polled = Some(self.polling.cursor).filter(|time| *time != EventTime::MIN);
         let reached = [slot.stats.newest, polled].into_iter().flatten().filter(|time| *time <= limit).max();
-        let passable = reached.max(slot.stats.passable);
+        let newest_raisable = reached.max(slot.stats.newest_raisable);
         let last_listed = shard.listing.as_ref().filter(|listing| listing.is_truncated);
-        let passable = passable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
+        let newest_raisable = newest_raisable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
             // W rises no further than the names that the window shows.
             Some(last) => time.min(last.time()),
             None => time,
         });
         let advance_past_minute = self.advance_past_minute(shard, limit);
-        [passable, shard.window_end(), advance_past_minute].into_iter().flatten().max().filter(|time| *time > w)
+        [newest_raisable, shard.window_end(), advance_past_minute].into_iter().flatten().max().filter(|time| *time > w)
     }
 
     /// The end of the minute of `through`, if the shard is done with that minute: where a listing
@@ -85,7 +85,7 @@ impl Engine {
         self.profile.scans_folders && marker.through != Position::START && marker.through.time() < end && end <= limit
     }
 
-    pub(super) fn see(&mut self, at: usize, stats: ScanStats) {
+    pub(super) fn note_stats(&mut self, at: usize, stats: ScanStats) {
         if let Some(key) = &stats.foreign {
             self.report_foreign(key);
         }
@@ -114,7 +114,7 @@ impl Engine {
             return;
         }
         self.listed_at = now;
-        self.see(at, scan.stats.clone());
+        self.note_stats(at, scan.stats.clone());
         let confirm = self.settings.ordered;
         let resync_after = Self::resync_after(&scan.stats);
         let slot = &mut self.shards[at];
@@ -136,12 +136,12 @@ impl Engine {
             }
             slot.seen = true;
         } else if let Some(read) = marker {
-            self.consider(at, read, scan);
+            self.decide_on_unowned_shard(at, read, scan);
         }
     }
 
     /// Decides about a shard that this worker does not own: leave it, watch it, or acquire it.
-    fn consider(&mut self, at: usize, read: ReadMarker, scan: ShardScan) {
+    fn decide_on_unowned_shard(&mut self, at: usize, read: ReadMarker, scan: ShardScan) {
         let now = self.now();
         let ReadMarker { marker, version, process } = read;
         let owner = marker.owner.as_ref();
@@ -149,7 +149,7 @@ impl Engine {
             self.report_other_command(owner);
         }
         let limit = self.wall().minus(self.profile.lag).max(scan.listing.w);
-        let (free, kept) = self.observe(at, &marker, version.as_ref(), process);
+        let (free, kept) = self.observe_lease(at, &marker, version.as_ref(), process);
         let slot = &mut self.shards[at];
         let unchanged = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
         let requested = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
@@ -160,7 +160,7 @@ impl Engine {
         let candidate = Candidate {
             wanted: unprocessed || !marker.pending.is_empty() || requested,
             requested,
-            can_pass: past_minute || self.can_pass(&marker, &scan.stats, limit),
+            can_advance: past_minute || self.can_advance(&marker, &scan.stats, limit),
             owned: owner.is_some(),
             free,
             unknown: unchanged && process == Process::MayLive,
@@ -171,17 +171,17 @@ impl Engine {
         let behind = self.is_behind_poll(&marker);
         let slot = &mut self.shards[at];
         slot.last_scan_through = Some(marker.through.clone());
-        let again = std::mem::take(&mut slot.again);
-        if again {
+        let rescan = std::mem::take(&mut slot.rescan);
+        if rescan {
             slot.scan_at = now;
         }
-        let nothing_new = scan.stats.newest.is_none() && !past_minute && !behind && !again;
+        let nothing_new = scan.stats.newest.is_none() && !past_minute && !behind && !rescan;
         slot.idle = owner.is_none() && !candidate.wanted && nothing_new;
-        slot.held = candidate.held();
-        slot.holder = owner.map(|owner| owner.worker.clone()).filter(|_| slot.held);
-        slot.free = (owner.is_none() && !kept).then(|| (marker.clone(), version.clone()));
+        slot.is_held = candidate.held();
+        slot.holder = owner.map(|owner| owner.worker.clone()).filter(|_| slot.is_held);
+        slot.last_free_marker = (owner.is_none() && !kept).then(|| (marker.clone(), version.clone()));
         // Events that are done wait for W: nothing changes before W may pass them.
-        let waits = (!candidate.wanted && !again && owner.is_none()).then_some(scan.stats.newest).flatten();
+        let waits = (!candidate.wanted && !rescan && owner.is_none()).then_some(scan.stats.newest).flatten();
         if let Some(newest) = waits {
             slot.scan_at = slot.scan_at.max(now + newest.since(limit).min(Duration::from_mins(1)));
         }
@@ -197,7 +197,13 @@ impl Engine {
 
     /// Notes how long the marker has stood still. Returns whether the shard may be taken, and
     /// whether it is kept for another worker.
-    fn observe(&mut self, at: usize, marker: &Marker, version: Option<&Version>, process: Process) -> (bool, bool) {
+    fn observe_lease(
+        &mut self,
+        at: usize,
+        marker: &Marker,
+        version: Option<&Version>,
+        process: Process,
+    ) -> (bool, bool) {
         let (now, lease) = (self.now(), self.settings.lease);
         let slot = &mut self.shards[at];
         let observation = LeaseObservation::see(slot.observation.take(), version, now);
@@ -210,9 +216,9 @@ impl Engine {
     }
 
     /// Whether `through` of a shard without work can move.
-    fn can_pass(&self, marker: &Marker, stats: &ScanStats, limit: EventTime) -> bool {
-        let settled = self.draining() || stats.passable_len >= 1_000 || stats.newest == stats.passable;
-        (stats.passable.is_some() && settled) || (self.is_behind_poll(marker) && self.polling.cursor <= limit)
+    fn can_advance(&self, marker: &Marker, stats: &ScanStats, limit: EventTime) -> bool {
+        let settled = self.draining() || stats.raisable_len >= 1_000 || stats.newest == stats.newest_raisable;
+        (stats.newest_raisable.is_some() && settled) || (self.is_behind_poll(marker) && self.polling.cursor <= limit)
     }
 
     /// Whether the shard stands before the cursor of the polls: before the cursor but above W an
@@ -223,7 +229,7 @@ impl Engine {
 
     pub(super) fn acquire(&mut self, at: usize, mut marker: Marker, version: Option<Version>, scan: ShardScan) {
         let unclean = marker.owner.is_some();
-        self.shards[at].free = None;
+        self.shards[at].last_free_marker = None;
         marker.acquire(Owner { since: self.wall(), ..self.me.clone() });
         marker.nonce = self.random.next_hex();
         let bytes = crate::bus::to_json_line(&marker);
@@ -261,8 +267,8 @@ impl Engine {
                 let slot = &mut self.shards[at];
                 slot.owned = Some(Box::new(shard));
                 slot.idle = false;
-                slot.held = false;
-                slot.closed = false;
+                slot.is_held = false;
+                slot.had_final_scan = false;
                 // Scan again at once, to confirm names that must be confirmed, and because W can be
                 // raised for what is there. A shard that was acquired without a scan has time until
                 // its events have run.

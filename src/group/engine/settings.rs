@@ -88,7 +88,7 @@ pub struct Summary {
     /// Events processed.
     pub done: u64,
     /// Events that the group's condition has passed over.
-    pub passed_over: u64,
+    pub skipped: u64,
     /// Attempts that failed and will be repeated.
     pub retries: u64,
     /// Events that became dead letters.

@@ -1,8 +1,8 @@
 //! What the owner of a shard knows of it, and what it decides. No I/O; time is handed in.
 //!
 //! This file has the window, the events that may still come into it, and how far `through` moves.
-//! `turn` says what may start next, `runs` what starting and ending a run does, `commit` what the
-//! marker then says and which requests go into it.
+//! `key_order` says what may start next, `runs` what starting and ending a run does, `commit` what
+//! the marker then says and which requests go into it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::group::{GroupName, Listing, Marker, Position};
 use crate::store::Version;
 
 mod commit;
+mod key_order;
 mod runs;
-mod turn;
 
 /// After this many unclean takeovers in a row a handler is suspected of killing its worker.
 const ISOLATE_FROM: u32 = 2;

@@ -39,7 +39,7 @@ impl Engine {
     }
 
     /// Whether no new handler may start.
-    pub(super) fn starts_over(&self) -> bool {
+    pub(super) fn no_more_starts(&self) -> bool {
         if self.paused() || self.is_stopping() {
             return true;
         }
@@ -55,7 +55,7 @@ impl Engine {
 
     /// Whether the worker is to end as soon as nothing runs any more.
     pub(super) fn ending(&self) -> bool {
-        self.is_stopping() || (self.draining() && (self.starts_over() || self.drained()))
+        self.is_stopping() || (self.draining() && (self.no_more_starts() || self.drained()))
     }
 
     /// Whether every shard was scanned, and none is being scanned.
@@ -88,6 +88,6 @@ impl Engine {
 fn settled(slot: &ShardSlot) -> bool {
     match &slot.owned {
         Some(shard) => shard.marker.pending.is_empty() && shard.waiting_len() == 0,
-        None => !slot.held,
+        None => !slot.is_held,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::group::lease::Process;
-use crate::group::verdict::{Fingerprint, Ran};
+use crate::group::verdict::{Fingerprint, RunResult};
 use crate::group::{Definition, Listing};
 use crate::handler::{Outcome, RunReport};
 use crate::store::object::PROFILE;
@@ -42,13 +42,13 @@ impl EngineBench {
             start: Position::Time(created),
             paused: None,
         };
-        let wants = Arc::new(definition.wants(&group).unwrap());
+        let filter = Arc::new(definition.filter(&group).unwrap());
         let registered = Registered { definition, version: Version("1".to_owned()) };
         let settings = WorkerSettings { concurrency, ..WorkerSettings::new(mode) };
         let elapsed = Duration::from_secs(1_000);
         let now = Now { elapsed, wall: name(30).time() };
         let beginning =
-            Beginning { group, registered, wants, settings, profile: PROFILE, me: owner("me"), seed: 7, now };
+            EngineParts { group, registered, filter, settings, profile: PROFILE, me: owner("me"), seed: 7, now };
         let mut bench = Self { engine: Engine::new(beginning), elapsed, commands: Vec::new(), version: 0 };
         bench.feed([]);
         bench
@@ -100,14 +100,14 @@ impl EngineBench {
 
     fn ran(&mut self, name: &EventName, exit: i32) {
         let report = RunReport::new(Outcome::Exit(exit), String::new(), Duration::ZERO);
-        let ran = Some(Ran::Reported(report, Fingerprint::of(b"x", 1)));
+        let ran = Some(RunResult::Reported(report, Fingerprint::of(b"x", 1)));
         self.complete(Completion::Ran { shard: 0, epoch: 1, name: name.clone(), attempt: 1, ran });
     }
 }
 
 fn scan(names: &[EventName]) -> ShardScan {
     let newest = names.last().map(EventName::time);
-    let stats = ScanStats { newest, passable: newest, passable_len: names.len() as u64, ..ScanStats::default() };
+    let stats = ScanStats { newest, newest_raisable: newest, raisable_len: names.len() as u64, ..ScanStats::default() };
     let listing = Listing::new(W.parse().unwrap(), names.iter().cloned(), false);
     ShardScan { whole: true, listing, stats, redefined: None }
 }

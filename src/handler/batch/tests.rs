@@ -79,7 +79,7 @@ impl Handler for LineHandler {
             report(if failed { Outcome::Exit(1) } else { good })
         })
     }
-    fn stop(&self) {
+    fn terminate(&self) {
         self.stopped.set(true);
     }
     fn check(&self) -> Result<(), Obstacle> {
@@ -252,7 +252,7 @@ fn after_the_end_running_batches_finish_and_none_start() {
         let running = join(batches.run(job("1 bad")), batches.run(job("2")));
         let mut all = pin!(join(running, batches.run(job("3"))));
         assert!(futures_util::poll!(&mut all).is_pending());
-        batches.end();
+        batches.refuse_new_runs();
         held.notify_one();
         let ((bad, good), waiting) = all.await;
         // A run of the halves would be a new run.
@@ -260,7 +260,7 @@ fn after_the_end_running_batches_finish_and_none_start() {
     });
     assert_eq!(*lines.runs.borrow(), [["1 bad", "2"]]);
     assert!(!lines.stopped.get());
-    batches.stop();
+    batches.terminate();
     assert!(lines.stopped.get());
 }
 

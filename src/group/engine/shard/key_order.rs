@@ -6,7 +6,7 @@ use crate::event::{EventName, EventTime};
 use crate::group::retry::Retry;
 
 /// Whether an event has its turn, in an ordered group.
-enum Turn {
+enum KeyOrder {
     Free,
     /// It waits for this earlier event of its key, which is not settled.
     Held(EventName),
@@ -33,11 +33,11 @@ impl Shard {
         // A copy that runs may be gone from the bus by now, so that its key cannot be read any
         // more.
         for name in due.chain(fresh.take(1_000)).filter(|name| !self.copy_runs(name)) {
-            match self.turn(name) {
-                Turn::Free => return Next::Start(name.clone()),
-                Turn::Unknown(name) => return Next::ReadKey(name),
-                Turn::Held(by) if !room => first = first.or(Some(by)),
-                Turn::Held(_) => {}
+            match self.key_order(name) {
+                KeyOrder::Free => return Next::Start(name.clone()),
+                KeyOrder::Unknown(name) => return Next::ReadKey(name),
+                KeyOrder::Held(by) if !room => first = first.or(Some(by)),
+                KeyOrder::Held(_) => {}
             }
         }
         first
@@ -49,34 +49,34 @@ impl Shard {
     /// that event, or for an earlier one that it has to wait for itself.
     fn first_of_its_key(&self, mut name: EventName) -> Next {
         while self.waiting.contains(&name) && !self.copy_runs(&name) {
-            name = match self.turn(&name) {
-                Turn::Free => return Next::Start(name),
-                Turn::Unknown(name) => return Next::ReadKey(name),
+            name = match self.key_order(&name) {
+                KeyOrder::Free => return Next::Start(name),
+                KeyOrder::Unknown(name) => return Next::ReadKey(name),
                 // Each step goes to an earlier event, so the loop ends.
-                Turn::Held(by) if by < name => by,
-                Turn::Held(_) => break,
+                KeyOrder::Held(by) if by < name => by,
+                KeyOrder::Held(_) => break,
             };
         }
         Next::Nothing
     }
 
     /// Whether an event of an ordered group is the first of its key that is not settled.
-    fn turn(&self, name: &EventName) -> Turn {
+    fn key_order(&self, name: &EventName) -> KeyOrder {
         let hash_slot = name.hash_slot();
         let earlier = self.waiting.range(..name.clone()).chain(self.unconfirmed.range(..name.clone()));
         let others =
             self.running.keys().chain(self.marker.pending.keys().filter(|pending| *pending < name)).chain(earlier);
         for other in others.filter(|other| *other != name && other.hash_slot() == hash_slot) {
-            let Some(key) = self.order_keys.get(name) else { return Turn::Unknown(name.clone()) };
+            let Some(key) = self.order_keys.get(name) else { return KeyOrder::Unknown(name.clone()) };
             match self.order_keys.get(other) {
-                None => return Turn::Unknown(other.clone()),
+                None => return KeyOrder::Unknown(other.clone()),
                 // The other event was moved while it ran: until its run ends it may be of any key.
-                Some(None) if self.running.contains_key(other) => return Turn::Held(other.clone()),
-                Some(Some(other_key)) if *key == Some(*other_key) => return Turn::Held(other.clone()),
+                Some(None) if self.running.contains_key(other) => return KeyOrder::Held(other.clone()),
+                Some(Some(other_key)) if *key == Some(*other_key) => return KeyOrder::Held(other.clone()),
                 Some(_) => {}
             }
         }
-        Turn::Free
+        KeyOrder::Free
     }
 
     /// Notes the hash of an event's ordering key.
