@@ -7,7 +7,7 @@ use super::reporter::id_of;
 use super::session::{Needs, Session, block_on};
 use crate::bus::schedule::{self, Cancelled};
 use crate::bus::{BusHandle, keys};
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::event::{Event, EventName, Identity};
 use crate::store::dir::Execution;
 
@@ -59,7 +59,7 @@ async fn cancel(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<(), F
     }
     match late {
         true => {
-            Err(Failure::failed(format!("event '{id}' has come already")).hint(command("get", format_args!("{id}"))))
+            Err(Failure::failed(format!("event '{id}' has come already")).help(command("get", format_args!("{id}"))))
         }
         false => Ok(()),
     }
@@ -70,10 +70,10 @@ async fn of_one(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<E
     let found = waiting(bus, id, source).await?;
     let several = found.iter().any(|name| name.identity() != found[0].identity());
     match found.len() {
-        0 => Err(Failure::failed(format!("no event '{id}' waits")).hint(command("ls", "--scheduled"))),
+        0 => Err(Failure::failed(format!("no event '{id}' waits")).help(command("ls", "--scheduled"))),
         more if several => {
             let what = format!("'{id}' may mean {more} events that wait");
-            Err(Failure::failed(what).hint([
+            Err(Failure::failed(what).help([
                 text("give more of it, its --source, or its id as evbus makes it: "),
                 command("ls", "--scheduled"),
             ]))

@@ -13,7 +13,7 @@ use super::style::wanted;
 use super::watchers::set_command;
 use super::{style, times};
 use crate::bus::read::{self, Range};
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::config::Watcher;
 use crate::event::{Condition, Event, EventTime, Filter, FilterResult, TypeFilter};
 use crate::group::definition;
@@ -50,7 +50,7 @@ pub(super) fn run(args: CheckArgs, session: Session) -> Result<Code, Failure> {
     match &args.event {
         Some(file) => matches(&args, file, &session),
         None if given => Err(Failure::usage("-t, --not and --where need an event to test")
-            .hint(command("check", "-t 'order.*' --event f.json"))),
+            .help(command("check", "-t 'order.*' --event f.json"))),
         None => watchers(&args, &session),
     }
 }
@@ -136,7 +136,7 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
     let config = session.config()?;
     let Some(path) = &config.path else {
         return Err(Failure::usage("there is no config file to check")
-            .hint("write ./evbus.toml, or name one with --config; see evbus.toml(5)"));
+            .help("write ./evbus.toml, or name one with --config; see evbus.toml(5)"));
     };
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await;

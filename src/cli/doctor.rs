@@ -11,7 +11,7 @@ use super::session::{Needs, Session, block_on};
 use super::style;
 use crate::bus::{BusHandle, BusSettings, OpenBus, Sharing};
 use crate::cli::colour::{BAD, Colours, GOOD, WARNING};
-use crate::cli::hint::Hints;
+use crate::cli::help_line::HelpLine;
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
 use crate::store::object::{Bucket, BucketStore};
@@ -88,10 +88,10 @@ impl Finding {
     }
 
     fn error(what: &str, error: &StoreError) -> Self {
-        Self { cure: Hints::of(error).map(|hint| hint.to_string()), ..Self::fail(what, error.to_string()) }
+        Self { cure: HelpLine::of(error).map(|help| help.to_string()), ..Self::fail(what, error.to_string()) }
     }
 
-    fn cure(self, cure: impl Into<Hints>) -> Self {
+    fn cure(self, cure: impl Into<HelpLine>) -> Self {
         Self { cure: Some(cure.into().to_string()), ..self }
     }
 

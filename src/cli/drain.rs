@@ -13,7 +13,7 @@ use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Startin
 use super::{style, times};
 use crate::bus::read;
 use crate::cli::colour::NOTE;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::config::{Environment, Watcher};
 use crate::event::EventTime;
 use crate::group::read_marker;

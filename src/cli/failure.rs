@@ -5,7 +5,7 @@ use std::io;
 
 use super::colour::{BAD, NOTE};
 use super::exit::Code;
-use super::hint::Hints;
+use super::help_line::HelpLine;
 use super::output;
 use super::times::{TimeError, UnitError};
 use crate::bus::group_name::GroupNameError;
@@ -20,7 +20,7 @@ mod typed;
 pub(super) struct Failure {
     code: Code,
     message: String,
-    hint: Option<Hints>,
+    help: Option<HelpLine>,
     /// Whether the text is printed unchanged: `--help`, `--version`.
     verbatim: bool,
     /// Whether the cause can go away without a change of the command.
@@ -30,23 +30,23 @@ pub(super) struct Failure {
 impl Failure {
     /// A mistake in the command or the config.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { code: Code::Usage, message: message.into(), hint: None, verbatim: false, is_temporary: false }
+        Self { code: Code::Usage, message: message.into(), help: None, verbatim: false, is_temporary: false }
     }
 
     /// Any other failure.
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self { code: Code::Failed, message: message.into(), hint: None, verbatim: false, is_temporary: false }
+        Self { code: Code::Failed, message: message.into(), help: None, verbatim: false, is_temporary: false }
     }
 
-    /// Sets the hint.
-    pub(super) fn hint(mut self, hint: impl Into<Hints>) -> Self {
-        self.hint = Some(hint.into());
+    /// Sets the help line.
+    pub(super) fn help(mut self, help: impl Into<HelpLine>) -> Self {
+        self.help = Some(help.into());
         self
     }
 
-    /// Sets the hint unless there is one.
-    pub(super) fn or_hint(mut self, hint: impl Into<Hints>) -> Self {
-        self.hint.get_or_insert_with(|| hint.into());
+    /// Sets the help line unless there is one.
+    pub(super) fn or_help(mut self, help: impl Into<HelpLine>) -> Self {
+        self.help.get_or_insert_with(|| help.into());
         self
     }
 
@@ -86,8 +86,8 @@ impl Failure {
         if !self.message.is_empty() {
             output::note_labelled(BAD, "error", &self.message);
         }
-        if let Some(hint) = &self.hint {
-            output::note_labelled(NOTE, "help", &hint.to_string());
+        if let Some(help) = &self.help {
+            output::note_labelled(NOTE, "help", &help.to_string());
         }
         self.code
     }
@@ -99,7 +99,7 @@ impl From<StoreError> for Failure {
         Self {
             code: error.kind().into(),
             message: error.to_string(),
-            hint: Hints::of(&error),
+            help: HelpLine::of(&error),
             verbatim: false,
             is_temporary,
         }
@@ -108,7 +108,7 @@ impl From<StoreError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self { hint: Hints::of_config(&error), ..Self::usage(error.to_string()) }
+        Self { help: HelpLine::of_config(&error), ..Self::usage(error.to_string()) }
     }
 }
 
@@ -116,7 +116,7 @@ impl From<ConfigError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { code: Code::Done, message: String::new(), hint: None, verbatim: false, is_temporary: false };
+            return Self { code: Code::Done, message: String::new(), help: None, verbatim: false, is_temporary: false };
         }
         Self::failed(format!("cannot write the output: {error}"))
     }

@@ -6,7 +6,7 @@ use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::bus::keys;
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::event::Event;
 use crate::store::dir::Execution;
 use crate::store::system_words;
@@ -62,7 +62,7 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
             return Ok(Code::Done);
         }
         let Some((name, rest)) = names.split_first() else {
-            return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).hint(match args.source {
+            return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match args.source {
                 Some(_) => [command("ls", ""), text(" lists what there is")],
                 None => [
                     command("ls", ""),
@@ -97,7 +97,7 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
 fn of_this_handler(args: &GetArgs, session: &Session) -> Result<Code, Failure> {
     let Some(file) = session.environment.var("EVBUS_FILE") else {
         return Err(
-            Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").hint(command("ls", ""))
+            Failure::usage("which event? give its id (in a handler, EVBUS_FILE names its own)").help(command("ls", ""))
         );
     };
     let bytes = std::fs::read(file).map_err(|error| {
@@ -140,5 +140,5 @@ async fn ambiguous(
     }
     let more = if names.len() > NAMED { ", …" } else { "" };
     Ok(Failure::failed(format!("'{id}' is the beginning of several ids: {}{more}", ids.join(", ")))
-        .hint("give more of it"))
+        .help("give more of it"))
 }

@@ -9,7 +9,7 @@ use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::{output, style, times};
 use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing, keys};
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::config::{BusAddress, Config, Location};
 use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
@@ -43,11 +43,11 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
     let max_event_bytes = args.max_event.as_deref().map(times::parse_size).transpose()?;
     if max_event_bytes == Some(0) {
         return Err(
-            Failure::usage("--max-event 0B leaves no room for any event").hint(command("init", "--max-event 1MiB"))
+            Failure::usage("--max-event 0B leaves no room for any event").help(command("init", "--max-event 1MiB"))
         );
     }
     if args.bus.as_ref().is_some_and(|bus| bus.is_empty()) {
-        return Err(Failure::usage("the bus to make has no name: it is empty").hint(command("init", "./bus")));
+        return Err(Failure::usage("the bus to make has no name: it is empty").help(command("init", "./bus")));
     }
     let address = match &args.bus {
         // A bus to create needs no '/': `evbus init bus` is as clear as `mkdir bus`.
@@ -119,7 +119,7 @@ fn refuse_another(
         _ if sharing == Sharing::Group && made.sharing != Sharing::Group => format!("{there} is not shared"),
         _ => return Ok(()),
     };
-    Err(Failure::usage(what).hint("make another one, and move to it as examples/move-bus does"))
+    Err(Failure::usage(what).help("make another one, and move to it as examples/move-bus does"))
 }
 
 /// Opens the folder of a bus, creating it if needed.
@@ -144,7 +144,7 @@ async fn probed(handle: &BusHandle, shown: &str) -> Result<Vec<String>, Failure>
         found.iter().find_map(|finding| Some((finding.property, finding.outcome.as_ref().err()?)))
     {
         return Err(Failure::failed(format!("{shown} cannot carry a bus: {property}: {why}"))
-            .hint(format!("use a store with conditional writes; evbus doctor --bus {shown} tries again")));
+            .help(format!("use a store with conditional writes; evbus doctor --bus {shown} tries again")));
     }
     for finding in &found {
         if let Some(why) = &finding.warning {
@@ -167,6 +167,6 @@ fn unix_group(name: &str) -> Result<Option<u32>, Failure> {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
     });
-    let unknown = || Failure::usage(format!("no Unix group '{name}'")).hint("getent group; or give its number");
+    let unknown = || Failure::usage(format!("no Unix group '{name}'")).help("getent group; or give its number");
     number.map(Some).ok_or_else(unknown)
 }

@@ -121,7 +121,7 @@ fn due_of(option: &str, text: &str, environment: &Environment) -> Result<EventTi
         return Ok(environment.now.plus(delay));
     }
     let time = times::parse_coming(text, environment.now, &environment.zone());
-    time.map_err(|error| Failure::from(error).context(option).hint("a duration, 3h, is from now"))
+    time.map_err(|error| Failure::from(error).context(option).help("a duration, 3h, is from now"))
 }
 
 pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {

@@ -21,7 +21,7 @@ pub mod exit;
 mod failure;
 mod get;
 mod group;
-mod hint;
+mod help_line;
 mod init;
 mod ls;
 mod output;

@@ -9,7 +9,7 @@ use super::output::{self, Out};
 use super::progress::Progress;
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::retention::{self, Holder, PruneReport, PruneRequest};
 use crate::store::dir::Execution;
 
@@ -43,7 +43,7 @@ pub(super) struct PruneArgs {
 
 pub(super) fn run(args: PruneArgs, session: Session) -> Result<Code, Failure> {
     let Some(keep) = &args.keep else {
-        return Err(Failure::usage("how long are events to be kept?").hint(command("prune", "--keep 7d")));
+        return Err(Failure::usage("how long are events to be kept?").help(command("prune", "--keep 7d")));
     };
     let keep = times::parse_duration(keep)?;
     block_on(Needs::Everything, async {

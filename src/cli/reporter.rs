@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use tracing::{error, info, warn};
 
 use super::{output, style, times};
-use crate::cli::hint;
+use crate::cli::help_line;
 use crate::clock::{Clock, Fut};
 use crate::config::Environment;
 use crate::event::{EventName, EventTime, Identity, event_id};
@@ -116,7 +116,9 @@ impl Printer {
                 format!("where has no answer, passed over: {} ({})", style::escape(why), of(name))
             }
             WorkerEvent::Skipped { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
-            WorkerEvent::Stalled { obstacle } => format!("stalled: {}", style::escape(&hint::obstacle_text(obstacle))),
+            WorkerEvent::Stalled { obstacle } => {
+                format!("stalled: {}", style::escape(&help_line::obstacle_text(obstacle)))
+            }
             WorkerEvent::Unreachable { error } => format!("waiting: {}", style::escape(&error.to_string())),
             WorkerEvent::GoesOn => "goes on".to_owned(),
             WorkerEvent::Foreign { key } => format!("ignored {}: not an event's name", style::escape(key)),
@@ -172,7 +174,7 @@ impl Reporter for Printer {
             }
             WorkerEvent::Halved { events, why } => warn!(event = "halved", group, events, why, "{line}"),
             WorkerEvent::Stalled { obstacle } => {
-                warn!(event = "stalled", group, why = hint::obstacle_text(obstacle), "{line}");
+                warn!(event = "stalled", group, why = help_line::obstacle_text(obstacle), "{line}");
             }
             WorkerEvent::Unreachable { error } => warn!(event = "waiting", group, why = error.to_string(), "{line}"),
             WorkerEvent::GoesOn => info!(event = "goes_on", group, "{line}"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::EventfdFlags;
 
 use super::failure::Failure;
-use super::{hint, output};
+use super::{help_line, output};
 use crate::bus::{BusHandle, OpenBus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location, Origin};
@@ -61,7 +61,7 @@ impl Opened {
 impl Session {
     pub(super) fn new(args: BusArgs) -> Self {
         if let Some(bus) = &args.bus {
-            hint::name_bus(&bus.to_string_lossy());
+            help_line::name_bus(&bus.to_string_lossy());
         }
         let environment = Environment::from_process();
         if let Some(name) = environment.unknown_zone() {

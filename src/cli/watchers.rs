@@ -11,7 +11,7 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::reporter::{LogFormat, Printer};
 use super::session::{Opened, Session};
-use crate::cli::hint::Hints;
+use crate::cli::help_line::HelpLine;
 use crate::clock::Clock;
 use crate::config::Watcher;
 use crate::group::ShardBounds;
@@ -80,8 +80,8 @@ pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), 
     };
     let failure = |obstacle: Obstacle| {
         let failure = Failure::usage(&obstacle.why);
-        match Hints::of_obstacle(&obstacle) {
-            Some(hint) => failure.hint(hint),
+        match HelpLine::of_obstacle(&obstacle) {
+            Some(help) => failure.help(help),
             None => failure,
         }
     };

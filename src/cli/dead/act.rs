@@ -7,7 +7,7 @@ use crate::bus::{BusHandle, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
-use crate::cli::hint::{Hints, command, text};
+use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
@@ -150,9 +150,9 @@ fn counted(dead_letters: &[String]) -> String {
 
 fn nothing_named(verb: &str, status: &GroupStatus) -> Failure {
     let group = &status.group;
-    Failure::usage("which dead letters?").hint(match &status.dead_letters[..] {
-        [] => Hints::from(format!("group '{group}' has none")),
-        [only] => Hints::from(command("dead", format_args!("{verb} {group} {}", pick::shown_id(only, None)))),
+    Failure::usage("which dead letters?").help(match &status.dead_letters[..] {
+        [] => HelpLine::from(format!("group '{group}' has none")),
+        [only] => HelpLine::from(command("dead", format_args!("{verb} {group} {}", pick::shown_id(only, None)))),
         _ => [
             command("dead", format_args!("{verb} {group} ID")),
             text(", or --all; "),

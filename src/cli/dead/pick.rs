@@ -2,7 +2,7 @@
 
 use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
-use crate::cli::hint::{Hints, command, text};
+use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::reporter::id_of;
 use crate::cli::style;
 use crate::event::{Event, EventName, NameMatch, TypeFilter};
@@ -118,8 +118,8 @@ pub(super) async fn by_type(
 fn none(status: &GroupStatus, id: &str) -> Failure {
     let group = &status.group;
     let what = format!("group '{group}' has no dead letter '{id}'");
-    Failure::failed(what).hint(match status.dead_letters.len() {
-        0 => Hints::from([text("it has none at all: "), command("status", group)]),
+    Failure::failed(what).help(match status.dead_letters.len() {
+        0 => HelpLine::from([text("it has none at all: "), command("status", group)]),
         n => [
             command("dead", format_args!("ls {group}")),
             text(format!(" lists the {}", style::plural(n as u64, "letter"))),
@@ -131,7 +131,7 @@ fn none(status: &GroupStatus, id: &str) -> Failure {
 fn ambiguous(id: &str, dead_letters: &[String]) -> Failure {
     let ids: Vec<String> = dead_letters.iter().take(NAMED).map(|dead_letter| shown_id(dead_letter, None)).collect();
     let more = if dead_letters.len() > NAMED { ", …" } else { "" };
-    Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).hint("give more of it")
+    Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).help("give more of it")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::cli::colour::NOTE;
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::output::{self, Out};
 use crate::cli::session::{Opened, Session};
 use crate::cli::style::{self, Column, Table};

@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 use super::Finding;
 use crate::bus::read::{self, Range};
 use crate::bus::{BusHandle, frontier, keys};
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::cli::{style, times};
 use crate::event::{EVENTS, Event, EventName, EventTime, TypeFilter};
 use crate::group::{definition, status};

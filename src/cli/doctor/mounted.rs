@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Finding;
 use crate::bus::BusHandle;
-use crate::cli::hint::store::make_room;
-use crate::cli::hint::{Hints, command, text};
+use crate::cli::help_line::store::make_room;
+use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::{style, times};
 use crate::store::mount::{Mount, NFS_CURE};
 
@@ -75,7 +75,7 @@ fn room_finding(free: u64, mebibytes: &str) -> Finding {
 }
 
 fn inode_finding(free: Option<u64>) -> Finding {
-    let cure = Hints::from([text("each event takes one: "), command("prune", "--keep 7d")]);
+    let cure = HelpLine::from([text("each event takes one: "), command("prune", "--keep 7d")]);
     match free {
         None => Finding::ok("inodes", "made as needed"),
         Some(0) => Finding::fail("inodes", "none left").cure(cure),

@@ -13,7 +13,7 @@ use super::{acks, data, source};
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::style;
@@ -161,7 +161,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
     fn draft(&self, input: &InputLine) -> Result<Draft, Failure> {
         if input.is_truncated {
             let limit = style::thousands(self.maker.max_event_bytes as u64);
-            return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).hint([
+            return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).help([
                 command("init", "--max-event 8MiB"),
                 text(" makes a bus for larger ones; or emit a reference in place of the data"),
             ]));
@@ -172,7 +172,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
                 if looks_like_an_event(line) {
                     return failure;
                 }
-                failure.or_hint([command("emit", "TYPE --ndjson"), text(", if each line is the data alone")])
+                failure.or_help([command("emit", "TYPE --ndjson"), text(", if each line is the data alone")])
             });
         };
         let (data, content_type) = data::line(self.args, line)?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::args::EmitArgs;
 use super::source;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::config::Environment;
 use crate::event::Data;
 
@@ -20,7 +20,7 @@ pub(super) fn from_args(
     if let Some(source) = &args.binary {
         if source != "-" && !source.starts_with('@') {
             let what = format!("--binary takes a file, not '{source}'");
-            return Err(Failure::usage(what).hint(format!("--binary @{source}, or --binary - for stdin")));
+            return Err(Failure::usage(what).help(format!("--binary @{source}, or --binary - for stdin")));
         }
         return Ok((Data::binary(&source::read(source, &environment.cwd, limit)?), Some("application/octet-stream")));
     }
@@ -28,11 +28,11 @@ pub(super) fn from_args(
     match (&args.data, fields) {
         (Some(data), true) => {
             let what = format!("both DATA '{}' and fields", shorten(data));
-            Err(Failure::usage(what).hint("give -f and -F, or DATA, not both"))
+            Err(Failure::usage(what).help("give -f and -F, or DATA, not both"))
         }
         (None, true) => object(args),
         (None, false) if args.text => {
-            Err(Failure::usage("--text without DATA").hint(command("emit", "TYPE --text 'some text'")))
+            Err(Failure::usage("--text without DATA").help(command("emit", "TYPE --text 'some text'")))
         }
         (None, false) => Ok((Data::Absent, None)),
         (Some(data), false) => argument(args, data, environment, limit),
@@ -65,7 +65,7 @@ fn text<'a>(args: &EmitArgs, bytes: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
         Err(_) if args.lossy => Ok(String::from_utf8_lossy(bytes)),
         Err(error) => {
             let what = format!("it is not UTF-8 (at byte {})", error.valid_up_to() + 1);
-            Err(Failure::usage(what).hint("--text --lossy replaces such bytes; --binary @FILE takes a file of any"))
+            Err(Failure::usage(what).help("--text --lossy replaces such bytes; --binary @FILE takes a file of any"))
         }
     }
 }
@@ -78,7 +78,7 @@ fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure
             Some(_) => format!("-f {shown}, for a field of the data; --text, if it is meant as text"),
             None => "--text, if it is meant as text".to_owned(),
         };
-        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).hint(cure)
+        Failure::usage(format!("DATA '{}' is not JSON: {error}", shorten(shown))).help(cure)
     })?;
     Ok((data, Some("application/json")))
 }
@@ -100,7 +100,7 @@ fn object(args: &EmitArgs) -> Result<(Data, Option<&'static str>), Failure> {
     for field in &args.json_field {
         let (key, value) = pair("-F", field)?;
         let value = serde_json::from_str(value).map_err(|_| {
-            Failure::usage(format!("-F {field}: '{value}' is not JSON")).hint(format!("-f {field}, for a string"))
+            Failure::usage(format!("-F {field}: '{value}' is not JSON")).help(format!("-f {field}, for a string"))
         })?;
         fields.insert(key.to_owned(), value);
     }
@@ -110,7 +110,7 @@ fn object(args: &EmitArgs) -> Result<(Data, Option<&'static str>), Failure> {
 
 fn pair<'a>(flag: &str, field: &'a str) -> Result<(&'a str, &'a str), Failure> {
     let split = field.split_once('=').filter(|(key, _)| !key.is_empty());
-    split.ok_or_else(|| Failure::usage(format!("{flag} '{field}' is not KEY=VALUE")).hint(format!("{flag} name=value")))
+    split.ok_or_else(|| Failure::usage(format!("{flag} '{field}' is not KEY=VALUE")).help(format!("{flag} name=value")))
 }
 
 fn shorten(text: &str) -> String {

@@ -172,7 +172,7 @@ impl<R: Read + AsFd> InputLines<R> {
             let buffer = self.reader().fill_buf().map_err(|error| unreadable(&error))?;
             if buffer.iter().any(|byte| !byte.is_ascii_whitespace()) {
                 let what = format!("something follows the array, which ended with element {}", self.number);
-                return Err(Failure::usage(what).hint("one JSON array, or one event a line: jq -c '.[]' makes lines"));
+                return Err(Failure::usage(what).help("one JSON array, or one event a line: jq -c '.[]' makes lines"));
             }
             let len = buffer.len();
             if len == 0 {

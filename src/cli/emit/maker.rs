@@ -8,7 +8,7 @@ use super::data;
 use super::source::smaller_or_larger_bus;
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
@@ -46,6 +46,15 @@ fn is_trace_parent(text: &str) -> bool {
         && !zero(parts[2])
 }
 
+/// What to do about an event that is larger than the bus takes.
+pub(super) fn smaller_or_larger_bus() -> HelpLine {
+    [
+        text("emit a reference to the payload instead, or make another bus, for larger ones: "),
+        command("init", "--max-event 8MiB BUS"),
+    ]
+    .into()
+}
+
 impl Maker {
     pub fn new(args: &EmitArgs, session: &Session, opened: &Opened, timeout: Duration) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
@@ -58,7 +67,7 @@ impl Maker {
         for attribute in &args.attr {
             let (name, value) = attribute
                 .split_once('=')
-                .ok_or_else(|| Failure::usage(format!("--attr '{attribute}' has no '='")).hint("--attr name=value"))?;
+                .ok_or_else(|| Failure::usage(format!("--attr '{attribute}' has no '='")).help("--attr name=value"))?;
             extensions.push((name.to_owned(), value.to_owned()));
         }
         // An event emitted by a handler names the event that caused it (CloudEvents correlation
@@ -119,7 +128,7 @@ impl Maker {
     /// The one event that the arguments describe.
     pub fn single(&self, args: &EmitArgs, environment: &Environment) -> Result<Draft, Failure> {
         let Some(type_) = &args.type_ else {
-            return Err(Failure::usage("no event type").hint([
+            return Err(Failure::usage("no event type").help([
                 command("emit", "TYPE [DATA]"),
                 text(", for example: "),
                 command("emit", "backup.done"),
@@ -165,10 +174,10 @@ impl Maker {
     fn checked(&self, draft: Draft) -> Result<Draft, Failure> {
         draft.event().data().check_readable().map_err(|error| {
             Failure::usage(format!("the data cannot be read by most readers of JSON: {error}"))
-                .hint("--text keeps it as a string, --binary as bytes")
+                .help("--text keeps it as a string, --binary as bytes")
         })?;
         check_size(draft.document(), self.max_event_bytes)
-            .map_err(|error| Failure::usage(format!("the event {error}")).hint(smaller_or_larger_bus()))?;
+            .map_err(|error| Failure::usage(format!("the event {error}")).help(smaller_or_larger_bus()))?;
         Ok(draft)
     }
 }
@@ -178,11 +187,11 @@ impl Maker {
 fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
     if type_.starts_with(['{', '[']) {
         return Err(Failure::usage(format!("'{type_}' is data; the event's type comes before it"))
-            .hint(command("emit", format_args!("TYPE '{type_}'"))));
+            .help(command("emit", format_args!("TYPE '{type_}'"))));
     }
     let odd = |what: &str| {
         let cure = "write tokens with dots between them, such as order.created";
-        Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).hint(cure))
+        Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).help(cure))
     };
     if type_.contains(['*', '>', ',']) || type_.starts_with('!') {
         return odd("has a character that patterns use");
@@ -198,7 +207,7 @@ fn past(text: &str, environment: &Environment) -> Result<String, Failure> {
     let answer = times::parse_past(text, environment.now, &environment.zone());
     answer.map(EventTime::to_rfc3339).map_err(|error| match error {
         times::TimeError::Future { .. } => {
-            Failure::usage(format!("--time {error}")).hint("--at TIME, if the event is to wait until then")
+            Failure::usage(format!("--time {error}")).help("--at TIME, if the event is to wait until then")
         }
         error => Failure::usage(format!("--time {error}")),
     })

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::Failure;
 use crate::cli::colour::Colours;
 use crate::cli::exit::Code;
-use crate::cli::hint::Hints;
+use crate::cli::help_line::HelpLine;
 
 /// Words of other tools, and the evbus command for each.
 const OTHER_WORDS: [(&[&str], &str); 12] = [
@@ -33,19 +33,19 @@ impl Failure {
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 let text = Colours::of_stdout().render(&error.render());
-                return Self { code: Code::Done, message: text, hint: None, verbatim: true, is_temporary: false };
+                return Self { code: Code::Done, message: text, help: None, verbatim: true, is_temporary: false };
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 let text = Colours::of_stderr().render(&error.render());
-                return Self { code: Code::Usage, message: text, hint: None, verbatim: true, is_temporary: false };
+                return Self { code: Code::Usage, message: text, help: None, verbatim: true, is_temporary: false };
             }
             _ => {}
         }
         // clap's tip about '--' would turn a misspelt flag into an operand.
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).filter(|tip| !tip.contains("'-- "));
         let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
-        let hint = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
-        let refused = Self { hint: hint.map(Hints::from), ..Self::usage(first_paragraph(&text)) };
+        let help = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
+        let refused = Self { help: help.map(HelpLine::from), ..Self::usage(first_paragraph(&text)) };
         in_our_words(&error, &text, refused)
     }
 }
@@ -68,8 +68,8 @@ fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
             let word = named(ContextKind::InvalidSubcommand).unwrap_or_default();
             let refused = Failure { message: format!("there is no verb '{word}'"), ..refused };
             match OTHER_WORDS.iter().find(|(words, _)| words.contains(&word)) {
-                Some((_, ours)) => refused.hint(*ours),
-                None if word == "version" => refused.hint("evbus --version"),
+                Some((_, ours)) => refused.help(*ours),
+                None if word == "version" => refused.help("evbus --version"),
                 None => refused,
             }
         }
@@ -79,10 +79,10 @@ fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
             "unexpected '{argument}': a value may not begin with '-' (durations, counts and times have no sign)"
         )),
         ErrorKind::UnknownArgument if argument.contains('*') => {
-            refused.hint(format!("a pattern is given with -t: -t '{argument}'"))
+            refused.help(format!("a pattern is given with -t: -t '{argument}'"))
         }
         ErrorKind::UnknownArgument if text.contains("evbus emit") && ["--type", "-t", "--data"].contains(&argument) => {
-            refused.hint("type and data stand by themselves: evbus emit TYPE [DATA]")
+            refused.help("type and data stand by themselves: evbus emit TYPE [DATA]")
         }
         ErrorKind::ValueValidation if error.source().is_some_and(|source| source.is::<ParseIntError>()) => {
             let value = named(ContextKind::InvalidValue).unwrap_or_default();
@@ -112,7 +112,7 @@ mod tests {
         let error = Cli::try_parse_from(std::iter::once("evbus").chain(line.split(' '))).unwrap_err();
         let failure = Failure::from_clap(error);
         assert_eq!(failure.code, Code::Usage, "{line}");
-        (failure.message, failure.hint.map(|hint| hint.to_string()))
+        (failure.message, failure.help.map(|help| help.to_string()))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::session::Session;
 use crate::cli::{style, times};
 use crate::event::{Condition, Event, EventName, FilterResult, NameMatch};

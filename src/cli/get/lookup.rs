@@ -3,7 +3,7 @@
 use crate::bus::emit::acknowledged_name;
 use crate::bus::{BusHandle, keys, read};
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::progress::Progress;
 use crate::cli::reporter::id_of;
 use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
@@ -15,7 +15,7 @@ const ENOUGH: usize = 6;
 /// The events that `id` may mean: none, one, or several.
 pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
     if id.is_empty() {
-        return Err(Failure::usage("an empty id means every event").hint(command("ls", "")));
+        return Err(Failure::usage("an empty id means every event").help(command("ls", "")));
     }
     let store = &*bus.store;
     if let Some(source) = source {

@@ -2,19 +2,19 @@
 //! need `--yes`.
 
 use crate::cli::failure::Failure;
-use crate::cli::hint::Hint;
+use crate::cli::help_line::HelpPart;
 use crate::cli::output;
 use crate::cli::style;
 
 /// Says `what` would be done and asks; false if the answer is no. Without a terminal it is an error
 /// with `command` as the cure.
-pub(in crate::cli) fn confirmed(what: &str, yes: bool, command: &Hint) -> Result<bool, Failure> {
+pub(in crate::cli) fn confirmed(what: &str, yes: bool, command: &HelpPart) -> Result<bool, Failure> {
     let what = style::escape(what);
     if yes {
         return Ok(true);
     }
     if !output::can_ask() {
-        return Err(Failure::usage(format!("this {what}; without a terminal it needs --yes")).hint(command.clone()));
+        return Err(Failure::usage(format!("this {what}; without a terminal it needs --yes")).help(command.clone()));
     }
     output::note(&format!("this {what}"));
     let answer =

@@ -3,7 +3,7 @@
 use crate::bus::read::{self, Range};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::{Opened, Session};
@@ -70,7 +70,7 @@ pub(super) async fn run(args: &GroupCreateArgs, session: &Session, opened: &Open
                     "{count} {verb} {}: where is '{group}' to start?",
                     wanted(&filter)
                 ))
-                .hint("add --from now or --from earliest"));
+                .help("add --from now or --from earliest"));
             }
             Start::Earliest
         }
@@ -85,7 +85,7 @@ pub(super) async fn run(args: &GroupCreateArgs, session: &Session, opened: &Open
 }
 
 fn exists(group: &GroupName) -> Failure {
-    Failure::failed(format!("there is a group '{group}' already")).hint([
+    Failure::failed(format!("there is a group '{group}' already")).help([
         command("group", format_args!("set {group}")),
         text(" changes its filter; "),
         command("group", format_args!("reset {group}")),

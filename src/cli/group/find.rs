@@ -2,7 +2,7 @@
 
 use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::style;
 use crate::group::GroupName;
 use crate::group::definition::{self, Registered};
@@ -38,5 +38,5 @@ async fn unknown(bus: &BusHandle, name: &str) -> Result<Failure, Failure> {
     let groups = definition::names(&*bus.store).await?;
     let near = style::did_you_mean(name, groups.iter().map(GroupName::as_str));
     let args = if groups.is_empty() { format!("create {name}") } else { "ls".to_owned() };
-    Ok(Failure::usage(format!("no group '{name}'{near}")).hint(command("group", args)))
+    Ok(Failure::usage(format!("no group '{name}'{near}")).help(command("group", args)))
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::output::{self, Out};
 use crate::cli::session::{Opened, Session};
 use crate::cli::style::{Column, Table};

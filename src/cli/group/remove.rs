@@ -6,7 +6,7 @@ use super::confirmed;
 use crate::bus::{BusHandle, keys};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
@@ -64,7 +64,7 @@ async fn refuse_live_owner(bus: &BusHandle, status: &GroupStatus) -> Result<(), 
     let refused = |owner: &Owner| {
         let (host, pid) = (style::escape(&owner.host), owner.pid);
         let what = format!("{host}:{pid} works for group '{}' just now", status.group);
-        Err(Failure::failed(what).hint(format!("stop it first (on {host}: kill {pid})")))
+        Err(Failure::failed(what).help(format!("stop it first (on {host}: kill {pid})")))
     };
     if let Some(alive) = status.owners.iter().find(|owned| process_of(&owned.owner) == Process::Lives) {
         return refused(&alive.owner);

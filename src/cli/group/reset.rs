@@ -6,7 +6,7 @@ use crate::bus::read::{self, Range};
 use crate::bus::{BusHandle, keys, to_json_line};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::output;
 use crate::cli::session::{Opened, Session};
 use crate::cli::{style, times};
@@ -111,7 +111,7 @@ async fn rewrite(
     let bytes = to_json_line(&marker);
     match bus.store.cas(&key, Some(&object.version), &bytes).await? {
         Swap::Swapped(_) => Ok(()),
-        Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).hint("try again")),
+        Swap::Conflict => Err(Failure::failed(format!("{key} changed just now")).help("try again")),
     }
 }
 

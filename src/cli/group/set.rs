@@ -2,7 +2,7 @@
 
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::ls::{FilterArgs, WhereArg};
 use crate::cli::output;
 use crate::cli::session::Opened;
@@ -84,7 +84,7 @@ pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Fa
     let condition = args.condition.condition()?;
     if filter.types.is_empty() && filter.not.is_empty() && args.condition.condition.is_none() {
         return Err(
-            Failure::usage("nothing to change").hint(command("group", format_args!("set {} -t 'PATTERN'", args.name)))
+            Failure::usage("nothing to change").help(command("group", format_args!("set {} -t 'PATTERN'", args.name)))
         );
     }
     let mut now = Filter::default();

@@ -24,7 +24,7 @@ pub(in crate::cli) const EVBUS_LOG: &str = "EVBUS_LOG";
 pub(in crate::cli) fn begin(format: LogFormat, selected: Option<&str>) -> Result<(), Failure> {
     let selected: Targets = selected.unwrap_or("off").parse().map_err(|_| {
         Failure::usage(format!("{EVBUS_LOG}: '{}' selects no logs", selected.unwrap_or_default().escape_debug()))
-            .hint(format!("{EVBUS_LOG}=debug, or {EVBUS_LOG}=object_store=debug"))
+            .help(format!("{EVBUS_LOG}=debug, or {EVBUS_LOG}=object_store=debug"))
     })?;
     let targets = selected.with_target("evbus", LevelFilter::INFO);
     let lines = tracing_subscriber::fmt::layer().with_writer(|| Stderr);

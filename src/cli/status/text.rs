@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::{GroupRow, StatusReport};
 use crate::cli::colour::{BAD, Colours, GOOD, NOTE, WARNING};
-use crate::cli::hint::{self, Hints, command};
+use crate::cli::help_line::{self, HelpLine, command};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
 use crate::group::GroupName;
@@ -111,8 +111,8 @@ fn state_style(state: &str) -> Style {
 }
 
 /// The commands that start a worker of a group.
-fn start_a_worker(group: &GroupName) -> Hints {
-    [command("drain", format_args!("-g {group} -- CMD")), hint::text(", or "), command("watch", "")].into()
+fn start_a_worker(group: &GroupName) -> HelpLine {
+    [command("drain", format_args!("-g {group} -- CMD")), help_line::text(", or "), command("watch", "")].into()
 }
 
 /// What holds a group up, and the next command.
@@ -136,8 +136,8 @@ fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<Str
         GroupState::Paused => format!("paused   {}", command("group", format_args!("resume {group}"))),
         GroupState::Damaged => {
             let error = row.status.damage.as_ref()?;
-            let hint = Hints::of(error).map_or_else(String::new, |hint| format!("   {hint}"));
-            format!("{error}{hint}")
+            let help = HelpLine::of(error).map_or_else(String::new, |help| format!("   {help}"));
+            format!("{error}{help}")
         }
         GroupState::Stalled => {
             let why = failing.map_or_else(String::new, |(_, why)| format!(", such as {why}"));

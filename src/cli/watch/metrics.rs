@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::cli::failure::Failure;
 use crate::cli::prometheus::{MetricKind, Metrics};
 use crate::cli::session::Opened;
-use crate::cli::{hint, status};
+use crate::cli::{help_line, status};
 use crate::group::GroupName;
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::store::system_words;
@@ -94,7 +94,7 @@ impl Reporter for CountingReporter {
                 WorkerEvent::Retrying { .. } => counters.failed += 1,
                 WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
                 WorkerEvent::Skipped { .. } => counters.skipped += 1,
-                WorkerEvent::Stalled { obstacle } => counters.trouble = Some(hint::obstacle_text(obstacle)),
+                WorkerEvent::Stalled { obstacle } => counters.trouble = Some(help_line::obstacle_text(obstacle)),
                 WorkerEvent::Unreachable { error } => counters.trouble = Some(error.to_string()),
                 WorkerEvent::Ended => counters.trouble = Some("its worker has ended".to_owned()),
                 WorkerEvent::GoesOn => counters.trouble = None,
@@ -114,7 +114,7 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
             .to_socket_addrs()
             .map_err(|_| {
                 Failure::usage(format!("--metrics '{}' is no address", address.escape_debug()))
-                    .hint("--metrics 9464 (on the loopback interface), or --metrics 0.0.0.0:9464")
+                    .help("--metrics 9464 (on the loopback interface), or --metrics 0.0.0.0:9464")
             })?
             .collect(),
     };

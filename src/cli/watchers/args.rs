@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Ready;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::output;
 use crate::cli::reporter::{LogFormat, Printer};
 use crate::cli::session::Session;
@@ -96,7 +96,7 @@ pub(in crate::cli) struct RunArgs {
 /// Parses a duration longer than zero.
 fn positive(option: &str, text: &str) -> Result<Duration, Failure> {
     match times::parse_duration(text).map_err(|error| Failure::from(error).context(option))? {
-        Duration::ZERO => Err(Failure::usage(format!("{option} 0s is no time at all")).hint(format!("{option} 5s"))),
+        Duration::ZERO => Err(Failure::usage(format!("{option} 0s is no time at all")).help(format!("{option} 5s"))),
         duration => Ok(duration),
     }
 }
@@ -130,19 +130,19 @@ impl RunArgs {
         if let Some(name) = self.names.first() {
             let what = format!("'{name}' is no option: a command comes after '--'");
             let eaten = !self.command.is_empty() && session.environment.cwd.join(name).exists();
-            return Err(Failure::usage(what).hint(match eaten {
+            return Err(Failure::usage(what).help(match eaten {
                 true => format!("did the shell put '{name}' in the place of a pattern? quote it: -t 'order.*'"),
                 false => format!("evbus {verb} -g {group} … -- {}", self.names.join(" ")),
             }));
         }
         let argv = match &self.shell {
             Some(line) if line.trim().is_empty() => {
-                return Err(Failure::usage("--shell has no command: it is empty").hint("--shell 'PROGRAM ARG | …'"));
+                return Err(Failure::usage("--shell has no command: it is empty").help("--shell 'PROGRAM ARG | …'"));
             }
             Some(line) => Watcher::shell_argv(line),
             None if self.command.is_empty() => {
                 let what = format!("no command to run for the events of group '{group}'");
-                return Err(Failure::usage(what).hint(command(verb, format_args!("-g {group} -t 'TYPE' -- CMD ARG…"))));
+                return Err(Failure::usage(what).help(command(verb, format_args!("-g {group} -t 'TYPE' -- CMD ARG…"))));
             }
             None => self.command.clone(),
         };
@@ -182,7 +182,7 @@ impl RunArgs {
         }
         if let Some(max_attempts) = self.max_attempts {
             if max_attempts == 0 {
-                return Err(Failure::usage("--max-attempts 0 would run nothing").hint("--max-attempts 1: no retry"));
+                return Err(Failure::usage("--max-attempts 0 would run nothing").help("--max-attempts 1: no retry"));
             }
             watcher.retry.max_attempts = max_attempts;
         }
@@ -199,7 +199,7 @@ impl RunArgs {
         if !self.command.is_empty() {
             let what = "a command needs a group, which remembers what it has processed";
             return Err(
-                Failure::usage(what).hint(command(verb, format_args!("-g GROUP -- {}", self.command.join(" "))))
+                Failure::usage(what).help(command(verb, format_args!("-g GROUP -- {}", self.command.join(" "))))
             );
         }
         let config = session.config()?;
@@ -208,7 +208,7 @@ impl RunArgs {
         }
         if config.watchers.is_empty() {
             let what = "no watchers: there is no config, or it has no [watchers.NAME]";
-            return Err(Failure::usage(what).hint(command(verb, "-g GROUP -t 'TYPE' -- CMD ARG…")));
+            return Err(Failure::usage(what).help(command(verb, "-g GROUP -t 'TYPE' -- CMD ARG…")));
         }
         Ok(config.watchers)
     }

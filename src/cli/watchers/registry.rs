@@ -2,7 +2,7 @@
 
 use crate::bus::read;
 use crate::cli::failure::Failure;
-use crate::cli::hint::{Hint, command, text};
+use crate::cli::help_line::{HelpPart, command, text};
 use crate::cli::session::Opened;
 use crate::cli::style::{self, wanted};
 use crate::config::{StartFrom, Watcher};
@@ -63,7 +63,7 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
     let near = style::nearest(group.as_str(), groups.iter().map(GroupName::as_str));
     let near = near.map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
     let (count, verb) = (style::thousands(matching), if matching == 1 { "event matches" } else { "events match" });
-    Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}")).hint("add --from now or --from earliest"))
+    Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}")).help("add --from now or --from earliest"))
 }
 
 /// Refuses a filter that differs from the group's: two workers with different filters would skip
@@ -78,14 +78,14 @@ fn agree(watcher: &Watcher, filter: &Filter, definition: &Definition) -> Result<
         let own =
             Filter { types: if types_given { filter.types.clone() } else { current.types.clone() }, ..filter.clone() };
         let what = format!("group '{group}' wants {}, not {}", wanted(&current), wanted(&own));
-        return Err(Failure::usage(what).hint(set_command(group, &own, &current)));
+        return Err(Failure::usage(what).help(set_command(group, &own, &current)));
     }
     if let Some(shards) = watcher.shards.filter(|shards| *shards != definition.shards) {
         let what = format!(
             "group '{group}' has {}, not {shards}; that is fixed when it is made",
             shards_text(definition.shards)
         );
-        return Err(Failure::usage(what).hint([
+        return Err(Failure::usage(what).help([
             text("leave shards out, or give another group: "),
             command("group", format_args!("create {group}-{shards} --shards {shards}")),
         ]));
@@ -95,7 +95,7 @@ fn agree(watcher: &Watcher, filter: &Filter, definition: &Definition) -> Result<
 
 /// The command that changes a group's filter from `in_place_of` to `filter`; options that are not
 /// given keep their part.
-pub(in crate::cli) fn set_command(group: &GroupName, filter: &Filter, in_place_of: &Filter) -> Hint {
+pub(in crate::cli) fn set_command(group: &GroupName, filter: &Filter, in_place_of: &Filter) -> HelpPart {
     let types = filter.types.types_text();
     let types = if types.is_empty() { vec!["**".to_owned()] } else { types };
     let mut flags: Vec<String> = types.iter().map(|text| format!("-t '{text}'")).collect();

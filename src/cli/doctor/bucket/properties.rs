@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bus::keys;
 use crate::cli::doctor::Finding;
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::cli::times;
 use crate::store::object::{Bucket, BucketProperties, BucketProperty, Kind, Rule, Versioning};
 

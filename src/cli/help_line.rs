@@ -1,5 +1,5 @@
-//! Hints for the details of store, config and program errors; a command sets its own with
-//! `Failure::hint`.
+//! Help lines for the details of store, config and program errors; a command sets its own with
+//! `Failure::help`.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
@@ -13,16 +13,16 @@ pub(super) mod store;
 
 pub(super) use program::obstacle_text;
 
-/// The value of `--bus`, which every command in a hint repeats: without it, a command that is typed
-/// after it would work on another bus.
+/// The value of `--bus`, which every command in a help line repeats: without it, a command that is
+/// typed after it would work on another bus.
 static BUS: OnceLock<String> = OnceLock::new();
 
 /// The verbs that take no bus, or name it themselves.
 const WITHOUT_BUS: [&str; 3] = ["check", "completions", "init"];
 
-/// One part of a hint.
+/// One part of a help line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hint {
+pub(super) enum HelpPart {
     /// A command of evbus.
     Command {
         /// Its verb.
@@ -34,23 +34,23 @@ pub(super) enum Hint {
     Text(Cow<'static, str>),
 }
 
-/// Sets the bus that all commands in hints name.
+/// Sets the bus that all commands in help lines name.
 pub(super) fn name_bus(bus: &str) {
     let plain = bus.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-:".contains(&byte));
     let _ = BUS.set(if plain { bus.to_owned() } else { style::quoted(bus) });
 }
 
 /// The command `evbus VERB ARGS`.
-pub(super) fn command(verb: &'static str, args: impl Display) -> Hint {
-    Hint::Command { verb, args: args.to_string() }
+pub(super) fn command(verb: &'static str, args: impl Display) -> HelpPart {
+    HelpPart::Command { verb, args: args.to_string() }
 }
 
 /// Text without a command.
-pub(super) fn text(text: impl Into<Cow<'static, str>>) -> Hint {
-    Hint::Text(text.into())
+pub(super) fn text(text: impl Into<Cow<'static, str>>) -> HelpPart {
+    HelpPart::Text(text.into())
 }
 
-impl Hint {
+impl HelpPart {
     fn write(&self, f: &mut Formatter<'_>, bus: Option<&str>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -66,43 +66,43 @@ impl Hint {
     }
 }
 
-impl Display for Hint {
+impl Display for HelpPart {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.write(f, BUS.get().map(String::as_str))
     }
 }
 
-/// A hint of one line: its parts, one after the other.
+/// The text after `help:`: its parts, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hints(Vec<Hint>);
+pub(super) struct HelpLine(Vec<HelpPart>);
 
-impl Display for Hints {
+impl Display for HelpLine {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|hint| hint.fmt(f))
+        self.0.iter().try_for_each(|help| help.fmt(f))
     }
 }
 
-impl From<&'static str> for Hints {
+impl From<&'static str> for HelpLine {
     fn from(words: &'static str) -> Self {
         text(words).into()
     }
 }
 
-impl From<String> for Hints {
+impl From<String> for HelpLine {
     fn from(words: String) -> Self {
         text(words).into()
     }
 }
 
-impl From<Hint> for Hints {
-    fn from(hint: Hint) -> Self {
-        Self(vec![hint])
+impl From<HelpPart> for HelpLine {
+    fn from(help: HelpPart) -> Self {
+        Self(vec![help])
     }
 }
 
-impl<const N: usize> From<[Hint; N]> for Hints {
-    fn from(hints: [Hint; N]) -> Self {
-        Self(hints.into())
+impl<const N: usize> From<[HelpPart; N]> for HelpLine {
+    fn from(help: [HelpPart; N]) -> Self {
+        Self(help.into())
     }
 }
 
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn a_command_on_a_bus_names_the_bus() {
-        struct On(Hint, &'static str);
+        struct On(HelpPart, &'static str);
         impl Display for On {
             fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
                 self.0.write(f, Some(self.1))
             }
         }
-        let shown = |hint, bus| On(hint, bus).to_string();
+        let shown = |help, bus| On(help, bus).to_string();
         assert_eq!(shown(command("dead", "show g"), "./b"), "evbus --bus ./b dead show g");
         assert_eq!(shown(command("watch", ""), "'/b c'"), "evbus --bus '/b c' watch");
         assert_eq!(shown(command("init", "/srv/bus"), "./b"), "evbus init /srv/bus");
@@ -126,8 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_hint_follow_each_other() {
-        let hints = Hints::from([text("make room, or: "), command("prune", "--keep 7d")]);
-        assert_eq!(hints.to_string(), "make room, or: evbus prune --keep 7d");
+    fn the_parts_of_a_help_line_follow_each_other() {
+        let help = HelpLine::from([text("make room, or: "), command("prune", "--keep 7d")]);
+        assert_eq!(help.to_string(), "make room, or: evbus prune --keep 7d");
     }
 }

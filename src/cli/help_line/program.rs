@@ -1,9 +1,9 @@
-//! The hint for a program that cannot be run.
+//! The help line for a program that cannot be run.
 
-use super::Hints;
+use super::HelpLine;
 use crate::handler::{Obstacle, ProgramError};
 
-impl Hints {
+impl HelpLine {
     /// What to do about what keeps a handler from starting, where there is something.
     pub(in crate::cli) fn of_obstacle(obstacle: &Obstacle) -> Option<Self> {
         Some(match obstacle.program.as_ref()? {
@@ -18,8 +18,8 @@ impl Hints {
     }
 }
 
-/// An obstacle with its hint, in one line.
+/// An obstacle with its help line, in one line.
 pub(in crate::cli) fn obstacle_text(obstacle: &Obstacle) -> String {
-    let hint = Hints::of_obstacle(obstacle).map_or_else(String::new, |hint| format!(" (help: {hint})"));
-    format!("{}{hint}", obstacle.why)
+    let help = HelpLine::of_obstacle(obstacle).map_or_else(String::new, |help| format!(" (help: {help})"));
+    format!("{}{help}", obstacle.why)
 }

@@ -1,11 +1,11 @@
-//! The hint for each detail of an error in the settings.
+//! The help line for each detail of an error in the settings.
 
 use super::store::of_bucket;
-use super::{Hints, command, text};
+use super::{HelpLine, command, text};
 use crate::config::{ConfigDetail, ConfigError};
 use crate::store::object::Kind;
 
-impl Hints {
+impl HelpLine {
     /// What to do about an error in the settings, where its text does not say it.
     pub(in crate::cli) fn of_config(error: &ConfigError) -> Option<Self> {
         if let ConfigError::Missing { named_by: "EVBUS_CONFIG", .. } = error {

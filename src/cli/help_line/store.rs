@@ -1,19 +1,19 @@
-//! The hint for each detail of a store's error.
+//! The help line for each detail of a store's error.
 
-use super::{Hint, Hints, command, text};
+use super::{HelpLine, HelpPart, command, text};
 use crate::bus::keys;
 use crate::store::mount::NFS_CURE;
 use crate::store::object::Kind;
 use crate::store::{BucketProblem, ErrorDetail, Obstruction, StoreError};
 
-impl Hints {
+impl HelpLine {
     /// What to do about an error of the store, where there is something.
     pub(in crate::cli) fn of(error: &StoreError) -> Option<Self> {
         error.detail().and_then(of_detail)
     }
 }
 
-fn of_detail(detail: &ErrorDetail) -> Option<Hints> {
+fn of_detail(detail: &ErrorDetail) -> Option<HelpLine> {
     Some(match detail {
         ErrorDetail::SymbolicLink { path } => format!("a symbolic link is no part of a bus: ls -la {path}").into(),
         ErrorDetail::NotAFolder { path } => format!("a file stands where a folder should be: ls -la {path}").into(),
@@ -46,8 +46,8 @@ fn of_detail(detail: &ErrorDetail) -> Option<Hints> {
     })
 }
 
-/// The hint for a full disk.
-pub(in crate::cli) fn make_room() -> Hints {
+/// The help line for a full disk.
+pub(in crate::cli) fn make_room() -> HelpLine {
     [text("make room on the disk, or: "), command("prune", "--keep 7d")].into()
 }
 
@@ -61,7 +61,7 @@ fn obstruction(by: Obstruction) -> &'static str {
 }
 
 /// The document that lies at the key decides.
-fn of_unreadable(key: &str) -> Option<Hints> {
+fn of_unreadable(key: &str) -> Option<HelpLine> {
     if key == keys::BUS {
         let settings = r#"{"format":1,"created":"20260101T000000.000000Z","max_event_bytes":1048576}"#;
         return Some(format!("restore bus.json, for example {settings}").into());
@@ -72,12 +72,12 @@ fn of_unreadable(key: &str) -> Option<Hints> {
         return Some(what.into());
     }
     if keys::group_of(key).is_some() {
-        let hints: [Hint; 3] = [
+        let help: [HelpPart; 3] = [
             text(format!("fix the newest {key} file; `")),
             command("group", "ls"),
             text("` shows how the others look"),
         ];
-        return Some(hints.into());
+        return Some(help.into());
     }
     if key.starts_with(keys::DEDUP) {
         return Some(format!("delete {key} and emit again: the event may then be there twice").into());
@@ -92,7 +92,7 @@ fn of_unreadable(key: &str) -> Option<Hints> {
     })
 }
 
-pub(super) fn of_bucket(kind: Kind, problem: &BucketProblem) -> Hints {
+pub(super) fn of_bucket(kind: Kind, problem: &BucketProblem) -> HelpLine {
     match problem {
         BucketProblem::Missing => "make it, or name another one".into(),
         BucketProblem::OtherRegion { bucket, region } => {
@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_for_an_unreadable_document_is_for_its_kind() {
-        let is = |key: &str, hint: &str| {
+    fn the_help_for_an_unreadable_document_is_for_its_kind() {
+        let is = |key: &str, help: &str| {
             let shown = shown(ErrorDetail::Unreadable { key: key.to_owned() });
-            assert!(shown.contains(hint), "{key}: {shown}");
+            assert!(shown.contains(help), "{key}: {shown}");
         };
         is("bus.json", "restore bus.json");
         is("frontier", "the newest frontier file");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn no_hint_is_for_another_cloud() {
+    fn no_help_is_for_another_cloud() {
         let problems = [
             BucketProblem::Denied,
             BucketProblem::Unencrypted,
@@ -208,8 +208,8 @@ mod tests {
             [(Kind::S3, ["GOOGLE_", "AZURE_"]), (Kind::Gcs, ["AWS_", "AZURE_"]), (Kind::Azure, ["AWS_", "GOOGLE_"])]
         {
             for problem in &problems {
-                let hint = shown(ErrorDetail::Bucket(kind, problem.clone()));
-                assert!(!others.iter().any(|other| hint.contains(other)), "{kind:?} {problem:?}: {hint}");
+                let help = shown(ErrorDetail::Bucket(kind, problem.clone()));
+                assert!(!others.iter().any(|other| help.contains(other)), "{kind:?} {problem:?}: {help}");
             }
         }
     }
