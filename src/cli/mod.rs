@@ -38,12 +38,10 @@ pub mod times;
 mod watch;
 mod watchers;
 
+use crate::handler::ORPHAN_REAPER_ARGUMENT;
 use failure::Failure;
 use reporter::{EVBUS_LOG, LogFormat, begin};
 use session::{BusArgs, Session};
-
-/// The hidden argument that runs the orphan reaper instead of a command: see [`crate::handler`].
-const ORPHAN_REAPER_ARGUMENT: &str = "__guard";
 
 /// An event bus without a broker: events are files in a directory or a bucket.
 #[derive(Debug, Parser)]

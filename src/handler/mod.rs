@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use batch::{BatchBounds, BatchOutcome, Batches};
 pub use children::reap_inherited;
 pub use command::{CommandHandler, CommandSpec};
-pub use orphan_reaper::{OrphanReaper, orphan_reaper_main};
+pub use orphan_reaper::{ORPHAN_REAPER_ARGUMENT, OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
 

@@ -37,8 +37,8 @@ const LOOKS: u32 = 50;
 /// After this many deaths a reaper is not started again.
 const MOST_STARTS: u32 = 5;
 
-/// The hidden argument by which the program runs [`orphan_reaper_main`].
-const REAPER_ARGUMENT: &str = "__guard";
+/// The hidden argument by which the program runs [`orphan_reaper_main`] instead of a command.
+pub const ORPHAN_REAPER_ARGUMENT: &str = "__reap-orphans";
 
 /// The start of the name of a worker's folder; its number in 16 digits follows.
 const FOLDER_PREFIX: &str = "evbus-";
@@ -72,13 +72,13 @@ struct ReaperProcess {
 }
 
 impl OrphanReaper {
-    /// A reaper that is this same program, run with the hidden argument `__guard`; no process is
-    /// started yet. `random` is a number that no other worker has.
+    /// A reaper that is this same program, run with the hidden argument `__reap-orphans`; no
+    /// process is started yet. `random` is a number that no other worker has.
     #[must_use]
     pub fn new(random: u64) -> Self {
         let worker = format!("{random:0WORKER_LEN$x}");
         // This same file, even if an upgrade has since put another in its place.
-        let argv = vec!["/proc/self/exe".to_owned(), REAPER_ARGUMENT.to_owned(), worker.clone()];
+        let argv = vec!["/proc/self/exe".to_owned(), ORPHAN_REAPER_ARGUMENT.to_owned(), worker.clone()];
         Self { argv, folders: folders_of(&worker), state: RefCell::default() }
     }
 

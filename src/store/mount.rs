@@ -71,9 +71,6 @@ impl Mount {
     }
 }
 
-/// The remedy for what [`Mount::cache`] finds.
-pub const NFS_CURE: &str = "remount with lookupcache=none,actimeo=0";
-
 /// Whether inotify sees every writer of the bus at `path`; else why not.
 pub fn inotify_serves(path: &Path) -> Result<(), String> {
     Mount::of(path).map_or(Ok(()), |mount| mount.inotify())

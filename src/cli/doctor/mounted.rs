@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::Finding;
 use crate::bus::BusHandle;
-use crate::cli::help_line::store::make_room;
+use crate::cli::help_line::store::{NFS_CURE, make_room};
 use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::{style, times};
-use crate::store::mount::{Mount, NFS_CURE};
+use crate::store::mount::Mount;
 
 /// Less free room than this is a warning, in bytes.
 const LITTLE_ROOM: u64 = 256 << 20;

@@ -2,9 +2,11 @@
 
 use super::{HelpLine, HelpPart, command, text};
 use crate::bus::keys;
-use crate::store::mount::NFS_CURE;
 use crate::store::object::Kind;
 use crate::store::{BucketProblem, ErrorDetail, Obstruction, StoreError};
+
+/// What to do about a mount whose client caches names or attributes for too long.
+pub(in crate::cli) const NFS_CURE: &str = "remount with lookupcache=none,actimeo=0";
 
 impl HelpLine {
     /// What to do about an error of the store, where there is something.
