@@ -13,7 +13,7 @@ use crate::config::{ConfigError, FilterError};
 use crate::event::{ConditionError, EventError, PatternError};
 use crate::store::{ErrorKind, StoreError};
 
-mod typed;
+mod clap_errors;
 
 /// The reason for an exit code other than done.
 #[derive(Debug)]

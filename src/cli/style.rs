@@ -7,7 +7,7 @@ use anstyle::Style;
 use indicatif::HumanCount;
 
 use super::colour::Colours;
-use super::price::dollars;
+use super::cost::dollars;
 pub use crate::config::nearest::{did_you_mean, nearest};
 use crate::event::Filter;
 use crate::store::Requests;

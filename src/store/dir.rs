@@ -159,7 +159,7 @@ impl DirStore {
             store.shared.persist_parents_of_root()?;
         }
         store.shared.folders.open(&store.shared.root, STAGING)?;
-        store.shared.lay_by();
+        store.shared.fill_reserve();
         Ok(store)
     }
 
@@ -359,14 +359,14 @@ impl Store for DirStore {
     /// All are written before the first is published, so that a full disk leaves none of them.
     fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
-            let drafts = match self.execution {
+            let staged_files = match self.execution {
                 Execution::Inline => self.shared.write_many(items),
                 Execution::Threaded => {
                     let items = items.to_vec();
                     self.run(move |shared| shared.write_many(&items)).await
                 }
             }?;
-            let answers = self.shared.publish_in_turn(drafts, items, gate).await;
+            let answers = self.shared.publish_in_turn(staged_files, items, gate).await;
             // Flushed also after an error: the caller will look for what was published before it,
             // and rely on that.
             let folders = put::folders_of(items);

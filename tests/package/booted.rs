@@ -10,7 +10,7 @@ fn the_systemd_units_behave_as_documented() {
     let shared = tempfile::tempdir().unwrap();
     package(shared.path());
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/package");
-    fs::copy(here.join("day"), shared.path().join("day")).unwrap();
+    fs::copy(here.join("full_day"), shared.path().join("full_day")).unwrap();
     // The container ends within two minutes, whatever goes wrong in it.
     let mut boot = root::as_root("timeout");
     boot.args(["--kill-after=10", "180"]).arg(here.join("boot")).arg(shared.path());

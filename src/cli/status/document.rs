@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{GroupRow, StatusReport};
-use crate::cli::price::dollars;
+use crate::cli::cost::dollars;
 use crate::cli::reporter::id_of;
 use crate::event::EventTime;
 use crate::group::lease::Process;

@@ -178,7 +178,7 @@ impl Shared {
         for path in old {
             removed += u64::from(rustix::fs::unlinkat(&self.root, path.as_str(), AtFlags::empty()).is_ok());
         }
-        self.lay_by();
+        self.fill_reserve();
         Ok(removed)
     }
 

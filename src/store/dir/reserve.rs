@@ -33,7 +33,7 @@ fn is_work(key: &str) -> bool {
 
 impl Shared {
     /// Makes the missing files of the reserve, as far as there is room.
-    pub(super) fn lay_by(&self) {
+    pub(super) fn fill_reserve(&self) {
         let free = rustix::fs::fstatvfs(&self.root).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
         let bytes = (free / SHARE / FILES as u64).min(MOST_BYTES) & !4_095;
         if self.folders.open(&self.root, RESERVE).is_err() {
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!((tries.get(), left()), (1, FILES - 3));
         assert_eq!(store.shared.with_reserve("frontier.2", needs(usize::MAX)), Err(full()));
         assert_eq!(left(), 0);
-        store.shared.lay_by();
+        store.shared.fill_reserve();
         assert_eq!(left(), FILES);
     }
 }

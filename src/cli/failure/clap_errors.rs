@@ -46,7 +46,7 @@ impl Failure {
         let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
         let help = tip.map(str::to_owned).or_else(|| usage.map(|usage| format!("usage: {usage}")));
         let refused = Self { help: help.map(HelpLine::from), ..Self::usage(first_paragraph(&text)) };
-        in_our_words(&error, &text, refused)
+        clearer_message(&error, &text, refused)
     }
 }
 
@@ -57,7 +57,7 @@ fn first_paragraph(text: &str) -> String {
 }
 
 /// A clearer message where one is known; `text` is clap's full text.
-fn in_our_words(error: &clap::Error, text: &str, refused: Failure) -> Failure {
+fn clearer_message(error: &clap::Error, text: &str, refused: Failure) -> Failure {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
