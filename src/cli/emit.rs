@@ -80,5 +80,5 @@ fn waits(due: EventTime, ack: &Ack, environment: &Environment) -> String {
 }
 
 fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
-    Failure::from(error).after(&format!("cannot emit {}", draft.event().type_()))
+    Failure::from(error).context(&format!("cannot emit {}", draft.event().type_()))
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::bus::emit::{Ack, AckKind, Draft};
 use crate::cli::failure::Failure;
-use crate::cli::hint::{command, text};
+use crate::cli::help_line::{command, text};
 use crate::cli::output::Out;
 use crate::cli::style;
 
@@ -69,5 +69,5 @@ pub(super) fn taken(draft: &Draft, ack: &Ack) -> Failure {
     let (id, source) = (draft.event().id(), draft.event().source());
     let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", ack.name);
     Failure::failed(what)
-        .hint([command("get", format_args!("--source {source} {id}")), text(" shows it; --if-exists ok accepts that")])
+        .help([command("get", format_args!("--source {source} {id}")), text(" shows it; --if-exists ok accepts that")])
 }

@@ -2,7 +2,7 @@
 
 use super::acks::Print;
 use crate::cli::failure::Failure;
-use crate::cli::hint::command;
+use crate::cli::help_line::command;
 use crate::cli::times;
 use crate::config::Environment;
 use crate::event::EventTime;
@@ -111,7 +111,7 @@ impl EmitArgs {
     pub fn due(&self, environment: &Environment) -> Result<Option<EventTime>, Failure> {
         match (&self.at, &self.delay) {
             (Some(at), _) => times::parse_coming(at, environment.now, &environment.zone()).map(Some).map_err(|error| {
-                Failure::usage(format!("--at {error}")).hint("--delay DURATION, if it is to wait for a while")
+                Failure::usage(format!("--at {error}")).help("--delay DURATION, if it is to wait for a while")
             }),
             (None, Some(delay)) => Ok(Some(environment.now.plus(times::parse_duration(delay)?))),
             (None, None) => Ok(None),
@@ -141,7 +141,7 @@ impl EmitArgs {
         }
         if let Some(data) = &self.data {
             let what = format!("with --ndjson each line is an event; DATA '{data}' has no place");
-            return Err(Failure::usage(what).hint(command("emit", "TYPE --ndjson @FILE")));
+            return Err(Failure::usage(what).help(command("emit", "TYPE --ndjson @FILE")));
         }
         if !(self.string_field.is_empty() && self.json_field.is_empty() && self.id.is_none()) {
             return Err(Failure::usage("with --ndjson the lines are the events: -f, -F and --id have no place"));

@@ -8,7 +8,7 @@ use super::data;
 use super::source::smaller_or_larger_bus;
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::cli::failure::Failure;
-use crate::cli::help_line::{HelpLine, command, text};
+use crate::cli::help_line::{command, text};
 use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
@@ -44,15 +44,6 @@ fn is_trace_parent(text: &str) -> bool {
         && parts[0] != "ff"
         && !zero(parts[1])
         && !zero(parts[2])
-}
-
-/// What to do about an event that is larger than the bus takes.
-pub(super) fn smaller_or_larger_bus() -> HelpLine {
-    [
-        text("emit a reference to the payload instead, or make another bus, for larger ones: "),
-        command("init", "--max-event 8MiB BUS"),
-    ]
-    .into()
 }
 
 impl Maker {

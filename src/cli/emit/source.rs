@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::cli::failure::Failure;
-use crate::cli::hint::{Hints, command, text};
+use crate::cli::help_line::{HelpLine, command, text};
 use crate::store::system_words;
 
 /// The content of `@file`, or of stdin for `-`, if it is not larger than `limit`, in bytes.
@@ -20,7 +20,7 @@ pub(super) fn read(source: &str, cwd: &Path, limit: usize) -> Result<Vec<u8>, Fa
     read.map_err(|error| Failure::failed(format!("cannot read {shown}: {}", system_words(&error))))?;
     if bytes.len() > limit {
         return Err(Failure::usage(format!("{shown} holds more than this bus's limit of {limit} bytes"))
-            .hint(smaller_or_larger_bus()));
+            .help(smaller_or_larger_bus()));
     }
     Ok(bytes)
 }
@@ -31,7 +31,7 @@ pub(super) fn open(path: &str, cwd: &Path) -> Result<File, Failure> {
 }
 
 /// What to do about an event that is larger than the bus takes.
-pub(super) fn smaller_or_larger_bus() -> Hints {
+pub(super) fn smaller_or_larger_bus() -> HelpLine {
     [
         text("emit a reference to the payload instead, or make another bus, for larger ones: "),
         command("init", "--max-event 8MiB BUS"),

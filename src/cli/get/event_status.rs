@@ -69,12 +69,12 @@ fn state_of(status: &GroupStatus, name: &EventName, next: impl Fn(&PendingEvent)
     }
     match open {
         _ if status.wants(name.slug()) == NameMatch::No => "not wanted".to_owned(),
-        Some(PendingEvent { dead: Some(_), .. }) => "dying: its letter is being written".to_owned(),
+        Some(PendingEvent { new_dead_letter: Some(_), .. }) => "dying: its letter is being written".to_owned(),
         Some(open @ PendingEvent { why: Some(why), .. }) => {
             let next = next(open).map_or_else(String::new, |next| format!("; next {next}"));
             format!("retrying after {}: {why}{next}", style::plural(u64::from(open.attempts), "attempt"))
         }
-        Some(PendingEvent { letter: Some(_), .. }) => "waiting: redriven".to_owned(),
+        Some(PendingEvent { redriven_dead_letter: Some(_), .. }) => "waiting: redriven".to_owned(),
         Some(_) => {
             let by = status.running().find(|(running, _)| *running == name);
             let by = by.map_or_else(String::new, |(_, owner)| format!(", on {}:{}", owner.host, owner.pid));

@@ -190,9 +190,9 @@ mod tests {
     #[test]
     fn a_failed_flush_keeps_its_hint_when_it_is_given_up() {
         let error = StoreError::new(ErrorKind::Unavailable, "cannot flush x").not_durable().given_up();
-        assert!(Hints::of(&error).unwrap().to_string().contains("dmesg"));
+        assert!(HelpLine::of(&error).unwrap().to_string().contains("dmesg"));
         let full = StoreError::new(ErrorKind::Full, "x").with_detail(ErrorDetail::NoSpace).not_durable();
-        assert_eq!(Hints::of(&full), Some(make_room()));
+        assert_eq!(HelpLine::of(&full), Some(make_room()));
     }
 
     #[test]
