@@ -18,7 +18,7 @@ use super::{
     Version,
 };
 use crate::clock::{Clock, Fut};
-use crate::store::{ErrorDetail, Obstruction};
+use crate::store::{ErrorDetail, NoHints, Obstruction};
 use crate::threads;
 
 mod folders;
@@ -337,7 +337,7 @@ impl Store for DirStore {
         self.run(move |shared| shared.delete(&key))
     }
 
-    fn hints(&self) -> Result<Box<dyn Hints>, String> {
+    fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
         super::mount::inotify_serves(&self.shared.path)?;
         Ok(Box::new(InotifyHints::watch(&self.shared.path.join(STAGING), Some(self.shared.staging.own()))?))
     }

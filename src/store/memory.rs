@@ -13,6 +13,7 @@ use super::{
     TailMatch, Version,
 };
 use crate::clock::Fut;
+use crate::store::NoHints;
 
 /// The kind of one request, for the network's decision and for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -405,8 +406,8 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn hints(&self) -> Result<Box<dyn Hints>, String> {
-        self.network.hints().ok_or_else(|| "this network carries no hints".to_owned())
+    fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
+        self.network.hints().ok_or_else(|| NoHints("this network carries no hints".to_owned()))
     }
 
     fn profile(&self) -> Profile {

@@ -182,6 +182,11 @@ pub trait Hints {
     fn next(&mut self) -> Fut<'_, ()>;
 }
 
+/// Why a store gives no hints.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoHints(pub String);
+
 /// [`Store::get`] of what is going to be relied on: **nothing found is relied on before it is
 /// durable**. Answers that say "it is there" use this, for an object that another process has
 /// written, and for one that this process has written without knowing it.
@@ -274,7 +279,7 @@ pub trait Store {
     fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>>;
 
     /// Hints of changes, or why there are none.
-    fn hints(&self) -> Result<Box<dyn Hints>, String>;
+    fn hints(&self) -> Result<Box<dyn Hints>, NoHints>;
 
     /// How this kind of store is best used.
     fn profile(&self) -> Profile;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, NoHints, StoreError, StoreResult};
 
 /// File systems where other hosts, or other views of the same files, write without inotify seeing it.
 const BLIND: [&str; 12] =
@@ -51,9 +51,9 @@ impl Mount {
     }
 
     /// Whether inotify sees every writer here; else why not.
-    pub fn inotify(&self) -> Result<(), String> {
+    pub fn inotify(&self) -> Result<(), NoHints> {
         if BLIND.contains(&self.kind.as_str()) || self.kind.starts_with("fuse") {
-            return Err(format!("{}: inotify does not see every writer", self.kind));
+            return Err(NoHints(format!("{}: inotify does not see every writer", self.kind)));
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Mount {
 }
 
 /// Whether inotify sees every writer of the bus at `path`; else why not.
-pub fn inotify_serves(path: &Path) -> Result<(), String> {
+pub fn inotify_serves(path: &Path) -> Result<(), NoHints> {
     Mount::of(path).map_or(Ok(()), |mount| mount.inotify())
 }
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::clock::Fut;
 use crate::event::EventName;
-use crate::store::ErrorDetail;
+use crate::store::{ErrorDetail, NoHints};
 
 mod connect;
 mod credentials;
@@ -354,8 +354,8 @@ impl Store for BucketStore {
         })
     }
 
-    fn hints(&self) -> Result<Box<dyn Hints>, String> {
-        Err("a bucket sends no change notifications".to_owned())
+    fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
+        Err(NoHints("a bucket sends no change notifications".to_owned()))
     }
 
     fn profile(&self) -> Profile {

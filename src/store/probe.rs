@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::clock::{Fut, SystemClock};
     use crate::store::dir::{DirOptions, DirStore};
-    use crate::store::{Hints, Object, Page, Profile};
+    use crate::store::{Hints, NoHints, Object, Page, Profile};
 
     fn store() -> (tempfile::TempDir, DirStore) {
         let folder = tempfile::tempdir().unwrap();
@@ -329,8 +329,8 @@ mod tests {
             }
         }
 
-        fn hints(&self) -> Result<Box<dyn Hints>, String> {
-            Err("none".to_owned())
+        fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
+            Err(NoHints("none".to_owned()))
         }
 
         fn profile(&self) -> Profile {

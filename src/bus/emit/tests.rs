@@ -10,7 +10,7 @@ use crate::clock::{Clock, Fut, SystemClock};
 use crate::event::{Data, EVENTS, Event, EventBuilder, Identity, dedup_hash};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object::PROFILE;
-use crate::store::{Hints, List, Object, Page, Profile, Put, Store, Swap, Version};
+use crate::store::{Hints, List, NoHints, Object, Page, Profile, Put, Store, Swap, Version};
 
 type Hook = Box<dyn FnOnce() -> Fut<'static, ()>>;
 
@@ -43,7 +43,7 @@ impl Store for Hooked {
     fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
         self.inner.delete(key)
     }
-    fn hints(&self) -> Result<Box<dyn Hints>, String> {
+    fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
         self.inner.hints()
     }
     fn profile(&self) -> Profile {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
 
 use crate::clock::Fut;
-use crate::store::Hints;
+use crate::store::{Hints, NoHints};
 
 /// How many bytes of events are read from the kernel at once.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -28,20 +28,21 @@ pub struct InotifyHints {
 impl InotifyHints {
     /// Hints of what this machine publishes on the bus at `bus`, on any kind of mount; needs a
     /// runtime with I/O. The error says why there can be no watch.
-    pub fn of(bus: &Path) -> Result<Self, String> {
+    pub fn of(bus: &Path) -> Result<Self, NoHints> {
         Self::watch(&bus.join(super::STAGING), None)
     }
 
     /// Watches `staging`; needs a runtime with I/O. The error says why there can be no watch.
-    pub(super) fn watch(staging: &Path, own: Option<String>) -> Result<Self, String> {
-        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .map_err(|errno| format!("no inotify instance left: {errno} (raise fs.inotify.max_user_instances)"))?;
+    pub(super) fn watch(staging: &Path, own: Option<String>) -> Result<Self, NoHints> {
+        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| {
+            NoHints(format!("no inotify instance left: {errno} (raise fs.inotify.max_user_instances)"))
+        })?;
         // Where renames cannot refuse to replace, a link and an unlink replace the rename.
         let events = WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         inotify::add_watch(&queue, staging, events)
-            .map_err(|errno| format!("cannot watch {}: {errno}", staging.display()))?;
-        let queue =
-            Receiver::from_owned_fd_unchecked(queue).map_err(|error| format!("cannot wait for inotify: {error}"))?;
+            .map_err(|errno| NoHints(format!("cannot watch {}: {errno}", staging.display())))?;
+        let queue = Receiver::from_owned_fd_unchecked(queue)
+            .map_err(|error| NoHints(format!("cannot wait for inotify: {error}")))?;
         Ok(Self { queue, own })
     }
 
