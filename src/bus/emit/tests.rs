@@ -120,7 +120,7 @@ fn ahead() -> EventTime {
     SystemClock.now().plus(Duration::from_secs(600))
 }
 
-/// Both find W ahead, and so choose the same time; whoever is late must not take away what the other was acknowledged on.
+/// Both find W ahead, and so choose the same time; the later one must not take away what the other was acknowledged on.
 #[test]
 fn one_id_emitted_by_two_hosts_is_stored_once() {
     for (hooks_before, passed) in [(0, false), (0, true), (1, false), (1, true), (2, true)] {
@@ -280,7 +280,7 @@ fn an_id_taken_during_the_put_is_reported_and_leaves_no_copy() {
     assert_eq!((acks[0].kind, bus.data()), (AckKind::IdTaken, vec!["1".to_owned()]));
 }
 
-/// Whoever may write records can hide nobody's event: one that tells of nothing, or of another id, does not count.
+/// A process that may write records can hide no event: a record that names nothing, or another id, does not count.
 #[test]
 fn a_false_dedup_record_is_ignored() {
     let bus = EmitBus::new();
