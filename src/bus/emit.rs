@@ -161,9 +161,10 @@ impl Emitter {
             pending.push(Unacknowledged { index, name });
         }
         let Some(first) = pending.first() else { return Ok(PutBatch { pending, late: false }) };
-        let keys = indices.iter().map(|index| drafts[*index].event.ordering_key());
+        let slots = pending.iter().map(|put| put.name.hash_slot());
+        let events = indices.iter().map(|index| drafts[*index].event.ordering_key()).zip(slots);
         let store = Rc::clone(&self.puts.bus.store);
-        let order = BatchOrder::new(&*store, first.name.time(), keys);
+        let order = BatchOrder::new(&*store, first.name.time(), events);
         for at in self.puts.put_in_order(&items, &order).await? {
             // Another event has this very name: 70 random bits have collided. Any other time will
             // do.

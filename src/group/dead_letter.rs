@@ -9,10 +9,6 @@ use crate::bus::{BusHandle, keys};
 use crate::event::{EventName, EventTime};
 use crate::store::{ErrorKind, List, StoreError, StoreResult, put_once};
 
-/// How much white space around a document is read, in bytes; it does not count as the document's
-/// size.
-const WHITE_SPACE: usize = 4_096;
-
 /// The event inside a letter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,16 +77,16 @@ pub async fn names(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<String
 }
 
 /// Writes the letter that `pending.new_dead_letter` announces. It may be there already: an earlier
-/// owner wrote it. An event that is larger than `limit`, in bytes, is not kept.
+/// owner wrote it. `content` is what a read of the event has shown.
 pub async fn write(
     bus: &BusHandle,
     group: &GroupName,
     name: &EventName,
     pending: &PendingEvent,
-    limit: usize,
+    content: StoreResult<Option<Vec<u8>>>,
 ) -> StoreResult<()> {
     let Some(dead_letter_name) = &pending.new_dead_letter else { return Ok(()) };
-    let content = match event_bytes(bus, group, name, pending.redriven_dead_letter.as_deref(), limit).await {
+    let content = match content {
         Err(error) if error.kind() == ErrorKind::Damaged => Enclosed::Unfit(error.to_string()),
         Err(error) => return Err(error),
         Ok(None) => Enclosed::Nothing,
@@ -111,21 +107,4 @@ pub async fn write(
     let bytes = crate::bus::to_json_line(&dead_letter);
     let key = keys::dead_letter(group, dead_letter_name);
     put_once(&*bus.store, &key, &bytes).await
-}
-
-/// An event as the bus has it, if it is not larger than `limit`, in bytes; else as its redriven letter has it.
-pub async fn event_bytes(
-    bus: &BusHandle,
-    group: &GroupName,
-    name: &EventName,
-    redriven: Option<&str>,
-    limit: usize,
-) -> StoreResult<Option<Vec<u8>>> {
-    if let Some(object) = bus.store.get_within(&name.key(), limit.saturating_add(WHITE_SPACE)).await? {
-        return Ok(Some(object.bytes));
-    }
-    match redriven {
-        Some(dead_letter) => Ok(read(bus, group, dead_letter).await?.and_then(|dead_letter| dead_letter.event_bytes())),
-        None => Ok(None),
-    }
 }

@@ -3,6 +3,7 @@
 //! The engine decides, with [`Marker`], [`lease`], [`retry`] and [`Listing`], and does no I/O;
 //! [`worker`] does what it decides, and [`worker_event`] says what happened.
 
+mod content;
 pub mod dead_letter;
 pub mod definition;
 mod engine;

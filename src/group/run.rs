@@ -15,7 +15,7 @@ use super::lease::Lease;
 use super::marker::PendingEvent;
 use super::ops::GroupStore;
 use super::verdict::{Fingerprint, RunResult};
-use super::{GroupName, dead_letter};
+use super::{GroupName, content, dead_letter};
 use crate::bus::BusHandle;
 use crate::clock::Clock;
 use crate::event::{Event, EventName, Filter, FilterResult, Identity};
@@ -92,7 +92,7 @@ pub(super) async fn run(task: Task, launch: Launch) -> RunResult {
 async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), RunResult> {
     let GroupStore { bus, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
-    let bytes = match dead_letter::event_bytes(bus, group, name, launch.dead_letter.as_deref(), limit).await {
+    let bytes = match content::read(bus, group, name, launch.dead_letter.as_deref(), limit).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) if launch.copy_of.is_some() => return Err(RunResult::NothingToRun),
         Ok(None) => {
@@ -228,7 +228,7 @@ pub(super) async fn ordering_key(
     dead_letter: Option<&str>,
     max_event_bytes: usize,
 ) -> StoreResult<Option<u64>> {
-    let bytes = match dead_letter::event_bytes(bus, group, name, dead_letter, max_event_bytes).await {
+    let bytes = match content::read(bus, group, name, dead_letter, max_event_bytes).await {
         Err(error) if error.kind() == ErrorKind::Damaged => Some(Vec::new()),
         bytes => bytes?,
     };

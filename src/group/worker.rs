@@ -21,7 +21,7 @@ use super::ops::GroupStore;
 use super::polls::Polls;
 use super::run::{self, OwnershipState, Task};
 use super::worker_event::Reporter;
-use super::{GroupName, Position, dead_letter, request};
+use super::{GroupName, Position, content, dead_letter, request};
 use crate::bus::{BusHandle, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
@@ -303,7 +303,9 @@ impl Worker {
             Command::WriteDeadLetter { shard, epoch, name, pending } => {
                 let (on_dead, url) = (self.on_dead.clone(), settings.url.clone());
                 Box::pin(async move {
-                    let written = dead_letter::write(&store.bus, &store.group, &name, &pending, limit).await;
+                    let redriven = pending.redriven_dead_letter.as_deref();
+                    let content = content::read(&store.bus, &store.group, &name, redriven, limit).await;
+                    let written = dead_letter::write(&store.bus, &store.group, &name, &pending, content).await;
                     let failed = match on_dead.filter(|_| written.is_ok()) {
                         Some(on_dead) => run_on_dead(&store, on_dead, &name, &pending, url).await.err(),
                         None => None,

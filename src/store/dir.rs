@@ -4,10 +4,11 @@
 //! - Registers need no locks: version *n* of `frontier` is the file `frontier.<n>`, see [`register`].
 //! - Hints come from one inotify watch on `staging/`, because every publish is a rename out of it.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
@@ -94,8 +95,8 @@ struct Shared {
     durability: Durability,
     /// The newest file's own time; 0 before the first.
     last_write_micros: AtomicI64,
-    /// How many entries the last listing has read.
-    last_listed: AtomicUsize,
+    /// The prefixes whose last listing was long.
+    long_listings: Mutex<HashSet<String>>,
 }
 
 /// The user, the group and the modes of files that root makes on another user's bus: one
@@ -139,7 +140,7 @@ impl DirStore {
             staging: Staging::new(clock.random(), options.group_writable),
             durability: options.durability,
             last_write_micros: AtomicI64::new(0),
-            last_listed: AtomicUsize::new(0),
+            long_listings: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), execution: options.execution })
     }
@@ -242,6 +243,21 @@ impl Shared {
         self.owner.map_or(Ok(()), |owner| owner.chown(file, most))
     }
 
+    /// Whether the last listing of a prefix read many entries.
+    fn was_long(&self, prefix: &str) -> bool {
+        self.long_listings.lock().unwrap_or_else(PoisonError::into_inner).contains(prefix)
+    }
+
+    /// Remembers how many entries a listing of a prefix has read.
+    fn note_listing(&self, prefix: &str, entries: usize) {
+        let mut long = self.long_listings.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries < SHORT_LISTING {
+            long.remove(prefix);
+        } else if !long.contains(prefix) {
+            long.insert(prefix.to_owned());
+        }
+    }
+
     /// A key as a path for messages.
     fn shown(&self, key: &str) -> String {
         self.path.join(key).display().to_string()
@@ -321,7 +337,7 @@ impl Store for DirStore {
 
     fn list_after(&self, list: List) -> Fut<'_, StoreResult<Page>> {
         // A short listing takes less time than a change of threads, and an event waits for it.
-        if self.shared.last_listed.load(Ordering::Relaxed) < SHORT_LISTING {
+        if !self.shared.was_long(&list.prefix) {
             return Box::pin(std::future::ready(self.shared.list_after(&list)));
         }
         self.run(move |shared| shared.list_after(&list))

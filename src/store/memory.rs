@@ -104,10 +104,10 @@ impl Network for Calm {
 pub type Observer = Box<dyn Fn(&str, Option<&[u8]>, Option<&[u8]>)>;
 
 /// What lies at each key, and its version.
-type Entries = BTreeMap<String, StoredObject>;
+type Entries = BTreeMap<String, ObjectVersion>;
 
 /// A content and its version.
-type StoredObject = (Rc<[u8]>, u64);
+type ObjectVersion = (Rc<[u8]>, u64);
 
 /// What the store holds. Many [`MemoryStore`]s, one for each process, share one.
 #[derive(Default)]
@@ -116,7 +116,7 @@ pub struct Contents {
     versions: Cell<u64>,
     observer: RefCell<Option<Observer>>,
     /// What is not flushed yet, and what lies below it.
-    unflushed: RefCell<BTreeMap<String, Option<StoredObject>>>,
+    unflushed: RefCell<BTreeMap<String, Option<ObjectVersion>>>,
     /// How often the power has failed.
     cuts: Cell<u64>,
 }

@@ -165,6 +165,12 @@ pub trait Gate {
     /// Whether the item at this index may become visible now. After the first no, the answer is
     /// always no.
     fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>>;
+
+    /// The chain of the item at this index: items of one chain become visible in their order, and
+    /// none before one that is in doubt. An item without a chain is independent of the others.
+    fn chain(&self, _at: usize) -> Option<u64> {
+        None
+    }
 }
 
 /// A gate that lets every item become visible.
@@ -284,8 +290,7 @@ pub trait Store {
     /// How this kind of store is best used.
     fn profile(&self) -> Profile;
 
-    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. Events that may share an
-    /// ordering key become visible in their order. The answers are those of the first items, at least of one:
+    /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. The answers are those of the first items, at least of one:
     /// `Exists` says that an item is not known to be there, and that a `get` must tell. On an error any part of them
     /// may be there.
     fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {

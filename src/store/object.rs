@@ -24,7 +24,6 @@ use super::{
     StoreResult, Swap, TailFilter, TailMatch, Version,
 };
 use crate::clock::Fut;
-use crate::event::EventName;
 use crate::store::{ErrorDetail, NoHints};
 
 mod connect;
@@ -278,14 +277,14 @@ impl BucketStore {
     }
 }
 
-/// Items that must become visible in their order: events that may share an ordering key, which share a hash slot.
-fn chains(items: &[(String, Vec<u8>)]) -> Vec<Vec<usize>> {
+/// The indices of the items, chain by chain.
+fn chains(items: usize, gate: &dyn Gate) -> Vec<Vec<usize>> {
     let mut chains: Vec<Vec<usize>> = Vec::new();
-    let mut of_lane = HashMap::new();
-    for (at, (key, _)) in items.iter().enumerate() {
-        match EventName::from_key(key) {
-            Some(name) => {
-                let chain = *of_lane.entry(name.hash_slot().number()).or_insert_with(|| {
+    let mut known = HashMap::new();
+    for at in 0..items {
+        match gate.chain(at) {
+            Some(chain) => {
+                let chain = *known.entry(chain).or_insert_with(|| {
                     chains.push(Vec::new());
                     chains.len() - 1
                 });
@@ -368,7 +367,7 @@ impl Store for BucketStore {
     fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = vec![Put::Exists; items.len()];
-            let chains = chains(items).into_iter().map(|chain| self.put_chain(items, chain, gate));
+            let chains = chains(items.len(), gate).into_iter().map(|chain| self.put_chain(items, chain, gate));
             let mut running = stream::iter(chains).buffer_unordered(PUTS_AT_ONCE);
             while let Some(chain) = running.next().await {
                 for (at, answer) in chain {

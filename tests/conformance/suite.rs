@@ -203,6 +203,19 @@ pub async fn many_objects_are_put_in_one_call(make: &dyn Fn() -> StoreFixture) {
     }
 }
 
+/// A gate that lets the first items through, which all are of one chain.
+struct UpTo(usize);
+
+impl evbus::store::Gate for UpTo {
+    fn opens(&self, at: usize) -> evbus::clock::Fut<'_, StoreResult<bool>> {
+        Box::pin(std::future::ready(Ok(at < self.0)))
+    }
+
+    fn chain(&self, _: usize) -> Option<u64> {
+        Some(0)
+    }
+}
+
 /// Events with one hash slot may share an ordering key: they become visible in their order, and
 /// none passes one that is in doubt.
 pub async fn events_of_a_hash_slot_become_visible_in_order(make: &dyn Fn() -> StoreFixture) {
@@ -210,7 +223,7 @@ pub async fn events_of_a_hash_slot_become_visible_in_order(make: &dyn Fn() -> St
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
     let items: Vec<(String, Vec<u8>)> = (0..20).map(|n| (key(n), vec![n as u8])).collect();
     assert_eq!(bench.store.put_new(&items[12].0, b"theirs").await.unwrap(), Put::Created);
-    let answers = bench.store.put_many(&items).await.unwrap();
+    let answers = bench.store.put_gated(&items, &UpTo(items.len())).await.unwrap();
     assert_eq!(answers[..12], [Put::Created; 12]);
     assert!(answers[12..].iter().all(|answer| *answer == Put::Exists), "{answers:?}");
     for (key, _) in &items[13..] {
@@ -275,12 +288,6 @@ pub async fn an_object_over_the_limit_is_not_read(make: &dyn Fn() -> StoreFixtur
 
 /// What the gate lets through becomes visible in its turn, and nothing after the closed gate does.
 pub async fn a_closed_gate_ends_a_batch(make: &dyn Fn() -> StoreFixture) {
-    struct UpTo(usize);
-    impl evbus::store::Gate for UpTo {
-        fn opens(&self, at: usize) -> evbus::clock::Fut<'_, StoreResult<bool>> {
-            Box::pin(std::future::ready(Ok(at < self.0)))
-        }
-    }
     let bench = make();
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
     let items: Vec<(String, Vec<u8>)> = (0..8).map(|n| (key(n), vec![n as u8])).collect();

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use crate::bus::frontier;
 use crate::clock::Fut;
-use crate::event::EventTime;
+use crate::event::{EventTime, HashSlot};
 use crate::store::{Gate, Store, StoreResult};
 
 /// Lets each event of a batch become visible once the one before it of its key may.
@@ -20,16 +20,26 @@ pub(super) struct BatchOrder<'a> {
     first: EventTime,
     /// Whether an event before this one has its ordering key.
     follows: Vec<bool>,
+    /// The hash slot of each event: events of one key share theirs.
+    slots: Vec<u64>,
     late: Cell<bool>,
 }
 
 impl<'a> BatchOrder<'a> {
-    /// The order of a batch whose first event has the time `first`, by the ordering keys of its
-    /// events.
-    pub fn new<'k>(store: &'a dyn Store, first: EventTime, keys: impl Iterator<Item = Option<&'k str>>) -> Self {
+    /// The order of a batch whose first event has the time `first`, by the ordering keys and
+    /// the hash slots of its events.
+    pub fn new<'k>(
+        store: &'a dyn Store,
+        first: EventTime,
+        events: impl Iterator<Item = (Option<&'k str>, HashSlot)>,
+    ) -> Self {
         let mut seen = HashSet::new();
-        let follows = keys.map(|key| key.is_some_and(|key| !seen.insert(key))).collect();
-        Self { store, first, follows, late: Cell::new(false) }
+        let (mut follows, mut slots) = (Vec::new(), Vec::new());
+        for (key, slot) in events {
+            follows.push(key.is_some_and(|key| !seen.insert(key)));
+            slots.push(u64::from(slot.number()));
+        }
+        Self { store, first, follows, slots, late: Cell::new(false) }
     }
 
     /// Whether the gate refused an event: the whole batch came too late.
@@ -51,5 +61,9 @@ impl Gate for BatchOrder<'_> {
             self.late.set(self.late.get() || late);
             Ok(!self.late.get())
         })
+    }
+
+    fn chain(&self, at: usize) -> Option<u64> {
+        self.slots.get(at).copied()
     }
 }

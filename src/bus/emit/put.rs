@@ -23,6 +23,10 @@ impl Gate for GateFrom<'_> {
     fn opens(&self, at: usize) -> Fut<'_, StoreResult<bool>> {
         self.gate.opens(self.at + at)
     }
+
+    fn chain(&self, at: usize) -> Option<u64> {
+        self.gate.chain(self.at + at)
+    }
 }
 
 impl SurePuts {

@@ -3,14 +3,12 @@
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::mem::MaybeUninit;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, FileType, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::reserve::RESERVE;
 use super::{STAGING, Shared, open_below, register};
-use crate::event::EVENTS;
 use crate::store::{List, Page, StoreResult};
 
 /// How many bytes of names are read from the kernel at once.
@@ -55,9 +53,7 @@ impl Shared {
         let folder = list.prefix.trim_end_matches('/');
         let (mut page, mut seen) = (Page::default(), 0);
         self.list_folder(folder, list, &mut page, &mut seen)?;
-        if list.prefix == EVENTS {
-            self.last_listed.store(seen, Ordering::Relaxed);
-        }
+        self.note_listing(&list.prefix, seen);
         Ok(page)
     }
 
