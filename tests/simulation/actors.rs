@@ -586,9 +586,16 @@ async fn emit_all(
     }
 }
 
-/// Cancels a scheduled entry, sooner or later.
+/// Cancels a scheduled entry, sooner or later, or just when it is due.
 async fn cancel(world: &World, bus: &BusHandle, id: &str) {
-    world.simulation.sleep((world.simulation.rng.between(0.0, 60.0) * 1e6) as Micros).await;
+    let (rng, now) = (&world.simulation.rng, world.simulation.now());
+    let after = match rng.chance(0.5) {
+        true => {
+            (world.events.borrow()[id].due + (rng.between(0.0, 4.0) * 1e6) as Micros).saturating_sub(now + 2 * SECOND)
+        }
+        false => (rng.between(0.0, 60.0) * 1e6) as Micros,
+    };
+    world.simulation.sleep(after).await;
     let name = world.events.borrow()[id].acked.as_ref().map(|(_, name)| name.clone());
     let Some(name) = name else { return };
     world.events.borrow_mut().get_mut(id).unwrap().cancelled = CancelStatus::Perhaps;

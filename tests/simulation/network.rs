@@ -75,7 +75,14 @@ impl StoreConnection {
     fn slow(&self, operation: Operation, key: &str) -> Micros {
         let rng = &self.world.simulation.rng;
         let slow = operation == Operation::Put && key.starts_with("events/") && rng.chance(self.world.plan.slow_puts);
-        if slow { rng.one(&[1, 5, 40, 150, 400]) * SECOND } else { 0 }
+        // A cancel's removal of its entry: meanwhile the entry may be due.
+        let removal =
+            operation == Operation::Delete && key.starts_with("timed/") && rng.chance(4.0 * self.world.plan.slow_puts);
+        match (slow, removal) {
+            (true, _) => rng.one(&[1, 5, 40, 150, 400]) * SECOND,
+            (_, true) => rng.one(&[1, 3, 5]) * SECOND,
+            _ => 0,
+        }
     }
 }
 
