@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, Identity, NameMatch, TypeFilter, minute_folder, parse_event_id, parse_key,
+    EVENTS, Event, EventName, EventTime, Identity, NameMatch, NameParts, TypeFilter, minute_folder, parse_event_id,
+    parse_key,
 };
 use crate::store::{List, Pager, Store, StoreResult};
 
@@ -50,11 +51,17 @@ pub struct Range {
 }
 
 impl Range {
+    /// Its events, as far as their names tell.
     fn list(&self) -> List {
-        let (filter, until) = (self.filter.clone(), self.until);
-        List::all(EVENTS).after(list_from(self.since)).keep(move |key| {
-            parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No)
-        })
+        let range = self.clone();
+        List::all(EVENTS)
+            .after(list_from(self.since))
+            .keep(move |key| parse_key(key).is_some_and(|parts| range.may_include(&parts)))
+    }
+
+    /// Whether a name behind `since` may be in the range.
+    fn may_include(&self, parts: &NameParts<'_>) -> bool {
+        parts.time <= self.until && self.filter.matches_slug(parts.slug) != NameMatch::No
     }
 }
 
@@ -81,6 +88,12 @@ impl<'a> NamePages<'a> {
         Self { store, range, pager: Pager::default() }
     }
 
+    /// The same, in pages of at most `len` names.
+    #[must_use]
+    pub fn of_len(self, len: usize) -> Self {
+        Self { pager: Pager::of(len), ..self }
+    }
+
     /// The next page; none behind the last.
     pub async fn next(&mut self) -> StoreResult<Option<Vec<EventName>>> {
         let keys = self.pager.next(self.store, self.range.list()).await?;
@@ -91,12 +104,9 @@ impl<'a> NamePages<'a> {
 /// How many events the bus holds, and the time of the oldest.
 pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option<EventTime>)> {
     let tally = Arc::new((std::sync::atomic::AtomicU64::new(0), AtomicI64::new(i64::MAX)));
-    let (seen, filter, until) = (Arc::clone(&tally), range.filter.clone(), range.until);
+    let (seen, wanted) = (Arc::clone(&tally), range.clone());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        if let Some(parts) = parse_key(key)
-            && parts.time <= until
-            && filter.matches_slug(parts.slug) != NameMatch::No
-        {
+        if let Some(parts) = parse_key(key).filter(|parts| wanted.may_include(parts)) {
             seen.0.fetch_add(1, Ordering::Relaxed);
             seen.1.fetch_min(parts.time.as_micros(), Ordering::Relaxed);
         }
@@ -158,10 +168,9 @@ pub async fn newest(
 /// The `limit` greatest names of a range, ascending; no more than that are in memory.
 async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<Vec<EventName>> {
     let kept: Arc<Mutex<BTreeSet<EventName>>> = Arc::default();
-    let (seen, filter, until) = (Arc::clone(&kept), range.filter.clone(), range.until);
+    let (seen, within) = (Arc::clone(&kept), range.clone());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        let wanted =
-            parse_key(key).is_some_and(|parts| parts.time <= until && filter.matches_slug(parts.slug) != NameMatch::No);
+        let wanted = parse_key(key).is_some_and(|parts| within.may_include(&parts));
         if let Some(name) = wanted.then(|| EventName::from_key(key)).flatten() {
             let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
             kept.insert(name);

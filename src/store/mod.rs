@@ -217,15 +217,25 @@ pub async fn put_once(store: &dyn Store, key: &str, bytes: &[u8]) -> StoreResult
 }
 
 /// Lists in pages of bounded length, each from where the last one ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pager {
+    /// The largest number of keys in a page.
+    len: usize,
     after: String,
     has_ended: bool,
 }
 
+impl Default for Pager {
+    fn default() -> Self {
+        Self::of(1_000)
+    }
+}
+
 impl Pager {
-    /// The largest number of keys in a page.
-    const LEN: usize = 1_000;
+    /// Pages of at most `len` keys. On a directory each page reads the folder that it begins in.
+    pub fn of(len: usize) -> Self {
+        Self { len, after: String::new(), has_ended: false }
+    }
 
     /// The next page of `list`; none behind the last.
     pub async fn next(&mut self, store: &dyn Store, list: List) -> StoreResult<Option<Vec<String>>> {
@@ -233,7 +243,7 @@ impl Pager {
             return Ok(None);
         }
         let list = if self.after.is_empty() { list } else { list.after(self.after.clone()) };
-        let page = store.list_after(list.limit(Self::LEN)).await?;
+        let page = store.list_after(list.limit(self.len)).await?;
         match page.keys.last() {
             Some(last) if page.is_truncated => self.after.clone_from(last),
             _ => self.has_ended = true,
