@@ -55,7 +55,7 @@ fn bare() -> AmazonS3 {
 
 fn bus(prefix: &str) -> BusHandle {
     let store = BucketStore::connect(&s3::seaweedfs().bucket(prefix)).unwrap();
-    BusHandle { store: Rc::new(store), clock: Rc::new(SystemClock) }
+    BusHandle::new(Rc::new(store), Rc::new(SystemClock))
 }
 
 /// evbus, with the bus at a prefix of the bucket.

@@ -156,7 +156,7 @@ impl Bus {
             .call(move |local| {
                 Box::pin(async move {
                     let mut events = Vec::new();
-                    let mut pages = read::NamePages::of(&*local.bus.handle.store, &range);
+                    let mut pages = read::NamePages::of(&local.bus.handle, &range);
                     while events.len() < limit
                         && let Some(names) = pages.next().await?
                     {

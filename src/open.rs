@@ -28,7 +28,7 @@ pub async fn bus(
         }
         Location::Bucket(bucket, _) => {
             start_resolver_thread()?;
-            let handle = BusHandle { store: Rc::new(BucketStore::connect(bucket)?), clock: Rc::clone(clock) };
+            let handle = BusHandle::new(Rc::new(BucketStore::connect(bucket)?), Rc::clone(clock));
             OpenBus::open(handle, &address.display).await
         }
     }
@@ -47,8 +47,7 @@ pub async fn or_make(
     match (bus(address, clock, execution, durability).await, &address.location) {
         (Err(error), Location::Dir(path)) if error.kind() == ErrorKind::NoBus => {
             let options = DirOptions { execution, durability, group_writable: false };
-            let handle =
-                BusHandle { store: Rc::new(DirStore::create(path, options, &**clock)?), clock: Rc::clone(clock) };
+            let handle = BusHandle::new(Rc::new(DirStore::create(path, options, &**clock)?), Rc::clone(clock));
             let settings = BusSettings::new(clock.now(), MAX_EVENT_BYTES, Sharing::Umask);
             Ok(OpenBus::create(handle, settings, &address.display).await?.0)
         }
@@ -58,7 +57,7 @@ pub async fn or_make(
 
 async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn Clock>) -> StoreResult<OpenBus> {
     let handle = |options| -> StoreResult<BusHandle> {
-        Ok(BusHandle { store: Rc::new(DirStore::open(path, options, &**clock)?), clock: Rc::clone(clock) })
+        Ok(BusHandle::new(Rc::new(DirStore::open(path, options, &**clock)?), Rc::clone(clock)))
     };
     let bus = OpenBus::open(handle(options)?, shown).await?;
     if options.execution == Execution::Threaded {

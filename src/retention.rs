@@ -5,10 +5,11 @@
 //! pending reset as its target.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::bus::{BusHandle, keys, read, schedule};
-use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_key};
+use crate::event::{EVENTS, EventName, EventTime, ListedKey, NameMatch, TypeFilter, names_between, parse_segment_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorDetail, ErrorKind, List, Pager, StoreError, StoreResult};
 
@@ -68,23 +69,84 @@ struct Need {
 }
 
 impl Need {
-    fn allows(&self, name: &EventName) -> bool {
-        self.through.covers(name) && !self.pending.contains(name)
+    fn allows(&self, old: &Old) -> bool {
+        match old {
+            Old::Event(name) => self.through.covers(name) && !self.pending.contains(name),
+            // All of its events must be passed, the last one and any other of its time, too.
+            Old::Segment { first, last, .. } => {
+                self.through >= Position::Time(*last) && self.within(&self.pending, *first, *last) == 0
+            }
+        }
     }
 
-    /// What it holds back of the events that stay.
-    fn holder(&self, stay: &[EventName]) -> Holder {
+    /// How many of these names have a time from `first` to `last`.
+    fn within(&self, names: &BTreeSet<EventName>, first: EventTime, last: EventTime) -> u64 {
+        let [from, to] = names_between(first, last);
+        count(names.range::<str, _>((Bound::Included(&*from), Bound::Excluded(&*to))).count())
+    }
+
+    /// What it holds back of what stays.
+    fn holder(&self, stay: &[Old]) -> Holder {
         let mut holder =
             Holder { group: self.group.clone(), through: self.through.to_string(), pending: 0, held: 0, wanted: 0 };
-        for name in stay.iter().filter(|name| !self.allows(name)) {
-            let wants = |filter: &TypeFilter| filter.matches_slug(name.slug()) != NameMatch::No;
-            let is_pending = self.pending.contains(name);
-            let waits = !self.done.contains(name) && self.filter.as_ref().is_none_or(wants);
-            holder.pending += u64::from(is_pending);
-            holder.wanted += u64::from(is_pending || waits);
-            holder.held += 1;
+        for old in stay.iter().filter(|old| !self.allows(old)) {
+            let wants = |filter: &TypeFilter| old.matches(filter) != NameMatch::No;
+            let (pending, done) = match old {
+                Old::Event(name) => (u64::from(self.pending.contains(name)), u64::from(self.done.contains(name))),
+                Old::Segment { first, last, .. } => {
+                    (self.within(&self.pending, *first, *last), self.within(&self.done, *first, *last))
+                }
+            };
+            let waits = match self.filter.as_ref().is_none_or(wants) {
+                true => old.len().saturating_sub(done).max(pending),
+                false => pending,
+            };
+            holder.pending += pending;
+            holder.wanted += waits;
+            holder.held += old.len();
         }
         holder
+    }
+}
+
+/// Something that is old enough to be deleted.
+enum Old {
+    Event(EventName),
+    Segment { key: String, first: EventTime, last: EventTime, len: u64 },
+}
+
+impl Old {
+    fn at(key: &str) -> Option<Self> {
+        Some(match ListedKey::parse(key)? {
+            ListedKey::Event(_) => Self::Event(EventName::from_key(key)?),
+            parts @ ListedKey::Segment(_) => {
+                Self::Segment { key: key.to_owned(), first: parts.first(), last: parts.last(), len: parts.len() }
+            }
+        })
+    }
+
+    fn key(&self) -> String {
+        match self {
+            Self::Event(name) => name.key(),
+            Self::Segment { key, .. } => key.clone(),
+        }
+    }
+
+    /// How many events it is.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Event(_) => 1,
+            Self::Segment { len, .. } => *len,
+        }
+    }
+
+    fn matches(&self, filter: &TypeFilter) -> NameMatch {
+        match self {
+            Self::Event(name) => filter.matches_slug(name.slug()),
+            Self::Segment { key, .. } => {
+                parse_segment_key(key).map_or(NameMatch::Unsure, |parts| filter.matches_segment(parts.slug))
+            }
+        }
     }
 }
 
@@ -96,25 +158,26 @@ pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMu
     let before = asked.before;
     // Events that are ahead of this machine's clock may be older than their names.
     let old = |now| {
-        List::all(EVENTS).keep(move |key| parse_key(key).is_some_and(|parts| parts.time < before || parts.time > now))
+        List::all(EVENTS)
+            .keep(move |key| ListedKey::parse(key).is_some_and(|parts| parts.last() < before || parts.last() > now))
     };
     while let Some(keys) = pager.next(&*bus.store, old(bus.clock.now())).await? {
-        let mut names = Vec::with_capacity(keys.len());
-        for name in keys.iter().filter_map(|key| EventName::from_key(key)) {
-            if is_old(bus, &name, before).await? {
-                names.push(name);
+        let mut all = Vec::with_capacity(keys.len());
+        for key in &keys {
+            if is_old(bus, key, before).await? {
+                all.extend(Old::at(key));
             }
         }
         // The groups are read last, just before the deletes, so that a group made meanwhile counts.
         let needs = needs(bus).await?;
-        let (go, stay): (Vec<EventName>, Vec<EventName>) =
-            names.into_iter().partition(|name| needs.iter().all(|need| need.allows(name)));
+        let (go, stay): (Vec<Old>, Vec<Old>) =
+            all.into_iter().partition(|old| needs.iter().all(|need| need.allows(old)));
         if !asked.dry_run {
-            let gone: Vec<String> = go.iter().map(EventName::key).collect();
+            let gone: Vec<String> = go.iter().map(Old::key).collect();
             bus.store.delete_many(&gone).await?;
         }
-        report.deleted += count(go.len());
-        report.held += count(stay.len());
+        report.deleted += go.iter().map(Old::len).sum::<u64>();
+        report.held += stay.iter().map(Old::len).sum::<u64>();
         report.take_holders(needs.iter().map(|need| need.holder(&stay)));
         seen += count(keys.len());
         progress(seen);
@@ -129,13 +192,13 @@ pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMu
     Ok(report)
 }
 
-/// Whether an event is old enough to be deleted. Where W has been ahead of the clock, a name does
-/// not tell: then the event itself does.
-async fn is_old(bus: &BusHandle, name: &EventName, before: EventTime) -> StoreResult<bool> {
-    if name.time() < before {
+/// Whether what lies at a key is old enough to be deleted. Where W has been ahead of the clock, a
+/// name does not tell: then the event itself does, or the newest one of a segment.
+async fn is_old(bus: &BusHandle, key: &str, before: EventTime) -> StoreResult<bool> {
+    if ListedKey::parse(key).is_some_and(|parts| parts.last() < before) {
         return Ok(true);
     }
-    Ok(read::happened_at(&*bus.store, name).await?.is_some_and(|happened| happened < before))
+    Ok(read::newest_happened_at(bus, key).await?.is_some_and(|happened| happened < before))
 }
 
 impl PruneReport {

@@ -15,13 +15,14 @@ mod batch_order;
 mod draft;
 mod named;
 mod put;
+mod segments;
 
 #[cfg(test)]
 mod tests;
 
 use batch_order::BatchOrder;
 use draft::Unacknowledged;
-pub use draft::{Ack, AckKind, Draft};
+pub use draft::{Ack, AckKind, Draft, SegmentDraft};
 use named::Timing;
 pub(crate) use named::acknowledged_name;
 use put::SurePuts;
@@ -32,6 +33,14 @@ const CLOCK_AHEAD: Duration = Duration::from_hours(24);
 
 /// After this many second puts in a row, each further ahead than the one before, W is running away.
 const REPUTS: u32 = 40;
+
+fn refuse_endless_puts(reputs: u32, w: EventTime) -> StoreResult<()> {
+    if reputs < REPUTS {
+        return Ok(());
+    }
+    let what = format!("cannot get ahead of the frontier after {REPUTS} puts; it stands at {w}");
+    Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::FrontierAhead))
+}
 
 /// Emits from one process; its times strictly grow.
 pub struct Emitter {
@@ -73,13 +82,9 @@ impl Emitter {
             if !batch.late && batch.pending.iter().all(|put| put.name.time() > w) {
                 break;
             }
-            if reputs == REPUTS {
-                let what = format!("cannot get ahead of the frontier after {REPUTS} puts; it stands at {w}");
-                return Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::FrontierAhead));
-            }
+            refuse_endless_puts(reputs, w)?;
             // The whole batch is put again, so that its order stays.
-            let lag = self.puts.bus.store.profile().lag;
-            let earliest = w.next().max(w.plus(lag.saturating_mul(1u32.checked_shl(reputs).unwrap_or(u32::MAX))));
+            let earliest = self.earliest_again(w, reputs);
             reputs += 1;
             let indices: Vec<usize> = batch.pending.iter().map(|put| put.index).collect();
             let again = self.put_batch(drafts, &indices, earliest).await?;
@@ -96,6 +101,12 @@ impl Emitter {
         self.puts.acknowledge(drafts, batch.pending, &mut acks, Timing::Now).await?;
         self.clear_away(first_copies, &acks).await;
         Ok(acks.into_iter().flatten().collect())
+    }
+
+    /// Where events are put again that W has overtaken, for the n-th time, from 0.
+    fn earliest_again(&self, w: EventTime, reputs: u32) -> EventTime {
+        let lag = self.puts.bus.store.profile().lag;
+        w.next().max(w.plus(lag.saturating_mul(1u32.checked_shl(reputs).unwrap_or(u32::MAX))))
     }
 
     /// Removes first copies of named ids, once the record of each id says which copy was
@@ -187,15 +198,19 @@ impl Emitter {
     /// A clock a day ahead of the store's would make all other emitters' events late: takes the
     /// puts back.
     async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Unacknowledged]) -> StoreResult<()> {
-        let Some(written) = self.puts.bus.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
-        let now = self.puts.bus.clock.now();
-        if pending.is_empty() || now.since(written) <= CLOCK_AHEAD {
-            return Ok(());
-        }
+        let written = self.puts.bus.store.last_write_micros().filter(|_| !pending.is_empty());
+        let Some(written) = written.map(EventTime::from_micros) else { return Ok(()) };
         // A copy of a named id stays: a twin may have been acknowledged on it.
         let own = pending.iter().filter(|put| drafts[put.index].dedup.is_none());
-        let keys: Vec<String> = own.map(|put| put.name.key()).collect();
-        self.puts.bus.store.delete_many(&keys).await?;
+        self.take_back_if_ahead(written, || own.map(|put| put.name.key()).collect()).await
+    }
+
+    async fn take_back_if_ahead(&self, written: EventTime, keys: impl FnOnce() -> Vec<String>) -> StoreResult<()> {
+        let now = self.puts.bus.clock.now();
+        if now.since(written) <= CLOCK_AHEAD {
+            return Ok(());
+        }
+        self.puts.bus.store.delete_many(&keys()).await?;
         let what = format!("this machine's clock says {now}, the store's {written}: more than a day ahead");
         Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::Clock))
     }

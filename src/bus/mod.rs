@@ -5,12 +5,17 @@ pub mod emit;
 pub mod frontier;
 pub mod group_name;
 pub mod keys;
+pub mod look;
+mod position;
 pub mod read;
 pub mod schedule;
+mod segment;
 mod settings;
 
 use std::rc::Rc;
 
+pub use position::Position;
+pub use segment::SegmentCache;
 pub(crate) use settings::to_json_line;
 pub use settings::{BusSettings, FORMAT, MAX_EVENT_BYTES, OpenBus, Sharing};
 
@@ -24,4 +29,13 @@ pub struct BusHandle {
     pub store: Rc<dyn Store>,
     /// This process's time and randomness.
     pub clock: Rc<dyn Clock>,
+    /// The segments that this process has read last.
+    pub segments: Rc<SegmentCache>,
+}
+
+impl BusHandle {
+    /// A handle that has read nothing yet.
+    pub fn new(store: Rc<dyn Store>, clock: Rc<dyn Clock>) -> Self {
+        Self { store, clock, segments: Rc::default() }
+    }
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::look::{self, LookBounds, Wanted};
+use super::{BusHandle, Position, segment};
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, Identity, NameMatch, NameParts, TypeFilter, minute_folder, parse_event_id,
-    parse_key,
+    EVENTS, Event, EventName, EventTime, Identity, ListedKey, NameMatch, SegmentNonce, TypeFilter, minute_folder,
+    parse_event_id, parse_key,
 };
-use crate::store::{List, Pager, Store, StoreResult};
+use crate::store::{LARGEST_BYTES, List, Pager, Store, StoreResult};
 
 /// The file name at the end of an event's key.
 pub fn name_in(key: &str) -> &str {
@@ -27,10 +29,10 @@ pub async fn newest_between(store: &dyn Store, after: EventTime, until: EventTim
     let newest = Arc::new(AtomicI64::new(i64::MIN));
     let seen = Arc::clone(&newest);
     let list = List::all(EVENTS).after(list_from(after.next())).keep(move |key| {
-        if let Some(parts) = parse_key(key)
-            && parts.time <= until
+        if let Some(parts) = ListedKey::parse(key)
+            && parts.first() <= until
         {
-            seen.fetch_max(parts.time.as_micros(), Ordering::Relaxed);
+            seen.fetch_max(parts.last().min(until).as_micros(), Ordering::Relaxed);
         }
         false
     });
@@ -51,24 +53,33 @@ pub struct Range {
 }
 
 impl Range {
-    /// Its events, as far as their names tell.
-    fn list(&self) -> List {
-        let range = self.clone();
-        List::all(EVENTS)
-            .after(list_from(self.since))
-            .keep(move |key| parse_key(key).is_some_and(|parts| range.may_include(&parts)))
+    /// Whether a key behind `since` may hold an event of the range.
+    fn may_include(&self, key: &ListedKey<'_>) -> bool {
+        let slug = match key {
+            ListedKey::Event(event) => self.filter.matches_slug(event.slug),
+            ListedKey::Segment(segment) => self.filter.matches_segment(segment.slug),
+        };
+        key.first() <= self.until && key.last() >= self.since && slug != NameMatch::No
     }
 
-    /// Whether a name behind `since` may be in the range.
-    fn may_include(&self, parts: &NameParts<'_>) -> bool {
-        parts.time <= self.until && self.filter.matches_slug(parts.slug) != NameMatch::No
+    fn wanted(&self) -> Wanted {
+        Wanted { until: self.until, ..Wanted::of(self.filter.clone()) }
+    }
+
+    /// Behind everything before it.
+    fn start(&self) -> Position {
+        match self.since {
+            EventTime::MIN => Position::START,
+            since => Position::Time(EventTime::from_micros(since.as_micros() - 1)),
+        }
     }
 }
 
-/// The first `limit` names in a range, ascending, and whether there are more.
-pub async fn names(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<(Vec<EventName>, bool)> {
-    let page = store.list_after(range.list().limit(limit)).await?;
-    Ok((parsed(&page.keys), page.is_truncated))
+/// The first names in a range, ascending, about `limit` of them, and whether there are more.
+pub async fn names(bus: &BusHandle, range: &Range, limit: usize) -> StoreResult<(Vec<EventName>, bool)> {
+    let mut pages = NamePages::of(bus, range).of_len(limit);
+    let names = pages.next().await?.unwrap_or_default();
+    Ok((names, pages.after.is_some()))
 }
 
 fn parsed(keys: &[String]) -> Vec<EventName> {
@@ -77,38 +88,64 @@ fn parsed(keys: &[String]) -> Vec<EventName> {
 
 /// The names in a range, ascending, page by page.
 pub struct NamePages<'a> {
-    store: &'a dyn Store,
+    bus: &'a BusHandle,
     range: &'a Range,
-    pager: Pager,
+    len: usize,
+    /// Where the next page begins; none behind the last.
+    after: Option<Position>,
 }
 
 impl<'a> NamePages<'a> {
     /// From the beginning of the range.
-    pub fn of(store: &'a dyn Store, range: &'a Range) -> Self {
-        Self { store, range, pager: Pager::default() }
+    pub fn of(bus: &'a BusHandle, range: &'a Range) -> Self {
+        Self { bus, range, len: 1_000, after: Some(range.start()) }
     }
 
     /// The same, in pages of at most `len` names.
     #[must_use]
     pub fn of_len(self, len: usize) -> Self {
-        Self { pager: Pager::of(len), ..self }
+        Self { len, ..self }
     }
 
-    /// The next page; none behind the last.
+    /// The next page, which may hold no name; none behind the last.
+    ///
+    /// # Errors
+    /// Of the store; also if a segment of the page cannot be read.
     pub async fn next(&mut self) -> StoreResult<Option<Vec<EventName>>> {
-        let keys = self.pager.next(self.store, self.range.list()).await?;
-        Ok(keys.map(|keys| parsed(&keys)))
+        let Some(after) = self.after.take() else { return Ok(None) };
+        let bounds = LookBounds { window: self.len, reads: look::READS };
+        let found = look::look(self.bus, &after, &self.range.wanted(), bounds, &look::nothing()).await?;
+        if let Some((_, error)) = found.barrier {
+            return Err(error);
+        }
+        self.after = found.end;
+        Ok(Some(found.names))
     }
 }
 
-/// How many events the bus holds, and the time of the oldest.
+/// The document of an event, if it is there and not larger than `limit`, in bytes: a single object,
+/// or a line of a segment.
+pub async fn document(bus: &BusHandle, name: &EventName, limit: usize) -> StoreResult<Option<Vec<u8>>> {
+    // Where the name was listed, if it was in a segment: a single object of this name would be
+    // another emitter's, by chance of 70 bits.
+    if let Some(document) = segment::document(bus, name, false).await? {
+        return Ok(Some(document));
+    }
+    if let Some(object) = bus.store.get_within(&name.key(), limit).await? {
+        return Ok(Some(object.bytes));
+    }
+    segment::document(bus, name, true).await
+}
+
+/// How many events a range holds, and the time of the oldest. A segment that holds some of them
+/// counts whole.
 pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option<EventTime>)> {
     let tally = Arc::new((std::sync::atomic::AtomicU64::new(0), AtomicI64::new(i64::MAX)));
     let (seen, wanted) = (Arc::clone(&tally), range.clone());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        if let Some(parts) = parse_key(key).filter(|parts| wanted.may_include(parts)) {
-            seen.0.fetch_add(1, Ordering::Relaxed);
-            seen.1.fetch_min(parts.time.as_micros(), Ordering::Relaxed);
+        if let Some(parts) = ListedKey::parse(key).filter(|parts| wanted.may_include(parts)) {
+            seen.0.fetch_add(parts.len(), Ordering::Relaxed);
+            seen.1.fetch_min(parts.first().as_micros(), Ordering::Relaxed);
         }
         false
     });
@@ -119,16 +156,57 @@ pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option
 
 /// The events whose id begins with `prefix`: found by the time at the start of an id that evbus has
 /// made, else by the identity of a named id, for each source that `sources` names.
-pub async fn find(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
+pub async fn find(bus: &BusHandle, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
     let Some((from, until)) = id_span(prefix) else { return Ok(Vec::new()) };
     let identity = parse_event_id(prefix).map(|(_, identity)| identity);
     let typed = prefix.get(16..).unwrap_or("").to_owned();
-    let found = matching(store, from, Some(until), typed.clone(), limit).await?;
-    if !found.is_empty() || identity.is_none() {
-        return Ok(found);
-    }
     // An event that came too late was put again under a later time: its id kept its first time.
-    matching(store, from, None, typed, limit).await
+    let spans = [Some(until), None];
+    for until in spans.into_iter().take(if identity.is_some() { 2 } else { 1 }) {
+        let mut found = matching(&*bus.store, from, until, typed.clone(), limit).await?;
+        found.extend(in_segments(bus, prefix, (from, until), limit).await?);
+        if !found.is_empty() {
+            found.sort();
+            found.truncate(limit);
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The events in segments whose id, as evbus makes it, begins with `prefix`: their segments' names
+/// tell most of it.
+async fn in_segments(
+    bus: &BusHandle,
+    prefix: &str,
+    (from, until): (EventTime, Option<EventTime>),
+    limit: usize,
+) -> StoreResult<Vec<EventName>> {
+    let typed = prefix.get(16..).unwrap_or("");
+    let nonce = typed[..typed.len().min(SegmentNonce::ID_LEN)].to_owned();
+    let list = List::all(EVENTS).after(list_from(from)).keep(move |key| match ListedKey::parse(key) {
+        Some(ListedKey::Segment(parts)) => {
+            until.is_none_or(|until| parts.first() <= until) && parts.nonce.starts_with(&nonce)
+        }
+        _ => false,
+    });
+    let mut pager = Pager::of(100);
+    let mut found = Vec::new();
+    while let Some(keys) = pager.next(&*bus.store, list.clone()).await? {
+        for key in keys {
+            let Some(segment) = segment::read(bus, &key).await? else { continue };
+            for (name, document) in segment.events() {
+                let has_prefix = |event: &Event| event.id().starts_with(prefix);
+                if Event::parse(document, usize::MAX).as_ref().is_ok_and(has_prefix) {
+                    found.push(name.clone());
+                }
+            }
+            if found.len() >= limit {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
 }
 
 async fn matching(
@@ -149,14 +227,14 @@ async fn matching(
 /// The newest `limit` names of a range, ascending, and whether there are more before them. Looks at the last minute
 /// before `now` first, then further and further back.
 pub async fn newest(
-    store: &dyn Store,
+    bus: &BusHandle,
     range: &Range,
     limit: usize,
     now: EventTime,
 ) -> StoreResult<(Vec<EventName>, bool)> {
     let spans = [60, 3_600, 86_400, 30 * 86_400].map(|seconds| now.minus(Duration::from_secs(seconds)));
     for since in spans.into_iter().filter(|since| *since > range.since).chain([range.since]) {
-        let names = largest(store, &Range { since, ..range.clone() }, limit.saturating_add(1)).await?;
+        let names = largest(bus, &Range { since, ..range.clone() }, limit.saturating_add(1)).await?;
         if names.len() > limit || since == range.since {
             let more = names.len() > limit;
             return Ok((names.into_iter().skip(usize::from(more)).collect(), more));
@@ -165,45 +243,104 @@ pub async fn newest(
     Ok((Vec::new(), false))
 }
 
-/// The `limit` greatest names of a range, ascending; no more than that are in memory.
-async fn largest(store: &dyn Store, range: &Range, limit: usize) -> StoreResult<Vec<EventName>> {
-    let kept: Arc<Mutex<BTreeSet<EventName>>> = Arc::default();
+/// What [`largest`] keeps of a listing.
+#[derive(Default)]
+struct Largest {
+    names: BTreeSet<EventName>,
+    /// The keys of segments.
+    segments: BTreeSet<String>,
+}
+
+/// The `limit` greatest names of a range, ascending; no more single names than that are in memory.
+async fn largest(bus: &BusHandle, range: &Range, limit: usize) -> StoreResult<Vec<EventName>> {
+    let kept: Arc<Mutex<Largest>> = Arc::default();
     let (seen, within) = (Arc::clone(&kept), range.clone());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        let wanted = parse_key(key).is_some_and(|parts| within.may_include(&parts));
-        if let Some(name) = wanted.then(|| EventName::from_key(key)).flatten() {
-            let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.insert(name);
-            if kept.len() > limit {
-                kept.pop_first();
+        let Some(parts) = ListedKey::parse(key).filter(|parts| within.may_include(parts)) else { return false };
+        let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match parts {
+            ListedKey::Segment(_) => {
+                kept.segments.insert(key.to_owned());
+            }
+            ListedKey::Event(_) => {
+                kept.names.extend(EventName::from_key(key));
+                if kept.names.len() > limit {
+                    kept.names.pop_first();
+                }
             }
         }
         false
     });
-    store.list_after(list).await?;
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(std::mem::take(&mut *kept).into_iter().collect())
+    bus.store.list_after(list).await?;
+    let Largest { mut names, segments } = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+    let wanted = range.wanted();
+    // The newest segments first, until none can hold a name that is greater than those kept.
+    for key in segments.iter().rev() {
+        let last = ListedKey::parse(key).map_or(EventTime::MAX, |parts| parts.last());
+        if names.len() == limit && names.first().is_none_or(|first| first.time() > last) {
+            break;
+        }
+        let Some(segment) = segment::read(bus, key).await? else { continue };
+        names.extend(segment.names().filter(|name| name.time() >= range.since && wanted.name(name).1).cloned());
+        while names.len() > limit {
+            names.pop_first();
+        }
+    }
+    Ok(names.into_iter().collect())
 }
 
 /// The first `limit` events whose id, as evbus makes it, begins with `prefix`, however short that is.
-pub async fn with_id_prefix(store: &dyn Store, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
+pub async fn with_id_prefix(bus: &BusHandle, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
     let wanted = prefix.to_owned();
     let list = List::all(EVENTS).limit(limit).keep(move |key| {
         parse_key(key)
             .is_some_and(|parts| format!("{}-{}", parts.time.seconds_text(), parts.identity).starts_with(&wanted))
     });
-    Ok(parsed(&store.list_after(list).await?.keys))
+    let mut found = parsed(&bus.store.list_after(list).await?.keys);
+    found.extend(in_segments(bus, prefix, (EventTime::MIN, None), limit).await?);
+    found.sort();
+    found.truncate(limit);
+    Ok(found)
 }
 
-/// The events with an identity, wherever they lie.
+/// The single events with an identity, wherever they lie.
 pub async fn with_identity(store: &dyn Store, identity: &Identity) -> StoreResult<Vec<EventName>> {
     matching(store, EventTime::MIN, None, identity.to_string(), usize::MAX).await
 }
 
+/// Whether an event with this identity is in one of the first segments from a time on, in which its
+/// emitter may have put it again.
+pub async fn is_in_later_segment(bus: &BusHandle, identity: &str, from: EventTime) -> StoreResult<bool> {
+    let segments = |key: &str| matches!(ListedKey::parse(key), Some(ListedKey::Segment(_)));
+    let list = List::all(EVENTS).after(list_from(from)).limit(look::READS).keep(segments);
+    for key in bus.store.list_after(list).await?.keys {
+        if let Some(segment) = segment::read(bus, &key).await?
+            && segment.names().any(|name| name.identity() == identity)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// When an event says that it happened, if it is there and says so.
-pub async fn happened_at(store: &dyn Store, name: &EventName) -> StoreResult<Option<EventTime>> {
-    let found = store.get_within(&name.key(), crate::store::LARGEST_BYTES).await?;
-    Ok(found.and_then(|object| Event::parse(&object.bytes, usize::MAX).ok()).and_then(|event| event.occurred_at()))
+pub async fn happened_at(bus: &BusHandle, name: &EventName) -> StoreResult<Option<EventTime>> {
+    let found = document(bus, name, LARGEST_BYTES).await?;
+    Ok(found.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok()).and_then(|event| event.occurred_at()))
+}
+
+/// When the newest event at a key says that it happened, if it is there and says so.
+pub async fn newest_happened_at(bus: &BusHandle, key: &str) -> StoreResult<Option<EventTime>> {
+    let name = match ListedKey::parse(key) {
+        Some(ListedKey::Segment(_)) => {
+            segment::read(bus, key).await?.and_then(|segment| segment.names().last().cloned())
+        }
+        _ => EventName::from_key(key),
+    };
+    match name {
+        Some(name) => happened_at(bus, &name).await,
+        None => Ok(None),
+    }
 }
 
 /// The span of times that a prefix of an id allows: `20261123T0215` means that minute.

@@ -192,7 +192,7 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
     for shard in 0..definition.shards {
         let (marker, _) = read_marker(opened.bus_handle(), group, shard, definition).await?;
         let range = read::Range { since: marker.through.time(), until: EventTime::MAX, filter: filter.clone() };
-        let (names, is_truncated) = read::names(&*opened.bus_handle().store, &range, 10_000).await?;
+        let (names, is_truncated) = read::names(opened.bus_handle(), &range, 10_000).await?;
         let open = marker.pending.keys().filter(|name| !names.contains(name));
         let fresh = names
             .iter()

@@ -5,11 +5,11 @@ use super::failure::Failure;
 use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
-use crate::bus::keys;
+use crate::bus::{keys, read};
 use crate::cli::help_line::{command, text};
 use crate::event::Event;
 use crate::store::dir::Execution;
-use crate::store::system_words;
+use crate::store::{LARGEST_BYTES, system_words};
 
 mod event_status;
 mod field;
@@ -73,14 +73,14 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
         if !rest.is_empty() {
             return Err(ambiguous(bus, id, &names).await?);
         }
-        let Some(object) = bus.store.get(&name.key()).await? else {
+        let Some(document) = read::document(bus, name, LARGEST_BYTES).await? else {
             return Err(Failure::failed(format!("event '{id}' was pruned just now")));
         };
-        print(&object.bytes, args.field.as_deref())?;
+        print(&document, args.field.as_deref())?;
         if args.field.is_some() {
             return Ok(Code::Done);
         }
-        let event = Event::parse(&object.bytes, opened.bus.max_event_bytes());
+        let event = Event::parse(&document, opened.bus.max_event_bytes());
         if let Err(error) = &event {
             output::warn(&format!("{} {error}", name.key()));
         }

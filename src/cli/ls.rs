@@ -6,11 +6,11 @@ use super::output::{self, Out};
 use super::session::{Needs, Session, block_on};
 use super::{style, times};
 use crate::bus::read::{self, Range};
-use crate::bus::{keys, schedule};
+use crate::bus::{BusHandle, keys, schedule};
 use crate::config::Environment;
 use crate::event::{Condition, EventName, EventTime, NameMatch, TypeFilter};
 use crate::store::dir::Execution;
-use crate::store::{ErrorKind, Object, Store, StoreResult};
+use crate::store::{ErrorKind, LARGEST_BYTES, StoreResult};
 
 pub(super) mod line;
 
@@ -55,7 +55,7 @@ pub(super) struct LsArgs {
 
 /// Lists scheduled entries.
 async fn scheduled(
-    store: &dyn Store,
+    bus: &BusHandle,
     line: &LineFormatter,
     range: Range,
     limit: usize,
@@ -65,8 +65,13 @@ async fn scheduled(
     let wanted = move |name: &EventName| {
         range.filter.matches_slug(name.slug()) != NameMatch::No && (range.since..=range.until).contains(&name.time())
     };
-    let (names, more) = schedule::entries(store, limit, wanted).await?;
-    print(store, line, &names, keys::scheduled, out).await?;
+    let (names, more) = schedule::entries(&*bus.store, limit, wanted).await?;
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let object = readable(bus.store.get(&keys::scheduled(&name)).await)?;
+        found.extend(object.map(|object| (name, object.bytes)));
+    }
+    print(line, &found, out)?;
     if more {
         let count = style::thousands(u64::try_from(limit).unwrap_or(u64::MAX));
         output::note(&format!("the next {count}; there are more after them (--limit 0 for all)"));
@@ -144,30 +149,30 @@ pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
             now: session.environment.now,
             zone: session.environment.zone(),
         };
-        let store = &*opened.bus_handle().store;
+        let bus = opened.bus_handle();
         let mut out = Out::new();
         if args.scheduled {
-            return scheduled(store, &line, range, args.limit, &mut out).await;
+            return scheduled(bus, &line, range, args.limit, &mut out).await;
         }
         if args.limit > 0 {
-            let (names, more) = read::newest(store, &range, args.limit, session.clock.now()).await?;
-            print(store, &line, &names, EventName::key, &mut out).await?;
+            let (names, more) = read::newest(bus, &range, args.limit, session.clock.now()).await?;
+            print(&line, &documents(bus, &names).await?, &mut out)?;
             if more {
                 let count = style::thousands(u64::try_from(args.limit).unwrap_or(u64::MAX));
                 output::note(&format!("the newest {count}; there are more before them (--limit 0 for all)"));
             }
             return Ok(Code::Done);
         }
-        let mut pages = read::NamePages::of(store, &range);
+        let mut pages = read::NamePages::of(bus, &range);
         while let Some(names) = pages.next().await? {
-            print(store, &line, &names, EventName::key, &mut out).await?;
+            print(&line, &documents(bus, &names).await?, &mut out)?;
         }
         Ok(Code::Done)
     })
 }
 
 /// The object found. A damaged one is reported and left out, so that the others are still shown.
-pub(super) fn readable(found: StoreResult<Option<Object>>) -> Result<Option<Object>, Failure> {
+pub(super) fn readable<T>(found: StoreResult<Option<T>>) -> Result<Option<T>, Failure> {
     match found {
         Err(error) if error.kind() == ErrorKind::Damaged => {
             output::warn(&error.to_string());
@@ -177,18 +182,21 @@ pub(super) fn readable(found: StoreResult<Option<Object>>) -> Result<Option<Obje
     }
 }
 
-/// Reads and prints a page of events, with aligned columns.
-async fn print(
-    store: &dyn Store,
-    line: &LineFormatter,
-    names: &[EventName],
-    key: impl Fn(&EventName) -> String,
-    out: &mut Out,
-) -> Result<(), Failure> {
-    let width = names.iter().map(|name| name.slug().len()).max().unwrap_or(0).min(40);
+/// The events of a page, with their documents.
+async fn documents(bus: &BusHandle, names: &[EventName]) -> Result<Vec<(EventName, Vec<u8>)>, Failure> {
+    let mut found = Vec::with_capacity(names.len());
     for name in names {
-        let Some(object) = readable(store.get(&key(name)).await)? else { continue };
-        let found = LineEvent::new(name, &object.bytes);
+        let document = readable(read::document(bus, name, LARGEST_BYTES).await)?;
+        found.extend(document.map(|document| (name.clone(), document)));
+    }
+    Ok(found)
+}
+
+/// Prints a page of events, with aligned columns.
+fn print(line: &LineFormatter, events: &[(EventName, Vec<u8>)], out: &mut Out) -> Result<(), Failure> {
+    let width = events.iter().map(|(name, _)| name.slug().len()).max().unwrap_or(0).min(40);
+    for (name, document) in events {
+        let found = LineEvent::new(name, document);
         if let Some(text) = line.text(&found, width) {
             out.line(&text)?;
         }

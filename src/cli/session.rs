@@ -109,7 +109,7 @@ impl Session {
 
     /// A store together with this session's clock.
     pub(super) fn bus_handle(&self, store: impl Store + 'static) -> BusHandle {
-        BusHandle { store: Rc::new(store), clock: Rc::clone(&self.clock) }
+        BusHandle::new(Rc::new(store), Rc::clone(&self.clock))
     }
 }
 

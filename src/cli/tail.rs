@@ -17,7 +17,7 @@ use crate::bus::read::{self, NamePages, Range};
 use crate::bus::{BusHandle, frontier};
 use crate::event::{EventName, EventTime};
 use crate::store::dir::Execution;
-use crate::store::{ErrorKind, Hints, StoreResult};
+use crate::store::{ErrorKind, Hints, LARGEST_BYTES, StoreResult};
 
 mod seen;
 
@@ -134,14 +134,14 @@ impl Tail {
         let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
         if lines < usize::MAX {
             self.look(FAR).await?;
-            let (names, _) = read::newest(&*self.bus.store, &range, lines, now).await?;
+            let (names, _) = read::newest(&self.bus, &range, lines, now).await?;
             for name in &names {
                 self.seen.add(name);
             }
             return self.print(&names).await;
         }
         let bus = self.bus.clone();
-        let mut pages = NamePages::of(&*bus.store, &range);
+        let mut pages = NamePages::of(&bus, &range);
         while let Some(names) = pages.next().await? {
             let new: Vec<EventName> = names.iter().filter(|name| self.seen.add(name)).cloned().collect();
             self.print(&new).await?;
@@ -163,7 +163,7 @@ impl Tail {
         let since = self.bus.clock.now().minus(back).max(self.w.next());
         let range = Range { since, until: EventTime::MAX, filter: self.line.filter.clone() };
         let mut new = Vec::new();
-        let mut pages = NamePages::of(store, &range);
+        let mut pages = NamePages::of(&self.bus, &range);
         while let Some(names) = pages.next().await? {
             new.extend(names.iter().filter(|name| self.seen.add(name)).cloned());
         }
@@ -176,8 +176,9 @@ impl Tail {
     async fn print(&mut self, names: &[EventName]) -> Result<(), Failure> {
         self.line.now = self.bus.clock.now();
         for name in names {
-            let Some(object) = readable(self.bus.store.get(&name.key()).await)? else { continue };
-            if let Some(text) = self.line.text(&LineEvent::new(name, &object.bytes), 0) {
+            let found = read::document(&self.bus, name, LARGEST_BYTES).await;
+            let Some(bytes) = readable(found)? else { continue };
+            if let Some(text) = self.line.text(&LineEvent::new(name, &bytes), 0) {
                 self.out.line(&text)?;
             }
         }

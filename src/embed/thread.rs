@@ -141,11 +141,11 @@ impl ThreadState {
     /// The event under a name, if it is there and can be read.
     pub async fn event(&self, name: &EventName) -> StoreResult<Option<Event>> {
         let limit = self.bus.max_event_bytes();
-        let found = match self.bus.handle.store.get_within(&name.key(), limit).await {
+        let found = match crate::bus::read::document(&self.bus.handle, name, limit).await {
             Err(error) if error.kind() == ErrorKind::Damaged => None,
             found => found?,
         };
-        Ok(found.and_then(|object| Event::parse(&object.bytes, limit).ok()))
+        Ok(found.and_then(|bytes| Event::parse(&bytes, limit).ok()))
     }
 }
 

@@ -140,8 +140,12 @@ fn hash_of(source: &str, id: &str) -> [u8; 32] {
 }
 
 /// The letter of the lowest five bits.
+pub(super) fn base32_letter(bits: u128) -> u8 {
+    ALPHABET[(bits & 31) as usize]
+}
+
 fn letter_of(bits: u128) -> char {
-    char::from(ALPHABET[(bits & 31) as usize])
+    char::from(base32_letter(bits))
 }
 
 /// The five bits of a letter. A table, since a listing asks 16 times for each name.

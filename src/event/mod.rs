@@ -5,11 +5,18 @@ mod document;
 mod identity;
 mod name;
 mod pattern;
+mod segment;
 mod time;
 
 pub use condition::{Condition, ConditionError, Filter, FilterResult, Unanswered};
 pub use document::{CORE_ATTRIBUTES, Data, Event, EventBuilder, EventError, check_size, one_line};
 pub use identity::{HashSlot, Identity, dedup_hash, event_id, parse_event_id};
-pub use name::{EVENTS, EventName, NameError, NameParts, minute_folder, parse_key, parse_parts, slug_of};
+pub use name::{
+    EVENTS, EventName, NameError, NameParts, minute_folder, names_between, parse_key, parse_parts, slug_of,
+};
 pub use pattern::{NameMatch, PatternError, TypeFilter, TypePattern};
+pub use segment::{
+    ListedKey, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SEGMENT_SPAN_MICROS, SegmentName, SegmentNonce, SegmentParts,
+    parse_segment_key, segment_slug,
+};
 pub use time::{EventTime, EventTimeError};

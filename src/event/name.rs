@@ -16,12 +16,12 @@ use super::{Event, EventTime, HashSlot, Identity, parse_event_id};
 pub const EVENTS: &str = "events/";
 
 const SUFFIX: &str = ".json";
-const SLUG_MAX_LEN: usize = 120;
+pub(super) const SLUG_MAX_LEN: usize = 120;
 const LANE: Range<usize> = EventTime::LEN + 1..EventTime::LEN + 1 + HashSlot::LEN;
 const IDENTITY: Range<usize> = LANE.end..LANE.end + Identity::LEN;
 const SLUG_START: usize = IDENTITY.end + 1;
 /// The length of what stands before the name in a key.
-const KEY_FOLDER_LEN: usize = EVENTS.len() + 14;
+pub(super) const KEY_FOLDER_LEN: usize = EVENTS.len() + 14;
 /// `YYYYMMDD` and `HHMM` within the time.
 const DAY: Range<usize> = 0..8;
 const MINUTE: Range<usize> = 9..13;
@@ -55,6 +55,11 @@ impl EventName {
     /// The name of an event of this type.
     pub fn new(time: EventTime, hash_slot: HashSlot, identity: &Identity, type_: &str) -> Self {
         Self(format!("{time}-{hash_slot}{identity}-{}{SUFFIX}", slug_of(type_)).into())
+    }
+
+    /// The name of a document that is no event, in a segment of this slug.
+    pub(crate) fn of_slug(time: EventTime, hash_slot: HashSlot, identity: &Identity, slug: &str) -> Self {
+        Self(format!("{time}-{hash_slot}{identity}-{slug}{SUFFIX}").into())
     }
 
     /// Reads a name, strictly: accepts only a text whose form [`EventName::new`] could have made.
@@ -153,6 +158,13 @@ impl<'de> Deserialize<'de> for EventName {
     }
 }
 
+/// The texts between which all names lie whose times are from `first` to `last`; the second one is
+/// excluded.
+pub fn names_between(first: EventTime, last: EventTime) -> [String; 2] {
+    // '-' follows the time in a name, and '.' is the next character.
+    [format!("{first}-"), format!("{last}.")]
+}
+
 /// The folder of a minute, as a prefix of keys: `events/20261123/0215/`.
 pub fn minute_folder(time: EventTime) -> String {
     let text = time.to_string();
@@ -181,9 +193,13 @@ pub fn parse_key(key: &str) -> Option<NameParts<'_>> {
     // All that stands before a valid name is ASCII, so that what is behind it begins a character.
     let name = key.get(KEY_FOLDER_LEN..)?;
     let parts = parse_parts(name)?;
+    is_in_its_folder(folder, name).then_some(parts)
+}
+
+/// Whether the folder of a key, without `events/`, is that of the name's time; both are long enough.
+pub(super) fn is_in_its_folder(folder: &[u8], name: &str) -> bool {
     let (day, minute) = (&name.as_bytes()[DAY], &name.as_bytes()[MINUTE]);
-    let agrees = folder[..8] == *day && folder[8] == b'/' && folder[9..13] == *minute && folder[13] == b'/';
-    agrees.then_some(parts)
+    folder[..8] == *day && folder[8] == b'/' && folder[9..13] == *minute && folder[13] == b'/'
 }
 
 /// What a name says of a type: the type itself where it has only `[a-z0-9._-]` and at most 120 bytes. Otherwise every
@@ -227,7 +243,7 @@ const fn is_plain(byte: u8) -> bool {
 }
 
 /// Whether [`slug_of`] could have made this.
-fn is_slug(slug: &[u8]) -> bool {
+pub(super) fn is_slug(slug: &[u8]) -> bool {
     let body = slug.strip_suffix(b"~").unwrap_or(slug);
     !slug.is_empty() && slug.len() <= SLUG_MAX_LEN && body.iter().all(|&byte| is_plain(byte))
 }

@@ -157,6 +157,17 @@ impl TypeFilter {
         }
     }
 
+    /// Whether events of a segment with this slug are wanted: a `~` always means that their slugs
+    /// begin so.
+    pub fn matches_segment(&self, slug: &str) -> NameMatch {
+        let Some(start) = slug.strip_suffix('~') else { return self.matches_slug(slug) };
+        match self.types.is_empty() || self.types.iter().any(|pattern| pattern.may_begin(start)) {
+            _ if self.everything() => NameMatch::Yes,
+            true => NameMatch::Unsure,
+            false => NameMatch::No,
+        }
+    }
+
     /// Whether every type is wanted.
     pub fn everything(&self) -> bool {
         self.types.is_empty() && self.not.is_empty()

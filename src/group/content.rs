@@ -19,8 +19,8 @@ pub(super) async fn read(
     redriven: Option<&str>,
     limit: usize,
 ) -> StoreResult<Option<Vec<u8>>> {
-    if let Some(object) = bus.store.get_within(&name.key(), limit.saturating_add(WHITE_SPACE)).await? {
-        return Ok(Some(object.bytes));
+    if let Some(document) = crate::bus::read::document(bus, name, limit.saturating_add(WHITE_SPACE)).await? {
+        return Ok(Some(document));
     }
     match redriven {
         Some(letter) => Ok(dead_letter::read(bus, group, letter).await?.and_then(|letter| letter.event_bytes())),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Position;
 use super::marker::Marker;
+use crate::bus::look::SegmentSpan;
 use crate::event::{EventName, EventTime};
 
 /// A listing of a shard's wanted names behind `through`, begun after W was read and durable.
@@ -13,31 +14,54 @@ pub struct Listing {
     pub w: EventTime,
     /// The wanted names, ascending; those that `through` has passed are dropped from the front.
     pub names: VecDeque<EventName>,
-    /// Whether the listing stopped at its bound: behind its last name nothing is known.
-    pub is_truncated: bool,
+    /// Where the listing stopped: behind this nothing is known. None if it is whole.
+    pub end: Option<Position>,
+    /// The first time of a segment that cannot be read now.
+    pub barrier: Option<EventTime>,
+    /// The segments that were read.
+    pub segments: Vec<SegmentSpan>,
     /// The last name passed, while the next has the same time.
     last_passed: Option<EventName>,
 }
 
 impl Listing {
-    /// A listing's result.
-    pub fn new(w: EventTime, names: impl IntoIterator<Item = EventName>, is_truncated: bool) -> Self {
-        Self { w, names: names.into_iter().collect(), is_truncated, last_passed: None }
+    /// The result of a listing that is whole, or known up to `end`.
+    pub fn new(w: EventTime, names: impl IntoIterator<Item = EventName>, end: Option<Position>) -> Self {
+        let names = names.into_iter().collect();
+        Self { w, names, end, barrier: None, segments: Vec::new(), last_passed: None }
+    }
+
+    /// Whether something may lie behind what is known.
+    pub fn is_truncated(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether a segment that cannot be read now lies before the listing's end.
+    pub fn has_barrier(&self) -> bool {
+        self.barrier.is_some_and(|barrier| self.end.as_ref().is_none_or(|end| barrier <= end.time()))
+    }
+
+    /// How far `through` may move at most: to W, to the end of what is known, and to no segment that
+    /// cannot be read.
+    fn top(&self) -> Position {
+        let barrier = self.barrier.map(|first| EventTime::from_micros(first.as_micros().saturating_sub(1)));
+        let time = Position::Time(barrier.map_or(self.w, |before| before.min(self.w)));
+        self.end.clone().map_or(time.clone(), |end| end.min(time))
     }
 
     /// Where `through` may move to: before the first listed name that is neither done, nor pending,
-    /// nor `running`; never past W; never past the last name of a truncated listing.
+    /// nor `running`; never past W, the end of what is known, or a segment that cannot be read.
     pub fn reach(&mut self, marker: &Marker, running: impl Fn(&EventName) -> bool) -> Option<Position> {
         let settled =
             |name: &EventName| !marker.is_unprocessed(name) || marker.pending.contains_key(name) || running(name);
-        while let Some(name) = self.names.front().filter(|name| name.time() <= self.w && settled(name)) {
+        let top = self.top();
+        while let Some(name) = self.names.front().filter(|name| top.covers(name) && settled(name)) {
             self.last_passed = Some(name.clone());
             self.names.pop_front();
         }
         let reach = match self.names.front() {
-            Some(next) if next.time() <= self.w => self.before(next),
-            None if self.is_truncated => Position::Name(self.last_passed.clone()?),
-            Some(_) | None => Position::Time(self.w),
+            Some(next) if top.covers(next) => self.before(next),
+            Some(_) | None => top,
         };
         (reach > marker.through).then_some(reach)
     }

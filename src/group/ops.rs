@@ -13,9 +13,10 @@ use super::engine::{Commit, Committed, ControlRequests, GroupChanges, Polled, Sc
 use super::polls::Polls;
 use super::troubles::Troubles;
 use super::{Definition, GroupName, Listing, Marker, Position, request};
+use crate::bus::look::{self, LookBounds, Observer, Wanted};
 use crate::bus::{BusHandle, frontier, keys, read};
 use crate::clock::Backoff;
-use crate::event::{EVENTS, EventName, EventTime, Filter, NameMatch, parse_key};
+use crate::event::{EVENTS, EventName, EventTime, Filter, ListedKey};
 use crate::store::{
     ErrorKind, List, Page, PageWithTail, StoreError, StoreResult, Swap, TailMatch, Version, get_durable,
 };
@@ -66,14 +67,20 @@ impl ScanCollector {
         })
     }
 
-    fn see(&self, time: EventTime) {
-        if time <= self.now {
-            self.newest.fetch_max(time.as_micros(), Ordering::Relaxed);
+    /// Sees a key; `unwanted`: its type is not wanted.
+    fn see(&self, key: &str, parsed: Option<&ListedKey<'_>>, unwanted: bool) {
+        let Some(parsed) = parsed else { return self.see_foreign(key) };
+        let last = parsed.last();
+        if last <= self.now {
+            self.newest.fetch_max(last.as_micros(), Ordering::Relaxed);
+        } else {
+            self.see_ahead(key);
         }
-        if time <= self.limit {
-            self.newest_raisable.fetch_max(time.as_micros(), Ordering::Relaxed);
-            self.raisable_len.fetch_add(1, Ordering::Relaxed);
+        if last <= self.limit {
+            self.newest_raisable.fetch_max(last.as_micros(), Ordering::Relaxed);
+            self.raisable_len.fetch_add(parsed.len(), Ordering::Relaxed);
         }
+        self.unwanted.fetch_or(unwanted, Ordering::Relaxed);
     }
 
     fn see_ahead(&self, key: &str) {
@@ -86,6 +93,12 @@ impl ScanCollector {
     fn see_foreign(&self, key: &str) {
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         foreign.get_or_insert_with(|| key.to_owned());
+    }
+
+    /// The collector, and the observer that fills it.
+    fn observing(self: Arc<Self>) -> (Arc<Self>, Observer) {
+        let seen = Arc::clone(&self);
+        (self, Arc::new(move |key, parsed, unwanted| seen.see(key, parsed, unwanted)))
     }
 
     fn stats(&self, took: Duration) -> ScanStats {
@@ -103,37 +116,6 @@ impl ScanCollector {
 }
 
 impl GroupStore {
-    /// A list of the wanted names after `after`, of one shard or of all, and the collector of what
-    /// it sees.
-    fn wanted(&self, after: String, shard: Option<u16>, limit: usize) -> (Arc<ScanCollector>, List) {
-        let (collector, types, shards) = (ScanCollector::new(&self.bus), self.filter.types.clone(), self.shards);
-        let seen = Arc::clone(&collector);
-        let list = List::all(EVENTS).after(after).limit(limit).keep(move |key| {
-            let Some(parts) = parse_key(key) else {
-                seen.see_foreign(key);
-                return false;
-            };
-            seen.see(parts.time);
-            if parts.time > seen.now {
-                seen.see_ahead(key);
-            }
-            if shard.is_some_and(|shard| parts.hash_slot.shard(shards) != shard) {
-                return false;
-            }
-            let wanted = types.matches_slug(parts.slug) != NameMatch::No;
-            seen.unwanted.fetch_or(!wanted, Ordering::Relaxed);
-            wanted
-        });
-        (collector, list)
-    }
-
-    /// The wanted names of a listing, and what else it has shown; `begun` is when the listing
-    /// began.
-    fn shown(&self, page: &Page, collector: &ScanCollector, begun: Duration) -> (Vec<EventName>, ScanStats) {
-        let took = self.bus.clock.elapsed().saturating_sub(begun);
-        (page.keys.iter().filter_map(|key| EventName::from_key(key)).collect(), collector.stats(took))
-    }
-
     /// Reads W, raising it first if `raise_to` says so, and then lists a shard's window. If the
     /// listing shows an event that the group does not want, the group's definition is read last, to
     /// see whether it still does not: every event emitted after the group was changed to want it
@@ -143,27 +125,33 @@ impl GroupStore {
         shard: u16,
         through: &Position,
         raise_to: Option<EventTime>,
-        window: usize,
+        bounds: LookBounds,
     ) -> StoreResult<ShardScan> {
         let store = &*self.bus.store;
         let w = match raise_to {
             Some(time) => frontier::raise(store, time).await?,
             None => frontier::read_durable(store).await?,
         };
-        let (collector, list) = self.wanted(through.list_after(), Some(shard), window);
+        let (collector, observer) = ScanCollector::new(&self.bus).observing();
+        let wanted = Wanted { shard: Some((shard, self.shards)), ..Wanted::of(self.filter.types.clone()) };
         let begun = self.bus.clock.elapsed();
-        let page = store.list_after(list).await?;
-        let (names, mut stats) = self.shown(&page, &collector, begun);
-        if let Some(ahead) = self.raisable_ahead(&collector, w, page.is_truncated).await? {
+        let found = look::look(&self.bus, through, &wanted, bounds, &observer).await?;
+        let mut stats = collector.stats(self.bus.clock.elapsed().saturating_sub(begun));
+        stats.foreign = stats.foreign.or(found.surplus);
+        if let Some(ahead) = self.raisable_ahead(&collector, w, found.end.is_some()).await? {
             stats.newest = stats.newest.max(Some(ahead));
             stats.newest_raisable = stats.newest_raisable.max(Some(ahead));
             stats.raisable_len += 1;
         }
-        let redefined = match collector.unwanted.load(Ordering::Relaxed) {
+        let redefined = match found.unwanted || collector.unwanted.load(Ordering::Relaxed) {
             true => self.redefined(begun).await?,
             false => None,
         };
-        Ok(ShardScan { whole: true, listing: Listing::new(w, names, page.is_truncated), stats, redefined })
+        let mut listing = Listing::new(w, found.names, found.end);
+        listing.segments = found.segments;
+        let (barrier, unread) = found.barrier.unzip();
+        listing.barrier = barrier;
+        Ok(ShardScan { whole: true, listing, stats, redefined, unread })
     }
 
     /// When a wrong clock has put W ahead of this worker's clock, all new names are ahead too. How
@@ -177,9 +165,10 @@ impl GroupStore {
     ) -> StoreResult<Option<EventTime>> {
         let ahead = collector.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let ahead = ahead.filter(|_| w > collector.now && !is_truncated);
-        let Some(name) = ahead.as_deref().and_then(EventName::from_key) else { return Ok(None) };
-        let happened = read::happened_at(&*self.bus.store, &name).await?;
-        Ok(happened.filter(|happened| *happened <= collector.limit).map(|_| name.time()))
+        let Some(key) = ahead else { return Ok(None) };
+        let time = ListedKey::parse(&key).map(|parts| parts.last());
+        let happened = read::newest_happened_at(&self.bus, &key).await?;
+        Ok(happened.filter(|happened| *happened <= collector.limit).and(time))
     }
 
     /// The group's definition, if it has changed; an earlier check counts if it began at `since` or
@@ -193,8 +182,16 @@ impl GroupStore {
 
     /// Lists what is new after `cursor`, in all shards, and also what else has changed, where that
     /// costs no more. Uses a shared poll later than `seen`, where polls are shared.
-    pub async fn poll(&self, cursor: String, limit: usize, seen: u64) -> StoreResult<Polled> {
-        let (collector, list) = self.wanted(cursor, None, limit);
+    pub async fn poll(&self, cursor: String, bounds: LookBounds, seen: u64) -> StoreResult<Polled> {
+        let (collector, observer) = ScanCollector::new(&self.bus).observing();
+        let wanted = Wanted::of(self.filter.types.clone());
+        let within = wanted.clone();
+        let list = List::all(EVENTS).after(cursor).limit(bounds.window).keep(move |key| {
+            let parsed = ListedKey::parse(key);
+            let (wanted_type, wanted) = parsed.as_ref().map_or((true, false), |parsed| within.key(parsed));
+            observer(key, parsed.as_ref(), !wanted_type);
+            wanted
+        });
         let (definition, state) = (keys::group(&self.group), keys::state(&self.group));
         let tail_filter = move |key: &str| match key {
             _ if keys::scheduled_name(key).is_some() => TailMatch::Last,
@@ -209,9 +206,39 @@ impl GroupStore {
                 (picked(&poll.page, &list, tail_filter), poll.number)
             }
         };
-        let (names, stats) = self.shown(&shown.page, &collector, begun);
+        let stats = collector.stats(self.bus.clock.elapsed().saturating_sub(begun));
+        let (names, next) = self.expanded(shown.page, &wanted, bounds).await?;
         let changes = shown.tail.map(|found| self.changes(found));
-        Ok(Polled { names, is_truncated: shown.page.is_truncated, stats, changes, poll })
+        Ok(Polled { names, next, stats, changes, poll })
+    }
+
+    /// The wanted names of a page, and after which key more may follow. A segment that cannot be
+    /// read is left to the scans.
+    async fn expanded(
+        &self,
+        page: Page,
+        wanted: &Wanted,
+        bounds: LookBounds,
+    ) -> StoreResult<(Vec<EventName>, Option<String>)> {
+        let mut names = Vec::new();
+        let (mut reads, mut last) = (0, None);
+        for key in page.keys {
+            let Some(parsed) = ListedKey::parse(&key) else { continue };
+            let len = usize::try_from(parsed.len()).unwrap_or(usize::MAX);
+            let is_full = names.len() + len > bounds.window || reads == bounds.reads;
+            if is_full && last.is_some() {
+                return Ok((names, last));
+            }
+            match parsed {
+                ListedKey::Event(_) => names.extend(EventName::from_key(&key)),
+                ListedKey::Segment(_) => {
+                    reads += 1;
+                    names.extend(look::names_in_segment(&self.bus, &key, wanted).await?);
+                }
+            }
+            last = Some(key);
+        }
+        Ok((names, last.filter(|_| page.is_truncated)))
     }
 
     fn changes(&self, found: Vec<(String, Version)>) -> GroupChanges {

@@ -117,8 +117,13 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), RunResul
 async fn gone(bus: &BusHandle, name: &EventName) -> RunResult {
     let Some(identity) = Identity::parse(name.identity()) else { return RunResult::NothingToRun };
     match crate::bus::read::with_identity(&*bus.store, &identity).await {
-        Ok(copies) if copies.iter().any(|copy| copy != name) => RunResult::NothingToRun,
-        Ok(_) => RunResult::Gone,
+        Ok(copies) if copies.iter().any(|copy| copy != name) => return RunResult::NothingToRun,
+        Ok(_) => {}
+        Err(error) => return RunResult::Unreadable(error),
+    }
+    match crate::bus::read::is_in_later_segment(bus, name.identity(), name.time()).await {
+        Ok(true) => RunResult::NothingToRun,
+        Ok(false) => RunResult::Gone,
         Err(error) => RunResult::Unreadable(error),
     }
 }

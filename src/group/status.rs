@@ -6,6 +6,7 @@
 //! a reset shows at once.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::definition::{self, Definition};
@@ -13,8 +14,8 @@ use super::lease::Process;
 use super::marker::{Marker, Owner, PendingEvent};
 use super::{GroupName, Position, ShardBounds, dead_letter, read_marker, request};
 use crate::bus::{BusHandle, read};
-use crate::event::{EVENTS, EventName, EventTime, NameMatch, TypeFilter, parse_parts};
-use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
+use crate::event::{EVENTS, EventName, EventTime, ListedKey, NameMatch, SegmentParts, TypeFilter, names_between};
+use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
 /// The state of a group in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,11 +279,19 @@ impl Tally {
         Self { groups: statuses.iter().zip(after).map(count).collect(), events: 0, oldest: None }
     }
 
-    /// Counts one name; a foreign name is passed over.
-    pub fn see(&mut self, name: &str) {
-        let Some(parts) = parse_parts(name) else { return };
-        self.events += 1;
-        self.oldest = Some(self.oldest.map_or(parts.time, |oldest| oldest.min(parts.time)));
+    /// Counts what lies at a key; a foreign key is passed over.
+    pub fn see(&mut self, key: &str) {
+        let Some(parsed) = ListedKey::parse(key) else { return };
+        self.events += parsed.len();
+        self.oldest = Some(self.oldest.map_or(parsed.first(), |oldest| oldest.min(parsed.first())));
+        let parts = match parsed {
+            ListedKey::Event(parts) => parts,
+            ListedKey::Segment(parts) => {
+                self.groups.iter_mut().for_each(|count| count.take_segment(&parts));
+                return;
+            }
+        };
+        let name = read::name_in(key);
         let mut whole = None;
         for count in &mut self.groups {
             let behind = parts.time >= count.floor || parts.time > count.wanted_after;
@@ -302,6 +311,32 @@ impl Tally {
 }
 
 impl Count {
+    /// Counts a segment, as far as its name tells: its events are in all shards alike. One that
+    /// only a part of the shards have passed counts whole, less what is done or pending.
+    fn take_segment(&mut self, parts: &SegmentParts<'_>) {
+        let behind = parts.last >= self.floor || parts.last > self.wanted_after;
+        if !behind || self.status.filter.matches_segment(parts.slug) == NameMatch::No {
+            return;
+        }
+        let len = u64::from(parts.len);
+        self.lag.wanted += if parts.last > self.wanted_after { len } else { 0 };
+        if self.status.floor() >= Position::Time(parts.last) {
+            return;
+        }
+        let [from, to] = names_between(parts.first(), parts.last);
+        let within = (Bound::Included(&*from), Bound::Excluded(&*to));
+        let known = |marker: &Marker| {
+            marker.done.range::<str, _>(within).count() + marker.pending.range::<str, _>(within).count()
+        };
+        let known: usize = self.status.markers.iter().map(known).sum();
+        let left = len.saturating_sub(u64::try_from(known).unwrap_or(u64::MAX));
+        if left > 0 {
+            self.lag.events += left;
+            let oldest = parts.first();
+            self.lag.oldest = Some(self.lag.oldest.map_or(oldest, |known| known.min(oldest)));
+        }
+    }
+
     /// Counts one wanted name; the names in `pending` were counted at the start.
     fn take(&mut self, name: &EventName) {
         let is_pending = self.status.markers.iter().any(|marker| marker.pending.contains_key(name));
@@ -315,9 +350,9 @@ impl Count {
     }
 
     /// An event whose name is ahead of the clock is as old as its own time says.
-    async fn ask_how_old(&mut self, store: &dyn Store, now: EventTime) -> StoreResult<()> {
+    async fn ask_how_old(&mut self, bus: &BusHandle, now: EventTime) -> StoreResult<()> {
         if let Some(name) = self.oldest.as_ref().filter(|name| name.time() > now)
-            && let Some(happened) = read::happened_at(store, name).await?
+            && let Some(happened) = read::happened_at(bus, name).await?
         {
             self.lag.oldest = Some(happened.min(now));
         }
@@ -334,13 +369,13 @@ pub async fn tally(bus: &BusHandle, statuses: &[GroupStatus], wanted_after: &[Ev
     let tally = Arc::new(Mutex::new(Tally::new(statuses, wanted_after)));
     let seen = Arc::clone(&tally);
     let list = List::all(EVENTS).keep(move |key| {
-        seen.lock().unwrap_or_else(PoisonError::into_inner).see(read::name_in(key));
+        seen.lock().unwrap_or_else(PoisonError::into_inner).see(key);
         false
     });
     store.list_after(list).await?;
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for count in &mut tally.groups {
-        count.ask_how_old(store, bus.clock.now()).await?;
+        count.ask_how_old(bus, bus.clock.now()).await?;
     }
     Ok(tally)
 }
@@ -371,7 +406,7 @@ mod tests {
 
     fn lag_of(status: &GroupStatus, names: &[EventName]) -> Lag {
         let mut tally = Tally::new(std::slice::from_ref(status), &[EventTime::MIN]);
-        names.iter().for_each(|name| tally.see(name.as_str()));
+        names.iter().for_each(|name| tally.see(&name.key()));
         tally.lags().next().unwrap()
     }
 

@@ -22,6 +22,7 @@ use super::polls::Polls;
 use super::run::{self, OwnershipState, Task};
 use super::worker_event::Reporter;
 use super::{GroupName, Position, content, dead_letter, request};
+use crate::bus::look::LookBounds;
 use crate::bus::{BusHandle, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
@@ -271,7 +272,7 @@ impl Worker {
     /// The operation of a command on the store.
     fn operation(&self, command: Command) -> Fut<'static, Completion> {
         let (store, settings) = (self.group_store.clone(), &self.settings);
-        let (lease, window, limit) = (settings.lease.length, settings.bounds.window, settings.max_event_bytes);
+        let (lease, bounds, limit) = (settings.lease.length, look_bounds(settings), settings.max_event_bytes);
         match command {
             Command::Scan { shard, through, raise_to } => self.scan(shard, through, raise_to),
             Command::Acquire { shard, commit } => {
@@ -284,7 +285,7 @@ impl Worker {
                 Completion::Committed { shard, epoch: commit.epoch, committed }
             }),
             Command::Poll { after, seen } => {
-                Box::pin(async move { Completion::Polled(store.poll(after, window, seen).await) })
+                Box::pin(async move { Completion::Polled(store.poll(after, bounds, seen).await) })
             }
             Command::ReadRequests { idle } => {
                 let definition = self.registered.definition.clone();
@@ -329,17 +330,17 @@ impl Worker {
     }
 
     fn scan(&self, shard: u16, through: Option<Position>, raise_to: Option<EventTime>) -> Fut<'static, Completion> {
-        let (store, window) = (self.group_store.clone(), self.settings.bounds.window);
+        let (store, bounds) = (self.group_store.clone(), look_bounds(&self.settings));
         let (definition, alive) = (self.registered.definition.clone(), Rc::clone(&self.alive));
         Box::pin(async move {
             if let Some(through) = through {
-                let scan = store.scan(shard, &through, raise_to, window).await;
+                let scan = store.scan(shard, &through, raise_to, bounds).await;
                 return Completion::Scanned { shard, marker: None, scan: Box::new(scan) };
             }
             match store.marker(shard, &definition).await {
                 Err(error) => Completion::Scanned { shard, marker: None, scan: Box::new(Err(error)) },
                 Ok((marker, version)) => {
-                    let scan = store.scan(shard, &marker.through, None, window).await;
+                    let scan = store.scan(shard, &marker.through, None, bounds).await;
                     let process = marker.owner.as_ref().map_or(Process::MayLive, |owner| alive(owner));
                     let marker = ReadMarker { marker: Box::new(marker), version, process };
                     Completion::Scanned { shard, marker: Some(marker), scan: Box::new(scan) }
@@ -347,6 +348,11 @@ impl Worker {
             }
         })
     }
+}
+
+/// How much a listing takes in.
+fn look_bounds(settings: &WorkerSettings) -> LookBounds {
+    LookBounds { window: settings.bounds.window, reads: settings.bounds.reads }
 }
 
 /// Runs the `on_dead` command for a new dead letter when it is its turn.

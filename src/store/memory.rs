@@ -64,6 +64,10 @@ pub trait Network {
     fn flushes(&self) -> bool {
         false
     }
+    /// Whether an object cannot be read now.
+    fn is_unreadable(&self, _key: &str) -> bool {
+        false
+    }
     /// Whether its sender omits the flush, as a process does that was told that the write need not
     /// last.
     fn is_not_durable(&self) -> bool {
@@ -298,7 +302,11 @@ impl Store for MemoryStore {
     fn get<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<Option<Object>>> {
         Box::pin(async move {
             let owned = key.to_owned();
-            self.call(self.route(Operation::Get, key), Operation::Get, key, move |contents| contents.get(&owned)).await
+            let route = self.route(Operation::Get, key);
+            if self.network.is_unreadable(key) {
+                return Err(StoreError::new(ErrorKind::Denied, format!("{key}: permission denied")));
+            }
+            self.call(route, Operation::Get, key, move |contents| contents.get(&owned)).await
         })
     }
 

@@ -67,7 +67,7 @@ fn schedule(seed: u64) {
     let proxy = proxy::start(&server.endpoint, ProxyOptions { faulty: true, seed, late: late_by, splits_listings });
     let lease = if late { Lease { length: Duration::from_secs(2) } } else { Lease::default() };
     let bucket = s3::S3Server::bucket_at(&proxy.endpoint, &format!("faults/{seed}"));
-    let bus = || BusHandle { store: Rc::new(BucketStore::connect(&bucket).unwrap()), clock: Rc::new(SystemClock) };
+    let bus = || BusHandle::new(Rc::new(BucketStore::connect(&bucket).unwrap()), Rc::new(SystemClock));
     let (name, notes) = (GroupName::parse("g").unwrap(), Rc::new(group::RunCounter::default()));
     block_on(async {
         let made = group::of_everything(&SystemClock, 2);

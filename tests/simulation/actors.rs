@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use evbus::bus::emit::{Draft, Emitter};
+use evbus::bus::emit::{Draft, Emitter, SegmentDraft};
 use evbus::bus::{BusHandle, schedule};
 use evbus::clock::Clock;
-use evbus::event::{Data, Event, EventTime, Identity, event_id};
+use evbus::event::{Data, Event, EventName, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
 use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
@@ -101,7 +101,7 @@ impl Actors {
         let (world, process) = (Rc::clone(&self.world), Rc::clone(process));
         let connection = StoreConnection { world, process, role, groups_read: Cell::new(0) };
         let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(connection), self.world.plan.profile);
-        BusHandle { store: Rc::new(store), clock: Rc::new(clock) }
+        BusHandle::new(Rc::new(store), Rc::new(clock))
     }
 
     async fn pause(&self, seconds: f64) {
@@ -518,6 +518,16 @@ async fn emit_all(
         if next.get() >= plan.backlog {
             world.simulation.sleep(rng.around(plan.emit_pause) as Micros).await;
         }
+        if rng.chance(plan.segments) {
+            let left = plan.events_each - next.get();
+            let (segments, ids) = segment_drafts(&world, &*clock, left, (pid, &mut order));
+            next.set(next.get() + ids.len());
+            match emitter.emit_segments(&segments).await {
+                Ok(acks) => acknowledge(&world, pid, &ids, acks.into_iter().map(|ack| ack.name)),
+                Err(error) => world.log_line(|| format!("p{pid} cannot emit {ids:?}: {error}")),
+            }
+            continue;
+        }
         let batch = rng.one(&[1, 1, 1, 2, 4]).min(plan.events_each - next.get());
         let named = rng.chance(plan.named);
         let drafts: Vec<(String, Draft)> = (0..batch)
@@ -586,6 +596,40 @@ async fn emit_all(
     }
 }
 
+fn acknowledge(world: &World, pid: u32, ids: &[String], names: impl Iterator<Item = EventName>) {
+    for (id, name) in ids.iter().zip(names) {
+        world.log_line(|| format!("p{pid} {id} acknowledged as {name}"));
+        world.events.borrow_mut().get_mut(id).expect("it was made").acked = Some((world.simulation.now(), name));
+    }
+}
+
+/// A few segments, with at most `left` events.
+fn segment_drafts(
+    world: &World,
+    clock: &dyn Clock,
+    left: usize,
+    (pid, order): (u32, &mut u32),
+) -> (Vec<SegmentDraft>, Vec<String>) {
+    let rng = &world.simulation.rng;
+    let (mut segments, mut ids) = (Vec::new(), Vec::new());
+    for _ in 0..rng.one(&[1, 1, 2, 3]) {
+        let mut segment = SegmentDraft::new(clock);
+        for _ in 0..(1 + rng.below(world.plan.segment_len)).min(left - ids.len()) {
+            let nonce = *segment.nonce();
+            *order += 1;
+            let (line, order) = (segment.len(), (pid, *order));
+            let draft = Draft::in_segment(clock, &nonce, line, |id, _| {
+                let (event, _) = made(world, id.to_owned(), None, Some(order));
+                ids.push(id.to_owned());
+                Ok::<_, ()>(event)
+            });
+            segment.push(draft.expect("it is made")).expect("there is room");
+        }
+        segments.push(segment);
+    }
+    (segments, ids)
+}
+
 /// Cancels a scheduled entry, sooner or later, or just when it is due.
 async fn cancel(world: &World, bus: &BusHandle, id: &str) {
     let (rng, now) = (&world.simulation.rng, world.simulation.now());
@@ -619,6 +663,14 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         Some((emitter, number)) => format!("named-{emitter}-{number}"),
         None => event_id(clock.now(), &identity),
     };
+    let (event, identity) =
+        made(world, id.clone(), named.is_none().then_some(identity), named.is_none().then_some(order));
+    let draft = if named.is_some() { Draft::named(event) } else { Draft::generated(event, identity) };
+    (id, draft)
+}
+
+/// The event of an id, which is known from now on; its identity is that of its id unless it is given.
+fn made(world: &World, id: String, identity: Option<Identity>, order: Option<(u32, u32)>) -> (Event, Identity) {
     // A repeat must have the same content, so the id decides all of it.
     let of_id = Rng::new(rng::hash(&id) ^ rng::mix(world.seed));
     let type_ = of_id.one(&["order.created", "order.paid", "user.seen", "Ünlisted Type"]).to_owned();
@@ -632,13 +684,13 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         event = event.data(Data::json(&format!("{{\"n\":{n}}}")).expect("valid JSON"));
     }
     let event = event.build().expect("a valid event");
-    let identity = if named.is_some() { Identity::named("/simulation", &id) } else { identity };
+    let identity = identity.unwrap_or_else(|| Identity::named("/simulation", &id));
     world.by_identity.borrow_mut().insert(identity.to_string(), id.clone());
     let known = KnownEvent {
         id: id.clone(),
         type_,
         key,
-        order: named.is_none().then_some(order),
+        order,
         began: world.simulation.now(),
         acked: None,
         due: 0,
@@ -646,7 +698,6 @@ fn draft(world: &World, clock: &dyn Clock, named: Option<(usize, usize)>, order:
         cancelled: CancelStatus::No,
         n,
     };
-    world.events.borrow_mut().entry(id.clone()).or_insert(known);
-    let draft = if named.is_some() { Draft::named(event) } else { Draft::generated(event, identity) };
-    (id, draft)
+    world.events.borrow_mut().entry(id).or_insert(known);
+    (event, identity)
 }

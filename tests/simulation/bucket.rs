@@ -86,7 +86,7 @@ impl SimBucket {
         let network = Rc::new(Counting { simulation: Rc::clone(&simulation), counts: RefCell::default() });
         let clock = SkewedClock { simulation, skew: 0, drift: 0.0, jump: (0, 0), uptime: 0 };
         let store = MemoryStore::new(Rc::clone(&self.contents), Rc::clone(&network) as _, object::PROFILE);
-        User { network, bus: BusHandle { store: Rc::new(store), clock: Rc::new(clock) } }
+        User { network, bus: BusHandle::new(Rc::new(store), Rc::new(clock)) }
     }
 
     /// Emits in bulks of `size` by a new process; returns its requests.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use evbus::bus::look::names_at;
 use evbus::event::{EventName, EventTime};
 use evbus::group::dead_letter::DeadLetter;
 use evbus::group::{Marker, Position};
@@ -73,8 +74,10 @@ fn changed(world: &World, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
     if key == "frontier" {
         return frontier(world, new);
     }
-    if let Some(name) = EventName::from_key(key) {
-        return event(world, name, new.is_some());
+    if key.starts_with("events/") {
+        world.put_at.borrow_mut().insert(key.to_owned(), world.simulation.now());
+        let names = names_at(key, new.or(old).unwrap_or_default());
+        return names.into_iter().for_each(|name| event(world, name, new.is_some()));
     }
     let mut groups = world.groups.borrow_mut();
     for (at, group) in groups.iter_mut().enumerate() {

@@ -11,6 +11,7 @@ use evbus::store::Hints;
 use evbus::store::memory::{Network, Operation, Route};
 
 use crate::executor::{Micros, SECOND, SimProcess, Simulation};
+use crate::rng::{self, Rng};
 use crate::world::World;
 
 /// The virtual start, in microseconds since the Unix epoch: 2026-11-23T02:15:30Z.
@@ -139,6 +140,22 @@ impl Network for StoreConnection {
 
     fn flushes(&self) -> bool {
         self.world.plan.power > 0.0
+    }
+
+    fn is_unreadable(&self, key: &str) -> bool {
+        let plan = &self.world.plan;
+        let of_key = Rng::new(rng::hash(key) ^ rng::mix(self.world.seed));
+        let (unreadable, time) = (of_key.chance(plan.unreadable), of_key.between(5.0, 120.0));
+        // From when it was put on, as everybody sees it.
+        unreadable
+            && key.ends_with(".ndjson")
+            && self.world.faults()
+            && self
+                .world
+                .put_at
+                .borrow()
+                .get(key)
+                .is_none_or(|at| self.world.simulation.now() < at + (time * 1e6) as Micros)
     }
 
     fn is_not_durable(&self) -> bool {

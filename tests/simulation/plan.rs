@@ -86,6 +86,11 @@ pub struct SeedPlan {
     pub power: f64,
     /// The share of events with named ids.
     pub named: f64,
+    /// The share of batches that are emitted in segments, and the most events of one.
+    pub segments: f64,
+    pub segment_len: usize,
+    /// The share of segments that cannot be read for a while.
+    pub unreadable: f64,
     /// Whether the emitters use the same named ids: each emits all of them.
     pub twins: bool,
     /// The share of batches that are scheduled. If it is not zero, no clock is wrong by more than
@@ -150,6 +155,9 @@ impl SeedPlan {
             wild_clocks: rng.chance(0.3) && waits == 0.0,
             power,
             named: 0.3,
+            segments: rng.one(&[0.0, 0.5, 0.9]),
+            segment_len: rng.one(&[3, 5, 8]),
+            unreadable: if calm { 0.0 } else { rng.one(&[0.0, 0.1]) },
             // A twin that is scheduled by one emitter and emitted by another would be acknowledged
             // twice.
             twins: rng.chance(0.3) && waits == 0.0,
@@ -163,7 +171,7 @@ impl SeedPlan {
         (self.slow_puts, self.late_lists, self.spurious_conflicts, self.lost) = (0.0, 0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
-        (self.named, self.power) = (1.0, 0.0);
+        (self.named, self.power, self.unreadable) = (1.0, 0.0, 0.0);
         for group in &mut self.groups {
             (group.late_start, group.widens) = (None, None);
         }
@@ -182,9 +190,9 @@ impl GroupPlan {
             _ => (1, 1),
         };
         let bounds = match rng.below(3) {
-            0 => ShardBounds { window: 8, pending: 3 },
-            1 => ShardBounds { window: 12, pending: 5 },
-            _ => ShardBounds { window: 40, pending: 10 },
+            0 => ShardBounds { window: 8, pending: 3, reads: 2 },
+            1 => ShardBounds { window: 12, pending: 5, reads: 4 },
+            _ => ShardBounds { window: 40, pending: 10, reads: 128 },
         };
         let late_start = (at > 0 && rng.chance(0.5)).then(|| {
             let when = (rng.share() * faults_until as f64) as Micros;

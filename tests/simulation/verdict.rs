@@ -107,7 +107,10 @@ fn idle(world: &World, begun: Micros, missing: &[Missing]) {
                 .any(|(name, pending)| pending.next.is_some() && world.id_of(name.as_str()).as_ref() == Some(id))
         });
         let pause = if retried { world.plan.retry.max.as_micros() as Micros } else { 0 };
-        if now > from + IDLE + pause {
+        // A new owner of an ordered group holds back the rest of a segment.
+        let ordered = world.plan.groups[*at].ordered && world.plan.segments > 0.0;
+        let hold = if ordered { 2 * world.plan.profile.lag.as_micros() as Micros } else { 0 };
+        if now > from + IDLE + pause + hold {
             world.complain(format!(
                 "{}/{shard} has {id} to do and does nothing for {} s",
                 group.name,

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
+use evbus::bus::look::names_at;
 use evbus::event::{EventName, EventTime, TypeFilter};
 use evbus::group::marker::{Marker, Owner};
 use evbus::group::polls::Polls;
@@ -141,6 +142,8 @@ pub struct World {
     pub events: RefCell<HashMap<String, KnownEvent>>,
     pub by_identity: RefCell<HashMap<String, String>>,
     pub present: RefCell<BTreeSet<EventName>>,
+    /// When each segment was put.
+    pub put_at: RefCell<HashMap<String, Micros>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
     pub frontier: Cell<EventTime>,
     /// Set while writes that were not flushed are taken back.
@@ -212,7 +215,13 @@ impl World {
 
     /// No event that a group still needs may be deleted.
     fn check_prune(&self, connection: &StoreConnection, key: &str) {
-        let Some(name) = EventName::from_key(key) else { return };
+        let Some(bytes) = self.contents.read(key).filter(|_| key.starts_with("events/")) else { return };
+        for name in names_at(key, &bytes) {
+            self.check_prune_of(connection, &name);
+        }
+    }
+
+    fn check_prune_of(&self, connection: &StoreConnection, name: &EventName) {
         let Some(id) = self.id_of(name.as_str()) else { return };
         let mut groups = self.groups.borrow_mut();
         for group in groups.iter_mut() {
@@ -223,8 +232,8 @@ impl World {
                 continue;
             }
             let shard = name.hash_slot().shard(group.shards());
-            let pending = group.markers.get(&shard).and_then(|marker| marker.pending.get(&name));
-            let needed = !group.through(shard).covers(&name)
+            let pending = group.markers.get(&shard).and_then(|marker| marker.pending.get(name));
+            let needed = !group.through(shard).covers(name)
                 || pending.is_some_and(|pending| {
                     // A redriven event is in its letter, too.
                     pending.redriven_dead_letter.is_none()
@@ -234,7 +243,7 @@ impl World {
             if needed && !reset {
                 self.complain(format!("prune deletes {name}, which {} still needs", group.name));
             }
-            let redriven = group.redrives.values().any(|event| *event == name);
+            let redriven = group.redrives.values().any(|event| event == name);
             if redriven {
                 self.log_line(|| format!("prune deletes {name} although a redrive of it is pending"));
             }

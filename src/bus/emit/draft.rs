@@ -1,7 +1,10 @@
 //! An event on its way to the bus, and what became of it.
 
 use crate::clock::Clock;
-use crate::event::{Event, EventName, EventTime, Identity, dedup_hash, event_id};
+use crate::event::{
+    Event, EventName, EventTime, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName, SegmentNonce,
+    dedup_hash, event_id, segment_slug, slug_of,
+};
 
 /// An event on its way to the bus.
 #[derive(Debug, Clone)]
@@ -33,6 +36,20 @@ impl Draft {
         }
         let identity = Identity::random(clock.random(), clock.random());
         Ok(Self::generated(make(&event_id(time, &identity), time)?, identity))
+    }
+
+    /// An event of now for a line of a segment, with an id that names the segment and the line.
+    pub fn in_segment<E>(
+        clock: &dyn Clock,
+        nonce: &SegmentNonce,
+        line: u16,
+        make: impl FnOnce(&str, EventTime) -> Result<Event, E>,
+    ) -> Result<Self, E> {
+        let time = clock.now();
+        let event = make(&nonce.event_id(time, line), time)?;
+        // In a segment every identity follows from the document.
+        let identity = Identity::named(event.source(), event.id());
+        Ok(Self::generated(event, identity))
     }
 
     /// An event whose emitter named its id: emitted twice, it is there once.
@@ -72,6 +89,74 @@ impl Draft {
     /// Where the event lies if it comes at `time`.
     pub(super) fn name(&self, time: EventTime) -> EventName {
         EventName::new(time, self.event.hash_slot(&self.identity), &self.identity, self.event.type_())
+    }
+}
+
+/// Events on their way to the bus as one segment.
+#[derive(Debug, Clone)]
+pub struct SegmentDraft {
+    nonce: SegmentNonce,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl SegmentDraft {
+    /// A segment without events.
+    pub fn new(clock: &dyn Clock) -> Self {
+        let nonce = SegmentNonce::random(clock.random(), clock.random());
+        Self { nonce, drafts: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// How many events it holds.
+    pub fn len(&self) -> u16 {
+        u16::try_from(self.drafts.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether it holds no event.
+    pub fn is_empty(&self) -> bool {
+        self.drafts.is_empty()
+    }
+
+    /// Its nonce, from which the ids of its events are made.
+    pub fn nonce(&self) -> &SegmentNonce {
+        &self.nonce
+    }
+
+    /// The events, in their order.
+    pub fn drafts(&self) -> &[Draft] {
+        &self.drafts
+    }
+
+    /// Adds an event made by [`Draft::in_segment`] for the next line.
+    ///
+    /// # Errors
+    /// The event, if there is no room for it.
+    pub fn push(&mut self, draft: Draft) -> Result<(), Draft> {
+        let size = self.bytes.len() + draft.bytes.len();
+        if self.len() == SEGMENT_MAX_EVENTS || size > SEGMENT_MAX_BYTES {
+            return Err(draft);
+        }
+        self.bytes.extend_from_slice(&draft.bytes);
+        self.drafts.push(draft);
+        Ok(())
+    }
+
+    /// The key of the segment, if the last of its events has this time. One event alone is a single
+    /// object.
+    pub(super) fn key(&self, last: EventTime) -> String {
+        match &*self.drafts {
+            [only] => only.name(last).key(),
+            drafts => {
+                let slugs: Vec<String> = drafts.iter().map(|draft| slug_of(draft.event.type_())).collect();
+                let slug = segment_slug(slugs.iter().map(String::as_str));
+                SegmentName::new(last, &self.nonce, &slug, self.len()).key()
+            }
+        }
+    }
+
+    /// Whether an event of it has an ordering key.
+    pub(super) fn has_ordering_key(&self) -> bool {
+        self.drafts.iter().any(|draft| draft.event.ordering_key().is_some())
     }
 }
 

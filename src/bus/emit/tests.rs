@@ -68,7 +68,7 @@ impl EmitBus {
 
     fn emitter_on(&self, on: &'static str, hooks: impl IntoIterator<Item = Option<Hook>>) -> Emitter {
         let store = Hooked { inner: self.store(), on, before: RefCell::new(hooks.into_iter().collect()) };
-        let handle = BusHandle { store: Rc::new(store), clock: Rc::new(SystemClock) };
+        let handle = BusHandle::new(Rc::new(store), Rc::new(SystemClock));
         Emitter::new(handle, Duration::from_secs(5))
     }
 

@@ -42,7 +42,7 @@ struct ScheduleBus {
 fn bus() -> ScheduleBus {
     let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)), Cell::new(7))));
     let store = MemoryStore::new(Rc::clone(&contents), Rc::new(Calm), object::PROFILE);
-    ScheduleBus { contents, clock: Rc::clone(&clock), handle: BusHandle { store: Rc::new(store), clock } }
+    ScheduleBus { contents, clock: Rc::clone(&clock), handle: BusHandle::new(Rc::new(store), clock) }
 }
 
 impl ScheduleBus {

@@ -11,10 +11,10 @@ use crate::bus::read::{self, Range};
 use crate::bus::{BusHandle, frontier, keys};
 use crate::cli::help_line::{command, text};
 use crate::cli::{style, times};
-use crate::event::{EVENTS, Event, EventName, EventTime, TypeFilter};
+use crate::event::{EVENTS, Event, EventTime, ListedKey, TypeFilter};
 use crate::group::{definition, status};
 use crate::store::dir::STAGING;
-use crate::store::{List, StoreResult};
+use crate::store::{LARGEST_BYTES, List, StoreResult};
 
 /// How many of the newest events are read.
 const READ: usize = 1_000;
@@ -71,7 +71,7 @@ async fn foreign(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
     let found: Arc<Mutex<(Vec<String>, usize)>> = Arc::default();
     let seen = Arc::clone(&found);
     let list = List::all(EVENTS).keep(move |key| {
-        if EventName::from_key(key).is_none() {
+        if ListedKey::parse(key).is_none() {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.1 += 1;
             if seen.0.len() < 2 {
@@ -95,11 +95,11 @@ fn foreign_finding(among: &str, some: &[String], count: usize) -> Option<Finding
 /// Reports newest events that cannot be read.
 async fn unreadable(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
     let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
-    let (names, _) = read::newest(&*bus.store, &range, READ, bus.clock.now()).await?;
+    let (names, _) = read::newest(bus, &range, READ, bus.clock.now()).await?;
     let (mut bad, mut first) = (0u64, None);
     for name in &names {
-        let Some(object) = bus.store.get(&name.key()).await? else { continue };
-        if let Err(error) = Event::parse(&object.bytes, usize::MAX) {
+        let Some(bytes) = read::document(bus, name, LARGEST_BYTES).await? else { continue };
+        if let Err(error) = Event::parse(&bytes, usize::MAX) {
             bad += 1;
             first.get_or_insert_with(|| format!("{} {error}", name.key()));
         }

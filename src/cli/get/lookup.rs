@@ -7,7 +7,7 @@ use crate::cli::help_line::command;
 use crate::cli::progress::Progress;
 use crate::cli::reporter::id_of;
 use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
-use crate::store::StoreResult;
+use crate::store::{LARGEST_BYTES, StoreResult};
 
 /// The search stops at this many matches: the id is ambiguous.
 const ENOUGH: usize = 6;
@@ -30,8 +30,8 @@ pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Res
         && begins_with_digits(id)
     {
         let found = match id.len() {
-            ..8 => read::with_id_prefix(store, id, ENOUGH).await?,
-            _ => read::find(store, id, ENOUGH).await?,
+            ..8 => read::with_id_prefix(bus, id, ENOUGH).await?,
+            _ => read::find(bus, id, ENOUGH).await?,
         };
         if !found.is_empty() {
             return Ok(once_each(found));
@@ -64,7 +64,7 @@ async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failu
     let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
     let mut progress = Progress::new("reading every event", None);
     let mut found = Vec::new();
-    let mut pages = read::NamePages::of(&*bus.store, &range);
+    let mut pages = read::NamePages::of(bus, &range);
     while let Some(names) = pages.next().await? {
         for name in &names {
             let own = document_id(bus, name).await?;
@@ -84,8 +84,8 @@ async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failu
 }
 
 async fn document_id(bus: &BusHandle, name: &EventName) -> StoreResult<Option<String>> {
-    let object = bus.store.get(&name.key()).await?;
-    Ok(object.and_then(|object| Event::parse(&object.bytes, usize::MAX).ok()).map(|event| event.id().to_owned()))
+    let document = read::document(bus, name, LARGEST_BYTES).await?;
+    Ok(document.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok()).map(|event| event.id().to_owned()))
 }
 
 /// The id of the event at `name`: from its document, else the generated one.

@@ -126,7 +126,7 @@ pub(in crate::cli) async fn backlog(ready: &Ready, opened: &Opened) -> StoreResu
         let shards = definition.shards;
         let is_unprocessed =
             |name: &crate::event::EventName| name.hash_slot().shard(shards) == shard && marker.is_unprocessed(name);
-        let mut pages = read::NamePages::of(&*opened.bus_handle().store, &range).of_len(10_000);
+        let mut pages = read::NamePages::of(opened.bus_handle(), &range).of_len(10_000);
         while let Some(names) = pages.next().await? {
             waiting += u64::try_from(names.iter().filter(|name| is_unprocessed(name)).count()).unwrap_or(0);
         }

@@ -152,13 +152,16 @@ pub struct ShardScan {
     pub stats: ScanStats,
     /// The group's new definition, if it has changed: then the listing says nothing.
     pub redefined: Option<Registered>,
+    /// Why a segment cannot be read now.
+    pub unread: Option<StoreError>,
 }
 
 /// What a poll has shown.
 #[derive(Debug)]
 pub struct Polled {
     pub names: Vec<EventName>,
-    pub is_truncated: bool,
+    /// After which key more may follow.
+    pub next: Option<String>,
     pub stats: ScanStats,
     /// The group's other keys, where the listing shows them.
     pub changes: Option<GroupChanges>,

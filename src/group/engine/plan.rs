@@ -34,7 +34,7 @@ impl Engine {
 
     /// Whether the names that the worker holds stay within a few windows and the pending events.
     fn within_memory(&self) -> bool {
-        let ShardBounds { window, pending } = self.settings.bounds;
+        let ShardBounds { window, pending, .. } = self.settings.bounds;
         let held = |shard: &Shard| shard.held_len() <= 5 * window + pending;
         self.owned_shards().all(held)
             && self.polling.names.len() <= 3 * window
@@ -173,7 +173,9 @@ impl Engine {
         if shard.releasing || shard.committing || !shard.running.is_empty() || self.shards[at].scanning {
             return;
         }
-        let nothing_left = shard.marker.pending.is_empty() && shard.waiting_len() == 0 && !shard.has_unconfirmed();
+        // The next owner would withhold the same names from the beginning.
+        let waits = shard.waiting_len() > 0 || shard.has_unconfirmed() || shard.withholds();
+        let nothing_left = shard.marker.pending.is_empty() && !waits;
         let Profile { hold, lag, .. } = self.profile;
         let passed = hold < lag || self.passed_all(at);
         let idle = nothing_left && passed && now.saturating_sub(shard.last_active) >= hold;
@@ -214,7 +216,8 @@ impl Engine {
 
     pub(super) fn note_left(&mut self, at: usize) {
         let Some(shard) = self.shards[at].owned.as_deref() else { return };
-        let left = shard.marker.pending.len() + shard.waiting_len();
+        let unread = shard.listing.as_ref().is_some_and(|listing| listing.barrier.is_some());
+        let left = shard.marker.pending.len() + shard.waiting_len() + usize::from(unread);
         self.summary.left += u64::try_from(left).unwrap_or(u64::MAX);
         let due = shard.next_due();
         self.summary.next_retry = match (self.summary.next_retry, due) {

@@ -61,7 +61,8 @@ impl Engine {
             return;
         }
         // While all windows are full nothing new can start anyway.
-        let full = self.owned_shards().all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.is_truncated));
+        let full =
+            self.owned_shards().all(|shard| shard.listing.as_ref().is_some_and(|listing| listing.is_truncated()));
         if full && self.shards.iter().all(|shard| shard.owned.is_some()) {
             self.polling.poll_at = now + self.poll_range().0;
             return;
@@ -106,7 +107,7 @@ impl Engine {
         let news = answer.as_ref().is_some_and(|polled| polled.stats.newest.is_some());
         self.polling.pause = if news { least } else { (self.polling.pause * 2).clamp(least, most) };
         self.polling.poll_at = next_listing(self.polling.begun, now, self.polling.pause, most);
-        let Some(Polled { names, is_truncated, stats, changes, poll }) = answer else { return };
+        let Some(Polled { names, next, stats, changes, poll }) = answer else { return };
         if !names.is_empty() {
             self.listed_at = now;
         }
@@ -136,9 +137,9 @@ impl Engine {
         if self.polling.partial.len() < 2 * self.settings.bounds.window {
             self.polling.partial.extend(names.iter().cloned());
         }
-        match names.last().filter(|_| is_truncated) {
+        match next {
             Some(last) => {
-                self.polling.after = Some(last.key());
+                self.polling.after = Some(last);
                 self.polling.poll_at = now + least;
             }
             None => self.polling.names = std::mem::take(&mut self.polling.partial),
@@ -181,12 +182,12 @@ impl Engine {
             return;
         }
         // With the lowest W this listing lets nothing pass; the next scan does.
-        let listing = Listing::new(EventTime::MIN, names, false);
+        let listing = Listing::new(EventTime::MIN, names, None);
         self.acquire(
             at,
             *marker,
             version,
-            ShardScan { whole: false, listing, stats: ScanStats::default(), redefined: None },
+            ShardScan { whole: false, listing, stats: ScanStats::default(), redefined: None, unread: None },
         );
     }
 

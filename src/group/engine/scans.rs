@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::candidate::{AcquireDecision, Candidate};
-use super::shard::{AcquiredShard, Commit, Shard};
+use super::shard::{AcquiredShard, Commit, Confirmation, Shard};
 use super::{Acquiring, Command, Committed, Engine, ReadMarker, ScanStats, ShardScan};
 use crate::event::EventTime;
 use crate::group::lease::{self, LeaseObservation, Process};
@@ -57,12 +57,9 @@ impl Engine {
         let polled = Some(self.polling.cursor).filter(|time| *time != EventTime::MIN);
         let reached = [slot.stats.newest, polled].into_iter().flatten().filter(|time| *time <= limit).max();
         let newest_raisable = reached.max(slot.stats.newest_raisable);
-        let last_listed = shard.listing.as_ref().filter(|listing| listing.is_truncated);
-        let newest_raisable = newest_raisable.map(|time| match last_listed.and_then(|listing| listing.names.back()) {
-            // W rises no further than the names that the window shows.
-            Some(last) => time.min(last.time()),
-            None => time,
-        });
+        let end = shard.listing.as_ref().and_then(|listing| listing.end.as_ref());
+        // W rises no further than the window shows.
+        let newest_raisable = newest_raisable.map(|time| end.map_or(time, |end| time.min(end.time())));
         let advance_past_minute = self.advance_past_minute(shard, limit);
         [newest_raisable, shard.window_end(), advance_past_minute].into_iter().flatten().max().filter(|time| *time > w)
     }
@@ -83,6 +80,12 @@ impl Engine {
     pub(super) fn may_advance_past_minute(&self, marker: &Marker, limit: EventTime) -> bool {
         let end = marker.through.time().minute_end();
         self.profile.scans_folders && marker.through != Position::START && marker.through.time() < end && end <= limit
+    }
+
+    /// How an ordered group confirms names before it starts them; none if it is not ordered.
+    fn confirmation(&self) -> Option<Confirmation> {
+        let hold = self.profile.lag * 2;
+        self.settings.ordered.then(|| Confirmation { now: self.now(), hold })
     }
 
     pub(super) fn note_stats(&mut self, at: usize, stats: ScanStats) {
@@ -115,7 +118,10 @@ impl Engine {
         }
         self.listed_at = now;
         self.note_stats(at, scan.stats.clone());
-        let confirm = self.settings.ordered;
+        if let Some(error) = scan.unread.take() {
+            self.report_unread(&error.to_string());
+        }
+        let confirm = self.confirmation();
         let resync_after = Self::resync_after(&scan.stats);
         let slot = &mut self.shards[at];
         slot.scan_at = now + resync_after;
@@ -155,8 +161,10 @@ impl Engine {
         let requested = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let past_minute = self.may_advance_past_minute(&marker, limit);
         // A window in which everything is done hides what lies behind it.
+        // What a drain cannot read it must own, to count it as left.
+        let unread = scan.listing.barrier.is_some() && self.draining();
         let unprocessed =
-            scan.listing.is_truncated || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
+            unread || scan.listing.is_truncated() || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
         let candidate = Candidate {
             wanted: unprocessed || !marker.pending.is_empty() || requested,
             requested,
@@ -250,7 +258,7 @@ impl Engine {
             Committed::Yes { version, sent } => {
                 self.answer_of(Ok(()), true);
                 let (group, bounds) = (self.group.clone(), self.settings.bounds);
-                let has_work = scan.listing.is_truncated
+                let has_work = scan.listing.is_truncated()
                     || !marker.pending.is_empty()
                     || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
                 let epoch = marker.epoch;
@@ -259,7 +267,7 @@ impl Engine {
                     // Acquired only to let `through` pass: the shard is released as soon as it has.
                     shard.last_active = now.saturating_sub(self.profile.hold);
                 }
-                shard.take_listing(scan.listing, self.settings.ordered);
+                shard.take_listing(scan.listing, self.confirmation());
                 let moved = shard.fold(&self.control.pending, false);
                 // Dead letters that an earlier owner has announced are written with the first
                 // commit.

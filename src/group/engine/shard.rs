@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::bus::look;
 use crate::event::{EventName, EventTime};
 use crate::group::marker::PendingEvent;
 use crate::group::verdict::Fingerprint;
@@ -15,7 +16,11 @@ use crate::store::Version;
 
 mod commit;
 mod key_order;
+mod met_segments;
 mod runs;
+
+pub(super) use met_segments::Confirmation;
+use met_segments::MetSegments;
 
 /// After this many unclean takeovers in a row a handler is suspected of killing its worker.
 const ISOLATE_FROM: u32 = 2;
@@ -27,6 +32,8 @@ pub struct ShardBounds {
     pub window: usize,
     /// The most events in `pending`, those that run included.
     pub pending: usize,
+    /// The most segments that one listing reads, if it can end at all before it has read more.
+    pub reads: usize,
 }
 
 impl ShardBounds {
@@ -40,7 +47,7 @@ impl ShardBounds {
 
 impl Default for ShardBounds {
     fn default() -> Self {
-        Self { window: 10_000, pending: 1_000 }
+        Self { window: 10_000, pending: 1_000, reads: look::READS }
     }
 }
 
@@ -159,6 +166,13 @@ pub(super) struct Shard {
     /// Hashes of the ordering keys that were read; none where the event is gone, so that its key
     /// cannot be read.
     order_keys: HashMap<EventName, Option<u64>>,
+    /// In an ordered group: names that may not start yet, whatever has run; later ones of their keys
+    /// wait for them.
+    withheld: BTreeSet<EventName>,
+    /// Whether some of them wait for a while, and not for a segment that cannot be read.
+    holds: bool,
+    /// The segments that its listings have shown.
+    met: MetSegments,
     pub last_active: Duration,
     pub bounds: ShardBounds,
     pub releasing: bool,
@@ -193,6 +207,9 @@ impl Shard {
             in_flight: Followup::default(),
             succeeded: Succeeded::default(),
             order_keys: HashMap::new(),
+            withheld: BTreeSet::new(),
+            holds: false,
+            met: MetSegments::default(),
             last_active: now,
             bounds,
             releasing: false,
@@ -201,15 +218,25 @@ impl Shard {
     }
 
     /// Takes in a listing from `through` on. With `confirm`, an event may start only if an earlier
-    /// listing had seen it.
-    pub fn take_listing(&mut self, listing: Listing, confirm: bool) {
+    /// listing had seen it, if no segment that cannot be read may hold an earlier one, and if no
+    /// part of its segment was passed before the segment was seen: then its emitter will move it.
+    pub fn take_listing(&mut self, listing: Listing, confirm: Option<Confirmation>) {
+        let held = confirm.map(|confirm| self.met.held(&listing, &self.marker.through, confirm)).unwrap_or_default();
+        let is_held = |name: &EventName| held.iter().any(|(first, last)| *first <= name.time() && name.time() <= *last);
+        let is_behind = |name: &EventName| listing.barrier.is_some_and(|barrier| name.time() >= barrier);
         let earlier = std::mem::take(&mut self.unconfirmed);
         let known = std::mem::take(&mut self.waiting);
+        self.withheld.clear();
+        self.holds = false;
         for name in &listing.names {
             if !self.startable(name) {
                 continue;
             }
-            if confirm && !known.contains(name) && !earlier.contains(name) {
+            let holds = confirm.is_some() && is_held(name);
+            self.holds |= holds;
+            if holds || (confirm.is_some() && is_behind(name)) {
+                self.withheld.insert(name.clone());
+            } else if confirm.is_some() && !known.contains(name) && !earlier.contains(name) {
                 self.unconfirmed.insert(name.clone());
             } else {
                 self.waiting.insert(name.clone());
@@ -221,6 +248,7 @@ impl Shard {
         self.order_keys.retain(|name, _| {
             waiting.contains(name)
                 || unconfirmed.contains(name)
+                || self.withheld.contains(name)
                 || running.contains_key(name)
                 || pending.contains_key(name)
         });
@@ -228,7 +256,7 @@ impl Shard {
 
     /// Takes in a name that a poll found, if there is room and nothing unknown lies before it.
     pub fn found(&mut self, name: EventName, confirm: bool) -> bool {
-        let room = self.listing.as_ref().is_some_and(|listing| !listing.is_truncated)
+        let room = self.listing.as_ref().is_some_and(|listing| !listing.is_truncated())
             && self.waiting.len() + self.unconfirmed.len() + self.marker.done.len() < self.bounds.window;
         if !room || !self.startable(&name) || self.waiting.contains(&name) {
             return false;
@@ -244,7 +272,12 @@ impl Shard {
     /// window, whatever lies on the bus.
     pub fn held_len(&self) -> usize {
         let listed = self.listing.as_ref().map_or(0, |listing| listing.names.len());
-        listed + self.waiting.len() + self.unconfirmed.len() + self.succeeded.contents.len() + self.order_keys.len()
+        listed
+            + self.waiting.len()
+            + self.unconfirmed.len()
+            + self.withheld.len()
+            + self.succeeded.contents.len()
+            + self.order_keys.len()
     }
 
     /// Whether every handler of the worker must run alone.
@@ -255,6 +288,16 @@ impl Shard {
     /// How many of the window's names wait.
     pub fn waiting_len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether listed names may not start yet, whatever has run.
+    pub fn withholds(&self) -> bool {
+        !self.withheld.is_empty()
+    }
+
+    /// Whether listed names may start after a while.
+    pub fn holds(&self) -> bool {
+        self.holds
     }
 
     /// Whether names wait for a second listing.
@@ -280,22 +323,23 @@ impl Shard {
         // again.
         drop_covered(&mut self.waiting, &through);
         drop_covered(&mut self.unconfirmed, &through);
+        drop_covered(&mut self.withheld, &through);
         self.marker.advance(through, self.running.keys().cloned());
         self.dirty = true;
     }
 
     /// Whether the listing was truncated and what it showed is nearly used up.
     pub fn wants_more(&self) -> bool {
-        self.listing.as_ref().is_some_and(|listing| listing.is_truncated)
+        self.listing.as_ref().is_some_and(|listing| listing.is_truncated())
             && self.waiting.len() <= self.bounds.window / 4
     }
 
     /// The time to raise W to, whatever the clock, if the window is full and everything in it is
     /// done or pending.
     pub fn window_end(&self) -> Option<EventTime> {
-        let listing = self.listing.as_ref().filter(|listing| listing.is_truncated && self.waiting.is_empty())?;
+        let listing = self.listing.as_ref().filter(|listing| self.waiting.is_empty() && !listing.has_barrier())?;
         let all = self.unconfirmed.is_empty() && self.running.is_empty();
-        listing.names.back().filter(|_| all).map(EventName::time)
+        listing.end.as_ref().filter(|end| all && **end > self.marker.through).map(Position::time)
     }
 
     /// Events that are pending or run.

@@ -66,7 +66,11 @@ impl Engine {
     /// Whether a drain has seen everything and found nothing more that is due.
     fn drained(&self) -> bool {
         let idle = self.owned_shards().all(|shard| {
-            !shard.busy() && !shard.wants_more() && !shard.has_unconfirmed() && self.next_of(shard) == Next::Nothing
+            !shard.busy()
+                && !shard.wants_more()
+                && !shard.has_unconfirmed()
+                && !shard.holds()
+                && self.next_of(shard) == Next::Nothing
         });
         let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.idle);
         let waits = waits && !self.shards.iter().all(settled);
@@ -87,7 +91,7 @@ impl Engine {
 /// Whether a drain need not wait for the shard any more.
 fn settled(slot: &ShardSlot) -> bool {
     match &slot.owned {
-        Some(shard) => shard.marker.pending.is_empty() && shard.waiting_len() == 0,
+        Some(shard) => shard.marker.pending.is_empty() && shard.waiting_len() == 0 && !shard.holds(),
         None => !slot.is_held,
     }
 }

@@ -108,8 +108,8 @@ impl EngineBench {
 fn scan(names: &[EventName]) -> ShardScan {
     let newest = names.last().map(EventName::time);
     let stats = ScanStats { newest, newest_raisable: newest, raisable_len: names.len() as u64, ..ScanStats::default() };
-    let listing = Listing::new(W.parse().unwrap(), names.iter().cloned(), false);
-    ShardScan { whole: true, listing, stats, redefined: None }
+    let listing = Listing::new(W.parse().unwrap(), names.iter().cloned(), None);
+    ShardScan { whole: true, listing, stats, redefined: None, unread: None }
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_stop_starts_no_events_and_releases_owned_shards() {
 }
 
 fn polled() -> Polled {
-    Polled { names: Vec::new(), is_truncated: false, stats: ScanStats::default(), changes: None, poll: 0 }
+    Polled { names: Vec::new(), next: None, stats: ScanStats::default(), changes: None, poll: 0 }
 }
 
 #[test]

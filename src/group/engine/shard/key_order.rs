@@ -1,6 +1,8 @@
 //! Which event may start next: one that is due again, else one that waits; in an ordered group one
 //! event of a key at a time.
 
+use std::collections::BTreeSet;
+
 use super::{Next, Shard};
 use crate::event::{EventName, EventTime};
 use crate::group::retry::Retry;
@@ -63,7 +65,8 @@ impl Shard {
     /// Whether an event of an ordered group is the first of its key that is not settled.
     fn key_order(&self, name: &EventName) -> KeyOrder {
         let hash_slot = name.hash_slot();
-        let earlier = self.waiting.range(..name.clone()).chain(self.unconfirmed.range(..name.clone()));
+        let before = |names| BTreeSet::range(names, ..name.clone());
+        let earlier = before(&self.waiting).chain(before(&self.unconfirmed)).chain(before(&self.withheld));
         let others =
             self.running.keys().chain(self.marker.pending.keys().filter(|pending| *pending < name)).chain(earlier);
         for other in others.filter(|other| *other != name && other.hash_slot() == hash_slot) {
@@ -110,8 +113,8 @@ mod tests {
         marker.pending.extend([(name(5), PendingEvent::default()), (name(6), PendingEvent::default())]);
         let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO };
         let group = GroupName::parse("g").unwrap();
-        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, ShardBounds { window: 10, pending });
-        shard.take_listing(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], false), false);
+        let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, ShardBounds { window: 10, pending, reads: 4 });
+        shard.take_listing(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], None), None);
         shard.order_keys.extend([(name(1), Some(7)), (name(2), Some(8)), (name(5), Some(8)), (name(6), Some(8))]);
         shard
     }

@@ -1,0 +1,111 @@
+//! Emit in segments: the same put, check and acknowledgement, for many events in one object.
+
+use super::draft::SegmentDraft;
+use super::{Ack, AckKind, Emitter, refuse_endless_puts};
+use crate::bus::frontier;
+use crate::event::{EventName, EventTime};
+use crate::store::{AlwaysOpen, StoreResult};
+
+/// A segment that was put.
+struct PutSegment {
+    key: String,
+    /// The names of its events, ascending.
+    names: Vec<EventName>,
+}
+
+impl Emitter {
+    /// Puts segments and acknowledges all of their events: after `Ok` every event is safe. The
+    /// segments become visible side by side, unless an event has an ordering key: then each is safe
+    /// before the next is put. After an error some of them may be there, unacknowledged.
+    pub async fn emit_segments(&mut self, segments: &[SegmentDraft]) -> StoreResult<Vec<Ack>> {
+        if segments.iter().any(SegmentDraft::has_ordering_key) {
+            let mut acks = Vec::new();
+            for segment in segments {
+                acks.extend(self.emit_together(std::slice::from_ref(segment)).await?);
+            }
+            return Ok(acks);
+        }
+        self.emit_together(segments).await
+    }
+
+    /// Puts segments, with one check after the last put.
+    async fn emit_together(&mut self, segments: &[SegmentDraft]) -> StoreResult<Vec<Ack>> {
+        let segments: Vec<&SegmentDraft> = segments.iter().filter(|segment| !segment.is_empty()).collect();
+        if segments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut there = self.put_segments(&segments, EventTime::MIN).await?;
+        let mut reputs = 0;
+        loop {
+            if let Some(written) = self.puts.bus.store.last_write_micros().map(EventTime::from_micros) {
+                self.take_back_if_ahead(written, || keys_last_first(&there)).await?;
+            }
+            let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
+            self.seen = self.seen.max(w);
+            // The first event of a segment tells: a part of the segment may have come too late.
+            if there.iter().all(|put| put.names.first().is_none_or(|first| first.time() > w)) {
+                break;
+            }
+            refuse_endless_puts(reputs, w)?;
+            let earliest = self.earliest_again(w, reputs);
+            reputs += 1;
+            // All of them, whole, so that their order stays.
+            let again = self.put_segments(&segments, earliest).await?;
+            self.delete_first_copies(&there).await;
+            there = again;
+        }
+        let names = there.into_iter().flat_map(|put| put.names);
+        Ok(names.map(|name| Ack { name, kind: AckKind::New }).collect())
+    }
+
+    /// Puts each segment under a new, growing time; no event below `earliest`.
+    async fn put_segments(&mut self, segments: &[&SegmentDraft], earliest: EventTime) -> StoreResult<Vec<PutSegment>> {
+        let mut there = Vec::with_capacity(segments.len());
+        let mut items = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let (key, put) = self.place(segment, earliest);
+            items.push((key, segment.bytes.clone()));
+            there.push(put);
+        }
+        for at in self.puts.put_in_order(&items, &AlwaysOpen).await? {
+            // Another segment has this very key: 80 random bits have collided. Any other time will do.
+            loop {
+                let (key, put) = self.place(segments[at], earliest);
+                there[at] = put;
+                if self.puts.put_and_read_back(&key, &segments[at].bytes).await?.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(there)
+    }
+
+    /// The next free time for a segment.
+    fn place(&mut self, segment: &SegmentDraft, earliest: EventTime) -> (String, PutSegment) {
+        let behind = i64::from(segment.len()) - 1;
+        let after = |time: EventTime| EventTime::from_micros(time.as_micros().saturating_add(behind));
+        // The last event has the time; the others lie before it, behind all that this process has emitted.
+        let least = after(self.seen.next()).max(after(self.last.next())).max(after(earliest));
+        let last = self.puts.bus.clock.now().max(least);
+        self.last = last;
+        let first = last.as_micros() - behind;
+        let times = (first..).map(EventTime::from_micros);
+        let names = segment.drafts.iter().zip(times).map(|(draft, time)| draft.name(time)).collect();
+        let key = segment.key(last);
+        (key.clone(), PutSegment { key, names })
+    }
+
+    /// Deletes first copies, the last first: a worker of an ordered group that still finds one has
+    /// found all before it. A first copy that stays is run twice at worst.
+    async fn delete_first_copies(&self, there: &[PutSegment]) {
+        for key in keys_last_first(there) {
+            if self.puts.bus.store.delete(&key).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn keys_last_first(there: &[PutSegment]) -> Vec<String> {
+    there.iter().rev().map(|put| put.key.clone()).collect()
+}

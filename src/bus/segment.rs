@@ -1,0 +1,274 @@
+//! Segments, read: many events in one object. What follows from a segment's key and its lines, and
+//! the segments that this process has read last.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::BusHandle;
+use super::read::list_from;
+use crate::event::{
+    EVENTS, Event, EventName, EventTime, HashSlot, Identity, ListedKey, SEGMENT_MAX_BYTES, SEGMENT_SPAN_MICROS,
+    SegmentParts, parse_segment_key,
+};
+use crate::store::{ErrorKind, List, Pager, StoreResult};
+
+/// How much of segments is kept in memory, in bytes.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// How many keys of segments are remembered, to know where a name was listed.
+const KNOWN_KEYS: usize = 4_096;
+
+/// About how much memory one event's name takes, in bytes.
+const NAME_BYTES: usize = 96;
+
+/// A segment that was read, with the names of its events.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    /// Of the first event; the others follow by a microsecond each.
+    first: EventTime,
+    bytes: Vec<u8>,
+    events: Vec<(EventName, Range<usize>)>,
+    /// Lines behind the last event that the name counts.
+    pub surplus: usize,
+}
+
+impl Segment {
+    /// Reads a segment. All names follow from its key and its lines. A line that is no event, or is
+    /// missing, has a name all the same, and is dead at once where it is run.
+    pub fn expand(key: &SegmentParts<'_>, bytes: Vec<u8>) -> Self {
+        let (first, len) = (key.first(), usize::from(key.len));
+        let mut events = Vec::with_capacity(len);
+        let mut begin = 0;
+        for at in 0..len {
+            let rest = &bytes[begin..];
+            let line = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+            let range = begin..begin + line;
+            begin = (range.end + 1).min(bytes.len());
+            let time = EventTime::from_micros(first.as_micros() + i64::try_from(at).unwrap_or(0));
+            let name = match Event::parse(&bytes[range.clone()], usize::MAX) {
+                Ok(event) => {
+                    let identity = Identity::named(event.source(), event.id());
+                    EventName::new(time, event.hash_slot(&identity), &identity, event.type_())
+                }
+                Err(_) => {
+                    let identity = Identity::named(key.nonce, &at.to_string());
+                    EventName::of_slug(time, HashSlot::of(identity.as_str()), &identity, key.slug)
+                }
+            };
+            events.push((name, range));
+        }
+        let surplus = bytes[begin..].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        Self { first, bytes, events, surplus }
+    }
+
+    /// The names of its events, ascending.
+    pub fn names(&self) -> impl Iterator<Item = &EventName> {
+        self.events.iter().map(|(name, _)| name)
+    }
+
+    /// The names of its events, with their documents.
+    pub fn events(&self) -> impl Iterator<Item = (&EventName, &[u8])> {
+        self.events.iter().map(|(name, range)| (name, &self.bytes[range.clone()]))
+    }
+
+    /// The document of an event, if it is one of these.
+    pub fn document(&self, name: &EventName) -> Option<&[u8]> {
+        let at = usize::try_from(name.time().as_micros() - self.first.as_micros()).ok()?;
+        let (own, range) = self.events.get(at)?;
+        (own == name).then(|| &self.bytes[range.clone()])
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.len() + self.events.len() * NAME_BYTES
+    }
+}
+
+/// The segments that this process has read last. They never change, so that all groups and shards
+/// share them.
+#[derive(Debug, Default)]
+pub struct SegmentCache(RefCell<CacheState>);
+
+#[derive(Debug, Default)]
+struct CacheState {
+    segments: HashMap<String, Rc<Segment>>,
+    /// The keys of `segments`, the one that was used last at the end.
+    used: VecDeque<String>,
+    bytes: usize,
+    /// Keys that were read, the newest of them: they sort by time.
+    known: BTreeSet<String>,
+}
+
+impl SegmentCache {
+    fn get(&self, key: &str) -> Option<Rc<Segment>> {
+        let mut state = self.0.borrow_mut();
+        let found = state.segments.get(key).cloned()?;
+        if state.used.back().is_none_or(|last| last != key)
+            && let Some(at) = state.used.iter().position(|used| used == key)
+            && let Some(key) = state.used.remove(at)
+        {
+            state.used.push_back(key);
+        }
+        Some(found)
+    }
+
+    fn keep(&self, key: &str, segment: &Rc<Segment>) {
+        let mut state = self.0.borrow_mut();
+        if state.segments.insert(key.to_owned(), Rc::clone(segment)).is_none() {
+            state.bytes += segment.memory();
+            state.used.push_back(key.to_owned());
+        }
+        while state.bytes > CACHE_BYTES && state.used.len() > 1 {
+            let Some(oldest) = state.used.pop_front() else { break };
+            let freed = state.segments.remove(&oldest).map_or(0, |segment| segment.memory());
+            state.bytes -= freed;
+        }
+        state.known.insert(key.to_owned());
+        if state.known.len() > KNOWN_KEYS {
+            state.known.pop_first();
+        }
+    }
+
+    fn forget(&self, key: &str) {
+        let mut state = self.0.borrow_mut();
+        state.known.remove(key);
+        if let Some(segment) = state.segments.remove(key) {
+            state.bytes -= segment.memory();
+            state.used.retain(|used| used != key);
+        }
+    }
+
+    /// The keys of known segments that span a time.
+    fn spanning(&self, time: EventTime) -> Vec<String> {
+        let state = self.0.borrow();
+        if state.known.is_empty() {
+            return Vec::new();
+        }
+        let end = EventTime::from_micros(time.as_micros().saturating_add(SEGMENT_SPAN_MICROS));
+        let keys = state.known.range(list_from(time)..list_from(end));
+        keys.filter(|key| parse_segment_key(key).is_some_and(|parts| parts.spans(time))).cloned().collect()
+    }
+}
+
+/// Reads a segment; none if it is gone. One that is no file, or too large for any, has no lines.
+pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Segment>>> {
+    if let Some(found) = bus.segments.get(key) {
+        return Ok(Some(found));
+    }
+    let Some(parts) = parse_segment_key(key) else { return Ok(None) };
+    let bytes = match bus.store.get_within(key, SEGMENT_MAX_BYTES).await {
+        Ok(Some(object)) => object.bytes,
+        Ok(None) => {
+            bus.segments.forget(key);
+            return Ok(None);
+        }
+        Err(error) if error.kind() == ErrorKind::Damaged => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let segment = Rc::new(Segment::expand(&parts, bytes));
+    bus.segments.keep(key, &segment);
+    Ok(Some(segment))
+}
+
+/// The document of an event that lies in a segment: in one that was read before or, with `search`,
+/// in any that spans its time.
+pub(super) async fn document(bus: &BusHandle, name: &EventName, search: bool) -> StoreResult<Option<Vec<u8>>> {
+    let keys = match search {
+        false => bus.segments.spanning(name.time()),
+        true => listed_spanning(bus, name.time()).await?,
+    };
+    for key in keys {
+        if let Some(segment) = read(bus, &key).await?
+            && let Some(document) = segment.document(name)
+        {
+            return Ok(Some(document.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+async fn listed_spanning(bus: &BusHandle, time: EventTime) -> StoreResult<Vec<String>> {
+    let end = EventTime::from_micros(time.as_micros().saturating_add(SEGMENT_SPAN_MICROS));
+    let spans = move |key: &str| parse_segment_key(key).is_some_and(|parts| parts.spans(time));
+    // A key behind the longest span ends the search: no segment behind it can begin early enough.
+    let list = List::all(EVENTS)
+        .after(list_from(time))
+        .keep(move |key| spans(key) || ListedKey::parse(key).is_some_and(|parts| parts.last() >= end));
+    let mut pager = Pager::of(16);
+    let mut keys = Vec::new();
+    while let Some(page) = pager.next(&*bus.store, list.clone()).await? {
+        let more = page.iter().all(|key| spans(key));
+        keys.extend(page.into_iter().filter(|key| spans(key)));
+        if !more {
+            break;
+        }
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{SegmentName, SegmentNonce};
+
+    fn key(len: u16) -> String {
+        let last = EventTime::parse("20261123T021500.000002Z").unwrap();
+        SegmentName::new(last, &SegmentNonce::random(1, 2), "order.~", len).key()
+    }
+
+    fn expand(len: u16, bytes: &str) -> Segment {
+        Segment::expand(&parse_segment_key(&key(len)).unwrap(), bytes.as_bytes().to_vec())
+    }
+
+    const LINE: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"order.paid","subject":"k"}"#;
+
+    #[test]
+    fn names_follow_from_the_lines() {
+        let segment = expand(3, &format!("{LINE}\nnothing\n"));
+        let names: Vec<&EventName> = segment.names().collect();
+        assert_eq!(names[0].slug(), "order.paid");
+        assert_eq!(names[0].identity(), Identity::named("/s", "1").as_str());
+        assert_eq!(names[0].hash_slot(), HashSlot::of("k"));
+        assert_eq!(names[0].time().to_string(), "20261123T021500.000000Z");
+        // Neither what is no event nor what is missing is passed over.
+        assert_eq!((names[1].slug(), names[2].slug()), ("order.~", "order.~"));
+        assert_eq!(names[2].time().to_string(), "20261123T021500.000002Z");
+        assert_ne!(names[1].identity(), names[2].identity());
+        assert_eq!(segment.document(names[0]), Some(LINE.as_bytes()));
+        assert_eq!(segment.document(names[1]), Some(&b"nothing"[..]));
+        assert_eq!(segment.document(names[2]), Some(&b""[..]));
+        assert!(segment.names().all(|name| EventName::parse(name.as_str()).is_some()));
+    }
+
+    #[test]
+    fn a_name_of_another_event_is_not_found() {
+        let segment = expand(2, &format!("{LINE}\n{LINE}\n"));
+        let names: Vec<EventName> = segment.names().cloned().collect();
+        let other = EventName::new(names[0].time(), names[0].hash_slot(), &Identity::named("/s", "2"), "order.paid");
+        assert_eq!(segment.document(&other), None);
+        assert_eq!(segment.document(&names[0].with_time(EventTime::MIN)), None);
+    }
+
+    #[test]
+    fn lines_behind_the_last_are_counted() {
+        assert_eq!(expand(2, &format!("{LINE}\n{LINE}\n{LINE}\nx")).surplus, 2);
+        assert_eq!(expand(2, &format!("{LINE}\n{LINE}\n")).surplus, 0);
+    }
+
+    #[test]
+    fn the_cache_forgets_what_was_used_longest_ago() {
+        let cache = SegmentCache::default();
+        let large = |n: u8| format!("{LINE}{}\n", " ".repeat((3 << 20) + usize::from(n)));
+        let key =
+            |n: i64| SegmentName::new(EventTime::from_micros(n * 1_000_000), &SegmentNonce::random(1, 2), "a", 2).key();
+        for n in 0..3 {
+            let parts = key(n);
+            let segment = Segment::expand(&parse_segment_key(&parts).unwrap(), large(0).into_bytes());
+            cache.keep(&parts, &Rc::new(segment));
+            assert!(cache.get(&key(0)).is_some());
+        }
+        assert!(cache.get(&key(1)).is_none() && cache.get(&key(2)).is_some());
+        assert_eq!(cache.spanning(EventTime::from_micros(1_000_000)), [key(1)], "its key is still known");
+    }
+}
