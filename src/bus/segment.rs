@@ -43,9 +43,10 @@ impl Segment {
         let mut begin = 0;
         for at in 0..len {
             let rest = &bytes[begin..];
-            let line = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+            // As a single object has it, with the line feed at its end.
+            let line = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
             let range = begin..begin + line;
-            begin = (range.end + 1).min(bytes.len());
+            begin = range.end;
             let time = EventTime::from_micros(first.as_micros() + i64::try_from(at).unwrap_or(0));
             let name = match Event::parse(&bytes[range.clone()], usize::MAX) {
                 Ok(event) => {
@@ -235,8 +236,8 @@ mod tests {
         assert_eq!((names[1].slug(), names[2].slug()), ("order.~", "order.~"));
         assert_eq!(names[2].time().to_string(), "20261123T021500.000002Z");
         assert_ne!(names[1].identity(), names[2].identity());
-        assert_eq!(segment.document(names[0]), Some(LINE.as_bytes()));
-        assert_eq!(segment.document(names[1]), Some(&b"nothing"[..]));
+        assert_eq!(segment.document(names[0]), Some(format!("{LINE}\n").as_bytes()));
+        assert_eq!(segment.document(names[1]), Some(&b"nothing\n"[..]));
         assert_eq!(segment.document(names[2]), Some(&b""[..]));
         assert!(segment.names().all(|name| EventName::parse(name.as_str()).is_some()));
     }

@@ -6,8 +6,11 @@ use super::{BusHandle, keys};
 use crate::event::EventTime;
 use crate::store::{ErrorDetail, ErrorKind, Put, StoreError, StoreResult};
 
-/// The format that this evbus writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+/// The format of new buses, and the newest that this evbus reads.
+pub const FORMAT: u32 = 2;
+
+/// The first format in which events may lie in segments.
+const FORMAT_WITH_SEGMENTS: u32 = 2;
 
 /// The limit of an event's size where `init` was not told otherwise, in bytes.
 pub const MAX_EVENT_BYTES: u64 = 1 << 20;
@@ -35,6 +38,9 @@ pub struct BusSettings {
     /// See [`Sharing`].
     #[serde(default)]
     pub sharing: Sharing,
+    /// Whether emitters may put many events into one object; readers must expect it in any case.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub segments: bool,
     /// What the store was found to do when the bus was made, where that had to be tried out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probed: Vec<String>,
@@ -43,8 +49,22 @@ pub struct BusSettings {
 impl BusSettings {
     /// The settings of a bus that is made now.
     pub fn new(created: EventTime, max_event_bytes: u64, sharing: Sharing) -> Self {
-        Self { format: FORMAT, created, max_event_bytes, sharing, probed: Vec::new() }
+        Self { format: FORMAT, created, max_event_bytes, sharing, segments: true, probed: Vec::new() }
     }
+
+    /// Whether emitters may put many events into one object.
+    pub fn has_segments(&self) -> bool {
+        self.segments && self.format >= FORMAT_WITH_SEGMENTS
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// A format's number alone, readable in every format to come.

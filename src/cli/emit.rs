@@ -57,7 +57,7 @@ async fn single(
         };
     }
     let mut acks = Acks::new(args.print());
-    acks.report(&[draft], &emitted);
+    acks.report(std::iter::once(&draft).zip(&emitted));
     acks.end()?;
     let past = |due: &EventTime| *due <= environment.now;
     if let Some(due) = maker.due.filter(|due| !args.quiet && (past(due) || output::notes_on_terminal())) {

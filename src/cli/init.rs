@@ -37,6 +37,10 @@ pub(super) struct InitArgs {
     /// Set the largest event, fixed at creation [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     max_event: Option<String>,
+    /// Put many events of a bulk emit into one object ('on') or make one for each ('off'), fixed at
+    /// creation [default: on]
+    #[arg(long, value_name = "WHEN", value_parser = ["on", "off"])]
+    segments: Option<String>,
 }
 
 pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
@@ -49,6 +53,7 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
     if args.bus.as_ref().is_some_and(|bus| bus.is_empty()) {
         return Err(Failure::usage("the bus to make has no name: it is empty").help(command("init", "./bus")));
     }
+    let segments = args.segments.as_deref().map(|when| when == "on");
     let address = match &args.bus {
         // A bus to create needs no '/': `evbus init bus` is as clear as `mkdir bus`.
         Some(bus) if !bus.as_encoded_bytes().contains(&b'/') && session.config()?.buses.is_empty() => {
@@ -61,9 +66,10 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::of(&address), async {
         let sharing = if args.shared.is_some() { Sharing::Group } else { Sharing::Umask };
         if let Some(there) = existing(&address, &session).await? {
-            refuse_another(&there, max_event_bytes, sharing, &address.display)?;
+            refuse_another(&there, max_event_bytes, sharing, segments, &address.display)?;
         }
         let mut settings = BusSettings::new(session.clock.now(), max_event_bytes.unwrap_or(MAX_EVENT_BYTES), sharing);
+        settings.segments = segments.unwrap_or(true);
         let handle = match &address.location {
             Location::Dir(path) => session.bus_handle(folder(path, args.shared.as_deref(), &session)?),
             Location::Bucket(..) if sharing == Sharing::Group => {
@@ -84,7 +90,7 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
         if made {
             out.line(&format!("made the bus {}", address.display))?;
         } else {
-            refuse_another(&bus.settings, max_event_bytes, sharing, &address.display)?;
+            refuse_another(&bus.settings, max_event_bytes, sharing, segments, &address.display)?;
             let since = bus.settings.created.to_rfc3339();
             out.line(&format!("the bus {} is there already (made {since}); nothing changed", address.display))?;
         }
@@ -109,12 +115,16 @@ fn refuse_another(
     made: &BusSettings,
     max_event_bytes: Option<u64>,
     sharing: Sharing,
+    segments: Option<bool>,
     shown: &str,
 ) -> Result<(), Failure> {
     let there = format!("the bus {shown} is there already, and");
     let what = match max_event_bytes {
         Some(bytes) if bytes != made.max_event_bytes => {
             format!("{there} takes events of up to {} bytes", style::thousands(made.max_event_bytes))
+        }
+        _ if segments.is_some_and(|segments| segments != made.has_segments()) => {
+            format!("{there} has {}segments", if made.has_segments() { "" } else { "no " })
         }
         _ if sharing == Sharing::Group && made.sharing != Sharing::Group => format!("{there} is not shared"),
         _ => return Ok(()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evbus::bus::emit::{Draft, Emitter, SegmentDraft};
 use evbus::bus::{BusHandle, schedule};
 use evbus::clock::Clock;
-use evbus::event::{Data, Event, EventName, EventTime, Identity, event_id};
+use evbus::event::{Data, Event, EventName, EventTime, Identity, event_id, parse_event_id};
 use evbus::group::definition::{self, Definition, Start};
 use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
@@ -623,7 +623,13 @@ fn segment_drafts(
                 ids.push(id.to_owned());
                 Ok::<_, ()>(event)
             });
-            segment.push(draft.expect("it is made")).expect("there is room");
+            assert!(segment.push(draft.expect("it is made")), "there is room");
+        }
+        // One event alone has the identity of its id.
+        if let [only] = segment.drafts()
+            && let Some((_, identity)) = parse_event_id(only.event().id())
+        {
+            world.by_identity.borrow_mut().insert(identity.to_string(), only.event().id().to_owned());
         }
         segments.push(segment);
     }

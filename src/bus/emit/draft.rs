@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::event::{
     Event, EventName, EventTime, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName, SegmentNonce,
-    dedup_hash, event_id, segment_slug, slug_of,
+    dedup_hash, event_id, parse_event_id, segment_slug,
 };
 
 /// An event on its way to the bus.
@@ -112,6 +112,11 @@ impl SegmentDraft {
         u16::try_from(self.drafts.len()).unwrap_or(u16::MAX)
     }
 
+    /// Whether another event may fit in.
+    pub fn has_room(&self) -> bool {
+        self.len() < SEGMENT_MAX_EVENTS
+    }
+
     /// Whether it holds no event.
     pub fn is_empty(&self) -> bool {
         self.drafts.is_empty()
@@ -127,28 +132,39 @@ impl SegmentDraft {
         &self.drafts
     }
 
-    /// Adds an event made by [`Draft::in_segment`] for the next line.
-    ///
-    /// # Errors
-    /// The event, if there is no room for it.
-    pub fn push(&mut self, draft: Draft) -> Result<(), Draft> {
+    /// Adds an event made by [`Draft::in_segment`] for the next line. False if there is no room for
+    /// it; for one event alone there always is.
+    #[must_use]
+    pub fn push(&mut self, draft: Draft) -> bool {
         let size = self.bytes.len() + draft.bytes.len();
-        if self.len() == SEGMENT_MAX_EVENTS || size > SEGMENT_MAX_BYTES {
-            return Err(draft);
+        if !self.has_room() || (size > SEGMENT_MAX_BYTES && !self.is_empty()) {
+            return false;
         }
         self.bytes.extend_from_slice(&draft.bytes);
         self.drafts.push(draft);
-        Ok(())
+        true
     }
 
-    /// The key of the segment, if the last of its events has this time. One event alone is a single
-    /// object.
-    pub(super) fn key(&self, last: EventTime) -> String {
-        match &*self.drafts {
-            [only] => only.name(last).key(),
-            drafts => {
-                let slugs: Vec<String> = drafts.iter().map(|draft| slug_of(draft.event.type_())).collect();
-                let slug = segment_slug(slugs.iter().map(String::as_str));
+    /// The names of its events, if the first of them has this time. One event alone is a single
+    /// object, which is found by its id as any other.
+    pub(super) fn names(&self, first: EventTime) -> Vec<EventName> {
+        if let [only] = &*self.drafts
+            && let Some((_, identity)) = parse_event_id(only.event.id())
+        {
+            let slot = only.event.hash_slot(&identity);
+            return vec![EventName::new(first, slot, &identity, only.event.type_())];
+        }
+        let times = (first.as_micros()..).map(EventTime::from_micros);
+        self.drafts.iter().zip(times).map(|(draft, time)| draft.name(time)).collect()
+    }
+
+    /// The key under which it lies, if its events have these names.
+    pub(super) fn key(&self, names: &[EventName]) -> String {
+        match names {
+            [only] => only.key(),
+            names => {
+                let slug = segment_slug(names.iter().map(EventName::slug));
+                let last = names.last().map_or(EventTime::MIN, EventName::time);
                 SegmentName::new(last, &self.nonce, &slug, self.len()).key()
             }
         }

@@ -88,10 +88,8 @@ impl Emitter {
         let least = after(self.seen.next()).max(after(self.last.next())).max(after(earliest));
         let last = self.puts.bus.clock.now().max(least);
         self.last = last;
-        let first = last.as_micros() - behind;
-        let times = (first..).map(EventTime::from_micros);
-        let names = segment.drafts.iter().zip(times).map(|(draft, time)| draft.name(time)).collect();
-        let key = segment.key(last);
+        let names = segment.names(EventTime::from_micros(last.as_micros() - behind));
+        let key = segment.key(&names);
         (key.clone(), PutSegment { key, names })
     }
 

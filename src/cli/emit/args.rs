@@ -92,6 +92,9 @@ pub(in crate::cli) struct EmitArgs {
     /// Handle a line that is not an event: 'stop', or 'skip' it (default: stop)
     #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"], requires = "ndjson")]
     pub on_error: Option<String>,
+    /// Make a file for each event, instead of one for many
+    #[arg(long, requires = "ndjson")]
+    pub each: bool,
     /// Append the lines that --on-error skip skips to this file
     #[arg(long, value_name = "FILE", requires = "on_error")]
     pub rejects: Option<String>,

@@ -10,7 +10,7 @@ use super::args::EmitArgs;
 use super::lines::{InputLine, InputLines};
 use super::maker::Maker;
 use super::{acks, data, source};
-use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
+use crate::bus::emit::{Ack, AckKind, Draft, Emitter, SegmentDraft};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
@@ -126,15 +126,68 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
 
     async fn emit_all(&mut self, emitter: &mut Emitter) -> Result<(), Failure> {
         loop {
-            let mut batch = LineBatch::default();
-            let end = self.fill(&mut batch, emitter.batch());
             // The events before a bad line are emitted first.
-            let acks = self.maker.send(emitter, &batch.drafts).await?;
-            self.acks.report(&batch.drafts, &acks);
-            self.taken(&batch, &acks)?;
+            let end = match self.in_segments() {
+                true => {
+                    let mut segments = Vec::new();
+                    let end = self.fill_segments(&mut segments);
+                    let acks = self.maker.send_segments(emitter, &segments).await?;
+                    let drafts = segments.iter().flat_map(SegmentDraft::drafts);
+                    self.acks.report(drafts.zip(&acks));
+                    end
+                }
+                false => {
+                    let mut batch = LineBatch::default();
+                    let end = self.fill(&mut batch, emitter.batch());
+                    let acks = self.maker.send(emitter, &batch.drafts).await?;
+                    self.acks.report(batch.drafts.iter().zip(&acks));
+                    self.taken(&batch, &acks)?;
+                    end
+                }
+            };
             if end? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Whether many events go into one object: those whose ids evbus makes, and that are of now.
+    fn in_segments(&self) -> bool {
+        self.maker.has_segments && self.args.type_.is_some() && self.maker.due.is_none() && !self.args.each
+    }
+
+    /// Fills segments until there are enough, the next line would have to be waited for, or the
+    /// input ends (true).
+    fn fill_segments(&mut self, segments: &mut Vec<SegmentDraft>) -> Result<bool, Failure> {
+        segments.push(self.maker.segment());
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && (bytes == 0 || self.lines.ready()) {
+            let Some(input) = self.lines.next()? else { return Ok(true) };
+            self.progress.advance(input.bytes.len() as u64);
+            match self.add_to_segments(&input, segments) {
+                Ok(size) => bytes += size,
+                Err(failure) if self.args.skips() => self.skipped.add(&input, &failure)?,
+                Err(failure) => return Err(failure.context(&input.position)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Adds a line to the last segment, or to a new one; returns its size.
+    fn add_to_segments(&self, input: &InputLine, segments: &mut Vec<SegmentDraft>) -> Result<usize, Failure> {
+        self.refuse_truncated(input)?;
+        let type_ = self.args.type_.as_deref().unwrap_or_default();
+        loop {
+            let (data, content_type) = data::line(self.args, &input.bytes)?;
+            if let Some(last) = segments.last_mut().filter(|last| last.has_room()) {
+                let draft = self.maker.draft_in_segment(type_, data, content_type, last)?;
+                let size = draft.size();
+                if last.push(draft) {
+                    return Ok(size);
+                }
+            }
+            // With another segment the event has another id.
+            segments.push(self.maker.segment());
         }
     }
 
@@ -158,14 +211,19 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         Ok(false)
     }
 
-    fn draft(&self, input: &InputLine) -> Result<Draft, Failure> {
-        if input.is_truncated {
-            let limit = style::thousands(self.maker.max_event_bytes as u64);
-            return Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).help([
-                command("init", "--max-event 8MiB"),
-                text(" makes a bus for larger ones; or emit a reference in place of the data"),
-            ]));
+    fn refuse_truncated(&self, input: &InputLine) -> Result<(), Failure> {
+        if !input.is_truncated {
+            return Ok(());
         }
+        let limit = style::thousands(self.maker.max_event_bytes as u64);
+        Err(Failure::usage(format!("it is longer than this bus's limit of {limit} bytes")).help([
+            command("init", "--max-event 8MiB"),
+            text(" makes a bus for larger ones; or emit a reference in place of the data"),
+        ]))
+    }
+
+    fn draft(&self, input: &InputLine) -> Result<Draft, Failure> {
+        self.refuse_truncated(input)?;
         let line = &input.bytes;
         let Some(type_) = &self.args.type_ else {
             return self.maker.document(line).map_err(|failure| {

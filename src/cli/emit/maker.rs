@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::EmitArgs;
 use super::data;
 use super::source::smaller_or_larger_bus;
-use crate::bus::emit::{Ack, Draft, Emitter};
+use crate::bus::emit::{Ack, Draft, Emitter, SegmentDraft};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
 use crate::cli::session::{Opened, Session};
@@ -22,6 +22,8 @@ pub(super) struct Maker {
     store: Rc<dyn Store>,
     timeout: Duration,
     pub max_event_bytes: usize,
+    /// Whether the bus takes many events in one object.
+    pub has_segments: bool,
     source: String,
     subject: Option<String>,
     content_type: Option<String>,
@@ -80,6 +82,7 @@ impl Maker {
             store: Rc::clone(&opened.bus_handle().store),
             timeout,
             max_event_bytes: opened.bus.max_event_bytes(),
+            has_segments: opened.bus.settings.has_segments(),
             source: args.source.clone().unwrap_or_else(default_source),
             subject: args.subject.clone(),
             content_type: args.content_type.clone(),
@@ -99,9 +102,22 @@ impl Maker {
                 None => emitter.emit(drafts).await,
             }
         };
+        self.within_the_timeout(sending, drafts.len() > 1).await
+    }
+
+    /// Emits the events of segments. Fails as [`Maker::send`] does.
+    pub async fn send_segments(&self, emitter: &mut Emitter, segments: &[SegmentDraft]) -> StoreResult<Vec<Ack>> {
+        self.within_the_timeout(emitter.emit_segments(segments), true).await
+    }
+
+    async fn within_the_timeout(
+        &self,
+        sending: impl Future<Output = StoreResult<Vec<Ack>>>,
+        is_batch: bool,
+    ) -> StoreResult<Vec<Ack>> {
         let mut sending = std::pin::pin!(sending);
         // A batch may take longer, as long as requests are sent.
-        let mut requests = (drafts.len() > 1).then(|| self.store.requests());
+        let mut requests = is_batch.then(|| self.store.requests());
         loop {
             tokio::select! { biased;
                 sent = &mut sending => return sent,
@@ -137,24 +153,50 @@ impl Maker {
         content_type: Option<&str>,
         id: Option<&str>,
     ) -> Result<Draft, Failure> {
-        let build = |id: &str, time: EventTime| -> Result<Event, Failure> {
-            let mut event = Event::new(id, self.source.clone(), type_);
-            event = event.time(self.time.clone().unwrap_or_else(|| time.to_rfc3339()));
-            if let Some(subject) = &self.subject {
-                event = event.subject(subject.clone());
-            }
-            if let Some(media_type) = self.content_type.as_deref().or(content_type) {
-                event = event.datacontenttype(media_type);
-            }
-            if let Some(schema) = &self.schema {
-                event = event.dataschema(schema.clone());
-            }
-            for (name, value) in &self.extensions {
-                event = event.extension(name.clone(), value.clone());
-            }
-            Ok(event.data(data).build()?)
-        };
+        let build = |id: &str, time: EventTime| self.event(type_, data, content_type, id, time);
         self.checked(Draft::new(&*self.clock, self.due, id, build)?)
+    }
+
+    /// The same for the next line of a segment.
+    pub fn draft_in_segment(
+        &self,
+        type_: &str,
+        data: Data,
+        content_type: Option<&str>,
+        segment: &SegmentDraft,
+    ) -> Result<Draft, Failure> {
+        let build = |id: &str, time: EventTime| self.event(type_, data, content_type, id, time);
+        self.checked(Draft::in_segment(&*self.clock, segment.nonce(), segment.len(), build)?)
+    }
+
+    /// A segment without events.
+    pub fn segment(&self) -> SegmentDraft {
+        SegmentDraft::new(&*self.clock)
+    }
+
+    fn event(
+        &self,
+        type_: &str,
+        data: Data,
+        content_type: Option<&str>,
+        id: &str,
+        time: EventTime,
+    ) -> Result<Event, Failure> {
+        let mut event = Event::new(id, self.source.clone(), type_);
+        event = event.time(self.time.clone().unwrap_or_else(|| time.to_rfc3339()));
+        if let Some(subject) = &self.subject {
+            event = event.subject(subject.clone());
+        }
+        if let Some(media_type) = self.content_type.as_deref().or(content_type) {
+            event = event.datacontenttype(media_type);
+        }
+        if let Some(schema) = &self.schema {
+            event = event.dataschema(schema.clone());
+        }
+        for (name, value) in &self.extensions {
+            event = event.extension(name.clone(), value.clone());
+        }
+        Ok(event.data(data).build()?)
     }
 
     /// A complete CloudEvents document, with its own id.
