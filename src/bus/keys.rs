@@ -1,10 +1,16 @@
 //! Where everything lies on the bus, the same on every store.
 
 use super::group_name::GroupName;
-use crate::event::{EVENTS, EventName};
+use crate::event::{EVENTS, EventName, EventTime, minute_folder};
 
 /// The bus's format version and the settings fixed at its creation.
 pub const BUS: &str = "bus.json";
+
+/// The key to list after for everything at or after `time`.
+pub fn list_from(time: EventTime) -> String {
+    // '-' follows the time in every name, and nothing sorts between a time and the same time with '-'.
+    format!("{}{time}", minute_folder(time))
+}
 
 /// The register that holds W.
 pub const FRONTIER: &str = "frontier";

@@ -5,23 +5,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::keys::list_from;
 use super::look::{self, LookBounds, Wanted};
 use super::{BusHandle, Position, segment};
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, Identity, ListedKey, NameMatch, SegmentNonce, TypeFilter, minute_folder,
-    parse_event_id, parse_key,
+    EVENTS, Event, EventName, EventTime, Identity, ListedKey, NameMatch, SegmentNonce, TypeFilter, parse_event_id,
+    parse_key,
 };
 use crate::store::{LARGEST_BYTES, List, Pager, Store, StoreResult};
 
 /// The file name at the end of an event's key.
 pub fn name_in(key: &str) -> &str {
     key.rsplit_once('/').map_or(key, |(_, name)| name)
-}
-
-/// The key to list after for everything at or after `time`.
-pub fn list_from(time: EventTime) -> String {
-    // '-' follows the time in every name, and nothing sorts between a time and the same time with '-'.
-    format!("{}{time}", minute_folder(time))
 }
 
 /// The time of the newest event after `after` and not after `until`.

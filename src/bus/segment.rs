@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::BusHandle;
-use super::read::list_from;
+use super::keys::list_from;
 use crate::event::{
     EVENTS, Event, EventName, EventTime, HashSlot, Identity, ListedKey, SEGMENT_MAX_BYTES, SEGMENT_SPAN_MICROS,
     SegmentParts, parse_segment_key,

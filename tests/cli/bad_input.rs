@@ -170,8 +170,8 @@ fn a_damaged_marker_stops_its_group_and_no_other() {
 #[test]
 fn a_newer_bus_format_is_refused() {
     let home = Home::new();
-    std::fs::write(home.bus().join("bus.json"), "{\"format\":2,\"colour\":\"blue\"}").unwrap();
-    home.run(&["emit", "t"]).exits(1).says("format 2, newer than this evbus reads", "upgrade");
+    std::fs::write(home.bus().join("bus.json"), "{\"format\":3,\"colour\":\"blue\"}").unwrap();
+    home.run(&["emit", "t"]).exits(1).says("format 3, newer than this evbus reads", "upgrade");
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod metrics_and_health;
 mod operator_view;
 mod output;
 mod recovery;
+mod segments;
 mod support;
 mod usage_mistakes;
 mod work;

@@ -35,7 +35,7 @@ fn a_temporarily_full_disk_is_waited_for() {
 fn a_disk_filled_by_the_backlog_can_be_drained_and_pruned() {
     let home = Home::new();
     let line = "$EVBUS group create g --from earliest 2>/dev/null
-        while yes '{}' | head -n 50 | $EVBUS emit t --ndjson -q 2>/dev/null; do :; done
+        while yes '{}' | head -n 50 | $EVBUS emit t --ndjson --each -q 2>/dev/null; do :; done
         while $EVBUS emit t -q 2>/dev/null; do :; done
         $EVBUS drain -q -g g -- true; echo drain $?
         until $EVBUS drain -q -g g -- true; $EVBUS prune --keep 0s -q; echo prune $?; [ ! -d small/bus/events ] || \

@@ -197,11 +197,25 @@ impl Home {
         found
     }
 
-    /// Emits events of a type numbered from 1, and returns their ids.
+    /// Emits events of a type numbered from 1, each in a file of its own, and returns their ids.
     pub fn emit_many(&self, type_: &str, count: usize) -> Vec<String> {
-        let lines: String = (1..=count).map(|n| format!("{{\"n\":{n}}}\n")).collect();
-        self.feed(&["emit", type_, "--ndjson"], &lines).exits(0).lines()
+        self.feed(&["emit", type_, "--ndjson", "--each"], &numbered(count)).exits(0).lines()
     }
+
+    /// The same, in segments.
+    pub fn emit_segments(&self, type_: &str, count: usize) -> Vec<String> {
+        self.feed(&["emit", type_, "--ndjson"], &numbered(count)).exits(0).lines()
+    }
+
+    /// How many events are on the bus.
+    pub fn event_count(&self) -> usize {
+        self.run(&["ls", "--limit", "0"]).exits(0).lines().len()
+    }
+}
+
+/// Lines of data, numbered from 1.
+fn numbered(count: usize) -> String {
+    (1..=count).map(|n| format!("{{\"n\":{n}}}\n")).collect()
 }
 
 fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1,13 +1,14 @@
 //! What happens to an emitter between its put and its check.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use futures_util::FutureExt;
 
 use super::*;
+use crate::bus::look;
 use crate::clock::{Clock, Fut, SystemClock};
-use crate::event::{Data, EVENTS, Event, EventBuilder, Identity, dedup_hash};
+use crate::event::{Data, EVENTS, Event, EventBuilder, Identity, dedup_hash, parse_segment_key};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object::PROFILE;
 use crate::store::{Hints, List, NoHints, Object, Page, Profile, Put, Store, Swap, Version};
@@ -332,4 +333,74 @@ fn events_of_different_keys_share_a_check() {
     let drafts: Vec<Draft> = (0..9).map(|number| of_key(&format!("key {number}"), number)).collect();
     done(bus.emitter([None, late]).emit(&drafts)).unwrap();
     assert_eq!(bus.data().len(), 9);
+}
+
+fn segment_of(keys: &[Option<&str>]) -> SegmentDraft {
+    let mut segment = SegmentDraft::new(&SystemClock);
+    for key in keys {
+        let nonce = *segment.nonce();
+        let draft = Draft::in_segment(&SystemClock, &nonce, segment.len(), |id, _| {
+            let event = event(id, &segment.len().to_string());
+            match key {
+                Some(key) => event.subject(*key).build(),
+                None => event.build(),
+            }
+        });
+        assert!(segment.push(draft.unwrap()));
+    }
+    segment
+}
+
+/// W passes only the first event of a segment: all of it is put again, and nothing is left of the first copy.
+#[test]
+fn a_segment_that_came_too_late_in_part_is_put_again_as_a_whole() {
+    let bus = EmitBus::new();
+    let store = bus.store();
+    let contents = Rc::clone(&bus.0);
+    let passes: Option<Hook> = Some(Box::new(move || {
+        Box::pin(async move {
+            let keys = contents.keys(EVENTS);
+            let first = parse_segment_key(&keys[0]).unwrap().first();
+            frontier::raise(&store, first).await.unwrap();
+        })
+    }));
+    let acks = done(bus.emitter([passes]).emit_segments(&[segment_of(&[None; 5])])).unwrap();
+    let keys = bus.0.keys(EVENTS);
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    let names = look::names_at(&keys[0], &bus.0.read(&keys[0]).unwrap());
+    assert_eq!(acks.iter().map(|ack| ack.name.clone()).collect::<Vec<_>>(), names);
+    let w = done(frontier::read(&bus.store())).unwrap().time;
+    assert!(names.iter().all(|name| name.time() > w), "{w} {names:?}");
+}
+
+#[test]
+fn segments_of_one_emitter_follow_each_other_without_a_gap_for_others_between() {
+    let bus = EmitBus::new();
+    let mut emitter = bus.emitter([]);
+    let mut last = EventTime::MIN;
+    for _ in 0..3 {
+        let segments: Vec<SegmentDraft> = (0..4).map(|n| segment_of(&vec![None; 1 + 300 * n])).collect();
+        for ack in done(emitter.emit_segments(&segments)).unwrap() {
+            assert!(ack.name.time() > last, "{last} {}", ack.name);
+            last = ack.name.time();
+        }
+        let one = done(emitter.emit(&[of_key("k", 1)])).unwrap();
+        assert!(one[0].name.time() > last);
+        last = one[0].name.time();
+    }
+}
+
+/// With an ordering key each segment is checked before the next is put; without one they are put side by side.
+#[test]
+fn segments_with_an_ordering_key_are_acknowledged_one_by_one() {
+    for (key, there) in [(None, 3), (Some("k"), 1)] {
+        let bus = EmitBus::new();
+        let (contents, seen) = (Rc::clone(&bus.0), Rc::new(Cell::new(0)));
+        let at_the_check = Rc::clone(&seen);
+        let look: Option<Hook> =
+            Some(Box::new(move || Box::pin(async move { at_the_check.set(contents.keys(EVENTS).len()) })));
+        let segments = [segment_of(&[key, None]), segment_of(&[None, key]), segment_of(&[None, None])];
+        done(bus.emitter([look]).emit_segments(&segments)).unwrap();
+        assert_eq!((seen.get(), bus.0.keys(EVENTS).len()), (there, 3));
+    }
 }
