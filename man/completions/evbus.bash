@@ -467,7 +467,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__emit)
-            opts="-f -F -q -h --text --binary --ndjson --id --source --subject --key --time --at --delay --attr --content-type --schema --timeout --durability --if-exists --on-error --rejects --lossy --quiet --json --bus --config --help"
+            opts="-f -F -q -h --text --binary --ndjson --id --source --subject --key --time --at --delay --attr --content-type --schema --timeout --durability --if-exists --on-error --each --rejects --lossy --quiet --json --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -819,7 +819,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__init)
-            opts="-h --shared --max-event --bus --config --help"
+            opts="-h --shared --max-event --segments --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -831,6 +831,10 @@ _evbus() {
                     ;;
                 --max-event)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segments)
+                    COMPREPLY=($(compgen -W "on off" -- "${cur}"))
                     return 0
                     ;;
                 --bus)

@@ -45,6 +45,8 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "check" -d 'Check the co
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "completions" -d 'Print a shell\'s completion script'
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l shared -d 'Let this Unix group write, whatever the umask: a name, a number, or \'group\' for the folder\'s own' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l max-event -d 'Set the largest event, fixed at creation [default: 1MiB]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand init" -l segments -d 'Put many events of a bulk emit into one object (\'on\') or make one for each (\'off\'), fixed at creation [default: on]' -r -f -a "on\t''
+off\t''"
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand init" -s h -l help -d 'Print help'
@@ -73,6 +75,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand emit" -l rejects -d 'Append 
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l text -d 'Take DATA as text, not as JSON'
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l each -d 'Make a file for each event, instead of one for many'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l lossy -d 'With --text, replace bytes that are not UTF-8 by U+FFFD'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s q -l quiet -d 'Print nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l json -d 'Print the event instead of its id'
