@@ -6,6 +6,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
+use tokio::sync::Notify;
+
 use super::BusHandle;
 use super::keys::list_from;
 use crate::event::{
@@ -99,6 +101,22 @@ struct CacheState {
     bytes: usize,
     /// Keys that were read, the newest of them: they sort by time.
     known: BTreeSet<String>,
+    /// Segments that are being read: the shards of a group look for the same ones at once.
+    reading: HashMap<String, Rc<Notify>>,
+}
+
+/// The end of a read, or of the task that has begun it.
+struct Reading<'a> {
+    cache: &'a SegmentCache,
+    key: &'a str,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.cache.0.borrow_mut().reading.remove(self.key) {
+            waiting.notify_waiters();
+        }
+    }
 }
 
 impl SegmentCache {
@@ -112,6 +130,17 @@ impl SegmentCache {
             state.used.push_back(key);
         }
         Some(found)
+    }
+
+    /// Waits until no other task reads a segment; then this task is to read it.
+    async fn begin<'a>(&'a self, key: &'a str) -> Reading<'a> {
+        loop {
+            let other = self.0.borrow().reading.get(key).cloned();
+            let Some(other) = other else { break };
+            other.notified().await;
+        }
+        self.0.borrow_mut().reading.insert(key.to_owned(), Rc::default());
+        Reading { cache: self, key }
     }
 
     fn keep(&self, key: &str, segment: &Rc<Segment>) {
@@ -158,6 +187,11 @@ pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Se
         return Ok(Some(found));
     }
     let Some(parts) = parse_segment_key(key) else { return Ok(None) };
+    let _reading = bus.segments.begin(key).await;
+    // Another shard may have read it meanwhile.
+    if let Some(found) = bus.segments.get(key) {
+        return Ok(Some(found));
+    }
     let bytes = match bus.store.get_within(key, SEGMENT_MAX_BYTES).await {
         Ok(Some(object)) => object.bytes,
         Ok(None) => {

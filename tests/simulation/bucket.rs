@@ -105,6 +105,21 @@ impl SimBucket {
         user
     }
 
+    /// Emits segments of `size` events, one at a time, by a new process; returns its requests.
+    pub fn emit_segments(&self, segments: u64, size: usize) -> User {
+        let (user, done) = (self.user(), Rc::new(Cell::new(false)));
+        let (bus, ended) = (user.bus.clone(), Rc::clone(&done));
+        self.simulation.spawn(&self.simulation.process(), async move {
+            let mut emitter = Emitter::new(bus.clone(), Duration::from_secs(60));
+            for _ in 0..segments {
+                emitter.emit_segments(&[group::segment(&*bus.clock, size)]).await.unwrap();
+            }
+            ended.set(true);
+        });
+        self.until(|| done.get());
+        user
+    }
+
     pub fn until(&self, is_so: impl Fn() -> bool) {
         let limit = self.simulation.now() + DAY;
         while !is_so() && self.simulation.now() < limit {

@@ -75,6 +75,32 @@ fn a_backlog_costs_a_get_and_a_twentieth_of_a_request_for_each_event() {
     assert!(user.of(Operation::Get) >= EVENTS && others <= EVENTS / 20, "{:?}", user.network.counts);
 }
 
+/// In millionths of a cent for each event, by the prices of S3 Standard.
+fn price(user: &crate::bucket::User, events: u64) -> u64 {
+    let write = user.of(Operation::Put) + user.of(Operation::Cas) + user.of(Operation::List);
+    (write * 500 + user.of(Operation::Get) * 40) / events
+}
+
+/// From emit to commit, at 100 events a segment, a million for at most 8 cents, and 11 by eight shards.
+#[test]
+fn events_in_segments_cost_a_hundredth() {
+    const EVENTS: u64 = 10_000;
+    for (shards, most) in [(1, 8), (8, 11)] {
+        let bucket = SimBucket::new(1);
+        let emitted = bucket.emit_segments(EVENTS / 100, 100);
+        assert_eq!((emitted.of(Operation::Put), emitted.of(Operation::Get)), (EVENTS / 100, EVENTS / 100));
+        let user = bucket.user();
+        let drain = Mode::Drain { wait: false, most: None, span: None };
+        let runs = bucket.work_wanting(&user, &["one"], &drain, move |group| group.shards = shards);
+        bucket.until(|| runs.runs() == EVENTS);
+        bucket.pass(60 * SECOND);
+        assert_eq!(runs.runs(), EVENTS);
+        let price = price(&emitted, EVENTS) + price(&user, EVENTS);
+        println!("{shards} shards: {price} millionths of a cent; {:?}", user.network.counts);
+        assert!(price <= most, "{shards} shards: {price}: {:?}", user.network.counts);
+    }
+}
+
 #[test]
 fn exclusion_by_type_reads_no_event_and_by_condition_reads_each_once() {
     const EVENTS: u64 = 2_000;

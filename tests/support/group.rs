@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evbus::bus::BusHandle;
-use evbus::bus::emit::Draft;
+use evbus::bus::emit::{Draft, SegmentDraft};
 use evbus::clock::{Clock, Fut};
 use evbus::event::{Event, Identity, event_id};
 use evbus::group::definition::{self, Definition};
@@ -73,6 +73,17 @@ pub fn draft(clock: &dyn Clock) -> Draft {
     let identity = Identity::random(clock.random(), clock.random());
     let id = event_id(clock.now(), &identity);
     Draft::generated(Event::new(id, "/test", "t").build().unwrap(), identity)
+}
+
+/// A segment of small events.
+pub fn segment(clock: &dyn Clock, len: usize) -> SegmentDraft {
+    let mut segment = SegmentDraft::new(clock);
+    for _ in 0..len {
+        let nonce = *segment.nonce();
+        let made = Draft::in_segment(clock, &nonce, segment.len(), |id, _| Event::new(id, "/test", "t").build());
+        assert!(segment.push(made.unwrap()));
+    }
+    segment
 }
 
 /// Runs a worker of an existing group to its end.
