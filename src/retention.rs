@@ -120,7 +120,7 @@ impl Old {
         Some(match ListedKey::parse(key)? {
             ListedKey::Event(_) => Self::Event(EventName::from_key(key)?),
             parts @ ListedKey::Segment(_) => {
-                Self::Segment { key: key.to_owned(), first: parts.first(), last: parts.last(), len: parts.len() }
+                Self::Segment { key: key.to_owned(), first: parts.first(), last: parts.last(), len: parts.event_count() }
             }
         })
     }

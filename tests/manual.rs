@@ -28,6 +28,16 @@ fn check(path: &Path, made: &[u8]) {
 }
 
 #[test]
+fn the_book_has_the_exit_codes_of_the_program() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    for code in Code::ALL {
+        let row = format!("| {} | {} |\n", code as u8, code.meaning());
+        assert!(page.contains(&row), "docs/src/operations.md lacks {row}");
+    }
+}
+
+#[test]
 fn the_committed_completions_are_up_to_date() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/completions");
     for (name, script) in evbus::cli::completions::scripts() {

@@ -139,7 +139,7 @@ pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option
     let (seen, wanted) = (Arc::clone(&tally), range.clone());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
         if let Some(parts) = ListedKey::parse(key).filter(|parts| wanted.may_include(parts)) {
-            seen.0.fetch_add(parts.len(), Ordering::Relaxed);
+            seen.0.fetch_add(parts.event_count(), Ordering::Relaxed);
             seen.1.fetch_min(parts.first().as_micros(), Ordering::Relaxed);
         }
         false
@@ -159,7 +159,8 @@ pub async fn find(bus: &BusHandle, prefix: &str, limit: usize) -> StoreResult<Ve
     let spans = [Some(until), None];
     for until in spans.into_iter().take(if identity.is_some() { 2 } else { 1 }) {
         let mut found = matching(&*bus.store, from, until, typed.clone(), limit).await?;
-        found.extend(in_segments(bus, prefix, (from, until), limit).await?);
+        let within = |name: &EventName| name.time() >= from && until.is_none_or(|until| name.time() <= until);
+        found.extend(in_segments(bus, &typed, from, limit, within).await?);
         if !found.is_empty() {
             found.sort();
             found.truncate(limit);
@@ -169,33 +170,26 @@ pub async fn find(bus: &BusHandle, prefix: &str, limit: usize) -> StoreResult<Ve
     Ok(Vec::new())
 }
 
-/// The events in segments whose id, as evbus makes it, begins with `prefix`: their segments' names
-/// tell most of it.
+/// The events in segments, from a time on, whose ids evbus has made and whose identities begin with
+/// `typed`: their segments' names tell most of it.
 async fn in_segments(
     bus: &BusHandle,
-    prefix: &str,
-    (from, until): (EventTime, Option<EventTime>),
+    typed: &str,
+    from: EventTime,
     limit: usize,
+    within: impl Fn(&EventName) -> bool,
 ) -> StoreResult<Vec<EventName>> {
-    let typed = prefix.get(16..).unwrap_or("");
-    let nonce = typed[..typed.len().min(SegmentNonce::ID_LEN)].to_owned();
-    let list = List::all(EVENTS).after(list_from(from)).keep(move |key| match ListedKey::parse(key) {
-        Some(ListedKey::Segment(parts)) => {
-            until.is_none_or(|until| parts.first() <= until) && parts.nonce.starts_with(&nonce)
-        }
-        _ => false,
-    });
+    let nonce = typed.get(..typed.len().min(SegmentNonce::ID_LEN)).unwrap_or(typed).to_owned();
+    let list = List::all(EVENTS).after(list_from(from)).keep(
+        move |key| matches!(ListedKey::parse(key), Some(ListedKey::Segment(parts)) if parts.nonce.starts_with(&nonce)),
+    );
     let mut pager = Pager::of(100);
     let mut found = Vec::new();
     while let Some(keys) = pager.next(&*bus.store, list.clone()).await? {
         for key in keys {
             let Some(segment) = segment::read(bus, &key).await? else { continue };
-            for (name, document) in segment.events() {
-                let has_prefix = |event: &Event| event.id().starts_with(prefix);
-                if Event::parse(document, usize::MAX).as_ref().is_ok_and(has_prefix) {
-                    found.push(name.clone());
-                }
-            }
+            let found_here = segment.names().filter(|name| name.identity().starts_with(typed) && within(name));
+            found.extend(found_here.cloned());
             if found.len() >= limit {
                 return Ok(found);
             }
@@ -292,7 +286,8 @@ pub async fn with_id_prefix(bus: &BusHandle, prefix: &str, limit: usize) -> Stor
             .is_some_and(|parts| format!("{}-{}", parts.time.seconds_text(), parts.identity).starts_with(&wanted))
     });
     let mut found = parsed(&bus.store.list_after(list).await?.keys);
-    found.extend(in_segments(bus, prefix, (EventTime::MIN, None), limit).await?);
+    let begins_so = |name: &EventName| name.time().seconds_text().starts_with(prefix);
+    found.extend(in_segments(bus, "", EventTime::MIN, limit, begins_so).await?);
     found.sort();
     found.truncate(limit);
     Ok(found)

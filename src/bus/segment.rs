@@ -12,7 +12,7 @@ use super::BusHandle;
 use super::keys::list_from;
 use crate::event::{
     EVENTS, Event, EventName, EventTime, HashSlot, Identity, ListedKey, SEGMENT_MAX_BYTES, SEGMENT_SPAN_MICROS,
-    SegmentParts, parse_segment_key,
+    SegmentParts, parse_event_id, parse_segment_key,
 };
 use crate::store::{ErrorKind, List, Pager, StoreResult};
 
@@ -52,7 +52,10 @@ impl Segment {
             let time = EventTime::from_micros(first.as_micros() + i64::try_from(at).unwrap_or(0));
             let name = match Event::parse(&bytes[range.clone()], usize::MAX) {
                 Ok(event) => {
-                    let identity = Identity::named(event.source(), event.id());
+                    // An id that was made for this line is told from one that was named by the nonce.
+                    let own = key.identity(u16::try_from(at).unwrap_or(u16::MAX));
+                    let made = parse_event_id(event.id()).is_some_and(|(_, identity)| identity == own);
+                    let identity = if made { own } else { Identity::named(event.source(), event.id()) };
                     EventName::new(time, event.hash_slot(&identity), &identity, event.type_())
                 }
                 Err(_) => {
@@ -69,11 +72,6 @@ impl Segment {
     /// The names of its events, ascending.
     pub fn names(&self) -> impl Iterator<Item = &EventName> {
         self.events.iter().map(|(name, _)| name)
-    }
-
-    /// The names of its events, with their documents.
-    pub fn events(&self) -> impl Iterator<Item = (&EventName, &[u8])> {
-        self.events.iter().map(|(name, range)| (name, &self.bytes[range.clone()]))
     }
 
     /// The document of an event, if it is one of these.

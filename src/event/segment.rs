@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::identity::{base32_letter, is_base32};
 use super::name::{EVENTS, KEY_FOLDER_LEN, SLUG_MAX_LEN, is_in_its_folder, is_slug};
-use super::{EventTime, NameParts, minute_folder, parse_key};
+use super::{EventTime, Identity, NameParts, minute_folder, parse_key};
 
 /// The most events of one segment. They have consecutive microseconds, so that no segment is longer
 /// than [`SEGMENT_SPAN_MICROS`].
@@ -47,13 +47,20 @@ impl SegmentNonce {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The id that evbus makes for the event on this line, from 0: `<second>-<first 12 characters
-    /// of the nonce><line, 2 characters>`.
-    pub fn event_id(&self, time: EventTime, line: u16) -> String {
-        let start = &self.as_str()[..Self::ID_LEN];
-        let letter = |bits: u16| char::from(base32_letter(u128::from(bits)));
-        format!("{}-{start}{}{}", time.seconds_text(), letter(line >> 5), letter(line))
+    /// The identity of the event on this line, from 0, if evbus makes its id.
+    pub fn identity(&self, line: u16) -> Identity {
+        line_identity(self.as_str(), line)
     }
+}
+
+/// The identity of an event on a line of the segment with this nonce, if its id was made from it:
+/// the first 12 characters of the nonce, and the line as two.
+fn line_identity(nonce: &str, line: u16) -> Identity {
+    let mut text = [b'0'; Identity::LEN];
+    let (start, end) = text.split_at_mut(SegmentNonce::ID_LEN);
+    start.iter_mut().zip(nonce.bytes()).for_each(|(at, byte)| *at = byte);
+    end.copy_from_slice(&[base32_letter(u128::from(line >> 5)), base32_letter(u128::from(line))]);
+    Identity::parse(std::str::from_utf8(&text).unwrap_or_default()).unwrap_or_else(|| Identity::random(0, 0))
 }
 
 /// A segment's name: always well-formed.
@@ -77,6 +84,11 @@ impl SegmentParts<'_> {
     /// The time of its first event.
     pub fn first(&self) -> EventTime {
         EventTime::from_micros(self.last.as_micros() - i64::from(self.len) + 1)
+    }
+
+    /// The identity of an event on this line, from 0, if its id was made from the nonce.
+    pub fn identity(&self, line: u16) -> Identity {
+        line_identity(self.nonce, line)
     }
 
     /// Whether an event of it has this time.
@@ -139,7 +151,7 @@ impl<'a> ListedKey<'a> {
     }
 
     /// How many events lie there.
-    pub fn len(&self) -> u64 {
+    pub fn event_count(&self) -> u64 {
         match self {
             Self::Event(_) => 1,
             Self::Segment(segment) => u64::from(segment.len),
@@ -240,10 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_the_segment_and_the_line() {
-        let time = time("20261123T021500.000002Z");
-        assert_eq!(nonce().event_id(time, 0), "20261123T021500-04hmasw9nf6y00");
-        assert_eq!(nonce().event_id(time, 999), "20261123T021500-04hmasw9nf6yz7");
+    fn an_identity_names_the_segment_and_the_line() {
+        assert_eq!(nonce().identity(0).as_str(), "04hmasw9nf6y00");
+        assert_eq!(nonce().identity(999).as_str(), "04hmasw9nf6yz7");
     }
 
     #[test]

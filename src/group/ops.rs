@@ -78,7 +78,7 @@ impl ScanCollector {
         }
         if last <= self.limit {
             self.newest_raisable.fetch_max(last.as_micros(), Ordering::Relaxed);
-            self.raisable_len.fetch_add(parsed.len(), Ordering::Relaxed);
+            self.raisable_len.fetch_add(parsed.event_count(), Ordering::Relaxed);
         }
         self.unwanted.fetch_or(unwanted, Ordering::Relaxed);
     }
@@ -224,7 +224,7 @@ impl GroupStore {
         let (mut reads, mut last) = (0, None);
         for key in page.keys {
             let Some(parsed) = ListedKey::parse(&key) else { continue };
-            let len = usize::try_from(parsed.len()).unwrap_or(usize::MAX);
+            let len = usize::try_from(parsed.event_count()).unwrap_or(usize::MAX);
             let is_full = names.len() + len > bounds.window || reads == bounds.reads;
             if is_full && last.is_some() {
                 return Ok((names, last));

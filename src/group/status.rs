@@ -282,7 +282,7 @@ impl Tally {
     /// Counts what lies at a key; a foreign key is passed over.
     pub fn see(&mut self, key: &str) {
         let Some(parsed) = ListedKey::parse(key) else { return };
-        self.events += parsed.len();
+        self.events += parsed.event_count();
         self.oldest = Some(self.oldest.map_or(parsed.first(), |oldest| oldest.min(parsed.first())));
         let parts = match parsed {
             ListedKey::Event(parts) => parts,

@@ -43,10 +43,14 @@ fn a_handler_gets_its_own_event_and_prune_deletes_the_file_when_all_are_done() {
     let ids = home.emit_segments("t", 20);
     let handler = "cat > stdin; cmp stdin $EVBUS_FILE && [ $(wc -l < stdin) = 1 ] && $EVBUS get --field id >> seen
         [ $(wc -l < seen) -ne 5 ] || exit 65";
-    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", handler]).exits(0);
+    let ran = home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", handler]).exits(0);
+    assert!(ran.err.contains(&ids[4]), "{}", ran.err);
     assert_eq!(home.lines("seen"), ids);
     assert_eq!(home.run(&["prune", "--keep", "1h"]).exits(0).lines().len(), 1);
     assert_eq!(home.event_count(), 20);
+    // Every verb names an event by the id that emit has printed.
+    let shown = home.run(&["dead", "show", "g", &ids[4]]).exits(0).out;
+    assert!(shown.contains(&ids[4]), "{shown}");
     // The dead letter holds the event; its file may go.
     until("the drain may pass them", || {
         home.run(&["drain", "-g", "g", "--", "true"]).exits(0);

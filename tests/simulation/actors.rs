@@ -7,7 +7,7 @@ use std::time::Duration;
 use evbus::bus::emit::{Draft, Emitter, SegmentDraft};
 use evbus::bus::{BusHandle, schedule};
 use evbus::clock::Clock;
-use evbus::event::{Data, Event, EventName, EventTime, Identity, event_id, parse_event_id};
+use evbus::event::{Data, Event, EventName, EventTime, Identity, event_id};
 use evbus::group::definition::{self, Definition, Start};
 use evbus::group::lease::{Lease, Process as Alive};
 use evbus::group::marker::Owner;
@@ -80,17 +80,25 @@ impl Actors {
     fn clock(&self) -> SkewedClock {
         let simulation = Rc::clone(&self.world.simulation);
         let rng = &simulation.rng;
-        let years = if self.world.plan.wild_clocks && rng.chance(0.15) { rng.one(&[3, -3, 40]) } else { 0 };
+        let years = if self.world.plan.wild_clocks && !self.world.plan.coarse_clocks && rng.chance(0.15) {
+            rng.one(&[3, -3, 40])
+        } else {
+            0
+        };
         let waits = self.world.plan.waits > 0.0;
         let millis: i64 = rng.one(if waits {
             &[0, 0, 0, 400, -7_000, 3_000]
         } else {
             &[0, 0, 0, 400, -7_000, 3_000, 3_600_000, -3_600_000]
         });
-        let jump = if !waits && rng.chance(0.1) { rng.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
+        let coarse = self.world.plan.coarse_clocks;
+        let behind = self.world.plan.profile.lag.as_millis() as i64;
+        let millis = if coarse { rng.one(&[0, 0, 2_000 - behind, 1_000 - behind, -behind]) } else { millis };
+        let jump = if !waits && !coarse && rng.chance(0.1) { rng.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
         SkewedClock {
             skew: years * 365 * 86_400 * 1_000_000 + millis * 1_000,
-            drift: if !waits && rng.chance(0.2) { rng.between(-0.01, 0.01) } else { 0.0 },
+            step: if coarse { SECOND as i64 } else { 1 },
+            drift: if !waits && !coarse && rng.chance(0.2) { rng.between(-0.01, 0.01) } else { 0.0 },
             jump: ((rng.share() * self.world.plan.faults_until as f64) as Micros, jump),
             uptime: (rng.around(300.0) * 1e6) as Micros,
             simulation,
@@ -619,17 +627,11 @@ fn segment_drafts(
             *order += 1;
             let (line, order) = (segment.len(), (pid, *order));
             let draft = Draft::in_segment(clock, &nonce, line, |id, _| {
-                let (event, _) = made(world, id.to_owned(), None, Some(order));
+                let (event, _) = made(world, id.to_owned(), Some(nonce.identity(line)), Some(order));
                 ids.push(id.to_owned());
                 Ok::<_, ()>(event)
             });
             assert!(segment.push(draft.expect("it is made")), "there is room");
-        }
-        // One event alone has the identity of its id.
-        if let [only] = segment.drafts()
-            && let Some((_, identity)) = parse_event_id(only.event().id())
-        {
-            world.by_identity.borrow_mut().insert(identity.to_string(), only.event().id().to_owned());
         }
         segments.push(segment);
     }

@@ -84,7 +84,7 @@ impl SimBucket {
     pub fn user(&self) -> User {
         let simulation = Rc::clone(&self.simulation);
         let network = Rc::new(Counting { simulation: Rc::clone(&simulation), counts: RefCell::default() });
-        let clock = SkewedClock { simulation, skew: 0, drift: 0.0, jump: (0, 0), uptime: 0 };
+        let clock = SkewedClock { simulation, skew: 0, drift: 0.0, step: 1, jump: (0, 0), uptime: 0 };
         let store = MemoryStore::new(Rc::clone(&self.contents), Rc::clone(&network) as _, object::PROFILE);
         User { network, bus: BusHandle::new(Rc::new(store), Rc::new(clock)) }
     }

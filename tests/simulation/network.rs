@@ -24,6 +24,8 @@ pub struct SkewedClock {
     pub skew: i64,
     /// How much faster its wall clock runs than time.
     pub drift: f64,
+    /// The step of its wall clock, in microseconds.
+    pub step: i64,
     /// When its wall clock jumps, and how far.
     pub jump: (Micros, i64),
     /// Its elapsed time when the simulation began.
@@ -35,7 +37,8 @@ impl Clock for SkewedClock {
         let now = self.simulation.now();
         let jumped = if now >= self.jump.0 { self.jump.1 } else { 0 };
         let drifted = (now as f64 * self.drift) as i64;
-        EventTime::from_micros(BEGIN + now as i64 + drifted + self.skew + jumped)
+        let time = BEGIN + now as i64 + drifted + self.skew + jumped;
+        EventTime::from_micros(time - time.rem_euclid(self.step))
     }
 
     fn elapsed(&self) -> Duration {

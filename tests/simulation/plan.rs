@@ -89,6 +89,9 @@ pub struct SeedPlan {
     /// The share of batches that are emitted in segments, and the most events of one.
     pub segments: f64,
     pub segment_len: usize,
+    /// Whether clocks show whole seconds only, and emitters' are about a lag behind: then W comes to
+    /// stand within segments.
+    pub coarse_clocks: bool,
     /// The share of segments that cannot be read for a while.
     pub unreadable: f64,
     /// Whether the emitters use the same named ids: each emits all of them.
@@ -157,6 +160,7 @@ impl SeedPlan {
             named: 0.3,
             segments: rng.one(&[0.0, 0.5, 0.9]),
             segment_len: rng.one(&[3, 5, 8]),
+            coarse_clocks: rng.chance(0.2) && waits == 0.0,
             unreadable: if calm { 0.0 } else { rng.one(&[0.0, 0.1]) },
             // A twin that is scheduled by one emitter and emitted by another would be acknowledged
             // twice.
@@ -171,7 +175,8 @@ impl SeedPlan {
         (self.slow_puts, self.late_lists, self.spurious_conflicts, self.lost) = (0.0, 0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
-        (self.named, self.power, self.unreadable) = (1.0, 0.0, 0.0);
+        // The ids of segments are made at random.
+        (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);
         for group in &mut self.groups {
             (group.late_start, group.widens) = (None, None);
         }

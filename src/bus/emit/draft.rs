@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::event::{
     Event, EventName, EventTime, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName, SegmentNonce,
-    dedup_hash, event_id, parse_event_id, segment_slug,
+    dedup_hash, event_id, segment_slug,
 };
 
 /// An event on its way to the bus.
@@ -45,11 +45,8 @@ impl Draft {
         line: u16,
         make: impl FnOnce(&str, EventTime) -> Result<Event, E>,
     ) -> Result<Self, E> {
-        let time = clock.now();
-        let event = make(&nonce.event_id(time, line), time)?;
-        // In a segment every identity follows from the document.
-        let identity = Identity::named(event.source(), event.id());
-        Ok(Self::generated(event, identity))
+        let (time, identity) = (clock.now(), nonce.identity(line));
+        Ok(Self::generated(make(&event_id(time, &identity), time)?, identity))
     }
 
     /// An event whose emitter named its id: emitted twice, it is there once.
@@ -145,20 +142,14 @@ impl SegmentDraft {
         true
     }
 
-    /// The names of its events, if the first of them has this time. One event alone is a single
-    /// object, which is found by its id as any other.
+    /// The names of its events, if the first of them has this time.
     pub(super) fn names(&self, first: EventTime) -> Vec<EventName> {
-        if let [only] = &*self.drafts
-            && let Some((_, identity)) = parse_event_id(only.event.id())
-        {
-            let slot = only.event.hash_slot(&identity);
-            return vec![EventName::new(first, slot, &identity, only.event.type_())];
-        }
         let times = (first.as_micros()..).map(EventTime::from_micros);
         self.drafts.iter().zip(times).map(|(draft, time)| draft.name(time)).collect()
     }
 
-    /// The key under which it lies, if its events have these names.
+    /// The key under which it lies, if its events have these names. One event alone is a single
+    /// object.
     pub(super) fn key(&self, names: &[EventName]) -> String {
         match names {
             [only] => only.key(),

@@ -347,9 +347,11 @@ impl Shard {
         self.marker.pending.len() + self.running.keys().filter(|name| !self.marker.pending.contains_key(*name)).count()
     }
 
-    /// Whether `pending` leaves no room for anything new although something waits.
+    /// Whether `pending` leaves no room for anything new although something waits, and most of what
+    /// is in it does not run: a large batch alone may fill it.
     pub fn stalled_full(&self) -> bool {
-        !self.waiting.is_empty() && self.marker.pending.len() >= self.bounds.capacity()
+        let pending = self.marker.pending.len();
+        !self.waiting.is_empty() && pending >= self.bounds.capacity() && self.running.len() * 2 < pending
     }
 
     /// The position up to which everything is settled.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::met_segments::MetSegments;
 use super::{Commit, Followup, Shard, Succeeded};
 use crate::bus::to_json_line;
 use crate::event::EventName;
@@ -103,6 +104,8 @@ impl Shard {
         self.listing = None;
         self.waiting.clear();
         self.unconfirmed.clear();
+        self.withheld.clear();
+        self.met = MetSegments::default();
         self.order_keys.clear();
         self.writing_dead_letters.clear();
         self.succeeded = Succeeded::default();
