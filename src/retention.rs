@@ -119,9 +119,12 @@ impl Old {
     fn at(key: &str) -> Option<Self> {
         Some(match ListedKey::parse(key)? {
             ListedKey::Event(_) => Self::Event(EventName::from_key(key)?),
-            parts @ ListedKey::Segment(_) => {
-                Self::Segment { key: key.to_owned(), first: parts.first(), last: parts.last(), len: parts.event_count() }
-            }
+            parts @ ListedKey::Segment(_) => Self::Segment {
+                key: key.to_owned(),
+                first: parts.first(),
+                last: parts.last(),
+                len: parts.event_count(),
+            },
         })
     }
 

@@ -165,10 +165,12 @@ impl Engine {
         let unread = scan.listing.barrier.is_some() && self.draining();
         let unprocessed =
             unread || scan.listing.is_truncated() || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
+        // `through` has come to a segment that cannot be read: nothing moves before it can.
+        let blocked = scan.listing.barrier.is_some_and(|first| first <= marker.through.time().next());
         let candidate = Candidate {
             wanted: unprocessed || !marker.pending.is_empty() || requested,
             requested,
-            can_advance: past_minute || self.can_advance(&marker, &scan.stats, limit),
+            can_advance: !blocked && (past_minute || self.can_advance(&marker, &scan.stats, limit)),
             owned: owner.is_some(),
             free,
             unknown: unchanged && process == Process::MayLive,

@@ -328,9 +328,10 @@ impl Shard {
         self.dirty = true;
     }
 
-    /// Whether the listing was truncated and what it showed is nearly used up.
+    /// Whether the listing was truncated and what it showed is nearly used up. Behind a segment that
+    /// cannot be read `through` does not move, so that the next listing would show the same.
     pub fn wants_more(&self) -> bool {
-        self.listing.as_ref().is_some_and(|listing| listing.is_truncated())
+        self.listing.as_ref().is_some_and(|listing| listing.is_truncated() && !listing.has_barrier())
             && self.waiting.len() <= self.bounds.window / 4
     }
 

@@ -123,6 +123,24 @@ mod tests {
         shard.next(&Retry::default(), true, name(9).time())
     }
 
+    /// Otherwise a drain would wait, and a watch list again and again, until it can be read.
+    #[test]
+    fn a_segment_that_cannot_be_read_ends_a_truncated_listing() {
+        let mut shard = shard(10);
+        let end = Some(Position::Name(name(5)));
+        let listing = |barrier: Option<EventTime>| {
+            let mut listing = Listing::new(EventTime::MIN, [], end.clone());
+            listing.barrier = barrier;
+            listing
+        };
+        shard.take_listing(listing(None), None);
+        assert!(shard.wants_more() && shard.window_end() == Some(name(5).time()));
+        shard.take_listing(listing(Some(name(6).time())), None);
+        assert!(shard.wants_more(), "it lies behind the end");
+        shard.take_listing(listing(Some(name(3).time())), None);
+        assert!(!shard.wants_more() && shard.window_end().is_none());
+    }
+
     #[test]
     fn the_last_slot_goes_to_an_event_that_blocks_its_key() {
         assert_eq!(next(&shard(3)), Next::Start(name(2)), "not 1, which nothing waits for");
