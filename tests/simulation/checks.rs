@@ -115,6 +115,11 @@ fn event(world: &World, name: EventName, there: bool) {
         format!("{} {name} {}", if there { "put" } else { "gone" }, world.id_of(name.as_str()).unwrap_or_default())
     });
     if there {
+        let id = world.id_of(name.as_str());
+        let known = |id: String| world.events.borrow().get(&id).is_some_and(|known| known.acked.is_some());
+        if world.deleted.borrow().contains(&name) || id.is_some_and(known) {
+            world.late_copies.borrow_mut().insert(name.clone());
+        }
         world.present.borrow_mut().insert(name);
     } else {
         world.present.borrow_mut().remove(&name);

@@ -78,6 +78,7 @@ fn world(seed: u64, options: SeedOptions) -> Rc<World> {
         events: RefCell::default(),
         by_identity: RefCell::default(),
         present: RefCell::default(),
+        late_copies: RefCell::default(),
         put_at: RefCell::default(),
         deleted: RefCell::default(),
         frontier: Cell::new(EventTime::MIN),

@@ -143,12 +143,12 @@ fn order(world: &World) {
 
 fn in_order(world: &World, group: &GroupRecord, earlier: &KnownEvent, later: &KnownEvent) {
     let (Some(first), Some(second)) = (group.runs.get(&earlier.id), group.runs.get(&later.id)) else { return };
-    // A copy that its emitter had given up may appear late, out of order: it was never
+    // A copy that its emitter had given up and deleted may appear late, out of order: it was never
     // acknowledged.
-    let acked = later.acked.as_ref().map(|(_, name)| name.as_str());
+    let late = |name: &String| world.late_copies.borrow().contains(name.as_str());
     if let (Some(settled), Some((started, name))) = (first.first_settled, &second.first_start)
         && *started < settled
-        && acked == Some(name)
+        && !late(name)
     {
         world.complain(format!(
             "{}: {} was started at {started} before {} of the same key and emitter was settled at {settled}",

@@ -142,6 +142,9 @@ pub struct World {
     pub events: RefCell<HashMap<String, KnownEvent>>,
     pub by_identity: RefCell<HashMap<String, String>>,
     pub present: RefCell<BTreeSet<EventName>>,
+    /// Names that came after they had been deleted, or after their events were acknowledged: puts that
+    /// were on their way for long.
+    pub late_copies: RefCell<BTreeSet<EventName>>,
     /// When each segment was put.
     pub put_at: RefCell<HashMap<String, Micros>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
