@@ -9,7 +9,7 @@ use super::keys::list_from;
 use super::look::{self, LookBounds, Wanted};
 use super::{BusHandle, Position, segment};
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, Identity, ListedKey, NameMatch, SegmentNonce, TypeFilter, parse_event_id,
+    EVENTS, Event, EventName, EventTime, Identity, ListedKey, NameMatch, SEGMENT_SPAN_MICROS, SegmentNonce, TypeFilter,
     parse_key,
 };
 use crate::store::{LARGEST_BYTES, List, Pager, Store, StoreResult};
@@ -153,14 +153,16 @@ pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option
 /// made, else by the identity of a named id, for each source that `sources` names.
 pub async fn find(bus: &BusHandle, prefix: &str, limit: usize) -> StoreResult<Vec<EventName>> {
     let Some((from, until)) = id_span(prefix) else { return Ok(Vec::new()) };
-    let identity = parse_event_id(prefix).map(|(_, identity)| identity);
     let typed = prefix.get(16..).unwrap_or("").to_owned();
+    let tells_more = typed.len() >= Identity::LEN / 2;
     // An event that came too late was put again under a later time: its id kept its first time.
     let spans = [Some(until), None];
-    for until in spans.into_iter().take(if identity.is_some() { 2 } else { 1 }) {
+    for until in spans.into_iter().take(if tells_more { 2 } else { 1 }) {
         let mut found = matching(&*bus.store, from, until, typed.clone(), limit).await?;
-        let within = |name: &EventName| name.time() >= from && until.is_none_or(|until| name.time() <= until);
-        found.extend(in_segments(bus, &typed, from, limit, within).await?);
+        // The first events of a segment may lie just before the second of their ids.
+        let least = from.minus(Duration::from_micros(SEGMENT_SPAN_MICROS.unsigned_abs()));
+        let within = |name: &EventName| name.time() >= least && until.is_none_or(|until| name.time() <= until);
+        found.extend(in_segments(bus, &typed, (from, until), limit, within).await?);
         if !found.is_empty() {
             found.sort();
             found.truncate(limit);
@@ -175,14 +177,17 @@ pub async fn find(bus: &BusHandle, prefix: &str, limit: usize) -> StoreResult<Ve
 async fn in_segments(
     bus: &BusHandle,
     typed: &str,
-    from: EventTime,
+    (from, until): (EventTime, Option<EventTime>),
     limit: usize,
     within: impl Fn(&EventName) -> bool,
 ) -> StoreResult<Vec<EventName>> {
     let nonce = typed.get(..typed.len().min(SegmentNonce::ID_LEN)).unwrap_or(typed).to_owned();
-    let list = List::all(EVENTS).after(list_from(from)).keep(
-        move |key| matches!(ListedKey::parse(key), Some(ListedKey::Segment(parts)) if parts.nonce.starts_with(&nonce)),
-    );
+    let list = List::all(EVENTS).after(list_from(from)).keep(move |key| match ListedKey::parse(key) {
+        Some(ListedKey::Segment(parts)) => {
+            parts.nonce.starts_with(&nonce) && until.is_none_or(|until| parts.first() <= until)
+        }
+        _ => false,
+    });
     let mut pager = Pager::of(100);
     let mut found = Vec::new();
     while let Some(keys) = pager.next(&*bus.store, list.clone()).await? {
@@ -287,7 +292,7 @@ pub async fn with_id_prefix(bus: &BusHandle, prefix: &str, limit: usize) -> Stor
     });
     let mut found = parsed(&bus.store.list_after(list).await?.keys);
     let begins_so = |name: &EventName| name.time().seconds_text().starts_with(prefix);
-    found.extend(in_segments(bus, "", EventTime::MIN, limit, begins_so).await?);
+    found.extend(in_segments(bus, "", (EventTime::MIN, None), limit, begins_so).await?);
     found.sort();
     found.truncate(limit);
     Ok(found)
@@ -298,19 +303,11 @@ pub async fn with_identity(store: &dyn Store, identity: &Identity) -> StoreResul
     matching(store, EventTime::MIN, None, identity.to_string(), usize::MAX).await
 }
 
-/// Whether an event with this identity is in one of the first segments from a time on, in which its
-/// emitter may have put it again.
+/// Whether an event with this identity is in a segment from a time on, in which its emitter has put
+/// it again: a segment that is put again keeps its nonce, which the identity begins with.
 pub async fn is_in_later_segment(bus: &BusHandle, identity: &str, from: EventTime) -> StoreResult<bool> {
-    let segments = |key: &str| matches!(ListedKey::parse(key), Some(ListedKey::Segment(_)));
-    let list = List::all(EVENTS).after(list_from(from)).limit(look::READS).keep(segments);
-    for key in bus.store.list_after(list).await?.keys {
-        if let Some(segment) = segment::read(bus, &key).await?
-            && segment.names().any(|name| name.identity() == identity)
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let found = in_segments(bus, identity, (from, None), 1, |_| true).await?;
+    Ok(!found.is_empty())
 }
 
 /// When an event says that it happened, if it is there and says so.

@@ -154,7 +154,9 @@ impl SegmentCache {
         }
         state.known.insert(key.to_owned());
         if state.known.len() > KNOWN_KEYS {
-            state.known.pop_first();
+            // What is in memory stays known, however old it is.
+            let oldest = state.known.iter().find(|key| !state.segments.contains_key(*key)).cloned();
+            oldest.map(|key| state.known.remove(&key));
         }
     }
 

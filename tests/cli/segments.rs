@@ -86,6 +86,17 @@ fn newest_marker(home: &Home) -> PathBuf {
 }
 
 #[test]
+fn data_over_several_lines_is_one_line_of_a_segment() {
+    let home = Home::new();
+    let pretty = "[\n  {\n    \"n\": 1,\n    \"text\": \"a\\nb\"\n  },\n  {\n    \"n\": 2\n  },\n  3\n]\n";
+    let ids = home.feed(&["emit", "t", "--ndjson"], pretty).exits(0).lines();
+    assert_eq!(std::fs::read_to_string(segment(&home)).unwrap().lines().count(), 3);
+    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", NOTE]).exits(0);
+    assert_eq!(home.lines("seen"), ids);
+    assert_eq!(home.run(&["get", &ids[0], "--field", "data.text"]).exits(0).out, "a\nb\n");
+}
+
+#[test]
 fn a_file_each_where_it_is_asked_for() {
     let home = Home::new();
     home.emit_many("t", 3);

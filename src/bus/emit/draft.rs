@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::event::{
     Event, EventName, EventTime, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName, SegmentNonce,
-    dedup_hash, event_id, segment_slug,
+    dedup_hash, event_id, one_line, segment_slug,
 };
 
 /// An event on its way to the bus.
@@ -133,11 +133,14 @@ impl SegmentDraft {
     /// it; for one event alone there always is.
     #[must_use]
     pub fn push(&mut self, draft: Draft) -> bool {
-        let size = self.bytes.len() + draft.bytes.len();
+        // Data that was given over several lines is one line here.
+        let line = one_line(&draft.bytes);
+        let size = self.bytes.len() + line.len() + 1;
         if !self.has_room() || (size > SEGMENT_MAX_BYTES && !self.is_empty()) {
             return false;
         }
-        self.bytes.extend_from_slice(&draft.bytes);
+        self.bytes.extend_from_slice(&line);
+        self.bytes.push(b'\n');
         self.drafts.push(draft);
         true
     }
@@ -162,7 +165,7 @@ impl SegmentDraft {
     }
 
     /// Whether an event of it has an ordering key.
-    pub(super) fn has_ordering_key(&self) -> bool {
+    pub fn has_ordering_key(&self) -> bool {
         self.drafts.iter().any(|draft| draft.event.ordering_key().is_some())
     }
 }

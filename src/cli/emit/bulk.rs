@@ -131,9 +131,12 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
                 true => {
                     let mut segments = Vec::new();
                     let end = self.fill_segments(&mut segments);
-                    let acks = self.maker.send_segments(emitter, &segments).await?;
-                    let drafts = segments.iter().flat_map(SegmentDraft::drafts);
-                    self.acks.report(drafts.zip(&acks));
+                    // With ordering keys each is safe before the next is put, and is acknowledged so.
+                    let together = if segments.iter().any(SegmentDraft::has_ordering_key) { 1 } else { segments.len() };
+                    for part in segments.chunks(together) {
+                        let acks = self.maker.send_segments(emitter, part).await?;
+                        self.acks.report(part.iter().flat_map(SegmentDraft::drafts).zip(&acks));
+                    }
                     end
                 }
                 false => {

@@ -163,8 +163,9 @@ impl Engine {
         // A window in which everything is done hides what lies behind it.
         // What a drain cannot read it must own, to count it as left.
         let unread = scan.listing.barrier.is_some() && self.draining();
-        let unprocessed =
-            unread || scan.listing.is_truncated() || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
+        let unprocessed = unread
+            || (scan.listing.is_truncated() && !scan.listing.has_barrier())
+            || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
         // `through` has come to a segment that cannot be read: nothing moves before it can.
         let blocked = scan.listing.barrier.is_some_and(|first| first <= marker.through.time().next());
         let candidate = Candidate {

@@ -258,7 +258,8 @@ impl Shard {
     pub fn found(&mut self, name: EventName, confirm: bool) -> bool {
         let room = self.listing.as_ref().is_some_and(|listing| !listing.is_truncated())
             && self.waiting.len() + self.unconfirmed.len() + self.marker.done.len() < self.bounds.window;
-        if !room || !self.startable(&name) || self.waiting.contains(&name) {
+        let listed = self.waiting.contains(&name) || self.withheld.contains(&name);
+        if !room || !self.startable(&name) || listed {
             return false;
         }
         if confirm { self.unconfirmed.insert(name) } else { self.waiting.insert(name) }
@@ -339,7 +340,7 @@ impl Shard {
     /// done or pending.
     pub fn window_end(&self) -> Option<EventTime> {
         let listing = self.listing.as_ref().filter(|listing| self.waiting.is_empty() && !listing.has_barrier())?;
-        let all = self.unconfirmed.is_empty() && self.running.is_empty();
+        let all = self.unconfirmed.is_empty() && self.withheld.is_empty() && self.running.is_empty();
         listing.end.as_ref().filter(|end| all && **end > self.marker.through).map(Position::time)
     }
 

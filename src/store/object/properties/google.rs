@@ -69,10 +69,11 @@ impl LifecycleCondition {
             || self.noncurrent_time_before.is_some()
     }
 
-    /// Whether a rule's suffixes may hold for a bus: all its keys end in this way, except those of
-    /// markers.
+    /// Whether a rule's suffixes may hold for a bus: all its keys end in one of these ways, except
+    /// those of markers.
     fn may_hold_for_a_bus(&self) -> bool {
-        self.matches_suffix.is_empty() || self.matches_suffix.iter().any(|suffix| ".json".ends_with(suffix.as_str()))
+        let may_end = |suffix: &String| [".json", ".ndjson"].iter().any(|end| end.ends_with(suffix.as_str()));
+        self.matches_suffix.is_empty() || self.matches_suffix.iter().any(may_end)
     }
 }
 
