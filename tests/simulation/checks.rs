@@ -319,8 +319,9 @@ fn limits(world: &World, at: usize, group: &GroupRecord, shard: u16, new: &Marke
     if new.pending.len() > bounds.pending {
         world.complain(format!("{}/{shard}: open holds {} of {}", group.name, new.pending.len(), bounds.pending));
     }
-    // Events that come in behind the done names push those out of the window.
-    if new.done.len() > 3 * bounds.window {
+    // Events that come in behind the done names push those out of the window, those of a segment
+    // together.
+    if new.done.len() > 3 * bounds.window + world.plan.segment_len {
         world.complain(format!("{}/{shard}: done holds {} of {}", group.name, new.done.len(), bounds.window));
     }
 }

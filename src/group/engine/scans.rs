@@ -186,7 +186,9 @@ impl Engine {
         if rescan {
             slot.scan_at = now;
         }
-        let nothing_new = scan.stats.newest.is_none() && !past_minute && !behind && !rescan;
+        // No poll tells when a segment can be read again.
+        let all_read = scan.listing.barrier.is_none();
+        let nothing_new = scan.stats.newest.is_none() && !past_minute && !behind && !rescan && all_read;
         slot.idle = owner.is_none() && !candidate.wanted && nothing_new;
         slot.is_held = candidate.held();
         slot.holder = owner.map(|owner| owner.worker.clone()).filter(|_| slot.is_held);
