@@ -91,7 +91,8 @@ fn run(command: &mut Command) {
 }
 
 fn emit(bus: &Path, count: usize) {
-    let mut child = evbus(bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        evbus(bus, &["emit", "order.created", "--ndjson", "--each", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = std::io::BufWriter::new(child.stdin.take().unwrap());
     for n in 0..count {
         writeln!(stdin, "{{\"order\":{n},\"total\":99.5,\"note\":\"{:0>80}\"}}", n).unwrap();
@@ -166,7 +167,7 @@ fn bulk_emit(bench: &RatioBench) {
     }
     let (floor, ours) = (median(floors), median(ours));
     row(
-        "emit --ndjson, 20,000",
+        "emit --ndjson --each, 20,000",
         format!("{floor:.0}/s"),
         format!("{ours:.0}/s"),
         format!("{:.2}", ours / floor),
@@ -245,8 +246,10 @@ fn live(bench: &RatioBench, count: usize) -> (f64, f64) {
     while lines() < 1 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let mut emit =
-        evbus(&bus, &["emit", "t", "--ndjson", "-q", "--durability", "none"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut emit = evbus(&bus, &["emit", "t", "--ndjson", "--each", "-q", "--durability", "none"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = emit.stdin.take().unwrap();
     let publishes = publishes(&bus, count);
     for seq in 1..=count {
