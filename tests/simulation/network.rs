@@ -24,7 +24,7 @@ pub struct SkewedClock {
     pub skew: i64,
     /// How much faster its wall clock runs than time.
     pub drift: f64,
-    /// The step of its wall clock, in microseconds.
+    /// The step of its wall clock, in microseconds; 1, or one that is shown with a jitter.
     pub step: i64,
     /// When its wall clock jumps, and how far.
     pub jump: (Micros, i64),
@@ -38,7 +38,9 @@ impl Clock for SkewedClock {
         let jumped = if now >= self.jump.0 { self.jump.1 } else { 0 };
         let drifted = (now as f64 * self.drift) as i64;
         let time = BEGIN + now as i64 + drifted + self.skew + jumped;
-        EventTime::from_micros(time - time.rem_euclid(self.step))
+        // Not quite whole seconds: times then lie as close together as those of one segment.
+        let jitter = if self.step > 1 { self.simulation.rng.below(8) as i64 } else { 0 };
+        EventTime::from_micros(time - time.rem_euclid(self.step) + jitter)
     }
 
     fn elapsed(&self) -> Duration {
