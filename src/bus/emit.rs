@@ -198,14 +198,17 @@ impl Emitter {
     /// A clock a day ahead of the store's would make all other emitters' events late: takes the
     /// puts back.
     async fn refuse_clock_ahead(&self, drafts: &[Draft], pending: &[Unacknowledged]) -> StoreResult<()> {
-        let written = self.puts.bus.store.last_write_micros().filter(|_| !pending.is_empty());
-        let Some(written) = written.map(EventTime::from_micros) else { return Ok(()) };
+        if pending.is_empty() {
+            return Ok(());
+        }
         // A copy of a named id stays: a twin may have been acknowledged on it.
         let own = pending.iter().filter(|put| drafts[put.index].dedup.is_none());
-        self.take_back_if_ahead(written, || own.map(|put| put.name.key()).collect()).await
+        self.take_back_if_ahead(|| own.map(|put| put.name.key()).collect()).await
     }
 
-    async fn take_back_if_ahead(&self, written: EventTime, keys: impl FnOnce() -> Vec<String>) -> StoreResult<()> {
+    /// Takes back what lies at the keys, and fails, if the clock is a day ahead of the store's.
+    async fn take_back_if_ahead(&self, keys: impl FnOnce() -> Vec<String>) -> StoreResult<()> {
+        let Some(written) = self.puts.bus.store.last_write_micros().map(EventTime::from_micros) else { return Ok(()) };
         let now = self.puts.bus.clock.now();
         if now.since(written) <= CLOCK_AHEAD {
             return Ok(());

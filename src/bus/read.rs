@@ -9,8 +9,7 @@ use super::keys::list_from;
 use super::look::{self, LookBounds, Wanted};
 use super::{BusHandle, Position, segment};
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, Identity, ListedKey, NameMatch, SEGMENT_SPAN_MICROS, SegmentNonce, TypeFilter,
-    parse_key,
+    EVENTS, Event, EventName, EventTime, Identity, ListedKey, SEGMENT_SPAN_MICROS, SegmentNonce, TypeFilter, parse_key,
 };
 use crate::store::{LARGEST_BYTES, List, Pager, Store, StoreResult};
 
@@ -48,15 +47,6 @@ pub struct Range {
 }
 
 impl Range {
-    /// Whether a key behind `since` may hold an event of the range.
-    fn may_include(&self, key: &ListedKey<'_>) -> bool {
-        let slug = match key {
-            ListedKey::Event(event) => self.filter.matches_slug(event.slug),
-            ListedKey::Segment(segment) => self.filter.matches_segment(segment.slug),
-        };
-        key.first() <= self.until && key.last() >= self.since && slug != NameMatch::No
-    }
-
     fn wanted(&self) -> Wanted {
         Wanted { until: self.until, ..Wanted::of(self.filter.clone()) }
     }
@@ -136,9 +126,9 @@ pub async fn document(bus: &BusHandle, name: &EventName, limit: usize) -> StoreR
 /// counts whole.
 pub async fn count(store: &dyn Store, range: &Range) -> StoreResult<(u64, Option<EventTime>)> {
     let tally = Arc::new((std::sync::atomic::AtomicU64::new(0), AtomicI64::new(i64::MAX)));
-    let (seen, wanted) = (Arc::clone(&tally), range.clone());
+    let (seen, wanted) = (Arc::clone(&tally), range.wanted());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        if let Some(parts) = ListedKey::parse(key).filter(|parts| wanted.may_include(parts)) {
+        if let Some(parts) = ListedKey::parse(key).filter(|parts| wanted.key(parts).1) {
             seen.0.fetch_add(parts.event_count(), Ordering::Relaxed);
             seen.1.fetch_min(parts.first().as_micros(), Ordering::Relaxed);
         }
@@ -248,9 +238,10 @@ struct Largest {
 /// The `limit` greatest names of a range, ascending; no more single names than that are in memory.
 async fn largest(bus: &BusHandle, range: &Range, limit: usize) -> StoreResult<Vec<EventName>> {
     let kept: Arc<Mutex<Largest>> = Arc::default();
-    let (seen, within) = (Arc::clone(&kept), range.clone());
+    let wanted = range.wanted();
+    let (seen, within) = (Arc::clone(&kept), wanted.clone());
     let list = List::all(EVENTS).after(list_from(range.since)).keep(move |key| {
-        let Some(parts) = ListedKey::parse(key).filter(|parts| within.may_include(parts)) else { return false };
+        let Some(parts) = ListedKey::parse(key).filter(|parts| within.key(parts).1) else { return false };
         let mut kept = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match parts {
             ListedKey::Segment(_) => {
@@ -267,7 +258,6 @@ async fn largest(bus: &BusHandle, range: &Range, limit: usize) -> StoreResult<Ve
     });
     bus.store.list_after(list).await?;
     let Largest { mut names, segments } = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-    let wanted = range.wanted();
     // The newest segments first, until none can hold a name that is greater than those kept.
     for key in segments.iter().rev() {
         let last = ListedKey::parse(key).map_or(EventTime::MAX, |parts| parts.last());

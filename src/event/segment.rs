@@ -3,7 +3,6 @@
 //!
 //! It sorts among the names of single events, by the time of the last event that it holds.
 
-use std::fmt;
 use std::ops::Range;
 
 use super::identity::{base32_letter, is_base32};
@@ -107,12 +106,6 @@ impl SegmentName {
     pub fn key(&self) -> String {
         let time = EventTime::parse(&self.0[..EventTime::LEN]).unwrap_or(EventTime::MIN);
         format!("{}{}", minute_folder(time), self.0)
-    }
-}
-
-impl fmt::Display for SegmentName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
     }
 }
 

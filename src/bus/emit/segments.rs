@@ -37,9 +37,7 @@ impl Emitter {
         let mut there = self.put_segments(&segments, EventTime::MIN).await?;
         let mut reputs = 0;
         loop {
-            if let Some(written) = self.puts.bus.store.last_write_micros().map(EventTime::from_micros) {
-                self.take_back_if_ahead(written, || keys_last_first(&there)).await?;
-            }
+            self.take_back_if_ahead(|| keys_last_first(&there)).await?;
             let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
             self.seen = self.seen.max(w);
             // The first event of a segment tells: a part of the segment may have come too late.
@@ -63,16 +61,15 @@ impl Emitter {
         let mut there = Vec::with_capacity(segments.len());
         let mut items = Vec::with_capacity(segments.len());
         for segment in segments {
-            let (key, put) = self.place(segment, earliest);
-            items.push((key, segment.bytes.clone()));
+            let put = self.place(segment, earliest);
+            items.push((put.key.clone(), segment.bytes.clone()));
             there.push(put);
         }
         for at in self.puts.put_in_order(&items, &AlwaysOpen).await? {
             // Another segment has this very key: 80 random bits have collided. Any other time will do.
             loop {
-                let (key, put) = self.place(segments[at], earliest);
-                there[at] = put;
-                if self.puts.put_and_read_back(&key, &segments[at].bytes).await?.is_none() {
+                there[at] = self.place(segments[at], earliest);
+                if self.puts.put_and_read_back(&there[at].key, &segments[at].bytes).await?.is_none() {
                     break;
                 }
             }
@@ -81,7 +78,7 @@ impl Emitter {
     }
 
     /// The next free time for a segment.
-    fn place(&mut self, segment: &SegmentDraft, earliest: EventTime) -> (String, PutSegment) {
+    fn place(&mut self, segment: &SegmentDraft, earliest: EventTime) -> PutSegment {
         let behind = i64::from(segment.len()) - 1;
         let after = |time: EventTime| EventTime::from_micros(time.as_micros().saturating_add(behind));
         // The last event has the time; the others lie before it, behind all that this process has emitted.
@@ -89,8 +86,7 @@ impl Emitter {
         let last = self.puts.bus.clock.now().max(least);
         self.last = last;
         let names = segment.names(EventTime::from_micros(last.as_micros() - behind));
-        let key = segment.key(&names);
-        (key.clone(), PutSegment { key, names })
+        PutSegment { key: segment.key(&names), names }
     }
 
     /// Deletes first copies, the last first: a worker of an ordered group that still finds one has

@@ -36,11 +36,10 @@ impl Acks {
 
     /// Prints a batch, without the events whose id belongs to another event.
     pub fn report<'a>(&mut self, acknowledged: impl Iterator<Item = (&'a Draft, &'a Ack)> + Clone) {
-        let on_the_bus = acknowledged.filter(|(_, ack)| ack.kind != AckKind::IdTaken);
+        let mut on_the_bus = acknowledged.filter(|(_, ack)| ack.kind != AckKind::IdTaken);
         self.count += on_the_bus.clone().count() as u64;
         let Some(out) = self.out.as_mut() else { return };
-        let written =
-            on_the_bus.into_iter().try_for_each(|(draft, _)| line(out, self.print, draft)).and_then(|()| out.flush());
+        let written = on_the_bus.try_for_each(|(draft, _)| line(out, self.print, draft)).and_then(|()| out.flush());
         if let Err(error) = written {
             self.out = None;
             self.failed = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);

@@ -160,9 +160,9 @@ impl Engine {
         let unchanged = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
         let requested = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
         let past_minute = self.may_advance_past_minute(&marker, limit);
-        // A window in which everything is done hides what lies behind it.
         // What a drain cannot read it must own, to count it as left.
         let unread = scan.listing.barrier.is_some() && self.draining();
+        // A window in which everything is done hides what lies behind it.
         let unprocessed = unread
             || (scan.listing.is_truncated() && !scan.listing.has_barrier())
             || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
