@@ -36,7 +36,7 @@ impl Wanted {
     }
 
     /// Whether an event is wanted, by its type alone and in all.
-    fn event(&self, event: &NameParts<'_>) -> (bool, bool) {
+    pub(super) fn event(&self, event: &NameParts<'_>) -> (bool, bool) {
         let here =
             event.time <= self.until && self.shard.is_none_or(|(shard, shards)| event.hash_slot.shard(shards) == shard);
         let wanted = self.filter.matches_slug(event.slug) != NameMatch::No;
@@ -56,16 +56,6 @@ impl Wanted {
             ListedKey::Event(event) => self.event(event),
             ListedKey::Segment(segment) => self.segment(segment),
         }
-    }
-
-    /// Whether an event that lies in a segment is wanted, by its type alone and in all.
-    pub fn name(&self, name: &EventName) -> (bool, bool) {
-        self.event(&NameParts {
-            time: name.time(),
-            hash_slot: name.hash_slot(),
-            identity: name.identity(),
-            slug: name.slug(),
-        })
     }
 }
 
@@ -249,8 +239,11 @@ pub async fn look(
 /// The store does not answer.
 pub async fn names_in_segment(bus: &BusHandle, key: &str, wanted: &Wanted) -> StoreResult<Vec<EventName>> {
     match segment::read(bus, key).await {
-        Ok(found) => Ok(found
-            .map_or_else(Vec::new, |segment| segment.names().filter(|name| wanted.name(name).1).cloned().collect())),
+        Ok(None) => Ok(Vec::new()),
+        Ok(Some(segment)) => {
+            let wanted = segment.behind(&Position::START).filter(|(_, parts)| wanted.event(parts).1);
+            Ok(wanted.map(|(name, _)| name.clone()).collect())
+        }
         Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
         Err(_) => Ok(Vec::new()),
     }
@@ -267,8 +260,8 @@ pub fn names_at(key: &str, bytes: &[u8]) -> Vec<EventName> {
 
 /// Takes in the events of a segment that are wanted and not passed.
 fn take(segment: &segment::Segment, after: &Position, wanted: &Wanted, kept: &mut Kept, found: &mut Look) {
-    for name in segment.names().filter(|name| !after.covers(name)) {
-        let (wanted_type, wanted) = wanted.name(name);
+    for (name, parts) in segment.behind(after) {
+        let (wanted_type, wanted) = wanted.event(&parts);
         found.unwanted |= !wanted_type;
         if wanted {
             kept.add(name.clone());

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::keys::list_from;
 use super::look::{self, LookBounds, Wanted};
 use super::{BusHandle, Position, segment};
@@ -110,14 +112,14 @@ impl<'a> NamePages<'a> {
 
 /// The document of an event, if it is there and not larger than `limit`, in bytes: a single object,
 /// or a line of a segment.
-pub async fn document(bus: &BusHandle, name: &EventName, limit: usize) -> StoreResult<Option<Vec<u8>>> {
+pub async fn document(bus: &BusHandle, name: &EventName, limit: usize) -> StoreResult<Option<Bytes>> {
     // Where the name was listed, if it was in a segment: a single object of this name would be
     // another emitter's, by chance of 70 bits.
     if let Some(document) = segment::document(bus, name, false).await? {
         return Ok(Some(document));
     }
     if let Some(object) = bus.store.get_within(&name.key(), limit).await? {
-        return Ok(Some(object.bytes));
+        return Ok(Some(object.bytes.into()));
     }
     segment::document(bus, name, true).await
 }
@@ -265,7 +267,8 @@ async fn largest(bus: &BusHandle, range: &Range, limit: usize) -> StoreResult<Ve
             break;
         }
         let Some(segment) = segment::read(bus, key).await? else { continue };
-        names.extend(segment.names().filter(|name| name.time() >= range.since && wanted.name(name).1).cloned());
+        let start = range.start();
+        names.extend(segment.behind(&start).filter(|(_, parts)| wanted.event(parts).1).map(|(name, _)| name.clone()));
         while names.len() > limit {
             names.pop_first();
         }

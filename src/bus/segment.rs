@@ -6,13 +6,14 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::BusHandle;
 use super::keys::list_from;
+use super::{BusHandle, Position};
 use crate::event::{
-    EVENTS, Event, EventName, EventTime, HashSlot, Identity, ListedKey, SEGMENT_MAX_BYTES, SEGMENT_SPAN_MICROS,
-    SegmentParts, parse_event_id, parse_segment_key,
+    EVENTS, EventName, EventTime, EventView, HashSlot, Identity, ListedKey, NameParts, SEGMENT_MAX_BYTES,
+    SEGMENT_SPAN_MICROS, SegmentParts, parse_event_id, parse_segment_key,
 };
 use crate::store::{ErrorKind, List, Pager, StoreResult};
 
@@ -22,18 +23,35 @@ const CACHE_BYTES: usize = 8 << 20;
 /// How many keys of segments are remembered, to know where a name was listed.
 const KNOWN_KEYS: usize = 4_096;
 
-/// About how much memory one event's name takes, in bytes.
-const NAME_BYTES: usize = 96;
+/// About how much memory one line takes beside its text, in bytes.
+const LINE_BYTES: usize = 160;
 
 /// A segment that was read, with the names of its events.
 #[derive(Debug)]
 pub(crate) struct Segment {
     /// Of the first event; the others follow by a microsecond each.
     first: EventTime,
-    bytes: Vec<u8>,
-    events: Vec<(EventName, Range<usize>)>,
+    bytes: Bytes,
+    lines: Vec<Line>,
     /// Lines behind the last event that the name counts.
     pub surplus: usize,
+}
+
+/// A line of a segment.
+#[derive(Debug)]
+struct Line {
+    name: EventName,
+    hash_slot: HashSlot,
+    range: Range<usize>,
+    is_event: bool,
+}
+
+/// The document of an event that lies in a segment, and whether it was read as an event already, to
+/// which the name belongs.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub bytes: Bytes,
+    pub is_event: bool,
 }
 
 impl Segment {
@@ -41,7 +59,7 @@ impl Segment {
     /// missing, has a name all the same, and is dead at once where it is run.
     pub fn expand(key: &SegmentParts<'_>, bytes: Vec<u8>) -> Self {
         let (first, len) = (key.first(), usize::from(key.len));
-        let mut events = Vec::with_capacity(len);
+        let mut lines = Vec::with_capacity(len);
         let mut begin = 0;
         for at in 0..len {
             let rest = &bytes[begin..];
@@ -50,39 +68,55 @@ impl Segment {
             let range = begin..begin + line;
             begin = range.end;
             let time = EventTime::from_micros(first.as_micros() + i64::try_from(at).unwrap_or(0));
-            let name = match Event::parse(&bytes[range.clone()], usize::MAX) {
+            let event = EventView::parse(&bytes[range.clone()], usize::MAX);
+            let is_event = event.is_ok();
+            let (name, hash_slot) = match event {
                 Ok(event) => {
                     // An id that was made for this line is told from one that was named by the nonce.
                     let own = key.identity(u16::try_from(at).unwrap_or(u16::MAX));
                     let made = parse_event_id(event.id()).is_some_and(|(_, identity)| identity == own);
                     let identity = if made { own } else { Identity::named(event.source(), event.id()) };
-                    EventName::new(time, event.hash_slot(&identity), &identity, event.type_())
+                    let hash_slot = event.hash_slot(&identity);
+                    (EventName::new(time, hash_slot, &identity, event.type_()), hash_slot)
                 }
                 Err(_) => {
                     let identity = Identity::named(key.nonce, &at.to_string());
-                    EventName::of_slug(time, HashSlot::of(identity.as_str()), &identity, key.slug)
+                    let hash_slot = HashSlot::of(identity.as_str());
+                    (EventName::of_slug(time, hash_slot, &identity, key.slug), hash_slot)
                 }
             };
-            events.push((name, range));
+            lines.push(Line { name, hash_slot, range, is_event });
         }
         let surplus = bytes[begin..].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
-        Self { first, bytes, events, surplus }
+        Self { first, bytes: bytes.into(), lines, surplus }
     }
 
     /// The names of its events, ascending.
     pub fn names(&self) -> impl Iterator<Item = &EventName> {
-        self.events.iter().map(|(name, _)| name)
+        self.lines.iter().map(|line| &line.name)
+    }
+
+    /// Its events behind a position, ascending: their names, and what these say.
+    pub fn behind<'a>(&'a self, after: &'a Position) -> impl Iterator<Item = (&'a EventName, NameParts<'a>)> {
+        let passed = after.time().as_micros() - self.first.as_micros();
+        // Of the position's own time, a name decides.
+        let first = usize::try_from(passed).unwrap_or(0).min(self.lines.len());
+        let times = (self.first.as_micros()..).map(EventTime::from_micros);
+        let lines = self.lines.iter().zip(times).skip(first).skip_while(|(line, _)| after.covers(&line.name));
+        lines.map(|(Line { name, hash_slot, .. }, time)| {
+            (name, NameParts { time, hash_slot: *hash_slot, identity: name.identity(), slug: name.slug() })
+        })
     }
 
     /// The document of an event, if it is one of these.
-    pub fn document(&self, name: &EventName) -> Option<&[u8]> {
+    pub fn document(&self, name: &EventName) -> Option<Document> {
         let at = usize::try_from(name.time().as_micros() - self.first.as_micros()).ok()?;
-        let (own, range) = self.events.get(at)?;
-        (own == name).then(|| &self.bytes[range.clone()])
+        let line = self.lines.get(at).filter(|line| line.name == *name)?;
+        Some(Document { bytes: self.bytes.slice(line.range.clone()), is_event: line.is_event })
     }
 
     fn memory(&self) -> usize {
-        self.bytes.len() + self.events.len() * NAME_BYTES
+        self.bytes.len() + self.lines.len() * LINE_BYTES
     }
 }
 
@@ -101,6 +135,8 @@ struct CacheState {
     known: BTreeSet<String>,
     /// Segments that are being read: the shards of a group look for the same ones at once.
     reading: HashMap<String, Rc<Notify>>,
+    /// The segment that a document was found in last: the next is most likely there.
+    recent: Option<Rc<Segment>>,
 }
 
 /// The end of a read, or of the task that has begun it.
@@ -127,6 +163,18 @@ impl SegmentCache {
         {
             state.used.push_back(key);
         }
+        Some(found)
+    }
+
+    /// The document of an event of a segment that is in memory.
+    pub(crate) fn document(&self, name: &EventName) -> Option<Document> {
+        let recent = |state: &CacheState| state.recent.as_ref().and_then(|segment| segment.document(name));
+        if let Some(found) = recent(&self.0.borrow()) {
+            return Some(found);
+        }
+        let segments = self.spanning(name.time()).into_iter().filter_map(|key| self.get(&key));
+        let (found, segment) = segments.filter_map(|segment| Some((segment.document(name)?, segment))).next()?;
+        self.0.borrow_mut().recent = Some(segment);
         Some(found)
     }
 
@@ -163,6 +211,7 @@ impl SegmentCache {
     fn forget(&self, key: &str) {
         let mut state = self.0.borrow_mut();
         state.known.remove(key);
+        state.recent = None;
         if let Some(segment) = state.segments.remove(key) {
             state.bytes -= segment.memory();
             state.used.retain(|used| used != key);
@@ -208,7 +257,10 @@ pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Se
 
 /// The document of an event that lies in a segment: in one that was read before or, with `search`,
 /// in any that spans its time.
-pub(super) async fn document(bus: &BusHandle, name: &EventName, search: bool) -> StoreResult<Option<Vec<u8>>> {
+pub(super) async fn document(bus: &BusHandle, name: &EventName, search: bool) -> StoreResult<Option<Bytes>> {
+    if let Some(found) = bus.segments.document(name) {
+        return Ok(Some(found.bytes));
+    }
     let keys = match search {
         false => bus.segments.spanning(name.time()),
         true => listed_spanning(bus, name.time()).await?,
@@ -217,7 +269,7 @@ pub(super) async fn document(bus: &BusHandle, name: &EventName, search: bool) ->
         if let Some(segment) = read(bus, &key).await?
             && let Some(document) = segment.document(name)
         {
-            return Ok(Some(document.to_vec()));
+            return Ok(Some(document.bytes));
         }
     }
     Ok(None)
@@ -270,9 +322,10 @@ mod tests {
         assert_eq!((names[1].slug(), names[2].slug()), ("order.~", "order.~"));
         assert_eq!(names[2].time().to_string(), "20261123T021500.000002Z");
         assert_ne!(names[1].identity(), names[2].identity());
-        assert_eq!(segment.document(names[0]), Some(format!("{LINE}\n").as_bytes()));
-        assert_eq!(segment.document(names[1]), Some(&b"nothing\n"[..]));
-        assert_eq!(segment.document(names[2]), Some(&b""[..]));
+        let document = |name| segment.document(name).map(|found| (found.bytes, found.is_event)).unwrap();
+        assert_eq!(document(names[0]), (format!("{LINE}\n").into(), true));
+        assert_eq!(document(names[1]), ("nothing\n".into(), false));
+        assert_eq!(document(names[2]), ("".into(), false));
         assert!(segment.names().all(|name| EventName::parse(name.as_str()).is_some()));
     }
 
@@ -281,8 +334,8 @@ mod tests {
         let segment = expand(2, &format!("{LINE}\n{LINE}\n"));
         let names: Vec<EventName> = segment.names().cloned().collect();
         let other = EventName::new(names[0].time(), names[0].hash_slot(), &Identity::named("/s", "2"), "order.paid");
-        assert_eq!(segment.document(&other), None);
-        assert_eq!(segment.document(&names[0].with_time(EventTime::MIN)), None);
+        assert!(segment.document(&other).is_none());
+        assert!(segment.document(&names[0].with_time(EventTime::MIN)).is_none());
     }
 
     #[test]

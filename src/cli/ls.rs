@@ -1,5 +1,7 @@
 //! `evbus ls`: list events.
 
+use bytes::Bytes;
+
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
@@ -69,7 +71,7 @@ async fn scheduled(
     let mut found = Vec::with_capacity(names.len());
     for name in names {
         let object = readable(bus.store.get(&keys::scheduled(&name)).await)?;
-        found.extend(object.map(|object| (name, object.bytes)));
+        found.extend(object.map(|object| (name, object.bytes.into())));
     }
     print(line, &found, out)?;
     if more {
@@ -183,7 +185,7 @@ pub(super) fn readable<T>(found: StoreResult<Option<T>>) -> Result<Option<T>, Fa
 }
 
 /// The events of a page, with their documents.
-async fn documents(bus: &BusHandle, names: &[EventName]) -> Result<Vec<(EventName, Vec<u8>)>, Failure> {
+async fn documents(bus: &BusHandle, names: &[EventName]) -> Result<Vec<(EventName, Bytes)>, Failure> {
     let mut found = Vec::with_capacity(names.len());
     for name in names {
         let document = readable(read::document(bus, name, LARGEST_BYTES).await)?;
@@ -193,7 +195,7 @@ async fn documents(bus: &BusHandle, names: &[EventName]) -> Result<Vec<(EventNam
 }
 
 /// Prints a page of events, with aligned columns.
-fn print(line: &LineFormatter, events: &[(EventName, Vec<u8>)], out: &mut Out) -> Result<(), Failure> {
+fn print(line: &LineFormatter, events: &[(EventName, Bytes)], out: &mut Out) -> Result<(), Failure> {
     let width = events.iter().map(|(name, _)| name.slug().len()).max().unwrap_or(0).min(40);
     for (name, document) in events {
         let found = LineEvent::new(name, document);

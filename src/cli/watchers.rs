@@ -186,13 +186,12 @@ pub(super) async fn run_all(
 fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {
     WorkerSettings {
         mode,
-        // Checked when the watcher was read.
-        concurrency: watcher.capacity().unwrap_or(1),
+        concurrency: watcher.taken(),
         ordered: watcher.ordered,
         retry: watcher.retry.clone(),
         stop_timeout: watcher.stop_timeout,
         lease: Lease::default(),
-        bounds: ShardBounds::default(),
+        bounds: ShardBounds::for_concurrency(watcher.taken()),
         poll: watcher.poll,
         hints: watcher.hints,
         url: opened.url(),

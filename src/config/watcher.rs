@@ -158,6 +158,13 @@ impl Watcher {
         }
     }
 
+    /// The most events that a worker takes at a time: what is in progress and, of batches, one that
+    /// gathers meanwhile.
+    pub fn taken(&self) -> usize {
+        let gathers = self.batch.map_or(0, |batch| batch.size);
+        self.capacity().unwrap_or(1).saturating_add(gathers)
+    }
+
     /// The program and arguments that run a shell line.
     pub fn shell_argv(line: &str) -> Vec<String> {
         ["/bin/sh", "-c", line].map(str::to_owned).to_vec()

@@ -323,7 +323,7 @@ impl Handler for Callback {
             if *stopped.borrow_and_update() || !job.permit.holds() {
                 return RunReport::stopped();
             }
-            let attempt = job.vars.iter().find(|(name, _)| *name == "EVBUS_ATTEMPT");
+            let attempt = job.vars.list().into_iter().find(|(name, _)| *name == "EVBUS_ATTEMPT");
             let attempt = attempt.and_then(|(_, attempt)| attempt.parse().ok()).unwrap_or(1);
             let begun = self.clock.elapsed();
             let delivery = Delivery { event, group: self.group.clone(), attempt };

@@ -6,6 +6,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -26,9 +27,9 @@ pub(super) const KEY_FOLDER_LEN: usize = EVENTS.len() + 14;
 const DAY: Range<usize> = 0..8;
 const MINUTE: Range<usize> = 9..13;
 
-/// The name of an event: always well-formed, and ordered as bytes, which is by time first.
+/// The name of an event: always well-formed, and ordered as bytes, which is by time first. A clone shares the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventName(Box<str>);
+pub struct EventName(Arc<str>);
 
 /// What a name says, borrowed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +117,11 @@ impl EventName {
     /// Time, hash slot and identity, 40 characters: enough to tell the event, and sorts with whole names.
     pub fn stem(&self) -> &str {
         &self.0[..Self::STEM_LEN]
+    }
+
+    /// The whole name, shared.
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The whole name.

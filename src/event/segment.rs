@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::identity::{base32_letter, is_base32};
+use super::identity::{base32_letter, base32_value, is_base32};
 use super::name::{EVENTS, KEY_FOLDER_LEN, SLUG_MAX_LEN, is_in_its_folder, is_slug};
-use super::{EventTime, Identity, NameParts, minute_folder, parse_key};
+use super::{EventName, EventTime, HashSlot, Identity, NameParts, minute_folder, parse_key};
 
 /// The most events of one segment. They have consecutive microseconds, so that no segment is longer
 /// than [`SEGMENT_SPAN_MICROS`].
@@ -107,6 +107,28 @@ impl SegmentName {
         let time = EventTime::parse(&self.0[..EventTime::LEN]).unwrap_or(EventTime::MIN);
         format!("{}{}", minute_folder(time), self.0)
     }
+}
+
+impl EventName {
+    /// The name of the event on the next line of a segment, if it has the same type, if evbus has
+    /// made the ids of both, and if neither has an ordering key; none on the last line, or if this
+    /// name is not of that kind.
+    pub fn next_in_segment(&self) -> Option<Self> {
+        let own = Identity::parse(self.identity())?;
+        if HashSlot::of(own.as_str()) != self.hash_slot() {
+            return None;
+        }
+        let (nonce, line) = own.as_str().split_at(SegmentNonce::ID_LEN);
+        let next = line_of(line.as_bytes())? + 1;
+        let identity = (next < SEGMENT_MAX_EVENTS).then(|| line_identity(nonce, next))?;
+        Some(Self::of_slug(self.time().next(), HashSlot::of(identity.as_str()), &identity, self.slug()))
+    }
+}
+
+/// The number that two characters of an identity stand for.
+fn line_of(text: &[u8]) -> Option<u16> {
+    let &[high, low] = text else { return None };
+    Some(u16::from(base32_value(high)?) << 5 | u16::from(base32_value(low)?))
 }
 
 /// What a key below `events/` is the key of.

@@ -1,6 +1,8 @@
 //! The content of an event: as it lies on the bus or, once it is gone from there, as the dead letter
 //! has it that the event was redriven from.
 
+use bytes::Bytes;
+
 use super::{GroupName, dead_letter};
 use crate::bus::BusHandle;
 use crate::event::EventName;
@@ -18,12 +20,14 @@ pub(super) async fn read(
     name: &EventName,
     redriven: Option<&str>,
     limit: usize,
-) -> StoreResult<Option<Vec<u8>>> {
+) -> StoreResult<Option<Bytes>> {
     if let Some(document) = crate::bus::read::document(bus, name, limit.saturating_add(WHITE_SPACE)).await? {
         return Ok(Some(document));
     }
     match redriven {
-        Some(letter) => Ok(dead_letter::read(bus, group, letter).await?.and_then(|letter| letter.event_bytes())),
+        Some(letter) => {
+            Ok(dead_letter::read(bus, group, letter).await?.and_then(|letter| letter.event_bytes()).map(Bytes::from))
+        }
         None => Ok(None),
     }
 }

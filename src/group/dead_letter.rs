@@ -1,5 +1,6 @@
 //! Dead letters: what a group gave up on, kept whole until an operator decides.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -83,7 +84,7 @@ pub async fn write(
     group: &GroupName,
     name: &EventName,
     pending: &PendingEvent,
-    content: StoreResult<Option<Vec<u8>>>,
+    content: StoreResult<Option<Bytes>>,
 ) -> StoreResult<()> {
     let Some(dead_letter_name) = &pending.new_dead_letter else { return Ok(()) };
     let content = match content {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Position;
+use super::{Position, name_ranges};
 use crate::event::{EventName, EventTime};
 use crate::store::Requests;
 
@@ -93,8 +93,10 @@ pub struct Marker {
     pub through: Position,
     /// Processed, above `through`. Whole names, because two names that differ only in their type
     /// are two events.
+    #[serde(with = "name_ranges::set")]
     pub done: BTreeSet<EventName>,
     /// Not processed, at or below `through`, or tried.
+    #[serde(with = "name_ranges::map")]
     pub pending: BTreeMap<EventName, PendingEvent>,
     /// Requests that were folded in and may still lie on the bus.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -243,13 +245,15 @@ impl Marker {
     }
 
     /// Moves `through` and drops from `done` what it passes. Events that still run below it stay
-    /// known in `pending`.
-    pub fn advance(&mut self, through: Position, running: impl Iterator<Item = EventName>) {
+    /// known in `pending`; `running` is ascending.
+    pub fn advance<'a>(&mut self, through: Position, running: impl Iterator<Item = &'a EventName>) {
         debug_assert!(through >= self.through, "through never moves back but by a reset");
-        for name in running.filter(|name| through.covers(name) && !self.through.covers(name)) {
-            self.pending.entry(name).or_default();
+        for name in running.take_while(|name| through.covers(name)).filter(|name| !self.through.covers(name)) {
+            self.pending.entry(name.clone()).or_default();
         }
-        self.done = self.done.split_off(edge(&through).as_str());
+        while self.done.first().is_some_and(|name| through.covers(name)) {
+            self.done.pop_first();
+        }
         self.through = through;
     }
 
@@ -273,14 +277,5 @@ impl Marker {
         if !self.through.covers(name) {
             self.done.insert(name.clone());
         }
-    }
-}
-
-/// A text that sorts behind every name that `through` covers, and before every other name.
-fn edge(through: &Position) -> String {
-    match through {
-        Position::Time(time) => format!("{time}~"),
-        // Nothing sorts between a name and the same name with a zero byte.
-        Position::Name(name) => format!("{name}\0"),
     }
 }

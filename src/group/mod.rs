@@ -10,6 +10,7 @@ mod engine;
 pub mod lease;
 mod listing;
 pub mod marker;
+mod name_ranges;
 mod ops;
 pub mod owner;
 pub mod polls;

@@ -4,29 +4,32 @@
 //! the worker adds what a run of its group needs, a [`Task`]; and this file, once it has read the
 //! event, makes of both the [`Job`] that the handler gets.
 
-use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::{self, LocalBoxStream, StreamExt};
+
 use super::engine::Launch;
-use super::lease::Lease;
 use super::marker::PendingEvent;
 use super::ops::GroupStore;
 use super::verdict::{Fingerprint, RunResult};
 use super::{GroupName, content, dead_letter};
 use crate::bus::BusHandle;
-use crate::clock::Clock;
-use crate::event::{Event, EventName, Filter, FilterResult, Identity};
-use crate::handler::{Handler, Job, Permit, RunReport};
+use crate::event::{Event, EventName, EventView, Filter, FilterResult, Identity, NameMatch};
+use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport};
 use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
 
 /// How long after its handler a worker may learn of the signal that has ended both.
 const SIGNAL_DELAY: Duration = Duration::from_millis(200);
 
-/// What a run needs besides its event.
+/// The most events of one start that are read at once.
+const READS: usize = 64;
+
+/// What runs need besides their events.
 pub(super) struct Task {
     pub group_store: GroupStore,
     /// When the last listing ended that may have shown the event.
@@ -35,61 +38,124 @@ pub(super) struct Task {
     pub epoch: u64,
     pub max_attempts: u32,
     pub max_event_bytes: usize,
-    pub url: String,
-    pub ownership: OwnershipState,
+    pub url: Rc<str>,
+    /// Whether handlers may still start.
+    pub permit: Permit,
     /// The key of its fingerprints.
     pub secret: u64,
 }
 
-/// Whether the owner may still start handlers; follows its commits, and pauses of its group.
-pub(super) struct OwnershipState {
-    pub lease: Lease,
-    /// When the last successful commit was sent.
-    pub commit_sent: Rc<Cell<Duration>>,
-    pub pausing: Rc<Cell<bool>>,
-}
-
-impl OwnershipState {
-    fn permit(&self, clock: Rc<dyn Clock>) -> Permit {
-        let (lease, commit_sent, pausing) = (self.lease, Rc::clone(&self.commit_sent), Rc::clone(&self.pausing));
-        Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed()))
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task")
+            .field("group", &self.group_store.group)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
     }
 }
+
+/// Results by the places of their launches, as they come.
+pub(super) type Results = LocalBoxStream<'static, Vec<(usize, RunResult)>>;
 
 /// Runs one event.
 pub(super) async fn run(task: Task, launch: Launch) -> RunResult {
-    let bus = &task.group_store.bus;
-    let (bytes, event) = match read(&task, &launch).await {
-        Ok(found) => found,
+    let task = Rc::new(task);
+    let (job, content) = match prepare(&task, &launch).await {
+        Ok(prepared) => prepared,
         Err(ran) => return ran,
     };
-    let content = Fingerprint::of(&bytes, task.secret);
-    if launch.copy_of == Some(content) {
-        return RunResult::Copy;
-    }
-    if let Some(ran) = unwanted(&task, &event).await {
-        return ran;
-    }
-    // Reading may have taken long: another worker may own the shard by now.
-    let permit = task.ownership.permit(Rc::clone(&bus.clock));
-    if !permit.holds() {
-        return RunResult::Reported(RunReport::stopped(), content);
-    }
-    let vars = vars(&task, &event, &launch);
-    let file = launch.name.to_string();
-    let job = Job { event: Arc::from(bytes), file, vars, tried: launch.attempt > 1, permit };
     let report = task.handler.run(job).await;
-    if report.may_be_interrupted() {
-        // Stopping a service signals all its processes: the worker may learn of that a moment later
-        // than its handler.
-        let clock = &bus.clock;
-        clock.sleep_until(clock.elapsed() + SIGNAL_DELAY).await;
-    }
+    task.wait_for_signals([&report]).await;
     RunResult::Reported(report, content)
 }
 
+/// Runs events that start together through a handler that takes them so.
+pub(super) fn run_many(task: Task, launches: Vec<Launch>) -> Results {
+    let task = Rc::new(task);
+    let prepared = async move {
+        let (mut given_up, mut jobs, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+        let ready = stream::iter(launches.into_iter().enumerate()).map(|(place, launch)| {
+            let task = &task;
+            async move { (place, prepare(task, &launch).await) }
+        });
+        let mut ready = pin!(ready.buffered(READS));
+        while let Some((place, prepared)) = ready.next().await {
+            match prepared {
+                Ok((job, content)) => {
+                    jobs.push(job);
+                    begun.push((place, content));
+                }
+                Err(ran) => given_up.push((place, ran)),
+            }
+        }
+        let reports = match task.handler.many().filter(|_| !jobs.is_empty()) {
+            Some(many) => many.run_many(jobs),
+            None => Box::pin(stream::empty()) as Reports,
+        };
+        let (task, begun) = (Rc::clone(&task), Rc::new(begun));
+        let results = reports.then(move |reports| {
+            let (task, begun) = (Rc::clone(&task), Rc::clone(&begun));
+            async move {
+                task.wait_for_signals(reports.iter().map(|(_, report)| report)).await;
+                let reported = |(at, report): (usize, RunReport)| {
+                    let (place, content) = begun[at];
+                    (place, RunResult::Reported(report, content))
+                };
+                reports.into_iter().map(reported).collect()
+            }
+        });
+        stream::iter((!given_up.is_empty()).then_some(given_up)).chain(results)
+    };
+    Box::pin(stream::once(prepared).flatten())
+}
+
+/// Reads an event and makes of it what its handler gets, if it is to be run.
+async fn prepare(task: &Rc<Task>, launch: &Launch) -> Result<(Job, Fingerprint), RunResult> {
+    let (bytes, event) = match task.known(&launch.name) {
+        Some(bytes) => (bytes, None),
+        None => read(task, launch).await.map(|(bytes, event)| (bytes, Some(event)))?,
+    };
+    let content = Fingerprint::of(&bytes, task.secret);
+    if launch.copy_of == Some(content) {
+        return Err(RunResult::Copy);
+    }
+    if let Some(event) = event
+        && let Some(ran) = unwanted(task, &event).await
+    {
+        return Err(ran);
+    }
+    // Reading may have taken long: another worker may own the shard by now.
+    if !task.permit.holds() {
+        return Err(RunResult::Reported(RunReport::stopped(), content));
+    }
+    let (name, attempt) = (launch.name.clone(), launch.attempt);
+    let vars = EventVars { task: Rc::clone(task), event: bytes.clone(), name, attempt };
+    let (file, permit) = (launch.name.text(), task.permit.clone());
+    Ok((Job { event: bytes, file, vars: Rc::new(vars), tried: attempt > 1, permit }, content))
+}
+
+impl Task {
+    /// The event, if it lies in a segment that was read already, and if its name tells that it is
+    /// wanted.
+    fn known(&self, name: &EventName) -> Option<Bytes> {
+        let GroupStore { bus, filter, .. } = &self.group_store;
+        let wanted = || filter.condition.is_none() && filter.types.matches_slug(name.slug()) == NameMatch::Yes;
+        let found = bus.segments.document(name).filter(|found| found.is_event && wanted())?;
+        (found.bytes.len() <= self.max_event_bytes).then_some(found.bytes)
+    }
+
+    /// Waits if a handler may have ended by a signal that is meant for its worker: stopping a service
+    /// signals all its processes, and the worker may learn of that a moment later than its handler.
+    async fn wait_for_signals(&self, reports: impl IntoIterator<Item = &RunReport>) {
+        if reports.into_iter().any(RunReport::may_be_interrupted) {
+            let clock = &self.group_store.bus.clock;
+            clock.sleep_until(clock.elapsed() + SIGNAL_DELAY).await;
+        }
+    }
+}
+
 /// The event, if there is one to be run.
-async fn read(task: &Task, launch: &Launch) -> Result<(Vec<u8>, Event), RunResult> {
+async fn read(task: &Task, launch: &Launch) -> Result<(Bytes, Event), RunResult> {
     let GroupStore { bus, group, .. } = &task.group_store;
     let (name, limit) = (&launch.name, task.max_event_bytes);
     let bytes = match content::read(bus, group, name, launch.dead_letter.as_deref(), limit).await {
@@ -165,16 +231,51 @@ async fn unwanted(task: &Task, event: &Event) -> Option<RunResult> {
     })
 }
 
-fn vars(task: &Task, event: &Event, launch: &Launch) -> Vec<(&'static str, String)> {
-    let mut vars = event_vars(event, &launch.name);
-    vars.extend([
-        ("EVBUS_GROUP", task.group_store.group.to_string()),
-        ("EVBUS_ATTEMPT", launch.attempt.to_string()),
-        ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
-        ("EVBUS_EPOCH", task.epoch.to_string()),
-        ("EVBUS_URL", task.url.clone()),
-    ]);
-    vars
+/// What a handler is told: of the event, and of the run.
+#[derive(Debug)]
+struct EventVars {
+    task: Rc<Task>,
+    event: Bytes,
+    name: EventName,
+    attempt: u32,
+}
+
+impl JobVars for EventVars {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        let mut vars =
+            Event::parse(&self.event, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, &self.name));
+        let task = &self.task;
+        vars.extend([
+            ("EVBUS_GROUP", task.group_store.group.to_string()),
+            ("EVBUS_ATTEMPT", self.attempt.to_string()),
+            ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
+            ("EVBUS_EPOCH", task.epoch.to_string()),
+            ("EVBUS_URL", task.url.to_string()),
+        ]);
+        vars
+    }
+
+    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>) {
+        let Ok(event) = EventView::parse(&self.event, usize::MAX) else { return vars.clear() };
+        let task = &self.task;
+        vars.retain(|(name, value)| match *name {
+            "EVBUS_ID" => value == event.id(),
+            "EVBUS_TYPE" => value == event.type_(),
+            "EVBUS_SOURCE" => value == event.source(),
+            "EVBUS_SUBJECT" => value == event.subject().unwrap_or_default(),
+            "EVBUS_KEY" => value == event.ordering_key().unwrap_or_default(),
+            "EVBUS_GROUP" => value == task.group_store.group.as_str(),
+            "EVBUS_ATTEMPT" => parses_to(value, self.attempt),
+            "EVBUS_MAX_ATTEMPTS" => parses_to(value, task.max_attempts),
+            "EVBUS_URL" => **value == *task.url,
+            // Most differ, and are dropped at the second event already.
+            _ => self.list().iter().any(|(own, its)| own == name && its == value),
+        });
+    }
+}
+
+fn parses_to(text: &str, number: u32) -> bool {
+    text.parse() == Ok(number)
 }
 
 /// What a handler is told of its event.
@@ -219,8 +320,8 @@ pub(super) async fn run_on_dead(
         ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ")),
         ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
     ]);
-    let (file, permit) = (name.to_string(), Permit::new(|| true));
-    let report = on_dead.run(Job { event: Arc::from(bytes), file, vars, tried: false, permit }).await;
+    let (file, permit) = (name.text(), Permit::new(|| true));
+    let report = on_dead.run(Job { event: bytes.into(), file, vars: Rc::new(vars), tried: false, permit }).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
 }
 
@@ -234,7 +335,7 @@ pub(super) async fn ordering_key(
     max_event_bytes: usize,
 ) -> StoreResult<Option<u64>> {
     let bytes = match content::read(bus, group, name, dead_letter, max_event_bytes).await {
-        Err(error) if error.kind() == ErrorKind::Damaged => Some(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::Damaged => Some(Bytes::new()),
         bytes => bytes?,
     };
     let Some(bytes) = bytes else { return Ok(None) };

@@ -3,15 +3,15 @@
 //! It is one task with one loop. The operations run side by side; each ends in a [`Completion`],
 //! which goes into the engine's next input.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, Abortable, FutureExt};
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Semaphore, watch};
+use futures_util::future::FutureExt;
+use futures_util::stream::{self, FuturesUnordered, LocalBoxStream, SelectAll, StreamExt};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::definition::Registered;
 use super::engine::{Command, Completion, Engine, EngineParts, Input, Launch, Now, ReadMarker};
@@ -19,14 +19,14 @@ use super::lease::Process;
 use super::marker::{Owner, PendingEvent};
 use super::ops::GroupStore;
 use super::polls::Polls;
-use super::run::{self, OwnershipState, Task};
+use super::run::{self, Task};
 use super::worker_event::Reporter;
 use super::{GroupName, Position, content, dead_letter, request};
 use crate::bus::look::LookBounds;
 use crate::bus::{BusHandle, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::Handler;
+use crate::handler::{Handler, Permit};
 use crate::store::{Hints, StoreResult};
 
 pub use super::engine::{Mode, Stop, Summary, WorkerSettings};
@@ -35,8 +35,41 @@ pub use super::engine::{Mode, Stop, Summary, WorkerSettings};
 /// letters.
 const ON_DEAD_CONCURRENCY: usize = 4;
 
-/// A run, by its shard, its ownership and its event.
-type RunKey = (u16, u64, EventName);
+/// The ends of runs that were started together, as they come.
+type Completions = LocalBoxStream<'static, Vec<Completion>>;
+
+/// What the runs of one ownership of a shard share.
+#[derive(Default)]
+struct Ownership {
+    epoch: u64,
+    /// When the last successful commit was sent.
+    commit_sent: Rc<Cell<Duration>>,
+    /// Ends the runs.
+    cancel: Rc<Cancel>,
+}
+
+/// Tells runs to end.
+#[derive(Default)]
+struct Cancel {
+    told: Cell<bool>,
+    changed: Notify,
+}
+
+impl Cancel {
+    fn tell(&self) {
+        self.told.set(true);
+        self.changed.notify_waiters();
+    }
+
+    async fn told(self: Rc<Self>) {
+        while !self.told.get() {
+            self.changed.notified().await;
+        }
+    }
+}
+
+/// Runs that may be started together: of which shard, by which ownership, after which listing.
+type StartKey = (u16, u64, Duration);
 
 /// Runs one group's events through its handler.
 pub struct Worker {
@@ -50,14 +83,16 @@ pub struct Worker {
     alive: Rc<dyn Fn(&Owner) -> Process>,
     stop: watch::Receiver<Stop>,
     operations: FuturesUnordered<Fut<'static, Completion>>,
-    /// Ends a run.
-    runs: HashMap<RunKey, AbortHandle>,
-    /// When the last successful commit of each shard was sent, by which ownership.
-    commits_sent: HashMap<u16, (u64, Rc<Cell<Duration>>)>,
+    /// Runs that were started together.
+    many: SelectAll<Completions>,
+    /// The newest ownership of each shard.
+    ownerships: HashMap<u16, Ownership>,
     /// Whether the group is paused, for runs that wait for their turn.
     pausing: Rc<Cell<bool>>,
     /// The key of its fingerprints, known to no other process.
     secret: u64,
+    /// The bus's address, for handlers.
+    url: Rc<str>,
 }
 
 /// What a worker works on and with.
@@ -122,11 +157,12 @@ impl Worker {
             alive: parts.alive,
             stop: parts.stop,
             operations: FuturesUnordered::new(),
-            runs: HashMap::new(),
-            commits_sent: HashMap::new(),
+            many: SelectAll::new(),
+            ownerships: HashMap::new(),
             pausing: Rc::new(Cell::new(parts.registered.definition.paused.is_some())),
             registered: parts.registered,
             secret,
+            url: settings.url.as_str().into(),
             settings,
         })
     }
@@ -165,17 +201,30 @@ impl Worker {
             if std::mem::replace(&mut in_flight, now_in_flight) != now_in_flight {
                 inputs.push(Input::MaxInFlight(now_in_flight));
             }
+            let mut together: Vec<(StartKey, Vec<Launch>)> = Vec::new();
             for command in self.engine.handle(inputs.drain(..), Now { elapsed: clock.elapsed(), wall: clock.now() }) {
                 match command {
                     Command::End(outcome) => return outcome,
                     Command::WakeAt(at) => wake_at = at,
+                    Command::Start { shard, epoch, launch, listed_at } if handler.many().is_some() => {
+                        let key = (shard, epoch, listed_at);
+                        match together.iter_mut().find(|(of, _)| *of == key) {
+                            Some((_, launches)) => launches.push(launch),
+                            None => together.push((key, vec![launch])),
+                        }
+                    }
                     command => self.carry_out(command),
                 }
+            }
+            for (key, launches) in together {
+                let runs = self.start_many(key, launches);
+                self.many.push(runs);
             }
             tokio::select! {
                 biased;
                 () = changed(&mut stop, level) => {}
                 Some(first) = self.operations.next() => self.completed(first, &mut inputs),
+                Some(ended) = self.many.next() => inputs.extend(ended.into_iter().map(Input::Completed)),
                 () = troubles.changed() => {}
                 () = next_hint(&mut hints) => inputs.push(Input::Hint),
                 () = next_news(polls.as_deref(), &mut polled) => inputs.extend(self.polled_elsewhere(polls.as_deref())),
@@ -189,10 +238,6 @@ impl Worker {
     fn completed(&mut self, first: Completion, inputs: &mut Vec<Input>) {
         let mut next = Some(first);
         while let Some(completion) = next {
-            // Where a run was cancelled, its handle is gone, and another run may have its place.
-            if let Completion::Ran { shard, epoch, name, ran: Some(_), .. } = &completion {
-                self.runs.remove(&(*shard, *epoch, name.clone()));
-            }
             inputs.push(Input::Completed(completion));
             next = self.operations.next().now_or_never().flatten();
         }
@@ -215,12 +260,8 @@ impl Worker {
                     on_dead.terminate();
                 }
             }
-            Command::Cancel { shard, epoch, name } => {
-                if let Some(run) = self.runs.remove(&(shard, epoch, name)) {
-                    run.abort();
-                }
-            }
-            Command::Renewed { shard, epoch, sent } => self.commit_sent(shard, epoch).set(sent),
+            Command::Cancel { shard, epoch } => std::mem::take(&mut self.ownership(shard, epoch).cancel).tell(),
+            Command::Renewed { shard, epoch, sent } => self.ownership(shard, epoch).commit_sent.set(sent),
             Command::Redefine { registered, filter } => {
                 self.group_store.version = registered.version.clone();
                 self.group_store.filter = filter;
@@ -229,7 +270,7 @@ impl Worker {
                 self.registered = registered;
             }
             Command::Start { shard, epoch, launch, listed_at } => {
-                let run = self.start(shard, epoch, launch, listed_at);
+                let run = self.start((shard, epoch, listed_at), launch);
                 self.operations.push(run);
             }
             Command::WakeAt(_) | Command::End(_) => {}
@@ -237,18 +278,21 @@ impl Worker {
         }
     }
 
-    /// When the last commit of an ownership was sent, for its runs.
-    fn commit_sent(&mut self, shard: u16, epoch: u64) -> Rc<Cell<Duration>> {
-        let (of, sent) = self.commits_sent.entry(shard).or_default();
-        if *of != epoch {
-            (*of, *sent) = (epoch, Rc::default());
+    /// What the runs of an ownership share.
+    fn ownership(&mut self, shard: u16, epoch: u64) -> &mut Ownership {
+        let known = self.ownerships.entry(shard).or_default();
+        if known.epoch != epoch {
+            *known = Ownership { epoch, ..Ownership::default() };
         }
-        Rc::clone(sent)
+        known
     }
 
-    fn start(&mut self, shard: u16, epoch: u64, launch: Launch, listed_at: Duration) -> Fut<'static, Completion> {
-        let (handle, registration) = AbortHandle::new_pair();
-        self.runs.insert((shard, epoch, launch.name.clone()), handle);
+    /// What runs need, and what ends them.
+    fn task(&mut self, (shard, epoch, listed_at): StartKey) -> (Task, Rc<Cancel>) {
+        let ownership = self.ownership(shard, epoch);
+        let (commit_sent, cancel) = (Rc::clone(&ownership.commit_sent), Rc::clone(&ownership.cancel));
+        let (clock, lease, pausing) =
+            (Rc::clone(&self.group_store.bus.clock), self.settings.lease, Rc::clone(&self.pausing));
         let task = Task {
             group_store: self.group_store.clone(),
             listed_at,
@@ -256,17 +300,45 @@ impl Worker {
             epoch,
             max_attempts: self.settings.retry.max_attempts,
             max_event_bytes: self.settings.max_event_bytes,
-            url: self.settings.url.clone(),
+            url: Rc::clone(&self.url),
             secret: self.secret,
-            ownership: OwnershipState {
-                lease: self.settings.lease,
-                commit_sent: self.commit_sent(shard, epoch),
-                pausing: Rc::clone(&self.pausing),
-            },
+            permit: Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed())),
         };
+        (task, cancel)
+    }
+
+    fn start(&mut self, key: StartKey, launch: Launch) -> Fut<'static, Completion> {
+        let (shard, epoch, _) = key;
+        let (task, cancel) = self.task(key);
         let (name, attempt) = (launch.name.clone(), launch.attempt);
-        let running = Abortable::new(async move { run::run(task, launch).await }, registration);
-        Box::pin(async move { Completion::Ran { shard, epoch, name, attempt, ran: running.await.ok() } })
+        Box::pin(async move {
+            let ran = tokio::select! { biased;
+                () = cancel.told() => None,
+                ran = run::run(task, launch) => Some(ran),
+            };
+            Completion::Ran { shard, epoch, name, attempt, ran }
+        })
+    }
+
+    /// Starts events through a handler that takes many at once.
+    fn start_many(&mut self, key: StartKey, launches: Vec<Launch>) -> Completions {
+        let (shard, epoch, _) = key;
+        let (task, cancel) = self.task(key);
+        let started = launches.iter().map(|launch| Some((launch.name.clone(), launch.attempt))).collect();
+        let started: Rc<RefCell<Vec<Option<(EventName, u32)>>>> = Rc::new(RefCell::new(started));
+        let under_way = Rc::clone(&started);
+        let ended = run::run_many(task, launches).take_until(cancel.told()).map(move |results| {
+            let completion = |(place, ran): (usize, _)| {
+                let (name, attempt) = under_way.borrow_mut()[place].take()?;
+                Some(Completion::Ran { shard, epoch, name, attempt, ran: Some(ran) })
+            };
+            results.into_iter().filter_map(completion).collect()
+        });
+        let cancelled = stream::once(async move {
+            let left = started.take().into_iter().flatten();
+            left.map(|(name, attempt)| Completion::Ran { shard, epoch, name, attempt, ran: None }).collect()
+        });
+        Box::pin(ended.chain(cancelled))
     }
 
     /// The operation of a command on the store.

@@ -7,19 +7,19 @@
 //! fault in them cannot cost the new ones another run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::{FutureExt, Shared, WeakShared};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Handler, Job, Outcome, RunReport};
+use super::{Handler, Job, Outcome, Reports, RunMany, RunReport};
 use crate::clock::{Clock, Fut};
+use crate::event::one_line;
 use crate::handler::Obstacle;
 
 /// The limits of batches.
@@ -74,6 +74,10 @@ struct InFlight {
 #[derive(Default)]
 struct Batch {
     slots: RefCell<Vec<Slot>>,
+    /// How many of its events wait for their reports.
+    present: Cell<usize>,
+    /// Tasks that wait for reports.
+    waiting: RefCell<Vec<Waker>>,
     /// Whether its events have failed before.
     tried: bool,
     /// Whether all expected events have come.
@@ -87,19 +91,8 @@ struct Batch {
 struct Slot {
     job: Job,
     report: Option<RunReport>,
-    waker: Option<Waker>,
     /// Whether its caller no longer waits for the report.
     left: bool,
-}
-
-impl Slot {
-    fn end(&mut self, report: RunReport) {
-        self.report = Some(report);
-        // The task that polls the batch may be that of another of its events.
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
 }
 
 /// An event's place in a batch; leaves it when dropped.
@@ -107,12 +100,52 @@ struct Ticket {
     inner: Rc<Inner>,
     batch: Rc<Batch>,
     at: usize,
+    /// The event's place among those that came with it.
+    place: usize,
+}
+
+/// Events that came together, in their batches.
+struct Joined {
+    tickets: Vec<Ticket>,
+    runs: Vec<(Rc<Batch>, BatchRun)>,
+}
+
+impl Stream for Joined {
+    type Item = Vec<(usize, RunReport)>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { tickets, runs } = &mut *self;
+        runs.retain_mut(|(_, run)| Pin::new(run).poll(context).is_pending());
+        let mut reports = Vec::new();
+        tickets.retain(|ticket| {
+            let report = ticket.batch.slots.borrow_mut()[ticket.at].report.take();
+            let is_over = || runs.iter().all(|(batch, _)| !Rc::ptr_eq(batch, &ticket.batch));
+            match report.or_else(|| is_over().then(RunReport::stopped)) {
+                Some(report) => {
+                    reports.push((ticket.place, report));
+                    false
+                }
+                None => true,
+            }
+        });
+        if !reports.is_empty() {
+            return Poll::Ready(Some(reports));
+        }
+        if tickets.is_empty() {
+            return Poll::Ready(None);
+        }
+        for (batch, _) in runs {
+            batch.wait(context.waker());
+        }
+        Poll::Pending
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.inner.ticketed.set(self.inner.ticketed.get() - 1);
         self.batch.slots.borrow_mut()[self.at].left = true;
+        self.batch.present.set(self.batch.present.get() - 1);
         self.batch.changed.notify_one();
     }
 }
@@ -129,21 +162,13 @@ impl Batches {
 impl Handler for Batches {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
-            let (ticket, mut run) = Inner::join(&self.0, job);
-            poll_fn(|context| {
-                let over = Pin::new(&mut run).poll(context).is_ready();
-                let slot = &mut ticket.batch.slots.borrow_mut()[ticket.at];
-                match slot.report.take() {
-                    Some(report) => Poll::Ready(report),
-                    None if over => Poll::Ready(RunReport::stopped()),
-                    None => {
-                        slot.waker = Some(context.waker().clone());
-                        Poll::Pending
-                    }
-                }
-            })
-            .await
+            let reports = self.run_many(vec![job]).next().await;
+            reports.and_then(|reports| reports.into_iter().next()).map_or_else(RunReport::stopped, |(_, report)| report)
         })
+    }
+
+    fn many(&self) -> Option<&dyn RunMany> {
+        Some(self)
     }
 
     fn terminate(&self) {
@@ -167,14 +192,34 @@ impl Handler for Batches {
     }
 }
 
+impl RunMany for Batches {
+    fn run_many(&self, jobs: Vec<Job>) -> Reports {
+        let inner = Rc::clone(&self.0);
+        // The events join at the first poll, as they would one by one.
+        Box::pin(stream::once(async move { Inner::join(&inner, jobs) }).flatten())
+    }
+}
+
 impl Inner {
-    fn join(this: &Rc<Self>, job: Job) -> (Ticket, BatchRun) {
-        this.ticketed.set(this.ticketed.get() + 1);
-        let (batch, run) = this.open(job.tried).unwrap_or_else(|| Self::begin(this, job.tried));
-        let at = batch.slots.borrow().len();
-        batch.slots.borrow_mut().push(Slot { job, report: None, waker: None, left: false });
+    fn join(this: &Rc<Self>, jobs: Vec<Job>) -> Joined {
+        let mut joined = Joined { tickets: Vec::with_capacity(jobs.len()), runs: Vec::new() };
+        for (place, job) in jobs.into_iter().enumerate() {
+            // Most have room where the one before them went.
+            let open = joined.runs.last().filter(|(batch, _)| this.has_room(batch, job.tried)).cloned();
+            let (batch, run) = open.or_else(|| this.open(job.tried)).unwrap_or_else(|| Self::begin(this, job.tried));
+            let at = batch.add(job);
+            this.ticketed.set(this.ticketed.get() + 1);
+            if !joined.runs.iter().any(|(known, _)| Rc::ptr_eq(known, &batch)) {
+                joined.runs.push((Rc::clone(&batch), run));
+            }
+            joined.tickets.push(Ticket { inner: Rc::clone(this), batch, at, place });
+        }
         this.look_again();
-        (Ticket { inner: Rc::clone(this), batch, at }, run)
+        joined
+    }
+
+    fn has_room(&self, batch: &Batch, tried: bool) -> bool {
+        batch.tried == tried && !batch.closed.get() && batch.present.get() < self.bounds.size
     }
 
     /// The batch that has room, if there is one.
@@ -183,7 +228,7 @@ impl Inner {
         in_flight.retain(|in_flight| in_flight.batch.strong_count() > 0);
         let mut in_flight =
             in_flight.iter().filter_map(|in_flight| Some((in_flight.batch.upgrade()?, in_flight.run.upgrade()?)));
-        in_flight.find(|(batch, _)| batch.tried == tried && !batch.closed.get() && batch.present() < self.bounds.size)
+        in_flight.find(|(batch, _)| self.has_room(batch, tried))
     }
 
     fn begin(this: &Rc<Self>, tried: bool) -> (Rc<Batch>, BatchRun) {
@@ -241,7 +286,7 @@ impl Inner {
     /// Waits until the batch is full, its first event has waited long enough, or no other event
     /// will come.
     async fn gather(&self, batch: &Batch) {
-        let complete = || self.over.get() || batch.complete.get() || batch.present() >= self.bounds.size;
+        let complete = || self.over.get() || batch.complete.get() || batch.present.get() >= self.bounds.size;
         let until = self.clock.elapsed() + self.bounds.linger;
         let _ = self.unless(batch, complete, self.clock.sleep_until(until)).await;
     }
@@ -267,16 +312,32 @@ impl Inner {
 }
 
 impl Batch {
-    /// How many of its events wait for their reports.
-    fn present(&self) -> usize {
-        self.slots.borrow().iter().filter(|slot| !slot.left).count()
+    /// Adds an event; returns its slot.
+    fn add(&self, job: Job) -> usize {
+        let mut slots = self.slots.borrow_mut();
+        slots.push(Slot { job, report: None, left: false });
+        self.present.set(self.present.get() + 1);
+        slots.len() - 1
+    }
+
+    /// Wakes a task at the next reports: the task that polls the batch may be that of another of its
+    /// events.
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
     /// The slots in the order of their events.
     fn in_order(&self) -> Vec<usize> {
         let slots = self.slots.borrow();
         let mut order: Vec<usize> = (0..slots.len()).collect();
-        order.sort_by_key(|at| slots[*at].job.file.clone());
+        order.sort_by(|this, that| slots[*this].job.file.cmp(&slots[*that].job.file));
         order
     }
 
@@ -284,21 +345,26 @@ impl Batch {
     /// no attempt.
     fn keep_startable(&self, part: &mut Vec<usize>, over: bool) {
         let mut slots = self.slots.borrow_mut();
+        let len = part.len();
         part.retain(|at| {
             let slot = &mut slots[*at];
             let may = !over && slot.job.permit.holds();
             if !may {
-                slot.end(RunReport::stopped());
+                slot.report = Some(RunReport::stopped());
             }
             may && !slot.left
         });
+        if part.len() < len {
+            self.wake();
+        }
     }
 
     fn report(&self, part: &[usize], report: &RunReport) {
         let mut slots = self.slots.borrow_mut();
         for at in part {
-            slots[*at].end(report.clone());
+            slots[*at].report = Some(report.clone());
         }
+        self.wake();
     }
 
     /// One job made of many: their documents, a line each, and the variables that they have in
@@ -308,25 +374,20 @@ impl Batch {
         let jobs: Vec<&Job> = part.iter().map(|at| &slots[*at].job).collect();
         let mut lines = Vec::with_capacity(jobs.iter().map(|job| job.event.len() + 1).sum());
         for job in &jobs {
-            // Line ends in a document are only white space: strings have them escaped (RFC 8259 §2
-            // and §7).
-            lines.extend(
-                job.event.trim_ascii().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }),
-            );
+            lines.extend_from_slice(&one_line(&job.event));
             lines.push(b'\n');
         }
-        let mut vars: BTreeMap<&'static str, String> = jobs[0].vars.iter().cloned().collect();
-        for job in &jobs[1..] {
-            let its: BTreeMap<&str, &String> = job.vars.iter().map(|(name, value)| (*name, value)).collect();
-            vars.retain(|name, value| its.get(name) == Some(&&*value));
-        }
+        let mut vars = jobs[0].vars.list();
         if jobs.len() > 1 {
             // The events may be of several shards; that those are in the same epoch means nothing.
-            vars.remove("EVBUS_EPOCH");
+            vars.retain(|(name, _)| *name != "EVBUS_EPOCH");
         }
-        let vars = vars.into_iter().chain([("EVBUS_BATCH", jobs.len().to_string())]).collect();
-        let (file, permit) = ("batch.ndjson".to_owned(), jobs[0].permit.clone());
-        Job { event: Arc::from(lines), file, vars, tried: self.tried, permit }
+        for job in &jobs[1..] {
+            job.vars.keep_common(&mut vars);
+        }
+        vars.push(("EVBUS_BATCH", jobs.len().to_string()));
+        let permit = jobs[0].permit.clone();
+        Job { event: lines.into(), file: "batch.ndjson".into(), vars: Rc::new(vars), tried: self.tried, permit }
     }
 }
 

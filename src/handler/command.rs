@@ -108,7 +108,7 @@ impl CommandHandler {
             Ok(children) => children,
             Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}").into()),
         };
-        let (process_group, pipes) = match self.start(&job.event, &job.vars, &file) {
+        let (process_group, pipes) = match self.start(&job.event, &job.vars.list(), &file) {
             Ok(started) => started,
             Err(reason) => return not_started(reason),
         };

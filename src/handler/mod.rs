@@ -21,6 +21,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::LocalBoxStream;
+
 pub use batch::{BatchBounds, BatchOutcome, Batches};
 pub use children::reap_inherited;
 pub use command::{CommandHandler, CommandSpec};
@@ -34,16 +37,34 @@ use crate::clock::Fut;
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The event's document, which the handler finds on stdin.
-    pub event: Arc<[u8]>,
+    pub event: Bytes,
     /// The end of the name of the file that `EVBUS_FILE` names.
-    pub file: String,
+    pub file: Arc<str>,
     /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not
     /// among them.
-    pub vars: Vec<(&'static str, String)>,
+    pub vars: Rc<dyn JobVars>,
     /// Whether it has failed before.
     pub tried: bool,
     /// Whether it may still start.
     pub permit: Permit,
+}
+
+/// The variables of a job. Most jobs of a batch are never asked for all of theirs.
+pub trait JobVars: std::fmt::Debug {
+    /// All of them.
+    fn list(&self) -> Vec<(&'static str, String)>;
+
+    /// Drops from another job's variables those that are not the same here.
+    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>) {
+        let own = self.list();
+        vars.retain(|var| own.contains(var));
+    }
+}
+
+impl JobVars for Vec<(&'static str, String)> {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        self.clone()
+    }
 }
 
 /// Says whether a run may still start: a run that waits for its turn may outlive the lease under
@@ -160,10 +181,26 @@ impl RunReport {
     }
 }
 
+/// Reports by the places of their jobs, as they come.
+pub type Reports = LocalBoxStream<'static, Vec<(usize, RunReport)>>;
+
+/// Takes many events at once.
+pub trait RunMany {
+    /// Runs the handler for several events; ends after the last report. Dropping the stream ends the
+    /// runs that still have events of it.
+    fn run_many(&self, jobs: Vec<Job>) -> Reports;
+}
+
 /// What the worker needs of any handler.
 pub trait Handler {
     /// Runs the handler for one event. Dropping the future kills the handler at once.
     fn run(&self, job: Job) -> Fut<'_, RunReport>;
+
+    /// Itself, if it makes one run of many events: then events that start together are handed over
+    /// together.
+    fn many(&self) -> Option<&dyn RunMany> {
+        None
+    }
 
     /// Asks every run in progress to end: TERM, and KILL after the grace. Their outcome is
     /// [`Outcome::Stopped`]. Later runs are not affected.

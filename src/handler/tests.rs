@@ -61,7 +61,7 @@ fn handler(command: CommandSpec, output: Rc<dyn Output>) -> CommandHandler {
 
 fn job(event: &[u8]) -> Job {
     let (file, permit) = ("event.json".to_owned(), Permit::new(|| true));
-    Job { event: event.into(), file, vars: Vec::new(), tried: false, permit }
+    Job { event: Bytes::copy_from_slice(event), file: file.into(), vars: Rc::new(Vec::new()), tried: false, permit }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -138,7 +138,7 @@ fn discarded_output_keeps_the_tail() {
 #[test]
 fn the_environment_is_inherited_or_restricted() {
     let mut command = CommandSpec { argv: vec!["env".to_owned()], ..shell("") };
-    let told = Job { vars: vec![("EVBUS_ID", "7".to_owned())], ..job(b"") };
+    let told = Job { vars: Rc::new(vec![("EVBUS_ID", "7".to_owned())]), ..job(b"") };
     let (_, heard) = run_job(command.clone(), told.clone());
     let all = heard.of(Stream::Out);
     assert!(all.iter().any(|line| line.starts_with("PATH=")) && all.contains(&"EVBUS_ID=7".to_owned()));
@@ -159,7 +159,7 @@ fn a_run_does_not_see_the_variables_of_the_one_before() {
     let heard = Rc::new(Heard::default());
     let handler = handler(shell("echo ${EVBUS_KEY-unset}"), heard.clone());
     block_on(async {
-        handler.run(Job { vars: vec![("EVBUS_KEY", "k".to_owned())], ..job(b"") }).await;
+        handler.run(Job { vars: Rc::new(vec![("EVBUS_KEY", "k".to_owned())]), ..job(b"") }).await;
         handler.run(job(b"")).await;
     });
     assert_eq!(heard.of(Stream::Out), ["k", "unset"]);
@@ -167,7 +167,7 @@ fn a_run_does_not_see_the_variables_of_the_one_before() {
 
 #[test]
 fn a_temporary_event_file_is_private_and_removed() {
-    let made = Job { file: "a/../b.json".to_owned(), ..job(b"the event") };
+    let made = Job { file: "a/../b.json".into(), ..job(b"the event") };
     let (_, heard) = run_job(
         shell("cat \"$EVBUS_FILE\"; echo; stat -c %a \"$EVBUS_FILE\" \"${EVBUS_FILE%/*}\"; echo \"$EVBUS_FILE\""),
         made,
@@ -251,7 +251,7 @@ fn killed(status: &str) -> bool {
 fn a_stop_ends_running_handlers_and_no_later_ones() {
     let heard = Rc::new(Heard::default());
     let handler = handler(shell("echo up; test $EVBUS_ID = later || exec sleep 1000"), heard.clone());
-    let tagged = |id: &str| Job { vars: vec![("EVBUS_ID", id.to_owned())], ..job(b"") };
+    let tagged = |id: &str| Job { vars: Rc::new(vec![("EVBUS_ID", id.to_owned())]), ..job(b"") };
     block_on(async {
         let stop = async {
             while heard.lines.borrow().len() < 2 {

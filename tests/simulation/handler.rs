@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evbus::clock::Fut;
 use evbus::event::{Event, EventName};
-use evbus::handler::{Batches, Handler, Job, Outcome, RunReport};
+use evbus::handler::{Batches, Handler, Job, Outcome, Reports, RunMany, RunReport};
 
 use crate::executor::{Micros, SECOND, SimProcess};
 use crate::rng::{self, Rng};
@@ -73,6 +73,9 @@ impl Handler for JobRecorder {
         self.jobs.borrow_mut().insert(var(&job, "EVBUS_ID"), job.clone());
         self.batches.run(job)
     }
+    fn many(&self) -> Option<&dyn RunMany> {
+        Some(self)
+    }
     fn terminate(&self) {
         self.batches.terminate();
     }
@@ -87,8 +90,15 @@ impl Handler for JobRecorder {
     }
 }
 
+impl RunMany for JobRecorder {
+    fn run_many(&self, jobs: Vec<Job>) -> Reports {
+        self.jobs.borrow_mut().extend(jobs.iter().map(|job| (var(job, "EVBUS_ID"), job.clone())));
+        self.batches.run_many(jobs)
+    }
+}
+
 fn var(job: &Job, name: &str) -> String {
-    job.vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()).unwrap_or_default()
+    job.vars.list().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default()
 }
 
 /// The handlers of one worker.

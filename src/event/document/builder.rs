@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Data, Event, EventError, rules};
+use super::rules::{self, Attributes};
+use super::{Data, Event, EventError};
 
 /// The parts of an event, not yet checked: [`EventBuilder::build`] does that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,8 +86,25 @@ impl EventBuilder {
     /// # Errors
     /// The first attribute that is not as the specification wants it.
     pub fn build(mut self) -> Result<Event, EventError> {
-        rules::check(&self)?;
+        rules::check(&self.attributes())?;
         self.extensions.retain(|_, value| !value.is_null());
         Ok(Event { parts: self })
+    }
+
+    fn attributes(&self) -> Attributes<'_, impl Iterator<Item = (&str, &Value)> + Clone> {
+        Attributes {
+            id: &self.id,
+            source: &self.source,
+            type_: &self.type_,
+            subject: self.subject.as_deref(),
+            time: self.time.as_deref(),
+            datacontenttype: self.datacontenttype.as_deref(),
+            dataschema: self.dataschema.as_deref(),
+            extensions: self.extensions.iter().map(|(name, value)| (&**name, value)),
+            base64: match &self.data {
+                Data::Base64(text) => Some(text),
+                Data::Absent | Data::Json(_) => None,
+            },
+        }
     }
 }

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 pub use builder::EventBuilder;
+pub(crate) use read::EventView;
 pub use read::check_size;
 pub use rules::CORE_ATTRIBUTES;
 pub use write::one_line;
@@ -87,7 +88,7 @@ impl Event {
     /// # Errors
     /// Whatever the CloudEvents specification forbids, with the name of the attribute.
     pub fn parse(document: &[u8], limit: usize) -> Result<Self, EventError> {
-        read::parse(document, limit)
+        read::EventView::parse(document, limit).map(Self::from)
     }
 
     /// Reads one line of NDJSON; the same as [`Event::parse`].
@@ -95,7 +96,7 @@ impl Event {
     /// # Errors
     /// As [`Event::parse`].
     pub fn from_line(line: &[u8], limit: usize) -> Result<Self, EventError> {
-        read::parse(line, limit)
+        Self::parse(line, limit)
     }
 
     /// Begins an event with what every event must have.

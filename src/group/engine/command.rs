@@ -70,14 +70,12 @@ pub enum Command {
         /// When the last listing ended that may have shown the event.
         listed_at: Duration,
     },
-    /// End a run, which then completes without a result.
+    /// End all runs of an ownership that were started until now; each completes without a result.
     Cancel {
-        /// For which shard.
+        /// Of which shard.
         shard: u16,
         /// By which ownership.
         epoch: u64,
-        /// Which event.
-        name: EventName,
     },
     /// The ownership of a shard was confirmed by a commit, sent at this time: runs that wait may
     /// rely on it.

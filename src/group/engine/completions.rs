@@ -138,7 +138,7 @@ impl Engine {
         let wall = self.wall();
         // Aborted: the shard was lost or reset, and has forgotten it.
         let Some(ran) = ran else { return };
-        if self.owned(number, epoch).is_none_or(|shard| !shard.running.contains_key(name)) {
+        if self.owned(number, epoch).is_none_or(|shard| !shard.running.contains(name)) {
             return;
         }
         let succeeded = match &ran {

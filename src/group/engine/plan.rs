@@ -51,8 +51,7 @@ impl Engine {
     }
 
     pub(super) fn alone_runs(&self) -> bool {
-        let shards = self.owned_shards();
-        shards.flat_map(|shard| shard.running.values()).any(|run| run.alone)
+        self.owned_shards().any(|shard| shard.running.has_alone())
     }
 
     pub(super) fn isolating(&self) -> bool {
@@ -149,9 +148,9 @@ impl Engine {
     /// Ends the handlers of runs that the shard has forgotten.
     pub(super) fn cancel_forgotten(&mut self, at: usize) {
         let Some(shard) = self.shards[at].owned.as_deref_mut() else { return };
-        let (number, epoch, forgotten) = (shard.number, shard.marker.epoch, shard.take_cancelled());
-        for name in forgotten {
-            self.command(Command::Cancel { shard: number, epoch, name });
+        let (shard, epoch, cancelled) = (shard.number, shard.marker.epoch, shard.take_cancelled());
+        if cancelled {
+            self.command(Command::Cancel { shard, epoch });
         }
     }
 

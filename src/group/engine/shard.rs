@@ -4,11 +4,11 @@
 //! `key_order` says what may start next, `runs` what starting and ending a run does, `commit` what
 //! the marker then says and which requests go into it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::bus::look;
-use crate::event::{EventName, EventTime};
+use crate::event::{EventName, EventTime, Identity};
 use crate::group::marker::PendingEvent;
 use crate::group::verdict::Fingerprint;
 use crate::group::{GroupName, Listing, Marker, Position};
@@ -17,13 +17,19 @@ use crate::store::Version;
 mod commit;
 mod key_order;
 mod met_segments;
+mod running;
 mod runs;
 
 pub(super) use met_segments::Confirmation;
 use met_segments::MetSegments;
+use running::{Running, RunningEvent};
 
 /// After this many unclean takeovers in a row a handler is suspected of killing its worker.
 const ISOLATE_FROM: u32 = 2;
+
+/// `through` passes events that run, which then are in `pending`, if they are at most so many. Of more,
+/// as in large batches, most will end soon: they are passed only when much is done behind them.
+const PASSED_RUNS: usize = 64;
 
 /// How much an owner holds of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,21 +49,18 @@ impl ShardBounds {
     pub fn capacity(&self) -> usize {
         self.pending - 1
     }
+
+    /// The bounds that leave each of so many runs its place.
+    pub fn for_concurrency(runs: usize) -> Self {
+        let bounds = Self::default();
+        Self { pending: bounds.pending.max(runs.saturating_add(1)), ..bounds }
+    }
 }
 
 impl Default for ShardBounds {
     fn default() -> Self {
         Self { window: 10_000, pending: 1_000, reads: look::READS }
     }
-}
-
-/// A handler that runs, or is about to.
-pub(super) struct RunningEvent {
-    pub attempt: u32,
-    /// It runs with no other handler beside it.
-    pub alone: bool,
-    /// Whether its handler was started: a run that is alone waits for its commit first.
-    pub launched: bool,
 }
 
 /// A run to be started.
@@ -118,14 +121,15 @@ pub(super) enum Next {
 /// Bounded; the oldest is dropped first.
 #[derive(Default)]
 struct Succeeded {
-    contents: HashMap<Box<str>, Fingerprint>,
-    order: VecDeque<Box<str>>,
+    contents: HashMap<Identity, Fingerprint>,
+    order: VecDeque<Identity>,
 }
 
 impl Succeeded {
-    fn insert(&mut self, identity: &str, content: Fingerprint, limit: usize) {
-        if self.contents.insert(identity.into(), content).is_none() {
-            self.order.push_back(identity.into());
+    fn insert(&mut self, name: &EventName, content: Fingerprint, limit: usize) {
+        let Some(identity) = Identity::parse(name.identity()) else { return };
+        if self.contents.insert(identity, content).is_none() {
+            self.order.push_back(identity);
         }
         while self.order.len() > limit {
             if let Some(oldest) = self.order.pop_front() {
@@ -154,12 +158,12 @@ pub(super) struct Shard {
     /// In an ordered group: names that no later listing has confirmed, so that an earlier name may
     /// still turn up.
     unconfirmed: BTreeSet<EventName>,
-    pub running: BTreeMap<EventName, RunningEvent>,
+    pub running: Running,
     /// Events whose dead letters are being written.
     writing_dead_letters: BTreeSet<EventName>,
     deletes: Vec<String>,
     /// Runs that were forgotten while their handlers ran: the handlers must be ended.
-    cancelled: Vec<EventName>,
+    cancelled: bool,
     /// What the commit under way allows once it is durable.
     in_flight: Followup,
     succeeded: Succeeded,
@@ -200,10 +204,10 @@ impl Shard {
             listing: None,
             waiting: BTreeSet::new(),
             unconfirmed: BTreeSet::new(),
-            running: BTreeMap::new(),
+            running: Running::default(),
             writing_dead_letters: BTreeSet::new(),
             deletes: Vec::new(),
-            cancelled: Vec::new(),
+            cancelled: false,
             in_flight: Followup::default(),
             succeeded: Succeeded::default(),
             order_keys: HashMap::new(),
@@ -228,19 +232,25 @@ impl Shard {
         let known = std::mem::take(&mut self.waiting);
         self.withheld.clear();
         self.holds = false;
-        for name in &listing.names {
-            if !self.startable(name) {
-                continue;
+        let startable = listing.names.iter().filter(|name| self.startable(name));
+        if confirm.is_none() {
+            self.waiting = startable.cloned().collect();
+        } else {
+            let (mut waiting, mut unconfirmed, mut withheld, mut holds) = (Vec::new(), Vec::new(), Vec::new(), false);
+            for name in startable {
+                let is_held = is_held(name);
+                holds |= is_held;
+                let to = match name {
+                    name if is_held || is_behind(name) => &mut withheld,
+                    name if known.contains(name) || earlier.contains(name) => &mut waiting,
+                    _ => &mut unconfirmed,
+                };
+                to.push(name.clone());
             }
-            let holds = confirm.is_some() && is_held(name);
-            self.holds |= holds;
-            if holds || (confirm.is_some() && is_behind(name)) {
-                self.withheld.insert(name.clone());
-            } else if confirm.is_some() && !known.contains(name) && !earlier.contains(name) {
-                self.unconfirmed.insert(name.clone());
-            } else {
-                self.waiting.insert(name.clone());
-            }
+            self.holds = holds;
+            self.waiting = waiting.into_iter().collect();
+            self.unconfirmed = unconfirmed.into_iter().collect();
+            self.withheld = withheld.into_iter().collect();
         }
         self.listing = Some(listing);
         let (waiting, unconfirmed, running, pending) =
@@ -249,7 +259,7 @@ impl Shard {
             waiting.contains(name)
                 || unconfirmed.contains(name)
                 || self.withheld.contains(name)
-                || running.contains_key(name)
+                || running.contains(name)
                 || pending.contains_key(name)
         });
     }
@@ -266,7 +276,7 @@ impl Shard {
     }
 
     fn startable(&self, name: &EventName) -> bool {
-        self.marker.is_unprocessed(name) && !self.marker.pending.contains_key(name) && !self.running.contains_key(name)
+        self.marker.is_unprocessed(name) && !self.marker.pending.contains_key(name) && !self.running.contains(name)
     }
 
     /// How many names it holds of events that are neither pending nor running: bounded by the
@@ -319,13 +329,14 @@ impl Shard {
     pub fn advance(&mut self) {
         let Some(listing) = &mut self.listing else { return };
         let running = &self.running;
-        let Some(through) = listing.reach(&self.marker, |name| running.contains_key(name)) else { return };
+        let passes = running.len() <= PASSED_RUNS || self.marker.done.len() >= self.bounds.window / 4;
+        let Some(through) = listing.reach(&self.marker, |name| passes && running.contains(name)) else { return };
         // A name that only a poll found, at or below W, was not acknowledged: its emitter puts it
         // again.
         drop_covered(&mut self.waiting, &through);
         drop_covered(&mut self.unconfirmed, &through);
         drop_covered(&mut self.withheld, &through);
-        self.marker.advance(through, self.running.keys().cloned());
+        self.marker.advance(through, self.running.names());
         self.dirty = true;
     }
 
@@ -346,7 +357,12 @@ impl Shard {
 
     /// Events that are pending or run.
     fn pending_len(&self) -> usize {
-        self.marker.pending.len() + self.running.keys().filter(|name| !self.marker.pending.contains_key(*name)).count()
+        let (pending, running) = (&self.marker.pending, &self.running);
+        let both = match pending.len() < running.len() {
+            true => pending.keys().filter(|name| running.contains(name)).count(),
+            false => running.names().filter(|name| pending.contains_key(*name)).count(),
+        };
+        pending.len() + running.len() - both
     }
 
     /// Whether `pending` leaves no room for anything new although something waits, and most of what
@@ -367,7 +383,7 @@ impl Shard {
             .marker
             .pending
             .iter()
-            .filter(|(name, pending)| pending.new_dead_letter.is_none() && !self.running.contains_key(*name));
+            .filter(|(name, pending)| pending.new_dead_letter.is_none() && !self.running.contains(name));
         waiting.filter_map(|(_, pending)| pending.next).min()
     }
 }

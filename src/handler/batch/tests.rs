@@ -1,5 +1,6 @@
 //! Events that run together, with a handler and a clock of the test's own.
 
+use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable, join, join_all};
 use proptest::prelude::*;
 
@@ -68,7 +69,7 @@ impl Handler for LineHandler {
             let lines: Vec<String> = std::str::from_utf8(&job.event).unwrap().lines().map(str::to_owned).collect();
             let failed = lines.iter().any(|line| line.contains("bad"));
             self.runs.borrow_mut().push(lines);
-            *self.vars.borrow_mut() = job.vars;
+            *self.vars.borrow_mut() = job.vars.list();
             self.under_way.set(self.under_way.get() + 1);
             self.most_under_way.set(self.most_under_way.get().max(self.under_way.get()));
             let _under_way = UnderWay(self);
@@ -93,8 +94,8 @@ fn report(outcome: Outcome) -> RunReport {
 
 fn job(name: &str) -> Job {
     let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
-    let file = name.to_owned();
-    Job { event: Arc::from(name.as_bytes()), file, vars, tried: false, permit: Permit::new(|| true) }
+    let (event, file, vars) = (Bytes::copy_from_slice(name.as_bytes()), name.into(), Rc::new(vars));
+    Job { event, file, vars, tried: false, permit: Permit::new(|| true) }
 }
 
 fn batches(lines: &Rc<LineHandler>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::met_segments::MetSegments;
 use super::{Commit, Followup, Shard, Succeeded};
 use crate::bus::to_json_line;
-use crate::event::EventName;
 use crate::group::lease::Lease;
 use crate::group::request;
 use crate::group::request::Folded;
@@ -95,8 +94,8 @@ impl Shard {
         self.forget_everything();
     }
 
-    /// The forgotten runs whose handlers must be ended.
-    pub fn take_cancelled(&mut self) -> Vec<EventName> {
+    /// Whether runs were forgotten whose handlers must be ended.
+    pub fn take_cancelled(&mut self) -> bool {
         std::mem::take(&mut self.cancelled)
     }
 
@@ -109,7 +108,7 @@ impl Shard {
         self.order_keys.clear();
         self.writing_dead_letters.clear();
         self.succeeded = Succeeded::default();
-        let launched = std::mem::take(&mut self.running).into_iter().filter(|(_, run)| run.launched);
-        self.cancelled.extend(launched.map(|(name, _)| name));
+        let running = std::mem::take(&mut self.running);
+        self.cancelled |= running.iter().any(|(_, run)| run.launched);
     }
 }

@@ -20,7 +20,7 @@ impl Shard {
     /// The next event to start: first those that are due again, then those that wait, in order.
     pub fn next(&self, retry: &Retry, ordered: bool, now: EventTime) -> Next {
         let due = self.marker.pending.iter().filter(|(name, pending)| {
-            pending.new_dead_letter.is_none() && !self.running.contains_key(*name) && retry.due(pending.next, now)
+            pending.new_dead_letter.is_none() && !self.running.contains(name) && retry.due(pending.next, now)
         });
         let due = due.map(|(name, _)| name);
         let room = self.pending_len() < self.bounds.capacity();
@@ -68,13 +68,13 @@ impl Shard {
         let before = |names| BTreeSet::range(names, ..name.clone());
         let earlier = before(&self.waiting).chain(before(&self.unconfirmed)).chain(before(&self.withheld));
         let others =
-            self.running.keys().chain(self.marker.pending.keys().filter(|pending| *pending < name)).chain(earlier);
+            self.running.names().chain(self.marker.pending.keys().filter(|pending| *pending < name)).chain(earlier);
         for other in others.filter(|other| *other != name && other.hash_slot() == hash_slot) {
             let Some(key) = self.order_keys.get(name) else { return KeyOrder::Unknown(name.clone()) };
             match self.order_keys.get(other) {
                 None => return KeyOrder::Unknown(other.clone()),
                 // The other event was moved while it ran: until its run ends it may be of any key.
-                Some(None) if self.running.contains_key(other) => return KeyOrder::Held(other.clone()),
+                Some(None) if self.running.contains(other) => return KeyOrder::Held(other.clone()),
                 Some(Some(other_key)) if *key == Some(*other_key) => return KeyOrder::Held(other.clone()),
                 Some(_) => {}
             }
@@ -89,7 +89,7 @@ impl Shard {
 
     /// Whether another copy of the same event runs now: then this copy waits for its verdict.
     fn copy_runs(&self, name: &EventName) -> bool {
-        self.running.keys().any(|other| other != name && other.identity() == name.identity())
+        self.running.has_copy(name)
     }
 }
 

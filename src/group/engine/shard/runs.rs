@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Launch, RunningEvent, Shard};
 use crate::bus::keys;
-use crate::event::{EventName, EventTime};
+use crate::event::{EventName, EventTime, Identity};
 use crate::group::marker::Verdict;
 use crate::group::verdict::Fingerprint;
 
@@ -30,12 +30,11 @@ impl Shard {
     }
 
     fn launch(&mut self, name: &EventName, attempt: u32) -> Launch {
-        if let Some(run) = self.running.get_mut(name) {
-            run.launched = true;
-        }
+        self.running.launched(name);
         let dead_letter = self.marker.pending.get(name).and_then(|pending| pending.redriven_dead_letter.clone());
         // A redriven event must run, even as a copy.
-        let copy_of = self.succeeded.contents.get(name.identity()).copied().filter(|_| dead_letter.is_none());
+        let copy_of = Identity::parse(name.identity()).and_then(|identity| self.succeeded.contents.get(&identity));
+        let copy_of = copy_of.copied().filter(|_| dead_letter.is_none());
         Launch { name: name.clone(), attempt, dead_letter, copy_of }
     }
 
@@ -58,7 +57,7 @@ impl Shard {
         // An event that is given up without another run was not started.
         self.waiting.remove(name);
         if let Some(content) = ran {
-            self.succeeded.insert(name.identity(), content, self.bounds.window);
+            self.succeeded.insert(name, content, self.bounds.window);
         }
         if verdict == Verdict::Done
             && let Some(dead_letter) =

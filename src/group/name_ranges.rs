@@ -1,0 +1,183 @@
+//! Names in a marker, shortened: a name, and how many follow it in its segment.
+//!
+//! `<name>+<n>` stands for a name and the `n` that [`EventName::next_in_segment`] gives one after
+//! the other, so that a batch of a thousand events takes one entry, and the exact names can be read
+//! back from the text alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{EventName, SEGMENT_MAX_EVENTS};
+
+/// What the text of an entry stands for: the first name, and how many follow.
+fn parse(text: &str) -> Result<(EventName, u16), String> {
+    let (name, following) = match text.split_once('+') {
+        None => (text, 0),
+        Some((name, following)) => {
+            let following = following.parse().ok().filter(|number| (1..SEGMENT_MAX_EVENTS).contains(number));
+            (name, following.ok_or_else(|| format!("not a number of names that follow: {text}"))?)
+        }
+    };
+    let name = EventName::parse(name).ok_or_else(|| format!("not an event's name: {name}"))?;
+    Ok((name, following))
+}
+
+/// All names of an entry, ascending.
+fn expand(text: &str) -> Result<Vec<EventName>, String> {
+    let (first, following) = parse(text)?;
+    let mut names = vec![first];
+    for _ in 0..following {
+        let next = names.last().and_then(EventName::next_in_segment);
+        names.push(next.ok_or_else(|| format!("fewer names can follow: {text}"))?);
+    }
+    Ok(names)
+}
+
+/// The entries for names in ascending order. `same`: whether two names may share one.
+fn shorten<'a, T>(
+    names: impl Iterator<Item = (&'a EventName, T)>,
+    same: impl Fn(&T, &T) -> bool,
+) -> Vec<(EntryName<'a>, T)> {
+    let mut entries: Vec<(EntryName<'a>, T)> = Vec::new();
+    let mut expected: Option<EventName> = None;
+    for (name, value) in names {
+        match entries.last_mut() {
+            Some((entry, of)) if expected.as_ref() == Some(name) && same(of, &value) => entry.following += 1,
+            _ => entries.push((EntryName { first: name, following: 0 }, value)),
+        }
+        expected = name.next_in_segment();
+    }
+    entries
+}
+
+/// An entry's text.
+struct EntryName<'a> {
+    first: &'a EventName,
+    following: u16,
+}
+
+impl serde::Serialize for EntryName<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.following {
+            0 => serializer.serialize_str(self.first.as_str()),
+            following => serializer.collect_str(&format_args!("{}+{following}", self.first)),
+        }
+    }
+}
+
+/// A set of names.
+pub(super) mod set {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::{BTreeSet, EventName, expand, shorten};
+
+    pub fn serialize<S: Serializer>(names: &BTreeSet<EventName>, serializer: S) -> Result<S::Ok, S::Error> {
+        let entries = shorten(names.iter().map(|name| (name, ())), |(), ()| true);
+        serializer.collect_seq(entries.into_iter().map(|(entry, ())| entry))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<EventName>, D::Error> {
+        let entries = Vec::<String>::deserialize(deserializer)?;
+        let expanded: Result<Vec<_>, _> = entries.iter().map(|entry| expand(entry)).collect();
+        Ok(expanded.map_err(de::Error::custom)?.into_iter().flatten().collect())
+    }
+}
+
+/// A map by name; names share an entry if they have the same value.
+pub(super) mod map {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::{BTreeMap, EventName, expand, shorten};
+
+    pub fn serialize<T, S>(map: &BTreeMap<EventName, T>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        T: Serialize + PartialEq,
+        S: Serializer,
+    {
+        serializer.collect_map(shorten(map.iter(), |this, that| this == that))
+    }
+
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<BTreeMap<EventName, T>, D::Error>
+    where
+        T: Deserialize<'de> + Clone,
+        D: Deserializer<'de>,
+    {
+        let mut map = BTreeMap::new();
+        for (entry, value) in BTreeMap::<String, T>::deserialize(deserializer)? {
+            map.extend(expand(&entry).map_err(de::Error::custom)?.into_iter().map(|name| (name, value.clone())));
+        }
+        Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::{EventTime, HashSlot, SegmentNonce};
+
+    /// The name of a line of a segment that begins at second `of`.
+    fn name(of: i64, line: u16, key: Option<&str>) -> EventName {
+        let identity = SegmentNonce::random(u64::try_from(of).unwrap_or(0), 7).identity(line);
+        let slot = HashSlot::of(key.unwrap_or(identity.as_str()));
+        EventName::new(EventTime::from_micros(of * 1_000_000 + i64::from(line)), slot, &identity, "order.paid")
+    }
+
+    fn texts(names: &BTreeSet<EventName>) -> Vec<String> {
+        let json = set::serialize(names, serde_json::value::Serializer).unwrap();
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn read(texts: &[&str]) -> Result<BTreeSet<EventName>, serde_json::Error> {
+        set::deserialize(serde_json::Value::from(texts.to_vec()))
+    }
+
+    #[test]
+    fn a_whole_segment_is_one_entry() {
+        let names: BTreeSet<EventName> = (0..1_000).map(|line| name(1, line, None)).collect();
+        assert_eq!(texts(&names), [format!("{}+999", name(1, 0, None))]);
+        assert_eq!(read(&[&format!("{}+999", name(1, 0, None))]).unwrap(), names);
+    }
+
+    #[test]
+    fn names_with_ordering_keys_stand_alone() {
+        let names: BTreeSet<EventName> = (0..3).map(|line| name(1, line, Some("k"))).collect();
+        assert_eq!(texts(&names).len(), 3);
+    }
+
+    #[test]
+    fn values_that_differ_part_an_entry() {
+        let map: BTreeMap<EventName, u8> = (0..6).map(|line| (name(1, line, None), u8::from(line >= 4))).collect();
+        let json = map::serialize(&map, serde_json::value::Serializer).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), 2, "{json}");
+        assert_eq!(map::deserialize::<u8, _>(json).unwrap(), map);
+    }
+
+    #[test]
+    fn refuses_what_stands_for_no_names() {
+        let first = name(1, 998, None);
+        assert!(read(&[&format!("{first}+1")]).is_ok());
+        for entry in [
+            format!("{first}+0"),
+            format!("{first}+2"),
+            format!("{first}+1000"),
+            format!("{first}+"),
+            format!("{first}+x"),
+            format!("{}+1", name(1, 0, Some("k"))),
+            "+1".to_owned(),
+        ] {
+            assert!(read(&[&entry]).is_err(), "{entry}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(lines in prop::collection::vec((1_i64..3, 0_u16..1_000, 0..9_u8), 0..300)) {
+            let names: BTreeSet<EventName> =
+                lines.iter().map(|(of, line, keyed)| name(*of, *line, (*keyed == 0).then_some("k"))).collect();
+            let texts = texts(&names);
+            let read = read(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+            prop_assert_eq!(read, names);
+        }
+    }
+}
