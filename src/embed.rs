@@ -10,12 +10,14 @@ use crate::bus::emit::{Ack, AckKind};
 use crate::bus::read;
 use crate::event::{Event, EventTime, TypeFilter};
 
+mod batcher;
 mod consumer;
 mod delivery;
 mod error;
 mod new_event;
 mod thread;
 
+pub use batcher::Batcher;
 pub use consumer::{Consumer, GroupBuilder, StartAt, Totals};
 pub use delivery::{Delivery, HandlerError, HandlerResult};
 pub use error::Error;
@@ -141,6 +143,12 @@ impl Bus {
             Ack { kind: AckKind::IdTaken, .. } => Err(Error::IdTaken { id }),
             Ack { kind, .. } => Ok(Emitted { id, duplicate: kind == AckKind::Duplicate }),
         }
+    }
+
+    /// Emits many events with few writes: see [`Batcher`].
+    #[must_use]
+    pub fn batcher(&self) -> Batcher {
+        Batcher::new(self.clone())
     }
 
     /// The events that a query selects, in the order of their times.

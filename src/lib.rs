@@ -75,7 +75,7 @@ pub mod store;
 pub mod threads;
 
 pub use embed::{
-    Bus, Consumer, Delivery, Emitted, Error, GroupBuilder, HandlerError, HandlerResult, NewEvent, Query, StartAt,
-    Totals,
+    Batcher, Bus, Consumer, Delivery, Emitted, Error, GroupBuilder, HandlerError, HandlerResult, NewEvent, Query,
+    StartAt, Totals,
 };
 pub use event::{Data, Event};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use evbus::{Bus, Consumer, Data, Delivery, Error, GroupBuilder, HandlerError, NewEvent, Query};
+use evbus::{Batcher, Bus, Consumer, Data, Delivery, Error, GroupBuilder, HandlerError, NewEvent, Query};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +35,7 @@ fn numbered(number: usize) -> NewEvent {
 fn public_types_are_send_and_sync() {
     fn is<T: Send + Sync + 'static>() {}
     is::<Bus>();
+    is::<Batcher>();
     is::<GroupBuilder>();
     is::<Consumer>();
     is::<Delivery>();
@@ -230,4 +231,71 @@ async fn each_failure_has_its_error_kind() {
     assert!(matches!(drain(bus.group("h").condition("1 +")).await, Err(Error::Condition(_))));
     let error = bus.emit(NewEvent::new("")).await.unwrap_err();
     assert!(error.to_string().starts_with("the event "), "{error}");
+}
+
+/// How many objects hold events.
+fn objects(folder: &TempDir) -> usize {
+    let events = folder.path().join("bus/events");
+    walkdir::WalkDir::new(events).into_iter().filter(|entry| entry.as_ref().unwrap().file_type().is_file()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batcher_puts_many_events_into_one_object() {
+    let (folder, bus) = bus().await;
+    let batcher = bus.batcher().linger(Duration::from_secs(3_600));
+    // A full segment does not wait.
+    let emits: Vec<_> = (0..1_000)
+        .map(|number| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.emit(numbered(number)).await.unwrap().id })
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    for emit in emits {
+        assert!(ids.insert(emit.await.unwrap()));
+    }
+    assert_eq!(objects(&folder), 1);
+    let events = bus.read(Query::new().limit(5_000)).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.id().to_owned()).collect::<BTreeSet<_>>(), ids);
+    let handled = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&handled);
+    let handler = bus.group("all").handler(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {}
+    });
+    assert_eq!((handler.drain().await.unwrap().done, handled.load(Ordering::Relaxed)), (1_000, 1_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batcher_answers_each_event_for_itself() {
+    let (_folder, bus) = bus().await;
+    let batcher = bus.batcher();
+    let named = || NewEvent::new("order.created").id("1");
+    let large = NewEvent::new("order.created").text(&"x".repeat(2 << 20));
+    let (good, first, bad) =
+        tokio::join!(batcher.emit(numbered(1)), batcher.emit(named()), batcher.emit(NewEvent::new("")));
+    assert!(!good.unwrap().duplicate && !first.unwrap().duplicate);
+    assert!(matches!(bad, Err(Error::Event(_))), "{bad:?}");
+    assert!(matches!(batcher.emit(large).await, Err(Error::Event(_))));
+    assert!(batcher.emit(named()).await.unwrap().duplicate, "an id of its own is there once");
+    assert_eq!(bus.read(Query::new()).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batcher_keeps_the_order_of_a_key() {
+    let (_folder, bus) = bus().await;
+    let batcher = bus.batcher();
+    // The first poll of each emit is in this order.
+    let emits = (0..3_000).map(|number| batcher.emit(numbered(number).key("k")));
+    for emitted in futures_util::future::join_all(emits).await {
+        emitted.unwrap();
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&seen);
+    let handler = bus.group("all").ordered().handler(move |event| {
+        list.lock().unwrap().push(event.json::<usize>().unwrap());
+        async {}
+    });
+    handler.drain().await.unwrap();
+    assert!(seen.lock().unwrap().iter().copied().eq(0..3_000));
 }

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::{Error, event_time};
-use crate::bus::emit::Draft;
+use crate::bus::emit::{Draft, SegmentDraft};
 use crate::clock::Clock;
 use crate::config::default_source;
-use crate::event::{Data, Event, EventBuilder, EventTime, check_size};
+use crate::event::{Data, Event, EventBuilder, EventError, EventTime, check_size};
 
 /// An event to be emitted. Its source is this host, and its id is made by evbus, unless they are
 /// given.
@@ -91,14 +91,50 @@ impl NewEvent {
         self
     }
 
+    /// Whether it is an object of its own, whatever comes with it: it has an id of the caller's own,
+    /// or may wait.
+    pub(super) fn is_single(&self) -> bool {
+        self.id.is_some() || self.due.is_some()
+    }
+
+    /// How long its data is, in bytes, about.
+    pub(super) fn data_len(&self) -> usize {
+        self.builder.data_len()
+    }
+
     /// The event as it is to be put, and until when it is to wait.
     pub(super) fn draft(self, clock: &dyn Clock, limit: usize) -> Result<(Draft, Option<EventTime>), Error> {
         let due = self.due.map(event_time).filter(|due| *due > clock.now());
         let builder = self.builder;
-        let build = |id: &str, time: EventTime| builder.id(id).time(time.to_rfc3339()).build();
-        let draft = Draft::new(clock, due, self.id.as_deref(), build)?;
-        draft.event().data().check_readable().map_err(Error::Data)?;
-        check_size(draft.document(), limit)?;
-        Ok((draft, due))
+        let draft = Draft::new(clock, due, self.id.as_deref(), |id, time| build(builder, id, time))?;
+        Ok((checked(draft, limit)?, due))
     }
+
+    /// The event as it is to be put on the next line of a segment.
+    pub(super) fn draft_in_segment(
+        self,
+        clock: &dyn Clock,
+        limit: usize,
+        segment: &SegmentDraft,
+    ) -> Result<Draft, Error> {
+        let make = |id: &str, time: EventTime| build(self.builder, id, time);
+        checked(Draft::in_segment(clock, segment.nonce(), segment.len(), make)?, limit)
+    }
+}
+
+/// An event of now that was not put: it gets another id and time.
+impl From<Draft> for NewEvent {
+    fn from(draft: Draft) -> Self {
+        Self { builder: draft.into_event().into_builder(), id: None, due: None }
+    }
+}
+
+fn build(builder: EventBuilder, id: &str, time: EventTime) -> Result<Event, EventError> {
+    builder.id(id).time(time.to_rfc3339()).build()
+}
+
+fn checked(draft: Draft, limit: usize) -> Result<Draft, Error> {
+    draft.event().data().check_readable().map_err(Error::Data)?;
+    check_size(draft.document(), limit)?;
+    Ok(draft)
 }

@@ -20,19 +20,21 @@ use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorKind, StoreResult};
 
 /// How long an emit asks a store that does not answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A call, as it runs on the thread.
 type ThreadJob = Box<dyn FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send>;
 
 /// Tells the caller of an emit how it went, as soon as that is known.
-type AckSender = oneshot::Sender<Result<(String, Ack), Error>>;
+pub(super) type AckSender = oneshot::Sender<Result<(String, Ack), Error>>;
 
 /// The way to the thread of a bus. The thread ends after the last handle is dropped and the calls
 /// under way have ended.
 #[derive(Debug)]
 pub(super) struct BusThread {
     jobs: mpsc::UnboundedSender<ThreadJob>,
+    /// Whether many events may go into one object.
+    pub has_segments: bool,
 }
 
 /// What the thread has.
@@ -56,8 +58,8 @@ impl BusThread {
         let (opened, answer) = oneshot::channel();
         let serve = move || serve(&address, create, incoming, opened);
         std::thread::Builder::new().name("evbus".to_owned()).spawn(serve).map_err(Error::Thread)?;
-        answer.await.map_err(|_| Error::Closed)??;
-        Ok(Self { jobs })
+        let has_segments = answer.await.map_err(|_| Error::Closed)??;
+        Ok(Self { jobs, has_segments })
     }
 
     /// Runs a call on the thread.
@@ -82,7 +84,8 @@ impl BusThread {
         answered.await.map_err(|_| Error::Closed)?
     }
 
-    fn run(&self, job: impl FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send + 'static) -> Result<(), Error> {
+    /// Runs a task on the thread.
+    pub fn run(&self, job: impl FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send + 'static) -> Result<(), Error> {
         self.jobs.send(Box::new(job)).map_err(|_| Error::Closed)
     }
 }
@@ -159,7 +162,7 @@ fn serve(
     address: &BusAddress,
     create: bool,
     mut incoming: mpsc::UnboundedReceiver<ThreadJob>,
-    opened: oneshot::Sender<Result<(), Error>>,
+    opened: oneshot::Sender<Result<bool, Error>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -181,7 +184,7 @@ fn serve(
                 return;
             }
         };
-        let _ = opened.send(Ok(()));
+        let _ = opened.send(Ok(local.bus.settings.has_segments()));
         let mut running = FuturesUnordered::new();
         let mut closed = false;
         while !(closed && running.is_empty()) {

@@ -631,7 +631,7 @@ fn segment_drafts(
                 ids.push(id.to_owned());
                 Ok::<_, ()>(event)
             });
-            assert!(segment.push(draft.expect("it is made")), "there is room");
+            segment.add(draft.expect("it is made")).expect("there is room");
         }
         segments.push(segment);
     }

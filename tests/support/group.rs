@@ -81,7 +81,7 @@ pub fn segment(clock: &dyn Clock, len: usize) -> SegmentDraft {
     for _ in 0..len {
         let nonce = *segment.nonce();
         let made = Draft::in_segment(clock, &nonce, segment.len(), |id, _| Event::new(id, "/test", "t").build());
-        assert!(segment.push(made.unwrap()));
+        assert!(segment.add(made.unwrap()).is_ok());
     }
     segment
 }

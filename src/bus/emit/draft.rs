@@ -73,6 +73,11 @@ impl Draft {
         &self.event
     }
 
+    /// The event alone.
+    pub fn into_event(self) -> Event {
+        self.event
+    }
+
     /// The document, as it is put.
     pub fn document(&self) -> &[u8] {
         &self.bytes
@@ -129,20 +134,19 @@ impl SegmentDraft {
         &self.drafts
     }
 
-    /// Adds an event made by [`Draft::in_segment`] for the next line. False if there is no room for
-    /// it; for one event alone there always is.
-    #[must_use]
-    pub fn push(&mut self, draft: Draft) -> bool {
+    /// Adds an event made by [`Draft::in_segment`] for the next line. Gives it back if there is no
+    /// room for it; for one event alone there always is.
+    pub fn add(&mut self, draft: Draft) -> Result<(), Draft> {
         // Data that was given over several lines is one line here.
         let line = one_line(&draft.bytes);
         let size = self.bytes.len() + line.len() + 1;
         if !self.has_room() || (size > SEGMENT_MAX_BYTES && !self.is_empty()) {
-            return false;
+            return Err(draft);
         }
         self.bytes.extend_from_slice(&line);
         self.bytes.push(b'\n');
         self.drafts.push(draft);
-        true
+        Ok(())
     }
 
     /// The names of its events, if the first of them has this time.

@@ -346,7 +346,7 @@ fn segment_of(keys: &[Option<&str>]) -> SegmentDraft {
                 None => event.build(),
             }
         });
-        assert!(segment.push(draft.unwrap()));
+        assert!(segment.add(draft.unwrap()).is_ok());
     }
     segment
 }

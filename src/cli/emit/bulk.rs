@@ -185,7 +185,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
             if let Some(last) = segments.last_mut().filter(|last| last.has_room()) {
                 let draft = self.maker.draft_in_segment(type_, data, content_type, last)?;
                 let size = draft.size();
-                if last.push(draft) {
+                if last.add(draft).is_ok() {
                     return Ok(size);
                 }
             }

@@ -91,6 +91,11 @@ impl EventBuilder {
         Ok(Event { parts: self })
     }
 
+    /// How many bytes its data takes in the document, about.
+    pub(crate) fn data_len(&self) -> usize {
+        self.data.len()
+    }
+
     fn attributes(&self) -> Attributes<'_, impl Iterator<Item = (&str, &Value)> + Clone> {
         Attributes {
             id: &self.id,

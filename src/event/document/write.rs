@@ -29,7 +29,7 @@ pub fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
 
 impl Data {
     /// How many bytes of the document it takes, about.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Absent => 0,
             Self::Json(value) => value.get().len(),

@@ -1,0 +1,190 @@
+//! Many events in one object: gathered, put together and acknowledged together.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::thread::{AckSender, TIMEOUT, ThreadState};
+use super::{Bus, Emitted, Error, NewEvent};
+use crate::bus::emit::{Emitter, SegmentDraft};
+
+/// How long the first event of a segment waits for others, where puts cost nothing and where they
+/// are charged for.
+const LINGER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// The most segments that are put side by side.
+const SEGMENTS: usize = 8;
+
+/// The most KiB of events that wait, or are being put.
+const ROOM_KIB: u32 = 16 << 10;
+
+/// About what the attributes of an event take in its document, in bytes.
+const ATTRIBUTES_BYTES: usize = 512;
+
+/// Emits many events with few writes: what comes within a moment goes into one object, with one
+/// check, and is acknowledged together. Made by [`Bus::batcher`]; clones share what they gather.
+///
+/// Events with an ordering key keep the order of the calls. An event with an id of the caller's own
+/// or for a later time, and all events of a bus without segments, are put one by one, as
+/// [`Bus::emit`] does.
+///
+/// ```
+/// # #[tokio::main(flavor = "multi_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = std::env::temp_dir().join(format!("evbus-batcher-{}", std::process::id()));
+/// # std::fs::create_dir(&folder)?;
+/// # let bus = evbus::Bus::create(&folder.join("bus").display().to_string()).await?;
+/// let batcher = bus.batcher();
+/// let emits = (0..100).map(|n| {
+///     let batcher = batcher.clone();
+///     tokio::spawn(async move { batcher.emit(evbus::NewEvent::new("page.viewed").json(&n)?).await })
+/// });
+/// for emit in emits.collect::<Vec<_>>() {
+///     emit.await??;
+/// }
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Batcher {
+    bus: Bus,
+    linger: Option<Duration>,
+    /// Begun by the first event.
+    gathering: Arc<OnceLock<Gathering>>,
+}
+
+/// The way to the task that gathers.
+#[derive(Debug)]
+struct Gathering {
+    events: mpsc::UnboundedSender<Waiting>,
+    /// In KiB.
+    room: Semaphore,
+}
+
+/// An event that waits to be put.
+struct Waiting {
+    event: NewEvent,
+    since: Instant,
+    answer: AckSender,
+}
+
+impl Batcher {
+    pub(super) fn new(bus: Bus) -> Self {
+        Self { bus, linger: None, gathering: Arc::default() }
+    }
+
+    /// How long an event waits for others; 2 ms on a directory and 100 ms on a bucket unless told
+    /// otherwise. While a put is under way the next events gather in any case.
+    #[must_use]
+    pub fn linger(self, linger: Duration) -> Self {
+        Self { linger: Some(linger), gathering: Arc::default(), ..self }
+    }
+
+    /// Emits an event. After `Ok` it is on the disk, or durable in the bucket. Waits first while
+    /// 16 MiB of other events are not acknowledged yet.
+    ///
+    /// # Errors
+    /// See [`Bus::emit`]. An error of the store fails all events that were put together.
+    pub async fn emit(&self, event: NewEvent) -> Result<Emitted, Error> {
+        if event.is_single() || !self.bus.thread.has_segments {
+            return self.bus.emit(event).await;
+        }
+        let gathering = self.gathering.get_or_init(|| self.begin());
+        let size = u32::try_from((event.data_len() + ATTRIBUTES_BYTES) >> 10).unwrap_or(u32::MAX);
+        let _room = gathering.room.acquire_many(size.clamp(1, ROOM_KIB)).await.map_err(|_| Error::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { event, since: Instant::now(), answer };
+        gathering.events.send(waiting).map_err(|_| Error::Closed)?;
+        let (id, _) = answered.await.map_err(|_| Error::Closed)??;
+        Ok(Emitted { id, duplicate: false })
+    }
+
+    fn begin(&self) -> Gathering {
+        let (events, incoming) = mpsc::unbounded_channel();
+        let linger = self.linger;
+        // If the thread is gone, the receiver is, too, and emits say so.
+        let _ = self.bus.thread.run(move |local| Box::pin(gather(local, incoming, linger)));
+        Gathering { events, room: Semaphore::new(ROOM_KIB as usize) }
+    }
+}
+
+/// Puts what comes, until no event can come any more.
+async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Waiting>, linger: Option<Duration>) {
+    let handle = &local.bus.handle;
+    let linger = linger.unwrap_or(if handle.store.requests().is_some() { LINGER.1 } else { LINGER.0 });
+    let mut emitter = Emitter::new(handle.clone(), TIMEOUT);
+    while let Some(first) = incoming.recv().await {
+        let until = handle.clock.elapsed() + linger.saturating_sub(first.since.elapsed());
+        let mut gathered = Gathered::default();
+        gathered.add(&local, first);
+        loop {
+            let next = match incoming.try_recv() {
+                Ok(next) => next,
+                Err(_) if gathered.has_full() => break,
+                Err(_) => tokio::select! { biased;
+                    next = incoming.recv() => match next {
+                        Some(next) => next,
+                        None => break,
+                    },
+                    () = handle.clock.sleep_until(until) => break,
+                },
+            };
+            gathered.add(&local, next);
+            if gathered.segments.len() > SEGMENTS {
+                break;
+            }
+        }
+        gathered.put(&mut emitter).await;
+    }
+}
+
+/// Events that are put together.
+#[derive(Default)]
+struct Gathered {
+    segments: Vec<SegmentDraft>,
+    answers: Vec<AckSender>,
+}
+
+impl Gathered {
+    /// Adds an event to the last segment, or to a new one; answers at once if it is no good.
+    fn add(&mut self, local: &ThreadState, waiting: Waiting) {
+        let clock = &*local.bus.handle.clock;
+        let Waiting { mut event, answer, .. } = waiting;
+        loop {
+            if self.segments.last().is_none_or(|last| !last.has_room()) {
+                self.segments.push(SegmentDraft::new(clock));
+            }
+            let Some(last) = self.segments.last_mut() else { return };
+            // The caller may be gone when it is answered.
+            match event.draft_in_segment(clock, local.bus.max_event_bytes(), last) {
+                Err(error) => return drop(answer.send(Err(error))),
+                Ok(draft) => match last.add(draft) {
+                    Ok(()) => return self.answers.push(answer),
+                    // With another segment the event has another id.
+                    Err(draft) => event = NewEvent::from(draft),
+                },
+            }
+            self.segments.push(SegmentDraft::new(clock));
+        }
+    }
+
+    /// Whether a segment is full, so that nothing is gained by waiting.
+    fn has_full(&self) -> bool {
+        self.segments.len() > 1 || self.segments.iter().any(|segment| !segment.has_room())
+    }
+
+    async fn put(self, emitter: &mut Emitter) {
+        match emitter.emit_segments(&self.segments).await {
+            Ok(acks) => {
+                let drafts = self.segments.iter().flat_map(SegmentDraft::drafts);
+                for ((draft, ack), answer) in drafts.zip(acks).zip(self.answers) {
+                    let _ = answer.send(Ok((draft.event().id().to_owned(), ack)));
+                }
+            }
+            Err(error) => self.answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone().into()))),
+        }
+    }
+}
