@@ -94,7 +94,12 @@ impl Batcher {
         }
         let gathering = self.gathering.get_or_init(|| self.begin());
         let size = u32::try_from((event.data_len() + ATTRIBUTES_BYTES) >> 10).unwrap_or(u32::MAX);
-        let _room = gathering.room.acquire_many(size.clamp(1, ROOM_KIB)).await.map_err(|_| Error::Closed)?;
+        let size = size.clamp(1, ROOM_KIB);
+        // Where there is room this call is not put behind later ones, as a task that has done much may be.
+        let _room = match gathering.room.try_acquire_many(size) {
+            Ok(room) => room,
+            Err(_) => gathering.room.acquire_many(size).await.map_err(|_| Error::Closed)?,
+        };
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { event, since: Instant::now(), answer };
         gathering.events.send(waiting).map_err(|_| Error::Closed)?;
