@@ -50,6 +50,8 @@
 #![deny(missing_docs)]
 
 #[doc(hidden)]
+pub mod archive;
+#[doc(hidden)]
 pub mod bus;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -4,12 +4,13 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing};
+use crate::archive::{self, Archive};
+use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing, keys};
 use crate::clock::Clock;
 use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
-use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult, mount, system_words};
+use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult, mount, system_words};
 
 /// Opens the bus at an address. A worker's bus is opened with [`Execution::Threaded`].
 ///
@@ -52,6 +53,35 @@ pub async fn or_make(
             Ok(OpenBus::create(handle, settings, &address.display).await?.0)
         }
         (opened, _) => opened,
+    }
+}
+
+/// Opens the archive at an address; with `make` it is made if there is none.
+///
+/// # Errors
+/// There is none; there is a bus; or the store fails.
+pub async fn archive(address: &BusAddress, clock: &Rc<dyn Clock>, make: bool) -> StoreResult<Archive> {
+    let store: Rc<dyn Store> = match &address.location {
+        Location::Dir(path) => {
+            let options =
+                DirOptions { execution: Execution::Inline, durability: Durability::Full, group_writable: false };
+            // What is a bus is no archive, and stays as it is.
+            Rc::new(match make && !path.join(keys::BUS).exists() {
+                true => DirStore::create(path, options, &**clock)?,
+                false => DirStore::open(path, options, &**clock).map_err(|error| match error.kind() {
+                    ErrorKind::NoBus => archive::missing(&address.display),
+                    _ => error,
+                })?,
+            })
+        }
+        Location::Bucket(bucket, _) => {
+            start_resolver_thread()?;
+            Rc::new(BucketStore::connect(bucket)?)
+        }
+    };
+    match make {
+        true => Archive::open_or_make(store, &address.display, clock.now()).await,
+        false => Archive::open(store, &address.display).await,
     }
 }
 

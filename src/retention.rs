@@ -4,10 +4,11 @@
 //! none of their `pending` lists. A marker that was never written counts as the group's start, a
 //! pending reset as its target.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 use std::time::Duration;
 
+use crate::archive::Archive;
 use crate::bus::{BusHandle, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, ListedKey, NameMatch, TypeFilter, names_between, parse_segment_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
@@ -45,6 +46,10 @@ pub struct Holder {
 pub struct PruneReport {
     /// Events deleted.
     pub deleted: u64,
+    /// How many of them are in the archive.
+    pub archived: u64,
+    /// The keys of what stays because an archive cannot hold it.
+    pub unfit: Vec<String>,
     /// Events that are old enough, but that a group still needs.
     pub held: u64,
     /// The groups that hold events back, slowest first; no others.
@@ -153,8 +158,14 @@ impl Old {
     }
 }
 
-/// Prunes; calls `progress` with the number of events looked at so far.
-pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMut(u64)) -> StoreResult<PruneReport> {
+/// Prunes; calls `progress` with the number of events looked at so far. With an archive, an event is
+/// deleted only once it is safe there.
+pub async fn prune(
+    bus: &BusHandle,
+    asked: PruneRequest,
+    archive: Option<&Archive>,
+    mut progress: impl FnMut(u64),
+) -> StoreResult<PruneReport> {
     let mut report = PruneReport::default();
     let mut pager = Pager::default();
     let mut seen = 0;
@@ -175,8 +186,17 @@ pub async fn prune(bus: &BusHandle, asked: PruneRequest, mut progress: impl FnMu
         let needs = needs(bus).await?;
         let (go, stay): (Vec<Old>, Vec<Old>) =
             all.into_iter().partition(|old| needs.iter().all(|need| need.allows(old)));
+        let mut go = go;
         if !asked.dry_run {
-            let gone: Vec<String> = go.iter().map(Old::key).collect();
+            let mut gone: Vec<String> = go.iter().map(Old::key).collect();
+            if let Some(archive) = archive {
+                let (safe, unfit) = archive.keep(bus, gone).await?;
+                let safe_keys: HashSet<&String> = safe.iter().collect();
+                go.retain(|old| safe_keys.contains(&old.key()));
+                report.archived += go.iter().map(Old::len).sum::<u64>();
+                report.unfit.extend(unfit);
+                gone = safe;
+            }
             bus.store.delete_many(&gone).await?;
         }
         report.deleted += go.iter().map(Old::len).sum::<u64>();

@@ -7,8 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 12] =
-    ["event", "clock", "threads", "store", "handler", "bus", "group", "retention", "config", "open", "embed", "cli"];
+const LAYERS: [&str; 13] = [
+    "event",
+    "clock",
+    "threads",
+    "store",
+    "handler",
+    "bus",
+    "group",
+    "archive",
+    "retention",
+    "config",
+    "open",
+    "embed",
+    "cli",
+];
 
 type Module = Vec<String>;
 

@@ -40,6 +40,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "status" -d 'Show each g
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "group" -d 'List, create, change, pause, reset and remove groups'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "dead" -d 'List, show, redrive and remove dead letters'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "prune" -d 'Delete old events that every group has processed'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "doctor" -d 'Check store, mount, clock, limits, permissions and the files on the bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "check" -d 'Check the config, or whether a filter matches an event'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "completions" -d 'Print a shell\'s completion script'
@@ -247,6 +248,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcom
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from rm" -l yes -d 'Do not ask for confirmation'
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l keep -d 'Keep events younger than this: 7d, 24h, 2w' -r
+complete -c evbus -n "__fish_evbus_using_subcommand prune" -l archive -d 'Write what is deleted to this archive first: a folder or a place in a bucket of its own, made if there is none (see replay)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l dry-run -d 'Show what would be deleted, and which groups hold back the rest'
@@ -254,6 +256,16 @@ complete -c evbus -n "__fish_evbus_using_subcommand prune" -l yes -d 'Do not ask
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -s q -l quiet -d 'Print nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -l json -d 'Print one JSON document'
 complete -c evbus -n "__fish_evbus_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l archive -d 'The archive: a folder or a place in a bucket' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l not -d 'Exclude these types' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l where -d 'Select events by a CEL condition on the event, such as \'data.width > 256\'' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l since -d 'From this time on: 1h, 09:30, 2026-11-20, RFC 3339' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l until -d 'Up to this time' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -s n -l limit -d 'Print at most N events' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l json -d 'Print one JSON document'

@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::position::Position;
 use super::{BusHandle, segment};
 use crate::event::{
@@ -255,6 +257,18 @@ pub fn names_at(key: &str, bytes: &[u8]) -> Vec<EventName> {
         Some(ListedKey::Segment(parts)) => segment::Segment::expand(&parts, bytes.to_vec()).names().cloned().collect(),
         Some(ListedKey::Event(_)) => EventName::from_key(key).into_iter().collect(),
         None => Vec::new(),
+    }
+}
+
+/// The events at a key with their documents: one, or a segment's; none if it is foreign, or has lines
+/// that are no event of it.
+pub fn documents_at(key: &str, bytes: Bytes) -> Option<Vec<(EventName, Bytes)>> {
+    match ListedKey::parse(key)? {
+        ListedKey::Segment(parts) => {
+            let segment = segment::Segment::expand(&parts, bytes.to_vec());
+            (segment.surplus == 0).then(|| segment.documents().collect())
+        }
+        ListedKey::Event(_) => Some(vec![(EventName::from_key(key)?, bytes)]),
     }
 }
 

@@ -108,6 +108,11 @@ impl Segment {
         })
     }
 
+    /// Its events with their documents, ascending.
+    pub fn documents(&self) -> impl Iterator<Item = (EventName, Bytes)> {
+        self.lines.iter().map(|line| (line.name.clone(), self.bytes.slice(line.range.clone())))
+    }
+
     /// The document of an event, if it is one of these.
     pub fn document(&self, name: &EventName) -> Option<Document> {
         let at = usize::try_from(name.time().as_micros() - self.first.as_micros()).ok()?;

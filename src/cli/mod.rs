@@ -29,6 +29,7 @@ mod output;
 mod progress;
 mod prometheus;
 mod prune;
+mod replay;
 mod reporter;
 mod session;
 mod status;
@@ -77,6 +78,7 @@ enum Verb {
     #[command(alias = "dlq")]
     Dead(dead::DeadArgs),
     Prune(prune::PruneArgs),
+    Replay(replay::ReplayArgs),
     Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
@@ -157,6 +159,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Group(args) => group::run(args, session),
         Verb::Dead(args) => dead::run(args, session),
         Verb::Prune(args) => prune::run(args, session),
+        Verb::Replay(args) => replay::run(args, session),
         Verb::Doctor(args) => doctor::run(args, session),
         Verb::Check(args) => check::run(args, session),
         Verb::Completions(args) => completions::run(args),

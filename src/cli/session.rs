@@ -1,6 +1,6 @@
 //! What a command works with, resolved once: environment, config, address, bus.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -86,6 +86,12 @@ impl Session {
         let is_path = named.is_some_and(|named| named.as_encoded_bytes().contains(&b'/'));
         let config = if is_path { Config::default() } else { self.config()? };
         Ok(BusAddress::resolve(&self.environment, &config, self.args.bus.as_deref())?)
+    }
+
+    /// The address of an archive, given to an option: a path, a URL, or a name from the config.
+    pub(super) fn archive_address(&self, given: &OsStr) -> Result<BusAddress, Failure> {
+        let config = if given.as_encoded_bytes().contains(&b'/') { Config::default() } else { self.config()? };
+        Ok(BusAddress::resolve(&self.environment, &config, Some(given))?)
     }
 
     /// Opens the bus.

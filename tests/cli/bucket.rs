@@ -113,11 +113,14 @@ fn dead_letters_redrives_and_prune_work_in_a_bucket() {
     home.run(&["emit", "t", "--id", "mine"]).exits(0);
     assert_eq!(home.run(&["ls"]).exits(0).lines().len(), 2);
     assert!(drain(NOTE).err.contains("1 done, 0 left"));
+    let kept = home.url().replacen("/dead?", "/dead-kept?", 1);
     until("what is done can be pruned", || {
         home.run(&["drain", "-q", "-g", "g", "--shell", NOTE]).exits(0);
-        home.run(&["prune", "--keep", "0s"]).exits(0);
+        home.run(&["prune", "--keep", "0s", "--archive", &kept]).exits(0);
         home.run(&["ls"]).exits(0).lines().is_empty()
     });
+    let lines = home.run(&["replay", "--archive", &kept]).exits(0).lines();
+    assert!(lines.len() == 2 && lines[0].contains(&id) && lines[1].contains("\"id\":\"mine\""), "{lines:?}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod s3;
 #[path = "../support/until.rs"]
 mod until;
 
+mod archive;
 mod bad_input;
 mod bucket;
 mod bucket_messages;

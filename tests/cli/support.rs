@@ -112,6 +112,11 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars: super::s3::CREDENTIALS.to_vec() }
     }
 
+    /// The address of the bus.
+    pub fn url(&self) -> String {
+        self.url.to_str().unwrap().to_owned()
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -398,7 +398,7 @@ impl Actors {
             let process = world.simulation.process();
             let bus = self.bus_handle(&process, ProcessRole::Pruner, self.clock());
             let before = bus.clock.now().minus(Duration::from_secs(world.simulation.rng.one(&[5, 60])));
-            let _ = retention::prune(&bus, retention::PruneRequest { before, dry_run: false }, |_| {}).await;
+            let _ = retention::prune(&bus, retention::PruneRequest { before, dry_run: false }, None, |_| {}).await;
         }
     }
 

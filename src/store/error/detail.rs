@@ -72,6 +72,8 @@ pub enum ErrorDetail {
     Clock,
     /// The bus has no groups.
     NoGroups,
+    /// There is no archive.
+    NoArchive,
     /// A bucket, or who asks for it.
     Bucket(Kind, BucketProblem),
 }
