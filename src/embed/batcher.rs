@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::thread::{AckSender, TIMEOUT, ThreadState};
 use super::{Bus, Emitted, Error, NewEvent};
-use crate::bus::emit::{Emitter, SegmentDraft};
+use crate::bus::emit::{Ack, AckKind, Emitter, SegmentDraft};
 
 /// How long the first event of a segment waits for others, where puts cost nothing and where they
 /// are charged for.
@@ -183,10 +183,11 @@ impl Gathered {
 
     async fn put(self, emitter: &mut Emitter) {
         match emitter.emit_segments(&self.segments).await {
-            Ok(acks) => {
-                let drafts = self.segments.iter().flat_map(SegmentDraft::drafts);
-                for ((draft, ack), answer) in drafts.zip(acks).zip(self.answers) {
-                    let _ = answer.send(Ok((draft.event().id().to_owned(), ack)));
+            Ok(firsts) => {
+                let names = self.segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
+                let ids = self.segments.iter().flat_map(SegmentDraft::events).map(|(id, _)| id.to_owned());
+                for ((id, name), answer) in ids.zip(names).zip(self.answers) {
+                    let _ = answer.send(Ok((id, Ack { name, kind: AckKind::New })));
                 }
             }
             Err(error) => self.answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone().into()))),

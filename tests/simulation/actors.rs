@@ -531,7 +531,10 @@ async fn emit_all(
             let (segments, ids) = segment_drafts(&world, &*clock, left, (pid, &mut order));
             next.set(next.get() + ids.len());
             match emitter.emit_segments(&segments).await {
-                Ok(acks) => acknowledge(&world, pid, &ids, acks.into_iter().map(|ack| ack.name)),
+                Ok(firsts) => {
+                    let names = segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
+                    acknowledge(&world, pid, &ids, names);
+                }
                 Err(error) => world.log_line(|| format!("p{pid} cannot emit {ids:?}: {error}")),
             }
             continue;

@@ -1,9 +1,11 @@
 //! An event on its way to the bus, and what became of it.
 
+use std::rc::Rc;
+
 use crate::clock::Clock;
 use crate::event::{
-    Event, EventName, EventTime, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName, SegmentNonce,
-    dedup_hash, event_id, one_line, segment_slug,
+    Event, EventName, EventTemplate, EventTime, HashSlot, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName,
+    SegmentNonce, dedup_hash, event_id, one_line, segment_slug, slug_of,
 };
 
 /// An event on its way to the bus.
@@ -98,20 +100,31 @@ impl Draft {
 #[derive(Debug, Clone)]
 pub struct SegmentDraft {
     nonce: SegmentNonce,
-    pub(super) drafts: Vec<Draft>,
+    lines: Vec<DraftLine>,
     pub(super) bytes: Vec<u8>,
+}
+
+/// What the name of an event follows from, beside its time.
+#[derive(Debug, Clone)]
+struct DraftLine {
+    id: Box<str>,
+    /// The end of its line.
+    end: usize,
+    identity: Identity,
+    ordering_key: Option<Rc<str>>,
+    slug: Rc<str>,
 }
 
 impl SegmentDraft {
     /// A segment without events.
     pub fn new(clock: &dyn Clock) -> Self {
         let nonce = SegmentNonce::random(clock.random(), clock.random());
-        Self { nonce, drafts: Vec::new(), bytes: Vec::new() }
+        Self { nonce, lines: Vec::new(), bytes: Vec::new() }
     }
 
     /// How many events it holds.
     pub fn len(&self) -> u16 {
-        u16::try_from(self.drafts.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.lines.len()).unwrap_or(u16::MAX)
     }
 
     /// Whether another event may fit in.
@@ -121,7 +134,7 @@ impl SegmentDraft {
 
     /// Whether it holds no event.
     pub fn is_empty(&self) -> bool {
-        self.drafts.is_empty()
+        self.lines.is_empty()
     }
 
     /// Its nonce, from which the ids of its events are made.
@@ -129,9 +142,10 @@ impl SegmentDraft {
         &self.nonce
     }
 
-    /// The events, in their order.
-    pub fn drafts(&self) -> &[Draft] {
-        &self.drafts
+    /// The ids of the events and their documents, in their order.
+    pub fn events(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        let begins = std::iter::once(0).chain(self.lines.iter().map(|line| line.end));
+        self.lines.iter().zip(begins).map(|(line, begin)| (&*line.id, &self.bytes[begin..line.end]))
     }
 
     /// Adds an event made by [`Draft::in_segment`] for the next line. Gives it back if there is no
@@ -139,38 +153,75 @@ impl SegmentDraft {
     pub fn add(&mut self, draft: Draft) -> Result<(), Draft> {
         // Data that was given over several lines is one line here.
         let line = one_line(&draft.bytes);
-        let size = self.bytes.len() + line.len() + 1;
-        if !self.has_room() || (size > SEGMENT_MAX_BYTES && !self.is_empty()) {
+        if !self.fits(line.len() + 1) {
             return Err(draft);
         }
         self.bytes.extend_from_slice(&line);
         self.bytes.push(b'\n');
-        self.drafts.push(draft);
+        let (type_, key) = (draft.event.type_(), draft.event.ordering_key());
+        self.push(draft.event.id().into(), draft.identity, type_, key);
         Ok(())
     }
 
-    /// The names of its events, if the first of them has this time.
-    pub(super) fn names(&self, first: EventTime) -> Vec<EventName> {
-        let times = (first.as_micros()..).map(EventTime::from_micros);
-        self.drafts.iter().zip(times).map(|(draft, time)| draft.name(time)).collect()
+    /// Adds an event of a template, made at `now`, for the next line. None, and nothing is added, if
+    /// there is no room for it, if it would be longer than `most` bytes, or if the template does not
+    /// take the data; else its size.
+    pub fn add_line(&mut self, template: &EventTemplate, now: EventTime, data: &str, most: usize) -> Option<usize> {
+        let identity = self.nonce.identity(self.len());
+        let (id, begin) = (event_id(now, &identity), self.bytes.len());
+        let written = template.write(&mut self.bytes, &id, &now.to_rfc3339(), data);
+        let size = self.bytes.len() - begin;
+        let fits = self.has_room() && (self.bytes.len() <= SEGMENT_MAX_BYTES || self.is_empty());
+        if !written || size > most || !fits {
+            self.bytes.truncate(begin);
+            return None;
+        }
+        self.push(id.into(), identity, template.type_(), template.ordering_key());
+        Some(size)
     }
 
-    /// The key under which it lies, if its events have these names. One event alone is a single
+    fn fits(&self, size: usize) -> bool {
+        self.has_room() && (self.bytes.len() + size <= SEGMENT_MAX_BYTES || self.is_empty())
+    }
+
+    /// The line that `bytes` ends with is an event.
+    fn push(&mut self, id: Box<str>, identity: Identity, type_: &str, ordering_key: Option<&str>) {
+        let last = self.lines.last();
+        // Most have the type and the key of the one before.
+        let slug = slug_of(type_);
+        let slug = last.map(|last| Rc::clone(&last.slug)).filter(|last| **last == *slug).unwrap_or_else(|| slug.into());
+        let ordering_key = ordering_key.map(|key| {
+            let last = last.and_then(|last| last.ordering_key.clone()).filter(|last| **last == *key);
+            last.unwrap_or_else(|| key.into())
+        });
+        self.lines.push(DraftLine { id, end: self.bytes.len(), identity, ordering_key, slug });
+    }
+
+    /// The names of its events, if the first of them has this time.
+    pub fn names(&self, first: EventTime) -> Vec<EventName> {
+        let name = |(line, time): (&DraftLine, EventTime)| {
+            let hash_slot = HashSlot::of(line.ordering_key.as_deref().unwrap_or(line.identity.as_str()));
+            EventName::of_slug(time, hash_slot, &line.identity, &line.slug)
+        };
+        self.lines.iter().zip((first.as_micros()..).map(EventTime::from_micros)).map(name).collect()
+    }
+
+    /// The key under which it lies, if its first event has this time. One event alone is a single
     /// object.
-    pub(super) fn key(&self, names: &[EventName]) -> String {
-        match names {
-            [only] => only.key(),
-            names => {
-                let slug = segment_slug(names.iter().map(EventName::slug));
-                let last = names.last().map_or(EventTime::MIN, EventName::time);
-                SegmentName::new(last, &self.nonce, &slug, self.len()).key()
-            }
+    pub(super) fn key(&self, first: EventTime) -> String {
+        if self.lines.len() == 1
+            && let Some(only) = self.names(first).first()
+        {
+            return only.key();
         }
+        let slug = segment_slug(self.lines.iter().map(|line| &*line.slug));
+        let last = EventTime::from_micros(first.as_micros() + i64::from(self.len()) - 1);
+        SegmentName::new(last, &self.nonce, &slug, self.len()).key()
     }
 
     /// Whether an event of it has an ordering key.
     pub fn has_ordering_key(&self) -> bool {
-        self.drafts.iter().any(|draft| draft.event.ordering_key().is_some())
+        self.lines.iter().any(|line| line.ordering_key.is_some())
     }
 }
 

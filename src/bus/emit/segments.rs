@@ -1,38 +1,39 @@
 //! Emit in segments: the same put, check and acknowledgement, for many events in one object.
 
 use super::draft::SegmentDraft;
-use super::{Ack, AckKind, Emitter, refuse_endless_puts};
+use super::{Emitter, refuse_endless_puts};
 use crate::bus::frontier;
-use crate::event::{EventName, EventTime};
+use crate::event::EventTime;
 use crate::store::{AlwaysOpen, StoreResult};
 
 /// A segment that was put.
 struct PutSegment {
     key: String,
-    /// The names of its events, ascending.
-    names: Vec<EventName>,
+    /// The time of its first event.
+    first: EventTime,
 }
 
 impl Emitter {
-    /// Puts segments and acknowledges all of their events: after `Ok` every event is safe. The
-    /// segments become visible side by side, unless an event has an ordering key: then each is safe
-    /// before the next is put. After an error some of them may be there, unacknowledged.
-    pub async fn emit_segments(&mut self, segments: &[SegmentDraft]) -> StoreResult<Vec<Ack>> {
+    /// Puts segments and acknowledges all of their events: after `Ok` every event is safe. Returns
+    /// the time of the first event of each, from which its names follow. The segments become visible
+    /// side by side, unless an event has an ordering key: then each is safe before the next is put.
+    /// After an error some of them may be there, unacknowledged.
+    pub async fn emit_segments(&mut self, segments: &[SegmentDraft]) -> StoreResult<Vec<EventTime>> {
         if segments.iter().any(SegmentDraft::has_ordering_key) {
-            let mut acks = Vec::new();
+            let mut firsts = Vec::new();
             for segment in segments {
-                acks.extend(self.emit_together(std::slice::from_ref(segment)).await?);
+                firsts.extend(self.emit_together(std::slice::from_ref(segment)).await?);
             }
-            return Ok(acks);
+            return Ok(firsts);
         }
         self.emit_together(segments).await
     }
 
     /// Puts segments, with one check after the last put.
-    async fn emit_together(&mut self, segments: &[SegmentDraft]) -> StoreResult<Vec<Ack>> {
-        let segments: Vec<&SegmentDraft> = segments.iter().filter(|segment| !segment.is_empty()).collect();
+    async fn emit_together(&mut self, all: &[SegmentDraft]) -> StoreResult<Vec<EventTime>> {
+        let segments: Vec<&SegmentDraft> = all.iter().filter(|segment| !segment.is_empty()).collect();
         if segments.is_empty() {
-            return Ok(Vec::new());
+            return Ok(vec![EventTime::MIN; all.len()]);
         }
         let mut there = self.put_segments(&segments, EventTime::MIN).await?;
         let mut reputs = 0;
@@ -41,7 +42,7 @@ impl Emitter {
             let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
             self.seen = self.seen.max(w);
             // The first event of a segment tells: a part of the segment may have come too late.
-            if there.iter().all(|put| put.names.first().is_none_or(|first| first.time() > w)) {
+            if there.iter().all(|put| put.first > w) {
                 break;
             }
             refuse_endless_puts(reputs, w)?;
@@ -52,8 +53,10 @@ impl Emitter {
             self.delete_first_copies(&there).await;
             there = again;
         }
-        let names = there.into_iter().flat_map(|put| put.names);
-        Ok(names.map(|name| Ack { name, kind: AckKind::New }).collect())
+        let mut firsts = there.into_iter().map(|put| put.first);
+        // One without events has no time.
+        let first = |segment: &SegmentDraft| if segment.is_empty() { None } else { firsts.next() };
+        Ok(all.iter().map(first).map(|first| first.unwrap_or(EventTime::MIN)).collect())
     }
 
     /// Puts each segment under a new, growing time; no event below `earliest`.
@@ -85,8 +88,8 @@ impl Emitter {
         let least = after(self.seen.next()).max(after(self.last.next())).max(after(earliest));
         let last = self.puts.bus.clock.now().max(least);
         self.last = last;
-        let names = segment.names(EventTime::from_micros(last.as_micros() - behind));
-        PutSegment { key: segment.key(&names), names }
+        let first = EventTime::from_micros(last.as_micros() - behind);
+        PutSegment { key: segment.key(first), first }
     }
 
     /// Deletes first copies, the last first: a worker of an ordered group that still finds one has

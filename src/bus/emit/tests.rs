@@ -8,7 +8,9 @@ use futures_util::FutureExt;
 use super::*;
 use crate::bus::look;
 use crate::clock::{Clock, Fut, SystemClock};
-use crate::event::{Data, EVENTS, Event, EventBuilder, Identity, dedup_hash, parse_segment_key};
+use crate::event::{
+    Data, EVENTS, Event, EventBuilder, EventTemplate, HashSlot, Identity, dedup_hash, parse_segment_key,
+};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object::PROFILE;
 use crate::store::{Hints, List, NoHints, Object, Page, Profile, Put, Store, Swap, Version};
@@ -351,6 +353,35 @@ fn segment_of(keys: &[Option<&str>]) -> SegmentDraft {
     segment
 }
 
+/// What a template writes is what the events themselves would.
+#[test]
+fn a_line_of_a_template_is_the_document_of_its_event() {
+    let like = |id: &str| Event::new(id, "/a\"b\"", "Order.Paid").subject("é").extension("partitionkey", "k\"");
+    let template = EventTemplate::new(&event("0", "1").build().unwrap());
+    let keyed = EventTemplate::new(&like("0").datacontenttype("application/json").build().unwrap());
+    let now = EventTime::parse("20261123T021530.123456Z").unwrap();
+    let mut segment = SegmentDraft::new(&SystemClock);
+    for (template, data) in [(&template, " {\"n\": 1} "), (&keyed, "[\"\\u00e9\"]"), (&keyed, "null")] {
+        assert!(segment.add_line(template, now, data, 1_000).is_some());
+    }
+    // Neither what is no JSON, nor what would be several lines, nor what is too long.
+    for data in ["", "{", "[1,\n2]", "1e999", "\"\\ud800\"", &format!("\"{}\"", "x".repeat(1_000))] {
+        assert_eq!(segment.add_line(&template, now, data, 1_000), None, "{data}");
+    }
+    let documents: Vec<(String, Vec<u8>)> =
+        segment.events().map(|(id, document)| (id.to_owned(), document.to_vec())).collect();
+    let names = segment.names(now);
+    assert_eq!(names.len(), 3);
+    for ((id, document), name) in documents.iter().zip(&names) {
+        let event = Event::parse(document, usize::MAX).unwrap();
+        assert_eq!((event.id(), event.to_json()), (&**id, document.clone()));
+        assert!(name.fits(&event) && event.time() == Some("2026-11-23T02:15:30.123456Z"));
+    }
+    assert_eq!(names[2].hash_slot(), HashSlot::of("k\""));
+    let key = done(EmitBus::new().emitter([]).emit_segments(&[segment]));
+    assert!(key.is_ok());
+}
+
 /// W passes only the first event of a segment: all of it is put again, and nothing is left of the first copy.
 #[test]
 fn a_segment_that_came_too_late_in_part_is_put_again_as_a_whole() {
@@ -364,11 +395,12 @@ fn a_segment_that_came_too_late_in_part_is_put_again_as_a_whole() {
             frontier::raise(&store, first).await.unwrap();
         })
     }));
-    let acks = done(bus.emitter([passes]).emit_segments(&[segment_of(&[None; 5])])).unwrap();
+    let segment = segment_of(&[None; 5]);
+    let first = done(bus.emitter([passes]).emit_segments(std::slice::from_ref(&segment))).unwrap()[0];
     let keys = bus.0.keys(EVENTS);
     assert_eq!(keys.len(), 1, "{keys:?}");
     let names = look::names_at(&keys[0], &bus.0.read(&keys[0]).unwrap());
-    assert_eq!(acks.iter().map(|ack| ack.name.clone()).collect::<Vec<_>>(), names);
+    assert_eq!(segment.names(first), names);
     let w = done(frontier::read(&bus.store())).unwrap().time;
     assert!(names.iter().all(|name| name.time() > w), "{w} {names:?}");
 }
@@ -380,9 +412,10 @@ fn segments_of_one_emitter_follow_each_other_without_a_gap_for_others_between() 
     let mut last = EventTime::MIN;
     for _ in 0..3 {
         let segments: Vec<SegmentDraft> = (0..4).map(|n| segment_of(&vec![None; 1 + 300 * n])).collect();
-        for ack in done(emitter.emit_segments(&segments)).unwrap() {
-            assert!(ack.name.time() > last, "{last} {}", ack.name);
-            last = ack.name.time();
+        let firsts = done(emitter.emit_segments(&segments)).unwrap();
+        for name in segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first)) {
+            assert!(name.time() > last, "{last} {name}");
+            last = name.time();
         }
         let one = done(emitter.emit(&[of_key("k", 1)])).unwrap();
         assert!(one[0].name.time() > last);

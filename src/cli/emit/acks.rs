@@ -36,10 +36,15 @@ impl Acks {
 
     /// Prints a batch, without the events whose id belongs to another event.
     pub fn report<'a>(&mut self, acknowledged: impl Iterator<Item = (&'a Draft, &'a Ack)> + Clone) {
-        let mut on_the_bus = acknowledged.filter(|(_, ack)| ack.kind != AckKind::IdTaken);
-        self.count += on_the_bus.clone().count() as u64;
+        let on_the_bus = acknowledged.filter(|(_, ack)| ack.kind != AckKind::IdTaken);
+        self.on_the_bus(on_the_bus.map(|(draft, _)| (draft.event().id(), draft.document())));
+    }
+
+    /// Prints events that are on the bus: the id and the document of each.
+    pub fn on_the_bus<'a>(&mut self, mut events: impl Iterator<Item = (&'a str, &'a [u8])> + Clone) {
+        self.count += events.clone().count() as u64;
         let Some(out) = self.out.as_mut() else { return };
-        let written = on_the_bus.try_for_each(|(draft, _)| line(out, self.print, draft)).and_then(|()| out.flush());
+        let written = events.try_for_each(|event| line(out, self.print, event)).and_then(|()| out.flush());
         if let Err(error) = written {
             self.out = None;
             self.failed = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
@@ -56,11 +61,11 @@ impl Acks {
     }
 }
 
-fn line(out: &mut Out, print: Print, draft: &Draft) -> io::Result<()> {
+fn line(out: &mut Out, print: Print, (id, document): (&str, &[u8])) -> io::Result<()> {
     match print {
         Print::Nothing => Ok(()),
-        Print::Id => out.line(draft.event().id()),
-        Print::Event => out.line(String::from_utf8_lossy(draft.document()).trim_end()),
+        Print::Id => out.line(id),
+        Print::Event => out.line(String::from_utf8_lossy(document).trim_end()),
     }
 }
 

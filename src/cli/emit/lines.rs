@@ -1,5 +1,6 @@
 //! Reads the input of a bulk emit: lines, or the elements of one JSON array, gzipped or not.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,10 +20,21 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// One event's text and its position in the input.
 pub(super) struct InputLine {
     pub bytes: Vec<u8>,
-    /// `line 3`, `element 3`.
-    pub position: String,
+    pub position: Position,
     /// Whether the text is only the start of one that is longer than any event may be.
     pub is_truncated: bool,
+}
+
+/// `line 3`, `element 3`.
+pub(super) struct Position {
+    what: &'static str,
+    number: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.what, self.number)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,8 +142,8 @@ impl<R: Read + AsFd> InputLines<R> {
         }
     }
 
-    fn input_line(&self, what: &str, bytes: Vec<u8>, is_truncated: bool) -> InputLine {
-        InputLine { bytes, position: format!("{what} {}", self.number), is_truncated }
+    fn input_line(&self, what: &'static str, bytes: Vec<u8>, is_truncated: bool) -> InputLine {
+        InputLine { bytes, position: Position { what, number: self.number }, is_truncated }
     }
 
     /// The next element of the array, up to its comma or the closing bracket.

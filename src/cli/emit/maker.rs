@@ -13,7 +13,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
 use crate::config::{Environment, default_source};
-use crate::event::{Data, Event, EventTime, check_size};
+use crate::event::{Data, Event, EventTemplate, EventTime, check_size};
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult};
 
 /// What the flags and the environment say about every event of this run.
@@ -106,15 +106,15 @@ impl Maker {
     }
 
     /// Emits the events of segments. Fails as [`Maker::send`] does.
-    pub async fn send_segments(&self, emitter: &mut Emitter, segments: &[SegmentDraft]) -> StoreResult<Vec<Ack>> {
+    pub async fn send_segments(&self, emitter: &mut Emitter, segments: &[SegmentDraft]) -> StoreResult<Vec<EventTime>> {
         self.within_the_timeout(emitter.emit_segments(segments), true).await
     }
 
-    async fn within_the_timeout(
+    async fn within_the_timeout<T>(
         &self,
-        sending: impl Future<Output = StoreResult<Vec<Ack>>>,
+        sending: impl Future<Output = StoreResult<T>>,
         is_batch: bool,
-    ) -> StoreResult<Vec<Ack>> {
+    ) -> StoreResult<T> {
         let mut sending = std::pin::pin!(sending);
         // A batch may take longer, as long as requests are sent.
         let mut requests = is_batch.then(|| self.store.requests());
@@ -167,6 +167,17 @@ impl Maker {
     ) -> Result<Draft, Failure> {
         let build = |id: &str, time: EventTime| self.event(type_, data, content_type, id, time);
         self.checked(Draft::in_segment(&*self.clock, segment.nonce(), segment.len(), build)?)
+    }
+
+    /// What all events of a type have in common; none if an event is refused, or has a time of its own.
+    pub fn template(&self, type_: &str) -> Option<EventTemplate> {
+        let event = self.event(type_, Data::Absent, Some("application/json"), "0", self.clock.now()).ok();
+        event.filter(|_| self.time.is_none()).map(|event| EventTemplate::new(&event))
+    }
+
+    /// The time of an event that is made now.
+    pub fn now(&self) -> EventTime {
+        self.clock.now()
     }
 
     /// A segment without events.

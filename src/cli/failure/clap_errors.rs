@@ -16,7 +16,7 @@ const OTHER_WORDS: [(&[&str], &str); 12] = [
     (&["resume", "unpause", "continue"], "evbus group resume GROUP"),
     (&["create", "add"], "evbus group create GROUP -t 'PATTERN'"),
     (&["set"], "evbus group set GROUP -t 'PATTERN'"),
-    (&["reset", "replay", "rewind", "seek"], "evbus group reset GROUP --to TIME"),
+    (&["reset", "rewind", "seek"], "evbus group reset GROUP --to TIME"),
     (&["groups", "consumers", "subscriptions"], "evbus group ls"),
     (&["rm", "remove", "delete"], "evbus group rm GROUP, evbus dead rm GROUP ID, or evbus prune --keep 7d"),
     (&["redrive", "retry", "requeue"], "evbus dead redrive GROUP ID, or --all"),

@@ -21,7 +21,7 @@ pub use builder::EventBuilder;
 pub(crate) use read::EventView;
 pub use read::check_size;
 pub use rules::CORE_ATTRIBUTES;
-pub use write::one_line;
+pub use write::{EventTemplate, one_line};
 
 use rules::BASE64;
 

@@ -3,18 +3,135 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 
-use super::{Data, EventBuilder, rules};
+use super::readable::Readable;
+use super::{Data, Event, EventBuilder, rules};
 
 /// The document and a newline.
 pub(super) fn document(event: &EventBuilder) -> Vec<u8> {
     let mut document = Vec::with_capacity(256 + event.data.len());
-    // Serialising strings into memory cannot fail.
-    let written = serde_json::to_writer(&mut document, &Document(event));
-    debug_assert!(written.is_ok(), "an event could not be written: {written:?}");
-    document.push(b'\n');
+    begin(&mut document);
+    value(&mut document, &event.id);
+    attributes_before_time(&mut document, event);
+    if let Some(time) = &event.time {
+        member(&mut document, "time", time);
+    }
+    attributes_after_time(&mut document, event);
+    match &event.data {
+        Data::Absent => {}
+        Data::Json(data) => member(&mut document, "data", data),
+        Data::Base64(text) => member(&mut document, rules::DATA_BASE64, text),
+    }
+    document.extend_from_slice(b"}\n");
     document
+}
+
+/// As far as the id.
+fn begin(document: &mut Vec<u8>) {
+    document.push(b'{');
+    value(document, "specversion");
+    document.push(b':');
+    value(document, rules::SPEC_VERSION);
+    name(document, "id");
+}
+
+fn attributes_before_time(document: &mut Vec<u8>, event: &EventBuilder) {
+    member(document, "source", &event.source);
+    member(document, "type", &event.type_);
+    if let Some(subject) = &event.subject {
+        member(document, "subject", subject);
+    }
+}
+
+fn attributes_after_time(document: &mut Vec<u8>, event: &EventBuilder) {
+    for (name, value) in [("datacontenttype", &event.datacontenttype), ("dataschema", &event.dataschema)] {
+        if let Some(value) = value {
+            member(document, name, value);
+        }
+    }
+    for (name, value) in &event.extensions {
+        member(document, name, value);
+    }
+}
+
+fn member(document: &mut Vec<u8>, of: &str, is: &(impl Serialize + ?Sized)) {
+    name(document, of);
+    value(document, is);
+}
+
+/// The name of a further member, and its colon.
+fn name(document: &mut Vec<u8>, name: &str) {
+    document.push(b',');
+    value(document, name);
+    document.push(b':');
+}
+
+fn value(document: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Serialising strings into memory cannot fail.
+    let written = serde_json::to_writer(document, value);
+    debug_assert!(written.is_ok(), "an event could not be written: {written:?}");
+}
+
+/// Writes events that differ only in their ids, their times, and their data, which is JSON.
+#[derive(Debug, Clone)]
+pub struct EventTemplate {
+    before_id: Vec<u8>,
+    before_time: Vec<u8>,
+    before_data: Vec<u8>,
+    type_: String,
+    ordering_key: Option<String>,
+}
+
+impl EventTemplate {
+    /// Of events like this one, in all but their ids, times and data.
+    pub fn new(event: &Event) -> Self {
+        let parts = &event.parts;
+        let mut template = Self {
+            before_id: Vec::new(),
+            before_time: Vec::new(),
+            before_data: Vec::new(),
+            type_: parts.type_.clone(),
+            ordering_key: event.ordering_key().map(str::to_owned),
+        };
+        begin(&mut template.before_id);
+        template.before_id.push(b'"');
+        template.before_time.push(b'"');
+        attributes_before_time(&mut template.before_time, parts);
+        name(&mut template.before_time, "time");
+        template.before_time.push(b'"');
+        template.before_data.push(b'"');
+        attributes_after_time(&mut template.before_data, parts);
+        name(&mut template.before_data, "data");
+        template
+    }
+
+    /// Their type.
+    pub fn type_(&self) -> &str {
+        &self.type_
+    }
+
+    /// Their ordering key.
+    pub fn ordering_key(&self) -> Option<&str> {
+        self.ordering_key.as_deref()
+    }
+
+    /// Adds the document of an event and a newline, as [`Event::to_json`] gives it. `id` and `time`
+    /// are written as they are: they have no character that JSON escapes. False, and nothing is
+    /// added, if `data` is not JSON that [`Data::check_readable`] lets pass, or has line breaks.
+    #[must_use]
+    pub fn write(&self, document: &mut Vec<u8>, id: &str, time: &str, data: &str) -> bool {
+        let data = data.trim();
+        let breaks = |byte: u8| matches!(byte, b'\n' | b'\r');
+        if data.bytes().any(breaks) || serde_json::from_str::<Readable>(data).is_err() {
+            return false;
+        }
+        for part in [&*self.before_id, id.as_bytes(), &*self.before_time, time.as_bytes(), &*self.before_data] {
+            document.extend_from_slice(part);
+        }
+        document.extend_from_slice(data.as_bytes());
+        document.extend_from_slice(b"}\n");
+        true
+    }
 }
 
 /// A JSON document on one line: its line breaks, which are only ever between tokens, become spaces.
@@ -35,38 +152,5 @@ impl Data {
             Self::Json(value) => value.get().len(),
             Self::Base64(text) => text.len(),
         }
-    }
-}
-
-struct Document<'a>(&'a EventBuilder);
-
-impl Serialize for Document<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("specversion", rules::SPEC_VERSION)?;
-        map.serialize_entry("id", &event.id)?;
-        map.serialize_entry("source", &event.source)?;
-        map.serialize_entry("type", &event.type_)?;
-        let optional = [
-            ("subject", &event.subject),
-            ("time", &event.time),
-            ("datacontenttype", &event.datacontenttype),
-            ("dataschema", &event.dataschema),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                map.serialize_entry(name, value)?;
-            }
-        }
-        for (name, value) in &event.extensions {
-            map.serialize_entry(name, value)?;
-        }
-        match &event.data {
-            Data::Absent => {}
-            Data::Json(value) => map.serialize_entry("data", value)?,
-            Data::Base64(text) => map.serialize_entry(rules::DATA_BASE64, text)?,
-        }
-        map.end()
     }
 }
