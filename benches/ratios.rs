@@ -93,12 +93,31 @@ fn run(command: &mut Command) {
 fn emit(bus: &Path, count: usize) {
     let mut child =
         evbus(bus, &["emit", "order.created", "--ndjson", "--each", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = std::io::BufWriter::new(child.stdin.take().unwrap());
-    for n in 0..count {
-        writeln!(stdin, "{{\"order\":{n},\"total\":99.5,\"note\":\"{:0>80}\"}}", n).unwrap();
-    }
-    drop(stdin);
+    lines(child.stdin.take().unwrap(), count);
     assert!(child.wait().unwrap().success());
+}
+
+/// Writes the data of so many events, a line each.
+fn lines(to: impl Write, count: usize) {
+    let mut to = std::io::BufWriter::new(to);
+    for n in 0..count {
+        writeln!(to, "{{\"order\":{n},\"total\":99.5,\"note\":\"{:0>80}\"}}", n).unwrap();
+    }
+    to.flush().unwrap();
+}
+
+/// A file with the data of so many events.
+fn file_of_lines(bench: &RatioBench, count: usize) -> std::fs::File {
+    let path = bench.dir.path().join(format!("lines-{count}"));
+    if !path.exists() {
+        lines(std::fs::File::create(&path).unwrap(), count);
+    }
+    std::fs::File::open(path).unwrap()
+}
+
+/// Emits them in segments.
+fn emit_segments(bench: &RatioBench, bus: &Path, count: usize) {
+    run(evbus(bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(file_of_lines(bench, count)));
 }
 
 fn timed(work: impl FnOnce()) -> f64 {
@@ -173,6 +192,58 @@ fn bulk_emit(bench: &RatioBench) {
         format!("{:.2}", ours / floor),
         ">= 0.75",
     );
+}
+
+/// Many events in one object: emitted, and drained in batches and one by one.
+fn segments(bench: &RatioBench) {
+    const COUNT: usize = 1_000_000;
+    file_of_lines(bench, COUNT);
+    let (mut floors, mut emits, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peak, mut marker) = (0.0_f64, 0);
+    for _ in 0..ROUNDS {
+        let folder = bench.fresh("log");
+        floors.push(figure(&bench.floor(&["a3l", folder.to_str().unwrap(), &COUNT.to_string(), "1000"]), "events/s="));
+        std::fs::remove_dir_all(folder).unwrap();
+        let bus = bench.bus();
+        emits.push(COUNT as f64 / timed(|| emit_segments(bench, &bus, COUNT)));
+        let drain = ["drain", "-q", "-g", "g", "--from", "earliest", "--batch", "1000", "--", "wc", "-l"];
+        let begun = Instant::now();
+        let mut child = evbus(&bus, &drain).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            peak = peak.max(peak_mb(child.id()).unwrap_or(0.0));
+            marker = marker.max(largest_marker(&bus));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drains.push(COUNT as f64 / begun.elapsed().as_secs_f64());
+        std::fs::remove_dir_all(bus).unwrap();
+    }
+    let (floor, emits) = (median(floors), median(emits));
+    let ratio = format!("{:.2}", emits / floor);
+    row("emit --ndjson, 1,000,000", format!("{floor:.0}/s"), format!("{emits:.0}/s"), ratio, ">= 0.4");
+    let rate = |rate| format!("{rate:.0}/s");
+    row("drain --batch 1000, 1,000,000", rate(150_000.0), rate(median(drains)), String::new(), ">= 150,000/s");
+    row("  its memory", String::new(), format!("{peak:.1} MB"), String::new(), "<= 48 MB");
+    row("  its marker", String::new(), format!("{:.1} KiB", marker as f64 / 1024.0), String::new(), "<= 64 KiB");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let one_by_one = (0..ROUNDS).map(|_| {
+        let bus = bench.bus();
+        emit_segments(bench, &bus, 100_000);
+        100_000.0 / timed(|| assert_eq!(runtime.block_on(handle_all(&bus)), 100_000))
+    });
+    let ours = median(one_by_one.collect());
+    row("100,000 one by one, in the program", rate(40_000.0), rate(ours), String::new(), ">= 40,000/s");
+}
+
+/// The bytes of the largest marker of a bus.
+fn largest_marker(bus: &Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(bus.join("state/g")) else { return 0 };
+    files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).max().unwrap_or(0)
+}
+
+/// Handles all events of a bus by a closure; returns how many they were.
+async fn handle_all(bus: &Path) -> u64 {
+    let bus = evbus::Bus::open(bus.to_str().unwrap()).await.unwrap();
+    bus.group("g").handler(|_| async {}).drain().await.unwrap().done
 }
 
 fn handlers(bench: &RatioBench) {
@@ -336,10 +407,11 @@ fn empty_drain(bench: &RatioBench) {
 }
 
 /// The most memory a process has held, in MB.
-fn peak_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+fn peak_mb(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // A process that has just ended has none.
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
 }
 
 fn memory(bench: &RatioBench) {
@@ -351,7 +423,7 @@ fn memory(bench: &RatioBench) {
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_secs(if count == 0 { 5 } else { 60 }));
-        let peak = peak_mb(watch.id());
+        let peak = peak_mb(watch.id()).unwrap();
         stop(watch);
         row(&format!("memory of watch, {what}"), String::new(), format!("{peak:.1} MB"), String::new(), goal);
     }
@@ -361,9 +433,10 @@ fn memory(bench: &RatioBench) {
 type Measure = fn(&RatioBench);
 
 fn main() {
-    let all: [(&str, Measure); 6] = [
+    let all: [(&str, Measure); 7] = [
         ("emit", single_emit),
         ("bulk", bulk_emit),
+        ("segments", segments),
         ("handlers", handlers),
         ("latency", latency),
         ("drain", empty_drain),

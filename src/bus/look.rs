@@ -5,7 +5,6 @@
 //! may begin up to [`SEGMENT_SPAN_MICROS`] before its key: a look that does not reach the end of the
 //! bus knows nothing from there on.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -109,16 +108,24 @@ pub struct Look {
 
 /// The names that a look keeps: the smallest of all, at most a window.
 struct Kept {
-    names: BTreeSet<EventName>,
+    /// Ascending.
+    names: Vec<EventName>,
     window: usize,
     dropped: bool,
 }
 
 impl Kept {
     fn add(&mut self, name: EventName) {
-        self.names.insert(name);
+        // Nearly all come in order.
+        match self.names.last().is_none_or(|last| *last < name) {
+            true => self.names.push(name),
+            false => match self.names.binary_search(&name) {
+                Ok(_) => return,
+                Err(at) => self.names.insert(at, name),
+            },
+        }
         if self.names.len() > self.window {
-            self.names.pop_last();
+            self.names.pop();
             self.dropped = true;
         }
     }
@@ -126,7 +133,7 @@ impl Kept {
     /// Whether at least half a window lies at or before a position.
     fn is_half_full_at(&self, end: &Position) -> bool {
         let half = (self.window / 2).max(1);
-        self.names.len() >= half && self.names.iter().nth(half - 1).is_some_and(|name| end.covers(name))
+        self.names.len() >= half && self.names.get(half - 1).is_some_and(|name| end.covers(name))
     }
 }
 
@@ -158,7 +165,7 @@ pub async fn look(
     observer: &Observer,
 ) -> StoreResult<Look> {
     let mut found = Look::default();
-    let mut kept = Kept { names: BTreeSet::new(), window: bounds.window, dropped: false };
+    let mut kept = Kept { names: Vec::new(), window: bounds.window, dropped: false };
     let mut from = list_after(after);
     // Where the look ended before the list did: what is known until there.
     let mut known = None;
@@ -230,7 +237,7 @@ pub async fn look(
     found.end = [known, largest].into_iter().flatten().min();
     found.names = match &found.end {
         Some(end) => kept.names.into_iter().take_while(|name| end.covers(name)).collect(),
-        None => kept.names.into_iter().collect(),
+        None => kept.names,
     };
     Ok(found)
 }

@@ -13,7 +13,7 @@ use super::keys::list_from;
 use super::{BusHandle, Position};
 use crate::event::{
     EVENTS, EventName, EventTime, EventView, HashSlot, Identity, ListedKey, NameParts, SEGMENT_MAX_BYTES,
-    SEGMENT_SPAN_MICROS, SegmentParts, parse_event_id, parse_segment_key,
+    SEGMENT_SPAN_MICROS, SegmentParts, Siblings, parse_event_id, parse_segment_key, slug_of,
 };
 use crate::store::{ErrorKind, List, Pager, StoreResult};
 
@@ -35,6 +35,41 @@ pub(crate) struct Segment {
     lines: Vec<Line>,
     /// Lines behind the last event that the name counts.
     pub surplus: usize,
+}
+
+/// The identity of an event on a line: an id that was made for this line is told from one that was
+/// named by the nonce in it.
+fn identity(own: impl Fn() -> Identity, source: &str, id: &str) -> Identity {
+    let own = own();
+    let made = parse_event_id(id).is_some_and(|(_, identity)| identity == own);
+    if made { own } else { Identity::named(source, id) }
+}
+
+/// What events have in common that differ in id, time and data alone.
+struct Like<'a> {
+    siblings: Siblings<'a>,
+    source: String,
+    slug: String,
+    /// Of the ordering key, if they have one.
+    hash_slot: Option<HashSlot>,
+}
+
+impl<'a> Like<'a> {
+    fn of(line: &'a [u8], event: &EventView<'a>) -> Option<Self> {
+        Some(Self {
+            siblings: Siblings::of(line, event)?,
+            source: event.source().to_owned(),
+            slug: slug_of(event.type_()),
+            hash_slot: event.ordering_key().map(HashSlot::of),
+        })
+    }
+
+    /// The name of a line that is such an event, and its hash slot.
+    fn name(&self, line: &[u8], time: EventTime, own: impl Fn() -> Identity) -> Option<(EventName, HashSlot)> {
+        let identity = identity(own, &self.source, self.siblings.id(line)?);
+        let hash_slot = self.hash_slot.unwrap_or_else(|| HashSlot::of(identity.as_str()));
+        Some((EventName::of_slug(time, hash_slot, &identity, &self.slug), hash_slot))
+    }
 }
 
 /// A line of a segment.
@@ -61,6 +96,8 @@ impl Segment {
         let (first, len) = (key.first(), usize::from(key.len));
         let mut lines = Vec::with_capacity(len);
         let mut begin = 0;
+        // Most lines are like the one before but for id, time and data.
+        let mut like: Option<Like<'_>> = None;
         for at in 0..len {
             let rest = &bytes[begin..];
             // As a single object has it, with the line feed at its end.
@@ -68,16 +105,21 @@ impl Segment {
             let range = begin..begin + line;
             begin = range.end;
             let time = EventTime::from_micros(first.as_micros() + i64::try_from(at).unwrap_or(0));
-            let event = EventView::parse(&bytes[range.clone()], usize::MAX);
+            let own = || key.identity(u16::try_from(at).unwrap_or(u16::MAX));
+            let text = &bytes[range.clone()];
+            if let Some((name, hash_slot)) = like.as_ref().and_then(|like| like.name(text, time, own)) {
+                lines.push(Line { name, hash_slot, range, is_event: true });
+                continue;
+            }
+            let event = EventView::parse(text, usize::MAX);
             let is_event = event.is_ok();
             let (name, hash_slot) = match event {
                 Ok(event) => {
-                    // An id that was made for this line is told from one that was named by the nonce.
-                    let own = key.identity(u16::try_from(at).unwrap_or(u16::MAX));
-                    let made = parse_event_id(event.id()).is_some_and(|(_, identity)| identity == own);
-                    let identity = if made { own } else { Identity::named(event.source(), event.id()) };
+                    let identity = identity(own, event.source(), event.id());
                     let hash_slot = event.hash_slot(&identity);
-                    (EventName::new(time, hash_slot, &identity, event.type_()), hash_slot)
+                    let name = EventName::new(time, hash_slot, &identity, event.type_());
+                    like = Like::of(text, &event);
+                    (name, hash_slot)
                 }
                 Err(_) => {
                     let identity = Identity::named(key.nonce, &at.to_string());

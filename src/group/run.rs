@@ -4,6 +4,7 @@
 //! the worker adds what a run of its group needs, a [`Task`]; and this file, once it has read the
 //! event, makes of both the [`Job`] that the handler gets.
 
+use std::cell::OnceCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use super::ops::GroupStore;
 use super::verdict::{Fingerprint, RunResult};
 use super::{GroupName, content, dead_letter};
 use crate::bus::BusHandle;
-use crate::event::{Event, EventName, EventView, Filter, FilterResult, Identity, NameMatch};
+use crate::event::{Event, EventName, Filter, FilterResult, Identity, NameMatch, Siblings};
 use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport};
 use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
@@ -255,21 +256,17 @@ impl JobVars for EventVars {
         vars
     }
 
-    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>) {
-        let Ok(event) = EventView::parse(&self.event, usize::MAX) else { return vars.clear() };
-        let task = &self.task;
+    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, like: Option<&Siblings<'_>>) {
+        let (task, is_like) = (&self.task, like.is_some_and(|like| like.include(&self.event)));
+        // Of events that are alike most variables differ not at all, or were dropped at the second one.
+        let own = OnceCell::new();
         vars.retain(|(name, value)| match *name {
-            "EVBUS_ID" => value == event.id(),
-            "EVBUS_TYPE" => value == event.type_(),
-            "EVBUS_SOURCE" => value == event.source(),
-            "EVBUS_SUBJECT" => value == event.subject().unwrap_or_default(),
-            "EVBUS_KEY" => value == event.ordering_key().unwrap_or_default(),
+            "EVBUS_TYPE" | "EVBUS_SOURCE" | "EVBUS_SUBJECT" | "EVBUS_KEY" if is_like => true,
             "EVBUS_GROUP" => value == task.group_store.group.as_str(),
             "EVBUS_ATTEMPT" => parses_to(value, self.attempt),
             "EVBUS_MAX_ATTEMPTS" => parses_to(value, task.max_attempts),
             "EVBUS_URL" => **value == *task.url,
-            // Most differ, and are dropped at the second event already.
-            _ => self.list().iter().any(|(own, its)| own == name && its == value),
+            _ => own.get_or_init(|| self.list()).iter().any(|(own, its)| own == name && its == value),
         });
     }
 }

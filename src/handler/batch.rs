@@ -19,7 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{Handler, Job, Outcome, Reports, RunMany, RunReport};
 use crate::clock::{Clock, Fut};
-use crate::event::one_line;
+use crate::event::{EventView, Siblings, one_line};
 use crate::handler::Obstacle;
 
 /// The limits of batches.
@@ -382,8 +382,10 @@ impl Batch {
             // The events may be of several shards; that those are in the same epoch means nothing.
             vars.retain(|(name, _)| *name != "EVBUS_EPOCH");
         }
+        let first = EventView::parse(&jobs[0].event, usize::MAX).ok();
+        let like = first.and_then(|event| Siblings::of(&jobs[0].event, &event));
         for job in &jobs[1..] {
-            job.vars.keep_common(&mut vars);
+            job.vars.keep_common(&mut vars, like.as_ref());
         }
         vars.push(("EVBUS_BATCH", jobs.len().to_string()));
         let permit = jobs[0].permit.clone();

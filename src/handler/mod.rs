@@ -32,6 +32,7 @@ pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
 
 use crate::clock::Fut;
+use crate::event::Siblings;
 
 /// One run: an event and what the handler is told about it.
 #[derive(Debug, Clone)]
@@ -54,8 +55,9 @@ pub trait JobVars: std::fmt::Debug {
     /// All of them.
     fn list(&self) -> Vec<(&'static str, String)>;
 
-    /// Drops from another job's variables those that are not the same here.
-    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>) {
+    /// Drops from another job's variables those that are not the same here. `like` are the events that
+    /// are like that job's.
+    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, _like: Option<&Siblings<'_>>) {
         let own = self.list();
         vars.retain(|var| own.contains(var));
     }

@@ -7,6 +7,7 @@ mod builder;
 mod read;
 mod readable;
 mod rules;
+mod sibling;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -21,6 +22,7 @@ pub use builder::EventBuilder;
 pub(crate) use read::EventView;
 pub use read::check_size;
 pub use rules::CORE_ATTRIBUTES;
+pub use sibling::Siblings;
 pub use write::{EventTemplate, one_line};
 
 use rules::BASE64;

@@ -64,15 +64,28 @@ impl<'a> EventView<'a> {
         &self.type_
     }
 
-    /// What it is about, within the source.
-    pub fn subject(&self) -> Option<&str> {
-        self.rest.subject.as_deref()
+    /// The id as it stands in the document; none if it has escapes.
+    pub(super) fn borrowed_id(&self) -> Option<&'a str> {
+        as_borrowed(&self.id)
+    }
+
+    /// The time as it stands in the document; none if there is none, or it has escapes.
+    pub(super) fn borrowed_time(&self) -> Option<&'a str> {
+        self.rest.time.as_ref().and_then(as_borrowed)
+    }
+
+    /// The data as it stands in the document, if it is JSON.
+    pub(super) fn json_data(&self) -> Option<&'a str> {
+        match self.rest.data {
+            DataView::Json(data) => Some(data.get()),
+            DataView::Absent | DataView::Base64(_) => None,
+        }
     }
 
     /// See [`Event::ordering_key`].
     pub fn ordering_key(&self) -> Option<&str> {
         let key = self.rest.extensions.iter().find(|(name, _)| name == rules::PARTITION_KEY);
-        key.and_then(|(_, key)| key.as_str()).or(self.subject())
+        key.and_then(|(_, key)| key.as_str()).or(self.rest.subject.as_deref())
     }
 
     /// See [`Event::hash_slot`].
@@ -200,6 +213,13 @@ impl<'a> PartialEvent<'a> {
             type_: required("type", self.type_.take())?,
             rest: self,
         })
+    }
+}
+
+fn as_borrowed<'a>(text: &Cow<'a, str>) -> Option<&'a str> {
+    match text {
+        Cow::Borrowed(text) => Some(text),
+        Cow::Owned(_) => None,
     }
 }
 

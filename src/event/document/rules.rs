@@ -73,6 +73,16 @@ pub(super) fn check<'a>(
     }
 }
 
+/// Whether a text may be an event's id.
+pub(super) fn is_id(text: &str) -> bool {
+    text_problem(text).is_none()
+}
+
+/// Whether a text may be an event's time.
+pub(super) fn is_time(text: &str) -> bool {
+    time_problem(text).is_none()
+}
+
 /// Whether a name is one of the specification's own.
 pub(super) fn is_core(name: &str) -> bool {
     CORE_ATTRIBUTES.contains(&name)

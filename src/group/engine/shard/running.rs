@@ -31,8 +31,9 @@ impl Running {
         }
     }
 
-    pub fn remove(&mut self, name: &EventName) {
-        let Some(event) = self.events.remove(name) else { return };
+    /// Whether it ran.
+    pub fn remove(&mut self, name: &EventName) -> bool {
+        let Some(event) = self.events.remove(name) else { return false };
         self.alone -= usize::from(event.alone);
         if let Some(copies) = self.copies.get_mut(&copy_key(name)) {
             *copies -= 1;
@@ -40,6 +41,7 @@ impl Running {
                 self.copies.remove(&copy_key(name));
             }
         }
+        true
     }
 
     pub fn get(&self, name: &EventName) -> Option<&RunningEvent> {

@@ -53,9 +53,10 @@ impl Shard {
 
     /// Records a verdict. `ran`: its handler ran to success here, for this content.
     pub fn settle(&mut self, name: &EventName, verdict: Verdict, ran: Option<Fingerprint>, now: Duration) {
-        self.running.remove(name);
-        // An event that is given up without another run was not started.
-        self.waiting.remove(name);
+        if !self.running.remove(name) {
+            // An event that is given up without another run was not started.
+            self.waiting.remove(name);
+        }
         if let Some(content) = ran {
             self.succeeded.insert(name, content, self.bounds.window);
         }
