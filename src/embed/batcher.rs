@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::thread::{AckSender, TIMEOUT, ThreadState};
 use super::{Bus, Emitted, Error, NewEvent};
 use crate::bus::emit::{Ack, AckKind, Emitter, SegmentDraft};
+use crate::clock::{Clock, SystemClock};
 
 /// How long the first event of a segment waits for others, where puts cost nothing and where they
 /// are charged for.
@@ -67,7 +68,8 @@ struct Gathering {
 /// An event that waits to be put.
 struct Waiting {
     event: NewEvent,
-    since: Instant,
+    /// On the clock of the thread.
+    since: Duration,
     answer: AckSender,
 }
 
@@ -101,7 +103,7 @@ impl Batcher {
             Err(_) => gathering.room.acquire_many(size).await.map_err(|_| Error::Closed)?,
         };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { event, since: Instant::now(), answer };
+        let waiting = Waiting { event, since: SystemClock.elapsed(), answer };
         gathering.events.send(waiting).map_err(|_| Error::Closed)?;
         let (id, _) = answered.await.map_err(|_| Error::Closed)??;
         Ok(Emitted { id, duplicate: false })
@@ -122,7 +124,7 @@ async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Wa
     let linger = linger.unwrap_or(if handle.store.requests().is_some() { LINGER.1 } else { LINGER.0 });
     let mut emitter = Emitter::new(handle.clone(), TIMEOUT);
     while let Some(first) = incoming.recv().await {
-        let until = handle.clock.elapsed() + linger.saturating_sub(first.since.elapsed());
+        let until = first.since + linger;
         let mut gathered = Gathered::default();
         gathered.add(&local, first);
         loop {
@@ -169,7 +171,7 @@ impl Gathered {
                 Ok(draft) => match last.add(draft) {
                     Ok(()) => return self.answers.push(answer),
                     // With another segment the event has another id.
-                    Err(draft) => event = NewEvent::from(draft),
+                    Err(draft) => event = NewEvent::from(*draft),
                 },
             }
             self.segments.push(SegmentDraft::new(clock));

@@ -68,6 +68,9 @@ impl Cancel {
     }
 }
 
+/// Runs without an end so far: their events and attempts.
+type Started = Vec<Option<(EventName, u32)>>;
+
 /// Runs that may be started together: of which shard, by which ownership, after which listing.
 type StartKey = (u16, u64, Duration);
 
@@ -325,7 +328,7 @@ impl Worker {
         let (shard, epoch, _) = key;
         let (task, cancel) = self.task(key);
         let started = launches.iter().map(|launch| Some((launch.name.clone(), launch.attempt))).collect();
-        let started: Rc<RefCell<Vec<Option<(EventName, u32)>>>> = Rc::new(RefCell::new(started));
+        let started: Rc<RefCell<Started>> = Rc::new(RefCell::new(started));
         let under_way = Rc::clone(&started);
         let ended = run::run_many(task, launches).take_until(cancel.told()).map(move |results| {
             let completion = |(place, ran): (usize, _)| {

@@ -150,11 +150,11 @@ impl SegmentDraft {
 
     /// Adds an event made by [`Draft::in_segment`] for the next line. Gives it back if there is no
     /// room for it; for one event alone there always is.
-    pub fn add(&mut self, draft: Draft) -> Result<(), Draft> {
+    pub fn add(&mut self, draft: Draft) -> Result<(), Box<Draft>> {
         // Data that was given over several lines is one line here.
         let line = one_line(&draft.bytes);
         if !self.fits(line.len() + 1) {
-            return Err(draft);
+            return Err(Box::new(draft));
         }
         self.bytes.extend_from_slice(&line);
         self.bytes.push(b'\n');
