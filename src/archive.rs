@@ -6,11 +6,14 @@
 //! only ever added. The same event may be in two of them, if two prunes met or one was killed.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::rc::Rc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::encoding::CompressionLevel;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -29,9 +32,6 @@ const SUFFIX: &str = ".ndjson.zst";
 
 /// An object is written once it holds so much before compression, in bytes.
 const OBJECT_BYTES: usize = 4 << 20;
-
-/// zstd's own default, which keeps up with a disk.
-const LEVEL: i32 = 3;
 
 /// What `archive.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ impl Archive {
         let hash = Sha256::digest(&lines).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
         let day = &first.to_string()[..8];
         let key = format!("{SEGMENTS}{day}/{first}-{last}-{hash}{SUFFIX}");
-        let packed = zstd::encode_all(&*lines, LEVEL).map_err(|error| StoreError::unreadable(&key, error))?;
+        let packed = ruzstd::encoding::compress_to_vec(&*lines, CompressionLevel::Fastest);
         put_once(&*self.store, &key, &packed).await?;
         if self.lines(&key).await?.as_deref() != Some(&*lines) {
             return Err(StoreError::new(ErrorKind::Damaged, format!("{}: {key} is not what was written", self.shown)));
@@ -191,7 +191,7 @@ impl Archive {
                 Ok(None) => continue,
                 object => object?,
             };
-            let Some(documents) = object.and_then(|object| look::documents_at(&key, object.bytes.into())) else {
+            let Some(documents) = object.and_then(|object| look::documents_at(&key, object.bytes)) else {
                 unfit.push(key);
                 continue;
             };
@@ -212,7 +212,10 @@ impl Archive {
     /// The lines of an object; none if it is not there.
     async fn lines(&self, key: &str) -> StoreResult<Option<Vec<u8>>> {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
-        zstd::decode_all(&*object.bytes).map(Some).map_err(|error| StoreError::unreadable(key, error))
+        let mut lines = Vec::new();
+        let mut packed = StreamingDecoder::new(&*object.bytes).map_err(|error| StoreError::unreadable(key, error))?;
+        packed.read_to_end(&mut lines).map_err(|error| StoreError::unreadable(key, error))?;
+        Ok(Some(lines))
     }
 
     /// Whether an object may hold wanted events; true where there is no index that tells.

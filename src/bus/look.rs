@@ -269,13 +269,13 @@ pub fn names_at(key: &str, bytes: &[u8]) -> Vec<EventName> {
 
 /// The events at a key with their documents: one, or a segment's; none if it is foreign, or has lines
 /// that are no event of it.
-pub fn documents_at(key: &str, bytes: Bytes) -> Option<Vec<(EventName, Bytes)>> {
+pub fn documents_at(key: &str, bytes: Vec<u8>) -> Option<Vec<(EventName, Bytes)>> {
     match ListedKey::parse(key)? {
         ListedKey::Segment(parts) => {
-            let segment = segment::Segment::expand(&parts, bytes.to_vec());
+            let segment = segment::Segment::expand(&parts, bytes);
             (segment.surplus == 0).then(|| segment.documents().collect())
         }
-        ListedKey::Event(_) => Some(vec![(EventName::from_key(key)?, bytes)]),
+        ListedKey::Event(_) => Some(vec![(EventName::from_key(key)?, bytes.into())]),
     }
 }
 
