@@ -79,19 +79,22 @@ impl Session {
         Ok(config)
     }
 
-    /// The address of the bus. The config is read only if it can decide: a broken one does not stop
-    /// `emit --bus`.
+    /// The address of the bus.
     pub(super) fn address(&self) -> Result<BusAddress, Failure> {
-        let named = self.args.bus.as_deref().or_else(|| self.environment.var("EVBUS_URL"));
-        let is_path = named.is_some_and(|named| named.as_encoded_bytes().contains(&b'/'));
-        let config = if is_path { Config::default() } else { self.config()? };
-        Ok(BusAddress::resolve(&self.environment, &config, self.args.bus.as_deref())?)
+        self.resolve(self.args.bus.as_deref())
     }
 
     /// The address of an archive, given to an option: a path, a URL, or a name from the config.
     pub(super) fn archive_address(&self, given: &OsStr) -> Result<BusAddress, Failure> {
-        let config = if given.as_encoded_bytes().contains(&b'/') { Config::default() } else { self.config()? };
-        Ok(BusAddress::resolve(&self.environment, &config, Some(given))?)
+        self.resolve(Some(given))
+    }
+
+    /// The config is read only if it can decide: a broken one does not stop `emit --bus`.
+    fn resolve(&self, flag: Option<&OsStr>) -> Result<BusAddress, Failure> {
+        let named = flag.or_else(|| self.environment.var("EVBUS_URL"));
+        let is_path = named.is_some_and(|named| named.as_encoded_bytes().contains(&b'/'));
+        let config = if is_path { Config::default() } else { self.config()? };
+        Ok(BusAddress::resolve(&self.environment, &config, flag)?)
     }
 
     /// Opens the bus.

@@ -38,8 +38,7 @@ impl HashSlot {
 
     /// Reads the two characters that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
-        let &[high, low] = text.as_bytes() else { return None };
-        Some(Self(u16::from(base32_value(high)?) << 5 | u16::from(base32_value(low)?)))
+        base32_pair(text).map(Self)
     }
 }
 
@@ -126,7 +125,7 @@ pub fn dedup_hash(source: &str, id: &str) -> String {
 
 /// Whether all bytes are of the alphabet.
 pub(super) fn is_base32(text: &[u8]) -> bool {
-    text.iter().all(|&byte| base32_value(byte).is_some())
+    text.iter().all(|&byte| value_of(byte).is_some())
 }
 
 /// SHA-256 of the length of `source` (8 bytes, big-endian), `source`, `id`: no two pairs have the
@@ -148,8 +147,14 @@ fn letter_of(bits: u128) -> char {
     char::from(base32_letter(bits))
 }
 
+/// The ten bits of two letters.
+pub(super) fn base32_pair(text: &str) -> Option<u16> {
+    let &[high, low] = text.as_bytes() else { return None };
+    Some(u16::from(value_of(high)?) << 5 | u16::from(value_of(low)?))
+}
+
 /// The five bits of a letter. A table, since a listing asks 16 times for each name.
-pub(super) fn base32_value(letter: u8) -> Option<u8> {
+fn value_of(letter: u8) -> Option<u8> {
     const VALUES: [u8; 256] = {
         let mut values = [u8::MAX; 256];
         let mut value = 0;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::identity::{base32_letter, base32_value, is_base32};
+use super::identity::{base32_letter, base32_pair, is_base32};
 use super::name::{EVENTS, KEY_FOLDER_LEN, SLUG_MAX_LEN, is_in_its_folder, is_slug};
 use super::{EventName, EventTime, HashSlot, Identity, NameParts, minute_folder, parse_key};
 
@@ -119,16 +119,10 @@ impl EventName {
             return None;
         }
         let (nonce, line) = own.as_str().split_at(SegmentNonce::ID_LEN);
-        let next = line_of(line.as_bytes())? + 1;
+        let next = base32_pair(line)? + 1;
         let identity = (next < SEGMENT_MAX_EVENTS).then(|| line_identity(nonce, next))?;
         Some(Self::of_slug(self.time().next(), HashSlot::of(identity.as_str()), &identity, self.slug()))
     }
-}
-
-/// The number that two characters of an identity stand for.
-fn line_of(text: &[u8]) -> Option<u16> {
-    let &[high, low] = text else { return None };
-    Some(u16::from(base32_value(high)?) << 5 | u16::from(base32_value(low)?))
 }
 
 /// What a key below `events/` is the key of.

@@ -153,7 +153,7 @@ impl SegmentDraft {
     pub fn add(&mut self, draft: Draft) -> Result<(), Box<Draft>> {
         // Data that was given over several lines is one line here.
         let line = one_line(&draft.bytes);
-        if !self.fits(line.len() + 1) {
+        if !self.fits(self.bytes.len(), line.len() + 1) {
             return Err(Box::new(draft));
         }
         self.bytes.extend_from_slice(&line);
@@ -171,8 +171,7 @@ impl SegmentDraft {
         let (id, begin) = (event_id(now, &identity), self.bytes.len());
         let written = template.write(&mut self.bytes, &id, &now.to_rfc3339(), data);
         let size = self.bytes.len() - begin;
-        let fits = self.has_room() && (self.bytes.len() <= SEGMENT_MAX_BYTES || self.is_empty());
-        if !written || size > most || !fits {
+        if !written || size > most || !self.fits(begin, size) {
             self.bytes.truncate(begin);
             return None;
         }
@@ -180,8 +179,9 @@ impl SegmentDraft {
         Some(size)
     }
 
-    fn fits(&self, size: usize) -> bool {
-        self.has_room() && (self.bytes.len() + size <= SEGMENT_MAX_BYTES || self.is_empty())
+    /// Whether a line of this size fits behind the lines before it.
+    fn fits(&self, before: usize, size: usize) -> bool {
+        self.has_room() && (before + size <= SEGMENT_MAX_BYTES || self.is_empty())
     }
 
     /// The line that `bytes` ends with is an event.
