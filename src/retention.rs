@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use crate::archive::Archive;
+use crate::bus::emit::{EventCopy, acknowledged_copy, noted_objects};
 use crate::bus::{BusHandle, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, ListedKey, NameMatch, TypeFilter, names_between, parse_segment_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
@@ -183,19 +184,23 @@ pub async fn prune(
             }
         }
         // The groups are read last, just before the deletes, so that a group made meanwhile counts.
-        let needs = needs(bus).await?;
-        let (go, stay): (Vec<Old>, Vec<Old>) =
+        let mut needs = self::needs(bus).await?;
+        let (mut go, mut stay): (Vec<Old>, Vec<Old>) =
             all.into_iter().partition(|old| needs.iter().all(|need| need.allows(old)));
-        let mut go = go;
         if !asked.dry_run {
             let mut gone: Vec<String> = go.iter().map(Old::key).collect();
             if let Some(archive) = archive {
                 let (safe, unfit) = archive.keep(bus, gone).await?;
-                let safe_keys: HashSet<&String> = safe.iter().collect();
-                go.retain(|old| safe_keys.contains(&old.key()));
+                let safe: HashSet<String> = safe.into_iter().collect();
+                // To write the copies takes a while: a group that was made or reset meanwhile counts, too.
+                needs = self::needs(bus).await?;
+                let (allowed, held): (Vec<Old>, Vec<Old>) =
+                    go.into_iter().partition(|old| needs.iter().all(|need| need.allows(old)));
+                stay.extend(held);
+                go = allowed.into_iter().filter(|old| safe.contains(&old.key())).collect();
                 report.archived += go.iter().map(Old::len).sum::<u64>();
                 report.unfit.extend(unfit);
-                gone = safe;
+                gone = go.iter().map(Old::key).collect();
             }
             bus.store.delete_many(&gone).await?;
         }
@@ -299,11 +304,7 @@ pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResul
         let mut old = Vec::new();
         for key in &records {
             let Some(object) = bus.store.get(key).await? else { continue };
-            let name = crate::bus::emit::acknowledged_name(&object.bytes);
-            if let Some(name) = name.filter(|name| name.time() < before)
-                && bus.store.get(&name.key()).await?.is_none()
-                && bus.store.get(&keys::scheduled(&name)).await?.is_none()
-            {
+            if is_forgotten(bus, &object.bytes, before).await? {
                 old.push((key.clone(), object.bytes));
             }
         }
@@ -318,4 +319,19 @@ pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResul
         forgotten += count(unchanged.len());
     }
     Ok(forgotten)
+}
+
+/// Whether a record, or a note of a killed emit, tells of nothing that is there, or may come.
+async fn is_forgotten(bus: &BusHandle, record: &[u8], before: EventTime) -> StoreResult<bool> {
+    if let Some(EventCopy { name, key }) = acknowledged_copy(record) {
+        return Ok(name.time() < before
+            && bus.store.get(&key).await?.is_none()
+            && bus.store.get(&keys::scheduled(&name)).await?.is_none());
+    }
+    for key in noted_objects(record).unwrap_or_else(|_| vec![String::new()]) {
+        if ListedKey::parse(&key).is_none_or(|parts| parts.last() >= before) || bus.store.get(&key).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

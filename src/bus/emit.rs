@@ -12,8 +12,10 @@ use crate::event::{EventName, EventTime};
 use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 
 mod batch_order;
+mod chunks;
 mod draft;
 mod named;
+mod notes;
 mod put;
 mod segments;
 
@@ -21,10 +23,13 @@ mod segments;
 mod tests;
 
 use batch_order::BatchOrder;
+use chunks::Chunks;
+pub(crate) use draft::EventCopy;
 use draft::Unacknowledged;
 pub use draft::{Ack, AckKind, Draft, SegmentDraft};
 use named::Timing;
-pub(crate) use named::acknowledged_name;
+pub(crate) use named::acknowledged_copy;
+pub(crate) use notes::noted_objects;
 use put::SurePuts;
 
 /// The largest tolerated skew of a clock ahead of the store's; a larger one would move W, and
@@ -47,6 +52,7 @@ pub struct Emitter {
     puts: SurePuts,
     last: EventTime,
     seen: EventTime,
+    chunks: Chunks,
 }
 
 /// A batch that was put; `late`: only a part of it was, because W had passed its beginning
@@ -59,7 +65,7 @@ struct PutBatch {
 impl Emitter {
     /// An emitter that gives up on a store that does not answer after `timeout`.
     pub fn new(bus: BusHandle, timeout: Duration) -> Self {
-        Self { puts: SurePuts { bus, timeout }, last: EventTime::MIN, seen: EventTime::MIN }
+        Self { puts: SurePuts { bus, timeout }, last: EventTime::MIN, seen: EventTime::MIN, chunks: Chunks::default() }
     }
 
     /// How many events are best emitted together.

@@ -113,3 +113,8 @@ pub const DEDUP: &str = "dedup/";
 pub fn dedup(hash: &str) -> String {
     format!("{DEDUP}{hash}.json")
 }
+
+/// A note of objects that are being put, the first event of which has this dedup hash.
+pub fn note(hash: &str, number: u32) -> String {
+    format!("{DEDUP}{hash}-{number}.json")
+}

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use super::identity::{base32_letter, base32_pair, is_base32};
 use super::name::{EVENTS, KEY_FOLDER_LEN, SLUG_MAX_LEN, is_in_its_folder, is_slug};
 use super::{EventName, EventTime, HashSlot, Identity, NameParts, minute_folder, parse_key};
@@ -39,6 +41,12 @@ impl SegmentNonce {
     pub fn random(a: u64, b: u64) -> Self {
         let bits = u128::from(a) << 64 | u128::from(b);
         Self(std::array::from_fn(|at| base32_letter(bits >> (123 - 5 * at))))
+    }
+
+    /// Reads its 16 characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text: &[u8; Self::LEN] = text.as_bytes().try_into().ok()?;
+        is_base32(text).then_some(Self(*text))
     }
 
     /// Its 16 characters.
@@ -102,10 +110,30 @@ impl SegmentName {
         Self(format!("{last}-{}-{slug}.{len}{SUFFIX}", nonce.as_str()).into())
     }
 
+    /// The name of the segment at a key; none if the key is another's.
+    pub fn from_key(key: &str) -> Option<Self> {
+        parse_segment_key(key).map(|_| Self(key[KEY_FOLDER_LEN..].into()))
+    }
+
     /// Its key on the store.
     pub fn key(&self) -> String {
         let time = EventTime::parse(&self.0[..EventTime::LEN]).unwrap_or(EventTime::MIN);
         format!("{}{}", minute_folder(time), self.0)
+    }
+}
+
+impl Serialize for SegmentName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SegmentName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = text.get(..EventTime::LEN).and_then(EventTime::parse);
+        let name = time.and_then(|time| Self::from_key(&format!("{}{text}", minute_folder(time))));
+        name.ok_or_else(|| de::Error::custom("the name of no segment"))
     }
 }
 

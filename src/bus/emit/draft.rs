@@ -13,7 +13,7 @@ use crate::event::{
 pub struct Draft {
     pub(super) event: Event,
     pub(super) bytes: Vec<u8>,
-    identity: Identity,
+    pub(super) identity: Identity,
     /// Set where the emitter named the id: a repeat is harmless.
     pub(super) dedup: Option<String>,
 }
@@ -118,7 +118,11 @@ struct DraftLine {
 impl SegmentDraft {
     /// A segment without events.
     pub fn new(clock: &dyn Clock) -> Self {
-        let nonce = SegmentNonce::random(clock.random(), clock.random());
+        Self::of_nonce(SegmentNonce::random(clock.random(), clock.random()))
+    }
+
+    /// A segment without events, which is to be put again: it has its nonce.
+    pub(super) fn of_nonce(nonce: SegmentNonce) -> Self {
         Self { nonce, lines: Vec::new(), bytes: Vec::new() }
     }
 
@@ -151,16 +155,21 @@ impl SegmentDraft {
     /// Adds an event made by [`Draft::in_segment`] for the next line. Gives it back if there is no
     /// room for it; for one event alone there always is.
     pub fn add(&mut self, draft: Draft) -> Result<(), Box<Draft>> {
+        if self.append(&draft) { Ok(()) } else { Err(Box::new(draft)) }
+    }
+
+    /// Adds an event, if there is room for it.
+    pub(super) fn append(&mut self, draft: &Draft) -> bool {
         // Data that was given over several lines is one line here.
         let line = one_line(&draft.bytes);
         if !self.fits(self.bytes.len(), line.len() + 1) {
-            return Err(Box::new(draft));
+            return false;
         }
         self.bytes.extend_from_slice(&line);
         self.bytes.push(b'\n');
         let (type_, key) = (draft.event.type_(), draft.event.ordering_key());
         self.push(draft.event.id().into(), draft.identity, type_, key);
-        Ok(())
+        true
     }
 
     /// Adds an event of a template, made at `now`, for the next line. None, and nothing is added, if
@@ -243,6 +252,20 @@ pub struct Ack {
     pub name: EventName,
     /// Whether this emit added it.
     pub kind: AckKind,
+}
+
+/// Where an event lies: its name, and the key of its object, which may be a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventCopy {
+    pub name: EventName,
+    pub key: String,
+}
+
+impl EventCopy {
+    /// An object of its own.
+    pub fn single(name: EventName) -> Self {
+        Self { key: name.key(), name }
+    }
 }
 
 /// An event that is on the bus, or waits, but is not yet acknowledged.

@@ -2,17 +2,19 @@
 //!
 //! The record `dedup/<hash of source and id>` says on which copy the event was acknowledged: an
 //! event on the bus, or an entry that waits. It counts only while that copy is there and has this
-//! id: a record written without its event hides no event (FORMAT.md 5.3 and 9.1).
+//! id: a record written without its event hides no event (FORMAT.md 5.3 and 9.1). The record of an
+//! event that lies in a segment names that, too (5.7).
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::{Ack, AckKind, Draft, Unacknowledged};
+use super::draft::{Ack, AckKind, Draft, EventCopy, Unacknowledged};
 use super::put::SurePuts;
+use crate::bus::segment::Segment;
 use crate::bus::settings::to_json_line;
 use crate::bus::{decision, keys};
-use crate::event::{Data, Event, EventName};
+use crate::event::{Data, Event, EventName, SEGMENT_MAX_BYTES, SegmentName, parse_segment_key};
 use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
 
 /// How often a record may turn out to be useless while it is replaced.
@@ -25,6 +27,18 @@ const RECORD_BYTES: usize = 4_096;
 #[derive(Serialize, Deserialize)]
 struct Acknowledged {
     event: EventName,
+    /// The name of the segment that the event lies in, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    segment: Option<SegmentName>,
+}
+
+impl From<Acknowledged> for EventCopy {
+    fn from(Acknowledged { event, segment }: Acknowledged) -> Self {
+        match segment {
+            Some(segment) => Self { name: event, key: segment.key() },
+            None => Self::single(event),
+        }
+    }
 }
 
 /// When the events of an emit are to come.
@@ -37,14 +51,29 @@ pub(super) enum Timing {
 }
 
 /// The copy of an event on which its id was acknowledged.
-struct Known {
-    ack: Ack,
+pub(super) struct Known {
+    pub ack: Ack,
     /// Where the copy lies.
     key: String,
+    /// The segment, if it lies in one.
+    pub segment: Option<Segment>,
+}
+
+impl Known {
+    /// The key of the object that the copy lies in.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether it is this copy. One event alone has one key for each name.
+    pub fn is(&self, copy: &EventCopy) -> bool {
+        let is_alone = self.segment.is_none() && parse_segment_key(&copy.key).is_none();
+        self.ack.name == copy.name && (is_alone || self.key == copy.key)
+    }
 }
 
 /// What is known of an id.
-enum Record {
+pub(super) enum Record {
     /// Its record names a copy that is there.
     Valid(Known),
     /// Its record, whose bytes these are, names no copy that is there.
@@ -53,9 +82,9 @@ enum Record {
     None,
 }
 
-/// The event that a `dedup/` object tells of.
-pub(crate) fn acknowledged_name(bytes: &[u8]) -> Option<EventName> {
-    serde_json::from_slice::<Acknowledged>(bytes).ok().map(|content| content.event)
+/// The copy that a `dedup/` object tells of.
+pub(crate) fn acknowledged_copy(bytes: &[u8]) -> Option<EventCopy> {
+    serde_json::from_slice::<Acknowledged>(bytes).ok().map(EventCopy::from)
 }
 
 /// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and
@@ -76,7 +105,8 @@ fn same_data(one: &Data, other: &Data) -> bool {
     }
 }
 
-fn has_id_of(draft: &Draft, bytes: &[u8]) -> bool {
+/// Whether what lies on the bus has the draft's id.
+pub(super) fn has_id_of(draft: &Draft, bytes: &[u8]) -> bool {
     let (id, source) = (draft.event.id(), draft.event.source());
     Event::parse(bytes, usize::MAX).is_ok_and(|stored| stored.id() == id && stored.source() == source)
 }
@@ -115,7 +145,7 @@ impl SurePuts {
     }
 
     /// What was acknowledged under the draft's id, if anything was and is still there.
-    async fn acknowledged(&self, draft: &Draft, hash: &str, timing: Timing) -> StoreResult<Record> {
+    pub(super) async fn acknowledged(&self, draft: &Draft, hash: &str, timing: Timing) -> StoreResult<Record> {
         let (key, store) = (keys::dedup(hash), &self.bus.store);
         let mut previous = None;
         loop {
@@ -127,13 +157,14 @@ impl SurePuts {
             }
             let content: Acknowledged =
                 serde_json::from_slice(&record.bytes).map_err(|error| StoreError::unreadable(&key, error))?;
-            let name = content.event;
-            if let Some(known) = self.known(draft, &name, name.key()).await? {
+            let copy = EventCopy::from(content);
+            if let Some(known) = self.known(draft, &copy).await? {
                 return Ok(Record::Valid(known));
             }
-            if let Some(known) = self.known(draft, &name, keys::scheduled(&name)).await? {
+            let waits = EventCopy { key: keys::scheduled(&copy.name), name: copy.name };
+            if let Some(known) = self.known(draft, &waits).await? {
                 // One that is being cancelled will not come.
-                let cancelled = self.retry(async || decision::was_cancelled(&**store, &name).await).await?;
+                let cancelled = self.retry(async || decision::was_cancelled(&**store, &waits.name).await).await?;
                 let repeat = timing == Timing::Later || known.ack.kind == AckKind::IdTaken;
                 return Ok(if repeat && !cancelled { Record::Valid(known) } else { Record::Stale(record.bytes) });
             }
@@ -143,13 +174,28 @@ impl SurePuts {
         }
     }
 
-    /// The copy at a key, if it has the draft's id.
-    async fn known(&self, draft: &Draft, name: &EventName, key: String) -> StoreResult<Option<Known>> {
-        let found = self.retry(async || self.bus.store.get(&key).await).await?;
-        Ok(found.filter(|found| has_id_of(draft, &found.bytes)).map(|found| {
-            let kind = if is_same_event(draft, &found.bytes) { AckKind::Duplicate } else { AckKind::IdTaken };
-            Known { ack: Ack { name: name.clone(), kind }, key }
+    /// A copy, if it is there and has the draft's id.
+    pub(super) async fn known(&self, draft: &Draft, copy: &EventCopy) -> StoreResult<Option<Known>> {
+        let EventCopy { name, key } = copy;
+        let (document, segment) = match parse_segment_key(key) {
+            None => (self.retry(async || self.bus.store.get(key).await).await?.map(|found| found.bytes.into()), None),
+            Some(parts) => {
+                let found = self.retry(async || self.bus.store.get_within(key, SEGMENT_MAX_BYTES).await).await?;
+                let segment = found.map(|found| Segment::expand(&parts, found.bytes));
+                let document = segment.as_ref().and_then(|segment| segment.document(name));
+                (document.map(|document| document.bytes), segment)
+            }
+        };
+        Ok(document.filter(|document| has_id_of(draft, document)).map(|document| {
+            let kind = if is_same_event(draft, &document) { AckKind::Duplicate } else { AckKind::IdTaken };
+            Known { ack: Ack { name: name.clone(), kind }, key: key.clone(), segment }
         }))
+    }
+
+    /// Makes a record, and the copy that it names, durable: both are going to be relied on.
+    pub(super) async fn rely_on(&self, draft: &Draft, known: &Known) -> StoreResult<()> {
+        let relied_on = [keys::dedup(draft.dedup.as_deref().unwrap_or_default()), known.key.clone()];
+        self.retry(async || self.bus.store.persist_many(&relied_on).await).await
     }
 
     /// Records each named id as acknowledged; if a twin has recorded its copy first, that
@@ -161,19 +207,17 @@ impl SurePuts {
         acks: &mut [Option<Ack>],
         timing: Timing,
     ) -> StoreResult<()> {
-        let (mut named, mut items) = (Vec::new(), Vec::new());
+        let (mut named, mut copies) = (Vec::new(), Vec::new());
         for (at, put) in pending.iter().enumerate() {
-            let Some(hash) = &drafts[put.index].dedup else { continue };
-            named.push(at);
-            items.push((keys::dedup(hash), record(&put.name)));
-        }
-        let mut recorded = HashMap::new();
-        for taken in self.put_in_order(&items, &AlwaysOpen).await? {
-            let at = named[taken];
-            if let Some(ack) = self.resolve_taken_record(&drafts[pending[at].index], &pending[at].name, timing).await? {
-                recorded.insert(at, ack);
+            let draft = &drafts[put.index];
+            if draft.dedup.is_some() {
+                named.push(at);
+                copies.push((draft, EventCopy::single(put.name.clone())));
             }
         }
+        let others = self.record(&copies, timing).await?;
+        let mut recorded: HashMap<usize, Ack> =
+            named.into_iter().zip(others).filter_map(|(at, other)| Some((at, other?))).collect();
         for (at, put) in pending.into_iter().enumerate() {
             let fresh = Ack { name: put.name, kind: AckKind::New };
             acks[put.index] = Some(recorded.remove(&at).unwrap_or(fresh));
@@ -182,21 +226,34 @@ impl SurePuts {
         Ok(())
     }
 
+    /// Records for each draft the copy on which it is acknowledged. Where a twin has recorded another
+    /// copy first, that one wins: returns the ack on it, and the draft's own copy is gone.
+    pub(super) async fn record(&self, copies: &[(&Draft, EventCopy)], timing: Timing) -> StoreResult<Vec<Option<Ack>>> {
+        let hash = |draft: &Draft| keys::dedup(draft.dedup.as_deref().unwrap_or_default());
+        let items: Vec<(String, Vec<u8>)> = copies.iter().map(|(draft, copy)| (hash(draft), record(copy))).collect();
+        let mut others = vec![None; copies.len()];
+        for taken in self.put_in_order(&items, &AlwaysOpen).await? {
+            let (draft, own) = &copies[taken];
+            others[taken] = self.resolve_taken_record(draft, own, timing).await?;
+        }
+        Ok(others)
+    }
+
     /// Handles an id whose record this emit has not created. Returns the ack on the recorded copy;
     /// none if `own` is the acknowledged copy, because the record names it or names no event of
     /// this id.
-    async fn resolve_taken_record(&self, draft: &Draft, own: &EventName, timing: Timing) -> StoreResult<Option<Ack>> {
+    async fn resolve_taken_record(&self, draft: &Draft, own: &EventCopy, timing: Timing) -> StoreResult<Option<Ack>> {
         let hash = draft.dedup.as_deref().unwrap_or_default();
         let (key, store) = (keys::dedup(hash), &self.bus.store);
         for _ in 0..TRIES {
             let stale = match self.acknowledged(draft, hash, timing).await? {
-                Record::Valid(known) if known.ack.name == *own => return Ok(None),
+                Record::Valid(known) if known.is(own) => return Ok(None),
                 Record::Valid(known) => {
-                    self.retry(async || store.persist_many(&[key.clone(), known.key.clone()]).await).await?;
+                    self.rely_on(draft, &known).await?;
                     // An entry has the key of every entry of this event and this time, and so
                     // perhaps of one that was acknowledged: it stays, and comes.
                     if timing == Timing::Now {
-                        self.retry(async || store.delete(&own.key()).await).await?;
+                        self.retry(async || store.delete(&own.key).await).await?;
                     }
                     return Ok(Some(known.ack));
                 }
@@ -220,12 +277,12 @@ impl SurePuts {
     }
 }
 
-fn record(name: &EventName) -> Vec<u8> {
-    to_json_line(&Acknowledged { event: name.clone() })
+fn record(copy: &EventCopy) -> Vec<u8> {
+    to_json_line(&Acknowledged { event: copy.name.clone(), segment: SegmentName::from_key(&copy.key) })
 }
 
 /// The second of two drafts with one id in one batch is a repeat of the first.
-fn repeat_within_batch(drafts: &[Draft], acks: &mut [Option<Ack>]) {
+pub(super) fn repeat_within_batch(drafts: &[Draft], acks: &mut [Option<Ack>]) {
     let mut known: HashMap<&str, (usize, Ack)> = HashMap::new();
     for (at, (draft, ack)) in drafts.iter().zip(acks).enumerate() {
         let Some(hash) = draft.dedup.as_deref() else { continue };

@@ -1,6 +1,7 @@
 //! Emit in segments: the same put, check and acknowledgement, for many events in one object.
 
 use super::draft::SegmentDraft;
+use super::notes::Note;
 use super::{Emitter, refuse_endless_puts};
 use crate::bus::frontier;
 use crate::event::EventTime;
@@ -22,20 +23,25 @@ impl Emitter {
         if segments.iter().any(SegmentDraft::has_ordering_key) {
             let mut firsts = Vec::new();
             for segment in segments {
-                firsts.extend(self.emit_together(std::slice::from_ref(segment)).await?);
+                firsts.extend(self.emit_together(&[segment], None).await?);
             }
             return Ok(firsts);
         }
-        self.emit_together(segments).await
+        self.emit_together(&segments.iter().collect::<Vec<_>>(), None).await
     }
 
-    /// Puts segments, with one check after the last put.
-    async fn emit_together(&mut self, all: &[SegmentDraft]) -> StoreResult<Vec<EventTime>> {
-        let segments: Vec<&SegmentDraft> = all.iter().filter(|segment| !segment.is_empty()).collect();
+    /// Puts segments, with one check after the last put. Where the segments are to be recorded, the note
+    /// tells of them beforehand.
+    pub(super) async fn emit_together(
+        &mut self,
+        all: &[&SegmentDraft],
+        mut note: Option<&mut Note>,
+    ) -> StoreResult<Vec<EventTime>> {
+        let segments: Vec<&SegmentDraft> = all.iter().copied().filter(|segment| !segment.is_empty()).collect();
         if segments.is_empty() {
             return Ok(vec![EventTime::MIN; all.len()]);
         }
-        let mut there = self.put_segments(&segments, EventTime::MIN).await?;
+        let mut there = self.put_segments(&segments, EventTime::MIN, note.as_deref_mut()).await?;
         let mut reputs = 0;
         loop {
             self.take_back_if_ahead(|| keys_last_first(&there)).await?;
@@ -49,24 +55,32 @@ impl Emitter {
             let earliest = self.earliest_again(w, reputs);
             reputs += 1;
             // All of them, whole, so that their order stays.
-            let again = self.put_segments(&segments, earliest).await?;
+            let again = self.put_segments(&segments, earliest, note.as_deref_mut()).await?;
             self.delete_first_copies(&there).await;
             there = again;
         }
         let mut firsts = there.into_iter().map(|put| put.first);
         // One without events has no time.
-        let first = |segment: &SegmentDraft| if segment.is_empty() { None } else { firsts.next() };
+        let first = |segment: &&SegmentDraft| if segment.is_empty() { None } else { firsts.next() };
         Ok(all.iter().map(first).map(|first| first.unwrap_or(EventTime::MIN)).collect())
     }
 
     /// Puts each segment under a new, growing time; no event below `earliest`.
-    async fn put_segments(&mut self, segments: &[&SegmentDraft], earliest: EventTime) -> StoreResult<Vec<PutSegment>> {
+    async fn put_segments(
+        &mut self,
+        segments: &[&SegmentDraft],
+        earliest: EventTime,
+        note: Option<&mut Note>,
+    ) -> StoreResult<Vec<PutSegment>> {
         let mut there = Vec::with_capacity(segments.len());
         let mut items = Vec::with_capacity(segments.len());
         for segment in segments {
             let put = self.place(segment, earliest);
             items.push((put.key.clone(), segment.bytes.clone()));
             there.push(put);
+        }
+        if let Some(note) = note {
+            note.write(&self.puts, items.iter().map(|(key, _)| &**key)).await?;
         }
         for at in self.puts.put_in_order(&items, &AlwaysOpen).await? {
             // Another segment has this very key: 80 random bits have collided. Any other time will do.

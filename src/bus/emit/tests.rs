@@ -1,5 +1,7 @@
 //! What happens to an emitter between its put and its check.
 
+mod chunks;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 

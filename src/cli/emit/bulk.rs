@@ -145,8 +145,12 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
                 }
                 false => {
                     let mut batch = LineBatch::default();
-                    let end = self.fill(&mut batch, emitter.batch());
-                    let acks = self.maker.send(emitter, &batch.drafts).await?;
+                    let in_chunks = self.in_chunks();
+                    let end = self.fill(&mut batch, if in_chunks { usize::MAX } else { emitter.batch() });
+                    let acks = match in_chunks {
+                        true => self.maker.send_chunks(emitter, &batch.drafts).await?,
+                        false => self.maker.send(emitter, &batch.drafts).await?,
+                    };
                     self.acks.report(batch.drafts.iter().zip(&acks));
                     self.taken(&batch, &acks)?;
                     end
@@ -158,9 +162,19 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         }
     }
 
-    /// Whether many events go into one object: those whose ids evbus makes, and that are of now.
+    /// Whether many events go into one object: those that are of now.
+    fn share_objects(&self) -> bool {
+        self.maker.has_segments && self.maker.due.is_none() && !self.args.each
+    }
+
+    /// Whether they do, and evbus makes their ids.
     fn in_segments(&self) -> bool {
-        self.maker.has_segments && self.args.type_.is_some() && self.maker.due.is_none() && !self.args.each
+        self.share_objects() && self.args.type_.is_some()
+    }
+
+    /// Whether they do, and have ids of their own.
+    fn in_chunks(&self) -> bool {
+        self.share_objects() && self.args.type_.is_none()
     }
 
     /// Fills segments until there are enough, the next line would have to be waited for, or the

@@ -110,6 +110,11 @@ impl Maker {
         self.within_the_timeout(emitter.emit_segments(segments), true).await
     }
 
+    /// Emits events with ids of their own, many in one object. Fails as [`Maker::send`] does.
+    pub async fn send_chunks(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
+        self.within_the_timeout(emitter.emit_chunks(drafts), true).await
+    }
+
     async fn within_the_timeout<T>(
         &self,
         sending: impl Future<Output = StoreResult<T>>,

@@ -1,6 +1,6 @@
 //! Finds the events that an id, or the start of one, may mean.
 
-use crate::bus::emit::acknowledged_name;
+use crate::bus::emit::acknowledged_copy;
 use crate::bus::{BusHandle, keys, read};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::command;
@@ -54,8 +54,8 @@ fn begins_with_digits(id: &str) -> bool {
 /// The event on which a named id was acknowledged, from its dedup record.
 async fn remembered(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
     let Some(object) = bus.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
-    let Some(name) = acknowledged_name(&object.bytes) else { return Ok(Vec::new()) };
-    Ok(if bus.store.get(&name.key()).await?.is_some() { vec![name] } else { Vec::new() })
+    let Some(copy) = acknowledged_copy(&object.bytes) else { return Ok(Vec::new()) };
+    Ok(if bus.store.get(&copy.key).await?.is_some() { vec![copy.name] } else { Vec::new() })
 }
 
 /// The last resort: without its source, a named id can only be found in the documents. An equal id
