@@ -186,7 +186,7 @@ impl Archive {
         let (mut safe, mut unfit, mut gathered) = (Vec::new(), Vec::new(), Gathered::default());
         for key in keys {
             let object = match bus.store.get_within(&key, LARGEST_BYTES).await {
-                Err(error) if error.kind() == ErrorKind::Damaged => None,
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Denied) => None,
                 // Another prune was faster.
                 Ok(None) => continue,
                 object => object?,
@@ -213,8 +213,16 @@ impl Archive {
     async fn lines(&self, key: &str) -> StoreResult<Option<Vec<u8>>> {
         let Some(object) = self.store.get(key).await? else { return Ok(None) };
         let mut lines = Vec::new();
-        let mut packed = StreamingDecoder::new(&*object.bytes).map_err(|error| StoreError::unreadable(key, error))?;
-        packed.read_to_end(&mut lines).map_err(|error| StoreError::unreadable(key, error))?;
+        let packed = StreamingDecoder::new(&*object.bytes).map_err(|error| StoreError::unreadable(key, error))?;
+        let most = 2 * LARGEST_BYTES;
+        let read = packed.take(most as u64 + 1).read_to_end(&mut lines);
+        let len = read.map_err(|error| StoreError::unreadable(key, error))?;
+        if len > most {
+            return Err(StoreError::unreadable(
+                key,
+                std::io::Error::other("it unpacks to more than any archive holds"),
+            ));
+        }
         Ok(Some(lines))
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use super::thread::{AckSender, TIMEOUT, ThreadState};
 use super::{Bus, Emitted, Error, NewEvent};
@@ -63,6 +63,8 @@ struct Gathering {
     events: mpsc::UnboundedSender<Waiting>,
     /// In KiB.
     room: Semaphore,
+    /// Of the call that waits for room: what is freed for it must not go to a later one.
+    turn: Mutex<()>,
 }
 
 /// An event that waits to be put.
@@ -98,6 +100,10 @@ impl Batcher {
         let size = u32::try_from((event.data_len() + ATTRIBUTES_BYTES) >> 10).unwrap_or(u32::MAX);
         let size = size.clamp(1, ROOM_KIB);
         // Where there is room this call is not put behind later ones, as a task that has done much may be.
+        let turn = match gathering.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => gathering.turn.lock().await,
+        };
         let _room = match gathering.room.try_acquire_many(size) {
             Ok(room) => room,
             Err(_) => gathering.room.acquire_many(size).await.map_err(|_| Error::Closed)?,
@@ -105,6 +111,7 @@ impl Batcher {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { event, since: SystemClock.elapsed(), answer };
         gathering.events.send(waiting).map_err(|_| Error::Closed)?;
+        drop(turn);
         let (id, _) = answered.await.map_err(|_| Error::Closed)??;
         Ok(Emitted { id, duplicate: false })
     }
@@ -114,7 +121,7 @@ impl Batcher {
         let linger = self.linger;
         // If the thread is gone, the receiver is, too, and emits say so.
         let _ = self.bus.thread.run(move |local| Box::pin(gather(local, incoming, linger)));
-        Gathering { events, room: Semaphore::new(ROOM_KIB as usize) }
+        Gathering { events, room: Semaphore::new(ROOM_KIB as usize), turn: Mutex::default() }
     }
 }
 
@@ -124,7 +131,7 @@ async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Wa
     let linger = linger.unwrap_or(if handle.store.requests().is_some() { LINGER.1 } else { LINGER.0 });
     let mut emitter = Emitter::new(handle.clone(), TIMEOUT);
     while let Some(first) = incoming.recv().await {
-        let until = first.since + linger;
+        let until = first.since.saturating_add(linger);
         let mut gathered = Gathered::default();
         gathered.add(&local, first);
         loop {

@@ -216,7 +216,19 @@ impl Worker {
                             None => together.push((key, vec![launch])),
                         }
                     }
-                    command => self.carry_out(command),
+                    command => {
+                        // What was to start before an end of its ownership has to be there to be ended.
+                        if let Command::Cancel { shard, epoch } = &command {
+                            let (ended, others): (Vec<_>, Vec<_>) =
+                                together.into_iter().partition(|((of, at, _), _)| of == shard && at == epoch);
+                            together = others;
+                            for (key, launches) in ended {
+                                let runs = self.start_many(key, launches);
+                                self.many.push(runs);
+                            }
+                        }
+                        self.carry_out(command);
+                    }
                 }
             }
             for (key, launches) in together {

@@ -44,7 +44,7 @@ impl<'a> Siblings<'a> {
 
     /// Whether a document that is known to be an event is like these.
     pub fn include(&self, event: &[u8]) -> bool {
-        self.parts(event).is_some()
+        self.parts(event).is_some_and(|(_, _, data)| serde_json::from_str::<IgnoredAny>(data).is_ok())
     }
 
     /// The id, the time and the data of a document that has all else in common with these.
