@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evbus::{Batcher, Bus, Consumer, Data, Delivery, Error, GroupBuilder, HandlerError, NewEvent, Query};
+use futures_util::StreamExt;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
@@ -290,12 +291,19 @@ async fn a_batcher_keeps_the_order_of_a_key() {
     for emitted in futures_util::future::join_all(emits).await {
         emitted.unwrap();
     }
+    // More than there is room for, with new calls while others wait for room.
+    let large = "x".repeat(64 << 10);
+    let event = |number: usize| NewEvent::new("order.created").json(&(number, &large)).unwrap().key("k");
+    let calls = futures_util::stream::iter(3_000..3_900).map(|number| batcher.emit(event(number)));
+    let answers: Vec<_> = calls.buffered(300).collect().await;
+    assert!(answers.iter().all(Result::is_ok));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let list = Arc::clone(&seen);
     let handler = bus.group("all").ordered().handler(move |event| {
-        list.lock().unwrap().push(event.json::<usize>().unwrap());
+        let number = event.json::<usize>().or_else(|_| event.json::<(usize, String)>().map(|(number, _)| number));
+        list.lock().unwrap().push(number.unwrap());
         async {}
     });
     handler.drain().await.unwrap();
-    assert!(seen.lock().unwrap().iter().copied().eq(0..3_000));
+    assert!(seen.lock().unwrap().iter().copied().eq(0..3_900));
 }

@@ -128,6 +128,18 @@ mod tests {
         }
     }
 
+    /// Members behind the data are not a part of it.
+    #[test]
+    fn an_event_with_members_behind_its_data_is_not_included() {
+        let first = FIRST.replace(r#"{"id":"2","time":"x"}"#, "1");
+        let event = EventView::parse(first.as_bytes(), usize::MAX).unwrap();
+        let like = Siblings::of(first.as_bytes(), &event).unwrap();
+        let other = |data: &str| first.replace(r#""data":1"#, data);
+        assert!(like.include(other(r#""data":[2]"#).as_bytes()));
+        let subject = other(r#""data":1,"subject":"s""#);
+        assert!(Event::parse(subject.as_bytes(), usize::MAX).is_ok() && !like.include(subject.as_bytes()));
+    }
+
     proptest! {
         /// What is told to be an event is one, with this id; all but id, time and data are the first's.
         #[test]
