@@ -11,7 +11,6 @@ use super::draft::{Ack, AckKind, Draft, EventCopy, SegmentDraft};
 use super::named::{Record, Timing, has_id_of, is_same_event, repeat_within_batch};
 use super::notes::Note;
 use super::{Emitter, frontier};
-use crate::bus::keys;
 use crate::bus::segment::Segment;
 use crate::event::{Event, EventName, EventTime, Identity, ListedKey, SegmentNonce};
 use crate::store::{StoreResult, get_durable};
@@ -37,8 +36,10 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    fn follow(&mut self, segment: &Segment, key: &str) {
-        (self.following, self.following_key) = (segment.documents().collect(), key.into());
+    /// Follows the events of a segment from this one on.
+    fn follow(&mut self, segment: &Segment, key: &str, from: &EventName) {
+        let events = segment.documents().skip_while(|(name, _)| name != from);
+        (self.following, self.following_key) = (events.collect(), key.into());
     }
 
     /// The next event of the chunk that is followed, if the draft has its id. Another one ends the chunk.
@@ -144,7 +145,7 @@ impl Emitter {
         if let Record::Valid(known) = self.puts.acknowledged(first, hash, Timing::Now).await? {
             self.puts.rely_on(first, &known).await?;
             match &known.segment {
-                Some(segment) => self.chunks.follow(segment, known.key()),
+                Some(segment) => self.chunks.follow(segment, known.key(), &known.ack.name),
                 None => {
                     call.acknowledge(at, known.ack);
                     return Ok(at + 1);
@@ -176,7 +177,7 @@ impl Emitter {
     }
 
     async fn is_recorded(&self, draft: &Draft) -> StoreResult<bool> {
-        let key = keys::dedup(draft.dedup.as_deref().unwrap_or_default());
+        let key = draft.record_key();
         Ok(self.puts.retry(async || self.puts.bus.store.get(&key).await).await?.is_some())
     }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::bus::keys;
 use crate::clock::Clock;
 use crate::event::{
     Event, EventName, EventTemplate, EventTime, HashSlot, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName,
@@ -68,6 +69,11 @@ impl Draft {
     /// The same event, put whether or not another event has its id.
     pub(in crate::bus) fn without_dedup(self) -> Self {
         Self { dedup: None, ..self }
+    }
+
+    /// The key of the record of its id.
+    pub(super) fn record_key(&self) -> String {
+        keys::dedup(self.dedup.as_deref().unwrap_or_default())
     }
 
     /// The event itself.

@@ -194,7 +194,7 @@ impl SurePuts {
 
     /// Makes a record, and the copy that it names, durable: both are going to be relied on.
     pub(super) async fn rely_on(&self, draft: &Draft, known: &Known) -> StoreResult<()> {
-        let relied_on = [keys::dedup(draft.dedup.as_deref().unwrap_or_default()), known.key.clone()];
+        let relied_on = [draft.record_key(), known.key.clone()];
         self.retry(async || self.bus.store.persist_many(&relied_on).await).await
     }
 
@@ -229,8 +229,8 @@ impl SurePuts {
     /// Records for each draft the copy on which it is acknowledged. Where a twin has recorded another
     /// copy first, that one wins: returns the ack on it, and the draft's own copy is gone.
     pub(super) async fn record(&self, copies: &[(&Draft, EventCopy)], timing: Timing) -> StoreResult<Vec<Option<Ack>>> {
-        let hash = |draft: &Draft| keys::dedup(draft.dedup.as_deref().unwrap_or_default());
-        let items: Vec<(String, Vec<u8>)> = copies.iter().map(|(draft, copy)| (hash(draft), record(copy))).collect();
+        let items: Vec<(String, Vec<u8>)> =
+            copies.iter().map(|(draft, copy)| (draft.record_key(), record(copy))).collect();
         let mut others = vec![None; copies.len()];
         for taken in self.put_in_order(&items, &AlwaysOpen).await? {
             let (draft, own) = &copies[taken];

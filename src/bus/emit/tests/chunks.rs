@@ -167,3 +167,17 @@ fn of_two_emitters_of_the_same_lines_one_wins() {
         }
     }
 }
+
+/// A record that names a line in the midst of a segment leads on from there.
+#[test]
+fn a_record_of_a_line_within_a_segment_is_followed_from_there() {
+    let bus = EmitBus::new();
+    let drafts = lines(5, None);
+    let acks = done(bus.emitter([]).emit_chunks_from(&drafts, 2)).unwrap();
+    let segment = bus.0.keys(EVENTS)[0].rsplit_once('/').unwrap().1.to_owned();
+    let record = format!("{{\"event\":\"{}\",\"segment\":\"{segment}\"}}", acks[2].name);
+    let key = keys::dedup(&dedup_hash("//db1", "line-2"));
+    assert_eq!(done(bus.store().put_new(&key, record.as_bytes())), Ok(Put::Created));
+    let kinds = emit_all(&mut bus.emitter([]), &drafts[2..], 3).unwrap();
+    assert_eq!((kinds, data(&bus).len()), (vec![AckKind::Duplicate; 3], 5));
+}
