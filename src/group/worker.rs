@@ -222,19 +222,13 @@ impl Worker {
                             let (ended, others): (Vec<_>, Vec<_>) =
                                 together.into_iter().partition(|((of, at, _), _)| of == shard && at == epoch);
                             together = others;
-                            for (key, launches) in ended {
-                                let runs = self.start_many(key, launches);
-                                self.many.push(runs);
-                            }
+                            self.start_together(ended);
                         }
                         self.carry_out(command);
                     }
                 }
             }
-            for (key, launches) in together {
-                let runs = self.start_many(key, launches);
-                self.many.push(runs);
-            }
+            self.start_together(together);
             tokio::select! {
                 biased;
                 () = changed(&mut stop, level) => {}
@@ -333,6 +327,14 @@ impl Worker {
             };
             Completion::Ran { shard, epoch, name, attempt, ran }
         })
+    }
+
+    /// Starts what is to start together, each lot through a handler that takes many at once.
+    fn start_together(&mut self, lots: Vec<(StartKey, Vec<Launch>)>) {
+        for (key, launches) in lots {
+            let runs = self.start_many(key, launches);
+            self.many.push(runs);
+        }
     }
 
     /// Starts events through a handler that takes many at once.
