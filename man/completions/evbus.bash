@@ -61,6 +61,9 @@ _evbus() {
             evbus,tail)
                 cmd="evbus__subcmd__tail"
                 ;;
+            evbus,upgrade)
+                cmd="evbus__subcmd__upgrade"
+                ;;
             evbus,watch)
                 cmd="evbus__subcmd__watch"
                 ;;
@@ -104,7 +107,7 @@ _evbus() {
 
     case "${cmd}" in
         evbus)
-            opts="-h -V --bus --config --help --version init emit watch drain tail ls get cancel status group dead prune replay doctor check completions"
+            opts="-h -V --bus --config --help --version init emit watch drain tail ls get cancel status group dead prune replay doctor upgrade check completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1062,6 +1065,28 @@ _evbus() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        evbus__subcmd__upgrade)
+            opts="-h --bus --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --bus)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -42,6 +42,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "dead" -d 'List, show, r
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "prune" -d 'Delete old events that every group has processed'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "doctor" -d 'Check store, mount, clock, limits, permissions and the files on the bus'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "upgrade" -d 'Bring a bus to the newest format'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "check" -d 'Check the config, or whether a filter matches an event'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "completions" -d 'Print a shell\'s completion script'
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l shared -d 'Let this Unix group write, whatever the umask: a name, a number, or \'group\' for the folder\'s own' -r
@@ -270,6 +271,9 @@ complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l bus -d 'Use this 
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l json -d 'Print one JSON document'
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand upgrade" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand upgrade" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand upgrade" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand check" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand check" -l not -d 'Exclude these types' -r
 complete -c evbus -n "__fish_evbus_using_subcommand check" -l where -d 'Select events by a CEL condition on the event, such as \'data.width > 256\'' -r

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BusHandle, keys};
+use super::{BusHandle, frontier, keys};
 use crate::event::EventTime;
 use crate::store::{ErrorDetail, ErrorKind, Put, StoreError, StoreResult};
 
@@ -29,7 +29,7 @@ pub enum Sharing {
 /// What `bus.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusSettings {
-    /// See [`FORMAT`].
+    /// See [`FORMAT`]; of an opened bus what it was upgraded to, where that is more.
     pub format: u32,
     /// When the bus was made.
     pub created: EventTime,
@@ -90,11 +90,30 @@ impl OpenBus {
 
     /// The bus, and the bytes of its `bus.json`.
     async fn read(handle: BusHandle, shown: &str) -> StoreResult<(Self, Vec<u8>)> {
-        match handle.store.get(keys::BUS).await? {
-            Some(object) => Ok((Self { settings: parse(&object.bytes, shown)?, handle }, object.bytes)),
-            None => Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {shown} (there is no bus.json)"))
-                .with_detail(ErrorDetail::NoBus { address: shown.to_owned() })),
+        let Some(object) = handle.store.get(keys::BUS).await? else {
+            return Err(StoreError::new(ErrorKind::NoBus, format!("no bus at {shown} (there is no bus.json)"))
+                .with_detail(ErrorDetail::NoBus { address: shown.to_owned() }));
+        };
+        let mut settings = parse(&object.bytes, shown)?;
+        if settings.format < FORMAT
+            && let Some(upgraded) = frontier::read(&*handle.store).await?.format
+        {
+            settings.format = upgraded.max(settings.format);
         }
+        Ok((Self { settings, handle }, object.bytes))
+    }
+
+    /// Brings the bus to [`FORMAT`], durably. Returns the format that it had.
+    ///
+    /// # Errors
+    /// Of the store; after an error the bus has one of both formats.
+    pub async fn upgrade(&mut self) -> StoreResult<u32> {
+        let had = self.settings.format;
+        if had < FORMAT {
+            frontier::upgrade(&*self.handle.store, FORMAT).await?;
+            self.settings.format = FORMAT;
+        }
+        Ok(had)
     }
 
     /// Makes a bus where `handle` leads to, or opens the one that is there. Returns whether it was made now.
@@ -123,11 +142,17 @@ fn parse(bytes: &[u8], shown: &str) -> StoreResult<BusSettings> {
             .with_source(error)
     };
     let format: FormatHeader = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format.format > FORMAT {
-        let what = format!("the bus at {shown} has format {}, newer than this evbus reads ({FORMAT})", format.format);
-        return Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NewerFormat));
-    }
+    refuse_newer(format.format, &format!("the bus at {shown}"))?;
     serde_json::from_slice(bytes).map_err(damaged)
+}
+
+/// Refuses a format that this evbus does not know.
+pub(super) fn refuse_newer(format: u32, bus: &str) -> StoreResult<()> {
+    if format <= FORMAT {
+        return Ok(());
+    }
+    let what = format!("{bus} has format {format}, newer than this evbus reads ({FORMAT})");
+    Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NewerFormat))
 }
 
 /// A document of the bus: one line of JSON. It cannot fail for what is given: plain structs with

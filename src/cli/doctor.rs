@@ -9,9 +9,9 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::style;
-use crate::bus::{BusHandle, BusSettings, OpenBus, Sharing};
+use crate::bus::{BusHandle, BusSettings, FORMAT, OpenBus, Sharing};
 use crate::cli::colour::{BAD, Colours, GOOD, WARNING};
-use crate::cli::help_line::HelpLine;
+use crate::cli::help_line::{HelpLine, command, text};
 use crate::config::Location;
 use crate::store::dir::{DirOptions, DirStore, Execution};
 use crate::store::object::{Bucket, BucketStore};
@@ -186,7 +186,12 @@ async fn settings(bus: &BusHandle, shown: &str) -> (Finding, Option<BusSettings>
         Ok(bus) => {
             let size = style::thousands(bus.settings.max_event_bytes);
             let detail = format!("format {}, events up to {size} bytes", bus.settings.format);
-            (Finding::ok("bus.json", detail), Some(bus.settings))
+            let finding = match bus.settings.format {
+                FORMAT => Finding::ok("bus.json", detail),
+                _ => Finding::warn("bus.json", detail)
+                    .cure([command("upgrade", ""), text(" lets bulk emits put many events into one object")]),
+            };
+            (finding, Some(bus.settings))
         }
         Err(error) => (Finding::error("bus.json", &error), None),
     }

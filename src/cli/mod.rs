@@ -36,6 +36,7 @@ mod status;
 pub mod style;
 mod tail;
 pub mod times;
+mod upgrade;
 mod watch;
 mod watchers;
 
@@ -80,6 +81,7 @@ enum Verb {
     Prune(prune::PruneArgs),
     Replay(replay::ReplayArgs),
     Doctor(doctor::DoctorArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -161,6 +163,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Prune(args) => prune::run(args, session),
         Verb::Replay(args) => replay::run(args, session),
         Verb::Doctor(args) => doctor::run(args, session),
+        Verb::Upgrade(args) => upgrade::run(args, session),
         Verb::Check(args) => check::run(args, session),
         Verb::Completions(args) => completions::run(args),
     }

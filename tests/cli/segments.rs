@@ -218,3 +218,34 @@ fn a_batch_takes_the_events_of_a_segment_together() {
     assert_eq!(sizes.iter().sum::<usize>(), ids.len());
     assert!(sizes.len() <= 6, "{sizes:?}");
 }
+
+#[test]
+fn a_bus_of_the_format_without_segments_can_be_upgraded() {
+    let home = Home::new();
+    let settings = home.bus().join("bus.json");
+    let old = std::fs::read_to_string(&settings).unwrap().replace("\"format\":2", "\"format\":1");
+    std::fs::write(&settings, &old).unwrap();
+    home.emit_segments("t", 3);
+    assert_eq!(home.events().len(), 3, "readers of that format know no segments");
+    let told = home.run(&["doctor"]).exits(0).out;
+    assert!(told.contains("warn bus.json    format 1") && told.contains("cure: evbus upgrade lets bulk"), "{told}");
+
+    let upgraded = home.run(&["upgrade"]).exits(0).out;
+    assert!(upgraded.starts_with("upgraded the bus ") && upgraded.ends_with(" from format 1 to 2\n"), "{upgraded}");
+    assert!(home.run(&["upgrade"]).exits(0).out.ends_with(" has format 2 already\n"));
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), old, "it is never changed");
+    home.emit_segments("t", 3);
+    // The drain raises the frontier, which names the format.
+    home.run(&["drain", "-g", "g", "--from", "earliest", "--shell", NOTE]).exits(0);
+    assert_eq!(home.lines("seen").len(), 6);
+    until("the frontier was raised", || {
+        home.run(&["drain", "-g", "g", "--", "true"]).exits(0);
+        home.bus().join("frontier.2").exists()
+    });
+    home.emit_segments("t", 3);
+    assert_eq!(home.events().len(), 5);
+
+    // A format that is newer than this evbus stops it, whichever document names it.
+    std::fs::write(home.bus().join("frontier.99"), "{\"w\":\"00000101T000000.000000Z\",\"format\":3}\n").unwrap();
+    home.run(&["ls"]).exits(1).says("has format 3, newer than this evbus reads (2)", "upgrade evbus on this machine");
+}
