@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -12,10 +13,10 @@ use tokio::sync::Notify;
 use super::keys::list_from;
 use super::{BusHandle, Position};
 use crate::event::{
-    EVENTS, EventName, EventTime, EventView, HashSlot, Identity, ListedKey, NameParts, SEGMENT_MAX_BYTES,
+    EVENTS, EventName, EventTime, EventView, HashSlot, Identity, Likeness, ListedKey, NameParts, SEGMENT_MAX_BYTES,
     SEGMENT_SPAN_MICROS, SegmentParts, Siblings, parse_event_id, parse_segment_key, slug_of,
 };
-use crate::store::{ErrorKind, List, Pager, StoreResult};
+use crate::store::{ErrorKind, List, Pager, StoreError, StoreResult};
 
 /// How much of segments is kept in memory, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
@@ -47,6 +48,7 @@ fn identity(own: impl Fn() -> Identity, source: &str, id: &str) -> Identity {
 
 /// What events have in common that differ in id, time and data alone.
 struct Like<'a> {
+    likeness: Likeness,
     siblings: Siblings<'a>,
     source: String,
     slug: String,
@@ -56,8 +58,10 @@ struct Like<'a> {
 
 impl<'a> Like<'a> {
     fn of(line: &'a [u8], event: &EventView<'a>) -> Option<Self> {
+        let siblings = Siblings::of(line, event)?;
         Some(Self {
-            siblings: Siblings::of(line, event)?,
+            likeness: siblings.likeness(),
+            siblings,
             source: event.source().to_owned(),
             slug: slug_of(event.type_()),
             hash_slot: event.ordering_key().map(HashSlot::of),
@@ -79,14 +83,17 @@ struct Line {
     hash_slot: HashSlot,
     range: Range<usize>,
     is_event: bool,
+    likeness: Option<Likeness>,
 }
 
-/// The document of an event that lies in a segment, and whether it was read as an event already, to
-/// which the name belongs.
+/// The document of an event that lies in a segment.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub bytes: Bytes,
+    /// Whether it was read as an event already, to which the name belongs.
     pub is_event: bool,
+    /// That of the lines around it, if it is like them.
+    pub likeness: Option<Likeness>,
 }
 
 impl Segment {
@@ -101,16 +108,18 @@ impl Segment {
         for at in 0..len {
             let rest = &bytes[begin..];
             // As a single object has it, with the line feed at its end.
-            let line = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
+            let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
             let range = begin..begin + line;
             begin = range.end;
             let time = EventTime::from_micros(first.as_micros() + i64::try_from(at).unwrap_or(0));
             let own = || key.identity(u16::try_from(at).unwrap_or(u16::MAX));
             let text = &bytes[range.clone()];
-            if let Some((name, hash_slot)) = like.as_ref().and_then(|like| like.name(text, time, own)) {
-                lines.push(Line { name, hash_slot, range, is_event: true });
+            let told = like.as_ref().and_then(|like| Some((like.name(text, time, own)?, like.likeness)));
+            if let Some(((name, hash_slot), likeness)) = told {
+                lines.push(Line { name, hash_slot, range, is_event: true, likeness: Some(likeness) });
                 continue;
             }
+            like = None;
             let event = EventView::parse(text, usize::MAX);
             let is_event = event.is_ok();
             let (name, hash_slot) = match event {
@@ -127,7 +136,8 @@ impl Segment {
                     (EventName::of_slug(time, hash_slot, &identity, key.slug), hash_slot)
                 }
             };
-            lines.push(Line { name, hash_slot, range, is_event });
+            let likeness = like.as_ref().map(|like| like.likeness);
+            lines.push(Line { name, hash_slot, range, is_event, likeness });
         }
         let surplus = bytes[begin..].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
         Self { first, bytes: bytes.into(), lines, surplus }
@@ -159,7 +169,8 @@ impl Segment {
     pub fn document(&self, name: &EventName) -> Option<Document> {
         let at = usize::try_from(name.time().as_micros() - self.first.as_micros()).ok()?;
         let line = self.lines.get(at).filter(|line| line.name == *name)?;
-        Some(Document { bytes: self.bytes.slice(line.range.clone()), is_event: line.is_event })
+        let Line { range, is_event, likeness, .. } = line;
+        Some(Document { bytes: self.bytes.slice(range.clone()), is_event: *is_event, likeness: *likeness })
     }
 
     fn memory(&self) -> usize {
@@ -282,7 +293,9 @@ pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Se
     if let Some(found) = bus.segments.get(key) {
         return Ok(Some(found));
     }
-    let Some(parts) = parse_segment_key(key) else { return Ok(None) };
+    if parse_segment_key(key).is_none() {
+        return Ok(None);
+    }
     let _reading = bus.segments.begin(key).await;
     // Another shard may have read it meanwhile.
     if let Some(found) = bus.segments.get(key) {
@@ -297,9 +310,22 @@ pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Se
         Err(error) if error.kind() == ErrorKind::Damaged => Vec::new(),
         Err(error) => return Err(error),
     };
-    let segment = Rc::new(Segment::expand(&parts, bytes));
+    let segment = Rc::new(expand(bus, key, bytes).await?);
     bus.segments.keep(key, &segment);
     Ok(Some(segment))
+}
+
+/// [`Segment::expand`], where the store has long work done.
+async fn expand(bus: &BusHandle, key: &str, bytes: Vec<u8>) -> StoreResult<Segment> {
+    let (key, expanded) = (key.to_owned(), Arc::new(Mutex::new(None)));
+    let answer = Arc::clone(&expanded);
+    let work = move || {
+        let segment = parse_segment_key(&key).map(|parts| Segment::expand(&parts, bytes));
+        *answer.lock().unwrap_or_else(PoisonError::into_inner) = segment;
+    };
+    bus.store.compute(Box::new(work)).await;
+    let segment = expanded.lock().unwrap_or_else(PoisonError::into_inner).take();
+    segment.ok_or_else(|| StoreError::new(ErrorKind::Unavailable, "the thread that reads segments has ended"))
 }
 
 /// The document of an event that lies in a segment: in one that was read before or, with `search`,

@@ -348,7 +348,7 @@ impl Handler for Callback {
                 (Err(_), Some(outcome)) => (outcome, String::new()),
                 (Err(_), None) => {
                     let why = "the runtime of the handler has ended".to_owned();
-                    (Outcome::NotStarted(Obstacle { is_temporary: true, ..why.into() }), String::new())
+                    (Outcome::NotStarted(Box::new(Obstacle { is_temporary: true, ..why.into() })), String::new())
                 }
             };
             RunReport::new(outcome, why, self.clock.elapsed().saturating_sub(begun))

@@ -36,6 +36,11 @@ impl HashSlot {
         self.0
     }
 
+    /// The two characters of its text.
+    pub(super) fn letters(self) -> [char; Self::LEN] {
+        [letter_of(u128::from(self.0) >> 5), letter_of(u128::from(self.0))]
+    }
+
     /// Reads the two characters that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         base32_pair(text).map(Self)
@@ -44,8 +49,7 @@ impl HashSlot {
 
 impl fmt::Display for HashSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char(letter_of(u128::from(self.0) >> 5))?;
-        f.write_char(letter_of(u128::from(self.0)))
+        self.letters().into_iter().try_for_each(|letter| f.write_char(letter))
     }
 }
 

@@ -5,12 +5,14 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::identity::is_base32;
+use super::time::ascii;
 use super::{Event, EventTime, HashSlot, Identity, parse_event_id};
 
 /// The folder of all events, as a prefix of their keys.
@@ -28,8 +30,12 @@ const DAY: Range<usize> = 0..8;
 const MINUTE: Range<usize> = 9..13;
 
 /// The name of an event: always well-formed, and ordered as bytes, which is by time first. A clone shares the text.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventName(Arc<str>);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventName {
+    /// What the text begins with: most comparisons need no more.
+    time: EventTime,
+    text: Arc<str>,
+}
 
 /// What a name says, borrowed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,34 +61,41 @@ impl EventName {
 
     /// The name of an event of this type.
     pub fn new(time: EventTime, hash_slot: HashSlot, identity: &Identity, type_: &str) -> Self {
-        Self(format!("{time}-{hash_slot}{identity}-{}{SUFFIX}", slug_of(type_)).into())
+        Self::of_slug(time, hash_slot, identity, &slug_of(type_))
     }
 
-    /// The name of a document that is no event, in a segment of this slug.
+    /// The name of an event of a type with this slug, or of a document that is no event in a segment
+    /// with this slug.
     pub(crate) fn of_slug(time: EventTime, hash_slot: HashSlot, identity: &Identity, slug: &str) -> Self {
-        Self(format!("{time}-{hash_slot}{identity}-{slug}{SUFFIX}").into())
+        let mut text = String::with_capacity(SLUG_START + slug.len() + SUFFIX.len());
+        text.push_str(ascii(&time.compact()));
+        text.push('-');
+        text.extend(hash_slot.letters());
+        for part in [identity.as_str(), "-", slug, SUFFIX] {
+            text.push_str(part);
+        }
+        Self { time, text: text.into() }
     }
 
     /// Reads a name, strictly: accepts only a text whose form [`EventName::new`] could have made.
     pub fn parse(text: &str) -> Option<Self> {
-        parse_parts(text).map(|_| Self(text.into()))
+        parse_parts(text).map(|parts| Self { time: parts.time, text: text.into() })
     }
 
     /// Reads the key that [`EventName::key`] makes; its folder must be that of its time.
     pub fn from_key(key: &str) -> Option<Self> {
-        let name = parse_key(key).map(|_| &key[KEY_FOLDER_LEN..])?;
-        Some(Self(name.into()))
+        parse_key(key).map(|parts| Self { time: parts.time, text: key[KEY_FOLDER_LEN..].into() })
     }
 
     /// Its key on the store: `events/20261123/0215/<name>`.
     pub fn key(&self) -> String {
-        format!("{EVENTS}{}/{}/{}", &self.0[DAY], &self.0[MINUTE], self.0)
+        format!("{EVENTS}{}/{}/{}", &self.text[DAY], &self.text[MINUTE], self.text)
     }
 
     /// The same event under another time, as emit puts an event that came too late.
     #[must_use]
     pub fn with_time(&self, time: EventTime) -> Self {
-        Self(format!("{time}{}", &self.0[EventTime::LEN..]).into())
+        Self { time, text: format!("{time}{}", &self.text[EventTime::LEN..]).into() }
     }
 
     /// Whether an event can have this name: its identity is in its id or is made of its source and
@@ -96,71 +109,75 @@ impl EventName {
 
     /// The time that gives the event its place.
     pub fn time(&self) -> EventTime {
-        EventTime::parse(&self.0[..EventTime::LEN]).unwrap_or(EventTime::MIN)
+        self.time
     }
 
     /// The hash slot, which picks the shard.
     pub fn hash_slot(&self) -> HashSlot {
-        HashSlot::parse(&self.0[LANE]).unwrap_or(HashSlot::of(""))
+        HashSlot::parse(&self.text[LANE]).unwrap_or(HashSlot::of(""))
     }
 
     /// The 14 characters of the identity.
     pub fn identity(&self) -> &str {
-        &self.0[IDENTITY]
+        &self.text[IDENTITY]
     }
 
     /// The type, as far as a file name can hold it; see [`slug_of`].
     pub fn slug(&self) -> &str {
-        &self.0[SLUG_START..self.0.len() - SUFFIX.len()]
+        &self.text[SLUG_START..self.text.len() - SUFFIX.len()]
     }
 
     /// Time, hash slot and identity, 40 characters: enough to tell the event, and sorts with whole names.
     pub fn stem(&self) -> &str {
-        &self.0[..Self::STEM_LEN]
+        &self.text[..Self::STEM_LEN]
     }
 
     /// The whole name, shared.
     pub fn text(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.text)
     }
 
     /// The whole name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Display for EventName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
+    }
+}
+
+/// As the text, which [`Borrow`] asks for.
+impl Hash for EventName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
 impl Borrow<str> for EventName {
     fn borrow(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl AsRef<str> for EventName {
     fn as_ref(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl Serialize for EventName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
 impl<'de> Deserialize<'de> for EventName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        match parse_parts(&text) {
-            Some(_) => Ok(Self(text.into())),
-            None => Err(de::Error::custom(NameError)),
-        }
+        Self::parse(&text).ok_or_else(|| de::Error::custom(NameError))
     }
 }
 

@@ -92,13 +92,13 @@ impl EventTime {
 
     /// `YYYYMMDDTHHMMSS`, the fraction cut off, as in the ids that evbus makes.
     pub fn seconds_text(self) -> String {
-        text_of(&self.compact()[..15]).to_owned()
+        ascii(&self.compact()[..15]).to_owned()
     }
 
     /// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, as CloudEvents wants it (RFC 3339).
     pub fn to_rfc3339(self) -> String {
         let compact = self.compact();
-        let t = text_of(&compact);
+        let t = ascii(&compact);
         format!("{}-{}-{}T{}:{}:{}", &t[..4], &t[4..6], &t[6..8], &t[9..11], &t[11..13], &t[13..])
     }
 
@@ -123,7 +123,7 @@ impl EventTime {
     }
 
     /// The 23 bytes of its text.
-    fn compact(self) -> [u8; Self::LEN] {
+    pub(super) fn compact(self) -> [u8; Self::LEN] {
         let seconds = self.0.div_euclid(MICROS_PER_SECOND);
         let of_day = seconds.rem_euclid(SECONDS_PER_DAY);
         let (year, month, day) = civil_of(seconds.div_euclid(SECONDS_PER_DAY));
@@ -141,7 +141,7 @@ impl EventTime {
 
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(text_of(&self.compact()))
+        f.pad(ascii(&self.compact()))
     }
 }
 
@@ -161,7 +161,7 @@ impl FromStr for EventTime {
 
 impl Serialize for EventTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text_of(&self.compact()))
+        serializer.serialize_str(ascii(&self.compact()))
     }
 }
 
@@ -177,8 +177,8 @@ fn whole_micros(duration: Duration) -> i64 {
 }
 
 /// Bytes that are ASCII by construction.
-fn text_of(ascii: &[u8]) -> &str {
-    std::str::from_utf8(ascii).unwrap_or_default()
+pub(super) fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 fn put_digits(field: &mut [u8], mut value: i64) {

@@ -225,7 +225,9 @@ impl Engine {
             Command::WakeAt(self.deadline())
         };
         self.commands.push(last);
-        std::mem::take(&mut self.commands)
+        // The next commands are most likely as many.
+        let next = Vec::with_capacity(self.commands.len());
+        std::mem::replace(&mut self.commands, next)
     }
 
     /// Whether it owns a shard whose marker it will still commit.

@@ -19,7 +19,7 @@ use super::ops::GroupStore;
 use super::verdict::{Fingerprint, RunResult};
 use super::{GroupName, content, dead_letter};
 use crate::bus::BusHandle;
-use crate::event::{Event, EventName, Filter, FilterResult, Identity, NameMatch, Siblings};
+use crate::event::{Event, EventName, Filter, FilterResult, Identity, Likeness, NameMatch};
 use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport};
 use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
@@ -75,12 +75,7 @@ pub(super) fn run_many(task: Task, launches: Vec<Launch>) -> Results {
     let task = Rc::new(task);
     let prepared = async move {
         let (mut given_up, mut jobs, mut begun) = (Vec::new(), Vec::new(), Vec::new());
-        let ready = stream::iter(launches.into_iter().enumerate()).map(|(place, launch)| {
-            let task = &task;
-            async move { (place, prepare(task, &launch).await) }
-        });
-        let mut ready = pin!(ready.buffered(READS));
-        while let Some((place, prepared)) = ready.next().await {
+        for (place, prepared) in prepare_many(&task, &launches).await.into_iter().enumerate() {
             match prepared {
                 Ok((job, content)) => {
                     jobs.push(job);
@@ -110,39 +105,79 @@ pub(super) fn run_many(task: Task, launches: Vec<Launch>) -> Results {
     Box::pin(stream::once(prepared).flatten())
 }
 
-/// Reads an event and makes of it what its handler gets, if it is to be run.
-async fn prepare(task: &Rc<Task>, launch: &Launch) -> Result<(Job, Fingerprint), RunResult> {
-    let (bytes, event) = match task.known(&launch.name) {
-        Some(bytes) => (bytes, None),
-        None => read(task, launch).await.map(|(bytes, event)| (bytes, Some(event)))?,
-    };
+/// What a handler gets, and the fingerprint of its event; or the result, if it is not to run.
+type Prepared = Result<(Job, Fingerprint), RunResult>;
+
+/// Prepares events that start together; those that are to be read, several at once.
+async fn prepare_many(task: &Rc<Task>, launches: &[Launch]) -> Vec<Prepared> {
+    let known: Vec<Option<Prepared>> = launches.iter().map(|launch| prepare_known(task, launch)).collect();
+    let is_known: Vec<bool> = known.iter().map(Option::is_some).collect();
+    let to_read = launches.iter().zip(is_known).filter_map(|(launch, known)| (!known).then_some(launch));
+    let mut read = pin!(stream::iter(to_read).map(|launch| prepare_read(task, launch)).buffered(READS));
+    let mut all = Vec::with_capacity(launches.len());
+    for known in known {
+        match known {
+            Some(known) => all.push(known),
+            None => all.extend(read.next().await),
+        }
+    }
+    all
+}
+
+/// Reads an event, unless it was read already, and makes of it what its handler gets, if it is to be
+/// run.
+async fn prepare(task: &Rc<Task>, launch: &Launch) -> Prepared {
+    match prepare_known(task, launch) {
+        Some(known) => known,
+        None => prepare_read(task, launch).await,
+    }
+}
+
+/// The same for an event that lies in a segment that was read already, and whose name tells that it
+/// is wanted.
+fn prepare_known(task: &Rc<Task>, launch: &Launch) -> Option<Prepared> {
+    let GroupStore { bus, filter, .. } = &task.group_store;
+    let name = &launch.name;
+    let wanted = || filter.condition.is_none() && filter.types.matches_slug(name.slug()) == NameMatch::Yes;
+    let found = bus.segments.document(name).filter(|found| found.is_event && wanted())?;
+    if found.bytes.len() > task.max_event_bytes {
+        return None;
+    }
+    let content = Fingerprint::of(&found.bytes, task.secret);
+    if launch.copy_of == Some(content) {
+        return Some(Err(RunResult::Copy));
+    }
+    Some(task.job(launch, found.bytes, found.likeness, content))
+}
+
+async fn prepare_read(task: &Rc<Task>, launch: &Launch) -> Prepared {
+    let (bytes, event) = read(task, launch).await?;
     let content = Fingerprint::of(&bytes, task.secret);
     if launch.copy_of == Some(content) {
         return Err(RunResult::Copy);
     }
-    if let Some(event) = event
-        && let Some(ran) = unwanted(task, &event).await
-    {
+    if let Some(ran) = unwanted(task, &event).await {
         return Err(ran);
     }
-    // Reading may have taken long: another worker may own the shard by now.
-    if !task.permit.holds() {
-        return Err(RunResult::Reported(RunReport::stopped(), content));
-    }
-    let (name, attempt) = (launch.name.clone(), launch.attempt);
-    let vars = EventVars { task: Rc::clone(task), event: bytes.clone(), name, attempt };
-    let (file, permit) = (launch.name.text(), task.permit.clone());
-    Ok((Job { event: bytes, file, vars: Rc::new(vars), tried: attempt > 1, permit }, content))
+    task.job(launch, bytes, None, content)
 }
 
 impl Task {
-    /// The event, if it lies in a segment that was read already, and if its name tells that it is
-    /// wanted.
-    fn known(&self, name: &EventName) -> Option<Bytes> {
-        let GroupStore { bus, filter, .. } = &self.group_store;
-        let wanted = || filter.condition.is_none() && filter.types.matches_slug(name.slug()) == NameMatch::Yes;
-        let found = bus.segments.document(name).filter(|found| found.is_event && wanted())?;
-        (found.bytes.len() <= self.max_event_bytes).then_some(found.bytes)
+    fn job(
+        self: &Rc<Self>,
+        launch: &Launch,
+        event: Bytes,
+        likeness: Option<Likeness>,
+        content: Fingerprint,
+    ) -> Prepared {
+        // Reading may have taken long: another worker may own the shard by now.
+        if !self.permit.holds() {
+            return Err(RunResult::Reported(RunReport::stopped(), content));
+        }
+        let (name, attempt) = (launch.name.clone(), launch.attempt);
+        let vars = EventVars { task: Rc::clone(self), event: event.clone(), name, attempt };
+        let (file, permit) = (launch.name.text(), self.permit.clone());
+        Ok((Job { event, file, vars: Rc::new(vars), likeness, tried: attempt > 1, permit }, content))
     }
 
     /// Waits if a handler may have ended by a signal that is meant for its worker: stopping a service
@@ -170,7 +205,7 @@ async fn read(task: &Task, launch: &Launch) -> Result<(Bytes, Event), RunResult>
         }
         // It is too large, or not a file at all: it will never be an event.
         Err(error) if error.kind() == ErrorKind::Damaged => return Err(RunResult::Unparsable(format!("({error})"))),
-        Err(error) => return Err(RunResult::Unreadable(error)),
+        Err(error) => return Err(RunResult::Unreadable(error.into())),
     };
     match Event::parse(&bytes, limit) {
         Ok(event) if name.fits(&event) => Ok((bytes, event)),
@@ -186,12 +221,12 @@ async fn gone(bus: &BusHandle, name: &EventName) -> RunResult {
     match crate::bus::read::with_identity(&*bus.store, &identity).await {
         Ok(copies) if copies.iter().any(|copy| copy != name) => return RunResult::NothingToRun,
         Ok(_) => {}
-        Err(error) => return RunResult::Unreadable(error),
+        Err(error) => return RunResult::Unreadable(error.into()),
     }
     match crate::bus::read::is_in_later_segment(bus, name.identity(), name.time()).await {
         Ok(true) => RunResult::NothingToRun,
         Ok(false) => RunResult::Gone,
-        Err(error) => RunResult::Unreadable(error),
+        Err(error) => RunResult::Unreadable(error.into()),
     }
 }
 
@@ -200,7 +235,7 @@ async fn gone_from_dead_letter(bus: &BusHandle, group: &GroupName, dead_letter: 
     match dead_letter::read(bus, group, dead_letter).await {
         Ok(Some(_)) => RunResult::Gone,
         Ok(None) => RunResult::NothingToRun,
-        Err(error) => RunResult::Unreadable(error),
+        Err(error) => RunResult::Unreadable(error.into()),
     }
 }
 
@@ -219,9 +254,9 @@ async fn unwanted(task: &Task, event: &Event) -> Option<RunResult> {
     }
     // Before it was emitted, the group may have been changed to want it.
     match task.group_store.redefined(task.listed_at).await {
-        Ok(Some(registered)) => return Some(RunResult::Redefined(registered)),
+        Ok(Some(registered)) => return Some(RunResult::Redefined(registered.into())),
         Ok(None) => {}
-        Err(error) => return Some(RunResult::Unreadable(error)),
+        Err(error) => return Some(RunResult::Unreadable(error.into())),
     }
     Some(match result {
         FilterResult::Wanted => return None,
@@ -256,8 +291,8 @@ impl JobVars for EventVars {
         vars
     }
 
-    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, like: Option<&Siblings<'_>>) {
-        let (task, is_like) = (&self.task, like.is_some_and(|like| like.include(&self.event)));
+    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, is_like: bool) {
+        let task = &self.task;
         // Of events that are alike most variables differ not at all, or were dropped at the second one.
         let own = OnceCell::new();
         vars.retain(|(name, value)| match *name {
@@ -318,7 +353,8 @@ pub(super) async fn run_on_dead(
         ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
     ]);
     let (file, permit) = (name.text(), Permit::new(|| true));
-    let report = on_dead.run(Job { event: bytes.into(), file, vars: Rc::new(vars), tried: false, permit }).await;
+    let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, tried: false, permit };
+    let report = on_dead.run(job).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
 }
 

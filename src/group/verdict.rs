@@ -26,11 +26,11 @@ pub(super) enum RunResult {
     /// The group's condition does not hold for it, or has no answer; why.
     Skipped(Option<String>),
     /// The group did not want it, but its definition has changed since.
-    Redefined(Registered),
+    Redefined(Box<Registered>),
     /// Its content cannot be parsed.
     Unparsable(String),
     /// Its content cannot be read now.
-    Unreadable(StoreError),
+    Unreadable(Box<StoreError>),
     /// Its handler ran.
     Reported(RunReport, Fingerprint),
 }
@@ -99,7 +99,7 @@ pub(super) fn judge(
     let exit = match &report.outcome {
         Outcome::Exit(0) => return Judgement::Verdict(Verdict::Done),
         Outcome::Stopped => return Judgement::Verdict(Verdict::Release),
-        Outcome::NotStarted(obstacle) => return Judgement::NotStarted(obstacle.clone()),
+        Outcome::NotStarted(obstacle) => return Judgement::NotStarted(Obstacle::clone(obstacle)),
         Outcome::Exit(code) => Some(*code),
         Outcome::Signal(_) | Outcome::TimedOut => None,
     };

@@ -233,7 +233,7 @@ impl Worker {
                 biased;
                 () = changed(&mut stop, level) => {}
                 Some(first) = self.operations.next() => self.completed(first, &mut inputs),
-                Some(ended) = self.many.next() => inputs.extend(ended.into_iter().map(Input::Completed)),
+                Some(first) = self.many.next() => self.completed_together(first, &mut inputs),
                 () = troubles.changed() => {}
                 () = next_hint(&mut hints) => inputs.push(Input::Hint),
                 () = next_news(polls.as_deref(), &mut polled) => inputs.extend(self.polled_elsewhere(polls.as_deref())),
@@ -249,6 +249,16 @@ impl Worker {
         while let Some(completion) = next {
             inputs.push(Input::Completed(completion));
             next = self.operations.next().now_or_never().flatten();
+        }
+    }
+
+    /// The same of runs that started together. Where one batch has ended the next begins here, and goes
+    /// on while the verdicts are taken in.
+    fn completed_together(&mut self, first: Vec<Completion>, inputs: &mut Vec<Input>) {
+        let mut next = Some(first);
+        while let Some(completions) = next {
+            inputs.extend(completions.into_iter().map(Input::Completed));
+            next = self.many.next().now_or_never().flatten();
         }
     }
 

@@ -6,7 +6,7 @@
 //! failed only if it fails alone. Events that have failed before are batched apart from new ones: a
 //! fault in them cannot cost the new ones another run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
@@ -382,14 +382,22 @@ impl Batch {
             // The events may be of several shards; that those are in the same epoch means nothing.
             vars.retain(|(name, _)| *name != "EVBUS_EPOCH");
         }
-        let first = EventView::parse(&jobs[0].event, usize::MAX).ok();
-        let like = first.and_then(|event| Siblings::of(&jobs[0].event, &event));
+        let siblings = OnceCell::new();
         for job in &jobs[1..] {
-            job.vars.keep_common(&mut vars, like.as_ref());
+            let is_known = job.likeness.is_some() && job.likeness == jobs[0].likeness;
+            let is_sibling = || {
+                let siblings = siblings.get_or_init(|| {
+                    let first = EventView::parse(&jobs[0].event, usize::MAX).ok()?;
+                    Siblings::of(&jobs[0].event, &first)
+                });
+                siblings.as_ref().is_some_and(|siblings| siblings.include(&job.event))
+            };
+            job.vars.keep_common(&mut vars, is_known || is_sibling());
         }
         vars.push(("EVBUS_BATCH", jobs.len().to_string()));
         let permit = jobs[0].permit.clone();
-        Job { event: lines.into(), file: "batch.ndjson".into(), vars: Rc::new(vars), tried: self.tried, permit }
+        let (event, file) = (lines.into(), "batch.ndjson".into());
+        Job { event, file, vars: Rc::new(vars), likeness: None, tried: self.tried, permit }
     }
 }
 

@@ -243,7 +243,7 @@ impl CommandHandler {
 }
 
 fn not_started(obstacle: Obstacle) -> (Outcome, OutputTail) {
-    (Outcome::NotStarted(obstacle), OutputTail::default())
+    (Outcome::NotStarted(obstacle.into()), OutputTail::default())
 }
 
 impl Handler for CommandHandler {

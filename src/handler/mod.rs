@@ -32,7 +32,7 @@ pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
 
 use crate::clock::Fut;
-use crate::event::Siblings;
+use crate::event::Likeness;
 
 /// One run: an event and what the handler is told about it.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Job {
     /// Variables added to the handler's environment (`EVBUS_ID` and its kin). `EVBUS_FILE` is not
     /// among them.
     pub vars: Rc<dyn JobVars>,
+    /// That of the event's document, where it is known.
+    pub likeness: Option<Likeness>,
     /// Whether it has failed before.
     pub tried: bool,
     /// Whether it may still start.
@@ -55,9 +57,9 @@ pub trait JobVars: std::fmt::Debug {
     /// All of them.
     fn list(&self) -> Vec<(&'static str, String)>;
 
-    /// Drops from another job's variables those that are not the same here. `like` are the events that
-    /// are like that job's.
-    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, _like: Option<&Siblings<'_>>) {
+    /// Drops from another job's variables those that are not the same here. `is_like`: this event
+    /// differs from that job's in id, time and data alone.
+    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, _is_like: bool) {
         let own = self.list();
         vars.retain(|var| own.contains(var));
     }
@@ -104,7 +106,7 @@ pub enum Outcome {
     /// [`Handler::terminate`] cut the run short; it does not count as an attempt.
     Stopped,
     /// The handler never began; it does not count as an attempt.
-    NotStarted(Obstacle),
+    NotStarted(Box<Obstacle>),
 }
 
 /// What kept a handler from starting.

@@ -61,7 +61,8 @@ fn handler(command: CommandSpec, output: Rc<dyn Output>) -> CommandHandler {
 
 fn job(event: &[u8]) -> Job {
     let (file, permit) = ("event.json".to_owned(), Permit::new(|| true));
-    Job { event: Bytes::copy_from_slice(event), file: file.into(), vars: Rc::new(Vec::new()), tried: false, permit }
+    let (event, file, vars) = (Bytes::copy_from_slice(event), file.into(), Rc::new(Vec::new()));
+    Job { event, file, vars, likeness: None, tried: false, permit }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -82,7 +83,7 @@ fn not_started(command: CommandSpec) -> String {
     let check = handler(command.clone(), Rc::new(Discard)).check();
     match run_job(command, job(b"")).0.outcome {
         Outcome::NotStarted(obstacle) => {
-            assert_eq!(check, Err(obstacle.clone()));
+            assert_eq!(check, Err(*obstacle.clone()));
             obstacle.why
         }
         other => panic!("it started: {other:?}"),

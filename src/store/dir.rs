@@ -180,7 +180,7 @@ impl DirStore {
         &self.shared.path
     }
 
-    /// Runs `work` where [`Execution`] says.
+    /// Runs `work` on the store where [`Execution`] says.
     fn run<'a, T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Shared>) -> StoreResult<T> + Send + 'static,
@@ -404,6 +404,13 @@ impl Store for DirStore {
     fn persist_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {
         let keys = keys.to_vec();
         self.run(move |shared| shared.persist(&keys))
+    }
+
+    fn compute(&self, work: Box<dyn FnOnce() + Send>) -> Fut<'_, ()> {
+        Box::pin(async move {
+            // Inline it is done at once, and cannot fail.
+            let _ = self.run(move |_| Ok(work())).await;
+        })
     }
 
     fn tidy<'a>(&'a self, age: Duration) -> Fut<'a, StoreResult<u64>> {

@@ -359,6 +359,13 @@ pub trait Store {
         Box::pin(async { Ok(0) })
     }
 
+    /// Runs what computes for long: on another thread where the store has some. It is not run if that
+    /// thread ends.
+    fn compute(&self, work: Box<dyn FnOnce() + Send>) -> Fut<'_, ()> {
+        work();
+        Box::pin(std::future::ready(()))
+    }
+
     /// Whether the latest listing had to begin before the key that it was to begin after, so that
     /// it cost what is stored there, and not only what it showed.
     fn began_early(&self) -> bool {

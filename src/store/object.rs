@@ -25,6 +25,7 @@ use super::{
 };
 use crate::clock::Fut;
 use crate::store::{ErrorDetail, NoHints};
+use crate::threads;
 
 mod connect;
 mod credentials;
@@ -405,6 +406,12 @@ impl Store for BucketStore {
 
     fn last_write_micros(&self) -> Option<i64> {
         self.meter.last_write_micros()
+    }
+
+    fn compute(&self, work: Box<dyn FnOnce() + Send>) -> Fut<'_, ()> {
+        Box::pin(async move {
+            let _ = threads::run(work).await;
+        })
     }
 
     fn requests(&self) -> Option<Requests> {

@@ -219,7 +219,7 @@ impl Handler for SimHandler {
                 Fate::Succeed | Fate::Slow => Outcome::Exit(0),
                 Fate::DeadAtOnce => Outcome::Exit(65),
                 Fate::Hang => Outcome::TimedOut,
-                Fate::NotStarted => Outcome::NotStarted("no such file".to_owned().into()),
+                Fate::NotStarted => Outcome::NotStarted(Box::new("no such file".to_owned().into())),
                 Fate::Kill => Outcome::Signal(9),
                 Fate::Fail(_) | Fate::Never => Outcome::Exit(1),
             };

@@ -22,7 +22,7 @@ pub use builder::EventBuilder;
 pub(crate) use read::EventView;
 pub use read::check_size;
 pub use rules::CORE_ATTRIBUTES;
-pub use sibling::Siblings;
+pub use sibling::{Likeness, Siblings};
 pub use write::{EventTemplate, one_line};
 
 use rules::BASE64;

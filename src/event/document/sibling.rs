@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
+use sha2::{Digest, Sha256};
 
 use super::read::EventView;
 use super::rules;
@@ -16,6 +17,11 @@ pub struct Siblings<'a> {
     before_data: &'a [u8],
     after_data: &'a [u8],
 }
+
+/// Documents of one likeness differ in their ids, their times and their data alone: a hash of what
+/// they share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Likeness([u8; 32]);
 
 impl<'a> Siblings<'a> {
     /// Those of an event that was read from this document; none if its id, its time and its JSON data
@@ -32,6 +38,16 @@ impl<'a> Siblings<'a> {
             before_data: &document[time.end..data.start],
             after_data: &document[data.end..],
         })
+    }
+
+    /// That of every document that is an event like these.
+    pub fn likeness(&self) -> Likeness {
+        let mut hash = Sha256::new();
+        for part in [self.before_id, self.before_time, self.before_data, self.after_data] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Likeness(hash.finalize().into())
     }
 
     /// The id in a document that is an event like these: all else but its time and its data is the

@@ -121,8 +121,7 @@ impl EventTemplate {
     #[must_use]
     pub fn write(&self, document: &mut Vec<u8>, id: &str, time: &str, data: &str) -> bool {
         let data = data.trim();
-        let breaks = |byte: u8| matches!(byte, b'\n' | b'\r');
-        if data.bytes().any(breaks) || serde_json::from_str::<Readable>(data).is_err() {
+        if has_breaks(data.as_bytes()) || serde_json::from_str::<Readable>(data).is_err() {
             return false;
         }
         for part in [&*self.before_id, id.as_bytes(), &*self.before_time, time.as_bytes(), &*self.before_data] {
@@ -137,11 +136,15 @@ impl EventTemplate {
 /// A JSON document on one line: its line breaks, which are only ever between tokens, become spaces.
 pub fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
     let document = document.trim_ascii();
-    let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    if !document.iter().any(breaks) {
+    if !has_breaks(document) {
         return Cow::Borrowed(document);
     }
+    let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
     Cow::Owned(document.iter().map(|byte| if breaks(byte) { b' ' } else { *byte }).collect())
+}
+
+fn has_breaks(text: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', text).is_some()
 }
 
 impl Data {

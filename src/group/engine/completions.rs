@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::shard::{Followup, Shard};
 use super::{Command, Committed, Completion, Engine, STALL};
 use crate::event::EventName;
+use crate::group::definition::Registered;
 use crate::group::marker::{PendingEvent, Verdict};
 use crate::group::verdict::{self, Judgement, RunResult};
 use crate::group::worker_event::WorkerEvent;
@@ -158,7 +159,7 @@ impl Engine {
             self.report(WorkerEvent::Foreign { key: name.key() });
         }
         if let RunResult::Redefined(registered) = &ran {
-            self.redefine(registered.clone());
+            self.redefine(Registered::clone(registered));
         }
         if let RunResult::Skipped(why) = &ran {
             self.skip(number, epoch, name, why.as_deref());

@@ -95,7 +95,7 @@ fn report(outcome: Outcome) -> RunReport {
 fn job(name: &str) -> Job {
     let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
     let (event, file, vars) = (Bytes::copy_from_slice(name.as_bytes()), name.into(), Rc::new(vars));
-    Job { event, file, vars, tried: false, permit: Permit::new(|| true) }
+    Job { event, file, vars, likeness: None, tried: false, permit: Permit::new(|| true) }
 }
 
 fn batches(lines: &Rc<LineHandler>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
@@ -151,7 +151,7 @@ fn only_an_event_that_fails_alone_has_failed() {
 
 #[test]
 fn a_batch_that_was_stopped_or_never_started_is_not_split() {
-    for outcome in [Outcome::NotStarted("no such file".to_owned().into()), Outcome::Stopped] {
+    for outcome in [Outcome::NotStarted(Box::new("no such file".to_owned().into())), Outcome::Stopped] {
         let (lines, clock) =
             (Rc::new(LineHandler { outcome: Some(outcome.clone()), ..LineHandler::default() }), Rc::<Still>::default());
         let found = outcomes(&batches(&lines, &clock, 4, 1), &clock, &["1", "2", "3"]);

@@ -1,5 +1,6 @@
 //! The events of a shard that run, with what is asked of all of them for every start.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::event::{EventName, Identity};
@@ -35,24 +36,20 @@ impl Running {
     pub fn remove(&mut self, name: &EventName) -> bool {
         let Some(event) = self.events.remove(name) else { return false };
         self.alone -= usize::from(event.alone);
-        if let Some(copies) = self.copies.get_mut(&copy_key(name)) {
-            *copies -= 1;
-            if *copies == 0 {
-                self.copies.remove(&copy_key(name));
+        if let Entry::Occupied(mut copies) = self.copies.entry(copy_key(name)) {
+            *copies.get_mut() -= 1;
+            if *copies.get() == 0 {
+                copies.remove();
             }
         }
         true
     }
 
-    pub fn get(&self, name: &EventName) -> Option<&RunningEvent> {
-        self.events.get(name)
-    }
-
-    /// The handler of this one was started.
-    pub fn launched(&mut self, name: &EventName) {
-        if let Some(event) = self.events.get_mut(name) {
-            event.launched = true;
-        }
+    /// The attempt of an event whose handler was not started yet; it is, from now on.
+    pub fn launch(&mut self, name: &EventName) -> Option<u32> {
+        let event = self.events.get_mut(name).filter(|event| !event.launched)?;
+        event.launched = true;
+        Some(event.attempt)
     }
 
     pub fn contains(&self, name: &EventName) -> bool {
@@ -84,7 +81,7 @@ impl Running {
     /// Whether another copy of the same event runs.
     pub fn has_copy(&self, name: &EventName) -> bool {
         let copies = self.copies.get(&copy_key(name)).copied().unwrap_or(0);
-        copies > usize::from(self.contains(name))
+        copies > 1 || (copies == 1 && !self.contains(name))
     }
 }
 

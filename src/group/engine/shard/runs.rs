@@ -18,19 +18,18 @@ impl Shard {
             self.marker.count_before_run(name);
             self.dirty = true;
         }
-        self.running.insert(name.clone(), RunningEvent { attempt, alone, launched: false });
+        self.running.insert(name.clone(), RunningEvent { attempt, alone, launched: !alone });
         self.last_active = now;
         (!alone).then(|| self.launch(name, attempt))
     }
 
     /// The launch of an event that was started alone, once its attempt is committed.
     pub fn launch_counted(&mut self, name: &EventName) -> Option<Launch> {
-        let attempt = self.running.get(name).filter(|run| !run.launched)?.attempt;
+        let attempt = self.running.launch(name)?;
         Some(self.launch(name, attempt))
     }
 
-    fn launch(&mut self, name: &EventName, attempt: u32) -> Launch {
-        self.running.launched(name);
+    fn launch(&self, name: &EventName, attempt: u32) -> Launch {
         let dead_letter = self.marker.pending.get(name).and_then(|pending| pending.redriven_dead_letter.clone());
         // A redriven event must run, even as a copy.
         let copy_of = Identity::parse(name.identity()).and_then(|identity| self.succeeded.contents.get(&identity));
