@@ -526,6 +526,19 @@ async fn emit_all(
         if next.get() >= plan.backlog {
             world.simulation.sleep(rng.around(plan.emit_pause) as Micros).await;
         }
+        let owner = if plan.twins { 0 } else { at };
+        if let Some(import) = import_drafts(&world, owner, next.get()) {
+            match emit_import(&world, &bus, pid, &import).await {
+                Ok(()) => next.set(next.get() + import.len()),
+                Err(error) => {
+                    world.log_line(|| format!("p{pid} cannot import from {}: {error}", import[0].0));
+                    if error.kind() == ErrorKind::Unfit {
+                        return;
+                    }
+                }
+            }
+            continue;
+        }
         if rng.chance(plan.segments) {
             let left = plan.events_each - next.get();
             let (segments, ids) = segment_drafts(&world, &*clock, left, (pid, &mut order));
@@ -544,12 +557,7 @@ async fn emit_all(
         let drafts: Vec<(String, Draft)> = (0..batch)
             .map(|part| {
                 order += 1;
-                draft(
-                    &world,
-                    &*clock,
-                    named.then(|| (if plan.twins { 0 } else { at }, next.get() + part)),
-                    (pid, order),
-                )
+                draft(&world, &*clock, named.then(|| (owner, next.get() + part)), (pid, order))
             })
             .collect();
         let (ids, drafts): (Vec<String>, Vec<Draft>) = drafts.into_iter().unzip();
@@ -612,6 +620,41 @@ fn acknowledge(world: &World, pid: u32, ids: &[String], names: impl Iterator<Ite
         world.log_line(|| format!("p{pid} {id} acknowledged as {name}"));
         world.events.borrow_mut().get_mut(id).expect("it was made").acked = Some((world.simulation.now(), name));
     }
+}
+
+/// The events of a bulk import, if one is to be made at this place: the same ones for whoever repeats
+/// it.
+fn import_drafts(world: &World, owner: usize, at: usize) -> Option<Vec<(String, Draft)>> {
+    let of_place = Rng::new(rng::hash(&format!("import-{owner}-{at}")) ^ rng::mix(world.seed));
+    of_place.chance(world.plan.imports).then(|| {
+        let count = 2 + of_place.below(3 * world.plan.segment_len);
+        let draft = |n| {
+            let id = format!("bulk-{owner}-{at}-{n}");
+            let (event, _) = made(world, id.clone(), None, None);
+            (id, Draft::named(event))
+        };
+        (0..count).map(draft).collect()
+    })
+}
+
+/// Emits a bulk import by a new emitter, in calls of any length.
+async fn emit_import(world: &World, bus: &BusHandle, pid: u32, import: &[(String, Draft)]) -> StoreResult<()> {
+    let mut emitter = Emitter::new(bus.clone(), Duration::from_secs(60));
+    let mut rest = import;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at((1 + world.simulation.rng.below(world.plan.segment_len)).min(rest.len()));
+        let drafts: Vec<Draft> = now.iter().map(|(_, draft)| draft.clone()).collect();
+        for ((id, _), ack) in now.iter().zip(emitter.emit_chunks_from(&drafts, 2).await?) {
+            let mut events = world.events.borrow_mut();
+            let known = events.get_mut(id).expect("it was made");
+            if known.acked.is_none() {
+                world.log_line(|| format!("p{pid} {id} acknowledged as {}", ack.name));
+                known.acked = Some((world.simulation.now(), ack.name));
+            }
+        }
+        rest = later;
+    }
+    Ok(())
 }
 
 /// A few segments, with at most `left` events.

@@ -89,6 +89,9 @@ pub struct SeedPlan {
     /// The share of batches that are emitted in segments, and the most events of one.
     pub segments: f64,
     pub segment_len: usize,
+    /// The share of bulk imports: inputs of named ids, each emitted from its first event on until it is
+    /// acknowledged whole.
+    pub imports: f64,
     /// Whether clocks show whole seconds only, and emitters' are about a lag behind: then W comes to
     /// stand within segments.
     pub coarse_clocks: bool,
@@ -136,10 +139,10 @@ impl SeedPlan {
             backlog: rng.one(&[0, 0, 5, 15]),
             keys: rng.one(&[2, 4, 16]),
             latency: if bucket { 25_000.0 } else { rng.one(&[300.0, 3_000.0]) },
-            slow_puts: if calm { 0.0 } else { 0.03 },
+            slow_puts: if calm { 0.0 } else { rng.one(&[0.0, 0.03, 0.03]) },
             late_lists: if calm { 0.0 } else { rng.one(&[0.0, 0.05, 0.2]) },
             spurious_conflicts: if calm { 0.0 } else { 0.01 },
-            lost: if calm { 0.0 } else { rng.one(&[0.002, 0.01, 0.02]) },
+            lost: if calm { 0.0 } else { rng.one(&[0.0, 0.002, 0.01, 0.02]) },
             page_len: rng.one(&[3, 7, 1000]),
             lists_with_tail,
             hints: rng.chance(0.5),
@@ -160,6 +163,7 @@ impl SeedPlan {
             named: 0.3,
             segments: rng.one(&[0.0, 0.5, 0.9]),
             segment_len: rng.one(&[3, 5, 8]),
+            imports: rng.one(&[0.0, 0.1, 0.5]),
             coarse_clocks: rng.chance(0.2) && waits == 0.0,
             unreadable: if calm { 0.0 } else { rng.one(&[0.0, 0.1]) },
             // A twin that is scheduled by one emitter and emitted by another would be acknowledged
@@ -170,6 +174,17 @@ impl SeedPlan {
         }
     }
 
+    /// Whether events lie in segments.
+    pub fn has_segments(&self) -> bool {
+        self.segments > 0.0 || self.imports > 0.0
+    }
+
+    /// Whether every request of a process that lives is answered, and none takes effect after its
+    /// process has died.
+    pub fn answers_all(&self) -> bool {
+        self.lost == 0.0 && self.slow_puts == 0.0 && self.power == 0.0
+    }
+
     /// Removes everything that makes the end depend on chance.
     pub fn calm_down(&mut self) {
         (self.slow_puts, self.late_lists, self.spurious_conflicts, self.lost) = (0.0, 0.0, 0.0, 0.0);
@@ -177,6 +192,7 @@ impl SeedPlan {
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         // The ids of segments are made at random.
         (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);
+        self.imports = 0.0;
         for group in &mut self.groups {
             (group.late_start, group.widens) = (None, None);
         }

@@ -1,8 +1,10 @@
 //! What must hold once the faults have stopped, and at the end.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use evbus::event::EventName;
+use evbus::bus::look::names_at;
+use evbus::event::{EVENTS, EventName};
 
 use crate::executor::{Micros, SECOND};
 use crate::world::{GroupRecord, KnownEvent, World};
@@ -41,7 +43,28 @@ pub fn settle(world: &Rc<World>) {
         }
     }
     order(world);
+    imported_once(world);
     quiet(world);
+}
+
+/// An event of a bulk import lies in one segment, however often its emitter was killed. Where answers
+/// are lost, a copy that was to be deleted may stay; so may one that lies alone.
+fn imported_once(world: &World) {
+    if !world.plan.answers_all() {
+        return;
+    }
+    let mut copies: BTreeMap<String, Vec<EventName>> = BTreeMap::new();
+    let segments = world.contents.keys(EVENTS).into_iter().filter(|key| EventName::from_key(key).is_none());
+    for key in segments {
+        for name in names_at(&key, &world.contents.read(&key).unwrap_or_default()) {
+            if let Some(id) = world.id_of(name.as_str()).filter(|id| id.starts_with("bulk-")) {
+                copies.entry(id).or_default().push(name);
+            }
+        }
+    }
+    if let Some((id, names)) = copies.iter().find(|(_, names)| names.len() > 1) {
+        world.complain(format!("{id} is on the bus more than once: {names:?}"));
+    }
 }
 
 /// A group, a shard, an event, and since when it is missing.
@@ -108,7 +131,7 @@ fn idle(world: &World, begun: Micros, missing: &[Missing]) {
         });
         let pause = if retried { world.plan.retry.max.as_micros() as Micros } else { 0 };
         // A new owner of an ordered group holds back the rest of a segment.
-        let ordered = world.plan.groups[*at].ordered && world.plan.segments > 0.0;
+        let ordered = world.plan.groups[*at].ordered && world.plan.has_segments();
         let hold = if ordered { 2 * world.plan.profile.lag.as_micros() as Micros } else { 0 };
         if now > from + IDLE + pause + hold {
             world.complain(format!(
