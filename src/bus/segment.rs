@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::keys::list_from;
 use super::{BusHandle, Position};
@@ -180,8 +180,19 @@ impl Segment {
 
 /// The segments that this process has read last. They never change, so that all groups and shards
 /// share them.
-#[derive(Debug, Default)]
-pub struct SegmentCache(RefCell<CacheState>);
+#[derive(Debug)]
+pub struct SegmentCache {
+    state: RefCell<CacheState>,
+    /// One segment is expanded at a time, however many shards read: a worker leaves the other
+    /// processors to its handlers.
+    expansions: Semaphore,
+}
+
+impl Default for SegmentCache {
+    fn default() -> Self {
+        Self { state: RefCell::default(), expansions: Semaphore::new(1) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct CacheState {
@@ -205,7 +216,7 @@ struct Reading<'a> {
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        if let Some(waiting) = self.cache.0.borrow_mut().reading.remove(self.key) {
+        if let Some(waiting) = self.cache.state.borrow_mut().reading.remove(self.key) {
             waiting.notify_waiters();
         }
     }
@@ -213,7 +224,7 @@ impl Drop for Reading<'_> {
 
 impl SegmentCache {
     fn get(&self, key: &str) -> Option<Rc<Segment>> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let found = state.segments.get(key).cloned()?;
         if state.used.back().is_none_or(|last| last != key)
             && let Some(at) = state.used.iter().position(|used| used == key)
@@ -227,28 +238,28 @@ impl SegmentCache {
     /// The document of an event of a segment that is in memory.
     pub(crate) fn document(&self, name: &EventName) -> Option<Document> {
         let recent = |state: &CacheState| state.recent.as_ref().and_then(|segment| segment.document(name));
-        if let Some(found) = recent(&self.0.borrow()) {
+        if let Some(found) = recent(&self.state.borrow()) {
             return Some(found);
         }
         let segments = self.spanning(name.time()).into_iter().filter_map(|key| self.get(&key));
         let (found, segment) = segments.filter_map(|segment| Some((segment.document(name)?, segment))).next()?;
-        self.0.borrow_mut().recent = Some(segment);
+        self.state.borrow_mut().recent = Some(segment);
         Some(found)
     }
 
     /// Waits until no other task reads a segment; then this task is to read it.
     async fn begin<'a>(&'a self, key: &'a str) -> Reading<'a> {
         loop {
-            let other = self.0.borrow().reading.get(key).cloned();
+            let other = self.state.borrow().reading.get(key).cloned();
             let Some(other) = other else { break };
             other.notified().await;
         }
-        self.0.borrow_mut().reading.insert(key.to_owned(), Rc::default());
+        self.state.borrow_mut().reading.insert(key.to_owned(), Rc::default());
         Reading { cache: self, key }
     }
 
     fn keep(&self, key: &str, segment: &Rc<Segment>) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if state.segments.insert(key.to_owned(), Rc::clone(segment)).is_none() {
             state.bytes += segment.memory();
             state.used.push_back(key.to_owned());
@@ -267,7 +278,7 @@ impl SegmentCache {
     }
 
     fn forget(&self, key: &str) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         state.known.remove(key);
         state.recent = None;
         if let Some(segment) = state.segments.remove(key) {
@@ -278,7 +289,7 @@ impl SegmentCache {
 
     /// The keys of known segments that span a time.
     fn spanning(&self, time: EventTime) -> Vec<String> {
-        let state = self.0.borrow();
+        let state = self.state.borrow();
         if state.known.is_empty() {
             return Vec::new();
         }
@@ -317,6 +328,7 @@ pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Se
 
 /// [`Segment::expand`], where the store has long work done.
 async fn expand(bus: &BusHandle, key: &str, bytes: Vec<u8>) -> StoreResult<Segment> {
+    let _turn = bus.segments.expansions.acquire().await;
     let (key, expanded) = (key.to_owned(), Arc::new(Mutex::new(None)));
     let answer = Arc::clone(&expanded);
     let work = move || {

@@ -95,7 +95,7 @@ impl CommandHandler {
         // From here on a stop reaches this run.
         let stop = self.stop.notified();
         let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
-        let file = match PlacedFile::place(self.reaper.folders(), &job.file, &job.event) {
+        let file = match PlacedFile::place(self.reaper.folders(job.event.len()), &job.file, &job.event) {
             Ok(file) => file,
             Err(error) => {
                 return not_started(program::refused(&error, |error| {

@@ -4,7 +4,7 @@ use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::MemfdFlags;
 use rustix::pipe::PipeFlags;
@@ -57,7 +57,7 @@ impl PlacedFile {
     ///
     /// # Errors
     /// It cannot be written anywhere.
-    pub(super) fn place(folders: &[PathBuf; 2], name: &str, event: &[u8]) -> io::Result<Self> {
+    pub(super) fn place(folders: [&Path; 2], name: &str, event: &[u8]) -> io::Result<Self> {
         let suffix = format!("-{}", name.replace('/', "_"));
         let [first, second] = folders;
         Self::write_in(first, &suffix, event).or_else(|error| Self::write_in(second, &suffix, event).map_err(|_| error))

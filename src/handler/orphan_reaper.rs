@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::fs::MemfdFlags;
@@ -36,6 +36,9 @@ pub(super) const RUN_VARIABLE: &str = "EVBUS_RUN";
 const LOOKS: u32 = 50;
 /// After this many deaths a reaper is not started again.
 const MOST_STARTS: u32 = 5;
+
+/// A run's file of at most so many bytes lies in memory.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// The hidden argument by which the program runs [`orphan_reaper_main`] instead of a command.
 pub const ORPHAN_REAPER_ARGUMENT: &str = "__reap-orphans";
@@ -91,9 +94,13 @@ impl OrphanReaper {
         Self { argv, folders: folders_of(&worker), state: RefCell::default() }
     }
 
-    /// The folders for the files of runs; the first one with room is used.
-    pub(super) fn folders(&self) -> &[PathBuf; 2] {
-        &self.folders
+    /// The folders for the file of a run of so many bytes; the first one with room is used. A small
+    /// file is quickest in memory; where the user has said where temporary files are to lie, it lies
+    /// there.
+    pub(super) fn folders(&self, len: usize) -> [&Path; 2] {
+        let [temporary, memory] = &self.folders;
+        let in_memory = len <= SMALL_BYTES && std::env::var_os("TMPDIR").is_none();
+        if in_memory { [memory, temporary] } else { [temporary, memory] }
     }
 
     /// Starts the reaper unless it runs already. A worker works on even if no reaper can be
@@ -216,8 +223,7 @@ pub fn orphan_reaper_main() -> ExitCode {
     }
 }
 
-/// The folders for the files of runs: a folder of the worker's, and, where that has no room, one in
-/// memory.
+/// The folders for the files of runs: a temporary one of the worker's, and one in memory.
 fn folders_of(worker: &str) -> [PathBuf; 2] {
     let temporary = std::env::temp_dir();
     // A handler may run in another folder, so the path must be absolute.

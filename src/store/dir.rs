@@ -409,7 +409,11 @@ impl Store for DirStore {
     fn compute(&self, work: Box<dyn FnOnce() + Send>) -> Fut<'_, ()> {
         Box::pin(async move {
             // Inline it is done at once, and cannot fail.
-            let _ = self.run(move |_| Ok(work())).await;
+            let done = self.run(move |_| {
+                work();
+                Ok(())
+            });
+            let _ = done.await;
         })
     }
 

@@ -34,6 +34,7 @@ fn a_bulk_emit_makes_a_file_for_many_events_and_every_verb_shows_each() {
     assert_eq!(home.run(&["get", last, "--field", "data.n"]).exits(0).out, "1500\n");
     assert_eq!(home.run(&["get", &last[..last.len() - 1]]).exits(1).out, "", "several lines of the segment");
     let doctor = home.run(&["doctor"]).exits(0).out;
+    assert!(doctor.contains("ok   objects     1,500 events in 2 objects\n"), "{doctor}");
     assert!(!doctor.contains("foreign"), "{doctor}");
 }
 

@@ -24,7 +24,7 @@ const ABANDONED: Duration = Duration::from_hours(24);
 
 pub(super) async fn findings(path: Option<&Path>, bus: &BusHandle) -> Vec<Finding> {
     let mut findings = vec![frontier_finding(bus).await];
-    for looked in [groups(bus).await, foreign(bus).await, unreadable(bus).await] {
+    for looked in [groups(bus).await, objects(bus).await, unreadable(bus).await] {
         match looked {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(Finding::error("reading", &error)),
@@ -66,23 +66,44 @@ async fn groups(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Reports keys among the events that are not event names.
-async fn foreign(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
-    let found: Arc<Mutex<(Vec<String>, usize)>> = Arc::default();
+/// What a listing shows of the objects among the events.
+#[derive(Default)]
+struct Objects {
+    events: u64,
+    /// That hold them.
+    objects: u64,
+    /// That hold none by their names.
+    foreign: usize,
+    /// The first of those.
+    first: Option<String>,
+}
+
+/// Reports how many events lie in how many objects, and keys that are not event names.
+async fn objects(bus: &BusHandle) -> StoreResult<Vec<Finding>> {
+    let found: Arc<Mutex<Objects>> = Arc::default();
     let seen = Arc::clone(&found);
     let list = List::all(EVENTS).keep(move |key| {
-        if ListedKey::parse(key).is_none() {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.1 += 1;
-            if seen.0.len() < 2 {
-                seen.0.push(key.to_owned());
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match ListedKey::parse(key) {
+            Some(parts) => {
+                seen.objects += 1;
+                seen.events += parts.event_count();
+            }
+            None => {
+                seen.foreign += 1;
+                seen.first.get_or_insert_with(|| key.to_owned());
             }
         }
         false
     });
     bus.store.list_after(list).await?;
-    let found = found.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(foreign_finding("events", &found.0, found.1).into_iter().collect())
+    let Objects { events, objects, foreign, first } =
+        std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+    let detail = format!("{} in {}", style::plural(events, "event"), style::plural(objects, "object"));
+    Ok([Finding::ok("objects", detail)]
+        .into_iter()
+        .chain(foreign_finding("events", first.as_slice(), foreign))
+        .collect())
 }
 
 fn foreign_finding(among: &str, some: &[String], count: usize) -> Option<Finding> {
