@@ -9,8 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::format::{refuse_newer, to_json_line};
 use super::keys::FRONTIER;
-use super::settings::{self, to_json_line};
 use crate::event::EventTime;
 use crate::store::{ErrorKind, Store, StoreError, StoreResult, Swap, Version};
 
@@ -43,7 +43,7 @@ pub async fn read(store: &dyn Store) -> StoreResult<Frontier> {
     let content: Content =
         serde_json::from_slice(&object.bytes).map_err(|error| StoreError::unreadable(FRONTIER, error))?;
     if let Some(format) = content.format {
-        settings::refuse_newer(format, "the bus")?;
+        refuse_newer(format, "the bus")?;
     }
     Ok(Frontier { time: content.w, format: content.format, version: Some(object.version) })
 }

@@ -2,6 +2,7 @@
 
 mod decision;
 pub mod emit;
+mod format;
 pub mod frontier;
 pub mod group_name;
 pub mod keys;
@@ -14,10 +15,11 @@ mod settings;
 
 use std::rc::Rc;
 
+pub use format::FORMAT;
+pub(crate) use format::to_json_line;
 pub use position::Position;
 pub use segment::SegmentCache;
-pub(crate) use settings::to_json_line;
-pub use settings::{BusSettings, FORMAT, MAX_EVENT_BYTES, OpenBus, Sharing};
+pub use settings::{BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing};
 
 use crate::clock::Clock;
 use crate::store::Store;

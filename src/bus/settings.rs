@@ -2,15 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::format::{FORMAT, FORMAT_WITH_SEGMENTS, refuse_newer, to_json_line};
 use super::{BusHandle, frontier, keys};
 use crate::event::EventTime;
 use crate::store::{ErrorDetail, ErrorKind, Put, StoreError, StoreResult};
-
-/// The format of new buses, and the newest that this evbus reads.
-pub const FORMAT: u32 = 2;
-
-/// The first format in which events may lie in segments.
-const FORMAT_WITH_SEGMENTS: u32 = 2;
 
 /// The limit of an event's size where `init` was not told otherwise, in bytes.
 pub const MAX_EVENT_BYTES: u64 = 1 << 20;
@@ -144,21 +139,4 @@ fn parse(bytes: &[u8], shown: &str) -> StoreResult<BusSettings> {
     let format: FormatHeader = serde_json::from_slice(bytes).map_err(damaged)?;
     refuse_newer(format.format, &format!("the bus at {shown}"))?;
     serde_json::from_slice(bytes).map_err(damaged)
-}
-
-/// Refuses a format that this evbus does not know.
-pub(super) fn refuse_newer(format: u32, bus: &str) -> StoreResult<()> {
-    if format <= FORMAT {
-        return Ok(());
-    }
-    let what = format!("{bus} has format {format}, newer than this evbus reads ({FORMAT})");
-    Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::NewerFormat))
-}
-
-/// A document of the bus: one line of JSON. It cannot fail for what is given: plain structs with
-/// string keys.
-pub(crate) fn to_json_line(value: &impl Serialize) -> Vec<u8> {
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line
 }

@@ -176,8 +176,17 @@ fn a_temporary_event_file_is_private_and_removed() {
     let [event, mode, folder_mode, path] = heard.of(Stream::Out).try_into().unwrap();
     assert_eq!((event.as_str(), mode.as_str(), folder_mode.as_str()), ("the event", "600", "700"));
     let folder = Path::new(&path).parent().unwrap();
-    assert_eq!(folder.parent(), Some(&*std::env::temp_dir()));
+    let memory = std::env::var_os("TMPDIR").is_none().then(|| super::input::MEMORY.into());
+    assert_eq!(folder.parent(), Some(&*memory.unwrap_or_else(std::env::temp_dir)));
     assert!(path.ends_with("a_.._b.json") && !folder.exists(), "{path}");
+}
+
+#[test]
+fn a_large_event_file_lies_on_the_disk() {
+    let (_, heard) = run_job(shell("wc -c < \"$EVBUS_FILE\"; echo \"$EVBUS_FILE\""), job(&[b'x'; (64 << 10) + 1]));
+    let [len, path] = heard.of(Stream::Out).try_into().unwrap();
+    assert_eq!(len.trim(), "65537");
+    assert!(Path::new(&path).starts_with(std::env::temp_dir()), "{path}");
 }
 
 /// A regression: it was the shared folder of temporary files.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::draft::{Ack, AckKind, Draft, EventCopy, Unacknowledged};
 use super::put::SurePuts;
+use crate::bus::format::to_json_line;
 use crate::bus::segment::Segment;
-use crate::bus::settings::to_json_line;
 use crate::bus::{decision, keys};
 use crate::event::{Data, Event, EventName, SEGMENT_MAX_BYTES, SegmentName, parse_segment_key};
 use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};

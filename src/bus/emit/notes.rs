@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::put::SurePuts;
+use crate::bus::format::to_json_line;
 use crate::bus::keys;
-use crate::bus::settings::to_json_line;
 use crate::store::{StoreError, StoreResult};
 
 /// The largest note that evbus writes, in bytes; a larger one is not evbus's.
