@@ -63,19 +63,16 @@ pub async fn raise(store: &dyn Store, to: EventTime) -> StoreResult<EventTime> {
     Ok(change(store, next).await?.w)
 }
 
-/// Records that the bus has at least `format`, durably. Returns whether this call changed it.
-pub async fn upgrade(store: &dyn Store, format: u32) -> StoreResult<bool> {
-    let mut changed = false;
+/// Records that the bus has at least `format`, durably.
+pub async fn upgrade(store: &dyn Store, format: u32) -> StoreResult<()> {
     let next = |frontier: &Frontier| {
-        changed = frontier.format.is_none_or(|there| there < format);
-        changed.then_some(Content { w: frontier.time, format: Some(format) })
+        (frontier.format < Some(format)).then_some(Content { w: frontier.time, format: Some(format) })
     };
-    change(store, next).await?;
-    Ok(changed)
+    change(store, next).await.map(drop)
 }
 
 /// Replaces the content by what `next` makes of it, until that is nothing. Returns what is then there.
-async fn change(store: &dyn Store, mut next: impl FnMut(&Frontier) -> Option<Content>) -> StoreResult<Content> {
+async fn change(store: &dyn Store, next: impl Fn(&Frontier) -> Option<Content>) -> StoreResult<Content> {
     loop {
         let frontier = read(store).await?;
         let Some(content) = next(&frontier) else {

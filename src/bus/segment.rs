@@ -5,10 +5,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::keys::list_from;
 use super::{BusHandle, Position};
@@ -329,15 +328,15 @@ pub(crate) async fn read(bus: &BusHandle, key: &str) -> StoreResult<Option<Rc<Se
 /// [`Segment::expand`], where the store has long work done.
 async fn expand(bus: &BusHandle, key: &str, bytes: Vec<u8>) -> StoreResult<Segment> {
     let _turn = bus.segments.expansions.acquire().await;
-    let (key, expanded) = (key.to_owned(), Arc::new(Mutex::new(None)));
-    let answer = Arc::clone(&expanded);
-    let work = move || {
-        let segment = parse_segment_key(&key).map(|parts| Segment::expand(&parts, bytes));
-        *answer.lock().unwrap_or_else(PoisonError::into_inner) = segment;
-    };
+    let (key, (answer, mut answered)) = (key.to_owned(), oneshot::channel());
+    // The caller may be gone by then.
+    let work = move || _ = answer.send(parse_segment_key(&key).map(|parts| Segment::expand(&parts, bytes)));
     bus.store.compute(Box::new(work)).await;
-    let segment = expanded.lock().unwrap_or_else(PoisonError::into_inner).take();
-    segment.ok_or_else(|| StoreError::new(ErrorKind::Unavailable, "the thread that reads segments has ended"))
+    answered
+        .try_recv()
+        .ok()
+        .flatten()
+        .ok_or_else(|| StoreError::new(ErrorKind::Unavailable, "the thread that reads segments has ended"))
 }
 
 /// The document of an event that lies in a segment: in one that was read before or, with `search`,

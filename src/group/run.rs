@@ -110,15 +110,15 @@ type Prepared = Result<(Job, Fingerprint), RunResult>;
 
 /// Prepares events that start together; those that are to be read, several at once.
 async fn prepare_many(task: &Rc<Task>, launches: &[Launch]) -> Vec<Prepared> {
-    let known: Vec<Option<Prepared>> = launches.iter().map(|launch| prepare_known(task, launch)).collect();
-    let is_known: Vec<bool> = known.iter().map(Option::is_some).collect();
-    let to_read = launches.iter().zip(is_known).filter_map(|(launch, known)| (!known).then_some(launch));
+    let known: Vec<Result<Prepared, &Launch>> =
+        launches.iter().map(|launch| prepare_known(task, launch).ok_or(launch)).collect();
+    let to_read: Vec<&Launch> = known.iter().filter_map(|known| known.as_ref().err().copied()).collect();
     let mut read = pin!(stream::iter(to_read).map(|launch| prepare_read(task, launch)).buffered(READS));
     let mut all = Vec::with_capacity(launches.len());
     for known in known {
         match known {
-            Some(known) => all.push(known),
-            None => all.extend(read.next().await),
+            Ok(known) => all.push(known),
+            Err(_) => all.extend(read.next().await),
         }
     }
     all
@@ -143,19 +143,13 @@ fn prepare_known(task: &Rc<Task>, launch: &Launch) -> Option<Prepared> {
     if found.bytes.len() > task.max_event_bytes {
         return None;
     }
-    let content = Fingerprint::of(&found.bytes, task.secret);
-    if launch.copy_of == Some(content) {
-        return Some(Err(RunResult::Copy));
-    }
-    Some(task.job(launch, found.bytes, found.likeness, content))
+    let content = task.fingerprint(launch, &found.bytes);
+    Some(content.and_then(|content| task.job(launch, found.bytes, found.likeness, content)))
 }
 
 async fn prepare_read(task: &Rc<Task>, launch: &Launch) -> Prepared {
     let (bytes, event) = read(task, launch).await?;
-    let content = Fingerprint::of(&bytes, task.secret);
-    if launch.copy_of == Some(content) {
-        return Err(RunResult::Copy);
-    }
+    let content = task.fingerprint(launch, &bytes)?;
     if let Some(ran) = unwanted(task, &event).await {
         return Err(ran);
     }
@@ -163,6 +157,12 @@ async fn prepare_read(task: &Rc<Task>, launch: &Launch) -> Prepared {
 }
 
 impl Task {
+    /// That of a content, unless it is a copy of one that has succeeded.
+    fn fingerprint(&self, launch: &Launch, bytes: &[u8]) -> Result<Fingerprint, RunResult> {
+        let content = Fingerprint::of(bytes, self.secret);
+        if launch.copy_of == Some(content) { Err(RunResult::Copy) } else { Ok(content) }
+    }
+
     fn job(
         self: &Rc<Self>,
         launch: &Launch,

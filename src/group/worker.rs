@@ -5,12 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::FutureExt;
-use futures_util::stream::{self, FuturesUnordered, LocalBoxStream, SelectAll, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, LocalBoxStream, SelectAll, Stream, StreamExt};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::definition::Registered;
@@ -232,33 +233,18 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = changed(&mut stop, level) => {}
-                Some(first) = self.operations.next() => self.completed(first, &mut inputs),
-                Some(first) = self.many.next() => self.completed_together(first, &mut inputs),
+                Some(first) = self.operations.next() => {
+                    inputs.extend(with_ready(first, &mut self.operations).map(Input::Completed));
+                }
+                Some(first) = self.many.next() => {
+                    inputs.extend(with_ready(first, &mut self.many).flatten().map(Input::Completed));
+                }
                 () = troubles.changed() => {}
                 () = next_hint(&mut hints) => inputs.push(Input::Hint),
                 () = next_news(polls.as_deref(), &mut polled) => inputs.extend(self.polled_elsewhere(polls.as_deref())),
                 () = handler.max_in_flight_changed() => {}
                 () = clock.sleep_until(wake_at) => {}
             }
-        }
-    }
-
-    /// Takes in a completion, and those that are there as well.
-    fn completed(&mut self, first: Completion, inputs: &mut Vec<Input>) {
-        let mut next = Some(first);
-        while let Some(completion) = next {
-            inputs.push(Input::Completed(completion));
-            next = self.operations.next().now_or_never().flatten();
-        }
-    }
-
-    /// The same of runs that started together. Where one batch has ended the next begins here, and goes
-    /// on while the verdicts are taken in.
-    fn completed_together(&mut self, first: Vec<Completion>, inputs: &mut Vec<Input>) {
-        let mut next = Some(first);
-        while let Some(completions) = next {
-            inputs.extend(completions.into_iter().map(Input::Completed));
-            next = self.many.next().now_or_never().flatten();
         }
     }
 
@@ -464,6 +450,12 @@ async fn run_on_dead(
 ) -> Result<(), String> {
     let _turn = turns.acquire().await;
     run::run_on_dead(&store.bus, &store.group, name, pending, url, &*handler).await
+}
+
+/// The first item of a stream, and those that are there as well. Where one batch has ended the next
+/// begins here, and goes on while the verdicts are taken in.
+fn with_ready<T>(first: T, rest: &mut (impl Stream<Item = T> + Unpin)) -> impl Iterator<Item = T> {
+    iter::once(first).chain(iter::from_fn(|| rest.next().now_or_never().flatten()))
 }
 
 /// Completes when the stop level is no longer `level`.

@@ -54,6 +54,8 @@ const WORKER_LEN: usize = 16;
 pub struct OrphanReaper {
     argv: Vec<String>,
     folders: [PathBuf; 2],
+    /// Whether the user has said where temporary files are to lie.
+    folder_is_given: bool,
     state: RefCell<ReaperState>,
 }
 
@@ -82,7 +84,7 @@ impl OrphanReaper {
         let worker = format!("{random:0WORKER_LEN$x}");
         // This same file, even if an upgrade has since put another in its place.
         let argv = vec!["/proc/self/exe".to_owned(), ORPHAN_REAPER_ARGUMENT.to_owned(), worker.clone()];
-        Self { argv, folders: folders_of(&worker), state: RefCell::default() }
+        Self::of(argv, &worker)
     }
 
     /// A reaper that is another program, which must do what [`orphan_reaper_main`] does.
@@ -91,16 +93,19 @@ impl OrphanReaper {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1 << 16);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let worker = format!("{:0WORKER_LEN$x}", (u64::from(std::process::id()) << 32) | number);
-        Self { argv, folders: folders_of(&worker), state: RefCell::default() }
+        Self::of(argv, &worker)
+    }
+
+    fn of(argv: Vec<String>, worker: &str) -> Self {
+        let folder_is_given = std::env::var_os("TMPDIR").is_some();
+        Self { argv, folders: folders_of(worker), folder_is_given, state: RefCell::default() }
     }
 
     /// The folders for the file of a run of so many bytes; the first one with room is used. A small
-    /// file is quickest in memory; where the user has said where temporary files are to lie, it lies
-    /// there.
+    /// file is quickest in memory, and lies there unless the user has given a folder.
     pub(super) fn folders(&self, len: usize) -> [&Path; 2] {
         let [temporary, memory] = &self.folders;
-        let in_memory = len <= SMALL_BYTES && std::env::var_os("TMPDIR").is_none();
-        if in_memory { [memory, temporary] } else { [temporary, memory] }
+        if len <= SMALL_BYTES && !self.folder_is_given { [memory, temporary] } else { [temporary, memory] }
     }
 
     /// Starts the reaper unless it runs already. A worker works on even if no reaper can be

@@ -546,7 +546,7 @@ async fn emit_all(
             match emitter.emit_segments(&segments).await {
                 Ok(firsts) => {
                     let names = segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
-                    acknowledge(&world, pid, &ids, names);
+                    ids.iter().zip(names).for_each(|(id, name)| acknowledge(&world, pid, id, name, false));
                 }
                 Err(error) => world.log_line(|| format!("p{pid} cannot emit {ids:?}: {error}")),
             }
@@ -588,14 +588,7 @@ async fn emit_all(
         match sent {
             Ok(acks) => {
                 for (id, ack) in ids.iter().zip(acks) {
-                    let mut events = world.events.borrow_mut();
-                    let known = events.get_mut(id).expect("it was made");
-                    if known.acked.is_none() {
-                        world.log_line(|| format!("p{pid} {id} acknowledged as {}", ack.name));
-                        // A worker whose clock is seconds slow releases the event that much later.
-                        let waits = if wait.is_some() { known.latest_due + 11 * SECOND } else { 0 };
-                        known.acked = Some((world.simulation.now().max(waits), ack.name));
-                    }
+                    acknowledge(&world, pid, id, ack.name, wait.is_some());
                 }
                 if wait.is_some() && !named && world.simulation.rng.chance(0.3) {
                     cancel(&world, &bus, &ids[0]).await;
@@ -615,10 +608,15 @@ async fn emit_all(
     }
 }
 
-fn acknowledge(world: &World, pid: u32, ids: &[String], names: impl Iterator<Item = EventName>) {
-    for (id, name) in ids.iter().zip(names) {
+/// Notes the first acknowledgement of an event.
+fn acknowledge(world: &World, pid: u32, id: &str, name: EventName, is_scheduled: bool) {
+    let mut events = world.events.borrow_mut();
+    let known = events.get_mut(id).expect("it was made");
+    if known.acked.is_none() {
         world.log_line(|| format!("p{pid} {id} acknowledged as {name}"));
-        world.events.borrow_mut().get_mut(id).expect("it was made").acked = Some((world.simulation.now(), name));
+        // A worker whose clock is seconds slow releases the event that much later.
+        let comes = if is_scheduled { known.latest_due + 11 * SECOND } else { 0 };
+        known.acked = Some((world.simulation.now().max(comes), name));
     }
 }
 
@@ -645,12 +643,7 @@ async fn emit_import(world: &World, bus: &BusHandle, pid: u32, import: &[(String
         let (now, later) = rest.split_at((1 + world.simulation.rng.below(world.plan.segment_len)).min(rest.len()));
         let drafts: Vec<Draft> = now.iter().map(|(_, draft)| draft.clone()).collect();
         for ((id, _), ack) in now.iter().zip(emitter.emit_chunks_from(&drafts, 2).await?) {
-            let mut events = world.events.borrow_mut();
-            let known = events.get_mut(id).expect("it was made");
-            if known.acked.is_none() {
-                world.log_line(|| format!("p{pid} {id} acknowledged as {}", ack.name));
-                known.acked = Some((world.simulation.now(), ack.name));
-            }
+            acknowledge(world, pid, id, ack.name, false);
         }
         rest = later;
     }
