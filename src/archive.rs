@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::bus::{BusHandle, keys, look, to_json_line};
-use crate::event::{EventName, EventTime, NameMatch, TypeFilter, one_line};
+use crate::event::{Event, EventName, EventTime, NameMatch, TypeFilter, one_line};
 use crate::store::{ErrorDetail, ErrorKind, LARGEST_BYTES, List, Pager, Store, StoreError, StoreResult, put_once};
 
 /// The mark of an archive, and the version of its format.
@@ -233,24 +233,25 @@ impl Archive {
         Ok(index.types.keys().any(|slug| filter.matches_slug(slug) != NameMatch::No))
     }
 
-    /// Hands over the wanted events in the order of their names, each once, until `take` returns
-    /// false; returns how many of them were no events.
+    /// Hands over the wanted events in the order of their names, each once and as it stands there, until
+    /// `take` returns false; returns how many of the documents were no events.
     ///
     /// # Errors
     /// The archive cannot be read.
     pub async fn replay<E: From<StoreError>>(
         &self,
         asked: &Replay,
-        mut take: impl FnMut(&EventName, &str) -> Result<bool, E>,
+        mut take: impl FnMut(&Event, &str) -> Result<bool, E>,
     ) -> Result<u64, E> {
         let (mut strange, mut waiting) = (0, BTreeMap::<EventName, Record>::new());
         let mut hand_over = |until: Option<EventTime>, waiting: &mut BTreeMap<EventName, Record>| {
             while waiting.first_key_value().is_some_and(|(name, _)| until.is_none_or(|until| name.time() < until)) {
-                let Some((name, record)) = waiting.pop_first() else { break };
-                match record.event {
-                    Some(event) if !take(&name, event.get())? => return Ok(false),
-                    Some(_) => {}
-                    None => strange += 1,
+                let Some((_, record)) = waiting.pop_first() else { break };
+                let document = record.event.as_ref().map_or("", |event| event.get());
+                match Event::parse(document.as_bytes(), usize::MAX) {
+                    Ok(event) if !take(&event, document)? => return Ok(false),
+                    Ok(_) => {}
+                    Err(_) => strange += 1,
                 }
             }
             Ok::<_, E>(true)
@@ -263,7 +264,8 @@ impl Archive {
             if !asked.filter.everything() && !self.may_hold(&span, &asked.filter).await? {
                 continue;
             }
-            let lines = self.lines(&span.key).await?.unwrap_or_default();
+            let gone = || StoreError::unreadable(&span.key, std::io::Error::other("it was there, and is gone"));
+            let lines = self.lines(&span.key).await?.ok_or_else(gone)?;
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let record: Record =
                     serde_json::from_slice(line).map_err(|error| StoreError::unreadable(&span.key, error))?;

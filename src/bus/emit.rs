@@ -4,6 +4,7 @@
 //! its put, the put ended before the frontier passed that time, and so before the listing began:
 //! the listing has the event. This needs no lock, no shared counter and no trust in any clock.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,6 +40,13 @@ const CLOCK_AHEAD: Duration = Duration::from_hours(24);
 /// After this many second puts in a row, each further ahead than the one before, W is running away.
 const REPUTS: u32 = 40;
 
+impl BusHandle {
+    /// [`EmitTimes::take`], now.
+    fn next_time(&self, earliest: EventTime, len: u16) -> EventTime {
+        self.times.take(self.clock.now(), earliest, len)
+    }
+}
+
 fn refuse_endless_puts(reputs: u32, w: EventTime) -> StoreResult<()> {
     if reputs < REPUTS {
         return Ok(());
@@ -47,11 +55,39 @@ fn refuse_endless_puts(reputs: u32, w: EventTime) -> StoreResult<()> {
     Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::FrontierAhead))
 }
 
-/// Emits from one process; its times strictly grow.
+/// The times that a process has given to events on a bus. They strictly grow, whichever of its emitters
+/// asks, so that the order of its calls stays.
+#[derive(Debug)]
+pub struct EmitTimes {
+    last: Cell<EventTime>,
+    /// The greatest W that was read.
+    seen: Cell<EventTime>,
+}
+
+impl Default for EmitTimes {
+    fn default() -> Self {
+        Self { last: Cell::new(EventTime::MIN), seen: Cell::new(EventTime::MIN) }
+    }
+}
+
+impl EmitTimes {
+    /// Takes the next `len` free times, a microsecond apart and none below `earliest`; returns the last.
+    fn take(&self, now: EventTime, earliest: EventTime, len: u16) -> EventTime {
+        let behind = i64::from(len) - 1;
+        let first = self.seen.get().next().max(self.last.get().next()).max(earliest);
+        let last = now.max(EventTime::from_micros(first.as_micros().saturating_add(behind)));
+        self.last.set(last);
+        last
+    }
+
+    fn saw(&self, w: EventTime) {
+        self.seen.set(self.seen.get().max(w));
+    }
+}
+
+/// Emits events.
 pub struct Emitter {
     puts: SurePuts,
-    last: EventTime,
-    seen: EventTime,
     chunks: Chunks,
 }
 
@@ -65,7 +101,7 @@ struct PutBatch {
 impl Emitter {
     /// An emitter that gives up on a store that does not answer after `timeout`.
     pub fn new(bus: BusHandle, timeout: Duration) -> Self {
-        Self { puts: SurePuts { bus, timeout }, last: EventTime::MIN, seen: EventTime::MIN, chunks: Chunks::default() }
+        Self { puts: SurePuts { bus, timeout }, chunks: Chunks::default() }
     }
 
     /// How many events are best emitted together.
@@ -84,7 +120,7 @@ impl Emitter {
         while !batch.pending.is_empty() {
             self.refuse_clock_ahead(drafts, &batch.pending).await?;
             let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
-            self.seen = self.seen.max(w);
+            self.puts.bus.times.saw(w);
             if !batch.late && batch.pending.iter().all(|put| put.name.time() > w) {
                 break;
             }
@@ -171,9 +207,7 @@ impl Emitter {
         let mut pending = Vec::with_capacity(indices.len());
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
-            let time = self.puts.bus.clock.now().max(self.seen.next()).max(self.last.next()).max(earliest);
-            self.last = time;
-            let name = drafts[index].name(time);
+            let name = drafts[index].name(self.puts.bus.next_time(earliest, 1));
             items.push((name.key(), drafts[index].bytes.clone()));
             pending.push(Unacknowledged { index, name });
         }
@@ -192,9 +226,7 @@ impl Emitter {
 
     async fn put_elsewhere(&mut self, draft: &Draft, earliest: EventTime) -> StoreResult<EventName> {
         loop {
-            let time = self.puts.bus.clock.now().max(self.last.next()).max(earliest);
-            self.last = time;
-            let name = draft.name(time);
+            let name = draft.name(self.puts.bus.next_time(earliest, 1));
             if self.puts.put_and_read_back(&name.key(), &draft.bytes).await?.is_none() {
                 return Ok(name);
             }

@@ -21,6 +21,8 @@ pub use position::Position;
 pub use segment::SegmentCache;
 pub use settings::{BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing};
 
+use emit::EmitTimes;
+
 use crate::clock::Clock;
 use crate::store::Store;
 
@@ -33,11 +35,13 @@ pub struct BusHandle {
     pub clock: Rc<dyn Clock>,
     /// The segments that this process has read last.
     pub segments: Rc<SegmentCache>,
+    /// The times that this process has given to events.
+    pub times: Rc<EmitTimes>,
 }
 
 impl BusHandle {
     /// A handle that has read nothing yet.
     pub fn new(store: Rc<dyn Store>, clock: Rc<dyn Clock>) -> Self {
-        Self { store, clock, segments: Rc::default() }
+        Self { store, clock, segments: Rc::default(), times: Rc::default() }
     }
 }

@@ -53,24 +53,22 @@ pub(super) fn run(args: ReplayArgs, session: Session) -> Result<Code, Failure> {
         let archive = open::archive(&address, &session.clock, false).await?;
         let mut out = Out::new();
         let (asked, mut left) = (Replay { since, until, filter: filter.types.clone() }, args.limit.unwrap_or(u64::MAX));
-        let strange = archive.replay(&asked, |_, document| print(document, &filter, &mut left, &mut out)).await?;
+        let strange = archive.replay(&asked, |event, line| print((event, line), &filter, &mut left, &mut out)).await?;
         out.flush()?;
         if strange > 0 {
-            output::warn(&format!("{} in the archive cannot be read as events", style::plural(strange, "object")));
+            output::warn(&format!("{} of the archive cannot be read as events", style::plural(strange, "document")));
         }
         Ok(Code::Done)
     })
 }
 
-/// Prints a wanted event; false once no more are to come.
-fn print(document: &str, filter: &Filter, left: &mut u64, out: &mut Out) -> Result<bool, Failure> {
+/// Prints the line of a wanted event; false once no more are to come.
+fn print((event, line): (&Event, &str), filter: &Filter, left: &mut u64, out: &mut Out) -> Result<bool, Failure> {
     if *left == 0 {
         return Ok(false);
     }
-    let wanted = Event::parse(document.as_bytes(), usize::MAX)
-        .is_ok_and(|event| filter.evaluate(&event) == FilterResult::Wanted);
-    if wanted {
-        out.line(document)?;
+    if filter.evaluate(event) == FilterResult::Wanted {
+        out.line(line)?;
         *left -= 1;
     }
     Ok(*left > 0)

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::thread::{AckSender, TIMEOUT, ThreadState};
 use super::{Bus, Emitted, Error, NewEvent};
@@ -21,8 +21,8 @@ const SEGMENTS: usize = 8;
 /// The most KiB of events that wait, or are being put.
 const ROOM_KIB: u32 = 16 << 10;
 
-/// About what the attributes of an event take in its document, in bytes.
-const ATTRIBUTES_BYTES: usize = 512;
+/// About what the names and the marks in a document take, in bytes.
+const NAMES_BYTES: usize = 256;
 
 /// Emits many events with few writes: what comes within a moment goes into one object, with one
 /// check, and is acknowledged together. Made by [`Bus::batcher`]; clones share what they gather.
@@ -62,7 +62,7 @@ pub struct Batcher {
 struct Gathering {
     events: mpsc::UnboundedSender<Waiting>,
     /// In KiB.
-    room: Semaphore,
+    room: Arc<Semaphore>,
     /// Of the call that waits for room: what is freed for it must not go to a later one.
     turn: Mutex<()>,
 }
@@ -73,6 +73,8 @@ struct Waiting {
     /// On the clock of the thread.
     since: Duration,
     answer: AckSender,
+    /// The room that it takes, whether its caller waits for it or not.
+    room: OwnedSemaphorePermit,
 }
 
 impl Batcher {
@@ -97,19 +99,20 @@ impl Batcher {
             return self.bus.emit(event).await;
         }
         let gathering = self.gathering.get_or_init(|| self.begin());
-        let size = u32::try_from((event.data_len() + ATTRIBUTES_BYTES) >> 10).unwrap_or(u32::MAX);
+        let size = u32::try_from((event.content_len() + NAMES_BYTES) >> 10).unwrap_or(u32::MAX);
         let size = size.clamp(1, ROOM_KIB);
         // Where there is room this call is not put behind later ones, as a task that has done much may be.
         let turn = match gathering.turn.try_lock() {
             Ok(turn) => turn,
             Err(_) => gathering.turn.lock().await,
         };
-        let _room = match gathering.room.try_acquire_many(size) {
+        let all = Arc::clone(&gathering.room);
+        let room = match Arc::clone(&all).try_acquire_many_owned(size) {
             Ok(room) => room,
-            Err(_) => gathering.room.acquire_many(size).await.map_err(|_| Error::Closed)?,
+            Err(_) => all.acquire_many_owned(size).await.map_err(|_| Error::Closed)?,
         };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { event, since: SystemClock.elapsed(), answer };
+        let waiting = Waiting { event, since: SystemClock.elapsed(), answer, room };
         gathering.events.send(waiting).map_err(|_| Error::Closed)?;
         drop(turn);
         let (id, _) = answered.await.map_err(|_| Error::Closed)??;
@@ -121,7 +124,7 @@ impl Batcher {
         let linger = self.linger;
         // If the thread is gone, the receiver is, too, and emits say so.
         let _ = self.bus.thread.run(move |local| Box::pin(gather(local, incoming, linger)));
-        Gathering { events, room: Semaphore::new(ROOM_KIB as usize), turn: Mutex::default() }
+        Gathering { events, room: Arc::new(Semaphore::new(ROOM_KIB as usize)), turn: Mutex::default() }
     }
 }
 
@@ -159,14 +162,14 @@ async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Wa
 #[derive(Default)]
 struct Gathered {
     segments: Vec<SegmentDraft>,
-    answers: Vec<AckSender>,
+    answers: Vec<(AckSender, OwnedSemaphorePermit)>,
 }
 
 impl Gathered {
     /// Adds an event to the last segment, or to a new one; answers at once if it is no good.
     fn add(&mut self, local: &ThreadState, waiting: Waiting) {
         let clock = &*local.bus.handle.clock;
-        let Waiting { mut event, answer, .. } = waiting;
+        let Waiting { mut event, answer, room, .. } = waiting;
         loop {
             if self.segments.last().is_none_or(|last| !last.has_room()) {
                 self.segments.push(SegmentDraft::new(clock));
@@ -176,7 +179,7 @@ impl Gathered {
             match event.draft_in_segment(clock, local.bus.max_event_bytes(), last) {
                 Err(error) => return drop(answer.send(Err(error))),
                 Ok(draft) => match last.add(draft) {
-                    Ok(()) => return self.answers.push(answer),
+                    Ok(()) => return self.answers.push((answer, room)),
                     // With another segment the event has another id.
                     Err(draft) => event = NewEvent::from(*draft),
                 },
@@ -195,11 +198,14 @@ impl Gathered {
             Ok(firsts) => {
                 let names = self.segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
                 let ids = self.segments.iter().flat_map(SegmentDraft::events).map(|(id, _)| id.to_owned());
-                for ((id, name), answer) in ids.zip(names).zip(self.answers) {
+                for ((id, name), (answer, room)) in ids.zip(names).zip(self.answers) {
+                    drop(room);
                     let _ = answer.send(Ok((id, Ack { name, kind: AckKind::New })));
                 }
             }
-            Err(error) => self.answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone().into()))),
+            Err(error) => {
+                self.answers.into_iter().for_each(|(answer, _)| _ = answer.send(Err(error.clone().into())));
+            }
         }
     }
 }

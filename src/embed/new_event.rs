@@ -97,9 +97,9 @@ impl NewEvent {
         self.id.is_some() || self.due.is_some()
     }
 
-    /// How long its data is, in bytes, about.
-    pub(super) fn data_len(&self) -> usize {
-        self.builder.data_len()
+    /// How long its data and its attributes are together, in bytes, about.
+    pub(super) fn content_len(&self) -> usize {
+        self.builder.content_len()
     }
 
     /// The event as it is to be put, and until when it is to wait.

@@ -258,7 +258,7 @@ impl Emitter {
             }
         }
         let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
-        self.seen = self.seen.max(w);
+        self.puts.bus.times.saw(w);
         let mut again = Note::new(hash, u32::try_from(notes.len()).unwrap_or(u32::MAX));
         for PutChunk { nonce, first, copy, drafts } in there {
             let hash = drafts[0].dedup.as_deref().unwrap_or_default();

@@ -46,7 +46,7 @@ impl Emitter {
         loop {
             self.take_back_if_ahead(|| keys_last_first(&there)).await?;
             let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
-            self.seen = self.seen.max(w);
+            self.puts.bus.times.saw(w);
             // The first event of a segment tells: a part of the segment may have come too late.
             if there.iter().all(|put| put.first > w) {
                 break;
@@ -96,13 +96,8 @@ impl Emitter {
 
     /// The next free time for a segment.
     fn place(&mut self, segment: &SegmentDraft, earliest: EventTime) -> PutSegment {
-        let behind = i64::from(segment.len()) - 1;
-        let after = |time: EventTime| EventTime::from_micros(time.as_micros().saturating_add(behind));
-        // The last event has the time; the others lie before it, behind all that this process has emitted.
-        let least = after(self.seen.next()).max(after(self.last.next())).max(after(earliest));
-        let last = self.puts.bus.clock.now().max(least);
-        self.last = last;
-        let first = EventTime::from_micros(last.as_micros() - behind);
+        let last = self.puts.bus.next_time(earliest, segment.len());
+        let first = EventTime::from_micros(last.as_micros() - (i64::from(segment.len()) - 1));
         PutSegment { key: segment.key(first), first }
     }
 

@@ -138,6 +138,18 @@ fn one_id_emitted_by_two_hosts_is_stored_once() {
     }
 }
 
+/// Both find W ahead of the clock; the first puts its events behind it.
+#[test]
+fn the_times_of_two_emitters_of_a_process_grow() {
+    let bus = EmitBus::new();
+    bus.raise(ahead());
+    let handle = BusHandle::new(Rc::new(bus.store()), Rc::new(SystemClock));
+    let [mut one, mut other] = [(); 2].map(|()| Emitter::new(handle.clone(), Duration::from_secs(5)));
+    let first = done(one.emit(&[of_key("k", 1), of_key("k", 2)])).unwrap().remove(1);
+    let second = done(other.emit(&[of_key("k", 3)])).unwrap().remove(0);
+    assert!(first.name < second.name, "{} {}", first.name, second.name);
+}
+
 /// The other is the one who comes too late: while it emits, this one is acknowledged on the first copy of both.
 #[test]
 fn a_first_copy_is_kept_while_its_twin_may_be_acknowledged_on_it() {

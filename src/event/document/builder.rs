@@ -91,9 +91,13 @@ impl EventBuilder {
         Ok(Event { parts: self })
     }
 
-    /// How many bytes its data takes in the document, about.
-    pub(crate) fn data_len(&self) -> usize {
-        self.data.len()
+    /// How many bytes its data and its attributes take in the document, about, without names and marks.
+    pub(crate) fn content_len(&self) -> usize {
+        let texts = [&self.subject, &self.time, &self.datacontenttype, &self.dataschema];
+        let texts = texts.into_iter().flatten().chain([&self.id, &self.source, &self.type_]).map(String::len);
+        // An extension that is no text is a number or a boolean.
+        let extension = |(name, value): (&String, &Value)| name.len() + value.as_str().map_or(16, str::len);
+        self.data.len() + texts.sum::<usize>() + self.extensions.iter().map(extension).sum::<usize>()
     }
 
     fn attributes(&self) -> Attributes<'_, impl Iterator<Item = (&str, &Value)> + Clone> {

@@ -10,6 +10,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::rules::{self, Attributes};
+use super::write::without_mark;
 use super::{Data, Event, EventBuilder, EventError};
 use crate::event::{HashSlot, Identity};
 
@@ -31,8 +32,7 @@ pub(crate) struct EventView<'a> {
 impl<'a> EventView<'a> {
     /// Reads a document, as [`Event::parse`] does.
     pub fn parse(document: &'a [u8], limit: usize) -> Result<Self, EventError> {
-        // A byte order mark may be ignored (RFC 8259 §8.1); some Windows tools write one.
-        let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document).trim_ascii();
+        let document = without_mark(document).trim_ascii();
         check_size(document, limit)?;
         if document.is_empty() {
             return Err(EventError::Empty);

@@ -133,9 +133,16 @@ impl EventTemplate {
     }
 }
 
-/// A JSON document on one line: its line breaks, which are only ever between tokens, become spaces.
+/// A document without the byte order mark that it may begin with: it may be ignored (RFC 8259 §8.1), and
+/// some Windows tools write one.
+pub(super) fn without_mark(document: &[u8]) -> &[u8] {
+    document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document)
+}
+
+/// A JSON document on one line: its line breaks, which are only ever between tokens, become spaces. A
+/// byte order mark, which only a file may begin with, is left out.
 pub fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
-    let document = document.trim_ascii();
+    let document = without_mark(document).trim_ascii();
     if !has_breaks(document) {
         return Cow::Borrowed(document);
     }
