@@ -64,6 +64,13 @@ pub struct PendingEvent {
     pub poison_candidate: bool,
 }
 
+impl PendingEvent {
+    /// Whether a worker that owns the shard runs it, or is about to.
+    pub fn may_run(&self) -> bool {
+        self.next.is_none() && self.new_dead_letter.is_none()
+    }
+}
+
 /// Whether a field has the value that it is not written with.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -221,6 +228,11 @@ impl Marker {
                 }
             }
         }
+    }
+
+    /// Whether a letter is to be written for an event, and which.
+    pub fn announces(&self, name: &EventName, letter: &str) -> bool {
+        self.pending.get(name).is_some_and(|pending| pending.new_dead_letter.as_deref() == Some(letter))
     }
 
     /// The event's dead letter exists: the event leaves `pending`. Returns the letter that was

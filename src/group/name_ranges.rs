@@ -21,9 +21,15 @@ fn parse(text: &str) -> Result<(EventName, u16), String> {
     Ok((name, following))
 }
 
-/// All names of an entry, ascending.
-fn expand(text: &str) -> Result<Vec<EventName>, String> {
+/// The most names that the entries of one set may stand for: far more than a shard has pending or done.
+const MOST_NAMES: usize = 200_000;
+
+/// All names of an entry, ascending; `before`: how many the entries before it stand for.
+fn expand(text: &str, before: usize) -> Result<Vec<EventName>, String> {
     let (first, following) = parse(text)?;
+    if before + usize::from(following) >= MOST_NAMES {
+        return Err(format!("more than {MOST_NAMES} names: {text}"));
+    }
     let mut names = vec![first];
     for _ in 0..following {
         let next = names.last().and_then(EventName::next_in_segment);
@@ -76,9 +82,12 @@ pub(super) mod set {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<EventName>, D::Error> {
-        let entries = Vec::<String>::deserialize(deserializer)?;
-        let expanded: Result<Vec<_>, _> = entries.iter().map(|entry| expand(entry)).collect();
-        Ok(expanded.map_err(de::Error::custom)?.into_iter().flatten().collect())
+        let mut names = Vec::new();
+        for entry in Vec::<String>::deserialize(deserializer)? {
+            let expanded = expand(&entry, names.len()).map_err(de::Error::custom)?;
+            names.extend(expanded);
+        }
+        Ok(names.into_iter().collect())
     }
 }
 
@@ -103,7 +112,8 @@ pub(super) mod map {
     {
         let mut map = BTreeMap::new();
         for (entry, value) in BTreeMap::<String, T>::deserialize(deserializer)? {
-            map.extend(expand(&entry).map_err(de::Error::custom)?.into_iter().map(|name| (name, value.clone())));
+            let expanded = expand(&entry, map.len()).map_err(de::Error::custom)?;
+            map.extend(expanded.into_iter().map(|name| (name, value.clone())));
         }
         Ok(map)
     }
@@ -151,6 +161,14 @@ mod tests {
         let json = map::serialize(&map, serde_json::value::Serializer).unwrap();
         assert_eq!(json.as_object().unwrap().len(), 2, "{json}");
         assert_eq!(map::deserialize::<u8, _>(json).unwrap(), map);
+    }
+
+    #[test]
+    fn refuses_more_names_than_fit_in_memory() {
+        let entries: Vec<String> = (1..=201).map(|of| format!("{}+999", name(of, 0, None))).collect();
+        let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+        assert_eq!(read(&entries[..199]).unwrap().len(), 199_000);
+        assert!(read(&entries).is_err());
     }
 
     #[test]

@@ -131,7 +131,12 @@ impl GroupStatus {
 
     /// The state in one word; `process` tells of an owner whether it is known to be gone.
     pub fn state(&self, lag: &Lag, process: impl Fn(&Owner) -> Process) -> GroupState {
-        let full = |marker: &Marker| marker.pending.len() >= ShardBounds::default().capacity();
+        // A large batch alone may fill it.
+        let full = |marker: &Marker| {
+            let (pending, runs) =
+                (&marker.pending, marker.pending.values().filter(|pending| pending.may_run()).count());
+            pending.len() >= ShardBounds::default().capacity() && runs * 2 < pending.len()
+        };
         match &self.definition {
             _ if self.damage.is_some() => GroupState::Damaged,
             Some(Definition { paused: Some(_), .. }) => GroupState::Paused,
@@ -147,7 +152,7 @@ impl GroupStatus {
     pub fn running(&self) -> impl Iterator<Item = (&EventName, &Owner)> {
         self.owners.iter().flat_map(|Owned { shard, owner }| {
             let pending = self.markers.get(usize::from(*shard)).into_iter().flat_map(|marker| &marker.pending);
-            let runs = pending.filter(|(_, pending)| pending.next.is_none() && pending.new_dead_letter.is_none());
+            let runs = pending.filter(|(_, pending)| pending.may_run());
             runs.map(move |(name, _)| (name, owner))
         })
     }
@@ -466,9 +471,24 @@ mod tests {
         for n in 0..1_000 {
             group.markers[0].pending.insert(name(n, "order.created"), PendingEvent::default());
         }
+        assert_eq!(group.state(&lag, lives), GroupState::Failing, "a large batch runs");
+        let failed = PendingEvent { next: Some(EventTime::MAX), ..PendingEvent::default() };
+        group.markers[0].pending.values_mut().skip(400).for_each(|pending| *pending = failed.clone());
         assert_eq!(group.state(&lag, lives), GroupState::Stalled);
         group.damage = Some(StoreError::new(ErrorKind::Damaged, "x"));
         assert_eq!(group.state(&lag, lives), GroupState::Damaged);
+    }
+
+    #[test]
+    fn a_letter_from_before_a_reset_ends_nothing() {
+        let only = name(1, "order.created");
+        let mut marker = Marker::new(Position::START);
+        let dies = PendingEvent { new_dead_letter: Some("l".to_owned()), ..PendingEvent::default() };
+        marker.pending.insert(only.clone(), dies);
+        assert!(marker.announces(&only, "l"));
+        marker.reset(Position::START);
+        marker.pending.insert(only.clone(), PendingEvent::default());
+        assert!(!marker.announces(&only, "l"));
     }
 
     #[test]

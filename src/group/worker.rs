@@ -396,7 +396,8 @@ impl Worker {
                         Some(on_dead) => run_on_dead(&store, on_dead, &name, &pending, url).await.err(),
                         None => None,
                     };
-                    Completion::DeadLetterWritten { shard, epoch, name, written, failed }
+                    let letter = pending.new_dead_letter.unwrap_or_default();
+                    Completion::DeadLetterWritten { shard, epoch, name, letter, written, failed }
                 })
             }
             Command::Delete { key } => Box::pin(async move {

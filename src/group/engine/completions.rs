@@ -26,11 +26,11 @@ impl Engine {
             Completion::Definition(registered) => self.take_definition(registered),
             Completion::Ran { shard, epoch, name, attempt, ran } => self.ran(shard, epoch, &name, attempt, ran),
             Completion::Key { shard, epoch, name, key } => self.learned(shard, epoch, &name, key),
-            Completion::DeadLetterWritten { shard, epoch, name, written, failed } => {
+            Completion::DeadLetterWritten { shard, epoch, name, letter, written, failed } => {
                 if let Some(why) = failed {
                     self.report(WorkerEvent::OnDeadFailed { name: name.clone(), why });
                 }
-                self.dead_letter_written(shard, epoch, &name, written);
+                self.dead_letter_written(shard, epoch, (&name, &letter), written);
             }
             Completion::Sent => {}
         }
@@ -119,11 +119,19 @@ impl Engine {
         self.command(Command::WriteDeadLetter { shard: number, epoch, name, pending: Box::new(pending) });
     }
 
-    pub(super) fn dead_letter_written(&mut self, number: u16, epoch: u64, name: &EventName, written: StoreResult<()>) {
+    pub(super) fn dead_letter_written(
+        &mut self,
+        number: u16,
+        epoch: u64,
+        (name, letter): (&EventName, &str),
+        written: StoreResult<()>,
+    ) {
         let written = self.answer_of(written, true).is_some();
-        if let Some(shard) = self.owned(number, epoch) {
-            if written { shard.dead_letter_written(name) } else { shard.dead_letter_not_written(name) }
-        }
+        // A reset may have sent the event back to work meanwhile.
+        let Some(shard) = self.owned(number, epoch).filter(|shard| shard.marker.announces(name, letter)) else {
+            return;
+        };
+        if written { shard.dead_letter_written(name) } else { shard.dead_letter_not_written(name) }
     }
 
     pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<Option<u64>>) {

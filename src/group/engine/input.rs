@@ -107,6 +107,8 @@ pub enum Completion {
         epoch: u64,
         /// The event whose letter it is.
         name: EventName,
+        /// The letter's name.
+        letter: String,
         /// Whether it is on the bus.
         written: StoreResult<()>,
         /// Why the `on_dead` command failed, if it did.
