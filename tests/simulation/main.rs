@@ -21,6 +21,7 @@ mod actors;
 mod bucket;
 mod checks;
 mod cost;
+mod emitters;
 mod executor;
 #[path = "../support/group.rs"]
 mod group;

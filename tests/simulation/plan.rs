@@ -89,6 +89,8 @@ pub struct SeedPlan {
     /// The share of batches that are emitted in segments, and the most events of one.
     pub segments: f64,
     pub segment_len: usize,
+    /// The share of segments of a foreign writer, with lines that are no events.
+    pub foreign: f64,
     /// The share of bulk imports: inputs of named ids, each emitted from its first event on until it is
     /// acknowledged whole.
     pub imports: f64,
@@ -130,7 +132,7 @@ impl SeedPlan {
         let waits = if rng.chance(0.4) { 0.3 } else { 0.0 };
         let power = if !bucket && rng.chance(0.7) { 0.15 } else { 0.0 };
         let groups = (0..groups).map(|at| GroupPlan::new(rng, at, groups, faults_until)).collect();
-        Self {
+        let mut plan = Self {
             faults_until,
             groups,
             emitters: rng.one(&[1, 2, 3]),
@@ -163,6 +165,7 @@ impl SeedPlan {
             named: 0.3,
             segments: rng.one(&[0.0, 0.5, 0.9]),
             segment_len: rng.one(&[3, 5, 8]),
+            foreign: rng.one(&[0.0, 0.0, 0.2]),
             imports: rng.one(&[0.0, 0.1, 0.5]),
             coarse_clocks: rng.chance(0.2) && waits == 0.0,
             unreadable: if calm { 0.0 } else { rng.one(&[0.0, 0.1]) },
@@ -171,12 +174,24 @@ impl SeedPlan {
             twins: rng.chance(0.3) && waits == 0.0,
             waits,
             shared_polls: lists_with_tail && rng.chance(0.5),
+        };
+        if plan.coarse_clocks && rng.chance(0.5) {
+            plan.crowd_seconds();
         }
+        plan
+    }
+
+    /// Lets many events come within each second of the coarse clocks, some of their puts late.
+    fn crowd_seconds(&mut self) {
+        (self.emitters, self.events_each, self.backlog) = (3, 24, 0);
+        (self.emit_pause, self.slow_puts) = (0.1e6, 0.2);
+        (self.named, self.segments, self.segment_len) = (0.1, 0.5, 8);
+        (self.foreign, self.imports) = (0.0, 0.0);
     }
 
     /// Whether events lie in segments.
     pub fn has_segments(&self) -> bool {
-        self.segments > 0.0 || self.imports > 0.0
+        self.segments > 0.0 || self.imports > 0.0 || self.foreign > 0.0
     }
 
     /// Whether every request of a process that lives is answered, and none takes effect after its
@@ -192,7 +207,7 @@ impl SeedPlan {
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         // The ids of segments are made at random.
         (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);
-        self.imports = 0.0;
+        (self.imports, self.foreign) = (0.0, 0.0);
         for group in &mut self.groups {
             (group.late_start, group.widens) = (None, None);
         }

@@ -39,6 +39,27 @@ pub struct KnownEvent {
     pub n: Option<u8>,
 }
 
+/// What the ids of lines begin with that are no events.
+pub const JUNK: &str = "junk-";
+
+impl KnownEvent {
+    /// One that is emitted from now on.
+    pub fn new(id: &str, type_: &str, began: Micros) -> Self {
+        Self {
+            id: id.to_owned(),
+            type_: type_.to_owned(),
+            key: None,
+            order: None,
+            began,
+            acked: None,
+            due: 0,
+            latest_due: 0,
+            cancelled: CancelStatus::No,
+            n: None,
+        }
+    }
+}
+
 /// Whether a scheduled entry was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelStatus {
@@ -324,6 +345,9 @@ impl World {
             if group.paused && now > group.resumed.max(run.thawed) + 2 * 30 * SECOND + 10 * SECOND {
                 self.complain(format!("{} runs in {} although that is paused", run.id, group.name));
             }
+        }
+        if run.id.starts_with(JUNK) {
+            self.complain(format!("{} runs, which is no event", run.id));
         }
         self.check_neighbours(&run);
         if let Some(known) = self.events.borrow().get(&run.id) {
