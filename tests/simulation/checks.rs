@@ -153,13 +153,15 @@ fn forgotten(group: &mut GroupRecord, key: &str) {
 fn letter(world: &World, group: &mut GroupRecord, letter: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
     let Some(id) = world.id_of(letter) else { return };
     world.log_line(|| format!("letter {letter} of {id}: {}", new.is_some()));
-    let now = world.simulation.now();
+    let (now, shards) = (world.simulation.now(), group.shards());
     let runs = group.runs.entry(id).or_default();
     match (old, new) {
         (None, Some(bytes)) => {
             runs.letters += 1;
             runs.first_settled.get_or_insert(now);
             let content: DeadLetter = serde_json::from_slice(bytes).expect("a letter parses");
+            // What is no event never starts a handler.
+            group.active.insert(content.name.hash_slot().shard(shards), now);
             let whole = content.event_bytes().is_some();
             if !whole && runs.kept.contains(&content.name) {
                 world.complain(format!("letter {letter} is without its event, which an earlier one held"));

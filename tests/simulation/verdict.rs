@@ -7,6 +7,7 @@ use evbus::bus::look::names_at;
 use evbus::event::{EVENTS, EventName};
 
 use crate::executor::{Micros, SECOND};
+use crate::handler::{Fate, fate};
 use crate::world::{GroupRecord, KnownEvent, World};
 
 /// The latest arrival of a delayed put after the faults.
@@ -18,8 +19,13 @@ const LAST_THAW: Micros = 160 * SECOND;
 /// The longest idle time of a shard with work: a lease and a poll.
 const IDLE: Micros = (15 + 30) * SECOND;
 
-/// By this time after the last acknowledgement everything must be settled.
+/// By this time after the last acknowledgement everything must be settled, if no handler kills its
+/// worker.
 const PATIENCE: Micros = 1_500 * SECOND;
+
+/// How long the events that such a handler keeps from being settled wait longer: for each of its attempts
+/// the next worker, a lease, and what an ordered group holds back.
+const KILLED: Micros = 5 * (30 + 15 + 60) * SECOND;
 
 /// Runs on without faults until everything is handled, then checks the rest.
 pub fn settle(world: &Rc<World>) {
@@ -32,7 +38,7 @@ pub fn settle(world: &Rc<World>) {
         idle(world, begun, &open);
         if !open.is_empty() || world.emitting.get() > 0 || unfinished(world) {
             settled_at = None;
-            if simulation.now() > begun + LAST_PUT + PATIENCE {
+            if simulation.now() > begun + LAST_PUT + PATIENCE + KILLED * killers(world) {
                 world.complain(format!("the backlog is never done: {:?} {:?}", world.emitting.get(), open.first()));
             }
             continue;
@@ -45,6 +51,13 @@ pub fn settle(world: &Rc<World>) {
     order(world);
     imported_once(world);
     quiet(world);
+}
+
+/// How many handlers kill their workers.
+fn killers(world: &World) -> u64 {
+    let events = world.events.borrow();
+    let kills = |group: usize| events.keys().filter(|id| fate(world, group, id) == Fate::Kill).count() as u64;
+    (0..world.plan.groups.len()).map(kills).sum()
 }
 
 /// An event of a bulk import lies in one segment, however often its emitter was killed. Where answers
