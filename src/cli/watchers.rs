@@ -15,6 +15,7 @@ use crate::cli::help_line::HelpLine;
 use crate::clock::Clock;
 use crate::config::Watcher;
 use crate::group::ShardBounds;
+use crate::group::lease::Lease;
 use crate::group::owner::{process_of, this_process};
 use crate::group::polls::Polls;
 use crate::group::worker::{Mode, Stop, Summary, Worker, WorkerParts, WorkerSettings};
@@ -184,15 +185,16 @@ pub(super) async fn run_all(
 
 fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {
     WorkerSettings {
+        mode,
         concurrency: watcher.taken(),
         ordered: watcher.ordered,
         retry: watcher.retry.clone(),
         stop_timeout: watcher.stop_timeout,
+        lease: Lease::default(),
         bounds: ShardBounds::for_concurrency(watcher.taken()),
         poll: watcher.poll,
         hints: watcher.hints,
         url: opened.url(),
         max_event_bytes: opened.bus.max_event_bytes(),
-        ..WorkerSettings::new(mode)
     }
 }

@@ -121,8 +121,6 @@ pub(super) struct EngineParts {
     pub registered: Registered,
     pub filter: Arc<Filter>,
     pub settings: WorkerSettings,
-    /// See [`Handler::prepares_ahead`](crate::handler::Handler::prepares_ahead).
-    pub prepares_ahead: bool,
     /// What the store is like.
     pub profile: Profile,
     /// This process, as other workers see it.
@@ -138,7 +136,6 @@ pub(super) struct Engine {
     registered: Registered,
     filter: Arc<Filter>,
     settings: WorkerSettings,
-    prepares_ahead: bool,
     profile: Profile,
     me: Owner,
     random: Random,
@@ -157,8 +154,6 @@ pub(super) struct Engine {
     reading_keys: HashSet<EventName>,
     /// The most runs that the handler takes at once; none: any number.
     max_in_flight: Option<usize>,
-    /// How long the last run took; none before the first has ended.
-    last_took: Option<Duration>,
     /// The handler could not be started; not tried again before this.
     stalled_until: Option<Duration>,
     /// When the last listing ended that showed something.
@@ -180,7 +175,7 @@ pub(super) struct Engine {
 impl Engine {
     /// An engine that has begun with nothing.
     pub fn new(from: EngineParts) -> Self {
-        let EngineParts { group, registered, filter, settings, prepares_ahead, profile, me, seed, now } = from;
+        let EngineParts { group, registered, filter, settings, profile, me, seed, now } = from;
         let begun = now.elapsed;
         let slots = (0..registered.definition.shards).map(|_| ShardSlot { scan_at: begun, ..ShardSlot::default() });
         Self {
@@ -195,7 +190,6 @@ impl Engine {
             registered,
             filter,
             settings,
-            prepares_ahead,
             profile,
             me,
             now,
@@ -206,7 +200,6 @@ impl Engine {
             turn: 0,
             reading_keys: HashSet::new(),
             max_in_flight: None,
-            last_took: None,
             stalled_until: None,
             listed_at: begun,
             share_at: begun,

@@ -20,7 +20,7 @@ use super::verdict::{Fingerprint, RunResult};
 use super::{GroupName, content, dead_letter};
 use crate::bus::BusHandle;
 use crate::event::{Event, EventName, Filter, FilterResult, Identity, Likeness, NameMatch};
-use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport, Turn};
+use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport};
 use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
 
@@ -42,8 +42,6 @@ pub(super) struct Task {
     pub url: Rc<str>,
     /// Whether handlers may still start.
     pub permit: Permit,
-    /// When they may.
-    pub turn: Turn,
     /// The key of its fingerprints.
     pub secret: u64,
 }
@@ -178,8 +176,8 @@ impl Task {
         }
         let (name, attempt) = (launch.name.clone(), launch.attempt);
         let vars = EventVars { task: Rc::clone(self), event: event.clone(), name, attempt };
-        let (file, permit, turn) = (launch.name.text(), self.permit.clone(), self.turn.clone());
-        Ok((Job { event, file, vars: Rc::new(vars), likeness, tried: attempt > 1, permit, turn }, content))
+        let (file, permit) = (launch.name.text(), self.permit.clone());
+        Ok((Job { event, file, vars: Rc::new(vars), likeness, tried: attempt > 1, permit }, content))
     }
 
     /// Waits if a handler may have ended by a signal that is meant for its worker: stopping a service
@@ -354,8 +352,8 @@ pub(super) async fn run_on_dead(
         ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ")),
         ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
     ]);
-    let (file, permit, turn) = (name.text(), Permit::new(|| true), Turn::default());
-    let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, tried: false, permit, turn };
+    let (file, permit) = (name.text(), Permit::new(|| true));
+    let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, tried: false, permit };
     let report = on_dead.run(job).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
 }

@@ -27,7 +27,7 @@ use crate::bus::look::LookBounds;
 use crate::bus::{BusHandle, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::{Handler, Permit, Turn};
+use crate::handler::{Handler, Permit};
 use crate::store::{Hints, StoreResult};
 
 pub use super::engine::{Mode, Stop, Summary, WorkerSettings};
@@ -93,10 +93,6 @@ pub struct Worker {
     ownerships: HashMap<u16, Ownership>,
     /// Whether the group is paused, for runs that wait for their turn.
     pausing: Rc<Cell<bool>>,
-    /// As many as runs may go on at once.
-    turns: Rc<Semaphore>,
-    /// When a drain starts nothing more that waits for its turn.
-    last_start: Option<Duration>,
     /// The key of its fingerprints, known to no other process.
     secret: u64,
     /// The bus's address, for handlers.
@@ -137,13 +133,11 @@ impl Worker {
         let shards = parts.registered.definition.shards;
         let clock = &parts.bus.clock;
         let secret = clock.random();
-        let last_start = settings.span().map(|span| clock.elapsed() + span);
         let engine = Engine::new(EngineParts {
             group: parts.group.clone(),
             registered: parts.registered.clone(),
             filter: Arc::clone(&filter),
             settings: settings.clone(),
-            prepares_ahead: parts.handler.prepares_ahead() && parts.handler.many().is_none(),
             profile: parts.bus.store.profile(),
             me: parts.me,
             seed: clock.random(),
@@ -170,8 +164,6 @@ impl Worker {
             many: SelectAll::new(),
             ownerships: HashMap::new(),
             pausing: Rc::new(Cell::new(parts.registered.definition.paused.is_some())),
-            turns: Rc::new(Semaphore::new(settings.concurrency)),
-            last_start,
             registered: parts.registered,
             secret,
             url: settings.url.as_str().into(),
@@ -266,10 +258,7 @@ impl Worker {
         match command {
             Command::Report(event) => self.reporter.report(&self.group_store.group, &event),
             Command::Expect(runs) => self.handler.expect(runs),
-            Command::EndHandlers => {
-                self.turns.close();
-                self.handler.refuse_new_runs();
-            }
+            Command::EndHandlers => self.handler.refuse_new_runs(),
             Command::StopHandlers => {
                 self.handler.terminate();
                 if let Some((on_dead, _)) = &self.on_dead {
@@ -309,7 +298,6 @@ impl Worker {
         let (commit_sent, cancel) = (Rc::clone(&ownership.commit_sent), Rc::clone(&ownership.cancel));
         let (clock, lease, pausing) =
             (Rc::clone(&self.group_store.bus.clock), self.settings.lease, Rc::clone(&self.pausing));
-        let last_start = self.last_start.filter(|_| self.handler.many().is_none());
         let task = Task {
             group_store: self.group_store.clone(),
             listed_at,
@@ -319,11 +307,7 @@ impl Worker {
             max_event_bytes: self.settings.max_event_bytes,
             url: Rc::clone(&self.url),
             secret: self.secret,
-            permit: Permit::new(move || {
-                let now = clock.elapsed();
-                !pausing.get() && lease.may_start(commit_sent.get(), now) && last_start.is_none_or(|last| now < last)
-            }),
-            turn: Turn::of(&self.turns),
+            permit: Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed())),
         };
         (task, cancel)
     }

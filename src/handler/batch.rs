@@ -17,7 +17,7 @@ use futures_util::future::{FutureExt, Shared, WeakShared};
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Handler, Job, Outcome, Reports, RunMany, RunReport, Turn};
+use super::{Handler, Job, Outcome, Reports, RunMany, RunReport};
 use crate::clock::{Clock, Fut};
 use crate::event::{EventView, Siblings, one_line};
 use crate::handler::Obstacle;
@@ -397,7 +397,7 @@ impl Batch {
         vars.push(("EVBUS_BATCH", jobs.len().to_string()));
         let permit = jobs[0].permit.clone();
         let (event, file) = (lines.into(), "batch.ndjson".into());
-        Job { event, file, vars: Rc::new(vars), likeness: None, tried: self.tried, permit, turn: Turn::default() }
+        Job { event, file, vars: Rc::new(vars), likeness: None, tried: self.tried, permit }
     }
 }
 

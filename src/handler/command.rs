@@ -8,19 +8,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::Pid;
 use sha2::{Digest, Sha256};
-use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::children::{Unreaped, reap};
 use super::input::{self, PlacedFile};
 use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
-use super::output::{self, LineSink, LineSource, Output, OutputPipe, Stream};
+use super::output::{self, LineSink, LineSource, Output, OutputPipe, OutputTail, Stream};
 use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
 use super::program::ProgramError;
 use super::{Handler, Job, Obstacle, Outcome, RunReport, program};
@@ -68,20 +68,9 @@ pub struct CommandHandler {
     reaper: Rc<OrphanReaper>,
     stop: Notify,
     unreaped: Unreaped,
-    /// Commands that are used again and again, one for each run that goes on or is prepared, so that the
-    /// environment is not put together for each run.
-    templates: RefCell<Vec<std::process::Command>>,
-}
-
-/// A run that can start at once.
-struct PreparedRun {
-    command: std::process::Command,
-    file: PlacedFile,
-    /// The variables that the command has for this run alone.
-    vars: Vec<(&'static str, String)>,
-    pipes: OutputPipes,
-    /// Registered before the start, so that no end is missed.
-    children: unix::Signal,
+    /// Made at the first run and used for all of them, so that the environment is put together only
+    /// once.
+    template: RefCell<Option<std::process::Command>>,
 }
 
 impl CommandHandler {
@@ -99,31 +88,41 @@ impl CommandHandler {
         reaper: Rc<OrphanReaper>,
     ) -> Self {
         let (stop, unreaped) = (Notify::new(), Unreaped::default());
-        Self { command, clock, output, reaper, stop, unreaped, templates: RefCell::default() }
+        Self { command, clock, output, reaper, stop, unreaped, template: RefCell::default() }
     }
 
-    async fn outcome(&self, job: Job) -> RunReport {
+    async fn outcome(&self, job: Job) -> (Outcome, OutputTail) {
         // From here on a stop reaches this run.
         let stop = self.stop.notified();
-        let prepared = match self.prepare(&job) {
-            Ok(prepared) => prepared,
-            Err(obstacle) => return not_started(obstacle),
+        let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
+        let file = match PlacedFile::place(self.reaper.folders(job.event.len()), &job.file, &job.event) {
+            Ok(file) => file,
+            Err(error) => {
+                return not_started(program::refused(&error, |error| {
+                    format!("cannot write the event's file: {error}").into()
+                }));
+            }
         };
-        let Some(_turn) = job.turn.take().await.filter(|_| job.permit.holds()) else {
-            self.put_back(prepared.command, &prepared.vars);
-            return RunReport::stopped();
+        // Registered before the start, so that no end is missed.
+        let children = match signal(SignalKind::child()) {
+            Ok(children) => children,
+            Err(error) => return not_started(format!("cannot watch for the end of handlers: {error}").into()),
         };
-        let begun = self.clock.elapsed();
-        let limit = self.command.timeout.map(|timeout| begun + timeout);
-        // The file is there until the run has ended.
-        let PreparedRun { command, file: _file, vars, pipes, children } = prepared;
-        let process_group = match self.start(command, &vars) {
+        let (process_group, pipes) = match self.start(&job.event, &job.vars.list(), &file) {
             Ok(started) => started,
-            Err(obstacle) => return not_started(obstacle),
+            Err(reason) => return not_started(reason),
         };
-        let kill = self.kill_reason(stop, limit);
-        match see_through(process_group, children, pipes, kill, self.command.grace, &*self.clock).await {
-            Ok((outcome, tail)) => RunReport::new(outcome, tail.text(), self.clock.elapsed().saturating_sub(begun)),
+        match see_through(
+            process_group,
+            children,
+            pipes,
+            self.kill_reason(stop, limit),
+            self.command.grace,
+            &*self.clock,
+        )
+        .await
+        {
+            Ok(end) => end,
             Err(error) => not_started(format!("cannot wait for handler '{}': {error}", self.name()).into()),
         }
     }
@@ -139,62 +138,29 @@ impl CommandHandler {
         }
     }
 
-    /// Does all that can be done before the run's turn.
-    fn prepare(&self, job: &Job) -> Result<PreparedRun, Obstacle> {
-        let file = PlacedFile::place(self.reaper.folders(job.event.len()), &job.file, &job.event).map_err(|error| {
-            program::refused(&error, |error| format!("cannot write the event's file: {error}").into())
-        })?;
-        let children = signal(SignalKind::child())
-            .map_err(|error| Obstacle::from(format!("cannot watch for the end of handlers: {error}")))?;
+    fn start(
+        &self,
+        event: &[u8],
+        vars: &[(&'static str, String)],
+        file: &PlacedFile,
+    ) -> Result<(ProcessGroup<'_>, OutputPipes), Obstacle> {
+        reap(&self.unreaped);
+        self.reaper.ensure();
         let plumbing = |error: io::Error| {
             program::refused(&error, |error| format!("cannot make pipes for handler '{}': {error}", self.name()).into())
         };
-        let vars = job.vars.list();
-        let stdin = input::stdin(&job.event).map_err(plumbing)?;
-        let sink = self.sink(&vars);
+        let stdin = input::stdin(event).map_err(plumbing)?;
+        let sink = self.sink(vars);
         let (stdout, out) = self.stdout(&sink).map_err(plumbing)?;
         let (err, stderr) = output::pipe().map_err(plumbing)?;
         let pipes = OutputPipes { out, err: OutputPipe::new(err, Stream::Err, &sink) };
-        let known = self.templates.borrow_mut().pop();
-        let mut command = match known {
-            Some(command) => command,
-            None => self.template()?,
-        };
-        command.stdin(stdin).stdout(stdout).stderr(stderr).env("EVBUS_FILE", file.path());
-        command.envs(vars.iter().map(|(name, value)| (name, value)));
-        Ok(PreparedRun { command, file, vars, pipes, children })
-    }
-
-    fn start(
-        &self,
-        mut command: std::process::Command,
-        vars: &[(&'static str, String)],
-    ) -> Result<ProcessGroup<'_>, Obstacle> {
-        reap(&self.unreaped);
-        self.reaper.ensure();
         let entry = self.reaper.begin();
-        command.env(RUN_VARIABLE, entry.token());
-        let child = command.spawn().map_err(|error| {
-            // The program may have moved: look for it again next time.
-            self.templates.borrow_mut().clear();
-            program::refused(&error, |error| program::refusal(self.name(), self.command.cwd.as_deref(), error))
-        })?;
-        self.put_back(command, vars);
+        let child = self.spawn([stdin, stdout, stderr], vars, file, entry.token())?;
         let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
             return Err(format!("handler '{}' has no process number", self.name()).into());
         };
         entry.started(group);
-        Ok(ProcessGroup::new(child, group, entry, &self.unreaped))
-    }
-
-    /// Keeps a command for other runs. It must let go of the child's ends at once: a pipe ends when its
-    /// last holder closes it. And no run may see the variables of another.
-    fn put_back(&self, mut command: std::process::Command, vars: &[(&'static str, String)]) {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        for (name, _) in vars {
-            command.env_remove(name);
-        }
-        self.templates.borrow_mut().push(command);
+        Ok((ProcessGroup::new(child, group, entry, &self.unreaped), pipes))
     }
 
     /// Where the lines of one run go, and which events the run is for.
@@ -214,6 +180,36 @@ impl CommandHandler {
         }
         let (read, write) = output::pipe()?;
         Ok((write, Some(OutputPipe::new(read, Stream::Out, sink))))
+    }
+
+    fn spawn(
+        &self,
+        stdio: [OwnedFd; 3],
+        vars: &[(&'static str, String)],
+        file: &PlacedFile,
+        token: &str,
+    ) -> Result<Child, Obstacle> {
+        let mut template = self.template.borrow_mut();
+        let command = match &mut *template {
+            Some(command) => command,
+            None => template.insert(self.template()?),
+        };
+        let [stdin, stdout, stderr] = stdio;
+        command.stdin(stdin).stdout(stdout).stderr(stderr).env("EVBUS_FILE", file.path());
+        command.env(RUN_VARIABLE, token);
+        command.envs(vars.iter().map(|(name, value)| (name, value)));
+        let spawned = command.spawn();
+        // The template must let go of the child's ends at once: a pipe ends when its last holder
+        // closes it. And no run may see the variables of another.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        for (name, _) in vars {
+            command.env_remove(name);
+        }
+        spawned.map_err(|error| {
+            // The program may have moved: look for it again next time.
+            *template = None;
+            program::refused(&error, |error| program::refusal(self.name(), self.command.cwd.as_deref(), error))
+        })
     }
 
     /// The part of the command that does not change from run to run. The program is given by its
@@ -246,17 +242,17 @@ impl CommandHandler {
     }
 }
 
-fn not_started(obstacle: Obstacle) -> RunReport {
-    RunReport::new(Outcome::NotStarted(obstacle.into()), String::new(), Duration::ZERO)
+fn not_started(obstacle: Obstacle) -> (Outcome, OutputTail) {
+    (Outcome::NotStarted(obstacle.into()), OutputTail::default())
 }
 
 impl Handler for CommandHandler {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
-        Box::pin(self.outcome(job))
-    }
-
-    fn prepares_ahead(&self) -> bool {
-        true
+        Box::pin(async move {
+            let start = self.clock.elapsed();
+            let (outcome, tail) = self.outcome(job).await;
+            RunReport::new(outcome, tail.text(), self.clock.elapsed().saturating_sub(start))
+        })
     }
 
     fn terminate(&self) {

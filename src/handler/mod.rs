@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::LocalBoxStream;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use batch::{BatchBounds, BatchOutcome, Batches};
 pub use children::reap_inherited;
@@ -51,8 +50,6 @@ pub struct Job {
     pub tried: bool,
     /// Whether it may still start.
     pub permit: Permit,
-    /// When it may start, for a handler that [prepares ahead](Handler::prepares_ahead).
-    pub turn: Turn,
 }
 
 /// The variables of a job. Most jobs of a batch are never asked for all of theirs.
@@ -96,30 +93,6 @@ impl std::fmt::Debug for Permit {
         f.debug_tuple("Permit").field(&self.holds()).finish()
     }
 }
-
-/// Says when a run may start that was prepared while others ran.
-#[derive(Debug, Clone, Default)]
-pub struct Turn(Option<Rc<Semaphore>>);
-
-impl Turn {
-    /// One of so many turns, which are closed when no run may start any more.
-    pub fn of(turns: &Rc<Semaphore>) -> Self {
-        Self(Some(Rc::clone(turns)))
-    }
-
-    /// Waits for the turn, which lasts until the answer is dropped; none if no run may start any more.
-    pub async fn take(&self) -> Option<TurnTaken<'_>> {
-        Some(TurnTaken(match &self.0 {
-            None => None,
-            Some(turns) => Some(turns.acquire().await.ok()?),
-        }))
-    }
-}
-
-/// A turn that was taken.
-#[derive(Debug)]
-#[must_use]
-pub struct TurnTaken<'a>(#[expect(dead_code, reason = "its end is what counts")] Option<SemaphorePermit<'a>>);
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,12 +204,6 @@ pub trait Handler {
     /// together.
     fn many(&self) -> Option<&dyn RunMany> {
         None
-    }
-
-    /// Whether a run waits for its [`Turn`] once all is prepared that can be: then the next run may be
-    /// handed over while the others still go on.
-    fn prepares_ahead(&self) -> bool {
-        false
     }
 
     /// Asks every run in progress to end: TERM, and KILL after the grace. Their outcome is

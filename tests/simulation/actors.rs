@@ -324,7 +324,6 @@ impl Actors {
         let settings = WorkerSettings {
             mode,
             concurrency: plan.concurrency,
-            ahead_below: plan.ahead_below,
             ordered: plan.ordered,
             retry: world.plan.retry.clone(),
             stop_timeout: Duration::from_secs(5),

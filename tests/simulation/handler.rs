@@ -173,8 +173,6 @@ impl SimHandler {
 impl Handler for SimHandler {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
-            let (turn, permit) = (job.turn.clone(), job.permit.clone());
-            let Some(_turn) = turn.take().await.filter(|_| permit.holds()) else { return RunReport::stopped() };
             let begun: Vec<(Child, Fate)> = self.each(job).iter().map(|job| self.begin(job)).collect();
             // A batch has the worst fate of its events.
             let fate = begun.iter().map(|(_, fate)| *fate).max().unwrap();
@@ -227,10 +225,6 @@ impl Handler for SimHandler {
             };
             RunReport::new(outcome, "it failed\n".to_owned(), Duration::from_micros(took))
         })
-    }
-
-    fn prepares_ahead(&self) -> bool {
-        true
     }
 
     fn terminate(&self) {

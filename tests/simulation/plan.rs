@@ -24,8 +24,6 @@ pub struct GroupPlan {
     pub shards: u16,
     pub ordered: bool,
     pub concurrency: usize,
-    /// Below which time of a run the next one is prepared ahead.
-    pub ahead_below: Duration,
     /// The most events for one run of a handler, and how long the first waits for others.
     pub batch: Option<(usize, Micros)>,
     pub bounds: ShardBounds,
@@ -242,7 +240,6 @@ impl GroupPlan {
             shards,
             ordered: rng.chance(0.35),
             concurrency: rng.one(&[1, 2, 3, 8]),
-            ahead_below: Duration::from_secs(rng.one(&[0, 1, 60])),
             batch: rng.chance(0.25).then(|| (rng.one(&[2, 4, 8]), rng.one(&[0, SECOND / 5, 2 * SECOND]))),
             bounds,
             watchers,

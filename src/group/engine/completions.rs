@@ -155,7 +155,6 @@ impl Engine {
             _ => None,
         };
         let (took, events) = ran.report().map_or((Duration::ZERO, 1), |report| (report.took, report.events));
-        self.last_took = ran.report().map(|report| report.took).or(self.last_took);
         // A run that was cut short together with its worker has not failed.
         let ran = match ran {
             RunResult::Reported(report, content) if self.is_stopping() && report.may_be_interrupted() => {

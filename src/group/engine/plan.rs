@@ -88,12 +88,9 @@ impl Engine {
         self.command(Command::Expect(runs));
     }
 
-    /// The most runs that may be handed over at once now. Where runs are quick, one more than may run is
-    /// prepared meanwhile; where they are not, nothing is gained, and it would wait for long.
+    /// The most handlers that may run at once now.
     fn concurrency(&self) -> usize {
-        let is_quick = self.last_took.is_some_and(|took| took < self.settings.ahead_below);
-        let ahead = usize::from(self.prepares_ahead && is_quick);
-        self.max_in_flight.map_or(self.settings.concurrency + ahead, |most| most.min(self.settings.concurrency))
+        self.max_in_flight.map_or(self.settings.concurrency, |most| most.min(self.settings.concurrency))
     }
 
     /// Starts the next event of a shard; false if none may start now.

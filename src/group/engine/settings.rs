@@ -43,9 +43,6 @@ pub struct WorkerSettings {
     pub mode: Mode,
     /// The most handlers that run at once.
     pub concurrency: usize,
-    /// The next run is handed over before it may start, if the last one was quicker than this and the
-    /// handler [prepares ahead](crate::handler::Handler::prepares_ahead).
-    pub ahead_below: Duration,
     /// Whether events of one ordering key run one at a time, in the order of emission.
     pub ordered: bool,
     /// When failed events are tried again.
@@ -72,7 +69,6 @@ impl WorkerSettings {
         Self {
             mode,
             concurrency: 1,
-            ahead_below: Duration::from_millis(20),
             ordered: false,
             retry: Retry::default(),
             stop_timeout: Duration::from_secs(30),
@@ -82,16 +78,6 @@ impl WorkerSettings {
             hints: true,
             url: String::new(),
             max_event_bytes: usize::try_from(crate::bus::MAX_EVENT_BYTES).unwrap_or(usize::MAX),
-        }
-    }
-}
-
-impl WorkerSettings {
-    /// For how long a drain starts handlers, if that is limited.
-    pub fn span(&self) -> Option<Duration> {
-        match self.mode {
-            Mode::Drain { span, .. } => span,
-            Mode::Watch => None,
         }
     }
 }

@@ -47,17 +47,8 @@ impl EngineBench {
         let settings = WorkerSettings { concurrency, ..WorkerSettings::new(mode) };
         let elapsed = Duration::from_secs(1_000);
         let now = Now { elapsed, wall: name(30).time() };
-        let beginning = EngineParts {
-            group,
-            registered,
-            filter,
-            settings,
-            prepares_ahead: false,
-            profile: PROFILE,
-            me: owner("me"),
-            seed: 7,
-            now,
-        };
+        let beginning =
+            EngineParts { group, registered, filter, settings, profile: PROFILE, me: owner("me"), seed: 7, now };
         let mut bench = Self { engine: Engine::new(beginning), elapsed, commands: Vec::new(), version: 0 };
         bench.feed([]);
         bench

@@ -95,7 +95,7 @@ fn report(outcome: Outcome) -> RunReport {
 fn job(name: &str) -> Job {
     let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
     let (event, file, vars) = (Bytes::copy_from_slice(name.as_bytes()), name.into(), Rc::new(vars));
-    Job { event, file, vars, likeness: None, tried: false, permit: Permit::new(|| true), turn: Turn::default() }
+    Job { event, file, vars, likeness: None, tried: false, permit: Permit::new(|| true) }
 }
 
 fn batches(lines: &Rc<LineHandler>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
