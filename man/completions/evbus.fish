@@ -174,7 +174,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand status" -l max-lag -d 'Exit 
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l max-dead -d 'Exit 3 if a group has more dead letters' -r
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
-complete -c evbus -n "__fish_evbus_using_subcommand status" -l cost -d 'Also show the requests of the groups\' workers to a bucket, and about what they cost'
+complete -c evbus -n "__fish_evbus_using_subcommand status" -l cost -d 'Also show the requests to a bucket, and about what they cost: of the events that are there, and of the groups\' workers'
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l json -d 'Print one JSON document'
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l prom -d 'Print metrics in the Prometheus text format'
 complete -c evbus -n "__fish_evbus_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -12,7 +12,7 @@ use crate::bus::{BusHandle, schedule};
 use crate::cli::colour::Colours;
 use crate::event::{EventName, EventTime};
 use crate::group::owner::process_of;
-use crate::group::status::{self, GroupState, GroupStatus, Lag};
+use crate::group::status::{self, GroupState, GroupStatus, Lag, Tally};
 use crate::store::Requests;
 use crate::store::dir::Execution;
 
@@ -46,7 +46,8 @@ pub(super) struct StatusArgs {
     /// Exit 3 if a group has more dead letters
     #[arg(long, value_name = "N")]
     max_dead: Option<u64>,
-    /// Also show the requests of the groups' workers to a bucket, and about what they cost
+    /// Also show the requests to a bucket, and about what they cost: of the events that are there, and
+    /// of the groups' workers
     #[arg(long)]
     cost: bool,
     /// Print one JSON document
@@ -64,6 +65,10 @@ struct StatusReport {
     /// Where the address came from.
     origin: String,
     events: u64,
+    /// The objects that they lie in.
+    objects: u64,
+    /// Whether the store charges for requests.
+    is_charged: bool,
     oldest: Option<EventTime>,
     /// When the next scheduled entry is due.
     scheduled: Option<EventTime>,
@@ -72,6 +77,15 @@ struct StatusReport {
 }
 
 impl StatusReport {
+    /// What the emits of the events that are there have asked for at least: a put and a check for each
+    /// object.
+    fn emit_cost(&self) -> Requests {
+        match self.is_charged {
+            true => Requests { puts: self.objects, gets: self.objects, ..Requests::default() },
+            false => Requests::default(),
+        }
+    }
+
     /// How long a scheduled entry has been due without a release, which needs a worker.
     fn overdue(&self) -> Option<Duration> {
         self.scheduled.filter(|due| *due < self.now).map(|due| self.now.since(due))
@@ -162,8 +176,10 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     let groups = groups.collect();
     let scheduled = schedule::entries(&*bus.store, 1, |_| true).await?.0.first().map(EventName::time);
     let now = bus.clock.now();
+    let is_charged = bus.store.requests().is_some();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
-    Ok(StatusReport { bus, origin, events: tally.events, oldest: tally.oldest, scheduled, now, groups })
+    let Tally { events, objects, oldest, .. } = tally;
+    Ok(StatusReport { bus, origin, events, objects, is_charged, oldest, scheduled, now, groups })
 }
 
 async fn statuses(bus: &BusHandle, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {

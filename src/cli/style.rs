@@ -59,6 +59,12 @@ pub fn cost(requests: Requests) -> String {
     format!("{puts} put, {gets} get, {lists} list, {deletes} delete, about {}", dollar_text(dollars(requests)))
 }
 
+/// About what a million events cost, if so many have cost this.
+#[allow(clippy::cast_precision_loss, reason = "an estimate")]
+pub fn dollars_of(requests: Requests, events: u64) -> String {
+    dollar_text(dollars(requests) * 1e6 / events as f64)
+}
+
 /// An amount in dollars: in cents, or with two significant digits where it is less.
 fn dollar_text(amount: f64) -> String {
     match amount {

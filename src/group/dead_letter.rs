@@ -77,6 +77,15 @@ pub async fn names(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<String
     Ok(page.keys.iter().filter_map(|key| keys::dead_letter_of(group, key)).map(str::to_owned).collect())
 }
 
+/// The names of the letters of one event.
+pub async fn names_of(bus: &BusHandle, group: &GroupName, event: &EventName) -> StoreResult<Vec<String>> {
+    let begin = keys::dead_letter(group, event.as_str().strip_suffix(".json").unwrap_or(event.as_str()));
+    let begin = begin.strip_suffix(".json").unwrap_or(&begin).to_owned();
+    let list = List::all(&keys::dead_letters(group)).after(begin.clone()).keep(move |key| key.starts_with(&begin));
+    let page = bus.store.list_after(list).await?;
+    Ok(page.keys.iter().filter_map(|key| keys::dead_letter_of(group, key)).map(str::to_owned).collect())
+}
+
 /// Writes the letter that `pending.new_dead_letter` announces. It may be there already: an earlier
 /// owner wrote it. `content` is what a read of the event has shown.
 pub async fn write(

@@ -251,6 +251,8 @@ pub struct Tally {
     groups: Vec<Count>,
     /// Events on the bus.
     pub events: u64,
+    /// The objects that they lie in.
+    pub objects: u64,
     /// The oldest of them.
     pub oldest: Option<EventTime>,
 }
@@ -281,13 +283,14 @@ impl Tally {
             let oldest = pending().min().cloned();
             Count { floor: status.floor().time(), status: status.clone(), oldest, wanted_after, lag }
         };
-        Self { groups: statuses.iter().zip(after).map(count).collect(), events: 0, oldest: None }
+        Self { groups: statuses.iter().zip(after).map(count).collect(), events: 0, objects: 0, oldest: None }
     }
 
     /// Counts what lies at a key; a foreign key is passed over.
     pub fn see(&mut self, key: &str) {
         let Some(parsed) = ListedKey::parse(key) else { return };
         self.events += parsed.event_count();
+        self.objects += 1;
         self.oldest = Some(self.oldest.map_or(parsed.first(), |oldest| oldest.min(parsed.first())));
         let parts = match parsed {
             ListedKey::Event(parts) => parts,

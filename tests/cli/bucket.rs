@@ -112,6 +112,9 @@ fn dead_letters_redrives_and_prune_work_in_a_bucket() {
     home.run(&["emit", "t", "--id", "mine"]).exits(0);
     home.run(&["emit", "t", "--id", "mine"]).exits(0);
     assert_eq!(home.run(&["ls"]).exits(0).lines().len(), 2);
+    let cost = home.run(&["status", "--cost"]).exits(0).out;
+    let emits = "emit: 2 events in 2 objects: 2 put, 2 get, 0 list, 0 delete, about $0.000011, $5.40 a million\n";
+    assert!(cost.contains(emits), "{cost}");
     assert!(drain(NOTE).err.contains("1 done, 0 left"));
     let kept = home.url().replacen("/dead?", "/dead-kept?", 1);
     until("what is done can be pruned", || {

@@ -16,6 +16,8 @@ pub(super) fn document(report: &StatusReport) -> Value {
         "origin": report.origin,
         "time": report.now.to_rfc3339(),
         "events": report.events,
+        "objects": report.objects,
+        "emit_cost": cost(report.emit_cost()),
         "oldest": report.oldest.map(EventTime::to_rfc3339),
         "scheduled": report.scheduled.map(EventTime::to_rfc3339),
         "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),

@@ -62,6 +62,8 @@ mod tests {
             bus: "/b".to_owned(),
             origin: "--bus".to_owned(),
             events: 0,
+            objects: 1,
+            is_charged: false,
             oldest: None,
             scheduled: None,
             now: EventTime::from_micros(0),

@@ -58,13 +58,23 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
     text
 }
 
-/// The cost of each group's requests, one line each.
+/// The cost of the emits and of each group's requests, one line each.
 pub(super) fn costs(report: &StatusReport) -> String {
+    let (emits, events) = (report.emit_cost(), style::plural(report.events, "event"));
+    let emits = match emits.is_none() || report.events == 0 {
+        true => String::new(),
+        false => format!(
+            "emit: {events} in {}: {}, {} a million\n",
+            style::plural(report.objects, "object"),
+            style::cost(emits),
+            style::dollars_of(emits, report.events)
+        ),
+    };
     let line = |row: &GroupRow| match row.cost() {
         made if made.is_none() => format!("{}: its requests cost nothing\n", row.status.group),
         made => format!("{}: {} since the group was made\n", row.status.group, style::cost(made)),
     };
-    report.groups.iter().map(line).collect()
+    emits + &report.groups.iter().map(line).collect::<String>()
 }
 
 fn cells(row: &GroupRow, report: &StatusReport) -> Vec<String> {
