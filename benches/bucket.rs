@@ -1,9 +1,10 @@
 //! The bus in a bucket, against a bare loop of the same `object_store` calls at the same
 //! concurrency in the same run.
 //!
-//! `cargo bench --bench bucket` runs everything; `-- emit drain latency` runs only these, and `--
-//! memory` a measurement of half an hour: a backlog of 1,000,000 events (`EVBUS_BENCH_EVENTS` for
-//! another number). `./test` must have fetched the server.
+//! `cargo bench --bench bucket` runs everything; `-- emit drain latency` runs only these. `-- cost` counts
+//! the requests of segments for `docs/src/cost.md`, and `-- memory` is a measurement of half an hour: a
+//! backlog of 1,000,000 events (`EVBUS_BENCH_EVENTS` for another number). `./test` must have fetched the
+//! server.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
 
@@ -29,6 +30,8 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 
 #[path = "../tests/support/group.rs"]
 mod group;
+#[path = "../tests/support/proxy.rs"]
+mod proxy;
 #[path = "../tests/support/s3.rs"]
 mod s3;
 
@@ -60,7 +63,11 @@ fn bus(prefix: &str) -> BusHandle {
 
 /// evbus, with the bus at a prefix of the bucket.
 fn evbus(prefix: &str, args: &[&str]) -> Command {
-    let url = format!("s3://{}/{prefix}?endpoint={}", s3::BUCKET, s3::seaweedfs().endpoint);
+    evbus_at(&s3::seaweedfs().endpoint, prefix, args)
+}
+
+fn evbus_at(endpoint: &str, prefix: &str, args: &[&str]) -> Command {
+    let url = format!("s3://{}/{prefix}?endpoint={endpoint}", s3::BUCKET);
     let mut command = Command::new(env!("CARGO_BIN_EXE_evbus"));
     command.env_clear().envs(s3::CREDENTIALS).env("PATH", "/usr/bin:/bin").env("EVBUS_URL", url).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -262,6 +269,65 @@ fn latency() {
     }
 }
 
+/// The requests behind a proxy, for so many events: puts, gets and listings of one, and the dollars of a
+/// million by the prices of S3 Standard.
+fn requests(what: &str, proxy: &proxy::RunningProxy, events: usize) {
+    let (mut puts, mut gets, mut lists) = (0, 0, 0);
+    for request in proxy.seen() {
+        match &*request.method {
+            "PUT" => puts += 1,
+            "GET" | "HEAD" if request.target.contains("list-type=2") => lists += 1,
+            "GET" | "HEAD" => gets += 1,
+            // Removals are free.
+            _ => {}
+        }
+    }
+    let of = |count: u32| f64::from(count) / events as f64;
+    let dollars = 5.0 * of(puts + lists) + 0.4 * of(gets);
+    let [puts, gets, lists] = [puts, gets, lists].map(of);
+    println!("{what:<44} {puts:>9.4} put {gets:>9.4} get {lists:>9.4} list   ${dollars:.4}");
+}
+
+/// What events in segments cost, by how many come at once: to emit, to follow, to drain.
+fn cost() {
+    const ROUNDS: usize = 60;
+    for len in [10, 100, 1_000] {
+        for shards in ["1", "8"] {
+            let prefix = format!("cost-{len}-{shards}");
+            assert!(evbus(&prefix, &["init"]).status().unwrap().success());
+            for group in ["follows", "drains"] {
+                let create = ["group", "create", group, "--from", "earliest", "--shards", shards];
+                assert!(evbus(&prefix, &create).status().unwrap().success());
+            }
+            let behind = || proxy::start(&s3::seaweedfs().endpoint, proxy::ProxyOptions::default());
+            let [emits, follows, drains] = [(); 3].map(|()| behind());
+            let size = len.to_string();
+            let handler = ["--batch", &size, "--", "/bin/true"];
+            let watch = [&["watch", "-q", "-g", "follows"], &handler[..]].concat();
+            let mut watch = evbus_at(&follows.endpoint, &prefix, &watch).spawn().unwrap();
+            let file = lines(len);
+            let emit = ["emit", "order.created", "-q", "--ndjson", &format!("@{}", file.path().display())];
+            for _ in 0..ROUNDS {
+                std::thread::sleep(Duration::from_secs(1));
+                assert!(evbus_at(&emits.endpoint, &prefix, &emit).status().unwrap().success());
+            }
+            // Its last commits.
+            std::thread::sleep(Duration::from_secs(10));
+            let followed = evbus(&prefix, &["status", "follows", "--json"]).stdout(Stdio::piped()).output().unwrap();
+            let followed: serde_json::Value = serde_json::from_slice(&followed.stdout).unwrap();
+            assert_eq!(followed["groups"][0]["lag"], 0, "{followed}");
+            let events = ROUNDS * len;
+            requests(&format!("emit, {len} at a time"), &emits, events);
+            requests(&format!("watch follows, {len} each second, {shards} shards"), &follows, events);
+            watch.kill().unwrap();
+            watch.wait().unwrap();
+            let drain = [&["drain", "-q", "-g", "drains"], &handler[..]].concat();
+            assert!(evbus_at(&drains.endpoint, &prefix, &drain).status().unwrap().success());
+            requests(&format!("drain of {events}, {len} a segment, {shards} shards"), &drains, events);
+        }
+    }
+}
+
 fn memory() {
     let events = std::env::var("EVBUS_BENCH_EVENTS").map_or(1_000_000, |events| events.parse().unwrap());
     let prefix = "memory";
@@ -281,11 +347,13 @@ fn memory() {
 }
 
 fn main() {
-    let all: [(&str, fn()); 4] = [("emit", bulk_emit), ("drain", drain), ("latency", latency), ("memory", memory)];
+    let all: [(&str, fn()); 5] =
+        [("emit", bulk_emit), ("drain", drain), ("latency", latency), ("cost", cost), ("memory", memory)];
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     row("work, on SeaweedFS", "bare", "evbus", "ratio", "to reach");
     for (name, measure) in all {
-        let wanted = if named.is_empty() { name != "memory" } else { named.iter().any(|wanted| wanted == name) };
+        let takes_long = matches!(name, "cost" | "memory");
+        let wanted = if named.is_empty() { !takes_long } else { named.iter().any(|wanted| wanted == name) };
         if wanted {
             measure();
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::position::Position;
+use super::segment::CACHE_BYTES;
 use super::{BusHandle, segment};
 use crate::event::{
     EVENTS, EventName, EventTime, ListedKey, NameMatch, NameParts, SEGMENT_SPAN_MICROS, SegmentParts, TypeFilter,
@@ -18,6 +19,13 @@ use crate::store::{ErrorKind, List, StoreError, StoreResult};
 
 /// The most segments that one look reads, if it can end at all before it has read more.
 pub const READS: usize = 128;
+
+/// A look that has read so much of segments ends as soon as it has [`ENOUGH`] names: what the events are
+/// read from, and what other shards look at next, is then still in memory.
+const READ_BYTES: usize = CACHE_BYTES / 2;
+
+/// How many names are worth a look.
+const ENOUGH: usize = 500;
 
 /// Which events to look for.
 #[derive(Debug, Clone)]
@@ -132,8 +140,12 @@ impl Kept {
 
     /// Whether at least half a window lies at or before a position.
     fn is_half_full_at(&self, end: &Position) -> bool {
-        let half = (self.window / 2).max(1);
-        self.names.len() >= half && self.names.get(half - 1).is_some_and(|name| end.covers(name))
+        self.has(self.window / 2, end)
+    }
+
+    /// Whether so many names lie at or before a position.
+    fn has(&self, count: usize, end: &Position) -> bool {
+        self.names.get(count.max(1) - 1).is_some_and(|name| end.covers(name))
     }
 }
 
@@ -169,7 +181,7 @@ pub async fn look(
     let mut from = list_after(after);
     // Where the look ended before the list did: what is known until there.
     let mut known = None;
-    let mut reads = 0;
+    let (mut reads, mut read_bytes) = (0, 0);
     'pages: loop {
         let (within, position, seen) = (wanted.clone(), after.clone(), Arc::clone(observer));
         let list = List::all(EVENTS).after(from).limit(bounds.window).keep(move |key| {
@@ -208,6 +220,7 @@ pub async fn look(
                 Ok(None) => continue,
                 Ok(Some(segment)) => {
                     take(&segment, after, wanted, &mut kept, &mut found);
+                    read_bytes += segment.memory();
                     if segment.surplus > 0 {
                         found.surplus.get_or_insert_with(|| key.clone());
                     }
@@ -220,9 +233,11 @@ pub async fn look(
                     }
                 }
             }
-            // More is listed than fits: what is known whole is enough.
-            if kept.dropped && kept.is_half_full_at(&known_until(parts.last)) {
-                known = Some(known_until(parts.last));
+            // More is listed than fits, or more was read: what is known whole is enough.
+            let here = known_until(parts.last);
+            let read_enough = read_bytes > READ_BYTES && kept.has(ENOUGH.min(kept.window / 2), &here);
+            if read_enough || (kept.dropped && kept.is_half_full_at(&here)) {
+                known = Some(here);
                 break 'pages;
             }
         }

@@ -18,7 +18,7 @@ use crate::event::{
 use crate::store::{ErrorKind, List, Pager, StoreError, StoreResult};
 
 /// How much of segments is kept in memory, in bytes.
-const CACHE_BYTES: usize = 8 << 20;
+pub(super) const CACHE_BYTES: usize = 8 << 20;
 
 /// How many keys of segments are remembered, to know where a name was listed.
 const KNOWN_KEYS: usize = 4_096;
@@ -172,7 +172,8 @@ impl Segment {
         Some(Document { bytes: self.bytes.slice(range.clone()), is_event: *is_event, likeness: *likeness })
     }
 
-    fn memory(&self) -> usize {
+    /// About how much memory it takes, in bytes.
+    pub fn memory(&self) -> usize {
         self.bytes.len() + self.lines.len() * LINE_BYTES
     }
 }

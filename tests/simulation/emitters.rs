@@ -173,7 +173,7 @@ async fn emit_import(world: &World, bus: &BusHandle, pid: u32, import: &[(String
 async fn emit_foreign(world: &World, bus: &BusHandle, pid: u32) -> StoreResult<()> {
     let rng = &world.simulation.rng;
     let (nonce, type_) = (SegmentNonce::random(rng.next(), rng.next()), "order.paid");
-    let len = 2 + rng.below(world.plan.segment_len) as u16;
+    let len = (2 + rng.below(world.plan.longest_segment() - 1)) as u16;
     let (mut ids, mut text) = (Vec::new(), Vec::new());
     for line in 0..len {
         if rng.chance(0.5) {

@@ -26,7 +26,7 @@ pub const SECOND: Micros = 1_000_000;
 const MOST_POLLS_AT_ONCE: u64 = 20_000;
 
 /// More polls than this in one seed: a task nearly spins.
-const MOST_POLLS: u64 = 600_000;
+const MOST_POLLS: u64 = 2_000_000;
 
 type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 

@@ -194,6 +194,11 @@ impl SeedPlan {
         self.segments > 0.0 || self.imports > 0.0 || self.foreign > 0.0
     }
 
+    /// The most events of a segment.
+    pub fn longest_segment(&self) -> usize {
+        self.segment_len + 1
+    }
+
     /// Whether every request of a process that lives is answered, and none takes effect after its
     /// process has died.
     pub fn answers_all(&self) -> bool {

@@ -127,11 +127,9 @@ impl Engine {
         written: StoreResult<()>,
     ) {
         let written = self.answer_of(written, true).is_some();
-        // A reset may have sent the event back to work meanwhile.
-        let Some(shard) = self.owned(number, epoch).filter(|shard| shard.marker.announces(name, letter)) else {
-            return;
-        };
-        if written { shard.dead_letter_written(name) } else { shard.dead_letter_not_written(name) }
+        if let Some(shard) = self.owned(number, epoch) {
+            if written { shard.dead_letter_written(name, letter) } else { shard.dead_letter_not_written(letter) }
+        }
     }
 
     pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<Option<u64>>) {

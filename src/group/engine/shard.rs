@@ -160,7 +160,7 @@ pub(super) struct Shard {
     unconfirmed: BTreeSet<EventName>,
     pub running: Running,
     /// Events whose dead letters are being written.
-    writing_dead_letters: BTreeSet<EventName>,
+    writing_dead_letters: BTreeSet<String>,
     deletes: Vec<String>,
     /// Runs that were forgotten while their handlers ran: the handlers must be ended.
     cancelled: bool,

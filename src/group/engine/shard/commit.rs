@@ -26,10 +26,9 @@ impl Shard {
         self.dirty = false;
         let launches = self.running.iter().filter(|(_, run)| run.alone && !run.launched);
         let launches = launches.map(|(name, _)| name.clone()).collect();
-        let dead_letters =
-            self.marker.pending.iter().filter(|(name, pending)| {
-                pending.new_dead_letter.is_some() && !self.writing_dead_letters.contains(*name)
-            });
+        let dead_letters = self.marker.pending.iter().filter(|(_, pending)| {
+            pending.new_dead_letter.as_ref().is_some_and(|letter| !self.writing_dead_letters.contains(letter))
+        });
         let dead_letters = dead_letters.map(|(name, pending)| (name.clone(), pending.clone())).collect();
         let released = self.marker.owner.is_none();
         self.in_flight = Followup { launches, dead_letters, deletes: std::mem::take(&mut self.deletes), released };
@@ -45,7 +44,8 @@ impl Shard {
         self.committing = false;
         self.durable_unclean = self.sent_unclean;
         let then = std::mem::take(&mut self.in_flight);
-        self.writing_dead_letters.extend(then.dead_letters.iter().map(|(name, _)| name.clone()));
+        self.writing_dead_letters
+            .extend(then.dead_letters.iter().filter_map(|(_, pending)| pending.new_dead_letter.clone()));
         then
     }
 

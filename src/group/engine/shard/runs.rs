@@ -100,18 +100,21 @@ impl Shard {
         self.dirty = true;
     }
 
-    /// The event's letter is on the bus.
-    pub fn dead_letter_written(&mut self, name: &EventName) {
-        self.writing_dead_letters.remove(name);
+    /// An event's letter is on the bus. A reset may have sent the event back to work meanwhile.
+    pub fn dead_letter_written(&mut self, name: &EventName, letter: &str) {
+        self.writing_dead_letters.remove(letter);
+        if !self.marker.announces(name, letter) {
+            return;
+        }
         if let Some(redriven) = self.marker.dead_letter_written(name) {
             self.deletes.push(keys::dead_letter(&self.group, &redriven));
         }
         self.dirty = true;
     }
 
-    /// The event's letter could not be written now.
-    pub fn dead_letter_not_written(&mut self, name: &EventName) {
-        self.writing_dead_letters.remove(name);
+    /// A letter could not be written now.
+    pub fn dead_letter_not_written(&mut self, letter: &str) {
+        self.writing_dead_letters.remove(letter);
         self.dirty = true;
     }
 }
