@@ -323,7 +323,7 @@ fn limits(world: &World, at: usize, group: &GroupRecord, shard: u16, new: &Marke
     }
     // Events that come in behind the done names push those out of the window, those of a segment
     // together.
-    if new.done.len() > 3 * bounds.window + world.plan.longest_segment() {
+    if new.done.len() > 3 * bounds.window + 2 * world.plan.longest_segment() {
         world.complain(format!("{}/{shard}: done holds {} of {}", group.name, new.done.len(), bounds.window));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::shard::{Launch, Next, Shard, ShardBounds};
+use super::shard::{Due, Launch, Next, Shard, ShardBounds};
 use super::{Command, Engine, Mode, Stop};
 use crate::event::{EventName, EventTime};
 use crate::group::dead_letter;
@@ -59,20 +59,25 @@ impl Engine {
     }
 
     pub(super) fn next_of(&self, shard: &Shard) -> Next {
-        shard.next(&self.settings.retry, self.settings.ordered, self.wall())
+        shard.next(&self.due_of(shard), self.settings.ordered)
+    }
+
+    fn due_of(&self, shard: &Shard) -> Due {
+        shard.due(&self.settings.retry, self.wall())
     }
 
     pub(super) fn plan_starts(&mut self) {
         let isolating = self.isolating();
         self.report_isolating(isolating);
         let shards = self.shards.len();
-        let mut blocked = vec![false; shards];
+        let (mut blocked, mut due) = (vec![false; shards], Vec::new());
+        due.resize_with(shards, || None);
         while blocked.contains(&false) {
             // The shards take turns, from the one where the last start was: a single free place
             // must not always go to the first.
             for at in (0..shards).map(|step| (self.turn + step) % shards).collect::<Vec<_>>() {
                 if !blocked[at] {
-                    blocked[at] = !self.start_one(at, isolating);
+                    blocked[at] = !self.start_one(at, isolating, &mut due[at]);
                     if !blocked[at] {
                         self.turn = (at + 1) % shards;
                     }
@@ -94,7 +99,7 @@ impl Engine {
     }
 
     /// Starts the next event of a shard; false if none may start now.
-    pub(super) fn start_one(&mut self, at: usize, isolating: bool) -> bool {
+    fn start_one(&mut self, at: usize, isolating: bool, due: &mut Option<Due>) -> bool {
         if self.no_more_starts() || self.running() >= self.concurrency() || self.alone_runs() {
             return false;
         }
@@ -107,7 +112,8 @@ impl Engine {
         if shard.releasing || self.hands_off(shard) || !self.settings.lease.may_start(shard.commit_sent, now) {
             return false;
         }
-        match self.next_of(shard) {
+        let due = due.get_or_insert_with(|| self.due_of(shard));
+        match shard.next(due, self.settings.ordered) {
             Next::Nothing => false,
             Next::ReadKey(name) => {
                 self.read_key(at, name);
@@ -119,6 +125,7 @@ impl Engine {
                     return false;
                 }
                 let Some(shard) = self.shards[at].owned.as_deref_mut() else { return false };
+                due.took(&name);
                 // It has killed its worker each time: another run would leave no worker to report
                 // it.
                 if shard.exhausted(&name, self.settings.retry.max_attempts) {

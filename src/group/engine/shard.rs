@@ -20,6 +20,7 @@ mod met_segments;
 mod running;
 mod runs;
 
+pub(super) use key_order::Due;
 pub(super) use met_segments::Confirmation;
 use met_segments::MetSegments;
 use running::{Running, RunningEvent};

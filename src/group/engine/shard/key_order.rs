@@ -16,14 +16,38 @@ enum KeyOrder {
     Unknown(EventName),
 }
 
+/// What a plan knows of a shard's pending events, while it starts one event after the other: with a large
+/// batch a thousand of them are pending and run.
+pub struct Due {
+    /// Those that may run again, ascending.
+    names: Vec<EventName>,
+    /// How many are pending or run.
+    pending: usize,
+}
+
+impl Due {
+    /// An event was started, or given up.
+    pub fn took(&mut self, name: &EventName) {
+        match self.names.iter().position(|due| due == name) {
+            Some(at) => _ = self.names.remove(at),
+            None => self.pending += 1,
+        }
+    }
+}
+
 impl Shard {
-    /// The next event to start: first those that are due again, then those that wait, in order.
-    pub fn next(&self, retry: &Retry, ordered: bool, now: EventTime) -> Next {
+    /// See [`Due`].
+    pub fn due(&self, retry: &Retry, now: EventTime) -> Due {
         let due = self.marker.pending.iter().filter(|(name, pending)| {
             pending.new_dead_letter.is_none() && !self.running.contains(name) && retry.due(pending.next, now)
         });
-        let due = due.map(|(name, _)| name);
-        let room = self.pending_len() < self.bounds.capacity();
+        Due { names: due.map(|(name, _)| name.clone()).collect(), pending: self.pending_len() }
+    }
+
+    /// The next event to start: first those that are due again, then those that wait, in order.
+    pub fn next(&self, due: &Due, ordered: bool) -> Next {
+        let room = due.pending < self.bounds.capacity();
+        let (pending, due) = (due.pending, due.names.iter());
         let fresh = self.waiting.iter().filter(|_| room);
         if !ordered {
             let mut candidates = due.chain(fresh);
@@ -42,9 +66,7 @@ impl Shard {
                 KeyOrder::Held(_) => {}
             }
         }
-        first
-            .filter(|_| self.pending_len() < self.bounds.pending)
-            .map_or(Next::Nothing, |name| self.first_of_its_key(name))
+        first.filter(|_| pending < self.bounds.pending).map_or(Next::Nothing, |name| self.first_of_its_key(name))
     }
 
     /// Pending events must wait for an event that has no place in `pending`: the last place is for
@@ -120,7 +142,7 @@ mod tests {
     }
 
     fn next(shard: &Shard) -> Next {
-        shard.next(&Retry::default(), true, name(9).time())
+        shard.next(&shard.due(&Retry::default(), name(9).time()), true)
     }
 
     /// Otherwise a drain would wait, and a watch list again and again, until it can be read.
