@@ -1,7 +1,8 @@
 //! Speed, as ratios to the best that the machine can do, measured in the same run.
 //!
 //! `cargo bench` runs everything and prints a table; `cargo bench -- emit drain` runs only these.
-//! The floor is `benches/floor.c`, built here with the system's C compiler. Rounds are interleaved
+//! The floor is `benches/floor.c`, built here with the system's C compiler; `benches/peers.py` runs SQLite
+//! and, if it is installed, Redis. Rounds are interleaved
 //! and medians taken, because machines are shared and noisy. `EVBUS_BENCH_DIR` names the folder to
 //! work in (a journalled disk, say).
 
@@ -194,16 +195,20 @@ fn bulk_emit(bench: &RatioBench) {
     );
 }
 
-/// Many events in one object: emitted, and drained in batches and one by one.
+/// Many events in one object: emitted, and drained in batches.
 fn segments(bench: &RatioBench) {
     const COUNT: usize = 1_000_000;
     file_of_lines(bench, COUNT);
     let (mut floors, mut emits, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peers = ["sqlite", "redis"].map(|peer| (peer, Vec::new()));
     let (mut peak, mut marker) = (0.0_f64, 0);
     for _ in 0..ROUNDS {
         let folder = bench.fresh("log");
         floors.push(figure(&bench.floor(&["a3l", folder.to_str().unwrap(), &COUNT.to_string(), "1000"]), "events/s="));
         std::fs::remove_dir_all(folder).unwrap();
+        for (peer, rates) in &mut peers {
+            rates.extend(peer_rate(bench, peer, COUNT));
+        }
         let bus = bench.bus();
         emits.push(COUNT as f64 / timed(|| emit_segments(bench, &bus, COUNT)));
         let drain = ["drain", "-q", "-g", "g", "--from", "earliest", "--batch", "1000", "--", "wc", "-l"];
@@ -220,10 +225,20 @@ fn segments(bench: &RatioBench) {
     let (floor, emits) = (median(floors), median(emits));
     let ratio = format!("{:.2}", emits / floor);
     row("emit --ndjson, 1,000,000", format!("{floor:.0}/s"), format!("{emits:.0}/s"), ratio, ">= 0.4");
+    for (peer, rates) in peers.into_iter().filter(|(_, rates)| !rates.is_empty()) {
+        let rate = median(rates);
+        let ratio = format!("{:.2}", emits / rate);
+        row(&format!("  beside {peer}"), format!("{rate:.0}/s"), format!("{emits:.0}/s"), ratio, "> 1");
+    }
     let rate = |rate| format!("{rate:.0}/s");
     row("drain --batch 1000, 1,000,000", rate(150_000.0), rate(median(drains)), String::new(), ">= 150,000/s");
     row("  its memory", String::new(), format!("{peak:.1} MB"), String::new(), "<= 48 MB");
     row("  its marker", String::new(), format!("{:.1} KiB", marker as f64 / 1024.0), String::new(), "<= 64 KiB");
+}
+
+/// Events in segments, handed one by one to a closure.
+fn in_program(bench: &RatioBench) {
+    let rate = |rate| format!("{rate:.0}/s");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let one_by_one = (0..ROUNDS).map(|_| {
         let bus = bench.bus();
@@ -232,6 +247,62 @@ fn segments(bench: &RatioBench) {
     });
     let ours = median(one_by_one.collect());
     row("100,000 one by one, in the program", rate(40_000.0), rate(ours), String::new(), ">= 40,000/s");
+}
+
+/// Events a second of another tool at the same work, if it is installed.
+fn peer_rate(bench: &RatioBench, peer: &str, count: usize) -> Option<f64> {
+    file_of_lines(bench, count);
+    let (folder, lines) = (bench.fresh(peer), bench.dir.path().join(format!("lines-{count}")));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers.py");
+    let output = Command::new("python3").arg(script).arg(peer).arg(&folder).arg(lines).arg("20000").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    std::fs::remove_dir_all(folder).unwrap();
+    let line = String::from_utf8(output.stdout).unwrap();
+    (!line.is_empty()).then(|| figure(&line, "events/s="))
+}
+
+/// Work that must not grow with the events, but with the objects alone: 10,000,000 events in segments,
+/// beside 10,000 of one each.
+fn many(bench: &RatioBench) {
+    let buses = [10_000, 10_000_000].map(|count| {
+        let bus = bench.bus();
+        match count {
+            10_000 => emit(&bus, count),
+            _ => {
+                let mut child =
+                    evbus(&bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+                lines(child.stdin.take().unwrap(), count);
+                assert!(child.wait().unwrap().success());
+            }
+        }
+        // All are processed: a group that starts now has passed every one of them.
+        run(&mut evbus(&bus, &["group", "create", "g", "--from", "now"]));
+        bus
+    });
+    // Once the minute of the last event is over, the first drain moves past its folder.
+    std::thread::sleep(Duration::from_secs(63));
+    let works: [(&str, &[&str]); 4] = [
+        ("drain with nothing new", &["drain", "-q", "-g", "g", "--", "true"]),
+        ("status", &["status"]),
+        ("ls of the last 20", &["ls", "--limit", "20"]),
+        ("prune --dry-run", &["prune", "--keep", "0s", "--dry-run"]),
+    ];
+    for (what, args) in works {
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..20 {
+            for (bus, took) in buses.iter().zip(&mut took) {
+                took.push(timed(|| run(&mut evbus(bus, args))) * 1e3);
+            }
+        }
+        many_row(what, took.map(median));
+    }
+    let prunes = [0, 1].map(|at| timed(|| run(&mut evbus(&buses[at], &["prune", "--keep", "0s", "--yes"]))) * 1e3);
+    many_row("prune", prunes);
+}
+
+fn many_row(what: &str, [small, large]: [f64; 2]) {
+    let what = format!("{what}, 10,000,000 events");
+    row(&what, format!("{small:.2} ms"), format!("{large:.2} ms"), format!("{:.2}", large / small), "<= 1.2");
 }
 
 /// The bytes of the largest marker of a bus.
@@ -432,10 +503,12 @@ fn memory(bench: &RatioBench) {
 type Measure = fn(&RatioBench);
 
 fn main() {
-    let all: [(&str, Measure); 7] = [
+    let all: [(&str, Measure); 9] = [
         ("emit", single_emit),
         ("bulk", bulk_emit),
         ("segments", segments),
+        ("program", in_program),
+        ("many", many),
         ("handlers", handlers),
         ("latency", latency),
         ("drain", empty_drain),
