@@ -46,6 +46,7 @@
 //! - `threads`: where what waits for the disk, or computes for long, is done.
 //! - `clock`: the only wall clock and the only randomness.
 //! - `event`: what an event is: document, key name, type pattern. Pure.
+//! - `recent`: a map that forgets.
 
 #![deny(missing_docs)]
 
@@ -69,6 +70,7 @@ pub mod group;
 pub mod handler;
 #[doc(hidden)]
 pub mod open;
+mod recent;
 #[doc(hidden)]
 pub mod retention;
 #[doc(hidden)]

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
+    "recent",
     "event",
     "clock",
     "threads",

@@ -3,6 +3,7 @@
 //!
 //! It sorts among the names of single events, by the time of the last event that it holds.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::identity::{base32_letter, base32_pair, is_base32};
 use super::name::{EVENTS, KEY_FOLDER_LEN, SLUG_MAX_LEN, is_in_its_folder, is_slug};
 use super::{EventName, EventTime, HashSlot, Identity, NameParts, minute_folder, parse_key};
+use crate::recent::Recent;
 
 /// The most events of one segment. They have consecutive microseconds, so that no segment is longer
 /// than [`SEGMENT_SPAN_MICROS`].
@@ -151,6 +153,36 @@ impl EventName {
         let identity = (next < SEGMENT_MAX_EVENTS).then(|| line_identity(nonce, next))?;
         Some(Self::of_slug(self.time().next(), HashSlot::of(identity.as_str()), &identity, self.slug()))
     }
+
+    /// Whether `next` is [`EventName::next_in_segment`] of this.
+    pub fn is_followed_by(&self, next: &Self) -> bool {
+        let (Some((nonce, line)), Some((next_nonce, next_line))) = (nonce_and_line(self), nonce_and_line(next)) else {
+            return false;
+        };
+        let is_next = |at: u16| at + 1 < SEGMENT_MAX_EVENTS && base32_pair(next_line) == Some(at + 1);
+        next.time() == self.time().next()
+            && nonce == next_nonce
+            && base32_pair(line).is_some_and(is_next)
+            && self.slug() == next.slug()
+            && self.has_slot_of_identity()
+            && next.has_slot_of_identity()
+    }
+
+    /// Whether the hash slot is that of the identity: the event has no ordering key then. A marker asks
+    /// for the same names at each commit.
+    fn has_slot_of_identity(&self) -> bool {
+        thread_local! {
+            static SLOTS: RefCell<Recent<Identity, HashSlot>> = RefCell::new(Recent::new(1 << 14));
+        }
+        let slot_of =
+            |identity| SLOTS.with_borrow_mut(|slots| slots.get_or_insert(identity, |of| HashSlot::of(of.as_str())));
+        Identity::parse(self.identity()).is_some_and(|identity| slot_of(identity) == self.hash_slot())
+    }
+}
+
+/// The two parts of the identity of an event in a segment.
+fn nonce_and_line(name: &EventName) -> Option<(&str, &str)> {
+    name.identity().split_at_checked(SegmentNonce::ID_LEN)
 }
 
 /// What a key below `events/` is the key of.

@@ -44,13 +44,13 @@ fn shorten<'a, T>(
     same: impl Fn(&T, &T) -> bool,
 ) -> Vec<(EntryName<'a>, T)> {
     let mut entries: Vec<(EntryName<'a>, T)> = Vec::new();
-    let mut expected: Option<EventName> = None;
+    let mut last: Option<&EventName> = None;
     for (name, value) in names {
+        let follows = last.replace(name).is_some_and(|last| last.is_followed_by(name));
         match entries.last_mut() {
-            Some((entry, of)) if expected.as_ref() == Some(name) && same(of, &value) => entry.following += 1,
+            Some((entry, of)) if follows && same(of, &value) => entry.following += 1,
             _ => entries.push((EntryName { first: name, following: 0 }, value)),
         }
-        expected = name.next_in_segment();
     }
     entries
 }

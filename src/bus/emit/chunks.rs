@@ -1,7 +1,7 @@
 //! Named ids in bulk: the events of a chunk lie in one segment, which one record remembers, that of its
 //! first event. The same events, emitted again in their order, are told one by one (FORMAT.md, 5.7).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -13,6 +13,7 @@ use super::notes::Note;
 use super::{Emitter, frontier};
 use crate::bus::segment::Segment;
 use crate::event::{Event, EventName, EventTime, Identity, ListedKey, SegmentNonce};
+use crate::recent::Recent;
 use crate::store::{StoreResult, get_durable};
 
 /// Fewer new events than this are put one by one, each with a record of its own.
@@ -25,14 +26,18 @@ const REMEMBERED: usize = 1 << 15;
 const BOUNDARY: &str = "00";
 
 /// What an emitter knows of the named ids that it has emitted in bulk.
-#[derive(Default)]
 pub(super) struct Chunks {
     /// The events of a chunk that was acknowledged before, from the next on, and its key.
     following: VecDeque<(EventName, Bytes)>,
     following_key: Rc<str>,
-    /// The last events of this process: the newer half, and the older one.
-    newer: HashMap<Identity, (Rc<str>, EventName)>,
-    older: HashMap<Identity, (Rc<str>, EventName)>,
+    /// The last events of this process.
+    last: Recent<Identity, (Rc<str>, EventName)>,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self { following: VecDeque::new(), following_key: Rc::default(), last: Recent::new(REMEMBERED) }
+    }
 }
 
 impl Chunks {
@@ -58,15 +63,12 @@ impl Chunks {
     }
 
     fn remember(&mut self, draft: &Draft, key: &Rc<str>, name: EventName) {
-        if self.newer.len() >= REMEMBERED {
-            self.older = std::mem::take(&mut self.newer);
-        }
-        self.newer.insert(draft.identity, (Rc::clone(key), name));
+        self.last.insert(draft.identity, (Rc::clone(key), name));
     }
 
     /// Where this process has emitted the draft's id, if it has lately.
     fn remembered(&self, draft: &Draft) -> Option<EventCopy> {
-        let (key, name) = self.newer.get(&draft.identity).or_else(|| self.older.get(&draft.identity))?;
+        let (key, name) = self.last.get(&draft.identity)?;
         Some(EventCopy { name: name.clone(), key: key.to_string() })
     }
 }
