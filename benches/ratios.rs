@@ -240,13 +240,15 @@ fn segments(bench: &RatioBench) {
 fn in_program(bench: &RatioBench) {
     let rate = |rate| format!("{rate:.0}/s");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let one_by_one = (0..ROUNDS).map(|_| {
-        let bus = bench.bus();
-        emit_segments(bench, &bus, 100_000);
-        100_000.0 / timed(|| assert_eq!(runtime.block_on(handle_all(&bus)), 100_000))
-    });
-    let ours = median(one_by_one.collect());
-    row("100,000 one by one, in the program", rate(40_000.0), rate(ours), String::new(), ">= 40,000/s");
+    for at_once in [1, 16] {
+        let rates = (0..ROUNDS).map(|_| {
+            let bus = bench.bus();
+            emit_segments(bench, &bus, 100_000);
+            100_000.0 / timed(|| assert_eq!(runtime.block_on(handle_all(&bus, at_once)), 100_000))
+        });
+        let (what, ours) = (format!("100,000 in the program, {at_once} at once"), median(rates.collect()));
+        row(&what, rate(40_000.0), rate(ours), String::new(), ">= 40,000/s");
+    }
 }
 
 /// Events a second of another tool at the same work, if it is installed.
@@ -312,9 +314,9 @@ fn largest_marker(bus: &Path) -> u64 {
 }
 
 /// Handles all events of a bus by a closure; returns how many they were.
-async fn handle_all(bus: &Path) -> u64 {
+async fn handle_all(bus: &Path, at_once: usize) -> u64 {
     let bus = evbus::Bus::open(bus.to_str().unwrap()).await.unwrap();
-    bus.group("g").handler(|_| async {}).drain().await.unwrap().done
+    bus.group("g").concurrency(at_once).handler(|_| async {}).drain().await.unwrap().done
 }
 
 fn handlers(bench: &RatioBench) {

@@ -172,7 +172,7 @@ impl EventName {
     /// for the same names at each commit.
     fn has_slot_of_identity(&self) -> bool {
         thread_local! {
-            static SLOTS: RefCell<Recent<Identity, HashSlot>> = RefCell::new(Recent::new(1 << 14));
+            static SLOTS: RefCell<Recent<Identity, HashSlot>> = RefCell::new(Recent::new(1 << 15));
         }
         let slot_of =
             |identity| SLOTS.with_borrow_mut(|slots| slots.get_or_insert(identity, |of| HashSlot::of(of.as_str())));
