@@ -31,6 +31,8 @@ fn an_array_is_a_batch() {
     };
     home.file("batch", &format!("\u{feff} [{},\n {} ,{}\n]\n", event(1), event(2), event(3)));
     assert_eq!(home.run(&["emit", "--ndjson", "@batch"]).exits(0).lines(), ["1", "2", "3"]);
+    // Also where another flag stands between.
+    assert_eq!(home.run(&["emit", "--ndjson", "--json", "@batch"]).exits(0).lines().len(), 3);
     home.file("data", "[\n  {\"a\": [1, \"\\\"]\"]},\n  2\n]\n");
     assert_eq!(home.run(&["emit", "d", "--ndjson", "@data"]).exits(0).lines().len(), 2);
     assert_eq!(home.feed(&["emit", "d", "--ndjson"], "[]").exits(0).lines().len(), 1, "a line of data");

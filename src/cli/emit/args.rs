@@ -142,6 +142,11 @@ impl EmitArgs {
         {
             self.data = Some(other);
         }
+        // '--ndjson -q @file' means '--ndjson @file': no type begins so.
+        if value.is_none() {
+            let last = if self.data.is_some() { &mut self.data } else { &mut self.type_ };
+            *value = last.take_if(|text| text.starts_with('@'));
+        }
         if let Some(data) = &self.data {
             let what = format!("with --ndjson each line is an event; DATA '{data}' has no place");
             return Err(Failure::usage(what).help(command("emit", "TYPE --ndjson @FILE")));
