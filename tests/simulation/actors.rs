@@ -91,7 +91,11 @@ impl Actors {
         });
         let coarse = self.world.plan.coarse_clocks;
         let behind = self.world.plan.profile.lag.as_millis() as i64;
-        let millis = if coarse { rng.one(&[0, 0, 2_000 - behind, 1_000 - behind, -behind]) } else { millis };
+        let millis = match (self.world.plan.crowded, coarse) {
+            (true, _) => 0,
+            (false, true) => rng.one(&[0, 0, 2_000 - behind, 1_000 - behind, -behind]),
+            (false, false) => millis,
+        };
         let jump = if !waits && !coarse && rng.chance(0.1) { rng.one(&[-60, 60, -3600, 3600]) * 1_000_000 } else { 0 };
         SkewedClock {
             skew: years * 365 * 86_400 * 1_000_000 + millis * 1_000,
@@ -101,6 +105,13 @@ impl Actors {
             uptime: (rng.around(300.0) * 1e6) as Micros,
             simulation,
         }
+    }
+
+    fn emitter_clock(&self) -> SkewedClock {
+        let plan = &self.world.plan;
+        let behind = plan.profile.lag.as_micros() as i64;
+        let skew = self.world.simulation.rng.one(&[2_000_000 - behind, 1_000_000 - behind, -behind]);
+        if plan.crowded { SkewedClock { skew, ..self.clock() } } else { self.clock() }
     }
 
     fn bus_handle(&self, process: &Rc<SimProcess>, role: ProcessRole, clock: SkewedClock) -> BusHandle {
@@ -368,9 +379,9 @@ impl Actors {
         self.pause(rng.around(2.0)).await;
         while next.get() < world.plan.events_each {
             let process = world.simulation.process();
-            let bus = self.bus_handle(&process, ProcessRole::Emitter, self.clock());
+            let bus = self.bus_handle(&process, ProcessRole::Emitter, self.emitter_clock());
             self.targets.borrow_mut().push(FaultTarget { process: Rc::clone(&process), stop: None });
-            let not_durable = self.bus_handle(&process, ProcessRole::NotDurable, self.clock());
+            let not_durable = self.bus_handle(&process, ProcessRole::NotDurable, self.emitter_clock());
             let body = emit_all(Rc::clone(world), Rc::clone(&process), [bus, not_durable], at, Rc::clone(&next));
             let (simulation, mine) = (Rc::clone(&world.simulation), Rc::clone(&process));
             world.simulation.spawn(&process, async move {

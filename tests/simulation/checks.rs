@@ -77,7 +77,8 @@ fn changed(world: &World, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
     if key.starts_with("events/") {
         world.put_at.borrow_mut().insert(key.to_owned(), world.simulation.now());
         let names = names_at(key, new.or(old).unwrap_or_default());
-        return names.into_iter().for_each(|name| event(world, name, new.is_some()));
+        let is_overdue = world.overdue.borrow().contains(key);
+        return names.into_iter().for_each(|name| event(world, name, new.is_some(), is_overdue));
     }
     let mut groups = world.groups.borrow_mut();
     for (at, group) in groups.iter_mut().enumerate() {
@@ -110,14 +111,14 @@ fn frontier(world: &World, new: Option<&[u8]>) {
     world.frontier.set(w);
 }
 
-fn event(world: &World, name: EventName, there: bool) {
+fn event(world: &World, name: EventName, there: bool, is_overdue: bool) {
     world.log_line(|| {
         format!("{} {name} {}", if there { "put" } else { "gone" }, world.id_of(name.as_str()).unwrap_or_default())
     });
     if there {
         let id = world.id_of(name.as_str());
         let known = |id: String| world.events.borrow().get(&id).is_some_and(|known| known.acked.is_some());
-        if world.deleted.borrow().contains(&name) || id.is_some_and(known) {
+        if is_overdue || world.deleted.borrow().contains(&name) || id.is_some_and(known) {
             world.late_copies.borrow_mut().insert(name.clone());
         }
         world.present.borrow_mut().insert(name);

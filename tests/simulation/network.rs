@@ -119,6 +119,9 @@ impl Network for StoreConnection {
             false => Some(there),
         };
         let answered = Some(there + back).filter(|answered| !lost && *answered < 8 * SECOND);
+        if operation == Operation::Put && arrives.is_some_and(|arrives| arrives >= 8 * SECOND) {
+            world.overdue.borrow_mut().insert(key.to_owned());
+        }
         Route {
             arrives: arrives.map(Duration::from_micros),
             answered: answered.map(Duration::from_micros),

@@ -97,6 +97,9 @@ pub struct SeedPlan {
     /// Whether clocks show whole seconds only, and emitters' are about a lag behind: then W comes to
     /// stand within segments.
     pub coarse_clocks: bool,
+    /// Whether many events come within each second of the coarse clocks, some of their puts late, and all
+    /// emitters are about a lag behind.
+    pub crowded: bool,
     /// The share of segments that cannot be read for a while.
     pub unreadable: f64,
     /// Whether the emitters use the same named ids: each emits all of them.
@@ -168,6 +171,7 @@ impl SeedPlan {
             foreign: rng.one(&[0.0, 0.0, 0.2]),
             imports: rng.one(&[0.0, 0.1, 0.5]),
             coarse_clocks: rng.chance(0.2) && waits == 0.0,
+            crowded: false,
             unreadable: if calm { 0.0 } else { rng.one(&[0.0, 0.1]) },
             // A twin that is scheduled by one emitter and emitted by another would be acknowledged
             // twice.
@@ -176,17 +180,19 @@ impl SeedPlan {
             shared_polls: lists_with_tail && rng.chance(0.5),
         };
         if plan.coarse_clocks && rng.chance(0.5) {
-            plan.crowd_seconds();
+            plan.crowd_seconds(rng);
         }
         plan
     }
 
-    /// Lets many events come within each second of the coarse clocks, some of their puts late.
-    fn crowd_seconds(&mut self) {
-        (self.emitters, self.events_each, self.backlog) = (3, 24, 0);
-        (self.emit_pause, self.slow_puts) = (0.1e6, 0.2);
-        (self.named, self.segments, self.segment_len) = (0.1, 0.5, 8);
-        (self.foreign, self.imports) = (0.0, 0.0);
+    /// Lets W come to stand within segments as often as it can.
+    fn crowd_seconds(&mut self, rng: &Rng) {
+        self.crowded = true;
+        (self.emitters, self.events_each, self.backlog, self.keys) = (5, 16, 0, 1);
+        (self.emit_pause, self.slow_puts) = (rng.one(&[0.1, 0.3]) * 1e6, 0.3);
+        (self.named, self.segments, self.segment_len) = (0.0, 0.7, 8);
+        (self.foreign, self.imports, self.unreadable, self.killers) = (0.0, 0.0, 0.0, 0.0);
+        self.groups.iter_mut().for_each(|group| group.ordered = true);
     }
 
     /// Whether events lie in segments.

@@ -79,6 +79,7 @@ fn world(seed: u64, options: SeedOptions) -> Rc<World> {
         by_identity: RefCell::default(),
         present: RefCell::default(),
         late_copies: RefCell::default(),
+        overdue: RefCell::default(),
         put_at: RefCell::default(),
         deleted: RefCell::default(),
         frontier: Cell::new(EventTime::MIN),

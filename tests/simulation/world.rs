@@ -163,9 +163,11 @@ pub struct World {
     pub events: RefCell<HashMap<String, KnownEvent>>,
     pub by_identity: RefCell<HashMap<String, String>>,
     pub present: RefCell<BTreeSet<EventName>>,
-    /// Names that came after they had been deleted, or after their events were acknowledged: puts that
-    /// were on their way for long.
+    /// Names that came after they had been deleted, after their emitters had given these puts up, or after
+    /// their events were acknowledged.
     pub late_copies: RefCell<BTreeSet<EventName>>,
+    /// The keys of puts that arrive after their emitters have given them up.
+    pub overdue: RefCell<BTreeSet<String>>,
     /// When each segment was put.
     pub put_at: RefCell<HashMap<String, Micros>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
