@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::bus::look;
 use crate::event::{EventName, EventTime, Identity};
 use crate::group::marker::PendingEvent;
+use crate::group::name_ranges::MOST_PENDING;
 use crate::group::verdict::Fingerprint;
 use crate::group::{GroupName, Listing, Marker, Position};
 use crate::store::Version;
@@ -54,7 +55,7 @@ impl ShardBounds {
     /// The bounds that leave each of so many runs its place.
     pub fn for_concurrency(runs: usize) -> Self {
         let bounds = Self::default();
-        Self { pending: bounds.pending.max(runs.saturating_add(1)), ..bounds }
+        Self { pending: bounds.pending.max(runs.saturating_add(1)).min(MOST_PENDING), ..bounds }
     }
 }
 
