@@ -2,9 +2,8 @@
 //!
 //! `cargo bench` runs everything and prints a table; `cargo bench -- emit drain` runs only these.
 //! The floor is `benches/floor.c`, built here with the system's C compiler; `benches/peers.py` runs SQLite
-//! and, if it is installed, Redis. Rounds are interleaved
-//! and medians taken, because machines are shared and noisy. `EVBUS_BENCH_DIR` names the folder to
-//! work in (a journalled disk, say).
+//! and, if it is installed, Redis. Rounds are interleaved and medians taken, because machines are shared
+//! and noisy. `EVBUS_BENCH_DIR` names the folder to work in (a journalled disk, say).
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
 
@@ -92,8 +91,12 @@ fn run(command: &mut Command) {
 }
 
 fn emit(bus: &Path, count: usize) {
-    let mut child =
-        evbus(bus, &["emit", "order.created", "--ndjson", "--each", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    emit_by(bus, count, &["emit", "order.created", "--ndjson", "--each", "-q"]);
+}
+
+/// Emits events whose lines are made meanwhile.
+fn emit_by(bus: &Path, count: usize, args: &[&str]) {
+    let mut child = evbus(bus, args).stdin(Stdio::piped()).spawn().unwrap();
     lines(child.stdin.take().unwrap(), count);
     assert!(child.wait().unwrap().success());
 }
@@ -270,12 +273,7 @@ fn many(bench: &RatioBench) {
         let bus = bench.bus();
         match count {
             10_000 => emit(&bus, count),
-            _ => {
-                let mut child =
-                    evbus(&bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
-                lines(child.stdin.take().unwrap(), count);
-                assert!(child.wait().unwrap().success());
-            }
+            _ => emit_by(&bus, count, &["emit", "order.created", "--ndjson", "-q"]),
         }
         // All are processed: a group that starts now has passed every one of them.
         run(&mut evbus(&bus, &["group", "create", "g", "--from", "now"]));

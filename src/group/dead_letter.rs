@@ -59,8 +59,12 @@ impl DeadLetter {
 
 /// The name of a fresh letter for an event. Never the name of an older one: that one may just be redriven.
 pub fn fresh_name(event: &EventName, random: u64) -> String {
-    let stem = event.as_str().strip_suffix(".json").unwrap_or(event.as_str());
-    format!("{stem}-{random:016x}")
+    format!("{}-{random:016x}", stem(event))
+}
+
+/// What the names of all letters of an event begin with.
+fn stem(event: &EventName) -> &str {
+    event.as_str().strip_suffix(".json").unwrap_or(event.as_str())
 }
 
 /// Reads a letter.
@@ -73,15 +77,17 @@ pub async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult
 
 /// The names of a group's letters, oldest event first.
 pub async fn names(bus: &BusHandle, group: &GroupName) -> StoreResult<Vec<String>> {
-    let page = bus.store.list_after(List::all(&keys::dead_letters(group))).await?;
-    Ok(page.keys.iter().filter_map(|key| keys::dead_letter_of(group, key)).map(str::to_owned).collect())
+    listed(bus, group, List::all(&keys::dead_letters(group))).await
 }
 
 /// The names of the letters of one event.
 pub async fn names_of(bus: &BusHandle, group: &GroupName, event: &EventName) -> StoreResult<Vec<String>> {
-    let begin = keys::dead_letter(group, event.as_str().strip_suffix(".json").unwrap_or(event.as_str()));
-    let begin = begin.strip_suffix(".json").unwrap_or(&begin).to_owned();
-    let list = List::all(&keys::dead_letters(group)).after(begin.clone()).keep(move |key| key.starts_with(&begin));
+    let folder = keys::dead_letters(group);
+    let begin = format!("{folder}{}", stem(event));
+    listed(bus, group, List::all(&folder).after(begin.clone()).keep(move |key| key.starts_with(&begin))).await
+}
+
+async fn listed(bus: &BusHandle, group: &GroupName, list: List) -> StoreResult<Vec<String>> {
     let page = bus.store.list_after(list).await?;
     Ok(page.keys.iter().filter_map(|key| keys::dead_letter_of(group, key)).map(str::to_owned).collect())
 }

@@ -291,3 +291,20 @@ impl Marker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_from_before_a_reset_ends_nothing() {
+        let only = EventName::parse("20261123T021501.000000Z-7k00000000000001-order.created.json").unwrap();
+        let mut marker = Marker::new(Position::START);
+        let dies = PendingEvent { new_dead_letter: Some("l".to_owned()), ..PendingEvent::default() };
+        marker.pending.insert(only.clone(), dies);
+        assert!(marker.announces(&only, "l"));
+        marker.reset(Position::START);
+        marker.pending.insert(only.clone(), PendingEvent::default());
+        assert!(!marker.announces(&only, "l"));
+    }
+}

@@ -38,7 +38,8 @@ pub fn settle(world: &Rc<World>) {
         idle(world, begun, &open);
         if !open.is_empty() || world.emitting.get() > 0 || unfinished(world) {
             settled_at = None;
-            if simulation.now() > begun + LAST_PUT + PATIENCE + KILLED * killers(world) {
+            let waited = simulation.now().saturating_sub(begun + LAST_PUT + PATIENCE);
+            if waited > 0 && waited > KILLED * killers(world) {
                 world.complain(format!("the backlog is never done: {:?} {:?}", world.emitting.get(), open.first()));
             }
             continue;
