@@ -1,5 +1,6 @@
 //! The layers of `src`: which may use which, and that no two units of a layer use each other. A layer
 //! is a module of the crate; a unit is a file directly below it, with the files below that.
+//! And that each mutant of the simulation still fits the code that it changes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -177,4 +178,33 @@ fn use_trees_are_parsed() {
         ["crate::bus::BusHandle", "crate::bus::keys", "super::x::y"].iter().all(|path| found.contains(*path)),
         "{found:?}"
     );
+}
+
+/// The changes of a mutant of the simulation (see `tests/simulation/mutants/run`): the file, and the lines that must
+/// stand in it once.
+fn mutant_changes(mutant: &str) -> Vec<(&str, &str)> {
+    let change = |part| {
+        let (head, rest) = str::split_once(part, "\n--- old\n").expect("old lines");
+        let (old, _) = rest.split_once("--- new\n").expect("new lines");
+        (head.lines().next().unwrap(), old.trim_end_matches('\n'))
+    };
+    mutant.split("--- and ").map(change).collect()
+}
+
+#[test]
+fn each_mutant_applies() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root.join("tests/simulation/mutants")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "txt") {
+            continue;
+        }
+        for (file, old) in mutant_changes(&std::fs::read_to_string(&path).unwrap()) {
+            let count = std::fs::read_to_string(root.join(file)).unwrap().matches(old).count();
+            assert_eq!(count, 1, "{}: its old lines stand {count} times in {file}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen > 50, "{seen}");
 }

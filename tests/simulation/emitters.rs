@@ -39,7 +39,7 @@ pub async fn emit_all(
         }
         let owner = if plan.twins { 0 } else { at };
         if let Some(import) = import_drafts(&world, owner, next.get()) {
-            match emit_import(&world, &bus, pid, &import).await {
+            match emit_import(&world, &bus, pid, &varied(&world, &import)).await {
                 Ok(()) => next.set(next.get() + import.len()),
                 Err(error) => {
                     world.log_line(|| format!("p{pid} cannot import from {}: {error}", import[0].0));
@@ -151,6 +151,24 @@ fn import_drafts(world: &World, owner: usize, at: usize) -> Option<Vec<(String, 
         };
         (0..count).map(draft).collect()
     })
+}
+
+/// The import as one attempt of its writer has it: perhaps without a line that other attempts have, and
+/// perhaps with one that they have not. Then an event may come to lie in two segments.
+fn varied(world: &World, import: &[(String, Draft)]) -> Vec<(String, Draft)> {
+    let (rng, mut import) = (&world.simulation.rng, import.to_vec());
+    if world.plan.answers_all() {
+        return import;
+    }
+    if rng.chance(0.2) {
+        import.remove(rng.below(import.len()));
+    }
+    if rng.chance(0.2) {
+        let id = format!("extra-{}", rng.next());
+        let (event, _) = made(world, id.clone(), None, None);
+        import.insert(rng.below(import.len() + 1), (id, Draft::named(event)));
+    }
+    import
 }
 
 /// Emits a bulk import by a new emitter, in calls of any length.
