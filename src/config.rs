@@ -28,4 +28,7 @@ pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
 pub use read::Config;
-pub use watcher::{BatchSettings, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+pub use watcher::{
+    Action, BatchSettings, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, URL_TIMEOUT, Watcher, parse_format,
+    parse_secret, parse_url,
+};

@@ -41,7 +41,8 @@
 //! - `retention`: prune: what no group needs any more.
 //! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
 //! - `bus`: emit (put, then check), reading, the frontier.
-//! - `handler`: run one command for one event.
+//! - `handler`: run one command, or send one request, for one event.
+//! - `secret`: settings that are told where they are, and read when they are needed.
 //! - `store`: six operations, and the directory, bucket and memory stores behind them.
 //! - `threads`: where what waits for the disk, or computes for long, is done.
 //! - `clock`: the only wall clock and the only randomness.
@@ -73,6 +74,8 @@ pub mod open;
 mod recent;
 #[doc(hidden)]
 pub mod retention;
+#[doc(hidden)]
+pub mod secret;
 #[doc(hidden)]
 pub mod store;
 #[doc(hidden)]

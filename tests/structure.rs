@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "recent",
     "event",
     "clock",
     "threads",
     "store",
+    "secret",
     "handler",
     "bus",
     "group",

@@ -14,7 +14,7 @@ use super::watchers::set_command;
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::cli::help_line::command;
-use crate::config::Watcher;
+use crate::config::{Action, Watcher};
 use crate::event::{Condition, Event, EventTime, Filter, FilterResult, TypeFilter};
 use crate::group::definition;
 use crate::store::dir::Execution;
@@ -167,7 +167,7 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         }
         out.flush()?;
         for watcher in &config.watchers {
-            super::watchers::check_command(watcher, session)
+            super::watchers::check_action(watcher, session)
                 .map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
         }
         opened?;
@@ -217,7 +217,6 @@ fn text(plan: &WatcherPlan<'_>) -> String {
             format!("there, but it {how}   {}", set_command(group, &plan.filter, current))
         }
     };
-    let command = if watcher.shell { watcher.argv.last().cloned().unwrap_or_default() } else { watcher.argv.join(" ") };
     let retry = &watcher.retry;
     let span = |duration| times::format_duration(duration);
     let order = if watcher.ordered { ", in order" } else { "" };
@@ -228,13 +227,14 @@ fn text(plan: &WatcherPlan<'_>) -> String {
         watcher.name.clone(),
         format!("  group    {group}, {state}"),
         format!("  wants    {}", wanted(&plan.filter)),
-        format!("  runs     {command}"),
+        action(&watcher.action),
         format!("  at once  {}{batch}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
         format!(
-            "  retries  {} after {}..{}; dead at once on exit {}",
+            "  retries  {} after {}..{}; dead at once on {} {}",
             style::plural(u64::from(retry.max_attempts.saturating_sub(1)), "time"),
             span(retry.min),
             span(retry.max),
+            if let Action::Webhook(_) = watcher.action { "status" } else { "exit" },
             retry.dead_on.iter().map(i32::to_string).collect::<Vec<_>>().join(", "),
         ),
     ];
@@ -242,6 +242,23 @@ fn text(plan: &WatcherPlan<'_>) -> String {
         lines.push(format!("  on dead  {}", argv.join(" ")));
     }
     lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
+}
+
+/// The line that says what is done with an event. Of secrets it has the places alone.
+fn action(action: &Action) -> String {
+    match action {
+        Action::Command(argv) => format!("  runs     {}", argv.join(" ")),
+        Action::Shell(line) => format!("  runs     {line}"),
+        Action::Webhook(target) => {
+            let signed = match &target.secrets[..] {
+                [] => "not signed".to_owned(),
+                secrets => {
+                    format!("signed by {}", secrets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+                }
+            };
+            format!("  posts to {}, {signed}", target.shown())
+        }
+    }
 }
 
 fn document(plan: &WatcherPlan<'_>) -> Value {
@@ -258,7 +275,8 @@ fn document(plan: &WatcherPlan<'_>) -> Value {
         "types": plan.filter.types.types_text(),
         "not": plan.filter.types.not_text(),
         "where": watcher.condition,
-        "command": watcher.argv,
+        "command": watcher.action.argv(),
+        "url": if let Action::Webhook(target) = &watcher.action { Some(target.shown()) } else { None },
         "concurrency": watcher.concurrency,
         "batch": watcher.batch.map(|batch| json!({"size": batch.size, "linger": times::format_duration(batch.linger)})),
         "on_dead": watcher.on_dead,

@@ -14,7 +14,7 @@ use super::{style, times};
 use crate::bus::read;
 use crate::cli::colour::NOTE;
 use crate::cli::help_line::command;
-use crate::config::{Environment, Watcher};
+use crate::config::{Action, Environment, Watcher};
 use crate::event::EventTime;
 use crate::group::read_marker;
 use crate::group::worker::{Mode, Stop, Summary};
@@ -67,7 +67,7 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         for watcher in watchers {
             let name = watcher.name.clone();
             let start = async {
-                watchers::check_command(&watcher, &session)?;
+                watchers::check_action(&watcher, &session)?;
                 let ready = watchers::prepare(watcher, &opened, false).await?;
                 args.run.note_start(&ready);
                 Ok(ready)
@@ -174,7 +174,7 @@ fn summary_text(summary: &Summary, environment: &Environment) -> String {
 pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened, session: &Session) -> Result<Code, Failure> {
     let mut out = Out::new();
     for watcher in watchers {
-        watchers::check_command(&watcher, session)?;
+        watchers::check_action(&watcher, session)?;
         let ready = watchers::prepare(watcher, opened, true).await?;
         for line in would_run(&ready, opened).await? {
             out.line(&line)?;
@@ -187,7 +187,10 @@ pub(super) async fn dry_run(watchers: Vec<Watcher>, opened: &Opened, session: &S
 async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failure> {
     let (definition, group) = (&ready.registered.definition, &ready.watcher.group);
     let filter = definition.type_filter(group)?;
-    let command = ready.watcher.argv.join(" ");
+    let would = match &ready.watcher.action {
+        Action::Webhook(target) => format!("post to {}", target.shown()),
+        action => format!("run {}", action.argv().unwrap_or_default().join(" ")),
+    };
     let mut lines = Vec::new();
     for shard in 0..definition.shards {
         let (marker, _) = read_marker(opened.bus_handle(), group, shard, definition).await?;
@@ -198,7 +201,7 @@ async fn would_run(ready: &Ready, opened: &Opened) -> Result<Vec<String>, Failur
             .iter()
             .filter(|name| name.hash_slot().shard(definition.shards) == shard && marker.is_unprocessed(name));
         for name in open.chain(fresh) {
-            lines.push(format!("{group}: would run {command} for {} {}", id_of(name), name.slug()));
+            lines.push(format!("{group}: would {would} for {} {}", id_of(name), name.slug()));
         }
         if is_truncated {
             lines.push(format!("{group}: and more"));

@@ -97,7 +97,7 @@ fn watch(
         for watcher in watchers {
             let name = watcher.name.clone();
             let start = async {
-                watchers::check_command(&watcher, session)?;
+                watchers::check_action(&watcher, session)?;
                 let ready = watchers::prepare(watcher, &opened, false).await?;
                 args.run.note_start(&ready);
                 if !args.run.quiet {

@@ -13,7 +13,7 @@ use super::reporter::{LogFormat, Printer};
 use super::session::{Opened, Session};
 use crate::cli::help_line::HelpLine;
 use crate::clock::Clock;
-use crate::config::Watcher;
+use crate::config::{Action, Watcher};
 use crate::group::ShardBounds;
 use crate::group::lease::Lease;
 use crate::group::owner::{process_of, this_process};
@@ -22,7 +22,8 @@ use crate::group::worker::{Mode, Stop, Summary, Worker, WorkerParts, WorkerSetti
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::handler::Obstacle;
 use crate::handler::{
-    BatchBounds, BatchOutcome, Batches, CommandHandler, CommandSpec, Handler, OrphanReaper, RunReport, reap_inherited,
+    BatchBounds, BatchOutcome, Batches, CommandHandler, CommandSpec, Handler, OrphanReaper, RunReport, Webhook,
+    WebhookTarget, reap_inherited,
 };
 
 mod args;
@@ -72,11 +73,12 @@ impl Starting {
     }
 }
 
-/// Checks a watcher's command before any worker starts.
-pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
-    let printer = Rc::new(Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock));
-    let check = |argv: &[String]| {
-        CommandHandler::new(command(watcher, argv), Rc::clone(&session.clock), Rc::clone(&printer) as _).check()
+/// Checks a watcher's command or receiver before any worker starts.
+pub(super) fn check_action(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
+    let parts = HandlerParts {
+        clock: Rc::clone(&session.clock),
+        reaper: Rc::new(OrphanReaper::new(session.clock.random())),
+        printer: Rc::new(Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock)),
     };
     let failure = |obstacle: Obstacle| {
         let failure = Failure::usage(&obstacle.why);
@@ -85,22 +87,42 @@ pub(super) fn check_command(watcher: &Watcher, session: &Session) -> Result<(), 
             None => failure,
         }
     };
-    check(&watcher.argv).map_err(failure)?;
-    watcher.on_dead.as_deref().map_or(Ok(()), check).map_err(|obstacle| failure(obstacle).context("on_dead"))
+    parts.single(watcher).check().map_err(failure)?;
+    let on_dead = watcher.on_dead.as_deref().map(|argv| parts.command(watcher, argv).check());
+    on_dead.unwrap_or(Ok(())).map_err(|obstacle| failure(obstacle).context("on_dead"))
+}
+
+/// What handlers of one process share.
+struct HandlerParts {
+    clock: Rc<dyn Clock>,
+    reaper: Rc<OrphanReaper>,
+    printer: Rc<Printer>,
+}
+
+impl HandlerParts {
+    /// The handler for a run of a watcher.
+    fn single(&self, watcher: &Watcher) -> Rc<dyn Handler> {
+        match &watcher.action {
+            Action::Webhook(target) => {
+                let (target, in_batches) = (WebhookTarget::clone(target), watcher.batch.is_some());
+                Rc::new(Webhook::new(target, in_batches, watcher.timeout, Rc::clone(&self.clock)))
+            }
+            action => self.command(watcher, &action.argv().unwrap_or_default()),
+        }
+    }
+
+    fn command(&self, watcher: &Watcher, argv: &[String]) -> Rc<dyn Handler> {
+        let (clock, output, reaper) = (Rc::clone(&self.clock), Rc::clone(&self.printer) as _, Rc::clone(&self.reaper));
+        Rc::new(CommandHandler::with_reaper(command(watcher, argv), clock, output, reaper))
+    }
 }
 
 /// The handler for a watcher's events.
-fn handler(
-    watcher: &Watcher,
-    command: CommandSpec,
-    clock: &Rc<dyn Clock>,
-    reaper: Rc<OrphanReaper>,
-    printer: &Rc<Printer>,
-) -> Rc<dyn Handler> {
-    let handler = Rc::new(CommandHandler::with_reaper(command, Rc::clone(clock), Rc::clone(printer) as _, reaper));
+fn handler(watcher: &Watcher, parts: &HandlerParts) -> Rc<dyn Handler> {
+    let handler = parts.single(watcher);
     let Some(batch) = watcher.batch else { return handler };
     let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
-    let (printer, group) = (Rc::clone(printer), watcher.group.clone());
+    let (printer, group) = (Rc::clone(&parts.printer), watcher.group.clone());
     let on_batch = move |outcome, report: &RunReport| {
         let events = report.events;
         match outcome {
@@ -108,7 +130,7 @@ fn handler(
             BatchOutcome::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
         }
     };
-    Rc::new(Batches::new(handler, Rc::clone(clock), bounds, Box::new(on_batch)))
+    Rc::new(Batches::new(handler, Rc::clone(&parts.clock), bounds, Box::new(on_batch)))
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
@@ -123,6 +145,14 @@ fn command(watcher: &Watcher, argv: &[String]) -> CommandSpec {
     }
 }
 
+/// By which two workers can tell whether they do the same with their events.
+fn digest(watcher: &Watcher) -> String {
+    match &watcher.action {
+        Action::Webhook(target) => target.digest(),
+        action => command(watcher, &action.argv().unwrap_or_default()).digest(),
+    }
+}
+
 /// Runs watchers side by side until all have ended. Output of handlers goes to the printer, events
 /// of workers to the reporter.
 pub(super) async fn run_all(
@@ -132,20 +162,18 @@ pub(super) async fn run_all(
     (printer, reporter): (&Rc<Printer>, &Rc<dyn Reporter>),
     stop: &watch::Receiver<Stop>,
 ) -> Vec<Ended> {
-    let reaper = Rc::new(OrphanReaper::new(opened.bus_handle().clock.random()));
+    let clock = Rc::clone(&opened.bus_handle().clock);
+    let reaper = Rc::new(OrphanReaper::new(clock.random()));
+    let parts = &HandlerParts { clock, reaper, printer: Rc::clone(printer) };
     let costs = opened.bus_handle().store.requests().is_some();
     let polls = (ready.len() > 1 && costs).then(Rc::<Polls>::default);
     let runs = ready.into_iter().map(|ready| {
-        let (reaper, stop, polls) = (Rc::clone(&reaper), stop.clone(), polls.clone());
+        let (stop, polls) = (stop.clone(), polls.clone());
         async move {
             let (watcher, bus) = (&ready.watcher, opened.bus_handle().clone());
-            let run = command(watcher, &watcher.argv);
-            let me = this_process(&bus, run.digest());
-            let on_dead = watcher.on_dead.as_deref().map(|argv| {
-                let (clock, output, reaper) = (Rc::clone(&bus.clock), Rc::clone(printer) as _, Rc::clone(&reaper));
-                Rc::new(CommandHandler::with_reaper(command(watcher, argv), clock, output, reaper)) as Rc<dyn Handler>
-            });
-            let handler = handler(watcher, run, &bus.clock, reaper, printer);
+            let me = this_process(&bus, digest(watcher));
+            let on_dead = watcher.on_dead.as_deref().map(|argv| parts.command(watcher, argv));
+            let handler = handler(watcher, parts);
             let parts = WorkerParts {
                 bus,
                 group: ready.watcher.group.clone(),

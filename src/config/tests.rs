@@ -70,8 +70,7 @@ fn reads_every_key() {
         not: vec!["image.uploaded.test".to_owned()],
         condition: Some("data.width > 256".to_owned()),
         from: Some(StartFrom::Earliest),
-        argv: ["make-thumb", "--size", "256"].map(str::to_owned).to_vec(),
-        shell: false,
+        action: Action::Command(["make-thumb", "--size", "256"].map(str::to_owned).to_vec()),
         cwd: Some("/srv/app/desk/thumbs".into()),
         concurrency: 4,
         batch: Some(BatchSettings { size: 100, linger: secs(5) }),
@@ -98,11 +97,11 @@ fn fills_in_the_defaults() {
     let mail = config.watcher("mail").unwrap();
     let line = "mail -s \"$EVBUS_TYPE\" ops@example.org";
     let group = crate::group::GroupName::parse("mail").unwrap();
-    let expected = Watcher { shell: true, ..Watcher::new("mail".to_owned(), group, Watcher::shell_argv(line)) };
+    let expected = Watcher::new("mail".to_owned(), group, Action::Shell(line.to_owned()));
     assert_eq!(mail, &expected);
     assert_eq!((mail.concurrency, mail.timeout, mail.stop_timeout), (1, secs(300), secs(30)));
     assert!(mail.hints && !mail.ordered);
-    assert_eq!(mail.argv, ["/bin/sh", "-c", line]);
+    assert_eq!(mail.action.argv(), Some(["/bin/sh", "-c", line].map(str::to_owned).to_vec()));
     let retry = Retry { max_attempts: 15, min: secs(1), max: secs(600), jitter: true, dead_on: vec![65] };
     assert_eq!(mail.retry, retry);
 
@@ -241,7 +240,10 @@ fn bad_patterns_are_refused_at_their_line() {
 fn a_watcher_needs_exactly_one_command() {
     let cure = "(write command = [\"PROGRAM\", \"ARG\"])";
     let table = [
-        ("", "1: 'w' in [watchers]: has no command (add command = [\"PROGRAM\", \"ARG\"] or shell = \"…\")".to_owned()),
+        (
+            "",
+            "1: 'w' in [watchers]: has no command (add command = [\"PROGRAM\", \"ARG\"], shell = \"…\" or url = \"https://…\")".to_owned(),
+        ),
         ("command = []", format!("2: 'command' in [watchers.w]: is empty {cure}")),
         ("command = ['']", format!("2: 'command' in [watchers.w]: is empty {cure}")),
         (

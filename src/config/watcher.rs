@@ -1,5 +1,6 @@
-//! One `[watchers.NAME]`: its filter, its command, and how the command is run.
+//! One `[watchers.NAME]`: its filter, what it does with its events, and how.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,8 +9,12 @@ use super::instant::{TimeError, parse_past};
 use crate::event::{Condition, ConditionError, EventTime, Filter, PatternError, TypeFilter};
 use crate::group::GroupName;
 use crate::group::retry::Retry;
+use crate::handler::{WebhookFormat, WebhookTarget};
 
 mod read;
+mod webhook;
+
+pub use webhook::{URL_TIMEOUT, parse_format, parse_secret, parse_url};
 
 /// The most events at a time: a marker holds no more pending events (FORMAT.md).
 pub const MAX_CONCURRENCY: usize = 1_000;
@@ -35,6 +40,28 @@ pub struct BatchSettings {
     pub size: usize,
     /// How long the first event waits for others.
     pub linger: Duration,
+}
+
+/// What a watcher does with its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Runs a program: itself and its arguments.
+    Command(Vec<String>),
+    /// Runs a shell line.
+    Shell(String),
+    /// Sends them to a URL.
+    Webhook(Box<WebhookTarget>),
+}
+
+impl Action {
+    /// The program and its arguments; none for a URL.
+    pub fn argv(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Command(argv) => Some(argv.clone()),
+            Self::Shell(line) => Some(["/bin/sh", "-c", line].map(str::to_owned).to_vec()),
+            Self::Webhook(_) => None,
+        }
+    }
 }
 
 /// Why a watcher's filter cannot be parsed.
@@ -63,10 +90,8 @@ pub struct Watcher {
     pub condition: Option<String>,
     /// Where a new group starts, if given.
     pub from: Option<StartFrom>,
-    /// The program and its arguments. With `shell`, `/bin/sh -c TEXT`.
-    pub argv: Vec<String>,
-    /// Whether the command is a shell line.
-    pub shell: bool,
+    /// What it does with its events.
+    pub action: Action,
     /// The command's folder, absolute; by default the worker's.
     pub cwd: Option<PathBuf>,
     /// Most handlers at a time.
@@ -75,7 +100,7 @@ pub struct Watcher {
     pub batch: Option<BatchSettings>,
     /// Whether events of one ordering key run one after the other.
     pub ordered: bool,
-    /// A handler's time limit.
+    /// The time limit of a handler, or of a request.
     pub timeout: Duration,
     /// When failed events are tried again.
     pub retry: Retry,
@@ -108,8 +133,12 @@ impl StartFrom {
 }
 
 impl Watcher {
-    /// A watcher of every type that runs `argv`, with defaults for everything else.
-    pub fn new(name: String, group: GroupName, argv: Vec<String>) -> Self {
+    /// A watcher of every type, with defaults for everything else.
+    pub fn new(name: String, group: GroupName, action: Action) -> Self {
+        let (timeout, retry) = match action {
+            Action::Command(_) | Action::Shell(_) => (Duration::from_secs(300), Retry::default()),
+            Action::Webhook(_) => (URL_TIMEOUT, Retry::of_requests()),
+        };
         Self {
             name,
             group,
@@ -117,14 +146,13 @@ impl Watcher {
             not: Vec::new(),
             condition: None,
             from: None,
-            argv,
-            shell: false,
+            action,
             cwd: None,
             concurrency: 1,
             batch: None,
             ordered: false,
-            timeout: Duration::from_secs(300),
-            retry: Retry::default(),
+            timeout,
+            retry,
             on_dead: None,
             env: None,
             poll: None,
@@ -165,8 +193,24 @@ impl Watcher {
         self.capacity().unwrap_or(1).saturating_add(gathers)
     }
 
-    /// The program and arguments that run a shell line.
-    pub fn shell_argv(line: &str) -> Vec<String> {
-        ["/bin/sh", "-c", line].map(str::to_owned).to_vec()
+    /// What `dead_on` may hold: exit codes of failures, or statuses of HTTP.
+    pub fn codes(&self) -> RangeInclusive<i32> {
+        match self.action {
+            Action::Command(_) | Action::Shell(_) => 1..=255,
+            Action::Webhook(_) => 300..=599,
+        }
+    }
+
+    /// Checks what one key alone does not tell.
+    ///
+    /// # Errors
+    /// Batches in binary mode, which HTTP has not.
+    pub fn check_batch(&self) -> Result<(), &'static str> {
+        match &self.action {
+            Action::Webhook(target) if target.format == WebhookFormat::Binary && self.batch.is_some() => {
+                Err("a batch is sent as JSON: it cannot be binary")
+            }
+            _ => Ok(()),
+        }
     }
 }

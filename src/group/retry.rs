@@ -15,7 +15,7 @@ pub struct Retry {
     pub max: Duration,
     /// Whether pauses vary by half, so that events that failed together are not retried together.
     pub jitter: bool,
-    /// Exit codes that mean dead at once.
+    /// Exit codes, or statuses of HTTP, that mean dead at once.
     pub dead_on: Vec<i32>,
 }
 
@@ -27,6 +27,12 @@ impl Default for Retry {
 }
 
 impl Retry {
+    /// The default for requests over HTTP: a receiver may be away for a day.
+    pub fn of_requests() -> Self {
+        let (min, max) = (Duration::from_secs(5), Duration::from_hours(12));
+        Self { max_attempts: 16, min, max, jitter: true, dead_on: vec![400, 413, 422] }
+    }
+
     /// The pause after the `attempts`-th failure: doubled each time, varied by ±50 %, never above the longest.
     pub fn pause(&self, attempts: u32, random: u64) -> Duration {
         let doubled = self.min.saturating_mul(1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));

@@ -96,19 +96,24 @@ pub(super) fn judge(
         }
         RunResult::Reported(report, _) => report,
     };
-    let exit = match &report.outcome {
-        Outcome::Exit(0) => return Judgement::Verdict(Verdict::Done),
+    if report.succeeded() {
+        return Judgement::Verdict(Verdict::Done);
+    }
+    // The code by which the handler says what is to become of the event, and the exit code.
+    let (code, exit) = match &report.outcome {
         Outcome::Stopped => return Judgement::Verdict(Verdict::Release),
         Outcome::NotStarted(obstacle) => return Judgement::NotStarted(Obstacle::clone(obstacle)),
-        Outcome::Exit(code) => Some(*code),
-        Outcome::Signal(_) | Outcome::TimedOut => None,
+        Outcome::Exit(code) => (Some(*code), Some(*code)),
+        Outcome::Status(status) => (Some(i32::from(*status)), None),
+        Outcome::Signal(_) | Outcome::TimedOut | Outcome::NoAnswer(_) => (None, None),
     };
     let why = report.why();
-    let dead_at_once = exit.is_some_and(|code| retry.dead_on.contains(&code));
+    let dead_at_once = code.is_some_and(|code| retry.dead_on.contains(&code));
     Judgement::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)
     } else {
-        Verdict::Retry { next: now.plus(retry.pause(attempt, random)), why }
+        let asked = report.retry_after.unwrap_or_default().min(retry.max);
+        Verdict::Retry { next: now.plus(retry.pause(attempt, random).max(asked)), why }
     })
 }
 

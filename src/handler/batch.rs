@@ -401,9 +401,14 @@ impl Batch {
     }
 }
 
-/// Whether an outcome says nothing about the events.
+/// Whether an outcome holds for each of the events, or says nothing about them: the receiver of a
+/// request moves away, knows no such sender or address, has too much to do, or is away.
 fn is_for_all(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Exit(0) | Outcome::Stopped | Outcome::NotStarted(_))
+    use Outcome::{Exit, NotStarted, Status, Stopped};
+    matches!(
+        outcome,
+        Exit(0) | Stopped | NotStarted(_) | Status(200..=399 | 401 | 403..=405 | 407 | 408 | 425 | 429 | 502..=504)
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Runs one handler for one event.
 //!
-//! [`Handler`] is all that the worker knows of a handler; [`CommandHandler`] runs a user's command.
+//! [`Handler`] is all that the worker knows of a handler; [`CommandHandler`] runs a user's command,
+//! [`Webhook`] sends an HTTP request.
 //! Inside, [`CommandHandler`] puts one run together, [`Batches`] makes one run of many, `program`
 //! finds the executable, `input` makes stdin and the event's file, `output` passes lines on and
 //! keeps the end of stderr, `process` owns the running child until it is reaped, and
@@ -16,6 +17,7 @@ mod process;
 mod program;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use command::{CommandHandler, CommandSpec};
 pub use orphan_reaper::{ORPHAN_REAPER_ARGUMENT, OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
+pub use webhook::{Network, NetworkError, Webhook, WebhookFormat, WebhookProxy, WebhookTarget};
 
 use crate::clock::Fut;
 use crate::event::Likeness;
@@ -103,6 +106,10 @@ pub enum Outcome {
     Signal(i32),
     /// The time limit passed, and the handler was ended.
     TimedOut,
+    /// An HTTP server has answered with this status.
+    Status(u16),
+    /// A request was sent, and has no answer; why, in one line.
+    NoAnswer(Box<str>),
     /// [`Handler::terminate`] cut the run short; it does not count as an attempt.
     Stopped,
     /// The handler never began; it does not count as an attempt.
@@ -137,19 +144,21 @@ impl From<ProgramError> for Obstacle {
 pub struct RunReport {
     /// How it ended.
     pub outcome: Outcome,
-    /// The last 4 KiB of stderr, as UTF-8 with replacement characters. It may hold control
-    /// characters, which must be escaped before it is printed.
+    /// The last 4 KiB of stderr, or the first of an answer's body, as UTF-8 with replacement
+    /// characters. It may hold control characters, which must be escaped before it is printed.
     pub stderr_tail: String,
     /// From before the start until the handler was reaped and its output read.
     pub took: Duration,
     /// The number of events of the run: one, unless they came as a batch.
     pub events: usize,
+    /// How long the receiver asks to wait before the next attempt.
+    pub retry_after: Option<Duration>,
 }
 
 impl RunReport {
     /// The report of a run for one event.
     pub fn new(outcome: Outcome, stderr_tail: String, took: Duration) -> Self {
-        Self { outcome, stderr_tail, took, events: 1 }
+        Self { outcome, stderr_tail, took, events: 1, retry_after: None }
     }
 
     /// The report of a run that was cut short, or that never began because no run may start any
@@ -160,7 +169,7 @@ impl RunReport {
 
     /// Whether the events are processed.
     pub fn succeeded(&self) -> bool {
-        self.outcome == Outcome::Exit(0)
+        matches!(self.outcome, Outcome::Exit(0) | Outcome::Status(200..=299))
     }
 
     /// Whether the handler may have ended by a signal that was meant for its worker (SIGHUP,
@@ -175,10 +184,15 @@ impl RunReport {
             Outcome::Exit(code) => format!("exit {code}"),
             Outcome::Signal(signal) => format!("signal {signal}"),
             Outcome::TimedOut => "time limit".to_owned(),
+            Outcome::Status(status) => format!("HTTP {status}"),
+            Outcome::NoAnswer(why) => why.to_string(),
             Outcome::Stopped => "stopped".to_owned(),
             Outcome::NotStarted(obstacle) => obstacle.why.clone(),
         };
-        match self.stderr_tail.lines().rev().find(|line| !line.trim().is_empty()) {
+        let mut lines = self.stderr_tail.lines().filter(|line| !line.trim().is_empty());
+        // A program says last why it ends; a page says first what it is.
+        let line = if let Outcome::Status(_) = self.outcome { lines.next() } else { lines.next_back() };
+        match line {
             Some(line) => format!("{how} \"{}\"", line.trim().chars().take(120).collect::<String>()),
             None => how,
         }

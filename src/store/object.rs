@@ -34,6 +34,7 @@ mod meter;
 mod properties;
 
 use connect::Connected;
+pub(crate) use connect::choose_cryptography;
 pub use connect::{Bucket, Kind};
 use credentials::AwsCredentials;
 pub use credentials::{CredentialInputs, CredentialsFailure};

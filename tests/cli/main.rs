@@ -37,4 +37,5 @@ mod recovery;
 mod segments;
 mod support;
 mod usage_mistakes;
+mod webhooks;
 mod work;

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use evbus::config::Watcher;
+use evbus::config::{Action, Watcher};
 use evbus::group::GroupName;
 
 mod container;
@@ -169,7 +169,7 @@ fn systemd_accepts_the_units() {
         let value = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
         value.strip_suffix('s').unwrap().parse().unwrap()
     };
-    let default = Watcher::new("any".to_owned(), GroupName::parse("any").unwrap(), Vec::new());
+    let default = Watcher::new("any".to_owned(), GroupName::parse("any").unwrap(), Action::Command(Vec::new()));
     let grace = 10;
     assert!(seconds("TimeoutStopSec") > default.stop_timeout.as_secs() + grace, "handlers get their time to end");
 }

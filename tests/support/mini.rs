@@ -26,7 +26,8 @@ mod s3;
 #[path = "mini/socket.rs"]
 mod socket;
 
-use http::{Head, HttpRequest, HttpResponse, now};
+use http::now;
+pub use http::{Head, HttpRequest, HttpResponse};
 use identity::IdentityService;
 pub use mode::ServerMode;
 use s3::Buckets;

@@ -11,9 +11,12 @@ use crate::cli::output;
 use crate::cli::reporter::{LogFormat, Printer};
 use crate::cli::session::Session;
 use crate::cli::times;
-use crate::config::{BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+use crate::config::{
+    Action, BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format, parse_secret, parse_url,
+};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
+use crate::handler::WebhookTarget;
 
 /// Options of `watch` and `drain`.
 #[derive(Debug, clap::Args)]
@@ -61,12 +64,23 @@ pub(in crate::cli) struct RunArgs {
     /// Wait at least MIN and at most MAX between attempts
     #[arg(long, value_name = "MIN..MAX", requires = "group")]
     backoff: Option<String>,
-    /// Make an event a dead letter at once on these exit codes
+    /// Make an event a dead letter at once on these exit codes, or with --url on these statuses
     #[arg(long, value_name = "CODE", value_delimiter = ',', requires = "group")]
     dead_on: Vec<i32>,
     /// Run this shell line instead of '-- CMD'
     #[arg(long, value_name = "CMD", requires = "group", conflicts_with = "command")]
     shell: Option<String>,
+    /// POST each event to this URL instead of running '-- CMD'; env:NAME or file:PATH says where it is
+    #[arg(long, value_name = "URL", requires = "group", conflicts_with_all = ["command", "shell", "cwd"])]
+    url: Option<String>,
+    /// Sign each request (Standard Webhooks) by the secret at env:NAME or file:PATH; repeat to
+    /// replace one by another
+    #[arg(long, value_name = "WHERE", requires = "url")]
+    secret: Vec<String>,
+    /// Send the event as one JSON document, or its data with its attributes as headers
+    /// [default: structured]
+    #[arg(long, value_name = "structured|binary", requires = "url")]
+    format: Option<String>,
     /// Run the command in this folder
     #[arg(long, value_name = "DIR", requires = "group")]
     cwd: Option<PathBuf>,
@@ -135,19 +149,25 @@ impl RunArgs {
                 false => format!("evbus {verb} -g {group} … -- {}", self.names.join(" ")),
             }));
         }
-        let argv = match &self.shell {
-            Some(line) if line.trim().is_empty() => {
+        // The parser does not require what the command excludes.
+        let of_url = [("--secret", !self.secret.is_empty()), ("--format", self.format.is_some())];
+        if let Some((option, _)) = of_url.iter().find(|(_, given)| *given && self.url.is_none()) {
+            return Err(Failure::usage(format!("{option} is for --url"))
+                .help(command(verb, format_args!("-g {group} --url https://HOST/PATH {option} …"))));
+        }
+        let action = match (&self.shell, &self.url) {
+            (Some(line), _) if line.trim().is_empty() => {
                 return Err(Failure::usage("--shell has no command: it is empty").help("--shell 'PROGRAM ARG | …'"));
             }
-            Some(line) => Watcher::shell_argv(line),
-            None if self.command.is_empty() => {
+            (Some(line), _) => Action::Shell(line.clone()),
+            (None, Some(url)) => Action::Webhook(Box::new(self.target(url, session)?)),
+            (None, None) if self.command.is_empty() => {
                 let what = format!("no command to run for the events of group '{group}'");
                 return Err(Failure::usage(what).help(command(verb, format_args!("-g {group} -t 'TYPE' -- CMD ARG…"))));
             }
-            None => self.command.clone(),
+            (None, None) => Action::Command(self.command.clone()),
         };
-        let mut watcher = Watcher::new(group.to_string(), group, argv);
-        watcher.shell = self.shell.is_some();
+        let mut watcher = Watcher::new(group.to_string(), group, action);
         watcher.types.clone_from(&self.types);
         watcher.not.clone_from(&self.not);
         watcher.condition.clone_from(&self.condition);
@@ -157,6 +177,19 @@ impl RunArgs {
         watcher.ordered = self.ordered;
         self.limits(&mut watcher)?;
         Ok(watcher)
+    }
+
+    fn target(&self, url: &str, session: &Session) -> Result<WebhookTarget, Failure> {
+        let (environment, folder) = (&session.environment, &session.environment.cwd);
+        let refuse = |option: &str, why: &str| Failure::usage(format!("{option} {why}"));
+        let url = parse_url(url, environment, folder).map_err(|why| refuse("--url", why))?;
+        let mut target = WebhookTarget::new(url);
+        let secrets = self.secret.iter().map(|text| parse_secret(text, environment, folder));
+        target.secrets = secrets.collect::<Result<_, _>>().map_err(|why| refuse("--secret", why))?;
+        if let Some(format) = &self.format {
+            target.format = parse_format(format).map_err(|why| refuse("--format", why))?;
+        }
+        Ok(target)
     }
 
     fn limits(&self, watcher: &mut Watcher) -> Result<(), Failure> {
@@ -173,6 +206,7 @@ impl RunArgs {
             }
             watcher.batch = Some(BatchSettings { size, linger });
             watcher.capacity().map_err(Failure::usage)?;
+            watcher.check_batch().map_err(Failure::usage)?;
         }
         if let Some(timeout) = &self.timeout {
             watcher.timeout = positive("--timeout", timeout)?;
@@ -186,8 +220,11 @@ impl RunArgs {
             }
             watcher.retry.max_attempts = max_attempts;
         }
-        if let Some(code) = self.dead_on.iter().find(|code| !(1..=255).contains(*code)) {
-            return Err(Failure::usage(format!("--dead-on {code} is not the exit code of a failure: 1 to 255")));
+        let codes = watcher.codes();
+        if let Some(code) = self.dead_on.iter().find(|code| !codes.contains(*code)) {
+            let what = if self.url.is_some() { "HTTP status" } else { "exit code" };
+            let (least, most) = codes.into_inner();
+            return Err(Failure::usage(format!("--dead-on {code} is not the {what} of a failure: {least} to {most}")));
         }
         if !self.dead_on.is_empty() {
             watcher.retry.dead_on.clone_from(&self.dead_on);

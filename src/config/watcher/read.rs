@@ -1,8 +1,10 @@
 //! Parses one `[watchers.NAME]`; each error names its line.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+use super::webhook::{self, WEBHOOK_KEYS};
+use super::{Action, BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::config::nearest::nearest;
 use crate::config::section::{Field, Item, Section};
 use crate::config::units::format_duration;
@@ -45,9 +47,8 @@ impl Watcher {
     ) -> Result<Self, ConfigError> {
         let section = field.section()?;
         refuse_keys(&section)?;
-        let argv = read_command(field, &section)?;
-        let mut watcher = Self::new(field.name.to_owned(), read_group(field, &section)?, argv);
-        watcher.shell = section.field("shell").is_some();
+        let action = read_action(field, &section, environment, folder)?;
+        let mut watcher = Self::new(field.name.to_owned(), read_group(field, &section)?, action);
         watcher.read_filter(&section, environment)?;
         watcher.read_running(&section, environment, folder)?;
         watcher.read_pace(&section)?;
@@ -96,10 +97,18 @@ impl Watcher {
         set(&mut self.timeout, section, "timeout", Field::positive_duration)?;
         set(&mut self.stop_timeout, section, "stop_timeout", Field::duration)?;
         if let Some(field) = section.field("retry") {
-            read_retry(&mut self.retry, &field)?;
+            let codes = self.codes();
+            read_retry(&mut self.retry, &field, codes)?;
         }
         if let Some(field) = section.field("on_dead") {
             self.on_dead = Some(read_argv(&field)?);
+        }
+        if matches!(self.action, Action::Webhook(_)) && self.on_dead.is_none() {
+            for key in ["cwd", "env"] {
+                if let Some(field) = section.field(key) {
+                    return Err(field.error("is for a command, and this watcher has a url"));
+                }
+            }
         }
         Ok(())
     }
@@ -112,6 +121,7 @@ impl Watcher {
         if let Some(field) = section.field("batch") {
             self.batch = Some(read_batch(&field)?);
             self.capacity().map_err(|why| field.error(why))?;
+            self.check_batch().map_err(|why| field.error(why))?;
         }
         set(&mut self.poll, section, "poll", |field| field.positive_duration().map(Some))?;
         set(&mut self.hints, section, "hints", Field::flag)
@@ -119,14 +129,16 @@ impl Watcher {
 }
 
 /// Reads `retry = {…}` over the defaults.
-fn read_retry(retry: &mut Retry, field: &Field<'_>) -> Result<(), ConfigError> {
+fn read_retry(retry: &mut Retry, field: &Field<'_>, codes: RangeInclusive<i32>) -> Result<(), ConfigError> {
     let section = field.section()?;
     section.refuse_unknown(&RETRY_KEYS)?;
     set(&mut retry.max_attempts, &section, "max_attempts", |field| field.whole(1, i64::from(u32::MAX)))?;
     set(&mut retry.min, &section, "min", Field::duration)?;
     set(&mut retry.max, &section, "max", Field::duration)?;
     set(&mut retry.jitter, &section, "jitter", Field::flag)?;
-    set(&mut retry.dead_on, &section, "dead_on", |field| field.wholes(1, 255))?;
+    set(&mut retry.dead_on, &section, "dead_on", |field| {
+        field.wholes(i64::from(*codes.start()), i64::from(*codes.end()))
+    })?;
     if retry.min <= retry.max {
         return Ok(());
     }
@@ -161,14 +173,15 @@ fn set<'a, T>(
 /// Refuses the first key that is unknown.
 fn refuse_keys(section: &Section<'_>) -> Result<(), ConfigError> {
     for field in section.fields() {
-        if !KEYS.contains(&field.name) {
+        if !KEYS.contains(&field.name) && !WEBHOOK_KEYS.contains(&field.name) {
             let within = |table: &str, keys: &[&'static str]| {
                 nearest(field.name, keys.iter().copied()).map(|key| format!(" (did you mean '{table}.{key}'?)"))
             };
             let within = within("batch", &BATCH_KEYS).or_else(|| within("retry", &RETRY_KEYS));
-            return Err(match within.filter(|_| nearest(field.name, KEYS).is_none()) {
+            let keys = [&KEYS[..], &WEBHOOK_KEYS[..]].concat();
+            return Err(match within.filter(|_| nearest(field.name, keys.iter().copied()).is_none()) {
                 Some(meant) => field.unknown_near(&meant),
-                None => field.unknown(&KEYS),
+                None => field.unknown(&keys),
             });
         }
     }
@@ -183,15 +196,35 @@ fn read_group(watcher: &Field<'_>, section: &Section<'_>) -> Result<GroupName, C
     }
 }
 
-fn read_command(watcher: &Field<'_>, section: &Section<'_>) -> Result<Vec<String>, ConfigError> {
-    match (section.field("command"), section.field("shell")) {
-        (Some(_), Some(shell)) => Err(shell.error("stands beside 'command' (keep one of them)")),
-        (None, None) => Err(watcher.error("has no command (add command = [\"PROGRAM\", \"ARG\"] or shell = \"…\")")),
-        (Some(field), None) => read_argv(&field),
-        (None, Some(field)) => match clean(&field, field.offset, field.text()?)?.trim() {
+fn read_action(
+    watcher: &Field<'_>,
+    section: &Section<'_>,
+    environment: &Environment,
+    folder: &Path,
+) -> Result<Action, ConfigError> {
+    let given: Vec<Field<'_>> = ["command", "shell", "url"].into_iter().filter_map(|key| section.field(key)).collect();
+    let field = match &given[..] {
+        [field] => field,
+        [first, second, ..] => {
+            return Err(second.error(format_args!("stands beside '{}' (keep one of them)", first.name)));
+        }
+        [] => {
+            return Err(watcher
+                .error("has no command (add command = [\"PROGRAM\", \"ARG\"], shell = \"…\" or url = \"https://…\")"));
+        }
+    };
+    if field.name != "url"
+        && let Some(other) = WEBHOOK_KEYS.iter().find_map(|key| section.field(key))
+    {
+        return Err(other.error(format_args!("is for a url, and this watcher has a '{}'", field.name)));
+    }
+    match field.name {
+        "command" => read_argv(field).map(Action::Command),
+        "shell" => match clean(field, field.offset, field.text()?)?.trim() {
             "" => Err(field.error("is empty (write shell = \"PROGRAM ARG | …\")")),
-            _ => Ok(Watcher::shell_argv(field.text()?)),
+            _ => Ok(Action::Shell(field.text()?.to_owned())),
         },
+        _ => webhook::read(field, section, environment, folder).map(|target| Action::Webhook(Box::new(target))),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::shard::{Due, Launch, Next, Shard, ShardBounds};
-use super::{Command, Engine, Mode, Stop};
+use super::{Command, Engine, Mode, STALL, Stop};
 use crate::event::{EventName, EventTime};
 use crate::group::dead_letter;
 use crate::group::marker::Verdict;
@@ -137,6 +137,10 @@ impl Engine {
                     return true;
                 }
                 self.started += 1;
+                if self.summary.stalled.is_some() {
+                    // A probe: the others wait for what it shows.
+                    self.stalled_until = Some(now + STALL);
+                }
                 if let Some(launch) = shard.start(&name, alone, now) {
                     self.launch(at, launch);
                 }

@@ -26,6 +26,8 @@ struct EngineBench {
     engine: Engine,
     elapsed: Duration,
     commands: Vec<Command>,
+    /// Whether a commit is under way.
+    committing: bool,
     version: u32,
 }
 
@@ -49,7 +51,8 @@ impl EngineBench {
         let now = Now { elapsed, wall: name(30).time() };
         let beginning =
             EngineParts { group, registered, filter, settings, profile: PROFILE, me: owner("me"), seed: 7, now };
-        let mut bench = Self { engine: Engine::new(beginning), elapsed, commands: Vec::new(), version: 0 };
+        let mut bench =
+            Self { engine: Engine::new(beginning), elapsed, commands: Vec::new(), committing: false, version: 0 };
         bench.feed([]);
         bench
     }
@@ -57,6 +60,7 @@ impl EngineBench {
     fn feed(&mut self, inputs: impl IntoIterator<Item = Input>) {
         let wall = name(30).time().plus(self.elapsed - Duration::from_secs(1_000));
         self.commands = self.engine.handle(inputs, Now { elapsed: self.elapsed, wall });
+        self.committing |= self.has_command(|command| matches!(command, Command::Commit { .. }));
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -99,7 +103,31 @@ impl EngineBench {
     }
 
     fn ran(&mut self, name: &EventName, exit: i32) {
-        let report = RunReport::new(Outcome::Exit(exit), String::new(), Duration::ZERO);
+        self.ended(name, Outcome::Exit(exit));
+    }
+
+    fn not_started(&mut self, name: &EventName) {
+        self.ended(name, Outcome::NotStarted(Box::new("away".to_owned().into())));
+    }
+
+    /// Lets time pass for a worker whose commits succeed, as it must to start events. Returns those.
+    fn pass(&mut self, time: Duration) -> Vec<EventName> {
+        let mut started = Vec::new();
+        for step in [Duration::ZERO, time] {
+            self.elapsed += step;
+            self.feed([]);
+            started.extend(self.started());
+            if std::mem::take(&mut self.committing) {
+                let committed = self.version();
+                self.complete(Completion::Committed { shard: 0, epoch: 1, committed });
+                started.extend(self.started());
+            }
+        }
+        started
+    }
+
+    fn ended(&mut self, name: &EventName, outcome: Outcome) {
+        let report = RunReport::new(outcome, String::new(), Duration::ZERO);
         let ran = Some(RunResult::Reported(report, Fingerprint::of(b"x", 1)));
         self.complete(Completion::Ran { shard: 0, epoch: 1, name: name.clone(), attempt: 1, ran });
     }
@@ -175,6 +203,26 @@ fn a_handler_gets_no_more_than_it_takes() {
     assert_eq!(bench.started(), []);
     bench.feed([Input::MaxInFlight(None)]);
     assert_eq!(bench.started(), [name(4)]);
+}
+
+#[test]
+fn a_handler_that_cannot_start_is_probed_by_one_event() {
+    let mut bench = EngineBench::new(8, Mode::Watch);
+    bench.acquire(&[name(1), name(2), name(3)]);
+    assert_eq!(bench.started(), [name(1), name(2), name(3)]);
+    for second in 1..=3 {
+        bench.not_started(&name(second));
+        assert_eq!(bench.started(), []);
+    }
+    for _ in 0..2 {
+        assert_eq!(bench.pass(STALL), [name(1)]);
+        bench.not_started(&name(1));
+    }
+    // One that is slow to answer holds up no other probe.
+    assert_eq!(bench.pass(STALL), [name(1)]);
+    assert_eq!(bench.pass(STALL), [name(2)]);
+    bench.ran(&name(2), 0);
+    assert_eq!(bench.started(), [name(3)]);
 }
 
 #[test]

@@ -33,6 +33,11 @@ pub enum Kind {
     Azure,
 }
 
+/// Chooses the library of cryptography that TLS uses in this process; only the first call does.
+pub(crate) fn choose_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 impl Kind {
     /// The scheme of its URLs.
     pub const fn scheme(self) -> &'static str {
@@ -99,8 +104,7 @@ impl Bucket {
     }
 
     pub(super) fn connect(&self, meter: &Arc<Meter>) -> StoreResult<Connected> {
-        // The first call chooses for the process; for later calls the choice is made.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        choose_cryptography();
         let credentials = self.credentials()?;
         let built = |options: ClientOptions| self.built(options, credentials.clone(), meter);
         let options = self.options()?.with_allow_http(self.plain_http());
