@@ -359,7 +359,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__drain)
-            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --wait --max --for --strict --bus --config --help"
+            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --wait --max --for --strict --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -430,6 +430,18 @@ _evbus() {
                     return 0
                     ;;
                 --shell)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1103,7 +1115,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__watch)
-            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --bus --config --help"
+            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1174,6 +1186,18 @@ _evbus() {
                     return 0
                     ;;
                 --shell)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -94,8 +94,11 @@ complete -c evbus -n "__fish_evbus_using_subcommand watch" -l linger -d 'Let a b
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l timeout -d 'Limit the time of a handler' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l max-attempts -d 'Make an event a dead letter after N failed attempts' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l backoff -d 'Wait at least MIN and at most MAX between attempts' -r
-complete -c evbus -n "__fish_evbus_using_subcommand watch" -l dead-on -d 'Make an event a dead letter at once on these exit codes' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l dead-on -d 'Make an event a dead letter at once on these exit codes, or with --url on these statuses' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l shell -d 'Run this shell line instead of \'-- CMD\'' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l url -d 'POST each event to this URL instead of running \'-- CMD\'; env:NAME or file:PATH says where it is' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l secret -d 'Sign each request (Standard Webhooks) by the secret at env:NAME or file:PATH; repeat to replace one by another' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l format -d 'Send the event as one JSON document, or its data with its attributes as headers [default: structured]' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l cwd -d 'Run the command in this folder' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l poll -d 'Look this often if the file system gives no hints' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l stop-timeout -d 'Let running handlers go on this long after a stop' -r
@@ -121,8 +124,11 @@ complete -c evbus -n "__fish_evbus_using_subcommand drain" -l linger -d 'Let a b
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l timeout -d 'Limit the time of a handler' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l max-attempts -d 'Make an event a dead letter after N failed attempts' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l backoff -d 'Wait at least MIN and at most MAX between attempts' -r
-complete -c evbus -n "__fish_evbus_using_subcommand drain" -l dead-on -d 'Make an event a dead letter at once on these exit codes' -r
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l dead-on -d 'Make an event a dead letter at once on these exit codes, or with --url on these statuses' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l shell -d 'Run this shell line instead of \'-- CMD\'' -r
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l url -d 'POST each event to this URL instead of running \'-- CMD\'; env:NAME or file:PATH says where it is' -r
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l secret -d 'Sign each request (Standard Webhooks) by the secret at env:NAME or file:PATH; repeat to replace one by another' -r
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l format -d 'Send the event as one JSON document, or its data with its attributes as headers [default: structured]' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l cwd -d 'Run the command in this folder' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l poll -d 'Look this often if the file system gives no hints' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l stop-timeout -d 'Let running handlers go on this long after a stop' -r

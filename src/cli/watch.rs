@@ -35,6 +35,7 @@ Examples:
   evbus watch -g mail -t 'order.*' -- ./send-mail
   evbus watch -g thumbs -t 'image.uploaded' -j 4 --timeout 2m -- make-thumb --size 256
   evbus watch -g audit -t 'backup.**' --shell 'cat >> audit.log'
+  evbus watch -g crm -t 'order.*' --url https://crm.example/hook --secret env:CRM_SECRET
   evbus watch --metrics 9464                         # http://127.0.0.1:9464/metrics and /healthz
 
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;

@@ -171,7 +171,7 @@ fn sheet(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, sessio
     let attempts = style::plural(u64::from(dead_letter.attempts), "attempt");
     text.push_str(&format!("  died {died} after {attempts}: {}\n", style::escape(&dead_letter.why)));
     if !dead_letter.stderr.trim().is_empty() {
-        text.push_str("  stderr\n");
+        text.push_str("  output\n");
         for line in dead_letter.stderr.lines() {
             text.push_str(&format!("    {}\n", style::escape(line)));
         }
