@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+#[path = "ratios/webhooks.rs"]
+mod webhooks;
+
 /// The program as an installation leaves it. A linker writes through a memory map, which leaves
 /// single pages in the page cache; such a file starts a fifth slower than its own copy.
 static EVBUS: OnceLock<PathBuf> = OnceLock::new();
@@ -503,7 +506,7 @@ fn memory(bench: &RatioBench) {
 type Measure = fn(&RatioBench);
 
 fn main() {
-    let all: [(&str, Measure); 9] = [
+    let all: [(&str, Measure); 10] = [
         ("emit", single_emit),
         ("bulk", bulk_emit),
         ("segments", segments),
@@ -513,6 +516,7 @@ fn main() {
         ("latency", latency),
         ("drain", empty_drain),
         ("memory", memory),
+        ("webhooks", webhooks::webhooks),
     ];
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let bench = RatioBench::new();

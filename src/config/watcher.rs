@@ -14,7 +14,9 @@ use crate::handler::{WebhookFormat, WebhookTarget};
 mod read;
 mod webhook;
 
-pub use webhook::{URL_TIMEOUT, parse_format, parse_secret, parse_url};
+pub use webhook::{parse_format, parse_secret, parse_url};
+
+use webhook::URL_TIMEOUT;
 
 /// The most events at a time: a marker holds no more pending events (FORMAT.md).
 pub const MAX_CONCURRENCY: usize = 1_000;

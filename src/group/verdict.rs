@@ -120,3 +120,69 @@ pub(super) fn judge(
 fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random: u64) -> Verdict {
     Verdict::Dead { dead_letter: dead_letter::fresh_name(name, random), why, stderr, exit }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn name() -> EventName {
+        EventName::parse("20261123T021530.000000Z-7k00000000000030-t.json").unwrap()
+    }
+
+    /// The verdict on a first attempt that ended so, and was asked to wait.
+    fn judged(outcome: Outcome, retry: &Retry, retry_after: Option<Duration>) -> Judgement {
+        let report = RunReport { retry_after, ..RunReport::new(outcome, "why\nnot".to_owned(), Duration::ZERO) };
+        let ran = RunResult::Reported(report, Fingerprint::of(b"x", 1));
+        judge(ran, &name(), 1, retry, name().time(), 0)
+    }
+
+    /// What it comes to, in a word; for a retry the pause in seconds.
+    fn word(judgement: Judgement) -> String {
+        match judgement {
+            Judgement::Verdict(Verdict::Done) => "done".to_owned(),
+            Judgement::Verdict(Verdict::Release) => "release".to_owned(),
+            Judgement::Verdict(Verdict::Dead { exit, why, .. }) => format!("dead {exit:?} {why}"),
+            Judgement::Verdict(Verdict::Retry { next, .. }) => format!("retry {}", next.since(name().time()).as_secs()),
+            Judgement::NotStarted(_) => "not started".to_owned(),
+            Judgement::Unread(_) => "unread".to_owned(),
+        }
+    }
+
+    #[test]
+    fn exit_codes_and_statuses_have_their_verdicts() {
+        let (commands, requests) =
+            (Retry { jitter: false, ..Retry::default() }, Retry { jitter: false, ..Retry::of_requests() });
+        for (outcome, retry, wanted) in [
+            (Outcome::Exit(0), &commands, "done"),
+            (Outcome::Exit(65), &commands, "dead Some(65) exit 65 \"not\""),
+            (Outcome::Exit(1), &commands, "retry 1"),
+            (Outcome::Signal(9), &commands, "retry 1"),
+            (Outcome::TimedOut, &commands, "retry 1"),
+            (Outcome::Stopped, &commands, "release"),
+            (Outcome::NotStarted(Box::new("no".to_owned().into())), &commands, "not started"),
+            (Outcome::Status(200), &requests, "done"),
+            (Outcome::Status(299), &requests, "done"),
+            (Outcome::Status(301), &requests, "retry 5"),
+            (Outcome::Status(400), &requests, "dead None HTTP 400 \"why\""),
+            (Outcome::Status(413), &requests, "dead None HTTP 413 \"why\""),
+            (Outcome::Status(422), &requests, "dead None HTTP 422 \"why\""),
+            (Outcome::Status(404), &requests, "retry 5"),
+            (Outcome::Status(503), &requests, "retry 5"),
+            (Outcome::NoAnswer("reset".into()), &requests, "retry 5"),
+            (Outcome::Exit(65), &requests, "retry 5"),
+        ] {
+            assert_eq!(word(judged(outcome.clone(), retry, None)), wanted, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_may_ask_for_a_longer_pause_but_not_for_a_shorter_one() {
+        let retry = Retry { jitter: false, max: Duration::from_secs(60), ..Retry::of_requests() };
+        for (asked, pause) in [(0, 5), (3, 5), (20, 20), (60, 60), (3_600, 60), (u64::MAX, 60)] {
+            let judgement = judged(Outcome::Status(503), &retry, Some(Duration::from_secs(asked)));
+            assert_eq!(word(judgement), format!("retry {pause}"), "{asked}");
+        }
+    }
+}

@@ -51,7 +51,7 @@ pub enum WebhookProxy {
     /// None.
     None,
     /// This one.
-    Url(String),
+    Url(MaybeSecret),
 }
 
 /// Where the events go, and how.
@@ -88,17 +88,26 @@ impl WebhookTarget {
     /// # Errors
     /// Why it is none, to be read after it; without any of it, for it may be a secret.
     pub fn parse_url(text: &str) -> Result<Url, &'static str> {
-        let url = Url::parse(text).map_err(|_| "is no URL (write \"https://HOST/PATH\")")?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err("is no URL of a web server (write \"https://HOST/PATH\")");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
+        let url = parse_http(text).ok_or("is no URL of a web server (write \"https://HOST/PATH\")")?;
+        if has_password(&url) {
             return Err("has a password in it (put it into a header, such as Authorization = \"env:NAME\")");
         }
         if url.fragment().is_some() {
             return Err("has a '#' part, which is never sent");
         }
         Ok(url)
+    }
+
+    /// Checks a URL of a proxy that stands in the settings.
+    ///
+    /// # Errors
+    /// Why it is none, to be read after it.
+    pub fn parse_proxy(text: &str) -> Result<(), &'static str> {
+        match parse_http(text) {
+            Some(url) if has_password(&url) => Err("has a password in it (write \"env:NAME\", and the URL there)"),
+            Some(_) => Ok(()),
+            None => Err("is no URL of a proxy (write \"http://HOST:PORT\" or \"none\")"),
+        }
     }
 
     /// The URL as it may be shown: where it is if it is a secret, and without its query, which often
@@ -300,7 +309,8 @@ impl Webhook {
             WebhookProxy::Environment => client,
             WebhookProxy::None => client.no_proxy(),
             WebhookProxy::Url(url) => {
-                client.proxy(Proxy::all(url).map_err(|error| format!("the proxy: {}", cause(&error)))?)
+                let url = url.read().map_err(|error| format!("the proxy: {error}"))?;
+                client.proxy(Proxy::all(url).map_err(|_| "the proxy: it has no URL of one".to_owned())?)
             }
         };
         if transport == Transport::Plain {
@@ -351,10 +361,11 @@ fn passing(why: String) -> Obstacle {
     Obstacle { is_temporary: true, ..why.into() }
 }
 
-/// How a run ended that got no answer. A receiver that cannot be reached is so for every event.
+/// How a run ended that got no answer. A receiver that cannot be reached is so for every event, and so
+/// is one that speaks no TLS with this client, which it may say after the request.
 fn broken(error: &reqwest::Error, server: &str) -> Outcome {
     let cause = cause(error);
-    if error.is_connect() {
+    if error.is_connect() || is_tls(error) {
         let why = if error.is_timeout() { "no connection in time".to_owned() } else { cause };
         return Outcome::NotStarted(Box::new(passing(format!("cannot reach {server}: {why}"))));
     }
@@ -378,6 +389,28 @@ async fn beginning(mut response: Response) -> String {
 fn server_of(url: &Url) -> String {
     let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+/// Whether the error is one of TLS.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<rustls::Error>() || within.is_some_and(|error| error.is::<rustls::Error>()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// A URL of a web server.
+fn parse_http(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn has_password(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 /// The innermost error, in the system's words where it is the system's.

@@ -247,7 +247,7 @@ fn wrong_settings_are_told() {
     let home = Home::new();
     let url = "https://crm.example/hook";
     for (args, why) in [
-        (&["--url", "crm.example/hook"][..], "--url is no URL"),
+        (&["--url", "crm.example/hook"][..], "--url is no URL of a web server"),
         (&["--url", "ftp://crm.example/"], "--url is no URL of a web server"),
         (&["--url", "https://user:pass@crm.example/"], "--url has a password in it"),
         (&["--url", "http://169.254.169.254/latest"], "169.254.169.254 is a link-local or metadata address"),
@@ -271,6 +271,7 @@ fn wrong_settings_are_told() {
         ("secret = \"hunter2\"", "'secret' in [watchers.g]: is not where a secret is"),
         ("cert = \"a\"", "'cert' in [watchers.g]: needs 'key' beside it"),
         ("proxy = \"socks\"", "'proxy' in [watchers.g]: is no URL of a proxy"),
+        ("proxy = \"http://me:hunter2@proxy\"", "'proxy' in [watchers.g]: has a password in it"),
         ("deny = [\"lan\"]", "'deny' in [watchers.g]: 'lan' is no range of addresses"),
         ("headers = { Host = \"x\" }", "'Host' in [watchers.g.headers]: is a header that evbus sets itself"),
         ("headers = { X = \"a\\nb\" }", "'X' in [watchers.g.headers]: is no value that a header can have"),
@@ -420,9 +421,9 @@ fn certificates_are_checked_both_ways() {
     };
     let unknown = config("").exits(75);
     assert!(unknown.err.contains("invalid peer certificate"), "{}", unknown.err);
-    // The server wants a certificate, and ends the connection without an answer.
-    let anonymous = config("ca = \"server.pem\"\n").err;
-    assert!(!anonymous.contains("1 done"), "{anonymous}");
+    // The server wants a certificate, and says so after the request.
+    let anonymous = config("ca = \"server.pem\"\n").exits(75);
+    assert!(anonymous.err.contains("certificate"), "{}", anonymous.err);
     config("ca = \"missing.pem\"\n").exits(2).says("missing.pem: no such file or directory", "");
     config(
         "ca = \"server.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\nretry = { min = \"0s\", max = \"0s\" }\n",

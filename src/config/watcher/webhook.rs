@@ -9,7 +9,7 @@ use crate::handler::{Network, WebhookFormat, WebhookProxy, WebhookTarget};
 use crate::secret::{MaybeSecret, SecretSource};
 
 /// How long a request waits for its answer unless a setting says otherwise.
-pub const URL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const URL_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) const WEBHOOK_KEYS: [&str; 9] = ["url", "format", "secret", "headers", "ca", "cert", "key", "proxy", "deny"];
 
@@ -94,10 +94,13 @@ pub(super) fn read(
     if let Some(field) = section.field("proxy") {
         target.proxy = match field.text()? {
             "none" => WebhookProxy::None,
-            url => match reqwest::Url::parse(url) {
-                Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => WebhookProxy::Url(url.to_owned()),
-                _ => return Err(field.error("is no URL of a proxy (write \"http://HOST:PORT\" or \"none\")")),
-            },
+            text => {
+                let url = MaybeSecret::parse(text, |path| environment.expand(path, folder));
+                if let MaybeSecret::Plain(text) = &url {
+                    WebhookTarget::parse_proxy(text).map_err(|why| field.error(why))?;
+                }
+                WebhookProxy::Url(url)
+            }
         };
     }
     if let Some(field) = section.field("deny") {

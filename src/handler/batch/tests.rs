@@ -278,3 +278,14 @@ proptest! {
         prop_assert_eq!(failed, bad);
     }
 }
+
+#[test]
+fn an_answer_that_is_about_no_event_is_for_all() {
+    for status in [200, 204, 301, 401, 403, 404, 408, 429, 502, 503, 504] {
+        assert!(is_for_all(&Outcome::Status(status)), "{status}");
+    }
+    for outcome in [Outcome::Status(400), Outcome::Status(422), Outcome::Status(500), Outcome::NoAnswer("reset".into())]
+    {
+        assert!(!is_for_all(&outcome), "{outcome:?}");
+    }
+}
