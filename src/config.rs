@@ -29,6 +29,6 @@ pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
 pub use read::Config;
 pub use watcher::{
-    Action, BatchSettings, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format, parse_secret,
-    parse_url,
+    Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,
+    parse_secret, parse_url,
 };

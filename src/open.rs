@@ -1,6 +1,5 @@
 //! Opening the bus at an address.
 
-use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -11,6 +10,7 @@ use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult, mount, system_words};
+use crate::threads;
 
 /// Opens the bus at an address. A worker's bus is opened with [`Execution::Threaded`].
 ///
@@ -102,16 +102,9 @@ async fn directory(path: &Path, options: DirOptions, shown: &str, clock: &Rc<dyn
     }
 }
 
-/// Starts a thread that stays. The runtime resolves server names on a thread, and aborts the
-/// process if it cannot start one.
 fn start_resolver_thread() -> StoreResult<()> {
-    let none = |error: io::Error| {
-        let what = format!("cannot start a thread to resolve names: {}", system_words(&error));
+    threads::start_resolver().map_err(|error| {
+        let what = format!("{}: {}", threads::NO_RESOLVER, system_words(&error));
         StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::NoThreads).with_source(error)
-    };
-    // The runtime would panic where this fails.
-    let tried = std::thread::Builder::new().spawn(|| ()).map_err(none)?;
-    let _ = tried.join();
-    drop(tokio::task::spawn_blocking(|| ()));
-    Ok(())
+    })
 }

@@ -2,9 +2,12 @@
 //! so that one that is replaced needs no restart. None is printed.
 
 use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// The largest file of a secret, in bytes.
 const MOST_BYTES: u64 = 64 * 1024;
@@ -63,21 +66,52 @@ impl SecretSource {
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {}", crate::store::system_words(&error));
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let bytes = read_private(path, MOST_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+/// Reads a file that only its owner, and perhaps its group, may read.
+///
+/// # Errors
+/// What is wrong with it, to be read after its name.
+pub(crate) fn read_private(path: &Path, most_bytes: u64) -> Result<Vec<u8>, String> {
+    let (file, metadata) = open(path, most_bytes)?;
+    if metadata.mode() & OPEN_MODE != 0 {
+        return Err(format!("is open to others (mode {:04o}): chmod 600 {}", metadata.mode() & 0o7777, path.display()));
+    }
+    read_all(file)
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// What is wrong with it, to be read after its name.
+pub(crate) fn read_public(path: &Path, most_bytes: u64) -> Result<Vec<u8>, String> {
+    read_all(open(path, most_bytes)?.0)
+}
+
+fn open(path: &Path, most_bytes: u64) -> Result<(File, Metadata), String> {
+    // A pipe that nothing is written to must not hold up the process.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err("is no file".to_owned());
     }
-    if metadata.mode() & OPEN_MODE != 0 {
-        return Err(format!("is open to others (mode {:04o}): chmod 600 {}", metadata.mode() & 0o7777, path.display()));
+    if metadata.len() > most_bytes {
+        return Err(format!("has {} bytes, over the limit of {most_bytes}", metadata.len()));
     }
-    if metadata.len() > MOST_BYTES {
-        return Err(format!("has {} bytes, too many for a secret", metadata.len()));
-    }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
+    Ok((file, metadata))
+}
+
+fn read_all(mut file: File) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn unreadable(error: std::io::Error) -> String {
+    format!("cannot be read: {}", crate::store::system_words(&error))
 }
 
 impl fmt::Display for SecretSource {
@@ -164,6 +198,9 @@ mod tests {
             format!("file:{} cannot be read: no such file or directory", missing.display())
         );
         assert!(said(SecretSource::File(folder.path().into())).ends_with(" is no file"));
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(said(SecretSource::File(pipe)).ends_with(" is no file"), "and is not waited for");
         let empty = folder.path().join("empty");
         std::fs::write(&empty, "\n").unwrap();
         std::fs::set_permissions(&empty, Permissions::from_mode(0o600)).unwrap();

@@ -42,6 +42,22 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     answered.await.ok()
 }
 
+/// What an error of [`start_resolver`] is about.
+pub(crate) const NO_RESOLVER: &str = "cannot start a thread to resolve names";
+
+/// Starts a thread that stays. The runtime resolves server names on a thread, and aborts the process if
+/// it cannot start one.
+///
+/// # Errors
+/// No thread can be started.
+pub(crate) fn start_resolver() -> std::io::Result<()> {
+    // The runtime would panic where this fails.
+    let tried = std::thread::Builder::new().spawn(|| ())?;
+    let _ = tried.join();
+    drop(tokio::task::spawn_blocking(|| ()));
+    Ok(())
+}
+
 impl Pool {
     fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -169,5 +169,8 @@ pub(super) fn block_on<T>(needs: Needs, future: impl Future<Output = Result<T, F
     };
     let runtime =
         builder.build().map_err(|error| Failure::failed(format!("cannot start: {}", system_words(&error))))?;
-    runtime.block_on(future)
+    let ended = runtime.block_on(future);
+    // A server's name may still be looked up, which nothing can cut short.
+    runtime.shutdown_background();
+    ended
 }

@@ -13,7 +13,7 @@ use super::reporter::{LogFormat, Printer};
 use super::session::{Opened, Session};
 use crate::cli::help_line::HelpLine;
 use crate::clock::Clock;
-use crate::config::{Action, Watcher};
+use crate::config::{Action, COMMAND_TIMEOUT, Watcher};
 use crate::group::ShardBounds;
 use crate::group::lease::Lease;
 use crate::group::owner::{process_of, this_process};
@@ -23,7 +23,7 @@ use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::handler::Obstacle;
 use crate::handler::{
     BatchBounds, BatchOutcome, Batches, CommandHandler, CommandSpec, Handler, OrphanReaper, RunReport, Webhook,
-    WebhookTarget, reap_inherited,
+    WebhookSettings, WebhookTarget, reap_inherited,
 };
 
 mod args;
@@ -104,8 +104,12 @@ impl HandlerParts {
     fn single(&self, watcher: &Watcher) -> Rc<dyn Handler> {
         match &watcher.action {
             Action::Webhook(target) => {
-                let (target, in_batches) = (WebhookTarget::clone(target), watcher.batch.is_some());
-                Rc::new(Webhook::new(target, in_batches, watcher.timeout, Rc::clone(&self.clock)))
+                let settings = WebhookSettings {
+                    in_batches: watcher.batch.is_some(),
+                    timeout: watcher.timeout,
+                    dead_on: watcher.retry.dead_on.clone(),
+                };
+                Rc::new(Webhook::new(WebhookTarget::clone(target), settings, Rc::clone(&self.clock)))
             }
             action => self.command(watcher, &action.argv().unwrap_or_default()),
         }
@@ -130,7 +134,8 @@ fn handler(watcher: &Watcher, parts: &HandlerParts) -> Rc<dyn Handler> {
             BatchOutcome::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
         }
     };
-    Rc::new(Batches::new(handler, Rc::clone(&parts.clock), bounds, Box::new(on_batch)))
+    let dead_on = watcher.retry.dead_on.clone();
+    Rc::new(Batches::with_dead_on(handler, Rc::clone(&parts.clock), bounds, dead_on, Box::new(on_batch)))
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
@@ -139,7 +144,11 @@ fn command(watcher: &Watcher, argv: &[String]) -> CommandSpec {
         argv: argv.to_vec(),
         cwd: watcher.cwd.clone(),
         env: watcher.env.clone(),
-        timeout: Some(watcher.timeout),
+        timeout: Some(match watcher.action {
+            // That is for a request, and this is the command for dead letters.
+            Action::Webhook(_) => COMMAND_TIMEOUT,
+            Action::Command(_) | Action::Shell(_) => watcher.timeout,
+        }),
         grace: GRACE,
         label: watcher.group.to_string(),
     }

@@ -21,6 +21,9 @@ use webhook::URL_TIMEOUT;
 /// The most events at a time: a marker holds no more pending events (FORMAT.md).
 pub const MAX_CONCURRENCY: usize = 1_000;
 
+/// How long a command may run unless a setting says otherwise.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_mins(5);
+
 /// The default time for which the first event of a batch waits for others.
 pub const LINGER: Duration = Duration::from_secs(1);
 
@@ -138,7 +141,7 @@ impl Watcher {
     /// A watcher of every type, with defaults for everything else.
     pub fn new(name: String, group: GroupName, action: Action) -> Self {
         let (timeout, retry) = match action {
-            Action::Command(_) | Action::Shell(_) => (Duration::from_secs(300), Retry::default()),
+            Action::Command(_) | Action::Shell(_) => (COMMAND_TIMEOUT, Retry::default()),
             Action::Webhook(_) => (URL_TIMEOUT, Retry::of_requests()),
         };
         Self {

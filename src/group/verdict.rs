@@ -99,15 +99,16 @@ pub(super) fn judge(
     if report.succeeded() {
         return Judgement::Verdict(Verdict::Done);
     }
+    let why = report.why();
     // The code by which the handler says what is to become of the event, and the exit code.
     let (code, exit) = match &report.outcome {
+        Outcome::Unfit(_) => return Judgement::Verdict(dead(name, why, report.stderr_tail, None, random)),
         Outcome::Stopped => return Judgement::Verdict(Verdict::Release),
         Outcome::NotStarted(obstacle) => return Judgement::NotStarted(Obstacle::clone(obstacle)),
         Outcome::Exit(code) => (Some(*code), Some(*code)),
         Outcome::Status(status) => (Some(i32::from(*status)), None),
         Outcome::Signal(_) | Outcome::TimedOut | Outcome::NoAnswer(_) => (None, None),
     };
-    let why = report.why();
     let dead_at_once = code.is_some_and(|code| retry.dead_on.contains(&code));
     Judgement::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)
@@ -172,6 +173,7 @@ mod tests {
             (Outcome::Status(503), &requests, "retry 5"),
             (Outcome::NoAnswer("reset".into()), &requests, "retry 5"),
             (Outcome::Exit(65), &requests, "retry 5"),
+            (Outcome::Unfit("too much".into()), &requests, "dead None too much \"not\""),
         ] {
             assert_eq!(word(judged(outcome.clone(), retry, None)), wanted, "{outcome:?}");
         }

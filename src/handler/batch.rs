@@ -50,6 +50,8 @@ pub struct Batches(Rc<Inner>);
 
 struct Inner {
     handler: Rc<dyn Handler>,
+    /// Statuses of HTTP that say that an event is dead: the one that is meant must be found.
+    dead_on: Vec<i32>,
     clock: Rc<dyn Clock>,
     bounds: BatchBounds,
     runs: Semaphore,
@@ -153,9 +155,20 @@ impl Drop for Ticket {
 impl Batches {
     /// Batches for `handler`, which finds many events on its stdin.
     pub fn new(handler: Rc<dyn Handler>, clock: Rc<dyn Clock>, bounds: BatchBounds, on_batch: OnBatch) -> Self {
+        Self::with_dead_on(handler, clock, bounds, Vec::new(), on_batch)
+    }
+
+    /// The same, where these statuses of HTTP make an event dead at once.
+    pub fn with_dead_on(
+        handler: Rc<dyn Handler>,
+        clock: Rc<dyn Clock>,
+        bounds: BatchBounds,
+        dead_on: Vec<i32>,
+        on_batch: OnBatch,
+    ) -> Self {
         let runs = Semaphore::new(bounds.concurrency);
         let (in_flight, ticketed, expected, over) = Default::default();
-        Self(Rc::new(Inner { handler, clock, bounds, runs, on_batch, in_flight, ticketed, expected, over }))
+        Self(Rc::new(Inner { handler, dead_on, clock, bounds, runs, on_batch, in_flight, ticketed, expected, over }))
     }
 }
 
@@ -268,7 +281,7 @@ impl Inner {
                 None => parts.push(part),
                 Some(report) => {
                     let report = RunReport { events: part.len(), ..report };
-                    if part.len() == 1 || is_for_all(&report.outcome) {
+                    if part.len() == 1 || is_for_all(&report.outcome, &self.dead_on, batch.tried) {
                         if part.len() > 1 && report.succeeded() {
                             (self.on_batch)(BatchOutcome::Done, &report);
                         }
@@ -402,13 +415,17 @@ impl Batch {
 }
 
 /// Whether an outcome holds for each of the events, or says nothing about them: the receiver of a
-/// request moves away, knows no such sender or address, has too much to do, or is away.
-fn is_for_all(outcome: &Outcome) -> bool {
-    use Outcome::{Exit, NotStarted, Status, Stopped};
-    matches!(
-        outcome,
-        Exit(0) | Stopped | NotStarted(_) | Status(200..=399 | 401 | 403..=405 | 407 | 408 | 425 | 429 | 502..=504)
-    )
+/// request moves away, knows no such sender or address, has too much to do, or is away. One that fails
+/// or does not answer may do so for any reason: only events that have failed before are halved for that.
+fn is_for_all(outcome: &Outcome, dead_on: &[i32], tried: bool) -> bool {
+    use Outcome::{Exit, NoAnswer, NotStarted, Status, Stopped};
+    match outcome {
+        Exit(0) | Stopped | NotStarted(_) | Status(200..=299) => true,
+        Status(status) if dead_on.contains(&i32::from(*status)) => false,
+        Status(300..=399 | 401 | 403..=405 | 407 | 408 | 425 | 429 | 502..=504) => true,
+        Status(500..=599) | NoAnswer(_) => !tried,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub use command::{CommandHandler, CommandSpec};
 pub use orphan_reaper::{ORPHAN_REAPER_ARGUMENT, OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
-pub use webhook::{Network, NetworkError, Webhook, WebhookFormat, WebhookProxy, WebhookTarget};
+pub use webhook::{Network, NetworkError, Webhook, WebhookFormat, WebhookProxy, WebhookSettings, WebhookTarget};
 
 use crate::clock::Fut;
 use crate::event::Likeness;
@@ -110,6 +110,8 @@ pub enum Outcome {
     Status(u16),
     /// A request was sent, and has no answer; why, in one line.
     NoAnswer(Box<str>),
+    /// The event cannot be handed over at all, now or later; why, in one line.
+    Unfit(Box<str>),
     /// [`Handler::terminate`] cut the run short; it does not count as an attempt.
     Stopped,
     /// The handler never began; it does not count as an attempt.
@@ -185,7 +187,7 @@ impl RunReport {
             Outcome::Signal(signal) => format!("signal {signal}"),
             Outcome::TimedOut => "time limit".to_owned(),
             Outcome::Status(status) => format!("HTTP {status}"),
-            Outcome::NoAnswer(why) => why.to_string(),
+            Outcome::NoAnswer(why) | Outcome::Unfit(why) => why.to_string(),
             Outcome::Stopped => "stopped".to_owned(),
             Outcome::NotStarted(obstacle) => obstacle.why.clone(),
         };

@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -18,8 +19,9 @@ use tokio::sync::Notify;
 
 use super::{Handler, Job, Obstacle, Outcome, RunReport};
 use crate::clock::{Clock, Fut};
-use crate::secret::{MaybeSecret, SecretSource};
+use crate::secret::{MaybeSecret, SecretSource, read_private, read_public};
 use crate::store::system_words;
+use crate::threads;
 
 mod answer;
 mod guard;
@@ -45,7 +47,7 @@ const USER_AGENT: &str = concat!("evbus/", env!("CARGO_PKG_VERSION"));
 /// Where requests go by way of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum WebhookProxy {
-    /// What `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.
+    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
     #[default]
     Environment,
     /// None.
@@ -137,19 +139,29 @@ impl WebhookTarget {
     }
 }
 
+/// How a watcher sends.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Whether a run is for many events, a line each, as [`super::Batches`] makes them.
+    pub in_batches: bool,
+    /// How long a request waits for its answer.
+    pub timeout: Duration,
+    /// Statuses that make an event dead at once: with 410 among them, the receiver is not gone.
+    pub dead_on: Vec<i32>,
+}
+
 /// Sends each event to a [`WebhookTarget`].
 pub struct Webhook {
     target: WebhookTarget,
-    /// Whether a run is for many events, a line each.
-    in_batches: bool,
-    timeout: Duration,
+    settings: WebhookSettings,
     clock: Rc<dyn Clock>,
     stop: Notify,
     /// Made at the first request, and used for all that follow.
     client: RefCell<Option<(Transport, Client)>>,
 }
 
-/// Whether a client speaks TLS: one that does not needs no certificates, and there may be none.
+/// Whether a client speaks TLS, to the receiver or to a proxy: one that does not needs no certificates,
+/// and there may be none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transport {
     Plain,
@@ -161,6 +173,13 @@ struct Prepared {
     url: Url,
     client: Client,
     headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// An answer that has come so far.
+struct BegunAnswer {
+    status: u16,
+    retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
@@ -185,53 +204,76 @@ impl From<Obstacle> for Answer {
 }
 
 impl Webhook {
-    /// A handler that sends one request for each run, and waits `timeout` for its answer. `in_batches`:
-    /// a run is for many events, as [`super::Batches`] makes them.
-    pub fn new(target: WebhookTarget, in_batches: bool, timeout: Duration, clock: Rc<dyn Clock>) -> Self {
-        Self { target, in_batches, timeout, clock, stop: Notify::new(), client: RefCell::default() }
+    /// A handler that sends one request for each run.
+    pub fn new(target: WebhookTarget, settings: WebhookSettings, clock: Rc<dyn Clock>) -> Self {
+        Self { target, settings, clock, stop: Notify::new(), client: RefCell::default() }
     }
 
     async fn answer(&self, job: &Job) -> Answer {
         let stop = self.stop.notified();
-        let limit = self.clock.elapsed() + self.timeout;
-        let content = match self.in_batches {
+        let limit = self.clock.elapsed() + self.settings.timeout;
+        let content = match self.settings.in_batches {
             true => request::batch(&job.event),
             false => match request::content(&job.event, self.target.format) {
                 Ok(content) => content,
-                // The worker has read it before.
-                Err(error) => return Outcome::NoAnswer(format!("the event {error}").into()).into(),
+                Err(why) => return Outcome::Unfit(why.into()).into(),
             },
         };
         let prepared = match self.prepare(&job.file, content) {
             Ok(prepared) => prepared,
             Err(obstacle) => return obstacle.into(),
         };
-        let server = server_of(&prepared.url);
-        let mut answered = None;
+        let server = self.server_of(&prepared.url);
+        let host = host_of(&prepared.url);
+        // What has come of the answer: a body that never ends takes nothing from it.
+        let begun = RefCell::new(None::<BegunAnswer>);
         let exchange = async {
             let request = prepared.client.post(prepared.url).headers(prepared.headers).body(prepared.body);
-            match request.send().await {
-                Ok(response) => {
-                    let status = response.status();
-                    let outcome = answer::outcome(status.as_u16(), &server);
-                    answered = Some(outcome.clone());
-                    let retry_after = self.retry_after(&response);
-                    // That of a success is read so that its connection can be used again.
-                    let text = beginning(response).await;
-                    Answer { outcome, text: if status.is_success() { String::new() } else { text }, retry_after }
+            let mut response = request.send().await?;
+            begun.replace(Some(self.begin(&response)));
+            // The body of a success is read, too, so that its connection can be used again.
+            while let Ok(Some(chunk)) = response.chunk().await {
+                let mut begun = begun.borrow_mut();
+                let Some(begun) = begun.as_mut() else { break };
+                begun.body.extend_from_slice(&chunk);
+                if begun.body.len() >= ANSWER_BYTES {
+                    break;
                 }
-                Err(error) => broken(&error, &server).into(),
+            }
+            Ok::<(), reqwest::Error>(())
+        };
+        let unanswered = tokio::select! { biased;
+            ended = exchange => match ended {
+                Ok(()) => Outcome::Stopped,
+                // The URL may be a secret, and so may its host.
+                Err(error) => self.broken(&error.without_url(), &server, &host),
+            },
+            () = stop => Outcome::Stopped,
+            () = self.clock.sleep_until(limit) => {
+                let seconds = self.settings.timeout.as_secs_f64();
+                Outcome::NoAnswer(format!("no answer from {server} within {seconds} s").into())
             }
         };
-        tokio::select! { biased;
-            answer = exchange => return answer,
-            () = stop => {}
-            () = self.clock.sleep_until(limit) => {
-                // A body that never ends takes nothing from an answer that was given.
-                return answered.unwrap_or(Outcome::TimedOut).into();
-            }
+        match begun.into_inner() {
+            Some(begun) => self.judged(begun, &server),
+            None => unanswered.into(),
         }
-        answered.unwrap_or(Outcome::Stopped).into()
+    }
+
+    fn begin(&self, response: &Response) -> BegunAnswer {
+        let status = response.status().as_u16();
+        BegunAnswer { status, retry_after: self.retry_after(response), body: Vec::new() }
+    }
+
+    /// What an answer means. That the receiver is gone is so for every event, and costs none of them an
+    /// attempt.
+    fn judged(&self, begun: BegunAnswer, server: &str) -> Answer {
+        let BegunAnswer { status, retry_after, mut body } = begun;
+        if status == answer::GONE && !self.settings.dead_on.contains(&i32::from(status)) {
+            return passing(format!("{server} answers 410 Gone: it wants no more events")).into();
+        }
+        body.truncate(if (200..=299).contains(&status) { 0 } else { ANSWER_BYTES });
+        Answer { outcome: Outcome::Status(status), text: String::from_utf8_lossy(&body).into_owned(), retry_after }
     }
 
     fn retry_after(&self, response: &Response) -> Option<Duration> {
@@ -269,9 +311,8 @@ impl Webhook {
     fn url(&self) -> Result<Url, Obstacle> {
         let text = self.target.url.read().map_err(|error| error.to_string())?;
         let url = WebhookTarget::parse_url(&text).map_err(|why| format!("the url {} {why}", self.target.shown()))?;
-        let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         // A name is checked when it is looked up.
-        if let Ok(address) = host.parse::<IpAddr>() {
+        if let Ok(address) = host_of(&url).parse::<IpAddr>() {
             Guard::new(&self.target.deny).check(address).map_err(|refused| refused.to_string())?;
         }
         Ok(url)
@@ -286,53 +327,100 @@ impl Webhook {
     }
 
     fn client(&self, url: &Url) -> Result<Client, Obstacle> {
-        let transport = if url.scheme() == "http" { Transport::Plain } else { Transport::Tls };
+        let proxy = self.proxy()?;
+        let is_plain = url.scheme() == "http" && proxy.as_ref().is_none_or(|proxy| proxy.scheme() == "http");
+        let transport = if is_plain { Transport::Plain } else { Transport::Tls };
         if let Some((made_for, client)) = &*self.client.borrow()
             && *made_for == transport
         {
             return Ok(client.clone());
         }
-        let client = self.make_client(transport)?;
+        let client = self.make_client(transport, proxy)?;
         self.client.replace(Some((transport, client.clone())));
         Ok(client)
     }
 
-    fn make_client(&self, transport: Transport) -> Result<Client, Obstacle> {
+    /// The proxy that requests go through; of the environment's, one that is spoken to over TLS.
+    fn proxy(&self) -> Result<Option<Url>, Obstacle> {
+        match &self.target.proxy {
+            WebhookProxy::None => Ok(None),
+            WebhookProxy::Environment => Ok(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
+                .into_iter()
+                .filter_map(|name| parse_http(&std::env::var(name).ok()?))
+                .find(|url| url.scheme() == "https")),
+            WebhookProxy::Url(url) => {
+                let url = url.read().map_err(|error| format!("the proxy: {error}"))?;
+                let url = parse_http(&url).ok_or_else(|| "the proxy: what is there is no URL of one".to_owned())?;
+                if let Ok(address) = host_of(&url).parse::<IpAddr>() {
+                    Guard::default().check(address).map_err(|refused| format!("the proxy: {refused}"))?;
+                }
+                Ok(Some(url))
+            }
+        }
+    }
+
+    fn make_client(&self, transport: Transport, proxy: Option<Url>) -> Result<Client, Obstacle> {
         crate::store::object::choose_cryptography();
-        let WebhookTarget { ca, identity, proxy, deny, .. } = &self.target;
+        threads::start_resolver().map_err(|error| format!("{}: {}", threads::NO_RESOLVER, system_words(&error)))?;
+        let WebhookTarget { ca, identity, deny, .. } = &self.target;
+        let mut guard = Guard::new(deny);
         let mut client = Client::builder()
             .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT.min(self.timeout / 2))
-            .dns_resolver(std::sync::Arc::new(Guard::new(deny)));
-        client = match proxy {
-            WebhookProxy::Environment => client,
-            WebhookProxy::None => client.no_proxy(),
-            WebhookProxy::Url(url) => {
-                let url = url.read().map_err(|error| format!("the proxy: {error}"))?;
-                client.proxy(Proxy::all(url).map_err(|_| "the proxy: it has no URL of one".to_owned())?)
+            .connect_timeout(CONNECT_TIMEOUT.min(self.settings.timeout / 2));
+        match (&self.target.proxy, proxy) {
+            (WebhookProxy::Environment, _) => {}
+            (WebhookProxy::Url(_), Some(url)) => {
+                guard = guard.with_proxy(&host_of(&url));
+                client = client.proxy(Proxy::all(url).map_err(|_| "the proxy: it has no URL of one".to_owned())?);
             }
-        };
+            _ => client = client.no_proxy(),
+        }
+        client = client.dns_resolver(Arc::new(guard));
         if transport == Transport::Plain {
             client = client.tls_certs_only([]);
         } else if let Some(path) = ca {
-            let unfit = |error: &reqwest::Error| format!("no certificates in {}: {}", path.display(), cause(error));
-            let certificates = Certificate::from_pem_bundle(&read_pem(path)?).map_err(|error| unfit(&error))?;
+            let pem = read_public(path, PEM_BYTES).map_err(|why| format!("{} {why}", path.display()))?;
+            let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
             if certificates.is_empty() {
                 return Err(format!("no certificates in {}", path.display()).into());
             }
             client = client.tls_certs_only(certificates);
         }
         if let Some((certificate, key)) = identity.as_ref().filter(|_| transport == Transport::Tls) {
-            let mut pem = read_pem(certificate)?;
+            let unreadable = |path: &PathBuf, why: String| format!("{} {why}", path.display());
+            let mut pem = read_public(certificate, PEM_BYTES).map_err(|why| unreadable(certificate, why))?;
             pem.push(b'\n');
-            pem.extend(read_pem(key)?);
-            let unfit = |error: reqwest::Error| {
-                format!("no certificate and key in {} and {}: {}", certificate.display(), key.display(), cause(&error))
-            };
+            pem.extend(read_private(key, PEM_BYTES).map_err(|why| unreadable(key, why))?);
+            let unfit = |_| format!("no certificate and key in {} and {}", certificate.display(), key.display());
             client = client.identity(Identity::from_pem(&pem).map_err(unfit)?);
         }
         client.build().map_err(|error| format!("cannot speak TLS: {}", cause(&error)).into())
+    }
+
+    /// `https://crm.example:8443`; where the URL is, if it is a secret.
+    fn server_of(&self, url: &Url) -> String {
+        match &self.target.url {
+            MaybeSecret::Plain(_) => {
+                let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+                format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+            }
+            MaybeSecret::Secret(source) => source.to_string(),
+        }
+    }
+
+    /// How a run ended that got no answer. A receiver that cannot be reached is so for every event, and so
+    /// is one that refuses this client's certificate, which it may say after the request.
+    fn broken(&self, error: &reqwest::Error, server: &str, host: &str) -> Outcome {
+        let cause = match &self.target.url {
+            MaybeSecret::Plain(_) => cause(error),
+            MaybeSecret::Secret(_) => cause(error).replace(host, "…"),
+        };
+        if error.is_connect() || is_refused_by_tls(error) {
+            let why = if error.is_timeout() { "no connection in time".to_owned() } else { cause };
+            return Outcome::NotStarted(Box::new(passing(format!("cannot reach {server}: {why}"))));
+        }
+        Outcome::NoAnswer(format!("no answer from {server}: {cause}").into())
     }
 }
 
@@ -361,47 +449,46 @@ fn passing(why: String) -> Obstacle {
     Obstacle { is_temporary: true, ..why.into() }
 }
 
-/// How a run ended that got no answer. A receiver that cannot be reached is so for every event, and so
-/// is one that speaks no TLS with this client, which it may say after the request.
-fn broken(error: &reqwest::Error, server: &str) -> Outcome {
-    let cause = cause(error);
-    if error.is_connect() || is_tls(error) {
-        let why = if error.is_timeout() { "no connection in time".to_owned() } else { cause };
-        return Outcome::NotStarted(Box::new(passing(format!("cannot reach {server}: {why}"))));
-    }
-    Outcome::NoAnswer(format!("no answer from {server}: {cause}").into())
-}
-
-/// The beginning of an answer's body, as text.
-async fn beginning(mut response: Response) -> String {
-    let mut bytes = Vec::new();
-    while bytes.len() < ANSWER_BYTES {
-        match response.chunk().await {
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) | Err(_) => break,
-        }
-    }
-    bytes.truncate(ANSWER_BYTES);
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// `https://crm.example:8443`: what may be shown of any URL.
-fn server_of(url: &Url) -> String {
-    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
-}
-
-/// Whether the error is one of TLS.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
+/// Whether the two sides refuse each other's certificates, or agree on nothing.
+fn is_refused_by_tls(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || within.is_some_and(|error| error.is::<rustls::Error>()) {
-            return true;
+        let own = error.downcast_ref::<rustls::Error>();
+        if let Some(error) = own.or_else(|| within.and_then(|error| error.downcast_ref::<rustls::Error>())) {
+            return is_refusal(error);
         }
         next = error.source();
     }
     false
+}
+
+fn is_refusal(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    use rustls::Error::{AlertReceived, InvalidCertificate, NoCertificatesPresented};
+    match error {
+        InvalidCertificate(_) | NoCertificatesPresented => true,
+        AlertReceived(alert) => matches!(
+            alert,
+            Alert::HandshakeFailure
+                | Alert::NoCertificate
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::ProtocolVersion
+        ),
+        _ => false,
+    }
+}
+
+/// The host, an IPv6 address without its brackets.
+fn host_of(url: &Url) -> String {
+    url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 /// A URL of a web server.
@@ -432,12 +519,4 @@ fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Obstac
     value.set_sensitive(true);
     headers.insert(name, value);
     Ok(())
-}
-
-fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: io::Error| format!("cannot read {}: {}", path.display(), system_words(&error));
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::open(path).map_err(unreadable)?, PEM_BYTES), &mut bytes)
-        .map_err(unreadable)?;
-    Ok(bytes)
 }

@@ -1,8 +1,8 @@
 //! Watchers whose handler is a URL: what is sent, what an answer means, and what is never shown.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -27,11 +27,11 @@ struct Receiver {
 impl Receiver {
     /// Gives these answers in turn, then 204.
     fn new(answers: impl IntoIterator<Item = HttpResponse>) -> Self {
-        Self::at(0, answers)
+        Self::at(("127.0.0.1", 0), answers)
     }
 
-    fn at(port: u16, answers: impl IntoIterator<Item = HttpResponse>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    fn at(address: impl ToSocketAddrs, answers: impl IntoIterator<Item = HttpResponse>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let got = Arc::<Mutex<Vec<Request>>>::default();
         let (answers, kept) = (Mutex::new(answers.into_iter().collect::<VecDeque<_>>()), Arc::clone(&got));
@@ -47,6 +47,22 @@ impl Receiver {
 
     fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// One that answers each request with these bytes, and then nothing more.
+    fn unending(bytes: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in listener.incoming().flatten() {
+                let mut from = BufReader::new(stream.try_clone().unwrap());
+                let _ = HttpRequest::read(&mut from);
+                let _ = (&stream).write_all(bytes.as_bytes());
+                open.push(stream);
+            }
+        });
+        port
     }
 
     fn requests(&self) -> Vec<Request> {
@@ -67,6 +83,12 @@ fn serve(stream: &TcpStream, answers: &Mutex<VecDeque<HttpResponse>>, kept: &Mut
             return;
         }
     }
+}
+
+/// An address of this machine that is no other process's, for a port on which nothing listens.
+fn own_address() -> (Ipv4Addr, u16) {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, 77, high, low), 4711)
 }
 
 fn says(status: u16, body: &str) -> HttpResponse {
@@ -131,40 +153,69 @@ fn answers_decide() {
     let home = Home::new();
     let receiver = Receiver::new([
         says(503, "busy\nreally").with("Retry-After", "3600"),
-        says(302, "").with("Location", "/elsewhere"),
         says(422, &format!("no such field\n{}", "x".repeat(10_000))),
+        says(302, "").with("Location", "/elsewhere"),
     ]);
     for n in 0..3 {
         home.run(&["emit", "t", &n.to_string()]).exits(0);
     }
     let url = receiver.url("/");
     let ran = home.run(&drain(&url, &["--backoff", "1s..2h", "-j", "1"])).exits(0);
-    assert_eq!(receiver.count(), 3, "no redirect is followed");
     assert!(ran.err.contains("HTTP 503 \"busy\"") && ran.err.contains("HTTP 302"), "{}", ran.err);
     let [letter] = &letters(&home)[..] else { panic!("{:?}", letters(&home)) };
     assert_eq!(letter["why"], "HTTP 422 \"no such field\"");
     assert_eq!(letter["attempts"], 1);
     let kept = letter["stderr"].as_str().unwrap();
     assert!(kept.starts_with("no such field\nxxx") && kept.len() == 4096, "{}", kept.len());
-    // The first waits for as long as it was asked to, the second for a second or so.
-    until("the second event is due", || {
+    // The first waits for as long as it was asked to, the last for a second or so.
+    until("the third event is sent again", || {
         home.run(&drain(&url, &[])).exits(0);
         receiver.count() == 4
     });
+    assert!(receiver.requests().iter().all(|(head, _)| head.path == "/"), "no redirect is followed");
     let status = home.run(&["status", "--json"]).exits(0).out;
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["groups"][0]["retrying"], 1, "{status}");
 }
 
 #[test]
+fn an_answer_that_does_not_end_is_one_and_none_is_told() {
+    let home = Home::new();
+    home.run(&["emit", "t"]).exits(0);
+    let answer = "HTTP/1.1 503 \r\nRetry-After: 3600\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n";
+    let url = format!("http://127.0.0.1:{}/", Receiver::unending(answer));
+    let ran = home.run(&drain(&url, &["--timeout", "1s", "--backoff", "1s..2h"])).exits(0);
+    assert!(ran.err.contains("HTTP 503 \"busy\""), "{}", ran.err);
+    let receiver = Receiver::new([]);
+    home.run(&drain(&receiver.url("/"), &[])).exits(0);
+    assert_eq!(receiver.count(), 0, "it is to be sent in an hour");
+
+    home.run(&["emit", "t"]).exits(0);
+    let url = format!("http://127.0.0.1:{}/", Receiver::unending(""));
+    let ran = home.run(&drain(&url, &["--timeout", "1s", "--max-attempts", "1"])).exits(0);
+    assert!(ran.err.contains(&format!("no answer from {} within 1 s", url.trim_end_matches('/'))), "{}", ran.err);
+
+    home.run(&["emit", "t"]).exits(0);
+    let mut drain =
+        home.spawn(&drain(&format!("http://127.0.0.1:{}/", Receiver::unending("")), &["--stop-timeout", "0s"]));
+    until("the request is under way", || {
+        let status = home.run(&["status", "--json"]).exits(0).out;
+        signal(&drain, "TERM");
+        !status.is_empty() && drain.try_wait().unwrap().is_some()
+    });
+    home.run(&self::drain(&receiver.url("/"), &[])).exits(0);
+    assert_eq!(receiver.count(), 1, "cut short, it has not failed");
+}
+
+#[test]
 fn a_receiver_that_is_away_costs_no_attempt() {
     let home = Home::new();
     home.run(&["emit", "t"]).exits(0);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (closed, port) = own_address();
     let gone = Receiver::new([HttpResponse::new(410)]);
     let plain = Receiver::new([]);
     for (url, why) in [
-        (format!("http://127.0.0.1:{closed}/"), "connection refused"),
+        (format!("http://{closed}:{port}/"), "connection refused"),
         ("http://no-such-host.invalid/".to_owned(), "cannot reach http://no-such-host.invalid: "),
         (format!("https://127.0.0.1:{}/", plain.port), "cannot reach https://127.0.0.1:"),
         (gone.url("/"), "answers 410 Gone"),
@@ -175,26 +226,86 @@ fn a_receiver_that_is_away_costs_no_attempt() {
     let receiver = Receiver::new([]);
     home.run(&drain(&receiver.url("/"), &["--max-attempts", "1"])).exits(0);
     assert_eq!(receiver.count(), 1, "it is neither dead nor lost");
+    let gone = Receiver::new([HttpResponse::new(410)]);
+    home.run(&["emit", "t"]).exits(0);
+    home.run(&drain(&gone.url("/"), &["--dead-on", "410"])).exits(0);
+    assert_eq!(letters(&home)[0]["why"], "HTTP 410");
+}
+
+/// A watcher, killed at the end of its test.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
 fn a_watcher_waits_for_its_receiver() {
     let home = Home::new();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (address, port) = own_address();
     for _ in 0..5 {
         home.run(&["emit", "t"]).exits(0);
     }
-    let url = format!("http://127.0.0.1:{port}/");
-    let mut watch = home.evbus(&["watch", "-g", "g", "--from", "earliest", "-j", "5", "--url", &url]);
-    let mut watch = watch.spawn().unwrap();
-    let mut lines = BufReader::new(watch.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let url = format!("http://{address}:{port}/");
+    let mut watch = Watching(home.spawn(&["watch", "-g", "g", "--from", "earliest", "-j", "5", "--url", &url]));
+    let mut lines = BufReader::new(watch.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let stalled = lines.find(|line| line.contains("connection refused")).unwrap();
-    assert!(stalled.contains(&format!("cannot reach http://127.0.0.1:{port}")), "{stalled}");
-    let receiver = Receiver::at(port, []);
+    assert!(stalled.contains(&format!("cannot reach http://{address}:{port}")), "{stalled}");
+    let receiver = Receiver::at((address, port), []);
     until("all events were sent", || receiver.count() == 5);
-    signal(&watch, "TERM");
-    assert!(watch.wait().unwrap().success());
+    signal(&watch.0, "TERM");
+    assert!(watch.0.wait().unwrap().success());
     assert_eq!(letters(&home).len(), 0);
+}
+
+#[test]
+fn requests_go_by_the_settings_of_their_watcher() {
+    let home = Home::new();
+    let (receiver, proxy) = (Receiver::new([]), Receiver::new([]));
+    let config = |lines: &str| {
+        home.run(&["emit", "t"]).exits(0);
+        let url = format!("http://localhost:{}/hook", receiver.port);
+        home.file("evbus.toml", &format!("[watchers.g]\nurl = \"{url}\"\nfrom = \"earliest\"\n{lines}\n"));
+        Home::ran(home.evbus(&["drain"]).env("HTTP_PROXY", proxy.url("/")))
+    };
+    // A host is checked by the addresses that it has.
+    let denied = config("deny = [\"loopback\"]\nproxy = \"none\"").exits(75);
+    assert!(denied.err.contains("is in 'deny'"), "{}", denied.err);
+    assert_eq!((receiver.count(), proxy.count()), (0, 0));
+    config("proxy = \"none\"").exits(0);
+    assert_eq!((receiver.count(), proxy.count()), (2, 0));
+    config("").exits(0);
+    assert_eq!((receiver.count(), proxy.count()), (2, 1), "by the environment's");
+    // The proxy itself may be where the receiver may not.
+    config(&format!("deny = [\"loopback\"]\nproxy = \"http://localhost:{}\"", proxy.port)).exits(0);
+    assert_eq!((receiver.count(), proxy.count()), (2, 2));
+    assert!(proxy.requests()[1].0.path.ends_with("/hook"));
+}
+
+#[test]
+fn the_host_of_a_secret_url_is_not_shown() {
+    let home = Home::new();
+    home.run(&["emit", "t"]).exits(0);
+    let drain = |url: &str| Home::ran(home.evbus(&drain("env:CHAT", &["--max-attempts", "1"])).env("CHAT", url));
+    let ran = drain("http://token-3f9a.invalid/abc").exits(75);
+    assert!(ran.err.contains("cannot reach env:CHAT: ") && !ran.err.contains("3f9a"), "{}", ran.err);
+    let ran = drain("token-3f9a").exits(2).says("the url env:CHAT is no URL of a web server", "");
+    assert!(!ran.err.contains("3f9a"), "{}", ran.err);
+}
+
+#[test]
+fn an_event_that_no_header_can_hold_is_dead() {
+    let (home, receiver) = (Home::new(), Receiver::new([]));
+    let many: Vec<String> = (0..25_000).map(|n| format!("\"x{n}\":1")).collect();
+    let event = format!("{{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"t\",{}}}", many.join(","));
+    home.feed(&["emit", "--ndjson"], &event).exits(0);
+    home.run(&["emit", "t"]).exits(0);
+    home.run(&drain(&receiver.url("/"), &["--format", "binary"])).exits(0);
+    assert_eq!(receiver.count(), 1, "the other is sent");
+    assert!(letters(&home)[0]["why"].as_str().unwrap().contains("too many for headers"));
 }
 
 #[test]
@@ -221,8 +332,16 @@ fn a_batch_is_one_request_and_halved_where_it_is_refused() {
     home.run(&["emit", "t"]).exits(0);
     home.run(&["emit", "t"]).exits(0);
     let busy = Receiver::new([HttpResponse::new(503)]);
-    home.run(&drain(&busy.url("/"), &["--batch", "4"])).exits(0);
+    home.run(&drain(&busy.url("/"), &["--batch", "4", "--backoff", "1h..1h"])).exits(0);
     assert_eq!(busy.count(), 1);
+    // The one that is meant by a status of dead_on is found.
+    let home = Home::new();
+    for n in 0..2 {
+        home.run(&["emit", "t", &n.to_string()]).exits(0);
+    }
+    let missing = Receiver::new([404, 404, 204].map(HttpResponse::new));
+    home.run(&drain(&missing.url("/"), &["--batch", "4", "--dead-on", "404"])).exits(0);
+    assert_eq!((missing.count(), letters(&home).len()), (3, 1));
 }
 
 #[test]
@@ -424,7 +543,7 @@ fn certificates_are_checked_both_ways() {
     // The server wants a certificate, and says so after the request.
     let anonymous = config("ca = \"server.pem\"\n").exits(75);
     assert!(anonymous.err.contains("certificate"), "{}", anonymous.err);
-    config("ca = \"missing.pem\"\n").exits(2).says("missing.pem: no such file or directory", "");
+    config("ca = \"missing.pem\"\n").exits(2).says("missing.pem cannot be read: no such file or directory", "");
     config(
         "ca = \"server.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\nretry = { min = \"0s\", max = \"0s\" }\n",
     )

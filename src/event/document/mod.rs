@@ -223,6 +223,14 @@ impl Data {
         serde_json::value::to_raw_value(text).map_or(Self::Absent, Self::Json)
     }
 
+    /// The bytes, if it carries bytes.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Base64(text) => BASE64.decode(text).ok(),
+            Self::Absent | Self::Json(_) => None,
+        }
+    }
+
     /// Any bytes.
     pub fn binary(bytes: &[u8]) -> Self {
         Self::Base64(BASE64.encode(bytes))

@@ -170,11 +170,18 @@ impl Engine {
         if let RunResult::Skipped(why) = &ran {
             self.skip(number, epoch, name, why.as_deref());
         }
+        // Only a run that was begun, and not cut short, shows that handlers can start.
+        let ended = ran.report().map(|report| !matches!(report.outcome, Outcome::Stopped | Outcome::NotStarted(_)));
         let judgement = verdict::judge(ran, name, attempt, &self.settings.retry, wall, self.random.next());
         match &judgement {
             Judgement::Verdict(verdict) => {
                 self.was_read();
-                self.unstall();
+                match ended {
+                    Some(true) => self.unstall(),
+                    Some(false) => {}
+                    // It has probed nothing: the next event may.
+                    None => self.stalled_until = None,
+                }
                 if !unreported {
                     self.report_verdict(name, attempt, verdict, (took, events));
                 }

@@ -270,7 +270,7 @@ impl Engine {
         if let Mode::Drain { span: Some(span), .. } = self.settings.mode {
             at(self.begun + span);
         }
-        if let Some(stalled) = self.stalled_until {
+        if let Some(stalled) = self.stalled_until.filter(|until| now < *until) {
             at(stalled);
         }
         let gap = self.profile.commit_gap;
@@ -285,7 +285,9 @@ impl Engine {
                     at(shard.commit_ended + gap);
                 }
             }
-            at(shard.last_active + self.profile.hold);
+            if let Some(idle_at) = Some(shard.last_active + self.profile.hold).filter(|idle_at| now < *idle_at) {
+                at(idle_at);
+            }
             if let Some(due) = shard.next_due() {
                 at(now + due.since(self.wall()).max(Duration::from_millis(1)));
             }

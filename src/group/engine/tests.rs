@@ -226,6 +226,26 @@ fn a_handler_that_cannot_start_is_probed_by_one_event() {
 }
 
 #[test]
+fn what_was_not_run_shows_no_recovery() {
+    let mut bench = EngineBench::new(2, Mode::Watch);
+    bench.acquire(&[name(1), name(2), name(3)]);
+    assert_eq!(bench.started(), [name(1), name(2)]);
+    bench.not_started(&name(1));
+    // Cut short.
+    bench.ended(&name(2), Outcome::Stopped);
+    assert_eq!(bench.started(), []);
+    assert!(bench.engine.summary.stalled.is_some());
+    // Passed over: another may probe at once, but not all.
+    assert_eq!(bench.pass(STALL), [name(1)]);
+    let ran = Some(RunResult::Skipped(None));
+    bench.complete(Completion::Ran { shard: 0, epoch: 1, name: name(1), attempt: 1, ran });
+    assert_eq!(bench.started(), [name(2)]);
+    assert!(bench.engine.summary.stalled.is_some());
+    bench.ran(&name(2), 0);
+    assert!(bench.engine.summary.stalled.is_none());
+}
+
+#[test]
 fn a_fenced_worker_ends_its_runs() {
     let mut bench = EngineBench::new(2, Mode::Watch);
     bench.acquire(&[name(1), name(2)]);

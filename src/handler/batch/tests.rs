@@ -281,11 +281,16 @@ proptest! {
 
 #[test]
 fn an_answer_that_is_about_no_event_is_for_all() {
-    for status in [200, 204, 301, 401, 403, 404, 408, 429, 502, 503, 504] {
-        assert!(is_for_all(&Outcome::Status(status)), "{status}");
+    let for_all = |outcome: &Outcome, tried| is_for_all(outcome, &[400, 404], tried);
+    for status in [200, 204, 301, 401, 403, 408, 429, 502, 503, 504] {
+        assert!(for_all(&Outcome::Status(status), true), "{status}");
     }
-    for outcome in [Outcome::Status(400), Outcome::Status(422), Outcome::Status(500), Outcome::NoAnswer("reset".into())]
+    for outcome in [Outcome::Status(500), Outcome::NoAnswer("reset".into())] {
+        assert!(for_all(&outcome, false) && !for_all(&outcome, true), "{outcome:?}");
+    }
+    for outcome in
+        [Outcome::Status(400), Outcome::Status(404), Outcome::Status(422), Outcome::TimedOut, Outcome::Exit(1)]
     {
-        assert!(!is_for_all(&outcome), "{outcome:?}");
+        assert!(!for_all(&outcome, false), "{outcome:?}");
     }
 }

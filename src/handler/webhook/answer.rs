@@ -3,24 +3,15 @@
 use std::time::Duration;
 
 use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::tz::TimeZone;
 
 use crate::event::EventTime;
-use crate::handler::Outcome;
 
 /// The status by which a receiver says that it wants no more (CloudEvents Web Hooks, 2.2).
-const GONE: u16 = 410;
+pub(super) const GONE: u16 = 410;
 
-/// How a run ended that was answered with this status. An answer that the receiver is gone is about
-/// every event, and costs none of them an attempt.
-pub(super) fn outcome(status: u16, server: &str) -> Outcome {
-    match status {
-        GONE => {
-            let why = format!("{server} answers 410 Gone: it wants no more events");
-            Outcome::NotStarted(Box::new(super::passing(why)))
-        }
-        status => Outcome::Status(status),
-    }
-}
+/// The forms of a date that were used before the one of RFC 5322 (RFC 9110, 5.6.7).
+const OBSOLETE_DATES: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
 
 /// How long the server asks to wait (RFC 9110, 10.2.3): seconds, or a date.
 pub(super) fn retry_after(text: &str, now: EventTime) -> Option<Duration> {
@@ -30,7 +21,9 @@ pub(super) fn retry_after(text: &str, now: EventTime) -> Option<Duration> {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
     }
     static DATES: DateTimeParser = DateTimeParser::new();
-    let date = DATES.parse_timestamp(text).ok()?;
+    let obsolete = |form| jiff::fmt::strtime::parse(form, text).and_then(|date| date.to_datetime());
+    let obsolete = || OBSOLETE_DATES.into_iter().find_map(|form| obsolete(form).ok()?.to_zoned(TimeZone::UTC).ok());
+    let date = DATES.parse_timestamp(text).ok().or_else(|| obsolete().map(|date| date.timestamp()))?;
     Some(EventTime::from_micros(date.as_microsecond()).since(now))
 }
 
@@ -46,6 +39,8 @@ mod tests {
             (" 0 ", Some(0)),
             ("99999999999999999999999", Some(u64::from(u32::MAX))),
             ("Mon, 23 Nov 2026 02:16:30 GMT", Some(90)),
+            ("Monday, 23-Nov-26 02:16:30 GMT", Some(90)),
+            ("Mon Nov 23 02:16:30 2026", Some(90)),
             // It has passed already.
             ("Sun, 22 Nov 2026 02:16:30 GMT", Some(0)),
             ("-1", None),
@@ -56,14 +51,6 @@ mod tests {
             ("Fri, 23 Nov 2026 02:16:30 GMT", None),
         ] {
             assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_receiver_that_is_gone_costs_no_attempt() {
-        assert!(matches!(outcome(410, "https://h"), Outcome::NotStarted(obstacle) if obstacle.is_temporary));
-        for status in [200, 204, 302, 400, 404, 500, 503] {
-            assert_eq!(outcome(status, "https://h"), Outcome::Status(status));
         }
     }
 }

@@ -18,20 +18,21 @@ pub struct Network {
 
 /// Refused whatever the settings say: link-local addresses (RFC 3927, RFC 4291), and where clouds have
 /// their metadata services.
-const METADATA: [Network; 9] = [
+const METADATA: [Network; 10] = [
     v4([169, 254, 0, 0], 16),
     v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
-    // Amazon.
-    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
+    // Amazon: the machine's, containers', and those of pods.
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
     // Google.
     v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
     // Azure's host, Alibaba, Oracle.
     v4([168, 63, 129, 16], 32),
     v4([100, 100, 100, 200], 32),
     v4([192, 0, 0, 192], 32),
-    // Oracle and OpenStack, by IPv6.
-    v6([0xfd00, 0xc1, 0, 0, 0xa9fe, 0xa9fe, 0, 0], 64),
+    // Oracle's, Akamai's and Scaleway's, by IPv6.
+    v6([0xfd00, 0xc1, 0, 0, 0, 0, 0, 0], 64),
     v6([0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 0], 48),
+    v6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128),
 ];
 
 /// What `deny = ["private"]` means: RFC 1918, RFC 4193, RFC 6598.
@@ -103,6 +104,8 @@ impl FromStr for Network {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Guard {
     denied: Vec<Network>,
+    /// The host of the proxy, which may be among the denied ones.
+    proxy: Option<String>,
 }
 
 /// An address that is refused.
@@ -123,7 +126,12 @@ impl Error for Refused {}
 
 impl Guard {
     pub fn new(denied: &[Network]) -> Self {
-        Self { denied: denied.to_vec() }
+        Self { denied: denied.to_vec(), proxy: None }
+    }
+
+    /// Lets requests go by way of a proxy: what is denied is denied to the receiver.
+    pub fn with_proxy(self, host: &str) -> Self {
+        Self { proxy: Some(host.to_owned()), ..self }
     }
 
     /// Passes an address, or says why not.
@@ -145,8 +153,9 @@ impl Guard {
         let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
         let mut allowed = Vec::new();
         let mut refused = None;
+        let guard = if self.proxy.as_deref() == Some(&*host) { Self::default() } else { self };
         for address in found {
-            match self.check(address.ip()) {
+            match guard.check(address.ip()) {
                 Ok(()) => allowed.push(address),
                 Err(error) => refused = Some(error),
             }
@@ -166,8 +175,8 @@ impl Resolve for Guard {
     }
 }
 
-/// An address, and the IPv4 address that an IPv6 address stands for, if it does: mapped and compatible
-/// (RFC 4291 § 2.5.5), translated (NAT64: RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380).
+/// An address, and the IPv4 addresses that an IPv6 address may stand for: mapped and compatible (RFC 4291
+/// § 2.5.5), translated (RFC 2765, NAT64: RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380).
 fn forms(address: IpAddr) -> Vec<IpAddr> {
     let mut forms = vec![address];
     let IpAddr::V6(v6) = address else { return forms };
@@ -179,8 +188,14 @@ fn forms(address: IpAddr) -> Vec<IpAddr> {
     let last = embedded(segments[6], segments[7]);
     match segments {
         [0, 0, 0, 0, 0, 0, 0, 0..=1] => {}
-        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..] => {
-            forms.push(last)
+        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => {
+            forms.push(last);
+        }
+        // The network chooses how long its prefix is.
+        [0x64, 0xff9b, 1, ..] => {
+            let octets = v6.octets();
+            let at = |places: [usize; 4]| IpAddr::V4(places.map(|place| octets[place]).into());
+            forms.extend([at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last]);
         }
         [0x2002, high, low, ..] => forms.push(embedded(high, low)),
         [0x2001, 0, ..] => forms.push(embedded(!segments[6], !segments[7])),
@@ -209,11 +224,19 @@ mod tests {
             "fe80::1",
             "febf::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
             "fd20:ce::254",
             "::ffff:169.254.169.254",
             "::169.254.169.254",
             "64:ff9b::169.254.169.254",
             "64:ff9b:1:2:3:4:169.254.169.254",
+            // Prefixes of 48, 56 and 64 bits.
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00::",
+            "::ffff:0:169.254.169.254",
             "2002:a9fe:a9fe::1",
             // Teredo has the client's address inverted.
             "2001:0:1:2:3:4:5601:5601",
@@ -230,7 +253,8 @@ mod tests {
             "::1",
             "::",
             "fec0::1",
-            "fd00:ec2::253",
+            "fd00:ec3::254",
+            "fd00:42::41",
             "2001:db8::169.254.169.254",
             "64:ff9b::8.8.8.8",
             "2002:808:808::1",

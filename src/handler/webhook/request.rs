@@ -2,17 +2,18 @@
 
 use std::fmt::Write;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::event::{CORE_ATTRIBUTES, Data, Event, EventError, EventName, one_line};
+use crate::event::{CORE_ATTRIBUTES, Data, Event, EventName, one_line};
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
 const BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
 const JSON: &str = "application/json";
+
+/// The most bytes of an event's attributes as headers: more than any server takes.
+const HEADER_BYTES: usize = 32 << 10;
 
 /// What is encoded in a header (HTTP binding, 3.1.3.2); all that is not ASCII is encoded, too.
 const IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
@@ -34,11 +35,24 @@ pub(super) struct Content {
     pub body: Vec<u8>,
 }
 
-/// The content for one event.
-pub(super) fn content(event: &[u8], format: WebhookFormat) -> Result<Content, EventError> {
+/// The content for one event; an error says why it cannot be sent so.
+pub(super) fn content(event: &[u8], format: WebhookFormat) -> Result<Content, String> {
     match format {
         WebhookFormat::Structured => Ok(Content { headers: typed(STRUCTURED), body: one_line(event).into_owned() }),
-        WebhookFormat::Binary => Event::parse(event, usize::MAX).map(|event| binary(&event)),
+        WebhookFormat::Binary => {
+            let event = Event::parse(event, usize::MAX).map_err(|error| format!("the event {error}"))?;
+            let content = binary(&event);
+            let size: usize = content.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if size > HEADER_BYTES {
+                return Err(format!("its attributes are {size} bytes, too many for headers (use format structured)"));
+            }
+            match event.datacontenttype() {
+                Some(media_type) if !media_type.is_ascii() => {
+                    Err("its datacontenttype is none that a header can have (use format structured)".to_owned())
+                }
+                _ => Ok(content),
+            }
+        }
     }
 }
 
@@ -82,7 +96,7 @@ fn binary(event: &Event) -> Content {
     let (body, implied) = match event.data() {
         Data::Absent => (Vec::new(), None),
         Data::Json(json) => (bytes_of(json, media_type), Some(JSON)),
-        Data::Base64(text) => (STANDARD.decode(text).unwrap_or_default(), None),
+        bytes @ Data::Base64(_) => (bytes.bytes().unwrap_or_default(), None),
     };
     if let Some(media_type) = media_type.or(implied) {
         headers.push(("content-type".to_owned(), media_type.to_owned()));
@@ -159,10 +173,28 @@ mod tests {
             ),
             (r#","datacontenttype":"TEXT/JSON","data":"a""#, Some("TEXT/JSON"), "\"a\""),
             (r#","data_base64":"aGk=""#, None, "hi"),
+            // Its last bits, which mean nothing, are not 0.
+            (r#","data_base64":"aGl=""#, None, "hi"),
             (r#","datacontenttype":"image/png","data_base64":"aGk=""#, Some("image/png"), "hi"),
         ] {
             let (headers, body) = binary_of(&event(rest));
             assert_eq!((value(&headers, "content-type"), body.as_str()), (media_type, wanted), "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_no_header_can_hold_is_not_sent_in_binary_mode() {
+        let event = |rest: &str| format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t"{rest}}}"#);
+        let many: String = (0..25_000).map(|n| format!(",\"x{n}\":1")).collect();
+        for (rest, why) in [
+            (many, "bytes, too many for headers"),
+            (format!(",\"{}\":1", "x".repeat(70_000)), "bytes, too many for headers"),
+            (",\"datacontenttype\":\"text/plain; charset=ü\"".to_owned(), "datacontenttype"),
+        ] {
+            let event = event(&rest);
+            let error = content(event.as_bytes(), WebhookFormat::Binary).unwrap_err();
+            assert!(error.contains(why) && error.len() < 100, "{error}");
+            assert!(content(event.as_bytes(), WebhookFormat::Structured).is_ok());
         }
     }
 
