@@ -156,8 +156,10 @@ pub struct Webhook {
     settings: WebhookSettings,
     clock: Rc<dyn Clock>,
     stop: Notify,
-    /// Made at the first request, and used for all that follow.
-    client: RefCell<Option<(Transport, Client)>>,
+    /// The URL that was used last, and its text.
+    url: RefCell<Option<(String, Url)>>,
+    /// Made at the first request, and used for all that follow, as long as the scheme is the same.
+    client: RefCell<Option<(String, Client)>>,
 }
 
 /// Whether a client speaks TLS, to the receiver or to a proxy: one that does not needs no certificates,
@@ -206,7 +208,7 @@ impl From<Obstacle> for Answer {
 impl Webhook {
     /// A handler that sends one request for each run.
     pub fn new(target: WebhookTarget, settings: WebhookSettings, clock: Rc<dyn Clock>) -> Self {
-        Self { target, settings, clock, stop: Notify::new(), client: RefCell::default() }
+        Self { target, settings, clock, stop: Notify::new(), url: RefCell::default(), client: RefCell::default() }
     }
 
     async fn answer(&self, job: &Job) -> Answer {
@@ -310,11 +312,15 @@ impl Webhook {
 
     fn url(&self) -> Result<Url, Obstacle> {
         let text = self.target.url.read().map_err(|error| error.to_string())?;
+        if let Some((_, url)) = self.url.borrow().as_ref().filter(|(known, _)| *known == text) {
+            return Ok(url.clone());
+        }
         let url = WebhookTarget::parse_url(&text).map_err(|why| format!("the url {} {why}", self.target.shown()))?;
         // A name is checked when it is looked up.
         if let Ok(address) = host_of(&url).parse::<IpAddr>() {
             Guard::new(&self.target.deny).check(address).map_err(|refused| refused.to_string())?;
         }
+        self.url.replace(Some((text, url.clone())));
         Ok(url)
     }
 
@@ -327,16 +333,13 @@ impl Webhook {
     }
 
     fn client(&self, url: &Url) -> Result<Client, Obstacle> {
-        let proxy = self.proxy()?;
-        let is_plain = url.scheme() == "http" && proxy.as_ref().is_none_or(|proxy| proxy.scheme() == "http");
-        let transport = if is_plain { Transport::Plain } else { Transport::Tls };
-        if let Some((made_for, client)) = &*self.client.borrow()
-            && *made_for == transport
-        {
+        if let Some((_, client)) = self.client.borrow().as_ref().filter(|(scheme, _)| scheme == url.scheme()) {
             return Ok(client.clone());
         }
-        let client = self.make_client(transport, proxy)?;
-        self.client.replace(Some((transport, client.clone())));
+        let proxy = self.proxy()?;
+        let is_plain = url.scheme() == "http" && proxy.as_ref().is_none_or(|proxy| proxy.scheme() == "http");
+        let client = self.make_client(if is_plain { Transport::Plain } else { Transport::Tls }, proxy)?;
+        self.client.replace(Some((url.scheme().to_owned(), client.clone())));
         Ok(client)
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -47,7 +48,7 @@ pub(super) fn content(event: &[u8], format: WebhookFormat) -> Result<Content, St
                 return Err(format!("its attributes are {size} bytes, too many for headers (use format structured)"));
             }
             match event.datacontenttype() {
-                Some(media_type) if !media_type.is_ascii() => {
+                Some(media_type) if !media_type.is_ascii() || HeaderValue::from_str(media_type).is_err() => {
                     Err("its datacontenttype is none that a header can have (use format structured)".to_owned())
                 }
                 _ => Ok(content),
