@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::Pid;
-use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -23,7 +22,7 @@ use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
 use super::output::{self, LineSink, LineSource, Output, OutputPipe, OutputTail, Stream};
 use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
 use super::program::ProgramError;
-use super::{Handler, Job, Obstacle, Outcome, RunReport, program};
+use super::{Handler, Job, Obstacle, Outcome, RunReport, named_digest, program};
 use crate::clock::{Clock, Fut};
 
 /// How to run a group's handler.
@@ -50,13 +49,7 @@ impl CommandSpec {
     /// `make-thumb 5f2b11c0`.
     pub fn digest(&self) -> String {
         let program = self.argv.first().map_or("", |program| program.rsplit('/').next().unwrap_or(program));
-        let mut hash = Sha256::new();
-        for part in &self.argv {
-            hash.update(part);
-            hash.update([0]);
-        }
-        let hash = hash.finalize();
-        format!("{program} {:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+        named_digest(program, &self.argv)
     }
 }
 

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::LocalBoxStream;
+use sha2::{Digest, Sha256};
 
 pub use batch::{BatchBounds, BatchOutcome, Batches};
 pub use children::reap_inherited;
@@ -199,6 +200,17 @@ impl RunReport {
             None => how,
         }
     }
+}
+
+/// What a handler is told apart by: its name, and the beginning of a hash of its parts.
+fn named_digest(name: &str, parts: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+        hash.update([0]);
+    }
+    let hash = hash.finalize();
+    format!("{name} {:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
 }
 
 /// Reports by the places of their jobs, as they come.

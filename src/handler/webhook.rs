@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, Identity, Proxy, Response, Url};
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use super::{Handler, Job, Obstacle, Outcome, RunReport};
+use super::{Handler, Job, Obstacle, Outcome, RunReport, named_digest};
 use crate::clock::{Clock, Fut};
 use crate::secret::{MaybeSecret, SecretSource, read_private, read_public};
 use crate::store::system_words;
@@ -134,8 +133,7 @@ impl WebhookTarget {
             }
             MaybeSecret::Secret(source) => (source.to_string(), source.to_string()),
         };
-        let hash = Sha256::digest(whole);
-        format!("{name} {:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+        named_digest(&name, &[whole])
     }
 }
 

@@ -173,6 +173,12 @@ impl SimHandler {
 impl Handler for SimHandler {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
+            let now = self.world.simulation.now();
+            let outage = self.world.plan.groups[self.group].outage;
+            if outage.is_some_and(|(from, long)| (from..from + long).contains(&now)) {
+                let outcome = Outcome::NotStarted(Box::new("the receiver is away".to_owned().into()));
+                return RunReport::new(outcome, String::new(), Duration::ZERO);
+            }
             let begun: Vec<(Child, Fate)> = self.each(job).iter().map(|job| self.begin(job)).collect();
             // A batch has the worst fate of its events.
             let fate = begun.iter().map(|(_, fate)| *fate).max().unwrap();

@@ -33,6 +33,8 @@ pub struct GroupPlan {
     pub drains: usize,
     /// When and how the group is made; none if it exists from the start.
     pub late_start: Option<(Micros, GroupStart)>,
+    /// From when and how long none of its handlers can start, as when a receiver of webhooks is away.
+    pub outage: Option<(Micros, Micros)>,
 }
 
 /// Where a late group starts.
@@ -220,7 +222,7 @@ impl SeedPlan {
         (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);
         (self.imports, self.foreign) = (0.0, 0.0);
         for group in &mut self.groups {
-            (group.late_start, group.widens) = (None, None);
+            (group.late_start, group.widens, group.outage) = (None, None, None);
         }
     }
 }
@@ -256,6 +258,9 @@ impl GroupPlan {
             watchers,
             drains,
             late_start,
+            outage: rng
+                .chance(0.25)
+                .then(|| ((rng.share() * faults_until as f64) as Micros, rng.one(&[2, 20, 90]) * SECOND)),
             condition: rng.chance(0.3).then_some(CONDITION),
             widens: rng.chance(0.4).then(|| (rng.share() * faults_until as f64) as Micros),
         }
