@@ -99,17 +99,17 @@ pub(super) fn judge(
     if report.succeeded() {
         return Judgement::Verdict(Verdict::Done);
     }
-    let why = report.why();
     // The code by which the handler says what is to become of the event, and the exit code.
     let (code, exit) = match &report.outcome {
-        Outcome::Unfit(_) => return Judgement::Verdict(dead(name, why, report.stderr_tail, None, random)),
         Outcome::Stopped => return Judgement::Verdict(Verdict::Release),
         Outcome::NotStarted(obstacle) => return Judgement::NotStarted(Obstacle::clone(obstacle)),
         Outcome::Exit(code) => (Some(*code), Some(*code)),
         Outcome::Status(status) => (Some(i32::from(*status)), None),
-        Outcome::Signal(_) | Outcome::TimedOut | Outcome::NoAnswer(_) => (None, None),
+        Outcome::Signal(_) | Outcome::TimedOut | Outcome::NoAnswer(_) | Outcome::Unfit(_) => (None, None),
     };
-    let dead_at_once = code.is_some_and(|code| retry.dead_on.contains(&code));
+    let why = report.why();
+    let is_unfit = matches!(report.outcome, Outcome::Unfit(_));
+    let dead_at_once = is_unfit || code.is_some_and(|code| retry.dead_on.contains(&code));
     Judgement::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)
     } else {

@@ -418,9 +418,10 @@ impl Batch {
 /// request moves away, knows no such sender or address, has too much to do, or is away. One that fails
 /// or does not answer may do so for any reason: only events that have failed before are halved for that.
 fn is_for_all(outcome: &Outcome, dead_on: &[i32], tried: bool) -> bool {
-    use Outcome::{Exit, NoAnswer, NotStarted, Status, Stopped};
+    use Outcome::{NoAnswer, NotStarted, Status, Stopped};
     match outcome {
-        Exit(0) | Stopped | NotStarted(_) | Status(200..=299) => true,
+        outcome if outcome.is_success() => true,
+        Stopped | NotStarted(_) => true,
         Status(status) if dead_on.contains(&i32::from(*status)) => false,
         Status(300..=399 | 401 | 403..=405 | 407 | 408 | 425 | 429 | 502..=504) => true,
         Status(500..=599) | NoAnswer(_) => !tried,

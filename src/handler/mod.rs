@@ -119,6 +119,13 @@ pub enum Outcome {
     NotStarted(Box<Obstacle>),
 }
 
+impl Outcome {
+    /// Whether the events are processed.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Exit(0) | Self::Status(200..=299))
+    }
+}
+
 /// What kept a handler from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
@@ -172,7 +179,7 @@ impl RunReport {
 
     /// Whether the events are processed.
     pub fn succeeded(&self) -> bool {
-        matches!(self.outcome, Outcome::Exit(0) | Outcome::Status(200..=299))
+        self.outcome.is_success()
     }
 
     /// Whether the handler may have ended by a signal that was meant for its worker (SIGHUP,

@@ -285,7 +285,8 @@ impl Engine {
                     at(shard.commit_ended + gap);
                 }
             }
-            if let Some(idle_at) = Some(shard.last_active + self.profile.hold).filter(|idle_at| now < *idle_at) {
+            let idle_at = shard.last_active + self.profile.hold;
+            if now < idle_at {
                 at(idle_at);
             }
             if let Some(due) = shard.next_due() {
