@@ -127,6 +127,10 @@ impl Emitter {
         }
         let mut at = 0;
         while at < call.new.len() {
+            if call.acks[call.new[at]].is_some() {
+                at += 1;
+                continue;
+            }
             at = match self.chunks.next(call.draft(at)) {
                 Some(ack) => {
                     call.acknowledge(at, ack);
@@ -172,10 +176,41 @@ impl Emitter {
             drafts.push(draft.clone());
         }
         let acks = self.emit(&drafts).await?;
-        for (place, ack) in (at..).zip(acks) {
-            call.acknowledge(place, ack);
+        let repeat = acks.iter().position(|ack| ack.kind == AckKind::Duplicate);
+        let twins = match repeat {
+            Some(first) => self.segment_of(&drafts[first]).await?.map(|segment| (first, segment)),
+            None => None,
+        };
+        for (index, ack) in acks.into_iter().enumerate() {
+            match &twins {
+                // To be looked at anew: another emitter has put it meanwhile, perhaps with those behind it.
+                Some((first, _)) if index == *first => {}
+                Some((first, segment)) if index > *first && has_event(segment, &drafts[index]) => {
+                    self.take_back(&drafts[index], &ack).await?;
+                }
+                _ => call.acknowledge(at + index, ack),
+            }
         }
-        Ok(at + drafts.len())
+        Ok(twins.map_or(at + drafts.len(), |(first, _)| at + first))
+    }
+
+    /// The segment that the record of an event names.
+    async fn segment_of(&self, draft: &Draft) -> StoreResult<Option<Segment>> {
+        let hash = draft.dedup.as_deref().unwrap_or_default();
+        Ok(match self.puts.acknowledged(draft, hash, Timing::Now).await? {
+            Record::Valid(known) => known.segment,
+            Record::Stale(_) | Record::None => None,
+        })
+    }
+
+    /// Takes back an event that was put and recorded, and that another emitter has put in a segment at the
+    /// same time: that copy stays.
+    async fn take_back(&self, draft: &Draft, ack: &Ack) -> StoreResult<()> {
+        if ack.kind == AckKind::New {
+            let own = [ack.name.key(), draft.record_key()];
+            self.puts.retry(async || self.puts.bus.store.delete_many(&own).await).await?;
+        }
+        Ok(())
     }
 
     async fn is_recorded(&self, draft: &Draft) -> StoreResult<bool> {
@@ -293,6 +328,12 @@ impl Emitter {
         again.remove(&self.puts).await;
         Ok(true)
     }
+}
+
+/// Whether a segment holds an event with the draft's id.
+fn has_event(segment: &Segment, draft: &Draft) -> bool {
+    let identity = draft.identity.as_str();
+    segment.documents().any(|(name, bytes)| name.identity() == identity && has_id_of(draft, &bytes))
 }
 
 /// A chunk that was put and not recorded.
