@@ -35,11 +35,13 @@
 //! interface, and change without notice. Each is a layer, and uses only those listed after it:
 //!
 //! - `cli`: one file per verb, with a folder where it is long; output and exit codes.
+//! - `serve`: the HTTP face.
 //! - `embed`: the bus inside another program.
 //! - `open`: the bus at an address.
 //! - `config`: file, environment and flags become settings, once.
 //! - `retention`: prune: what no group needs any more.
 //! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
+//! - `feed`: what readers get who belong to no group, and where they go on.
 //! - `bus`: emit (put, then check), reading, the frontier.
 //! - `handler`: run one command, or send one request, for one event.
 //! - `secret`: settings that are told where they are, and read when they are needed.
@@ -66,6 +68,8 @@ mod embed;
 #[doc(hidden)]
 pub mod event;
 #[doc(hidden)]
+pub mod feed;
+#[doc(hidden)]
 pub mod group;
 #[doc(hidden)]
 pub mod handler;
@@ -76,6 +80,9 @@ mod recent;
 pub mod retention;
 #[doc(hidden)]
 pub mod secret;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod serve;
 #[doc(hidden)]
 pub mod store;
 #[doc(hidden)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::archive::Archive;
 use crate::bus::emit::{EventCopy, acknowledged_copy, noted_objects};
-use crate::bus::{BusHandle, keys, read, schedule};
+use crate::bus::{BusHandle, horizon, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, ListedKey, NameMatch, TypeFilter, names_between, parse_segment_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
 use crate::store::{ErrorDetail, ErrorKind, List, Pager, StoreError, StoreResult};
@@ -141,6 +141,14 @@ impl Old {
         }
     }
 
+    /// The time of its last event.
+    fn last(&self) -> EventTime {
+        match self {
+            Self::Event(name) => name.time(),
+            Self::Segment { last, .. } => *last,
+        }
+    }
+
     /// How many events it is.
     fn len(&self) -> u64 {
         match self {
@@ -201,6 +209,9 @@ pub async fn prune(
                 report.archived += go.iter().map(Old::len).sum::<u64>();
                 report.unfit.extend(unfit);
                 gone = go.iter().map(Old::key).collect();
+            }
+            if let Some(last) = go.iter().map(Old::last).max() {
+                horizon::raise(&*bus.store, last).await?;
             }
             bus.store.delete_many(&gone).await?;
         }

@@ -15,6 +15,9 @@ pub fn list_from(time: EventTime) -> String {
 /// The register that holds W.
 pub const FRONTIER: &str = "frontier";
 
+/// The register that holds up to where events were pruned.
+pub const HORIZON: &str = "horizon";
+
 /// The registry of groups.
 pub const GROUPS: &str = "groups/";
 

@@ -5,6 +5,7 @@ pub mod emit;
 mod format;
 pub mod frontier;
 pub mod group_name;
+pub mod horizon;
 pub mod keys;
 pub mod look;
 mod position;

@@ -94,6 +94,11 @@ pub struct ConditionError {
 }
 
 impl Condition {
+    /// Whether it has regular expressions.
+    pub fn has_patterns(&self) -> bool {
+        self.text.contains("matches")
+    }
+
     /// Compiles a condition.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ use crate::executor::{Micros, SECOND, SimProcess};
 use crate::handler::{JobRecorder, Jobs, SimHandler};
 use crate::network::{BEGIN, ProcessRole, SkewedClock, StoreConnection};
 use crate::plan::GroupStart;
+use crate::readers;
 use crate::world::World;
 
 /// A running worker that faults may affect.
@@ -62,6 +63,12 @@ impl Actors {
         if let Some(every) = plan.prune {
             let me = Rc::clone(self);
             self.spawn_as_root(async move { me.pruner(every).await });
+        }
+        if !plan.clients.is_empty() {
+            for server in 0..readers::SERVERS {
+                let me = Rc::clone(self);
+                self.spawn_as_root(async move { me.feed(server).await });
+            }
         }
         if plan.operator {
             let me = Rc::clone(self);
@@ -169,7 +176,7 @@ impl Actors {
     async fn create(&self, bus: &BusHandle, at: usize, start: Start) -> StoreResult<()> {
         let plan = &self.world.plan.groups[at];
         let name = self.world.groups.borrow()[at].name.clone();
-        if definition::find(&*bus.store, &name).await?.is_some() {
+        if definition::find_durable(&*bus.store, &name).await?.is_some() {
             return Ok(());
         }
         let start = definition::resolve(&*bus.store, &*bus.clock, start).await?;
@@ -393,6 +400,23 @@ impl Actors {
             self.pause(1.0).await;
         }
         world.emitting.set(world.emitting.get() - 1);
+    }
+
+    // ---- readers
+
+    /// A server of the feed, which is started again after it was killed.
+    async fn feed(&self, server: usize) {
+        let world = &self.world;
+        while !world.workers_end.get() {
+            let process = world.simulation.process();
+            let bus = self.bus_handle(&process, ProcessRole::Feed, self.clock());
+            self.targets.borrow_mut().push(FaultTarget { process: Rc::clone(&process), stop: None });
+            world.log_line(|| format!("p{} begins to serve the feed", process.pid));
+            world.simulation.spawn(&process, readers::serve(Rc::clone(world), Rc::clone(&process), bus, server));
+            process.ended().await;
+            self.targets.borrow_mut().retain(|target| !target.process.dead());
+            self.pause(1.0).await;
+        }
     }
 
     // ---- prune, operator, faults

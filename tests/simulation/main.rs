@@ -28,6 +28,7 @@ mod group;
 mod handler;
 mod network;
 mod plan;
+mod readers;
 mod rng;
 mod seed;
 mod sharing;

@@ -66,6 +66,8 @@ pub enum ProcessRole {
     Worker,
     Pruner,
     Operator,
+    /// A server of the feed.
+    Feed,
 }
 
 /// One process's connection to the store.

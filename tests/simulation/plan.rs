@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evbus::feed::Order;
 use evbus::group::ShardBounds;
 use evbus::group::retry::Retry;
 use evbus::store::Profile;
@@ -80,6 +81,8 @@ pub struct SeedPlan {
     pub hosts: u32,
     pub prune: Option<Micros>,
     pub operator: bool,
+    /// The clients that read the feed.
+    pub clients: Vec<Order>,
     pub resets: bool,
     pub pauses: bool,
     pub wild_clocks: bool,
@@ -163,6 +166,12 @@ impl SeedPlan {
             hosts: rng.one(&[1, 2, 3]),
             prune: rng.chance(0.6).then(|| rng.one(&[15, 40]) * SECOND),
             operator: rng.chance(0.6),
+            clients: match rng.below(5) {
+                0 => vec![Order::Arrival],
+                1 => vec![Order::Settled],
+                2 => vec![Order::Arrival, Order::Settled],
+                _ => Vec::new(),
+            },
             resets: rng.chance(0.15),
             pauses: rng.chance(0.2),
             wild_clocks: rng.chance(0.3) && waits == 0.0,
@@ -217,6 +226,7 @@ impl SeedPlan {
     pub fn calm_down(&mut self) {
         (self.slow_puts, self.late_lists, self.spurious_conflicts, self.lost) = (0.0, 0.0, 0.0, 0.0);
         (self.chaos, self.killers, self.prune) = (1e9, 0.0, None);
+        self.clients.clear();
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         // The ids of segments are made at random.
         (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);

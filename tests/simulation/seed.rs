@@ -11,6 +11,7 @@ use evbus::store::memory::Contents;
 use crate::actors::Actors;
 use crate::executor::{SECOND, Simulation};
 use crate::plan::SeedPlan;
+use crate::readers::Client;
 use crate::world::{GroupRecord, World};
 use crate::{checks, verdict};
 
@@ -92,6 +93,7 @@ fn world(seed: u64, options: SeedOptions) -> Rc<World> {
         asked: Cell::new(0),
         written: Cell::new(0),
         prunes: Cell::new(true),
+        clients: plan.clients.iter().map(|order| Client::new(*order)).collect(),
         emitting: Cell::new(0),
         workers_end: Cell::new(false),
         plan,

@@ -36,11 +36,13 @@ pub fn settle(world: &Rc<World>) {
         simulation.run_until(simulation.now() + 5 * SECOND);
         let open = missing(world);
         idle(world, begun, &open);
-        if !open.is_empty() || world.emitting.get() > 0 || unfinished(world) {
+        let unseen = world.clients.iter().find_map(|client| client.misses(world));
+        if !open.is_empty() || world.emitting.get() > 0 || unfinished(world) || unseen.is_some() {
             settled_at = None;
             let waited = simulation.now().saturating_sub(begun + LAST_PUT + PATIENCE);
             if waited > 0 && waited > KILLED * killers(world) {
-                world.complain(format!("the backlog is never done: {:?} {:?}", world.emitting.get(), open.first()));
+                let emitting = world.emitting.get();
+                world.complain(format!("the backlog is never done: {emitting} {:?} {unseen:?}", open.first()));
             }
             continue;
         }

@@ -16,6 +16,7 @@ use evbus::store::memory::{Contents, Operation};
 use crate::executor::{Micros, SECOND, SimProcess, Simulation};
 use crate::network::{Notifier, ProcessRole, StoreConnection};
 use crate::plan::SeedPlan;
+use crate::readers::Client;
 use crate::rng;
 
 /// An event that an emitter has made.
@@ -185,6 +186,8 @@ pub struct World {
     pub asked: Cell<u64>,
     pub written: Cell<u64>,
     pub prunes: Cell<bool>,
+    /// Who reads the feed.
+    pub clients: Vec<Client>,
     /// Actors that may still emit.
     pub emitting: Cell<u32>,
     pub workers_end: Cell<bool>,
@@ -208,6 +211,20 @@ impl World {
     pub fn complain(&self, what: String) {
         self.log_line(|| format!("VIOLATED {what}"));
         self.simulation.complain(what);
+    }
+
+    /// Whether a copy of an event is on the bus.
+    pub fn is_on_bus(&self, known: &KnownEvent) -> bool {
+        self.present.borrow().iter().any(|name| self.id_of(name.as_str()).as_deref() == Some(&known.id))
+    }
+
+    /// Whether an acknowledged event has come to the bus: one that waits for its time may still be cancelled.
+    pub fn is_on_bus_or_pruned(&self, known: &KnownEvent) -> bool {
+        let has_id = |name: &EventName| self.id_of(name.as_str()).as_deref() == Some(&known.id);
+        known.cancelled == CancelStatus::No
+            && (known.latest_due == 0
+                || self.present.borrow().iter().any(has_id)
+                || self.deleted.borrow().iter().any(has_id))
     }
 
     /// The id of the event with a name or stem.
