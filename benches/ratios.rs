@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+#[path = "ratios/serve.rs"]
+mod serve;
 #[path = "ratios/webhooks.rs"]
 mod webhooks;
 
@@ -506,7 +508,7 @@ fn memory(bench: &RatioBench) {
 type Measure = fn(&RatioBench);
 
 fn main() {
-    let all: [(&str, Measure); 10] = [
+    let all: [(&str, Measure); 11] = [
         ("emit", single_emit),
         ("bulk", bulk_emit),
         ("segments", segments),
@@ -517,6 +519,7 @@ fn main() {
         ("drain", empty_drain),
         ("memory", memory),
         ("webhooks", webhooks::webhooks),
+        ("serve", serve::serve),
     ];
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let bench = RatioBench::new();

@@ -4,6 +4,7 @@
 //! - [`Config`]: the config file, found, read and checked.
 //! - [`BusAddress`]: where the bus is, and what decided it.
 //! - [`Watcher`]: one `[watchers.NAME]` with all defaults filled in.
+//! - [`ServeSettings`]: `[serve]`, with all defaults filled in.
 //! - [`units`], [`instant`]: the text forms of durations, sizes and times.
 
 mod address;
@@ -16,6 +17,7 @@ pub mod nearest;
 mod parts;
 mod read;
 mod section;
+mod serve;
 pub mod units;
 mod watcher;
 
@@ -28,6 +30,10 @@ pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
 pub use read::Config;
+pub use serve::{
+    HmacEncoding, HmacScheme, Hook, LISTEN, ListenAddress, Permissions, ServeSettings, Template, TemplatePart, Token,
+    Verify,
+};
 pub use watcher::{
     Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,
     parse_secret, parse_url,

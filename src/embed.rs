@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bus::emit::{Ack, AckKind};
 use crate::bus::read;
+use crate::config::BusAddress;
 use crate::event::{Event, EventTime, TypeFilter};
 
 mod batcher;
@@ -15,6 +16,8 @@ mod consumer;
 mod delivery;
 mod error;
 mod new_event;
+#[cfg(feature = "cli")]
+mod subscription;
 mod thread;
 
 pub use batcher::Batcher;
@@ -22,6 +25,8 @@ pub use consumer::{Consumer, GroupBuilder, StartAt, Totals};
 pub use delivery::{Delivery, HandlerError, HandlerResult};
 pub use error::Error;
 pub use new_event::NewEvent;
+#[cfg(feature = "cli")]
+pub(crate) use subscription::{Delivered, Subscription};
 
 use thread::BusThread;
 
@@ -130,6 +135,12 @@ impl Bus {
         Ok(Self { thread: Arc::new(BusThread::start(path, true).await?) })
     }
 
+    #[cfg(feature = "cli")]
+    /// Opens the bus at an address that is known; with `create` it makes a directory's that is not there.
+    pub(crate) async fn open_at(address: BusAddress, create: bool) -> Result<Self, Error> {
+        Ok(Self { thread: Arc::new(BusThread::start_at(address, create).await?) })
+    }
+
     /// Emits an event. After `Ok` it is on the disk, or durable in the bucket. Events of one program
     /// are put in the order of these calls; calls side by side share their flushes.
     ///
@@ -138,11 +149,7 @@ impl Bus {
     /// fails. After an error of the store the event may be on the bus: with [`NewEvent::id`] a
     /// repeat is harmless.
     pub async fn emit(&self, event: NewEvent) -> Result<Emitted, Error> {
-        let (id, ack) = self.thread.emit(event).await?;
-        match ack {
-            Ack { kind: AckKind::IdTaken, .. } => Err(Error::IdTaken { id }),
-            Ack { kind, .. } => Ok(Emitted { id, duplicate: kind == AckKind::Duplicate }),
-        }
+        emitted(self.thread.emit(vec![event]).await?.pop().ok_or(Error::Closed)?)
     }
 
     /// Emits many events with few writes: see [`Batcher`].
@@ -181,10 +188,22 @@ impl Bus {
             .await?
     }
 
+    /// The largest event that the bus takes, in bytes of its document.
+    pub fn max_event_bytes(&self) -> usize {
+        self.thread.max_event_bytes
+    }
+
     /// A group of this name, whose workers share its events.
     #[must_use]
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder {
         GroupBuilder::new(self.clone(), name.into())
+    }
+}
+
+fn emitted((id, ack): (String, Ack)) -> Result<Emitted, Error> {
+    match ack.kind {
+        AckKind::IdTaken => Err(Error::IdTaken { id }),
+        kind => Ok(Emitted { id, duplicate: kind == AckKind::Duplicate }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 17] = [
     "recent",
     "event",
     "clock",
@@ -17,12 +17,14 @@ const LAYERS: [&str; 15] = [
     "secret",
     "handler",
     "bus",
+    "feed",
     "group",
     "archive",
     "retention",
     "config",
     "open",
     "embed",
+    "serve",
     "cli",
 ];
 

@@ -55,6 +55,9 @@ _evbus() {
             evbus,replay)
                 cmd="evbus__subcmd__replay"
                 ;;
+            evbus,serve)
+                cmd="evbus__subcmd__serve"
+                ;;
             evbus,status)
                 cmd="evbus__subcmd__status"
                 ;;
@@ -107,7 +110,7 @@ _evbus() {
 
     case "${cmd}" in
         evbus)
-            opts="-h -V --bus --config --help --version init emit watch drain tail ls get cancel status group dead prune replay doctor upgrade check completions"
+            opts="-h -V --bus --config --help --version init emit watch drain serve tail ls get cancel status group dead prune replay doctor upgrade check completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -990,6 +993,32 @@ _evbus() {
                     return 0
                     ;;
                 -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        evbus__subcmd__serve)
+            opts="-q -h --listen --quiet --bus --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -32,6 +32,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "init" -d 'Create a bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "emit" -d 'Write one event, or with --ndjson one per line'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "watch" -d 'Run a command for each event, until stopped'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "drain" -d 'Run what is due now, then end'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "serve" -d 'Take events in and give them out over HTTP, until stopped'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "tail" -d 'Print events as they come'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "ls" -d 'List events, oldest first'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "get" -d 'Print one event exactly as stored'
@@ -145,6 +146,11 @@ complete -c evbus -n "__fish_evbus_using_subcommand drain" -s q -l quiet -d 'Pri
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l wait -d 'Also wait for later retries and for other workers'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l strict -d 'Exit 3 unless every event that was run ended done'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand serve" -l listen -d 'Listen here: a port of the loopback interface, ADDRESS:PORT, or unix:PATH; may be repeated' -r
+complete -c evbus -n "__fish_evbus_using_subcommand serve" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand serve" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand serve" -s q -l quiet -d 'Do not print where it listens'
+complete -c evbus -n "__fish_evbus_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand tail" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand tail" -l not -d 'Exclude these types' -r
 complete -c evbus -n "__fish_evbus_using_subcommand tail" -s n -l lines -d 'Start with the last N events [default: 10, or all with --since]' -r

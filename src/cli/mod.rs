@@ -31,6 +31,8 @@ mod prometheus;
 mod prune;
 mod replay;
 mod reporter;
+mod serve;
+mod service;
 mod session;
 mod status;
 pub mod style;
@@ -69,6 +71,7 @@ enum Verb {
     Emit(Box<emit::EmitArgs>),
     Watch(Box<watch::WatchArgs>),
     Drain(Box<drain::DrainArgs>),
+    Serve(serve::ServeArgs),
     Tail(tail::TailArgs),
     #[command(alias = "list")]
     Ls(ls::LsArgs),
@@ -143,6 +146,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
     let format = match &verb {
         Verb::Watch(args) => Some(args.run.log),
         Verb::Drain(args) => Some(args.run.log),
+        Verb::Serve(_) => Some(LogFormat::Human),
         _ => selected.map(|_| LogFormat::Human),
     };
     if let Some(format) = format {
@@ -153,6 +157,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Emit(args) => emit::run(*args, session),
         Verb::Watch(args) => watch::run(*args, session),
         Verb::Drain(args) => drain::run(*args, session),
+        Verb::Serve(args) => serve::run(args, session),
         Verb::Tail(args) => tail::run(args, session),
         Verb::Ls(args) => ls::run(args, session),
         Verb::Get(args) => get::run(args, session),

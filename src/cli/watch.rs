@@ -9,6 +9,7 @@ use tokio::sync::watch as signal;
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
+use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
 use super::watchers::{self, HangUp, Ready, RunArgs, SignalAction, Starting};
@@ -19,10 +20,8 @@ use crate::store::dir::Execution;
 use crate::store::system_words;
 
 mod metrics;
-mod service;
 
 use metrics::CountingReporter;
-use service::Service;
 
 /// Run a command for each event, until stopped
 ///

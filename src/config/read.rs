@@ -9,6 +9,7 @@ use super::address::Address;
 use super::find::{self, ConfigFile, FoundConfig};
 use super::nearest::did_you_mean;
 use super::section::{ConfigSource, Field, Section};
+use super::serve::ServeSettings;
 use super::watcher::Watcher;
 use super::{ConfigError, Environment};
 use crate::config::ConfigDetail;
@@ -27,6 +28,8 @@ pub struct Config {
     pub buses: BTreeMap<String, Address>,
     /// `[watchers.NAME]`, in the order of the file.
     pub watchers: Vec<Watcher>,
+    /// `[serve]`.
+    pub serve: ServeSettings,
 }
 
 impl Config {
@@ -62,7 +65,7 @@ impl Config {
             source.error(offset, error.message().replace('\n', "; "))
         })?;
         let root = Section::root(source, document.get_ref());
-        root.refuse_unknown(&["bus", "buses", "watchers"])?;
+        root.refuse_unknown(&["bus", "buses", "watchers", "serve"])?;
         let reader = Reader { environment, folder: file.folder() };
         Ok(Self {
             path: Some(file.path.clone()),
@@ -70,6 +73,11 @@ impl Config {
             buses: reader.buses(&root)?,
             bus: reader.bus(&root)?,
             watchers: reader.watchers(&root)?,
+            serve: root
+                .field("serve")
+                .map(|field| ServeSettings::read(&field, environment, reader.folder))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 

@@ -210,6 +210,14 @@ impl<'a> Field<'a> {
         array.iter().map(item).collect()
     }
 
+    /// A string, or an array of them.
+    pub(super) fn one_or_more(&self) -> Result<Vec<Item<'a>>, ConfigError> {
+        match self.text() {
+            Ok(text) => Ok(vec![Item { offset: self.offset, text }]),
+            Err(_) => self.items(),
+        }
+    }
+
     /// An array of whole numbers from `min` to `max`.
     pub(super) fn wholes<T: TryFrom<i64>>(&self, min: i64, max: i64) -> Result<Vec<T>, ConfigError> {
         let wrong = || self.mistyped(&format!("an array of whole numbers from {min} to {max}"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::thread::{AckSender, TIMEOUT, ThreadState};
-use super::{Bus, Emitted, Error, NewEvent};
+use super::{Bus, Emitted, Error, NewEvent, emitted};
 use crate::bus::emit::{Ack, AckKind, Emitter, SegmentDraft};
 use crate::clock::{Clock, SystemClock};
 
@@ -67,9 +67,9 @@ struct Gathering {
     turn: Mutex<()>,
 }
 
-/// An event that waits to be put.
+/// The events of a call that wait to be put.
 struct Waiting {
-    event: NewEvent,
+    events: Vec<NewEvent>,
     /// On the clock of the thread.
     since: Duration,
     answer: AckSender,
@@ -95,12 +95,33 @@ impl Batcher {
     /// # Errors
     /// See [`Bus::emit`]. An error of the store fails all events that were put together.
     pub async fn emit(&self, event: NewEvent) -> Result<Emitted, Error> {
-        if event.is_single() || !self.bus.thread.has_segments {
-            return self.bus.emit(event).await;
+        self.emit_all([event]).await?.pop().ok_or(Error::Closed)
+    }
+
+    /// Emits events in their order, all of them or, if one is no valid event, none. After `Ok` all are
+    /// on the disk, or durable in the bucket. Waits as [`Batcher::emit`] does.
+    ///
+    /// A hundred events and more with ids of the caller's own are told to be repeats where the whole
+    /// list is emitted again, or one that begins in it and goes on in its order.
+    ///
+    /// # Errors
+    /// See [`Bus::emit`]. If an id is another event's, the other events are on the bus all the same.
+    pub async fn emit_all(&self, events: impl IntoIterator<Item = NewEvent>) -> Result<Vec<Emitted>, Error> {
+        let acks = self.put_all(events.into_iter().collect()).await?;
+        acks.into_iter().map(emitted).collect()
+    }
+
+    /// The same, with the acks of all.
+    pub(crate) async fn put_all(&self, events: Vec<NewEvent>) -> Result<Vec<(String, Ack)>, Error> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !self.bus.thread.has_segments || events.iter().any(NewEvent::is_single) {
+            return self.bus.thread.emit(events).await;
         }
         let gathering = self.gathering.get_or_init(|| self.begin());
-        let size = u32::try_from((event.content_len() + NAMES_BYTES) >> 10).unwrap_or(u32::MAX);
-        let size = size.clamp(1, ROOM_KIB);
+        let size = events.iter().map(|event| event.content_len() + NAMES_BYTES).sum::<usize>() >> 10;
+        let size = u32::try_from(size).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
         // Where there is room this call is not put behind later ones, as a task that has done much may be.
         let turn = match gathering.turn.try_lock() {
             Ok(turn) => turn,
@@ -112,11 +133,10 @@ impl Batcher {
             Err(_) => all.acquire_many_owned(size).await.map_err(|_| Error::Closed)?,
         };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { event, since: SystemClock.elapsed(), answer, room };
+        let waiting = Waiting { events, since: SystemClock.elapsed(), answer, room };
         gathering.events.send(waiting).map_err(|_| Error::Closed)?;
         drop(turn);
-        let (id, _) = answered.await.map_err(|_| Error::Closed)??;
-        Ok(Emitted { id, duplicate: false })
+        answered.await.map_err(|_| Error::Closed)?
     }
 
     fn begin(&self) -> Gathering {
@@ -162,27 +182,41 @@ async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Wa
 #[derive(Default)]
 struct Gathered {
     segments: Vec<SegmentDraft>,
-    answers: Vec<(AckSender, OwnedSemaphorePermit)>,
+    /// Of each call: how many of the events are its own.
+    calls: Vec<(usize, AckSender, OwnedSemaphorePermit)>,
 }
 
 impl Gathered {
-    /// Adds an event to the last segment, or to a new one; answers at once if it is no good.
+    /// Adds the events of a call; answers at once if one is no good, and adds none.
     fn add(&mut self, local: &ThreadState, waiting: Waiting) {
+        let Waiting { events, answer, room, .. } = waiting;
+        let (count, segments) = (events.len(), self.segments.len());
+        let in_last = self.segments.last().map(SegmentDraft::len);
+        match events.into_iter().try_for_each(|event| self.add_event(local, event)) {
+            Ok(()) => self.calls.push((count, answer, room)),
+            Err(error) => {
+                self.segments.truncate(segments);
+                if let Some((last, len)) = self.segments.last_mut().zip(in_last) {
+                    last.truncate(len);
+                }
+                // The caller may be gone when it is answered.
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
+    /// Adds an event to the last segment, or to a new one.
+    fn add_event(&mut self, local: &ThreadState, mut event: NewEvent) -> Result<(), Error> {
         let clock = &*local.bus.handle.clock;
-        let Waiting { mut event, answer, room, .. } = waiting;
         loop {
             if self.segments.last().is_none_or(|last| !last.has_room()) {
                 self.segments.push(SegmentDraft::new(clock));
             }
-            let Some(last) = self.segments.last_mut() else { return };
-            // The caller may be gone when it is answered.
-            match event.draft_in_segment(clock, local.bus.max_event_bytes(), last) {
-                Err(error) => return drop(answer.send(Err(error))),
-                Ok(draft) => match last.add(draft) {
-                    Ok(()) => return self.answers.push((answer, room)),
-                    // With another segment the event has another id.
-                    Err(draft) => event = NewEvent::from(*draft),
-                },
+            let Some(last) = self.segments.last_mut() else { return Ok(()) };
+            match last.add(event.draft_in_segment(clock, local.bus.max_event_bytes(), last)?) {
+                Ok(()) => return Ok(()),
+                // With another segment the event has another id.
+                Err(draft) => event = NewEvent::from(*draft),
             }
             self.segments.push(SegmentDraft::new(clock));
         }
@@ -198,14 +232,13 @@ impl Gathered {
             Ok(firsts) => {
                 let names = self.segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
                 let ids = self.segments.iter().flat_map(SegmentDraft::events).map(|(id, _)| id.to_owned());
-                for ((id, name), (answer, room)) in ids.zip(names).zip(self.answers) {
+                let mut acks = ids.zip(names.map(|name| Ack { name, kind: AckKind::New }));
+                for (count, answer, room) in self.calls {
                     drop(room);
-                    let _ = answer.send(Ok((id, Ack { name, kind: AckKind::New })));
+                    let _ = answer.send(Ok(acks.by_ref().take(count).collect()));
                 }
             }
-            Err(error) => {
-                self.answers.into_iter().for_each(|(answer, _)| _ = answer.send(Err(error.clone().into())));
-            }
+            Err(error) => self.calls.into_iter().for_each(|(_, answer, _)| _ = answer.send(Err(error.clone().into()))),
         }
     }
 }

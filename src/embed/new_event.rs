@@ -17,13 +17,21 @@ pub struct NewEvent {
     builder: EventBuilder,
     id: Option<String>,
     due: Option<SystemTime>,
+    /// Whether it stays as it is, also without a time.
+    is_complete: bool,
 }
 
 impl NewEvent {
     /// An event of a type, such as `order.created`.
     #[must_use]
     pub fn new(type_: impl Into<String>) -> Self {
-        Self { builder: Event::new("", default_source(), type_), id: None, due: None }
+        Self { builder: Event::new("", default_source(), type_), id: None, due: None, is_complete: false }
+    }
+
+    /// A whole event, as it is, with its own id.
+    #[must_use]
+    pub fn complete(event: Event) -> Self {
+        Self { id: Some(event.id().to_owned()), builder: event.into_builder(), due: None, is_complete: true }
     }
 
     /// An id of the caller's own: emitted twice, the event is on the bus once.
@@ -60,6 +68,16 @@ impl NewEvent {
         self
     }
 
+    /// The data, as it is, and its media type, if it has one.
+    #[must_use]
+    pub fn data(mut self, data: Data, media_type: Option<&str>) -> Self {
+        self.builder = self.builder.data(data);
+        if let Some(media_type) = media_type {
+            self.builder = self.builder.datacontenttype(media_type);
+        }
+        self
+    }
+
     /// The data, as JSON.
     ///
     /// # Errors
@@ -91,6 +109,17 @@ impl NewEvent {
         self
     }
 
+    /// Its type.
+    pub fn type_(&self) -> &str {
+        self.builder.type_()
+    }
+
+    /// The document that it becomes.
+    #[cfg(test)]
+    pub(crate) fn document_for_tests(self) -> Vec<u8> {
+        self.draft(&crate::clock::SystemClock, usize::MAX).unwrap().0.document().to_vec()
+    }
+
     /// Whether it is an object of its own, whatever comes with it: it has an id of the caller's own,
     /// or may wait.
     pub(super) fn is_single(&self) -> bool {
@@ -105,8 +134,9 @@ impl NewEvent {
     /// The event as it is to be put, and until when it is to wait.
     pub(super) fn draft(self, clock: &dyn Clock, limit: usize) -> Result<(Draft, Option<EventTime>), Error> {
         let due = self.due.map(event_time).filter(|due| *due > clock.now());
-        let builder = self.builder;
-        let draft = Draft::new(clock, due, self.id.as_deref(), |id, time| build(builder, id, time))?;
+        let Self { builder, id, is_complete, .. } = self;
+        let make = |id: &str, time| if is_complete { builder.build() } else { build(builder, id, time) };
+        let draft = Draft::new(clock, due, id.as_deref(), make)?;
         Ok((checked(draft, limit)?, due))
     }
 
@@ -125,7 +155,7 @@ impl NewEvent {
 /// An event of now that was not put: it gets another id and time.
 impl From<Draft> for NewEvent {
     fn from(draft: Draft) -> Self {
-        Self { builder: draft.into_event().into_builder(), id: None, due: None }
+        Self { builder: draft.into_event().into_builder(), id: None, due: None, is_complete: false }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The thread on which a bus is used: the store and the workers stay on it, calls come to it.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::rc::Rc;
@@ -14,7 +14,8 @@ use crate::bus::OpenBus;
 use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::config::{BusAddress, Config, Environment};
-use crate::event::{Event, EventName};
+use crate::event::{Event, EventName, EventTime};
+use crate::feed::{Feed, FeedBounds};
 use crate::open;
 use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorKind, StoreResult};
@@ -25,8 +26,11 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 /// A call, as it runs on the thread.
 type ThreadJob = Box<dyn FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send>;
 
-/// Tells the caller of an emit how it went, as soon as that is known.
-pub(super) type AckSender = oneshot::Sender<Result<(String, Ack), Error>>;
+/// Tells the caller of an emit how it went, as soon as that is known: each event's id and ack.
+pub(super) type AckSender = oneshot::Sender<Result<Vec<(String, Ack)>, Error>>;
+
+/// So many events with ids of their callers' own, emitted in one call, are put in segments.
+const CHUNK: usize = 100;
 
 /// The way to the thread of a bus. The thread ends after the last handle is dropped and the calls
 /// under way have ended.
@@ -35,6 +39,8 @@ pub(super) struct BusThread {
     jobs: mpsc::UnboundedSender<ThreadJob>,
     /// Whether many events may go into one object.
     pub has_segments: bool,
+    /// The largest event, in bytes.
+    pub max_event_bytes: usize,
 }
 
 /// What the thread has.
@@ -43,10 +49,18 @@ pub(super) struct ThreadState {
     /// What `EVBUS_URL` would be.
     pub url: String,
     /// Events to be put by the call that is putting others now.
-    waiting: RefCell<VecDeque<(Draft, AckSender)>>,
+    waiting: RefCell<VecDeque<WaitingCall>>,
     /// One emitter for all: its times grow, so that the order of calls stays. None while a call is
     /// putting.
     emitter: RefCell<Option<Emitter>>,
+    /// Begun by the first reader.
+    feed: OnceCell<Rc<Feed>>,
+}
+
+/// The events of a call that wait to be put.
+struct WaitingCall {
+    drafts: Vec<Draft>,
+    answer: AckSender,
 }
 
 impl BusThread {
@@ -54,12 +68,17 @@ impl BusThread {
     /// there.
     pub async fn start(address: &str, create: bool) -> Result<Self, Error> {
         let address = BusAddress::resolve(&Environment::from_process(), &Config::default(), Some(OsStr::new(address)))?;
+        Self::start_at(address, create).await
+    }
+
+    /// The same, at an address that is known.
+    pub async fn start_at(address: BusAddress, create: bool) -> Result<Self, Error> {
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (opened, answer) = oneshot::channel();
         let serve = move || serve(&address, create, incoming, opened);
         std::thread::Builder::new().name("evbus".to_owned()).spawn(serve).map_err(Error::Thread)?;
-        let has_segments = answer.await.map_err(|_| Error::Closed)??;
-        Ok(Self { jobs, has_segments })
+        let (has_segments, max_event_bytes) = answer.await.map_err(|_| Error::Closed)??;
+        Ok(Self { jobs, has_segments, max_event_bytes })
     }
 
     /// Runs a call on the thread.
@@ -77,10 +96,10 @@ impl BusThread {
         answered.await.map_err(|_| Error::Closed)
     }
 
-    /// Emits an event; returns its id.
-    pub async fn emit(&self, event: NewEvent) -> Result<(String, Ack), Error> {
+    /// Emits events in their order; returns their ids.
+    pub async fn emit(&self, events: Vec<NewEvent>) -> Result<Vec<(String, Ack)>, Error> {
         let (answer, answered) = oneshot::channel();
-        self.run(move |local| Box::pin(async move { local.emit(event, answer).await }))?;
+        self.run(move |local| Box::pin(async move { local.emit(events, answer).await }))?;
         answered.await.map_err(|_| Error::Closed)?
     }
 
@@ -91,54 +110,94 @@ impl BusThread {
 }
 
 impl ThreadState {
-    /// Puts an event together with those that come meanwhile, or lets it wait until it is due.
-    async fn emit(&self, event: NewEvent, answer: AckSender) {
-        let handle = &self.bus.handle;
+    /// Puts events together with those that come meanwhile, or lets them wait until they are due.
+    async fn emit(&self, events: Vec<NewEvent>, answer: AckSender) {
+        let (clock, most) = (&*self.bus.handle.clock, self.bus.max_event_bytes());
+        let drafts = events.into_iter().map(|event| event.draft(clock, most)).collect::<Result<Vec<_>, _>>();
         // The caller may be gone when it is answered.
-        match event.draft(&*handle.clock, self.bus.max_event_bytes()) {
-            Err(error) => _ = answer.send(Err(error)),
-            Ok((draft, Some(due))) => {
-                let acks = Emitter::new(handle.clone(), TIMEOUT).schedule(std::slice::from_ref(&draft), due).await;
-                let _ = answer.send(only(&draft, acks));
-            }
-            Ok((draft, None)) => {
-                self.waiting.borrow_mut().push_back((draft, answer));
-                self.put_waiting().await;
-            }
+        let drafts = match drafts {
+            Ok(drafts) => drafts,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        if drafts.iter().any(|(_, due)| due.is_some()) {
+            return drop(answer.send(self.emit_or_schedule(drafts).await));
         }
+        let drafts: Vec<Draft> = drafts.into_iter().map(|(draft, _)| draft).collect();
+        let in_chunks = drafts.len() >= CHUNK && self.bus.settings.has_segments();
+        if in_chunks && drafts.iter().all(Draft::is_named) {
+            let acks = Emitter::new(self.bus.handle.clone(), TIMEOUT).emit_chunks(&drafts).await;
+            return drop(answer.send(with_ids(&drafts, acks)));
+        }
+        self.waiting.borrow_mut().push_back(WaitingCall { drafts, answer });
+        self.put_waiting().await;
+    }
+
+    /// Emits events some of which are for a later time, one after the other.
+    async fn emit_or_schedule(&self, drafts: Vec<(Draft, Option<EventTime>)>) -> Result<Vec<(String, Ack)>, Error> {
+        let mut emitter = Emitter::new(self.bus.handle.clone(), TIMEOUT);
+        let mut acks = Vec::with_capacity(drafts.len());
+        for (draft, due) in drafts {
+            let draft = std::slice::from_ref(&draft);
+            let ack = match due {
+                Some(due) => emitter.schedule(draft, due).await,
+                None => emitter.emit(draft).await,
+            };
+            acks.extend(with_ids(draft, ack)?);
+        }
+        Ok(acks)
     }
 
     /// Puts what waits, unless another call does: that one takes it along.
     async fn put_waiting(&self) {
         let Some(mut emitter) = self.emitter.borrow_mut().take() else { return };
         loop {
-            let batch: Vec<_> = {
-                let mut waiting = self.waiting.borrow_mut();
-                let most = waiting.len().min(emitter.batch());
-                waiting.drain(..most).collect()
-            };
-            if batch.is_empty() {
+            let calls = self.next_calls(emitter.batch());
+            if calls.is_empty() {
                 break;
             }
-            let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.into_iter().unzip();
+            let (mut drafts, mut answers) = (Vec::new(), Vec::with_capacity(calls.len()));
+            for WaitingCall { drafts: more, answer } in calls {
+                let begin = drafts.len();
+                drafts.extend(more);
+                answers.push((begin..drafts.len(), answer));
+            }
             match emitter.emit(&drafts).await {
                 Ok(acks) => {
-                    for ((draft, ack), answer) in drafts.iter().zip(acks).zip(answers) {
-                        let _ = answer.send(only(draft, Ok(vec![ack])));
+                    for (place, answer) in answers {
+                        let _ = answer.send(with_ids(&drafts[place.clone()], Ok(acks[place].to_vec())));
                     }
                 }
                 // What is wrong with one event, such as a damaged record of its id, must not fail
                 // the others. What is wrong with the store fails them all.
-                Err(error) if drafts.len() > 1 && error.kind() == ErrorKind::Damaged => {
-                    for (draft, answer) in drafts.into_iter().zip(answers) {
-                        let acks = emitter.emit(std::slice::from_ref(&draft)).await;
-                        let _ = answer.send(only(&draft, acks));
+                Err(error) if answers.len() > 1 && error.kind() == ErrorKind::Damaged => {
+                    for (place, answer) in answers {
+                        let acks = emitter.emit(&drafts[place.clone()]).await;
+                        let _ = answer.send(with_ids(&drafts[place], acks));
                     }
                 }
-                Err(error) => answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone().into()))),
+                Err(error) => answers.into_iter().for_each(|(_, answer)| _ = answer.send(Err(error.clone().into()))),
             }
         }
         *self.emitter.borrow_mut() = Some(emitter);
+    }
+
+    /// What readers read.
+    #[cfg(feature = "cli")]
+    pub fn feed(&self) -> &Rc<Feed> {
+        self.feed.get_or_init(|| Feed::new(self.bus.handle.clone(), FeedBounds::default()))
+    }
+
+    /// The next calls that wait, with about `most` events.
+    fn next_calls(&self, most: usize) -> Vec<WaitingCall> {
+        let mut waiting = self.waiting.borrow_mut();
+        let (mut calls, mut events) = (Vec::new(), 0);
+        while events < most
+            && let Some(call) = waiting.pop_front()
+        {
+            events += call.drafts.len();
+            calls.push(call);
+        }
+        calls
     }
 
     /// The event under a name, if it is there and can be read.
@@ -152,17 +211,17 @@ impl ThreadState {
     }
 }
 
-/// The answer for a single event: its id and its ack.
-fn only(draft: &Draft, acks: StoreResult<Vec<Ack>>) -> Result<(String, Ack), Error> {
-    let ack = acks?.into_iter().next().ok_or(Error::Closed)?;
-    Ok((draft.event().id().to_owned(), ack))
+/// The ids of events that were emitted, with their acks.
+fn with_ids(drafts: &[Draft], acks: StoreResult<Vec<Ack>>) -> Result<Vec<(String, Ack)>, Error> {
+    let ids = drafts.iter().map(|draft| draft.event().id().to_owned());
+    Ok(ids.zip(acks?).collect())
 }
 
 fn serve(
     address: &BusAddress,
     create: bool,
     mut incoming: mpsc::UnboundedReceiver<ThreadJob>,
-    opened: oneshot::Sender<Result<bool, Error>>,
+    opened: oneshot::Sender<Result<(bool, usize), Error>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -178,13 +237,14 @@ fn serve(
                 bus,
                 url: address.display.clone(),
                 waiting: RefCell::default(),
+                feed: OnceCell::new(),
             }),
             Err(error) => {
                 let _ = opened.send(Err(error.into()));
                 return;
             }
         };
-        let _ = opened.send(Ok(local.bus.settings.has_segments()));
+        let _ = opened.send(Ok((local.bus.settings.has_segments(), local.bus.max_event_bytes())));
         let mut running = FuturesUnordered::new();
         let mut closed = false;
         while !(closed && running.is_empty()) {

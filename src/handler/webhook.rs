@@ -20,7 +20,7 @@ mod answer;
 mod client;
 mod guard;
 mod request;
-mod signature;
+pub(super) mod signature;
 mod target;
 
 pub use guard::{Network, NetworkError};

@@ -35,6 +35,7 @@ mod operator_view;
 mod output;
 mod recovery;
 mod segments;
+mod serve;
 mod support;
 mod usage_mistakes;
 mod webhooks;

@@ -233,3 +233,90 @@ fn two_buses_share_a_config_and_the_default_one_is_staging() {
     let production = succeeds(bare(EVBUS, home.path()).args(["ls"]).env("EVBUS_URL", "production")).0;
     assert!(production.contains("order.paid") && !production.contains("order.created"), "{production}");
 }
+
+/// A server of a recipe, which ends with this.
+struct Serving {
+    child: std::process::Child,
+    address: String,
+}
+
+impl Serving {
+    fn new(home: &Path) -> Self {
+        let mut command = bare("evbus", home);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).env("OWN_TOKEN", "own").env("GITHUB_HOOK", "hook");
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.as_mut().unwrap()), &mut line).unwrap();
+        let address = line.trim().rsplit("http://").next().unwrap().to_owned();
+        Self { child, address }
+    }
+
+    /// Posts to a hook as the proxy before the server does; returns the status.
+    fn post(&self, home: &Path, path: &str, headers: &[&str], body: &str) -> String {
+        let mut command = bare("curl", home);
+        command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: bus.example.org", "-d", body]);
+        headers.iter().for_each(|header| _ = command.args(["-H", header]));
+        succeeds(command.arg(format!("http://{}{path}", self.address))).0
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_push_to_main_is_deployed() {
+    let home = home("github-deploy/evbus.toml");
+    let home = home.path();
+    let deploy = home.join("deploy");
+    fs::write(&deploy, "#!/bin/sh\nevbus get --field data.after >> deployed\n").unwrap();
+    fs::set_permissions(&deploy, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Serving::new(home);
+    for (delivery, branch) in [("d1", "main"), ("d2", "topic"), ("d1", "main"), ("d2", "topic")] {
+        let body = format!(
+            "{{\"ref\":\"refs/heads/{branch}\",\"after\":\"{delivery}\",\"repository\":{{\"full_name\":\"a/b\"}}}}"
+        );
+        let sign = format!("printf %s '{body}' | openssl dgst -sha256 -hmac hook | sed 's/.* //'");
+        let signature = succeeds(bare("sh", home).args(["-c", &sign])).0;
+        let headers = [
+            "Content-Type: application/json",
+            "X-GitHub-Event: push",
+            &format!("X-GitHub-Delivery: {delivery}"),
+            &format!("X-Hub-Signature-256: sha256={}", signature.trim()),
+        ];
+        assert_eq!(server.post(home, "/hooks/github", &headers, &body), "202");
+    }
+    assert_eq!(server.post(home, "/events?type=github.push", &["Content-Type: application/json"], "{}"), "401");
+    drain(home);
+    assert_eq!(lines(home.join("deployed")), ["d1"]);
+}
+
+#[test]
+fn a_form_becomes_a_mail() {
+    let home = home("contact-form/evbus.toml");
+    let home = home.path();
+    let server = Serving::new(home);
+    let sendmail = home.join("bin/sendmail");
+    fs::write(&sendmail, "#!/bin/sh\ncat >> mails\necho >> mails\n").unwrap();
+    fs::set_permissions(&sendmail, fs::Permissions::from_mode(0o755)).unwrap();
+    let browser = ["Origin: https://www.example.org", "Accept: text/html"];
+    let send = |form: &str| server.post(home, "/hooks/contact", &browser, form);
+    assert_eq!(send("email=a%40b.c%0ABcc%3A+x%40y.z&text=hello&website="), "303");
+    assert_eq!(send("email=a%40b.c&text=spam&website=x"), "303");
+    assert_eq!(send("email=a%40b.c&text=spam"), "303");
+    let elsewhere = ["Origin: https://evil.example", "Accept: text/html"];
+    assert_eq!(server.post(home, "/hooks/contact", &elsewhere, "text=x&website="), "403");
+    drain(home);
+    let mails = fs::read_to_string(home.join("mails")).unwrap();
+    assert!(mails.contains("hello") && !mails.contains("spam"), "{mails}");
+    assert_eq!(mails.matches("Reply-To: ").count(), 1, "{mails}");
+    assert!(!mails.lines().any(|line| line.starts_with("Bcc")), "{mails}");
+    // The form of the page has these fields.
+    let page = fs::read_to_string(example("contact-form/index.html")).unwrap();
+    for field in ["name=\"email\"", "name=\"text\"", "name=\"website\""] {
+        assert!(page.contains(field), "{field}");
+    }
+}

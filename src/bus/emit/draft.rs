@@ -91,6 +91,11 @@ impl Draft {
         &self.bytes
     }
 
+    /// Whether its emitter named the id.
+    pub fn is_named(&self) -> bool {
+        self.dedup.is_some()
+    }
+
     /// Its size on the bus, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
@@ -176,6 +181,12 @@ impl SegmentDraft {
         let (type_, key) = (draft.event.type_(), draft.event.ordering_key());
         self.push(draft.event.id().into(), draft.identity, type_, key);
         true
+    }
+
+    /// Takes back all events but the first `len`.
+    pub fn truncate(&mut self, len: u16) {
+        self.lines.truncate(len.into());
+        self.bytes.truncate(self.lines.last().map_or(0, |line| line.end));
     }
 
     /// Adds an event of a template, made at `now`, for the next line. None, and nothing is added, if

@@ -89,7 +89,7 @@ async fn received(signal: &mut Option<Signal>) {
 }
 
 /// Whether this process ignores a signal (proc_pid_status(5), SigIgn).
-fn is_ignored(kind: SignalKind) -> bool {
+pub(in crate::cli) fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

@@ -74,7 +74,7 @@ pub(super) fn read(
         let read = |item: Item<'_>| {
             parse_secret(item.text, environment, folder).map_err(|why| field.error_at(item.offset, why))
         };
-        target.secrets = one_or_more(&field)?.into_iter().map(read).collect::<Result<_, _>>()?;
+        target.secrets = field.one_or_more()?.into_iter().map(read).collect::<Result<_, _>>()?;
     }
     if let Some(field) = section.field("headers") {
         let headers = field.section()?.fields();
@@ -133,12 +133,4 @@ fn read_header(
         return Err(header.error("is no value that a header can have"));
     }
     Ok((name, value))
-}
-
-/// A string, or an array of them.
-fn one_or_more<'a>(field: &Field<'a>) -> Result<Vec<Item<'a>>, ConfigError> {
-    match field.text() {
-        Ok(text) => Ok(vec![Item { offset: field.offset, text }]),
-        Err(_) => field.items(),
-    }
 }

@@ -25,6 +25,11 @@ impl EventBuilder {
         Self { id: id.into(), source: source.into(), type_: type_.into(), ..Self::default() }
     }
 
+    /// What kind of event it is.
+    pub fn type_(&self) -> &str {
+        &self.type_
+    }
+
     /// Names the event within its source.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {

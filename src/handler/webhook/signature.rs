@@ -12,7 +12,7 @@ const LEAST_BYTES: usize = 24;
 
 /// A secret that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum KeyError {
+pub(crate) enum KeyError {
     #[error("is not base64: make one with: openssl rand -base64 32")]
     NotBase64,
     #[error("has fewer than 24 bytes: make one with: openssl rand -base64 32")]
@@ -20,7 +20,7 @@ pub(super) enum KeyError {
 }
 
 /// The key that a secret's text stands for: base64, perhaps after `whsec_`.
-pub(super) fn key(secret: &str) -> Result<hmac::Key, KeyError> {
+pub(crate) fn key(secret: &str) -> Result<hmac::Key, KeyError> {
     let secret = secret.trim();
     let text = secret.strip_prefix(PREFIX).unwrap_or(secret);
     let bytes = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).map_err(|_| KeyError::NotBase64)?;

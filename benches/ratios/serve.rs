@@ -1,0 +1,165 @@
+//! The HTTP face: events posted over many connections beside a bulk emit of the same events, and how soon a reader of
+//! server-sent events has one.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
+
+use super::{ROUNDS, RatioBench, evbus, file_of_lines, median, monotonic_ns, row, run, timed};
+
+const CONNECTIONS: usize = 64;
+
+/// Events posted one by one, and a hundred a request.
+const SINGLE: usize = 20_000;
+const TOGETHER: usize = 200_000;
+const A_REQUEST: usize = 100;
+
+/// Events whose way to a reader is timed.
+const TIMED: usize = 300;
+
+/// Idle readers whose memory is measured.
+const READERS: usize = 900;
+
+/// A server, which ends with this.
+struct Server(Child, SocketAddr);
+
+impl Server {
+    fn new(bus: &std::path::Path) -> Self {
+        let mut child = evbus(bus, &["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit("http://").next().unwrap().parse().unwrap();
+        Self(child, address)
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn request(address: SocketAddr, media_type: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST /events?type=order.created HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Sends a request and reads its answer.
+fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) {
+    stream.get_mut().write_all(request).unwrap();
+    let (mut line, mut length) = (String::new(), 0);
+    stream.read_line(&mut line).unwrap();
+    assert!(line.contains(" 202 "), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    stream.read_exact(&mut vec![0; length]).unwrap();
+}
+
+fn connect(address: SocketAddr) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    BufReader::with_capacity(64 << 10, stream)
+}
+
+/// Sends the same request again and again over all connections.
+fn post_all(address: SocketAddr, request: &[u8], count: usize) {
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let mut stream = connect(address);
+                for _ in 0..count / CONNECTIONS {
+                    exchange(&mut stream, request);
+                }
+            });
+        }
+    });
+}
+
+pub fn serve(bench: &RatioBench) {
+    let data = format!("{{\"n\":7,\"note\":\"{}\"}}", "x".repeat(80));
+    for (what, events, a_request, goal) in [
+        ("POST of one event, 64 connections", SINGLE, 1, ">= 0.5"),
+        ("POST of 100 events, 64 connections", TOGETHER, A_REQUEST, ">= 0.85"),
+    ] {
+        let (mut floors, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let bus = bench.bus();
+            let lines = file_of_lines(bench, events);
+            floors.push(
+                events as f64 / timed(|| run(evbus(&bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(lines))),
+            );
+            let server = Server::new(&bench.bus());
+            let body = if a_request == 1 { data.clone() } else { format!("{data}\n").repeat(a_request) };
+            let media_type = if a_request == 1 { "application/json" } else { "application/x-ndjson" };
+            let request = request(server.1, media_type, &body);
+            ours.push(events as f64 / timed(|| post_all(server.1, &request, events / a_request)));
+        }
+        let (floor, ours) = (median(floors), median(ours));
+        row(what, format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), goal);
+    }
+    to_a_reader(bench, &data);
+    idle_readers(bench);
+}
+
+/// From the first byte of a POST to a reader's line, beside the POST alone: the answer says that the event is durable.
+fn to_a_reader(bench: &RatioBench, data: &str) {
+    let server = Server::new(&bench.bus());
+    let mut reader = stream(server.1);
+    let mut poster = connect(server.1);
+    let request = request(server.1, "application/json", data);
+    let (mut posts, mut arrivals) = (Vec::new(), Vec::new());
+    for _ in 0..TIMED {
+        let begun = monotonic_ns();
+        exchange(&mut poster, &request);
+        posts.push((monotonic_ns() - begun) / 1e6);
+        while !line(&mut reader).contains("order.created") {}
+        arrivals.push((monotonic_ns() - begun) / 1e6);
+    }
+    let (post, arrival) = (median(posts), median(arrivals));
+    row(
+        "POST to an SSE reader's line, p50",
+        format!("{post:.2} ms"),
+        format!("{arrival:.2} ms"),
+        format!("{:.2}", arrival / post),
+        "<= 2",
+    );
+}
+
+fn stream(address: SocketAddr) -> BufReader<TcpStream> {
+    let mut stream = connect(address);
+    let head = format!("GET /events HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
+    stream.get_mut().write_all(head.as_bytes()).unwrap();
+    while !line(&mut stream).starts_with("event: cursor") {}
+    stream
+}
+
+fn line(stream: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    assert!(stream.read_line(&mut line).unwrap() > 0, "the stream has ended");
+    line
+}
+
+/// What a reader that waits costs the server.
+fn idle_readers(bench: &RatioBench) {
+    let server = Server::new(&bench.bus());
+    drop(stream(server.1));
+    let before = server.resident_kib();
+    let readers: Vec<BufReader<TcpStream>> = (0..READERS).map(|_| stream(server.1)).collect();
+    let each = (server.resident_kib() - before) as f64 / readers.len() as f64;
+    row("an idle SSE reader", "-".to_owned(), format!("{each:.1} KiB"), "-".to_owned(), "<= 8 KiB");
+}

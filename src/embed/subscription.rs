@@ -1,0 +1,196 @@
+//! Reading along: events as they come, for a reader on any thread.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::thread::ThreadState;
+use super::{Bus, Error};
+use crate::event::EventTime;
+use crate::feed::{Cursor, Item, Order, Reader, Selection, StartAt};
+use crate::store::ErrorKind;
+
+/// How many events are delivered at a time.
+const EVENTS: usize = 256;
+
+/// How many deliveries wait for a slow reader.
+const WAITING: usize = 1;
+
+/// The pause after an error of the store.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The most bytes of an answer to [`Bus::poll`], but for a single event.
+const POLL_BYTES: usize = 4 << 20;
+
+/// How long events that are wanted are looked for among others.
+const SEARCH: Duration = Duration::from_secs(10);
+
+/// What a reader is given at a time.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    /// The events; none where there are none.
+    pub items: Vec<Item>,
+    /// Events up to this time were pruned that the reader has perhaps not seen.
+    pub gap: Option<EventTime>,
+    /// Where the reader stands.
+    pub cursor: Cursor,
+    /// Whether that is elsewhere than before.
+    pub has_moved: bool,
+}
+
+/// Events as they come. It ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    deliveries: mpsc::Receiver<Result<Delivered, Error>>,
+}
+
+impl Subscription {
+    /// The next delivery; none after an error.
+    pub async fn next(&mut self) -> Option<Result<Delivered, Error>> {
+        self.deliveries.recv().await
+    }
+}
+
+impl Bus {
+    /// Reads along from a place on: from the end of this call, if that is now. Returns the cursor of that
+    /// place; it is delivered again where nothing comes for `idle`.
+    ///
+    /// # Errors
+    /// The store does not answer, or does not let the bus be read.
+    pub(crate) async fn subscribe(
+        &self,
+        selection: Selection,
+        start: StartAt,
+        idle: Duration,
+    ) -> Result<(Subscription, Cursor), Error> {
+        let (sender, mut deliveries) = mpsc::channel(WAITING);
+        self.thread.run(move |local| {
+            // From now on there is a reader.
+            let reader = Reader::new(local.feed(), selection, start);
+            Box::pin(async move { deliver(&local, reader, idle, sender).await })
+        })?;
+        self.follow()?;
+        let first = deliveries.recv().await.ok_or(Error::Closed)??;
+        Ok((Subscription { deliveries }, first.cursor))
+    }
+
+    /// The next events from a place on, at most so many. Where there are none, waits for one.
+    ///
+    /// # Errors
+    /// As [`Bus::subscribe`].
+    pub(crate) async fn poll(
+        &self,
+        selection: Selection,
+        start: StartAt,
+        most: usize,
+        wait: Duration,
+    ) -> Result<Delivered, Error> {
+        let (sender, mut deliveries) = mpsc::channel(WAITING);
+        self.thread.run(move |local| {
+            let reader = Reader::new(local.feed(), selection, start);
+            Box::pin(async move {
+                tokio::select! { biased;
+                    // The client has gone.
+                    () = sender.closed() => {}
+                    polled = poll(&local, reader, most, wait) => drop(sender.send(polled).await),
+                }
+            })
+        })?;
+        self.follow()?;
+        deliveries.recv().await.ok_or(Error::Closed)?
+    }
+
+    /// Makes rounds of the feed for as long as there are readers.
+    fn follow(&self) -> Result<(), Error> {
+        self.thread.run(|local| {
+            let poll = local.bus.handle.store.profile().poll;
+            Box::pin(async move { local.feed().follow(poll).await })
+        })
+    }
+}
+
+/// Delivers what a reader is given until nobody takes it.
+async fn deliver(
+    local: &Rc<ThreadState>,
+    mut reader: Reader,
+    idle: Duration,
+    sender: mpsc::Sender<Result<Delivered, Error>>,
+) {
+    let (feed, clock) = (local.feed(), &local.bus.handle.clock);
+    // What was acknowledged before is behind a reader that begins now.
+    let cursor = match feed.refresh().await {
+        Ok(()) => reader.begun(),
+        Err(error) => return drop(sender.send(Err(error.into())).await),
+    };
+    let mut last = cursor.clone();
+    if sender.send(Ok(Delivered { items: Vec::new(), gap: None, cursor, has_moved: true })).await.is_err() {
+        return;
+    }
+    let mut idle_at = clock.elapsed() + idle;
+    loop {
+        let changed = feed.changed();
+        let given = match reader.next(EVENTS).await {
+            Ok(given) => given,
+            Err(error) if error.kind() == ErrorKind::Unavailable && !sender.is_closed() => {
+                clock.sleep_until(clock.elapsed() + RETRY).await;
+                continue;
+            }
+            Err(error) => return drop(sender.send(Err(error.into())).await),
+        };
+        if !given.items.is_empty() || given.gap.is_some() || clock.elapsed() >= idle_at {
+            let cursor = reader.begun();
+            let has_moved = last != cursor;
+            last.clone_from(&cursor);
+            let delivered = Delivered { items: given.items, gap: given.gap, cursor, has_moved };
+            if sender.send(Ok(delivered)).await.is_err() {
+                return;
+            }
+            idle_at = clock.elapsed() + idle;
+        }
+        if given.more {
+            if sender.is_closed() {
+                return;
+            }
+            continue;
+        }
+        tokio::select! { biased;
+            () = sender.closed() => return,
+            () = changed => {}
+            () = clock.sleep_until(idle_at) => {}
+        }
+    }
+}
+
+async fn poll(local: &Rc<ThreadState>, mut reader: Reader, most: usize, wait: Duration) -> Result<Delivered, Error> {
+    let (feed, clock) = (local.feed(), &local.bus.handle.clock);
+    let begun = clock.elapsed();
+    let until = begun + wait;
+    // What was acknowledged before the call is to be seen.
+    match reader.order() {
+        Order::Arrival => feed.refresh().await?,
+        Order::Settled => feed.refresh_and_raise().await?,
+    }
+    let (mut items, mut gap) = (Vec::new(), None);
+    let mut bytes = 0;
+    loop {
+        let changed = feed.changed();
+        let given = reader.next(most - items.len()).await?;
+        gap = gap.max(given.gap);
+        bytes += given.items.iter().map(|item| item.document.len()).sum::<usize>();
+        items.extend(given.items);
+        let is_over = clock.elapsed() >= until;
+        // A page may hold nothing that is wanted, and there may be more behind it.
+        let has_time = !items.is_empty() || clock.elapsed() < until.max(begun + SEARCH);
+        if given.more && items.len() < most && bytes < POLL_BYTES && has_time {
+            continue;
+        }
+        if !items.is_empty() || gap.is_some() || is_over {
+            return Ok(Delivered { items, gap, cursor: reader.begun(), has_moved: true });
+        }
+        tokio::select! { biased;
+            () = changed => {}
+            () = clock.sleep_until(until) => {}
+        }
+    }
+}

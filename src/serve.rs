@@ -1,0 +1,143 @@
+//! The HTTP face: events come in by POST, go out by GET, and webhooks of other services become events.
+//!
+//! A request is checked before its body is read: whose it is, from which page, and what it may do.
+//! What is acknowledged, with 202, is on the bus. All errors are `application/problem+json` (RFC 9457).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use axum::response::Response;
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::ServeSettings;
+use crate::{Batcher, Bus};
+
+mod access;
+mod body;
+mod connection;
+mod decode;
+mod egress;
+mod guard;
+mod hooks;
+mod ingest;
+mod listen;
+mod problem;
+
+pub use access::{Access, AccessError};
+pub use hooks::{HookError, Hooks};
+pub use listen::{ListenError, Listeners};
+
+use problem::Problem;
+
+/// The most KiB of bodies in memory.
+const ROOM_KIB: usize = 64 << 10;
+
+/// What every request needs.
+struct App {
+    bus: Bus,
+    settings: ServeSettings,
+    batcher: Batcher,
+    access: Access,
+    hooks: Hooks,
+    /// For bodies, in KiB.
+    room: Arc<Semaphore>,
+    max_event_bytes: usize,
+    /// Set once the server stops.
+    stop: watch::Receiver<bool>,
+}
+
+/// How a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Arrival {
+    /// Whether by the loopback interface or a Unix socket.
+    is_local: bool,
+    /// Whether by a Unix socket, which no web page can open.
+    is_unix: bool,
+    /// Whether the client speaks TLS, to this server or to the proxy before it.
+    is_tls: bool,
+}
+
+/// Answers requests until `stop` says so; then what is under way is finished.
+pub async fn serve(
+    bus: &Bus,
+    settings: ServeSettings,
+    (access, hooks): (Access, Hooks),
+    listeners: Listeners,
+    stop: watch::Receiver<bool>,
+) {
+    let batcher = match settings.linger {
+        Some(linger) => bus.batcher().linger(linger),
+        None => bus.batcher(),
+    };
+    let connections = settings.max_connections;
+    let app = Arc::new(App {
+        hooks,
+        batcher,
+        access,
+        room: Arc::new(Semaphore::new(ROOM_KIB)),
+        max_event_bytes: bus.max_event_bytes(),
+        stop: stop.clone(),
+        bus: bus.clone(),
+        settings,
+    });
+    connection::serve(router(app), listeners, connections, stop).await;
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/events", get(egress::events).post(ingest::events).options(ingest::options))
+        .route("/hooks/{name}", post(hooks::receive))
+        .route("/healthz", get(healthy))
+        .route("/openapi.json", get(openapi))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .with_state(app)
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// What there is, for programs (OpenAPI 3.1).
+const OPENAPI: &str = include_str!("serve/openapi.json");
+
+async fn openapi() -> Response {
+    json_response(StatusCode::OK, OPENAPI.to_owned())
+}
+
+async fn no_such_path(request: Request<Body>) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn no_such_method(request: Request<Body>) -> Problem {
+    Problem::method_not_allowed(format!("{} is not for {}", request.method(), request.uri().path()))
+}
+
+/// A response of JSON.
+fn json_response(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_of_this_version_and_of_these_paths() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let code = include_str!("serve.rs").split("mod tests").next().unwrap();
+        let routes = code.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+        let routes: std::collections::BTreeSet<&str> = routes.collect();
+        let paths = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(routes, paths);
+    }
+}

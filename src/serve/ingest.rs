@@ -1,0 +1,94 @@
+//! `POST /events`: events come in, and are acknowledged once they are on the bus.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use axum::response::Response;
+
+use super::decode::Form;
+use super::problem::Problem;
+use super::{App, body, json_response};
+use crate::bus::emit::AckKind;
+use crate::{NewEvent, threads};
+
+/// A body of more bytes is read on another thread.
+const LARGE: usize = 256 << 10;
+
+/// CloudEvents Web Hooks 1.0.2, 4.
+const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
+const REQUEST_RATE: HeaderName = HeaderName::from_static("webhook-request-rate");
+const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
+const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
+
+const METHODS: &str = "GET, POST";
+
+/// How many seconds a browser may rely on the answer to its preflight request.
+const PREFLIGHT_SECONDS: u64 = 7_200;
+
+/// Takes events in.
+pub(super) async fn events(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let grant = app.access.grant(&parts.headers)?;
+    grant.check_emits()?;
+    let form = Form::of(parts.uri.query(), &parts.headers)?;
+    if let Some(type_) = form.type_() {
+        grant.check_emit(type_)?;
+    }
+    let body = body::read(body, &parts.headers, app.settings.max_body, &app.room).await?;
+    let limit = app.max_event_bytes;
+    let events = match body.bytes.len() > LARGE {
+        false => form.events(&body.bytes, limit)?,
+        true => {
+            let bytes = body.bytes.clone();
+            let read = threads::run(move || form.events(&bytes, limit)).await;
+            read.unwrap_or_else(|| Err(Problem::unavailable("the body could not be read")))?
+        }
+    };
+    for event in &events {
+        grant.check_emit(event.type_())?;
+    }
+    emit(&app, events).await
+}
+
+/// Emits events, and tells their ids.
+pub(super) async fn emit(app: &App, events: Vec<NewEvent>) -> Result<Response, Problem> {
+    let acks = app.batcher.put_all(events).await?;
+    let taken: Vec<&str> = acks.iter().filter(|(_, ack)| ack.kind == AckKind::IdTaken).map(|(id, _)| &**id).collect();
+    if let Some(first) = taken.first() {
+        let what = match taken.len() {
+            1 => format!("id '{first}' is another event's"),
+            all => format!("{all} ids are other events', the first is '{first}'"),
+        };
+        let others = if taken.len() < acks.len() { "; the others are on the bus" } else { "" };
+        return Err(Problem::conflict(format!("{what}{others}")).member("ids", taken));
+    }
+    let duplicates = acks.iter().filter(|(_, ack)| ack.kind == AckKind::Duplicate).count();
+    let ids: Vec<&str> = acks.iter().map(|(id, _)| &**id).collect();
+    let body = serde_json::json!({ "ids": ids, "duplicates": duplicates });
+    Ok(json_response(StatusCode::ACCEPTED, format!("{body}\n")))
+}
+
+/// Consents to the deliveries of a sender of webhooks, or to the requests of a page: their headers tell
+/// which of the two asks.
+pub(super) async fn options(headers: HeaderMap) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let answer = response.headers_mut();
+    answer.insert(header::ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
+    if let Some(origin) = headers.get(REQUEST_ORIGIN) {
+        answer.insert(ALLOWED_ORIGIN, origin.clone());
+        if headers.contains_key(REQUEST_RATE) {
+            answer.insert(ALLOWED_RATE, HeaderValue::from_static("*"));
+        }
+    } else if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        // That the origin is allowed was checked before.
+        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+        if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+        answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_SECONDS));
+    }
+    response
+}
