@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bus::emit::{Ack, AckKind};
 use crate::bus::read;
+#[cfg(feature = "cli")]
 use crate::config::BusAddress;
 use crate::event::{Event, EventTime, TypeFilter};
 

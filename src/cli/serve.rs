@@ -87,7 +87,7 @@ fn connections(wanted: usize) -> usize {
     let soft = match limit.current {
         Some(soft) if soft < needed => {
             let raised = Rlimit { current: limit.maximum.map_or(Some(needed), |most| Some(most.min(needed))), ..limit };
-            let done = setrlimit(Resource::Nofile, raised.clone()).is_ok();
+            let done = setrlimit(Resource::Nofile, raised).is_ok();
             if done { raised.current } else { limit.current }
         }
         soft => soft,

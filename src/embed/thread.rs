@@ -1,6 +1,6 @@
 //! The thread on which a bus is used: the store and the workers stay on it, calls come to it.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use crate::bus::emit::{Ack, Draft, Emitter};
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::config::{BusAddress, Config, Environment};
 use crate::event::{Event, EventName, EventTime};
+#[cfg(feature = "cli")]
 use crate::feed::{Feed, FeedBounds};
 use crate::open;
 use crate::store::dir::{Durability, Execution};
@@ -54,7 +55,8 @@ pub(super) struct ThreadState {
     /// putting.
     emitter: RefCell<Option<Emitter>>,
     /// Begun by the first reader.
-    feed: OnceCell<Rc<Feed>>,
+    #[cfg(feature = "cli")]
+    feed: std::cell::OnceCell<Rc<Feed>>,
 }
 
 /// The events of a call that wait to be put.
@@ -237,7 +239,8 @@ fn serve(
                 bus,
                 url: address.display.clone(),
                 waiting: RefCell::default(),
-                feed: OnceCell::new(),
+                #[cfg(feature = "cli")]
+                feed: std::cell::OnceCell::new(),
             }),
             Err(error) => {
                 let _ = opened.send(Err(error.into()));

@@ -33,6 +33,7 @@ pub use command::{CommandHandler, CommandSpec};
 pub use orphan_reaper::{ORPHAN_REAPER_ARGUMENT, OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
+#[cfg(feature = "cli")]
 pub(crate) use webhook::signature::key as standard_webhook_key;
 pub use webhook::{Network, NetworkError, Webhook, WebhookFormat, WebhookProxy, WebhookSettings, WebhookTarget};
 

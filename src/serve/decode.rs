@@ -500,7 +500,7 @@ mod tests {
             (Some("type=a%20"), 400),
             (Some("type=a.*"), 400),
             (Some("type=a&type=b"), 400),
-            (Some("type=a&tpye=b"), 400),
+            (Some("type=a&kind=b"), 400),
         ] {
             assert_eq!(read(query, &json, b"1"), Err(status), "{query:?}");
         }

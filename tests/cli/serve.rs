@@ -227,8 +227,7 @@ fn what_is_accepted_is_on_the_bus() {
     let lines: String = (0..250).map(|n| format!("{n}\n")).collect();
     let posted = server.post("/events?type=line", &[NDJSON], &lines).is(202).json();
     assert_eq!(posted["ids"].as_array().unwrap().len(), 250);
-    let lines = format!("1\n\n{{\"a\":");
-    let refused = server.post("/events?type=cut.off", &[NDJSON], &lines).is(400).json();
+    let refused = server.post("/events?type=cut.off", &[NDJSON], "1\n\n{\"a\":").is(400).json();
     assert_eq!((&refused["line"], &refused["status"]), (&3.into(), &400.into()), "{refused}");
     assert!(!home.run(&["ls"]).exits(0).out.contains("cut.off"), "all or none");
     assert_eq!(home.run(&["ls", "-t", "line", "-n", "1000"]).exits(0).lines().len(), 250);
@@ -251,7 +250,7 @@ fn refusals_name_what_is_wrong() {
     let server = Server::configured(&home, "[serve]\nmax_body = \"1KiB\"\n");
     for (path, headers, body, status, said) in [
         ("/events", &[][..], "{}", 400, "no event type"),
-        ("/events?tpye=a", &[], "{}", 400, "'tpye' is not a parameter"),
+        ("/events?kind=a", &[], "{}", 400, "'kind' is not a parameter"),
         ("/events?type=a.*", &[], "{}", 400, "none that a pattern could name"),
         (
             "/events",
