@@ -136,8 +136,8 @@ impl Bus {
         Ok(Self { thread: Arc::new(BusThread::start(path, true).await?) })
     }
 
-    #[cfg(feature = "cli")]
     /// Opens the bus at an address that is known; with `create` it makes a directory's that is not there.
+    #[cfg(feature = "cli")]
     pub(crate) async fn open_at(address: BusAddress, create: bool) -> Result<Self, Error> {
         Ok(Self { thread: Arc::new(BusThread::start_at(address, create).await?) })
     }

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::bus::look::{self, LookBounds, Wanted};
 use crate::bus::{BusHandle, Position, frontier, horizon, read};
 use crate::event::{Event, EventName, EventTime, TypeFilter, one_line};
-use crate::store::{ErrorKind, LARGEST_BYTES, StoreError, StoreResult};
+use crate::store::{ErrorKind, LARGEST_BYTES, StoreResult};
 
 mod cursor;
 mod reader;
@@ -40,6 +40,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// A log to which nothing was added for so long, because nobody was reading, is given up.
 const STALE: Duration = Duration::from_mins(2);
+
+/// The longest rest after a round that took long.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// How long W is left to others after it could not be raised.
 const REFUSED: Duration = Duration::from_mins(1);
@@ -117,13 +120,8 @@ impl Feed {
         self.changed.notified()
     }
 
-    /// What keeps the feed from showing anything new, if something does.
-    pub fn trouble(&self) -> Option<StoreError> {
-        self.state.borrow().trouble.clone()
-    }
-
     /// Whether there was a round.
-    pub fn has_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         self.state.borrow().w.is_some()
     }
 
@@ -218,8 +216,11 @@ impl Feed {
             state.forget_what_is_gone();
         }
         let has_moved = state.settle(known);
-        if has_moved || state.trouble.is_some() != trouble.is_some() {
+        if has_moved {
             self.changed.notify_waiters();
+        }
+        if let Some(error) = trouble.as_ref().filter(|_| state.trouble.is_none()) {
+            tracing::warn!("readers get nothing in settled order, and no newer cursor: {error}");
         }
         state.trouble = trouble;
         self.completed.set(number);
@@ -251,7 +252,7 @@ impl Feed {
         let clock = Rc::clone(&self.bus.clock);
         let (mut pause, mut refused) = (poll.0, None);
         while self.readers.get() > 0 {
-            let mut wait = pause;
+            let (mut wait, begun) = (pause, clock.elapsed());
             match self.round().await {
                 Ok(found) => {
                     pause = if found > 0 { poll.0 } else { (pause * 2).min(poll.1) };
@@ -259,17 +260,29 @@ impl Feed {
                     match if may_raise { self.raise().await } else { Raise::Not } {
                         Raise::Done => continue,
                         // Without the right to write, readers that come back see more again.
-                        Raise::Refused => refused = Some(clock.elapsed() + REFUSED),
+                        Raise::Refused => {
+                            if refused.is_none() {
+                                tracing::warn!(
+                                    "the frontier cannot be raised from here: what is given in settled order waits for a worker"
+                                );
+                            }
+                            refused = Some(clock.elapsed() + REFUSED);
+                        }
                         Raise::In(left) => wait = wait.min(left),
                         Raise::Not => {}
                     }
                 }
                 Err(error) => {
-                    self.state.borrow_mut().trouble = Some(error);
-                    self.changed.notify_waiters();
+                    let before = self.state.borrow_mut().trouble.replace(error.clone());
+                    if before.is_none() {
+                        tracing::warn!("readers get nothing new: {error}");
+                    }
                     wait = RETRY;
                 }
             }
+            // What comes meanwhile is listed together: rounds take half of the time at most.
+            let took = clock.elapsed().saturating_sub(begun).min(LONGEST_REST);
+            clock.sleep_until(clock.elapsed() + took).await;
             let tick = clock.sleep_until(clock.elapsed() + wait);
             match &mut hints {
                 Some(hints) => {
@@ -306,19 +319,19 @@ impl Feed {
         match to {
             Some(to) if frontier::raise(store, to).await.is_ok() => Raise::Done,
             Some(_) => Raise::Refused,
-            None => Raise::In(newest.time().since(until).clamp(Duration::from_millis(100), lag)),
+            None => Raise::In(newest.time().since(until).min(lag).max(Duration::from_millis(100))),
         }
     }
 
     /// What an arrival holds; none if it is gone or no event.
     async fn content(&self, arrival: &Rc<Arrival>) -> StoreResult<Option<Content>> {
+        let _turn = arrival.reading.lock().await;
         if let Some(content) = &*arrival.content.borrow() {
             return Ok(content.clone());
         }
         let content = content_of(&self.bus, &arrival.name).await?;
-        // Another reader may have read it meanwhile.
-        let before = arrival.content.replace(Some(content.clone()));
-        if let Some(content) = content.as_ref().filter(|_| before.is_none()) {
+        arrival.content.replace(Some(content.clone()));
+        if let Some(content) = &content {
             arrival.digest.set(Some(content.digest));
             self.state.borrow_mut().keep(arrival, content.document.len());
         }

@@ -49,13 +49,28 @@ struct App {
     stop: watch::Receiver<bool>,
 }
 
-/// How a request has come.
+impl App {
+    /// The largest body that holds one event, in bytes: in a form a byte may be three.
+    fn most_of_one_event(&self) -> usize {
+        self.settings.max_body.min(self.max_event_bytes.saturating_mul(3))
+    }
+}
+
+/// From where a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Arrival {
-    /// Whether by the loopback interface or a Unix socket.
-    is_local: bool,
-    /// Whether by a Unix socket, which no web page can open.
-    is_unix: bool,
+enum Reach {
+    /// By a Unix socket, which no web page can open.
+    Unix,
+    /// By the loopback interface.
+    Loopback,
+    /// By another one.
+    Network,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Peer {
+    reach: Reach,
     /// Whether the client speaks TLS, to this server or to the proxy before it.
     is_tls: bool,
 }

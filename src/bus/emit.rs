@@ -25,6 +25,7 @@ mod tests;
 
 use batch_order::BatchOrder;
 use chunks::Chunks;
+pub(crate) use chunks::LEAST_IN_CHUNKS;
 pub(crate) use draft::EventCopy;
 use draft::Unacknowledged;
 pub use draft::{Ack, AckKind, Draft, SegmentDraft};

@@ -14,15 +14,17 @@ use super::watchers::set_command;
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::cli::help_line::command;
-use crate::config::{Action, Watcher};
+use crate::config::{Action, ServeSettings, Watcher};
 use crate::event::{Condition, Event, EventTime, Filter, FilterResult, TypeFilter};
 use crate::group::definition;
 use crate::store::dir::Execution;
 use crate::store::system_words;
 
+mod serve;
+
 /// Check the config, or whether a filter matches an event
 ///
-/// Without --event, prints what each watcher of the config would do, and whether its group agrees;
+/// Without --event, prints what each watcher of the config and serve would do, and whether groups agree;
 /// exits 2 if the config cannot be used. With --event, exits 0 if the filter matches the event and
 /// 1 if not.
 #[derive(Debug, clap::Args)]
@@ -150,9 +152,14 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             plans.push(WatcherPlan { watcher, filter, group });
         }
         let mut out = Out::new();
+        let serves = config.serve != ServeSettings::default();
         if args.json {
             let watchers: Vec<Value> = plans.iter().map(document).collect();
-            out.json(&json!({"config": path, "watchers": watchers}))?;
+            let mut checked = json!({"config": path, "watchers": watchers});
+            if serves {
+                checked["serve"] = serve::document(&config.serve);
+            }
+            out.json(&checked)?;
         } else {
             let bus =
                 opened.as_ref().map_or_else(|_| "not to be opened".to_owned(), |opened| opened.address.to_string());
@@ -164,12 +171,16 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             for plan in &plans {
                 out.text(&text(plan))?;
             }
+            if serves {
+                out.text(&serve::text(&config.serve))?;
+            }
         }
         out.flush()?;
         for watcher in &config.watchers {
             super::watchers::check_action(watcher, session)
                 .map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
         }
+        serve::check(&config.serve).map_err(|failure| failure.context("serve"))?;
         opened?;
         let refused = |plan: &WatcherPlan<'_>| match plan.group {
             GroupLookup::Differs(..) => true,

@@ -62,7 +62,7 @@ pub(super) fn run(args: ServeArgs, session: Session) -> Result<Code, Failure> {
         let hooks = Hooks::new(&settings)?;
         settings.max_connections = connections(settings.max_connections);
         let listeners = Listeners::open(&settings).await?;
-        let addresses = listeners.addresses();
+        let addresses = listeners.addresses()?;
         let access = Access::new(&settings, &addresses)?;
         if !args.quiet {
             announce(&shown, &addresses, &settings);

@@ -175,13 +175,21 @@ async fn poll(local: &Rc<ThreadState>, mut reader: Reader, most: usize, wait: Du
     let mut bytes = 0;
     loop {
         let changed = feed.changed();
-        let given = reader.next(most - items.len()).await?;
+        let given = match reader.next(most - items.len()).await {
+            Ok(given) => given,
+            // What was found before it is given; the error comes again.
+            Err(_) if !items.is_empty() || gap.is_some() => {
+                return Ok(Delivered { items, gap, cursor: reader.begun(), has_moved: true });
+            }
+            Err(error) => return Err(error.into()),
+        };
         gap = gap.max(given.gap);
         bytes += given.items.iter().map(|item| item.document.len()).sum::<usize>();
         items.extend(given.items);
         let is_over = clock.elapsed() >= until;
         // A page may hold nothing that is wanted, and there may be more behind it.
-        let has_time = !items.is_empty() || clock.elapsed() < until.max(begun + SEARCH);
+        let limit = begun + SEARCH;
+        let has_time = clock.elapsed() < if items.is_empty() { until.max(limit) } else { limit };
         if given.more && items.len() < most && bytes < POLL_BYTES && has_time {
             continue;
         }

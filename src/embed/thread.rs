@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Error, NewEvent};
 use crate::bus::OpenBus;
-use crate::bus::emit::{Ack, Draft, Emitter};
+use crate::bus::emit::{Ack, Draft, Emitter, LEAST_IN_CHUNKS};
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::config::{BusAddress, Config, Environment};
 use crate::event::{Event, EventName, EventTime};
@@ -29,9 +29,6 @@ type ThreadJob = Box<dyn FnOnce(Rc<ThreadState>) -> Fut<'static, ()> + Send>;
 
 /// Tells the caller of an emit how it went, as soon as that is known: each event's id and ack.
 pub(super) type AckSender = oneshot::Sender<Result<Vec<(String, Ack)>, Error>>;
-
-/// So many events with ids of their callers' own, emitted in one call, are put in segments.
-const CHUNK: usize = 100;
 
 /// The way to the thread of a bus. The thread ends after the last handle is dropped and the calls
 /// under way have ended.
@@ -125,7 +122,7 @@ impl ThreadState {
             return drop(answer.send(self.emit_or_schedule(drafts).await));
         }
         let drafts: Vec<Draft> = drafts.into_iter().map(|(draft, _)| draft).collect();
-        let in_chunks = drafts.len() >= CHUNK && self.bus.settings.has_segments();
+        let in_chunks = drafts.len() >= LEAST_IN_CHUNKS && self.bus.settings.has_segments();
         if in_chunks && drafts.iter().all(Draft::is_named) {
             let acks = Emitter::new(self.bus.handle.clone(), TIMEOUT).emit_chunks(&drafts).await;
             return drop(answer.send(with_ids(&drafts, acks)));
@@ -163,7 +160,7 @@ impl ThreadState {
                 drafts.extend(more);
                 answers.push((begin..drafts.len(), answer));
             }
-            match emitter.emit(&drafts).await {
+            match emit_in_batches(&mut emitter, &drafts).await {
                 Ok(acks) => {
                     for (place, answer) in answers {
                         let _ = answer.send(with_ids(&drafts[place.clone()], Ok(acks[place].to_vec())));
@@ -173,7 +170,7 @@ impl ThreadState {
                 // the others. What is wrong with the store fails them all.
                 Err(error) if answers.len() > 1 && error.kind() == ErrorKind::Damaged => {
                     for (place, answer) in answers {
-                        let acks = emitter.emit(&drafts[place.clone()]).await;
+                        let acks = emit_in_batches(&mut emitter, &drafts[place.clone()]).await;
                         let _ = answer.send(with_ids(&drafts[place], acks));
                     }
                 }
@@ -211,6 +208,15 @@ impl ThreadState {
         };
         Ok(found.and_then(|bytes| Event::parse(&bytes, limit).ok()))
     }
+}
+
+/// Emits events, no more at a time than are put again together if W has passed one of them.
+async fn emit_in_batches(emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
+    let mut acks = Vec::with_capacity(drafts.len());
+    for batch in drafts.chunks(emitter.batch().max(1)) {
+        acks.extend(emitter.emit(batch).await?);
+    }
+    Ok(acks)
 }
 
 /// The ids of events that were emitted, with their acks.

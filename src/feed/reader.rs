@@ -1,6 +1,5 @@
 //! One reader of the feed.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,6 +15,9 @@ use crate::threads;
 
 /// The most bytes of events that are given at a time, but for a single one.
 const MOST_BYTES: usize = 256 << 10;
+
+/// The most entries of the log that are passed at a time.
+const MOST_PASSED: usize = 1_000;
 
 /// At least so many names are listed at a time.
 const LEAST_WINDOW: usize = 100;
@@ -140,8 +142,10 @@ struct InLog {
     position: Position,
     /// Where it came into the log: from there on it was given everything.
     entered: (u64, Position),
-    /// What comes before the next entry: events above W that the log has forgotten.
-    first: VecDeque<Rc<Arrival>>,
+    /// What comes before the next entry: events above W that the log has forgotten, and how many of them
+    /// were passed.
+    first: Rc<[Rc<Arrival>]>,
+    passed: usize,
 }
 
 impl std::fmt::Debug for InLog {
@@ -151,8 +155,13 @@ impl std::fmt::Debug for InLog {
 }
 
 impl InLog {
-    fn new(number: u64, position: Position, first: VecDeque<Rc<Arrival>>) -> Self {
-        Self { number, entered: (number, position.clone()), position, first }
+    fn new(number: u64, position: Position) -> Self {
+        Self { number, entered: (number, position.clone()), position, first: Rc::default(), passed: 0 }
+    }
+
+    /// Whether all that the log has forgotten is passed.
+    fn is_in_the_log(&self) -> bool {
+        self.passed == self.first.len()
     }
 }
 
@@ -220,7 +229,7 @@ impl Reader {
             Place::Behind(position) => Some(Cursor::at(position.clone())),
             Place::Log(place) => {
                 // If all that is known is given out, so is everything at or before W.
-                let has_all = place.first.is_empty() && place.number == self.log(&state).end();
+                let has_all = place.is_in_the_log() && place.number == self.log(&state).end();
                 let w = state.w.filter(|_| has_all).map(Position::Time);
                 let position = w.into_iter().chain([place.position.clone()]).max();
                 Some(self.cursor_in_log(&state, place, position.unwrap_or(Position::START)))
@@ -237,7 +246,7 @@ impl Reader {
 
     fn cursor_in_log(&self, state: &State, place: &InLog, position: Position) -> Cursor {
         match self.selection.order {
-            Order::Arrival if place.first.is_empty() => {
+            Order::Arrival if place.is_in_the_log() => {
                 Cursor { position, place: Some(LogPlace { instance: state.instance, number: place.number }) }
             }
             // The position is all.
@@ -257,7 +266,7 @@ impl Reader {
         let state = feed.state.borrow();
         if let Some(w) = state.w {
             self.told = state.horizon;
-            self.at = Place::Log(InLog::new(self.log(&state).end(), Position::Time(w), VecDeque::new()));
+            self.at = Place::Log(InLog::new(self.log(&state).end(), Position::Time(w)));
         }
     }
 
@@ -269,7 +278,7 @@ impl Reader {
                     && self.selection.order == Order::Arrival
                     && (state.log.first..=state.log.end()).contains(&number) =>
             {
-                Place::Log(InLog::new(number, position, VecDeque::new()))
+                Place::Log(InLog::new(number, position))
             }
             _ => Place::Behind(position),
         }
@@ -280,9 +289,9 @@ impl Reader {
     fn join(&mut self, position: Position) {
         let state = self.feed.state.borrow();
         self.at = Place::Log(match self.selection.order {
-            Order::Arrival => InLog::new(state.log.first, position, state.above_before_the_log()),
+            Order::Arrival => InLog { first: state.above_before_the_log(), ..InLog::new(state.log.first, position) },
             // What is at or before the position is passed over there; what was pruned behind it is told.
-            Order::Settled => InLog::new(state.settled.first, position, VecDeque::new()),
+            Order::Settled => InLog::new(state.settled.first, position),
         });
     }
 
@@ -311,12 +320,7 @@ impl Reader {
                 return Ok(given);
             }
             if self.selection.slug_matches(name.slug()) {
-                let read = async {
-                    let content = content_of(&feed.bus, &name).await?;
-                    let gap = if content.is_none() { self.gap_at(&name).await? } else { None };
-                    Ok::<_, StoreError>((content, gap))
-                };
-                let (content, gap) = match read.await {
+                let (content, gap) = match self.or_gap(&name, content_of(&feed.bus, &name)).await {
                     Ok(read) => read,
                     Err(error) => {
                         let given = given.or(error)?;
@@ -346,21 +350,23 @@ impl Reader {
     async fn read_log(&mut self, mut place: InLog, most: usize) -> StoreResult<Given> {
         let feed = Rc::clone(&self.feed);
         let mut given = Given::default();
-        let (mut told, mut bytes) = (self.told, 0);
+        let (mut told, mut bytes, mut passed) = (self.told, 0, 0);
         loop {
-            let is_first = !place.first.is_empty();
-            let entry = match place.first.front() {
+            let is_first = !place.is_in_the_log();
+            let entry = match place.first.get(place.passed) {
                 Some(arrival) => Some(Entry::Event(Rc::clone(arrival))),
                 None => self.log(&feed.state.borrow()).get(place.number).cloned(),
             };
             let Some(entry) = entry else { break };
-            if given.items.len() >= most || bytes >= MOST_BYTES {
+            // Others are to come to their turn, too.
+            if given.items.len() >= most || bytes >= MOST_BYTES || passed == MOST_PASSED {
                 given.more = true;
                 break;
             }
+            passed += 1;
             let mut behind = place.clone();
             match is_first {
-                true => _ = behind.first.pop_front(),
+                true => behind.passed += 1,
                 false => behind.number += 1,
             }
             let arrival = match entry {
@@ -383,12 +389,7 @@ impl Reader {
                 behind.position = behind.position.max(passed);
             }
             if is_new {
-                let read = async {
-                    let content = feed.content(&arrival).await?;
-                    let gap = if content.is_none() { self.gap_at(&arrival.name).await? } else { None };
-                    Ok::<_, StoreError>((content, gap))
-                };
-                let (content, gap) = match read.await {
+                let (content, gap) = match self.or_gap(&arrival.name, feed.content(&arrival)).await {
                     Ok(read) => read,
                     Err(error) => {
                         let given = given.or(error)?;
@@ -412,11 +413,18 @@ impl Reader {
         Ok(given)
     }
 
-    /// Up to where events were pruned, if an event that is gone may be one of them. Most that are gone were
-    /// put again, and come under another name.
-    async fn gap_at(&self, name: &EventName) -> StoreResult<Option<EventTime>> {
+    /// What an event holds; or up to where events were pruned, if it is gone and may be one of them. Most
+    /// that are gone were put again, and come under another name.
+    async fn or_gap(
+        &self,
+        name: &EventName,
+        reading: impl Future<Output = StoreResult<Option<Content>>>,
+    ) -> StoreResult<(Option<Content>, Option<EventTime>)> {
+        if let Some(content) = reading.await? {
+            return Ok((Some(content), None));
+        }
         let horizon = horizon::read(&*self.feed.bus.store).await?;
-        Ok(horizon.filter(|pruned| *pruned >= name.time()))
+        Ok((None, horizon.filter(|pruned| *pruned >= name.time())))
     }
 
     /// Whether the reader was given the same document before, which its emitter has put again.

@@ -4,10 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
+use tokio::sync::Mutex;
+
 use super::{Content, FeedBounds};
 use crate::bus::Position;
 use crate::event::{EventName, EventTime};
 use crate::store::StoreError;
+
+/// So many copies of an event are known to be ones: no emitter of evbus puts it so often.
+const MOST_COPIES: u8 = 40;
 
 /// An event as a round has found it.
 pub(super) struct Arrival {
@@ -18,8 +23,12 @@ pub(super) struct Arrival {
     pub number: u64,
     /// Another event of this identity that was in the log already: its emitter may have put it again.
     pub earlier: Option<Rc<Arrival>>,
+    /// How many such there are before it.
+    copies: u8,
     /// None: not in memory. None inside: it is gone, or no event.
     pub content: RefCell<Option<Option<Content>>>,
+    /// Held while it is read: one read serves all readers.
+    pub reading: Mutex<()>,
     /// Of the document, once it was read.
     pub digest: Cell<Option<[u8; 16]>>,
     /// Its number in the order of names, once it is at or before W.
@@ -138,11 +147,15 @@ impl State {
             return false;
         }
         let position = if name.time() <= known { Position::Name(name.clone()) } else { Position::Time(known) };
+        let earlier = self.identities.get(name.identity()).filter(|earlier| earlier.copies < MOST_COPIES);
+        let earlier = earlier.map(Rc::clone);
         let arrival = Rc::new(Arrival {
             position,
             number: self.log.end(),
-            earlier: self.identities.get(name.identity()).map(Rc::clone),
+            copies: earlier.as_ref().map_or(0, |earlier| earlier.copies + 1),
+            earlier,
             content: RefCell::default(),
+            reading: Mutex::default(),
             digest: Cell::default(),
             settled: Cell::default(),
             listed: Cell::new(self.rounds),
@@ -214,7 +227,7 @@ impl State {
     }
 
     /// The events above W that the log has forgotten.
-    pub fn above_before_the_log(&self) -> VecDeque<Rc<Arrival>> {
+    pub fn above_before_the_log(&self) -> Rc<[Rc<Arrival>]> {
         self.above.values().filter(|arrival| arrival.number < self.log.first).map(Rc::clone).collect()
     }
 

@@ -195,14 +195,13 @@ async fn only_an_equal_copy_is_hidden() {
 }
 
 #[tokio::test]
-async fn what_an_error_comes_behind_is_given_all_the_same() {
+async fn nothing_counts_as_given_where_a_call_is_dropped() {
     let bus = handle(&Rc::default());
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
     let mut reader = Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN));
     let reading = reader.next(1);
-    // Nothing counts as given where a call is dropped.
     drop(reading);
     assert_eq!(read(&mut reader).await.0, ["1"]);
 }

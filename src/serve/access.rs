@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ListenAddress, Permissions, ServeSettings, Token};
 use crate::event::TypeFilter;
-use crate::secret::SecretError;
+use crate::secret::{SecretError, SecretSource};
 
 /// For how long a token's secret is taken as it was read.
 const FRESH: Duration = Duration::from_secs(1);
@@ -75,7 +75,8 @@ impl Access {
             return Err(AccessError::ProxyWithoutTokens);
         }
         let read = |token: &Token| {
-            let digests = digests(token).map_err(|error| AccessError::Secret { name: token.name.clone(), error })?;
+            let digests = token.secrets.iter().map(digest).collect::<Result<_, _>>();
+            let digests = digests.map_err(|error| AccessError::Secret { name: token.name.clone(), error })?;
             let digests = Mutex::new((SystemClock.elapsed(), digests));
             Ok(KnownToken { token: token.clone(), may: Arc::new(token.may.clone()), digests })
         };
@@ -112,24 +113,25 @@ fn split_scheme(authorization: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&authorization[..at], &authorization[at + 1..]))
 }
 
-fn digests(token: &Token) -> Result<Vec<[u8; 32]>, SecretError> {
-    token.secrets.iter().map(|secret| Ok(Sha256::digest(secret.read()?.as_bytes()).into())).collect()
+fn digest(secret: &SecretSource) -> Result<[u8; 32], SecretError> {
+    Ok(Sha256::digest(secret.read()?.as_bytes()).into())
 }
 
 impl KnownToken {
-    fn has(&self, digest: &[u8; 32]) -> bool {
+    fn has(&self, presented: &[u8; 32]) -> bool {
         let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         let now = SystemClock.elapsed();
         if now.saturating_sub(known.0) >= FRESH {
-            let read = digests(&self.token).unwrap_or_else(|error| {
-                // It is good for nothing until its secret is back.
-                tracing::warn!("the token '{}' is not taken: {error}", self.token.name);
-                Vec::new()
-            });
-            *known = (now, read);
+            // One that cannot be read is good for nothing until it is back; the others go on.
+            let read = |secret: &SecretSource| {
+                let failed =
+                    |error| tracing::warn!("a secret of the token '{}' is not taken: {error}", self.token.name);
+                digest(secret).map_err(failed).ok()
+            };
+            *known = (now, self.token.secrets.iter().filter_map(read).collect());
         }
         known.1.iter().fold(false, |found, known| {
-            let differs = known.iter().zip(digest).fold(0, |differs, (one, other)| differs | (one ^ other));
+            let differs = known.iter().zip(presented).fold(0, |differs, (one, other)| differs | (one ^ other));
             found | (differs == 0)
         })
     }
@@ -151,14 +153,13 @@ impl Grant {
         if may { Ok(()) } else { Err(Problem::insufficient(&format!("emit:{type_}"))) }
     }
 
-    /// Refuses a sender that may read no event at all.
-    pub fn check_reads(&self) -> Result<(), Problem> {
-        if self.0.admin || self.0.read.is_some() { Ok(()) } else { Err(Problem::insufficient("read")) }
-    }
-
-    /// The types of events that the sender may read; none for all.
-    pub fn readable(&self) -> Option<TypeFilter> {
-        self.0.read.clone().filter(|_| !self.0.admin)
+    /// The types of events that the sender may read; none for all. Refuses one that may read no event.
+    pub fn readable(&self) -> Result<Option<TypeFilter>, Problem> {
+        match &self.0.read {
+            _ if self.0.admin => Ok(None),
+            Some(types) => Ok(Some(types.clone())),
+            None => Err(Problem::insufficient("read")),
+        }
     }
 }
 
@@ -168,7 +169,6 @@ mod tests {
     use axum::response::IntoResponse;
 
     use super::*;
-    use crate::secret::SecretSource;
 
     fn settings(token: &std::path::Path, may: &[&str]) -> ServeSettings {
         let secrets = vec![SecretSource::File(token.to_owned())];
@@ -205,7 +205,7 @@ mod tests {
         let grant = access.grant(&headers("Bearer s3cret")).unwrap();
         assert!(grant.check_emits().is_ok() && grant.check_emit("order.created").is_ok());
         assert!(grant.check_emit("invoice.created").is_err());
-        assert!(grant.check_reads().is_err());
+        assert!(grant.readable().is_err());
     }
 
     #[test]
@@ -220,9 +220,17 @@ mod tests {
         access.tokens[0].digests.lock().unwrap().0 = Duration::ZERO;
         assert!(access.grant(&headers("Bearer new")).is_ok());
         assert!(access.grant(&headers("Bearer old")).is_err());
+        let other = folder.path().join("other");
+        write(&other, "other");
+        let mut both = settings(&path, &["admin"]);
+        both.tokens[0].secrets.push(SecretSource::File(other));
+        let both = Access::new(&both, &[]).unwrap();
         std::fs::remove_file(&path).unwrap();
-        access.tokens[0].digests.lock().unwrap().0 = Duration::ZERO;
-        assert!(access.grant(&headers("Bearer new")).is_err());
+        for access in [&access, &both] {
+            access.tokens[0].digests.lock().unwrap().0 = Duration::ZERO;
+            assert!(access.grant(&headers("Bearer new")).is_err());
+        }
+        assert!(both.grant(&headers("Bearer other")).is_ok(), "the others go on");
     }
 
     #[test]

@@ -19,8 +19,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::Arrival;
 use super::listen::{Listener, Listeners, Tls};
+use super::{Peer, Reach};
 use crate::clock::{Clock, SystemClock};
 
 /// How long the head of a request may take, from the connection or from the answer before it.
@@ -113,13 +113,14 @@ impl Acceptor {
     }
 
     fn begin(&self, stream: Stream, local: Option<IpAddr>, room: OwnedSemaphorePermit) {
-        let arrival = Arrival {
-            is_local: local.is_none_or(|local| local.to_canonical().is_loopback()),
-            is_unix: local.is_none(),
-            is_tls: self.tls.is_some() || self.behind_proxy,
+        let reach = match local {
+            None => Reach::Unix,
+            Some(local) if local.to_canonical().is_loopback() => Reach::Loopback,
+            Some(_) => Reach::Network,
         };
+        let peer = Peer { reach, is_tls: self.tls.is_some() || self.behind_proxy };
         let held = Arc::new(Held { _room: room, _alive: self.alive.clone() });
-        let router = self.router.clone().layer(Extension(arrival)).layer(Extension(Arc::clone(&held)));
+        let router = self.router.clone().layer(Extension(peer)).layer(Extension(Arc::clone(&held)));
         let stop = self.stop.clone();
         match (stream, self.tls.clone()) {
             (Stream::Tcp(stream), Some(Tls(acceptor))) => {

@@ -2,10 +2,12 @@
 //! and plain data with `?type=T`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
@@ -101,6 +103,11 @@ impl Form {
         Ok(form)
     }
 
+    /// Whether it is one event.
+    pub fn is_one(&self) -> bool {
+        matches!(self, Self::Structured | Self::Binary(..) | Self::Data(..))
+    }
+
     /// The type of all events, if it is known without the body.
     pub fn type_(&self) -> Option<&str> {
         match self {
@@ -116,7 +123,7 @@ impl Form {
         match self {
             Self::Structured => Ok(vec![complete(body)?]),
             Self::Batch => {
-                let elements: Vec<&RawValue> = serde_json::from_slice(body)
+                let Elements(elements) = serde_json::from_slice(body)
                     .map_err(|error| Problem::bad_request(format!("the batch is not a JSON array: {error}")))?;
                 let read = |(at, element): (usize, &&RawValue)| {
                     complete(element.get().as_bytes()).map_err(|problem| problem.at("element", at + 1))
@@ -226,6 +233,36 @@ fn lines(body: &[u8], event: impl Fn(&[u8]) -> Result<NewEvent, Problem>) -> Res
     Ok(events)
 }
 
+/// The elements of an array; of one that is too long, one more than may be.
+struct Elements<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ElementsVisitor)
+    }
+}
+
+struct ElementsVisitor;
+
+impl<'de> Visitor<'de> for ElementsVisitor {
+    type Value = Elements<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while elements.len() <= MOST_EVENTS
+            && let Some(element) = array.next_element()?
+        {
+            elements.push(element);
+        }
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Elements(elements))
+    }
+}
+
 /// Events take more memory than their bytes.
 fn refuse_many(events: usize) -> Result<(), Problem> {
     match events > MOST_EVENTS {
@@ -263,7 +300,10 @@ fn not_json(error: &serde_json::Error) -> Problem {
 /// The fields of a form as a JSON object of strings; of a name that is there more than once, an array.
 pub(super) fn form_data(body: &[u8]) -> Result<Data, Problem> {
     let mut fields = serde_json::Map::new();
-    for (name, value) in form_urlencoded::parse(body) {
+    for (at, (name, value)) in form_urlencoded::parse(body).enumerate() {
+        if at == MOST_EVENTS {
+            return Err(Problem::too_large(format!("the form has more than {MOST_EVENTS} fields")));
+        }
         let value = serde_json::Value::from(&*value);
         match fields.get_mut(&*name) {
             None => _ = fields.insert(name.into_owned(), value),

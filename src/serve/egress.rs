@@ -73,7 +73,6 @@ pub(super) async fn events(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let grant = app.access.grant(request.headers())?;
-    grant.check_reads()?;
     let asked = Asked::read(request.uri().query(), &grant)?;
     let (mut parts, _) = request.into_parts();
     // Another protocol may be passed over (RFC 9110, 7.8).
@@ -100,8 +99,12 @@ pub(super) async fn events(
             Some(cursor) => StartAt::Cursor(cursor),
             None => asked.start(StartAt::Now),
         };
-        let (subscription, cursor) = app.bus.subscribe(asked.selection, start, IDLE).await?;
-        return Ok(stream(subscription, &cursor, app.stop.clone()));
+        return match app.bus.subscribe(asked.selection, start, IDLE).await {
+            Ok((subscription, cursor)) => Ok(stream(subscription, &cursor, app.stop.clone())),
+            // After another status an EventSource would not come back.
+            Err(error) if error.is_transient() => Ok(stream_of(Body::from(format!("retry: {RETRY_MILLIS}\n\n")))),
+            Err(error) => Err(error.into()),
+        };
     }
     let start = asked.start(StartAt::Since(EventTime::MIN));
     let mut stop = app.stop.clone();
@@ -175,7 +178,7 @@ impl Asked {
         }
         let types = TypeFilter::new(&types, &not)
             .map_err(|error| Problem::bad_request(error.to_string()).member("parameter", "type"))?;
-        let selection = Selection { filter: Filter { types, condition }, allowed: grant.readable(), order };
+        let selection = Selection { filter: Filter { types, condition }, allowed: grant.readable()?, order };
         Ok(Self { selection, after, since, limit, wait, rest: rest.finish() })
     }
 
@@ -236,8 +239,11 @@ fn stream(subscription: Subscription, cursor: &Cursor, stop: watch::Receiver<boo
         let chunk = delivered.ok().map(|delivered| stream_text(&delivered))?;
         Some((Ok(chunk), (None, subscription, stop)))
     };
-    let chunks = futures_util::stream::unfold((Some(begin), subscription, stop), next);
-    let mut response = Response::new(Body::from_stream(chunks));
+    stream_of(Body::from_stream(futures_util::stream::unfold((Some(begin), subscription, stop), next)))
+}
+
+fn stream_of(body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STREAM));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
-use super::{App, Arrival};
+use super::{App, Peer, Reach};
 use crate::config::ServeSettings;
 
 /// What a page of another origin may read of a response.
@@ -19,10 +19,10 @@ const EXPOSED: &str = "link, evbus-gap, location, retry-after, www-authenticate"
 /// Refuses a request by its host and its origin, and tells a page of an allowed origin that it may read
 /// the response.
 pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
-    let Some(arrival) = request.extensions_mut().remove::<Arrival>() else {
+    let Some(peer) = request.extensions_mut().remove::<Peer>() else {
         return Problem::bad_request("the connection is not known").into_response();
     };
-    let (origin, mut response) = match judge(&app.settings, arrival, request.uri(), request.headers()) {
+    let (origin, mut response) = match judge(&app.settings, peer, request.uri(), request.headers()) {
         Ok(origin) => (origin, next.run(request).await),
         Err(problem) => (None, problem.into_response()),
     };
@@ -38,23 +38,18 @@ pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request<Body
 
 /// The allowed origin of a page from elsewhere; none if the request comes from no page, or from one of
 /// this server.
-fn judge(
-    settings: &ServeSettings,
-    arrival: Arrival,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<Option<HeaderValue>, Problem> {
+fn judge(settings: &ServeSettings, peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
     let host = host(uri, headers)?;
     let name = without_port(&host);
-    let knows_names = arrival.is_local || !settings.hosts.is_empty();
-    if knows_names && !arrival.is_unix && !is_loopback(name) && !settings.hosts.iter().any(|known| known == name) {
+    let knows_names = peer.reach == Reach::Loopback || (peer.reach == Reach::Network && !settings.hosts.is_empty());
+    if knows_names && !is_loopback(name) && !settings.hosts.iter().any(|known| known == name) {
         let what = format!("'{}' is not a name of this server (see hosts in [serve])", name.escape_debug());
         return Err(Problem::misdirected(what));
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
     let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-    let scheme = if arrival.is_tls { "https" } else { "http" };
-    if !arrival.is_unix && text == format!("{scheme}://{host}") {
+    let scheme = if peer.is_tls { "https" } else { "http" };
+    if peer.reach != Reach::Unix && text == format!("{scheme}://{host}") {
         return Ok(None);
     }
     if settings.origins.contains(&text) {
@@ -96,9 +91,9 @@ fn is_loopback(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const LOCAL: Arrival = Arrival { is_local: true, is_unix: false, is_tls: false };
+    const LOCAL: Peer = Peer { reach: Reach::Loopback, is_tls: false };
 
-    fn judged(arrival: Arrival, host: &str, origin: Option<&str>) -> Result<bool, u16> {
+    fn judged(peer: Peer, host: &str, origin: Option<&str>) -> Result<bool, u16> {
         let settings = ServeSettings {
             hosts: vec!["bus.example".to_owned()],
             origins: vec!["https://app.example".to_owned()],
@@ -108,7 +103,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        match judge(&settings, arrival, &Uri::from_static("/events"), &headers) {
+        match judge(&settings, peer, &Uri::from_static("/events"), &headers) {
             Ok(origin) => Ok(origin.is_some()),
             Err(problem) => Err(problem.into_response().status().as_u16()),
         }
@@ -124,9 +119,9 @@ mod tests {
         {
             assert!(judged(LOCAL, host, None).is_err(), "{host}");
         }
-        let unix = Arrival { is_unix: true, ..LOCAL };
+        let unix = Peer { reach: Reach::Unix, ..LOCAL };
         assert_eq!(judged(unix, "anything", None), Ok(false));
-        let remote = Arrival { is_local: false, ..LOCAL };
+        let remote = Peer { reach: Reach::Network, ..LOCAL };
         assert_eq!(judged(remote, "other.example", None), Err(421), "where hosts are named, only these");
     }
 
@@ -145,9 +140,9 @@ mod tests {
         ] {
             assert_eq!(judged(LOCAL, "localhost:8787", Some(origin)), Err(403), "{origin}");
         }
-        let tls = Arrival { is_tls: true, ..LOCAL };
+        let tls = Peer { is_tls: true, ..LOCAL };
         assert_eq!(judged(tls, "bus.example", Some("https://bus.example")), Ok(false));
-        let unix = Arrival { is_unix: true, ..LOCAL };
+        let unix = Peer { reach: Reach::Unix, ..LOCAL };
         assert_eq!(judged(unix, "x", Some("http://x")), Err(403), "no page opens a Unix socket by itself");
     }
 }

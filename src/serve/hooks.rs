@@ -40,9 +40,9 @@ impl Hooks {
     /// # Errors
     /// A secret cannot be had.
     pub fn new(settings: &ServeSettings) -> Result<Self, HookError> {
-        let checked = |(name, hook): (&String, &Hook)| match verify::keys(hook) {
-            Ok(_) => Ok((name.clone(), Arc::new(hook.clone()))),
-            Err(problem) => Err(HookError { name: name.clone(), problem }),
+        let checked = |(name, hook): (&String, &Hook)| match verify::keys(hook).into_iter().find_map(Result::err) {
+            None => Ok((name.clone(), Arc::new(hook.clone()))),
+            Some(problem) => Err(HookError { name: name.clone(), problem }),
         };
         Ok(Self(settings.hooks.iter().map(checked).collect::<Result<_, _>>()?))
     }
@@ -64,13 +64,15 @@ pub(super) async fn receive(
     let (parts, body) = request.into_parts();
     let hook = name.ok().and_then(|Path(name)| app.hooks.0.get(&name).map(|hook| (name, Arc::clone(hook))));
     let (name, hook) = hook.ok_or_else(|| Problem::not_found("there is no such hook"))?;
-    // Each secret as it is now.
-    let keys = verify::keys(&hook).map_err(|problem| {
-        // Whoever calls the hook must not learn it.
-        tracing::warn!("the hook '{name}' is not taken in: {problem}");
-        Problem::unavailable("the hook is not set up")
-    })?;
-    let body = body::read(body, &parts.headers, app.settings.max_body, &app.room).await?;
+    // Each secret as it is now; one that cannot be read is good for nothing.
+    let read =
+        |key: Result<_, String>| key.map_err(|error| tracing::warn!("a secret of the hook '{name}': {error}")).ok();
+    let keys: Vec<_> = verify::keys(&hook).into_iter().filter_map(read).collect();
+    if keys.is_empty() && hook.verify != Verify::None {
+        // Whoever calls the hook must not learn why.
+        return Err(Problem::unavailable("the hook is not set up"));
+    }
+    let body = body::read(body, &parts.headers, app.most_of_one_event(), &app.room).await?;
     let (bytes, headers, of_hook) = (body.bytes.clone(), parts.headers.clone(), Arc::clone(&hook));
     let take = move || -> Result<Taken, Problem> {
         verify::check(&of_hook, &keys, &headers, &bytes, SystemClock.now())?;

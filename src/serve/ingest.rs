@@ -36,7 +36,8 @@ pub(super) async fn events(State(app): State<Arc<App>>, request: Request<Body>) 
     if let Some(type_) = form.type_() {
         grant.check_emit(type_)?;
     }
-    let body = body::read(body, &parts.headers, app.settings.max_body, &app.room).await?;
+    let most = if form.is_one() { app.most_of_one_event() } else { app.settings.max_body };
+    let body = body::read(body, &parts.headers, most, &app.room).await?;
     let limit = app.max_event_bytes;
     let events = match body.bytes.len() > LARGE {
         false => form.events(&body.bytes, limit)?,

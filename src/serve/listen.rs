@@ -104,15 +104,20 @@ impl Listeners {
     }
 
     /// The addresses, with the ports that the system has chosen.
-    pub fn addresses(&self) -> Vec<ListenAddress> {
+    ///
+    /// # Errors
+    /// The system does not tell one.
+    pub fn addresses(&self) -> Result<Vec<ListenAddress>, ListenError> {
         let address = |listener: &Listener| match listener {
-            Listener::Tcp(listener) => listener.local_addr().ok().map(ListenAddress::Tcp),
+            Listener::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
             Listener::Unix(listener, _) => {
-                let address = listener.local_addr().ok()?;
-                Some(ListenAddress::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned()))
+                let path = |address: tokio::net::unix::SocketAddr| address.as_pathname().map(Path::to_owned);
+                listener.local_addr().map(|address| ListenAddress::Unix(path(address).unwrap_or_default()))
             }
         };
-        self.all.iter().filter_map(address).collect()
+        let failed = |(at, error): (usize, io::Error)| ListenError::Inherited(at, error.to_string());
+        let all = self.all.iter().enumerate();
+        all.map(|(at, listener)| address(listener).map_err(|error| failed((at, error)))).collect()
     }
 }
 

@@ -324,6 +324,26 @@ fn tokens_say_who_may_what() {
     server.post("/events?type=order.created", &[reader], "1").is(403);
 }
 
+#[test]
+fn check_tells_what_would_be_served() {
+    let home = Home::new();
+    home.file(
+        "evbus.toml",
+        "[serve.tokens.shop]\nsecret = \"env:TOKEN\"\nmay = [\"emit:order.*\", \"read:**\"]\n[serve.hooks.gh]\nverify = \"github\"\nsecret = \"env:HOOK\"\n",
+    );
+    let check = |token: &str| Home::ran(home.evbus(&["check"]).env("TOKEN", token).env("HOOK", "hook"));
+    let said = check("s3cret").exits(0).out;
+    for line in [
+        "  listens  127.0.0.1:8787, in clear text",
+        "  token    shop by env:TOKEN: may emit order.*; read **",
+        "  hook     /hooks/gh, verified as github by env:HOOK: github.{x-github-event}.{body.action}",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{said}");
+    }
+    assert!(!said.contains("s3cret"), "{said}");
+    check("").exits(2).says("serve: the token 'shop': env:TOKEN is empty", "");
+}
+
 /// A file that only its owner may read.
 fn private(home: &Home, name: &str, content: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;

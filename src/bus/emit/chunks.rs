@@ -17,7 +17,7 @@ use crate::recent::Recent;
 use crate::store::{StoreResult, get_durable};
 
 /// Fewer new events than this are put one by one, each with a record of its own.
-const LEAST_IN_CHUNKS: usize = 100;
+pub(crate) const LEAST_IN_CHUNKS: usize = 100;
 
 /// How many of the last ids of a process are remembered at least.
 const REMEMBERED: usize = 1 << 15;
@@ -127,6 +127,7 @@ impl Emitter {
         }
         let mut at = 0;
         while at < call.new.len() {
+            // Put singly while others of its call are looked at anew: it is in no segment that is followed.
             if call.acks[call.new[at]].is_some() {
                 at += 1;
                 continue;
@@ -176,22 +177,25 @@ impl Emitter {
             drafts.push(draft.clone());
         }
         let acks = self.emit(&drafts).await?;
-        let repeat = acks.iter().position(|ack| ack.kind == AckKind::Duplicate);
-        let twins = match repeat {
-            Some(first) => self.segment_of(&drafts[first]).await?.map(|segment| (first, segment)),
-            None => None,
-        };
-        for (index, ack) in acks.into_iter().enumerate() {
-            match &twins {
-                // To be looked at anew: another emitter has put it meanwhile, perhaps with those behind it.
-                Some((first, _)) if index == *first => {}
-                Some((first, segment)) if index > *first && has_event(segment, &drafts[index]) => {
-                    self.take_back(&drafts[index], &ack).await?;
-                }
-                _ => call.acknowledge(at + index, ack),
-            }
+        // Another emitter has put these meanwhile, perhaps with others of them in one segment.
+        let mut twins = Vec::new();
+        for (draft, _) in drafts.iter().zip(&acks).filter(|(_, ack)| ack.kind == AckKind::Duplicate) {
+            twins.extend(self.segment_of(draft).await?);
         }
-        Ok(twins.map_or(at + drafts.len(), |(first, _)| at + first))
+        let mut next = at + drafts.len();
+        for (place, (draft, ack)) in (at..).zip(drafts.iter().zip(acks)) {
+            match ack.kind {
+                AckKind::New if twins.iter().any(|twin| has_event(twin, draft)) => self.take_back(draft, &ack).await?,
+                AckKind::Duplicate if twins.iter().any(|twin| has_event(twin, draft)) => {}
+                _ => {
+                    call.acknowledge(place, ack);
+                    continue;
+                }
+            }
+            // It is looked at anew, and told to be in that segment.
+            next = next.min(place);
+        }
+        Ok(next)
     }
 
     /// The segment that the record of an event names.
@@ -206,11 +210,8 @@ impl Emitter {
     /// Takes back an event that was put and recorded, and that another emitter has put in a segment at the
     /// same time: that copy stays.
     async fn take_back(&self, draft: &Draft, ack: &Ack) -> StoreResult<()> {
-        if ack.kind == AckKind::New {
-            let own = [ack.name.key(), draft.record_key()];
-            self.puts.retry(async || self.puts.bus.store.delete_many(&own).await).await?;
-        }
-        Ok(())
+        let own = [ack.name.key(), draft.record_key()];
+        self.puts.retry(async || self.puts.bus.store.delete_many(&own).await).await
     }
 
     async fn is_recorded(&self, draft: &Draft) -> StoreResult<bool> {
@@ -330,10 +331,10 @@ impl Emitter {
     }
 }
 
-/// Whether a segment holds an event with the draft's id.
+/// Whether a segment holds the draft's event: whoever was acknowledged on the draft's copy has it there.
 fn has_event(segment: &Segment, draft: &Draft) -> bool {
-    let identity = draft.identity.as_str();
-    segment.documents().any(|(name, bytes)| name.identity() == identity && has_id_of(draft, &bytes))
+    let is_it = |bytes: &[u8]| has_id_of(draft, bytes) && is_same_event(draft, bytes);
+    segment.documents().any(|(name, bytes)| name.identity() == draft.identity.as_str() && is_it(&bytes))
 }
 
 /// A chunk that was put and not recorded.
