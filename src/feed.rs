@@ -31,7 +31,7 @@ mod state;
 mod tests;
 
 pub use cursor::{Cursor, LogPlace};
-pub use reader::{Given, Item, Order, Reader, Selection, StartAt};
+pub use reader::{FeedItem, Given, Order, ReadFrom, Reader, Selection};
 
 use state::{Arrival, State};
 
@@ -70,7 +70,7 @@ impl Default for FeedBounds {
 
 /// An event that was read.
 #[derive(Clone)]
-struct Content {
+struct Loaded {
     /// On one line.
     document: Bytes,
     type_: Rc<str>,
@@ -324,7 +324,7 @@ impl Feed {
     }
 
     /// What an arrival holds; none if it is gone or no event.
-    async fn content(&self, arrival: &Rc<Arrival>) -> StoreResult<Option<Content>> {
+    async fn content(&self, arrival: &Rc<Arrival>) -> StoreResult<Option<Loaded>> {
         let _turn = arrival.reading.lock().await;
         if let Some(content) = &*arrival.content.borrow() {
             return Ok(content.clone());
@@ -366,7 +366,7 @@ fn before_time(time: EventTime) -> EventTime {
 }
 
 /// The content of an event; none if it is gone, or no event of this name.
-async fn content_of(bus: &BusHandle, name: &EventName) -> StoreResult<Option<Content>> {
+async fn content_of(bus: &BusHandle, name: &EventName) -> StoreResult<Option<Loaded>> {
     let document = match read::document(bus, name, LARGEST_BYTES).await {
         Err(error) if error.kind() == ErrorKind::Damaged => None,
         found => found?,
@@ -380,5 +380,5 @@ async fn content_of(bus: &BusHandle, name: &EventName) -> StoreResult<Option<Con
     let document = Bytes::copy_from_slice(one_line(&document).trim_ascii());
     let mut digest = [0; 16];
     digest.copy_from_slice(&Sha256::digest(&document)[..16]);
-    Ok(Some(Content { document, type_: event.type_().into(), digest }))
+    Ok(Some(Loaded { document, type_: event.type_().into(), digest }))
 }

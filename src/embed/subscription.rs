@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::thread::ThreadState;
 use super::{Bus, Error};
 use crate::event::EventTime;
-use crate::feed::{Cursor, Item, Order, Reader, Selection, StartAt};
+use crate::feed::{Cursor, FeedItem, Order, ReadFrom, Reader, Selection};
 use crate::store::ErrorKind;
 
 /// How many events are delivered at a time.
@@ -30,7 +30,7 @@ const SEARCH: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Delivered {
     /// The events; none where there are none.
-    pub items: Vec<Item>,
+    pub items: Vec<FeedItem>,
     /// Events up to this time were pruned that the reader has perhaps not seen.
     pub gap: Option<EventTime>,
     /// Where the reader stands.
@@ -61,7 +61,7 @@ impl Bus {
     pub(crate) async fn subscribe(
         &self,
         selection: Selection,
-        start: StartAt,
+        start: ReadFrom,
         idle: Duration,
     ) -> Result<(Subscription, Cursor), Error> {
         let (sender, mut deliveries) = mpsc::channel(WAITING);
@@ -82,7 +82,7 @@ impl Bus {
     pub(crate) async fn poll(
         &self,
         selection: Selection,
-        start: StartAt,
+        start: ReadFrom,
         most: usize,
         wait: Duration,
     ) -> Result<Delivered, Error> {

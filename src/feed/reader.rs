@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::state::{Arrival, Entry, Log, State};
-use super::{Content, Cursor, Feed, LogPlace, before_time, content_of};
+use super::{Cursor, Feed, Loaded, LogPlace, before_time, content_of};
 use crate::bus::look::{self, LookBounds, Wanted};
 use crate::bus::{Position, horizon};
 use crate::event::{Condition, Event, EventName, EventTime, Filter, FilterResult, NameMatch, TypeFilter};
@@ -51,7 +51,7 @@ impl Selection {
     }
 
     /// Whether an event is wanted.
-    async fn wants(&self, content: &Content, evaluations: &Mutex<()>) -> bool {
+    async fn wants(&self, content: &Loaded, evaluations: &Mutex<()>) -> bool {
         let types = self.filter.types.matches(&content.type_);
         if !types || self.allowed.as_ref().is_some_and(|allowed| !allowed.matches(&content.type_)) {
             return false;
@@ -74,7 +74,7 @@ impl Selection {
 
 /// Where a reader begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StartAt {
+pub enum ReadFrom {
     /// With the next event that comes.
     Now,
     /// Behind what a client has kept.
@@ -85,7 +85,7 @@ pub enum StartAt {
 
 /// An event for a reader.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub struct FeedItem {
     /// Its document, on one line.
     pub document: Bytes,
     /// Where the reader stands behind it.
@@ -98,7 +98,7 @@ pub struct Item {
 #[derive(Debug, Default)]
 pub struct Given {
     /// The events.
-    pub items: Vec<Item>,
+    pub items: Vec<FeedItem>,
     /// Events up to this time were pruned that the reader has perhaps not seen.
     pub gap: Option<EventTime>,
     /// Whether there is perhaps more already.
@@ -126,7 +126,7 @@ pub struct Reader {
 #[derive(Debug, Clone)]
 enum Place {
     /// Not known before there was a round.
-    Start(StartAt),
+    Start(ReadFrom),
     /// In the store.
     Behind(Position),
     /// In the log.
@@ -173,10 +173,10 @@ impl Drop for Reader {
 
 impl Reader {
     /// A reader that begins at a place. Rounds must be made while there are readers: [`Feed::follow`].
-    pub fn new(feed: &Rc<Feed>, selection: Selection, start: StartAt) -> Self {
+    pub fn new(feed: &Rc<Feed>, selection: Selection, start: ReadFrom) -> Self {
         feed.readers.set(feed.readers.get() + 1);
         let mut reader = Self { feed: Rc::clone(feed), selection, at: Place::Start(start), told: None };
-        if let Place::Start(StartAt::Now) = reader.at {
+        if let Place::Start(ReadFrom::Now) = reader.at {
             reader.begin_now();
         }
         reader
@@ -191,13 +191,13 @@ impl Reader {
         loop {
             let Some(w) = self.feed.state.borrow().w else { return Ok(Given::default()) };
             match self.at.clone() {
-                Place::Start(StartAt::Now) => self.begin_now(),
-                Place::Start(StartAt::Since(since)) => {
+                Place::Start(ReadFrom::Now) => self.begin_now(),
+                Place::Start(ReadFrom::Since(since)) => {
                     // What was pruned before is no gap.
                     self.told = horizon::read(&*self.feed.bus.store).await?;
                     self.at = Place::Behind(before(since));
                 }
-                Place::Start(StartAt::Cursor(cursor)) => self.at = self.behind(cursor),
+                Place::Start(ReadFrom::Cursor(cursor)) => self.at = self.behind(cursor),
                 Place::Behind(position) if position >= Position::Time(w) => self.join(position),
                 Place::Behind(position) => return self.read_store(position, w, most).await,
                 Place::Log(place) if self.is_forgotten(place.number) => self.at = Place::Behind(place.position),
@@ -213,7 +213,7 @@ impl Reader {
 
     /// Where the reader stands, or begins: from now on it is not before that.
     pub fn begun(&mut self) -> Cursor {
-        if let Place::Start(StartAt::Now) = self.at {
+        if let Place::Start(ReadFrom::Now) = self.at {
             self.begin_now();
         }
         self.cursor().unwrap_or_else(|| Cursor::at(Position::START))
@@ -223,9 +223,9 @@ impl Reader {
     pub fn cursor(&self) -> Option<Cursor> {
         let state = self.feed.state.borrow();
         match &self.at {
-            Place::Start(StartAt::Cursor(cursor)) => Some(cursor.clone()),
-            Place::Start(StartAt::Since(since)) => Some(Cursor::at(before(*since))),
-            Place::Start(StartAt::Now) => None,
+            Place::Start(ReadFrom::Cursor(cursor)) => Some(cursor.clone()),
+            Place::Start(ReadFrom::Since(since)) => Some(Cursor::at(before(*since))),
+            Place::Start(ReadFrom::Now) => None,
             Place::Behind(position) => Some(Cursor::at(position.clone())),
             Place::Log(place) => {
                 // If all that is known is given out, so is everything at or before W.
@@ -334,7 +334,7 @@ impl Reader {
                 {
                     bytes += content.document.len();
                     let cursor = Cursor::at(Position::Name(name.clone()));
-                    given.items.push(Item { document: content.document, cursor, name: name.clone() });
+                    given.items.push(FeedItem { document: content.document, cursor, name: name.clone() });
                 }
             }
             at = Position::Name(name);
@@ -404,7 +404,7 @@ impl Reader {
                 {
                     bytes += content.document.len();
                     let cursor = self.cursor_in_log(&feed.state.borrow(), &behind, behind.position.clone());
-                    given.items.push(Item { document: content.document, cursor, name: arrival.name.clone() });
+                    given.items.push(FeedItem { document: content.document, cursor, name: arrival.name.clone() });
                 }
             }
             place = behind;
@@ -418,8 +418,8 @@ impl Reader {
     async fn or_gap(
         &self,
         name: &EventName,
-        reading: impl Future<Output = StoreResult<Option<Content>>>,
-    ) -> StoreResult<(Option<Content>, Option<EventTime>)> {
+        reading: impl Future<Output = StoreResult<Option<Loaded>>>,
+    ) -> StoreResult<(Option<Loaded>, Option<EventTime>)> {
         if let Some(content) = reading.await? {
             return Ok((Some(content), None));
         }
@@ -428,7 +428,7 @@ impl Reader {
     }
 
     /// Whether the reader was given the same document before, which its emitter has put again.
-    fn was_given(&self, arrival: &Arrival, content: &Content, place: &InLog) -> bool {
+    fn was_given(&self, arrival: &Arrival, content: &Loaded, place: &InLog) -> bool {
         let (number, position) = &place.entered;
         let mut earlier = arrival.earlier.as_ref();
         while let Some(copy) = earlier {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tokio::sync::Mutex;
 
-use super::{Content, FeedBounds};
+use super::{FeedBounds, Loaded};
 use crate::bus::Position;
 use crate::event::{EventName, EventTime};
 use crate::store::StoreError;
@@ -26,7 +26,7 @@ pub(super) struct Arrival {
     /// How many such there are before it.
     copies: u8,
     /// None: not in memory. None inside: it is gone, or no event.
-    pub content: RefCell<Option<Option<Content>>>,
+    pub content: RefCell<Option<Option<Loaded>>>,
     /// Held while it is read: one read serves all readers.
     pub reading: Mutex<()>,
     /// Of the document, once it was read.

@@ -35,8 +35,8 @@ async fn read(reader: &mut Reader) -> (Vec<String>, Cursor) {
     }
 }
 
-fn at(cursor: &Cursor) -> StartAt {
-    StartAt::Cursor(Cursor::parse(&cursor.to_string()).unwrap())
+fn at(cursor: &Cursor) -> ReadFrom {
+    ReadFrom::Cursor(Cursor::parse(&cursor.to_string()).unwrap())
 }
 
 #[tokio::test]
@@ -46,9 +46,9 @@ async fn who_comes_back_to_the_same_log_sees_nothing_again() {
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
     let reader = |start| Reader::new(&feed, Selection::default(), start);
-    let (seen, cursor) = read(&mut reader(StartAt::Since(EventTime::MIN))).await;
+    let (seen, cursor) = read(&mut reader(ReadFrom::Since(EventTime::MIN))).await;
     assert_eq!(seen, ["1"]);
-    let (seen, _) = read(&mut reader(StartAt::Now)).await;
+    let (seen, _) = read(&mut reader(ReadFrom::Now)).await;
     assert_eq!(seen.len(), 0);
     emit(&bus, "a", 2).await;
     feed.round().await.unwrap();
@@ -64,7 +64,7 @@ async fn who_comes_to_another_server_misses_nothing() {
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
-    let (seen, cursor) = read(&mut Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN))).await;
+    let (seen, cursor) = read(&mut Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN))).await;
     assert_eq!(seen, ["1"]);
     emit(&bus, "a", 2).await;
     let feed = Feed::new(other.clone(), FeedBounds::default());
@@ -73,7 +73,7 @@ async fn who_comes_to_another_server_misses_nothing() {
     assert_eq!(seen, ["1", "2"], "W has not moved: the first one is seen again");
     frontier::raise(&*other.store, other.clock.now()).await.unwrap();
     feed.round().await.unwrap();
-    let (seen, cursor) = read(&mut Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN))).await;
+    let (seen, cursor) = read(&mut Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN))).await;
     assert_eq!(seen, ["1", "2"]);
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     feed.round().await.unwrap();
@@ -87,7 +87,7 @@ async fn settled_events_come_once_w_has_passed_them() {
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     feed.round().await.unwrap();
     let selection = Selection { order: Order::Settled, ..Selection::default() };
-    let mut reader = Reader::new(&feed, selection.clone(), StartAt::Since(EventTime::MIN));
+    let mut reader = Reader::new(&feed, selection.clone(), ReadFrom::Since(EventTime::MIN));
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
     assert_eq!(read(&mut reader).await.0.len(), 0);
@@ -118,7 +118,7 @@ async fn a_reader_gets_what_it_wants_and_may_see() {
         allowed: allowed.map(|pattern| TypeFilter::new(&[pattern.to_owned()], &[]).unwrap()),
         order: Order::Arrival,
     };
-    let start = || StartAt::Since(EventTime::MIN);
+    let start = || ReadFrom::Since(EventTime::MIN);
     let mut readers = [
         Reader::new(&feed, selection(filter(&["a.*"], None), None), start()),
         Reader::new(&feed, selection(filter(&[], Some("data > 1")), None), start()),
@@ -140,7 +140,7 @@ async fn who_comes_back_too_late_is_told_of_the_gap() {
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
-    let (_, cursor) = read(&mut Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN))).await;
+    let (_, cursor) = read(&mut Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN))).await;
     let pruned = bus.clock.now();
     crate::bus::horizon::raise(&*bus.store, pruned).await.unwrap();
     frontier::raise(&*bus.store, bus.clock.now()).await.unwrap();
@@ -148,7 +148,7 @@ async fn who_comes_back_too_late_is_told_of_the_gap() {
     feed.round().await.unwrap();
     let given = Reader::new(&feed, Selection::default(), at(&cursor)).next(9).await.unwrap();
     assert_eq!(given.gap, Some(pruned));
-    let given = Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN)).next(9).await.unwrap();
+    let given = Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN)).next(9).await.unwrap();
     assert_eq!(given.gap, None, "it has asked for what is there");
 }
 
@@ -167,8 +167,8 @@ async fn a_log_that_nobody_read_meanwhile_is_another_one() {
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
-    let (_, cursor) = read(&mut Reader::new(&feed, Selection::default(), StartAt::Now)).await;
-    let mut reader = Reader::new(&feed, Selection::default(), StartAt::Now);
+    let (_, cursor) = read(&mut Reader::new(&feed, Selection::default(), ReadFrom::Now)).await;
+    let mut reader = Reader::new(&feed, Selection::default(), ReadFrom::Now);
     {
         let mut state = feed.state.borrow_mut();
         *state = state.anew(7);
@@ -186,7 +186,7 @@ async fn only_an_equal_copy_is_hidden() {
     let bus = handle(&Rc::default());
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     feed.round().await.unwrap();
-    let mut reader = Reader::new(&feed, Selection::default(), StartAt::Now);
+    let mut reader = Reader::new(&feed, Selection::default(), ReadFrom::Now);
     for (micros, data) in [(1_000, "1"), (2_000, "1"), (3_000, "2"), (4_000, "1")] {
         put(&bus, micros, data).await;
         feed.round().await.unwrap();
@@ -200,7 +200,7 @@ async fn nothing_counts_as_given_where_a_call_is_dropped() {
     let feed = Feed::new(bus.clone(), FeedBounds::default());
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
-    let mut reader = Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN));
+    let mut reader = Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN));
     let reading = reader.next(1);
     drop(reading);
     assert_eq!(read(&mut reader).await.0, ["1"]);
@@ -216,7 +216,7 @@ async fn events_ahead_of_w_are_given_where_the_log_has_forgotten_them() {
         feed.round().await.unwrap();
     }
     assert_eq!(feed.state.borrow().log.first, 2);
-    let (seen, _) = read(&mut Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN))).await;
+    let (seen, _) = read(&mut Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN))).await;
     assert_eq!(seen, ["1", "2", "3"]);
 }
 
@@ -240,7 +240,7 @@ async fn documents_are_let_go_and_read_again() {
     feed.round().await.unwrap();
     emit(&bus, "a", 1).await;
     feed.round().await.unwrap();
-    let reader = || Reader::new(&feed, Selection::default(), StartAt::Since(EventTime::MIN));
+    let reader = || Reader::new(&feed, Selection::default(), ReadFrom::Since(EventTime::MIN));
     assert_eq!(read(&mut reader()).await.0, ["1"]);
     {
         let mut state = feed.state.borrow_mut();

@@ -22,7 +22,7 @@ use crate::config::instant::parse_past;
 use crate::config::units::parse_duration;
 use crate::embed::{Delivered, Subscription};
 use crate::event::{Condition, Event, EventTime, Filter, TypeFilter};
-use crate::feed::{Cursor, Item, Order, Selection, StartAt};
+use crate::feed::{Cursor, FeedItem, Order, ReadFrom, Selection};
 
 const STREAM: &str = "text/event-stream";
 const BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
@@ -81,7 +81,7 @@ pub(super) async fn events(
         let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await;
         let upgrade = upgrade.map_err(|error| Problem::bad_request(error.to_string()))?.protocols([PROTOCOL]);
         let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
-        let start = asked.start(StartAt::Now);
+        let start = asked.start(ReadFrom::Now);
         let (subscription, _) = app.bus.subscribe(asked.selection, start, IDLE).await?;
         let stop = app.stop.clone();
         return Ok(upgrade.on_upgrade(|socket| async move {
@@ -96,8 +96,8 @@ pub(super) async fn events(
             cursor.ok_or_else(|| Problem::bad_request("Last-Event-ID is none that this server has sent"))
         });
         let start = match last.transpose()? {
-            Some(cursor) => StartAt::Cursor(cursor),
-            None => asked.start(StartAt::Now),
+            Some(cursor) => ReadFrom::Cursor(cursor),
+            None => asked.start(ReadFrom::Now),
         };
         return match app.bus.subscribe(asked.selection, start, IDLE).await {
             Ok((subscription, cursor)) => Ok(stream(subscription, &cursor, app.stop.clone())),
@@ -106,7 +106,7 @@ pub(super) async fn events(
             Err(error) => Err(error.into()),
         };
     }
-    let start = asked.start(StartAt::Since(EventTime::MIN));
+    let start = asked.start(ReadFrom::Since(EventTime::MIN));
     let mut stop = app.stop.clone();
     let polled = app.bus.poll(asked.selection, start, asked.limit, asked.wait);
     let delivered = tokio::select! { biased;
@@ -182,10 +182,10 @@ impl Asked {
         Ok(Self { selection, after, since, limit, wait, rest: rest.finish() })
     }
 
-    fn start(&self, otherwise: StartAt) -> StartAt {
+    fn start(&self, otherwise: ReadFrom) -> ReadFrom {
         match (&self.after, self.since) {
-            (Some(cursor), _) => StartAt::Cursor(cursor.clone()),
-            (None, Some(since)) => StartAt::Since(since),
+            (Some(cursor), _) => ReadFrom::Cursor(cursor.clone()),
+            (None, Some(since)) => ReadFrom::Since(since),
             (None, None) => otherwise,
         }
     }
@@ -258,7 +258,7 @@ fn stream_text(delivered: &Delivered) -> Bytes {
     if let Some(gap) = delivered.gap {
         text.put_slice(format!("event: gap\ndata: {}\n\n", json!({ "pruned": gap.to_rfc3339() })).as_bytes());
     }
-    for Item { document, cursor, .. } in &delivered.items {
+    for FeedItem { document, cursor, .. } in &delivered.items {
         text.put_slice(format!("id: {cursor}\ndata: ").as_bytes());
         text.put_slice(document);
         text.put_slice(b"\n\n");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evbus::bus::{BusHandle, Position};
 use evbus::event::{Event, EventName, EventTime};
-use evbus::feed::{Cursor, Feed, FeedBounds, Given, Order, Reader, Selection, StartAt};
+use evbus::feed::{Cursor, Feed, FeedBounds, Given, Order, ReadFrom, Reader, Selection};
 
 use crate::executor::{Micros, SECOND, SimProcess};
 use crate::world::{JUNK, World};
@@ -82,11 +82,11 @@ impl Client {
         }
     }
 
-    fn start(&self) -> StartAt {
+    fn start(&self) -> ReadFrom {
         // What was pruned before it came it is told, too.
         let first = || Cursor::at(Position::START);
         let read = |text: &String| Cursor::parse(text).expect("a cursor that was given is read");
-        StartAt::Cursor(self.state.borrow().cursor.as_ref().map_or_else(first, read))
+        ReadFrom::Cursor(self.state.borrow().cursor.as_ref().map_or_else(first, read))
     }
 }
 

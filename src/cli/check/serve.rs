@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::failure::Failure;
 use crate::cli::style;
 use crate::config::{Hook, ListenAddress, Permissions, ServeSettings, Token, Verify};
+use crate::event::TypeFilter;
 use crate::secret::SecretSource;
 use crate::serve::{Access, Hooks};
 
@@ -60,8 +61,9 @@ fn may(permissions: &Permissions) -> String {
     if permissions.admin {
         return "may do everything".to_owned();
     }
-    let of = |verb: &str, types: &Option<crate::event::TypeFilter>| {
-        types.as_ref().map(|types| format!("{verb} {}", types.types_text().join(", ")))
+    let of = |verb: &str, types: &Option<TypeFilter>| {
+        let all = |texts: Vec<String>| if texts.is_empty() { "**".to_owned() } else { texts.join(", ") };
+        types.as_ref().map(|types| format!("{verb} {}", all(types.types_text())))
     };
     let all: Vec<String> =
         [of("emit", &permissions.emit), of("read", &permissions.read)].into_iter().flatten().collect();
