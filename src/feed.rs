@@ -85,6 +85,8 @@ pub struct Feed {
     state: RefCell<State>,
     /// Of what is new.
     changed: Notify,
+    /// Of what this process has emitted, of which the store gives no hints.
+    emitted: Notify,
     /// One round at a time; how many have begun, and the last that has ended well.
     turn: Mutex<()>,
     begun: Cell<u64>,
@@ -105,6 +107,7 @@ impl Feed {
             bus,
             bounds,
             changed: Notify::new(),
+            emitted: Notify::new(),
             turn: Mutex::default(),
             begun: Cell::new(0),
             completed: Cell::new(0),
@@ -118,6 +121,11 @@ impl Feed {
     /// Completes once there is something new, or a new trouble, that came after this call.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Tells that this process has emitted events.
+    pub fn note_emit(&self) {
+        self.emitted.notify_one();
     }
 
     /// Whether there was a round.
@@ -284,14 +292,16 @@ impl Feed {
             let took = clock.elapsed().saturating_sub(begun).min(LONGEST_REST);
             clock.sleep_until(clock.elapsed() + took).await;
             let tick = clock.sleep_until(clock.elapsed() + wait);
-            match &mut hints {
-                Some(hints) => {
-                    tokio::select! { biased;
-                        () = hints.next() => {}
-                        () = tick => {}
-                    }
+            let hint = async {
+                match &mut hints {
+                    Some(hints) => hints.next().await,
+                    None => std::future::pending().await,
                 }
-                None => tick.await,
+            };
+            tokio::select! { biased;
+                () = hint => {}
+                () = self.emitted.notified() => {}
+                () = tick => {}
             }
         }
     }

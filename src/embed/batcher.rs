@@ -175,6 +175,7 @@ async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Wa
             }
         }
         gathered.put(&mut emitter).await;
+        local.note_emit();
     }
 }
 

@@ -125,6 +125,7 @@ impl ThreadState {
         let in_chunks = drafts.len() >= LEAST_IN_CHUNKS && self.bus.settings.has_segments();
         if in_chunks && drafts.iter().all(Draft::is_named) {
             let acks = Emitter::new(self.bus.handle.clone(), TIMEOUT).emit_chunks(&drafts).await;
+            self.note_emit();
             return drop(answer.send(with_ids(&drafts, acks)));
         }
         self.waiting.borrow_mut().push_back(WaitingCall { drafts, answer });
@@ -162,6 +163,7 @@ impl ThreadState {
             }
             match emit_in_batches(&mut emitter, &drafts).await {
                 Ok(acks) => {
+                    self.note_emit();
                     for (place, answer) in answers {
                         let _ = answer.send(with_ids(&drafts[place.clone()], Ok(acks[place].to_vec())));
                     }
@@ -184,6 +186,14 @@ impl ThreadState {
     #[cfg(feature = "cli")]
     pub fn feed(&self) -> &Rc<Feed> {
         self.feed.get_or_init(|| Feed::new(self.bus.handle.clone(), FeedBounds::default()))
+    }
+
+    /// Tells readers that events of this process have come.
+    pub fn note_emit(&self) {
+        #[cfg(feature = "cli")]
+        if let Some(feed) = self.feed.get() {
+            feed.note_emit();
+        }
     }
 
     /// The next calls that wait, with about `most` events.
