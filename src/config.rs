@@ -30,11 +30,11 @@ pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
 pub use read::Config;
+pub use section::parse_secret;
 pub use serve::{
-    HmacEncoding, HmacScheme, Hook, LISTEN, ListenAddress, Permissions, ServeSettings, Template, TemplatePart, Token,
-    Verify,
+    HmacEncoding, HmacScheme, Hook, ListenAddress, Permissions, ServeSettings, Template, TemplatePart, Token, Verify,
 };
 pub use watcher::{
     Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,
-    parse_secret, parse_url,
+    parse_url,
 };

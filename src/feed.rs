@@ -74,8 +74,6 @@ struct Loaded {
     /// On one line.
     document: Bytes,
     type_: Rc<str>,
-    /// Of the document.
-    digest: [u8; 16],
 }
 
 /// The feed of one bus.
@@ -342,7 +340,8 @@ impl Feed {
         let content = content_of(&self.bus, &arrival.name).await?;
         arrival.content.replace(Some(content.clone()));
         if let Some(content) = &content {
-            arrival.digest.set(Some(content.digest));
+            let digest = Sha256::digest(&content.document);
+            arrival.digest.set(digest.first_chunk().copied());
             self.state.borrow_mut().keep(arrival, content.document.len());
         }
         Ok(content)
@@ -388,7 +387,5 @@ async fn content_of(bus: &BusHandle, name: &EventName) -> StoreResult<Option<Loa
     }
     // What lies in a segment is a part of a larger whole, which must not stay for it.
     let document = Bytes::copy_from_slice(one_line(&document).trim_ascii());
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&Sha256::digest(&document)[..16]);
-    Ok(Some(Loaded { document, type_: event.type_().into(), digest }))
+    Ok(Some(Loaded { document, type_: event.type_().into() }))
 }

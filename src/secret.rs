@@ -12,6 +12,9 @@ use rustix::fs::OFlags;
 /// The largest file of a secret, in bytes.
 const MOST_BYTES: u64 = 64 * 1024;
 
+/// The largest file of certificates or keys, in bytes.
+pub(crate) const PEM_BYTES: u64 = 1 << 20;
+
 /// What others than the owner and the group may do with a file, and the group's right to write.
 const OPEN_MODE: u32 = 0o027;
 
@@ -121,6 +124,12 @@ impl fmt::Display for SecretSource {
             Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
+}
+
+/// Whether two texts of bytes are equal; how long it takes tells only whether their lengths are.
+#[cfg(feature = "cli")]
+pub(crate) fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }
 
 /// A setting that may be a secret: a text, or where it is.

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output;
 use super::service::Service;
 use super::session::{Needs, Session, block_on};
-use super::watchers::is_ignored;
+use super::watchers::{is_ignored, received};
 use crate::config::{ListenAddress, Origin, ServeSettings};
 use crate::group::worker::Stop;
 use crate::serve::{Access, AccessError, HookError, Hooks, ListenError, Listeners};
@@ -121,16 +121,10 @@ async fn on_signals(stop: channel::Sender<bool>, living: channel::Sender<Stop>) 
     let hang_up = SignalKind::hangup();
     let mut hup = if is_ignored(hang_up) { None } else { Some(signal(hang_up).map_err(cannot)?) };
     for _ in 0..2 {
-        let hung_up = async {
-            match &mut hup {
-                Some(hup) => hup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
-            _ = hung_up => {}
+            () = received(&mut hup) => {}
         }
         stop.send_replace(true);
         living.send_replace(Stop::Starts);

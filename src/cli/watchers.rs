@@ -32,7 +32,7 @@ mod stop;
 
 pub(super) use args::RunArgs;
 pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command};
-pub(super) use stop::{HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals};
+pub(super) use stop::{HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals, received};
 
 /// Time between TERM and KILL at a handler's time limit.
 const GRACE: Duration = Duration::from_secs(10);

@@ -1,14 +1,16 @@
 //! A TOML table with the lines of its entries, so that each error can name its line.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::ConfigError;
 use super::nearest::did_you_mean;
 use super::units::parse_duration;
+use super::{ConfigError, Environment};
+use crate::secret::SecretSource;
 
 /// The text of a config file, for turning offsets into lines.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +81,22 @@ impl<'a> Section<'a> {
     /// One key, if it is there.
     pub(super) fn field(&self, name: &str) -> Option<Field<'a>> {
         self.table.get_key_value(name).map(|(key, value)| self.bind(key, value))
+    }
+
+    /// The paths of a certificate and its key, `cert` and `key`, both or neither.
+    pub(super) fn certificate(
+        &self,
+        environment: &Environment,
+        folder: &Path,
+    ) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+        match (self.field("cert"), self.field("key")) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                Ok(Some((certificate.path(environment, folder)?, key.path(environment, folder)?)))
+            }
+            (Some(certificate), None) => Err(certificate.error("needs 'key' beside it")),
+            (None, Some(key)) => Err(key.error("needs 'cert' beside it")),
+        }
     }
 
     fn bind(&self, key: &'a Spanned<DeString<'a>>, value: &'a Spanned<DeValue<'a>>) -> Field<'a> {
@@ -218,6 +236,19 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A path; a relative one starts from `folder`.
+    pub(super) fn path(&self, environment: &Environment, folder: &Path) -> Result<PathBuf, ConfigError> {
+        Ok(environment.expand(Path::new(self.text()?), folder))
+    }
+
+    /// Where secrets are, one or more.
+    pub(super) fn secrets(&self, environment: &Environment, folder: &Path) -> Result<Vec<SecretSource>, ConfigError> {
+        let read = |item: Item<'_>| {
+            parse_secret(item.text, environment, folder).map_err(|why| self.error_at(item.offset, why))
+        };
+        self.one_or_more()?.into_iter().map(read).collect()
+    }
+
     /// An array of whole numbers from `min` to `max`.
     pub(super) fn wholes<T: TryFrom<i64>>(&self, min: i64, max: i64) -> Result<Vec<T>, ConfigError> {
         let wrong = || self.mistyped(&format!("an array of whole numbers from {min} to {max}"));
@@ -248,4 +279,13 @@ fn wrong_type(wanted: &str, found: &DeValue<'_>) -> String {
         DeValue::Table(_) => "a table".to_owned(),
     };
     format!("must be {wanted}, not {found}")
+}
+
+/// Reads where a secret is.
+///
+/// # Errors
+/// It is not told so; the text, which may be the secret itself, is not shown.
+pub fn parse_secret(text: &str, environment: &Environment, folder: &Path) -> Result<SecretSource, &'static str> {
+    SecretSource::parse(text, |path| environment.expand(path, folder))
+        .ok_or("is not where a secret is (write \"env:NAME\" or \"file:PATH\")")
 }

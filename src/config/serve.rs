@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::section::{Field, Item, Section};
 use super::units::parse_size;
-use super::watcher::parse_secret;
 use super::{ConfigError, Environment};
 use crate::event::TypeFilter;
 use crate::secret::SecretSource;
@@ -17,8 +16,8 @@ mod template;
 pub use hook::{HmacEncoding, HmacScheme, Hook, Verify};
 pub use template::{Template, TemplatePart};
 
-/// Where it listens unless told otherwise.
-pub const LISTEN: &str = "127.0.0.1:8787";
+/// The port of the loopback interface on which it listens unless told otherwise.
+const PORT: u16 = 8787;
 
 /// The largest body of a request unless told otherwise, in bytes.
 const MAX_BODY: usize = 16 << 20;
@@ -51,7 +50,7 @@ const TOKEN_KEYS: [&str; 2] = ["secret", "may"];
 /// `[serve]`, with all defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeSettings {
-    /// Where to listen; empty: at [`LISTEN`].
+    /// Where to listen.
     pub listen: Vec<ListenAddress>,
     /// Names of this server beside those of the loopback interface, without a port.
     pub hosts: Vec<String>,
@@ -76,7 +75,7 @@ pub struct ServeSettings {
 impl Default for ServeSettings {
     fn default() -> Self {
         Self {
-            listen: Vec::new(),
+            listen: vec![ListenAddress::local(PORT)],
             hosts: Vec::new(),
             origins: Vec::new(),
             tls: None,
@@ -112,11 +111,14 @@ impl ListenAddress {
             };
         }
         let port = text.strip_prefix(':').unwrap_or(text);
-        let local = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         match (port.parse(), text.strip_prefix("localhost:").map(str::parse)) {
-            (Ok(port), _) | (_, Some(Ok(port))) => Ok(Self::Tcp(local(port))),
+            (Ok(port), _) | (_, Some(Ok(port))) => Ok(Self::local(port)),
             _ => text.parse().map(Self::Tcp).map_err(|_| "is not ADDRESS:PORT, PORT or unix:PATH"),
         }
+    }
+
+    fn local(port: u16) -> Self {
+        Self::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
     /// Whether only this machine reaches it.
@@ -210,7 +212,10 @@ impl ServeSettings {
                 let address = ListenAddress::parse(item.text, environment, folder);
                 address.map_err(|why| field.error_at(item.offset, format_args!("'{}' {why}", item.text.escape_debug())))
             };
-            settings.listen = field.one_or_more()?.into_iter().map(address).collect::<Result<_, _>>()?;
+            let listen: Vec<_> = field.one_or_more()?.into_iter().map(address).collect::<Result<_, _>>()?;
+            if !listen.is_empty() {
+                settings.listen = listen;
+            }
         }
         if let Some(field) = section.field("hosts") {
             settings.hosts = texts(&field, is_host, "is not the name of a host alone (leave out scheme and port)")?;
@@ -218,15 +223,7 @@ impl ServeSettings {
         if let Some(field) = section.field("origins") {
             settings.origins = texts(&field, is_origin, "is not an origin, such as https://app.example")?;
         }
-        let path = |field: &Field<'_>| -> Result<PathBuf, ConfigError> {
-            Ok(environment.expand(Path::new(field.text()?), folder))
-        };
-        settings.tls = match (section.field("cert"), section.field("key")) {
-            (None, None) => None,
-            (Some(certificate), Some(key)) => Some((path(&certificate)?, path(&key)?)),
-            (Some(certificate), None) => return Err(certificate.error("needs 'key' beside it")),
-            (None, Some(key)) => return Err(key.error("needs 'cert' beside it")),
-        };
+        settings.tls = section.certificate(environment, folder)?;
         if let Some(field) = section.field("behind_proxy") {
             settings.behind_proxy = field.flag()?;
         }
@@ -278,13 +275,10 @@ fn read_token(field: &Field<'_>, environment: &Environment, folder: &Path) -> Re
 
 /// A secret, or several that all are good.
 fn read_secrets(field: &Field<'_>, environment: &Environment, folder: &Path) -> Result<Vec<SecretSource>, ConfigError> {
-    let items = field.one_or_more()?;
-    if items.is_empty() {
-        return Err(field.error("is empty"));
+    match field.secrets(environment, folder)? {
+        secrets if secrets.is_empty() => Err(field.error("is empty")),
+        secrets => Ok(secrets),
     }
-    let read =
-        |item: Item<'_>| parse_secret(item.text, environment, folder).map_err(|why| field.error_at(item.offset, why));
-    items.into_iter().map(read).collect()
 }
 
 /// An array of texts that all are as they are to be, in lower case.

@@ -14,7 +14,7 @@ use crate::handler::{WebhookFormat, WebhookTarget};
 mod read;
 mod webhook;
 
-pub use webhook::{parse_format, parse_secret, parse_url};
+pub use webhook::{parse_format, parse_url};
 
 use webhook::URL_TIMEOUT;
 

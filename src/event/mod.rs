@@ -3,6 +3,7 @@
 mod condition;
 mod document;
 mod identity;
+pub mod media_type;
 mod name;
 mod pattern;
 mod segment;

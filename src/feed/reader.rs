@@ -399,7 +399,7 @@ impl Reader {
                 };
                 given.gap = given.gap.max(gap);
                 if let Some(content) = content
-                    && !self.was_given(&arrival, &content, &place)
+                    && !self.was_given(&arrival, &place)
                     && self.selection.wants(&content, &feed.evaluations).await
                 {
                     bytes += content.document.len();
@@ -427,8 +427,9 @@ impl Reader {
         Ok((None, horizon.filter(|pruned| *pruned >= name.time())))
     }
 
-    /// Whether the reader was given the same document before, which its emitter has put again.
-    fn was_given(&self, arrival: &Arrival, content: &Loaded, place: &InLog) -> bool {
+    /// Whether the reader was given the same document before, which its emitter has put again; the arrival was
+    /// read.
+    fn was_given(&self, arrival: &Arrival, place: &InLog) -> bool {
         let (number, position) = &place.entered;
         let mut earlier = arrival.earlier.as_ref();
         while let Some(copy) = earlier {
@@ -439,7 +440,7 @@ impl Reader {
             let has_passed = passed.is_some_and(|passed| (*number..place.number).contains(&passed));
             // One that was gone by then was given to some, and to others not.
             let was_gone = matches!(&*copy.content.borrow(), Some(None));
-            if has_passed && !was_gone && !position.covers(&copy.name) && copy.digest.get() == Some(content.digest) {
+            if has_passed && !was_gone && !position.covers(&copy.name) && copy.digest == arrival.digest {
                 return true;
             }
             earlier = copy.earlier.as_ref();

@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ListenAddress, Permissions, ServeSettings, Token};
 use crate::event::TypeFilter;
-use crate::secret::{SecretError, SecretSource};
+use crate::secret::{SecretError, SecretSource, is_equal};
 
 /// For how long a token's secret is taken as it was read.
 const FRESH: Duration = Duration::from_secs(1);
@@ -130,10 +130,7 @@ impl KnownToken {
             };
             *known = (now, self.token.secrets.iter().filter_map(read).collect());
         }
-        known.1.iter().fold(false, |found, known| {
-            let differs = known.iter().zip(presented).fold(0, |differs, (one, other)| differs | (one ^ other));
-            found | (differs == 0)
-        })
+        known.1.iter().fold(false, |found, known| found | is_equal(known, presented))
     }
 }
 

@@ -11,6 +11,7 @@ use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -21,6 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::instant::parse_past;
 use crate::config::units::parse_duration;
 use crate::embed::{Delivered, Subscription};
+use crate::event::media_type::essence;
 use crate::event::{Condition, Event, EventTime, Filter, TypeFilter};
 use crate::feed::{Cursor, FeedItem, Order, ReadFrom, Selection};
 
@@ -123,7 +125,7 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 
 fn accepts_stream(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-    accepted.flat_map(|accept| accept.split(',')).any(|one| super::decode::essence(one) == STREAM)
+    accepted.flat_map(|accept| accept.split(',')).any(|one| essence(one) == STREAM)
 }
 
 impl Asked {
@@ -302,30 +304,14 @@ async fn talk(mut socket: WebSocket, mut subscription: Subscription, mut stop: w
         let events = delivered.items.iter().map(|item| with_cursor(&item.document, &item.cursor));
         let mut sent = true;
         for text in gap.into_iter().chain(events) {
-            sent = sent && socket.feed_text(text).await;
+            sent = sent && socket.feed(Message::Text(text.into())).await.is_ok();
         }
         if delivered.items.is_empty() {
             sent = sent && socket.send(Message::Ping(Bytes::new())).await.is_ok();
         }
-        if !sent || !socket.flush_all().await {
+        if !sent || socket.flush().await.is_err() {
             return;
         }
-    }
-}
-
-trait Feeding {
-    /// Adds a message to what is sent next; false if the client is gone.
-    async fn feed_text(&mut self, text: String) -> bool;
-    async fn flush_all(&mut self) -> bool;
-}
-
-impl Feeding for WebSocket {
-    async fn feed_text(&mut self, text: String) -> bool {
-        futures_util::SinkExt::feed(self, Message::Text(text.into())).await.is_ok()
-    }
-
-    async fn flush_all(&mut self) -> bool {
-        futures_util::SinkExt::<Message>::flush(self).await.is_ok()
     }
 }
 

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::{App, body, decode, ingest, json_response};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Hook, ServeSettings, TemplatePart, Verify};
+use crate::event::media_type::essence;
 use crate::{NewEvent, threads};
 
 mod verify;
@@ -119,7 +120,7 @@ struct Webhook<'a> {
 impl<'a> Webhook<'a> {
     fn new(headers: &'a HeaderMap, body: &'a Bytes) -> Self {
         let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let content = match media_type.map(decode::essence).as_deref() {
+        let content = match media_type.map(essence).as_deref() {
             Some(decode::FORM) => {
                 let fields = form_urlencoded::parse(body);
                 let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
@@ -196,7 +197,7 @@ impl<'a> Webhook<'a> {
                 event = event.extension(name, value);
             }
         }
-        Ok(match self.media_type.map(decode::essence).as_deref() {
+        Ok(match self.media_type.map(essence).as_deref() {
             Some(decode::FORM) => event.data(decode::form_data(self.body)?, Some("application/json")),
             _ => event.data(decode::data(self.body, self.media_type)?, self.media_type),
         })

@@ -10,12 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{LISTEN, ListenAddress, ServeSettings};
-use crate::secret::{read_private, read_public};
+use crate::config::{ListenAddress, ServeSettings};
+use crate::secret::{PEM_BYTES, read_private, read_public};
 use crate::store::system_words;
-
-/// The largest file of certificates or keys, in bytes.
-const PEM_BYTES: u64 = 1 << 20;
 
 /// Why it cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +90,7 @@ impl Listeners {
         let tls = tls.map_err(ListenError::Tls)?;
         let mut all = inherited()?;
         if all.is_empty() {
-            let default = [ListenAddress::parse_default()];
-            let addresses = if settings.listen.is_empty() { &default[..] } else { &settings.listen };
-            for address in addresses {
+            for address in &settings.listen {
                 let failed = |error| ListenError::Bind { address: address.clone(), error };
                 all.push(bind(address).await.map_err(failed)?);
             }
@@ -171,13 +166,6 @@ fn inherited() -> Result<Vec<Listener>, ListenError> {
         all.push(listener.map_err(failed)?);
     }
     Ok(all)
-}
-
-impl ListenAddress {
-    fn parse_default() -> Self {
-        // The default is an address.
-        LISTEN.parse().map_or_else(|_| Self::Unix(LISTEN.into()), Self::Tcp)
-    }
 }
 
 fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {

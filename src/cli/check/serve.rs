@@ -47,10 +47,7 @@ pub(super) fn check(settings: &ServeSettings) -> Result<(), Failure> {
 }
 
 fn listen(settings: &ServeSettings) -> Vec<String> {
-    match &settings.listen[..] {
-        [] => vec![crate::config::LISTEN.to_owned()],
-        addresses => addresses.iter().map(ListenAddress::to_string).collect(),
-    }
+    settings.listen.iter().map(ListenAddress::to_string).collect()
 }
 
 fn places(secrets: &[SecretSource]) -> String {

@@ -81,7 +81,8 @@ pub(in crate::cli) async fn on_signals(
     }
 }
 
-async fn received(signal: &mut Option<Signal>) {
+/// Completes with the next signal; never, if it is not listened for.
+pub(in crate::cli) async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => _ = signal.recv().await,
         None => std::future::pending().await,

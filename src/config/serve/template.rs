@@ -82,8 +82,8 @@ fn read_place(place: &str) -> Result<TemplatePart, String> {
 }
 
 /// Whether a text can be the name of a header (RFC 9110, 5.6.2).
-pub(super) fn is_header(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+pub(in crate::config) fn is_header(text: &str) -> bool {
+    reqwest::header::HeaderName::from_bytes(text.as_bytes()).is_ok()
 }
 
 impl fmt::Display for Template {

@@ -1,12 +1,12 @@
 //! The keys of a watcher that sends its events to a URL.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::config::section::{Field, Item, Section};
+use crate::config::section::{Field, Section};
 use crate::config::{ConfigError, Environment};
 use crate::handler::{Network, WebhookFormat, WebhookProxy, WebhookTarget};
-use crate::secret::{MaybeSecret, SecretSource};
+use crate::secret::MaybeSecret;
 
 /// How long a request waits for its answer unless a setting says otherwise.
 pub(super) const URL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,15 +37,6 @@ pub fn parse_url(text: &str, environment: &Environment, folder: &Path) -> Result
     Ok(url)
 }
 
-/// Reads where a secret is.
-///
-/// # Errors
-/// It is not told so; the text, which may be the secret itself, is not shown.
-pub fn parse_secret(text: &str, environment: &Environment, folder: &Path) -> Result<SecretSource, &'static str> {
-    SecretSource::parse(text, |path| environment.expand(path, folder))
-        .ok_or("is not where a secret is (write \"env:NAME\" or \"file:PATH\")")
-}
-
 /// Reads `structured` or `binary`.
 ///
 /// # Errors
@@ -71,26 +62,15 @@ pub(super) fn read(
         target.format = parse_format(field.text()?).map_err(|why| field.error(why))?;
     }
     if let Some(field) = section.field("secret") {
-        let read = |item: Item<'_>| {
-            parse_secret(item.text, environment, folder).map_err(|why| field.error_at(item.offset, why))
-        };
-        target.secrets = field.one_or_more()?.into_iter().map(read).collect::<Result<_, _>>()?;
+        target.secrets = field.secrets(environment, folder)?;
     }
     if let Some(field) = section.field("headers") {
         let headers = field.section()?.fields();
         target.headers =
             headers.iter().map(|header| read_header(header, environment, folder)).collect::<Result<_, _>>()?;
     }
-    let path = |field: &Field<'_>| -> Result<PathBuf, ConfigError> {
-        Ok(environment.expand(Path::new(field.text()?), folder))
-    };
-    target.ca = section.field("ca").as_ref().map(path).transpose()?;
-    target.identity = match (section.field("cert"), section.field("key")) {
-        (None, None) => None,
-        (Some(certificate), Some(key)) => Some((path(&certificate)?, path(&key)?)),
-        (Some(certificate), None) => return Err(certificate.error("needs 'key' beside it")),
-        (None, Some(key)) => return Err(key.error("needs 'cert' beside it")),
-    };
+    target.ca = section.field("ca").map(|field| field.path(environment, folder)).transpose()?;
+    target.identity = section.certificate(environment, folder)?;
     if let Some(field) = section.field("proxy") {
         target.proxy = match field.text()? {
             "none" => WebhookProxy::None,

@@ -12,15 +12,12 @@ use reqwest::{Certificate, Client, Identity, Proxy, Url};
 use super::guard::Guard;
 use super::target::{WebhookProxy, WebhookTarget, host_of, parse_http};
 use crate::handler::Obstacle;
-use crate::secret::{read_private, read_public};
+use crate::secret::{PEM_BYTES, read_private, read_public};
 use crate::store::system_words;
 use crate::threads;
 
 /// How long a connection may take at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The largest file of certificates or keys, in bytes.
-const PEM_BYTES: u64 = 1 << 20;
 
 const USER_AGENT: &str = concat!("evbus/", env!("CARGO_PKG_VERSION"));
 

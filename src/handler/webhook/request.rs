@@ -7,6 +7,7 @@ use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::event::media_type::is_json;
 use crate::event::{CORE_ATTRIBUTES, Data, Event, EventName, one_line};
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
@@ -113,12 +114,6 @@ fn bytes_of(json: &RawValue, media_type: Option<&str>) -> Vec<u8> {
         Some(text) => text.into_bytes(),
         None => json.get().as_bytes().to_vec(),
     }
-}
-
-/// Whether the subtype is `json` or ends with `+json`, whatever the parameters.
-fn is_json(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.split_once('/').is_some_and(|(_, subtype)| subtype == "json" || subtype.ends_with("+json"))
 }
 
 #[cfg(test)]

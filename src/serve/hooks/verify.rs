@@ -11,7 +11,7 @@ use ring::hmac;
 use crate::config::{HmacEncoding, HmacScheme, Hook, Verify};
 use crate::event::EventTime;
 use crate::handler::standard_webhook_key;
-use crate::secret::SecretSource;
+use crate::secret::{SecretSource, is_equal};
 use crate::serve::problem::Problem;
 
 /// What is signed, and the signatures of which one is to be right.
@@ -68,11 +68,6 @@ pub(super) fn check(
         is_good |= signed.signatures.iter().any(|signature| is_equal(tag.as_ref(), signature));
     }
     if is_good { Ok(()) } else { Err(refused()) }
-}
-
-/// Whether two texts of bytes are equal; how long it takes tells only their lengths.
-fn is_equal(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }
 
 fn is_recent(timestamp: &str, now: EventTime, tolerance: Duration) -> bool {
