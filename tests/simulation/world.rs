@@ -213,9 +213,10 @@ impl World {
         self.simulation.complain(what);
     }
 
-    /// Whether a copy of an event is on the bus.
-    pub fn is_on_bus(&self, known: &KnownEvent) -> bool {
-        self.present.borrow().iter().any(|name| self.id_of(name.as_str()).as_deref() == Some(&known.id))
+    /// The names under which an event lies on the bus.
+    pub fn copies_on_bus(&self, known: &KnownEvent) -> Vec<EventName> {
+        let has_id = |name: &&EventName| self.id_of(name.as_str()).as_deref() == Some(&known.id);
+        self.present.borrow().iter().filter(has_id).cloned().collect()
     }
 
     /// Whether an acknowledged event has come to the bus: one that waits for its time may still be cancelled.
