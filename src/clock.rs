@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use crate::event::EventTime;
 
+#[cfg(test)]
+mod still;
+#[cfg(test)]
+pub(crate) use still::Still;
+
 /// A boxed future on one thread, as every asynchronous trait of evbus returns it.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 

@@ -32,7 +32,8 @@ pub use nearest::nearest;
 pub use read::Config;
 pub use section::parse_secret;
 pub use serve::{
-    HmacEncoding, HmacScheme, Hook, ListenAddress, Permissions, ServeSettings, Template, TemplatePart, Token, Verify,
+    HmacEncoding, HmacScheme, Hook, ListenAddress, Permissions, PullSettings, ServeSettings, Template, TemplatePart,
+    Token, Verify,
 };
 pub use watcher::{
     Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,

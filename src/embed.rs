@@ -18,6 +18,8 @@ mod delivery;
 mod error;
 mod new_event;
 #[cfg(feature = "cli")]
+mod pull;
+#[cfg(feature = "cli")]
 mod subscription;
 mod thread;
 
@@ -27,7 +29,11 @@ pub use delivery::{Delivery, HandlerError, HandlerResult};
 pub use error::Error;
 pub use new_event::NewEvent;
 #[cfg(feature = "cli")]
+pub(crate) use pull::{HandedOut, LockChange, Settlement, SettlementKind};
+#[cfg(feature = "cli")]
 pub(crate) use subscription::{Delivered, Subscription};
+#[cfg(feature = "cli")]
+pub(crate) use thread::WantedGroup;
 
 use thread::BusThread;
 

@@ -20,6 +20,7 @@ mod body;
 mod connection;
 mod decode;
 mod egress;
+mod groups;
 mod guard;
 mod hooks;
 mod ingest;
@@ -99,11 +100,13 @@ pub async fn serve(
         settings,
     });
     connection::serve(router(app), listeners, connections, stop).await;
+    bus.stop_pulls().await;
 }
 
 fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/events", get(egress::events).post(ingest::events).options(ingest::options))
+        .route("/groups/{name}", post(groups::act).put(groups::put))
         .route("/hooks/{name}", post(hooks::receive))
         .route("/healthz", get(healthy))
         .route("/openapi.json", get(openapi))

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::section::{Field, Item, Section};
 use super::units::parse_size;
 use super::{ConfigError, Environment};
 use crate::event::TypeFilter;
+use crate::group::GroupName;
 use crate::secret::SecretSource;
 
 mod hook;
+mod pull;
 mod template;
 
 pub use hook::{HmacEncoding, HmacScheme, Hook, Verify};
+pub use pull::PullSettings;
 pub use template::{Template, TemplatePart};
 
 /// The port of the loopback interface on which it listens unless told otherwise.
@@ -32,7 +36,7 @@ const MOST_LINGER: Duration = Duration::from_secs(10);
 /// The most connections at a time unless told otherwise.
 const MAX_CONNECTIONS: usize = 1_024;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "listen",
     "hosts",
     "origins",
@@ -44,6 +48,7 @@ const KEYS: [&str; 11] = [
     "max_connections",
     "tokens",
     "hooks",
+    "groups",
 ];
 const TOKEN_KEYS: [&str; 2] = ["secret", "may"];
 
@@ -70,6 +75,8 @@ pub struct ServeSettings {
     pub tokens: Vec<Token>,
     /// `[serve.hooks.NAME]`.
     pub hooks: BTreeMap<String, Hook>,
+    /// `[serve.groups.NAME]`.
+    pub groups: BTreeMap<GroupName, Arc<PullSettings>>,
 }
 
 impl Default for ServeSettings {
@@ -85,6 +92,7 @@ impl Default for ServeSettings {
             max_connections: MAX_CONNECTIONS,
             tokens: Vec::new(),
             hooks: BTreeMap::new(),
+            groups: BTreeMap::new(),
         }
     }
 }
@@ -157,6 +165,8 @@ pub struct Permissions {
     pub emit: Option<TypeFilter>,
     /// Read events of these types.
     pub read: Option<TypeFilter>,
+    /// Be a member of these groups; `*` for every one.
+    pub pull: Vec<String>,
     /// Everything.
     pub admin: bool,
 }
@@ -167,7 +177,12 @@ impl Permissions {
         Self { admin: true, ..Self::default() }
     }
 
-    /// Reads `emit:PATTERN`, `read:PATTERN` and `admin`.
+    /// Whether the bearer may be a member of a group.
+    pub fn may_pull(&self, group: &GroupName) -> bool {
+        self.admin || self.pull.iter().any(|name| name == "*" || name == group.as_str())
+    }
+
+    /// Reads `emit:PATTERN`, `read:PATTERN`, `pull:GROUP` and `admin`.
     ///
     /// # Errors
     /// The text that is none of them, and what is wrong with it.
@@ -179,8 +194,13 @@ impl Permissions {
                 None if text == "admin" => permissions.admin = true,
                 Some(("emit", pattern)) => emit.push(checked_pattern(text, pattern)?),
                 Some(("read", pattern)) => read.push(checked_pattern(text, pattern)?),
+                Some(("pull", "*")) => permissions.pull.push("*".to_owned()),
+                Some(("pull", group)) => {
+                    let group = GroupName::parse(group).map_err(|error| (text, error.to_string()))?;
+                    permissions.pull.push(group.to_string());
+                }
                 _ => {
-                    let known = "is none of emit:PATTERN, read:PATTERN and admin";
+                    let known = "is none of emit:PATTERN, read:PATTERN, pull:GROUP and admin";
                     return Err((text, known.to_owned()));
                 }
             }
@@ -248,6 +268,10 @@ impl ServeSettings {
         }
         for hook in fields_of(&section, "hooks")? {
             settings.hooks.insert(hook.name.to_owned(), Hook::read(&hook, environment, folder)?);
+        }
+        for group in fields_of(&section, "groups")? {
+            let (name, pull) = PullSettings::read(&group)?;
+            settings.groups.insert(name, Arc::new(pull));
         }
         Ok(settings)
     }
@@ -335,7 +359,23 @@ mod tests {
         assert!(all.admin && all.read.is_some_and(|read| read.matches("x.y")));
         let emit = all.emit.unwrap();
         assert!(emit.matches("order.created") && emit.matches("a") && !emit.matches("b"));
-        for text in ["emit:a,b", "emit:!a", "emit: a", "emit", "emit:", "emit:a..b", "Admin", "write:a"] {
+        let pull = Permissions::parse(["pull:mail", "pull:crm"]).unwrap();
+        let group = |name| GroupName::parse(name).unwrap();
+        assert!(pull.may_pull(&group("mail")) && pull.may_pull(&group("crm")) && !pull.may_pull(&group("m")));
+        assert!(Permissions::parse(["pull:*"]).unwrap().may_pull(&group("m")));
+        for text in [
+            "pull:",
+            "pull:Mail",
+            "pull:mail*",
+            "emit:a,b",
+            "emit:!a",
+            "emit: a",
+            "emit",
+            "emit:",
+            "emit:a..b",
+            "Admin",
+            "write:a",
+        ] {
             assert_eq!(Permissions::parse(["admin", text]).unwrap_err().0, text);
         }
         assert_eq!(Permissions::parse(["admin"]).unwrap(), Permissions::all());

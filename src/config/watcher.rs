@@ -14,6 +14,7 @@ use crate::handler::{WebhookFormat, WebhookTarget};
 mod read;
 mod webhook;
 
+pub(in crate::config) use read::{read_retry, set};
 pub use webhook::{parse_format, parse_url};
 
 use webhook::URL_TIMEOUT;

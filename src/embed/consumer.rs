@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::thread::ThreadState;
+use super::thread::{ThreadState, WantedGroup};
 use super::{Bus, Delivery, Error, HandlerError, HandlerResult, event_time};
 use crate::clock::{Clock, Fut};
 use crate::event::{Condition, Event, Filter, TypeFilter};
 use crate::group::GroupName;
-use crate::group::definition::{self, Definition, Start};
+use crate::group::definition::{self, Start};
 use crate::group::owner::{process_of, this_process};
 use crate::group::worker::{Mode, Stop, Worker, WorkerParts, WorkerSettings};
 use crate::group::worker_event::Silent;
@@ -259,31 +259,15 @@ impl Consumer {
 impl GroupBuilder {
     /// The group as it is there, or as it is made now.
     async fn registered(&self, local: &ThreadState, name: &GroupName) -> Result<definition::Registered, Error> {
-        let (store, clock) = (&*local.bus.handle.store, &*local.bus.handle.clock);
-        let types = TypeFilter::new(&self.types, &[])?;
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
-        let filter = Filter { types, condition };
-        let found = match definition::find_durable(store, name).await? {
-            Some(found) => found,
-            None => {
-                let start = match self.start {
-                    StartAt::Earliest => Start::Earliest,
-                    StartAt::Now => Start::Now,
-                    StartAt::Time(time) => Start::At(event_time(time)),
-                };
-                let start = definition::resolve(store, clock, start).await?;
-                let new = Definition::new(clock.now(), &filter, self.shards.unwrap_or(1), start);
-                definition::ensure(store, name, new).await?
-            }
+        let start = match self.start {
+            StartAt::Earliest => Start::Earliest,
+            StartAt::Now => Start::Now,
+            StartAt::Time(time) => Start::At(event_time(time)),
         };
-        let differs = |what| Error::GroupDiffers { group: self.name.clone(), what };
-        if found.definition.filter(name)? != filter {
-            return Err(differs("filter"));
-        }
-        if self.shards.is_some_and(|shards| shards != found.definition.shards) {
-            return Err(differs("number of shards"));
-        }
-        Ok(found)
+        let filter = Filter { types: TypeFilter::new(&self.types, &[])?, condition };
+        let wanted = WantedGroup { filter: Some(filter), shards: self.shards, start: Some(start) };
+        Ok(local.find_or_make(name, &wanted).await?.0)
     }
 }
 
@@ -323,10 +307,8 @@ impl Handler for Callback {
             if *stopped.borrow_and_update() || !job.permit.holds() {
                 return RunReport::stopped();
             }
-            let attempt = job.vars.list().into_iter().find(|(name, _)| *name == "EVBUS_ATTEMPT");
-            let attempt = attempt.and_then(|(_, attempt)| attempt.parse().ok()).unwrap_or(1);
             let begun = self.clock.elapsed();
-            let delivery = Delivery { event, group: self.group.clone(), attempt };
+            let delivery = Delivery { event, group: self.group.clone(), attempt: job.attempt };
             // The closure itself is called there, too: it may panic, or take long.
             let closure = Arc::clone(&self.closure);
             let mut task = ClosureTask(self.runtime.spawn(async move { closure(delivery).await }));

@@ -35,6 +35,20 @@ pub enum Error {
     /// The name of a group is not valid.
     #[error(transparent)]
     GroupName(#[from] GroupNameError),
+    /// There is no group of this name.
+    #[error("there is no group '{group}' (evbus group create makes one)")]
+    NoGroup {
+        /// Its name.
+        group: String,
+    },
+    /// The group is not there, and its start would make a difference.
+    #[error("there is no group '{group}' yet, and events for it are there: where is it to start?")]
+    NeedsStart {
+        /// Its name.
+        group: String,
+        /// How many events there are.
+        events: u64,
+    },
     /// The group is there, with another filter or another number of shards.
     #[error("group '{group}' is there with another {what}")]
     GroupDiffers {

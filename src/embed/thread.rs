@@ -9,14 +9,19 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(feature = "cli")]
+use super::pull::PulledGroups;
 use super::{Error, NewEvent};
 use crate::bus::OpenBus;
 use crate::bus::emit::{Ack, Draft, Emitter, LEAST_IN_CHUNKS};
+use crate::bus::read::{self, Range};
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::config::{BusAddress, Config, Environment};
-use crate::event::{Event, EventName, EventTime};
+use crate::event::{Event, EventName, EventTime, Filter, TypeFilter};
 #[cfg(feature = "cli")]
 use crate::feed::{Feed, FeedBounds};
+use crate::group::GroupName;
+use crate::group::definition::{self, Definition, Registered, Start};
 use crate::open;
 use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorKind, StoreResult};
@@ -54,6 +59,20 @@ pub(super) struct ThreadState {
     /// Begun by the first reader.
     #[cfg(feature = "cli")]
     feed: std::cell::OnceCell<Rc<Feed>>,
+    /// Those whose members fetch their events.
+    #[cfg(feature = "cli")]
+    pub pulled: PulledGroups,
+}
+
+/// A group that is to be there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WantedGroup {
+    /// Which events it is to want; none: as it stands, or all.
+    pub filter: Option<Filter>,
+    /// How many shards it is to have.
+    pub shards: Option<u16>,
+    /// Where it starts if it is made.
+    pub start: Option<Start>,
 }
 
 /// The events of a call that wait to be put.
@@ -209,6 +228,41 @@ impl ThreadState {
         calls
     }
 
+    /// A group as it is there, or as it is made now; whether it was made.
+    pub async fn find_or_make(&self, name: &GroupName, wanted: &WantedGroup) -> Result<(Registered, bool), Error> {
+        let (store, clock) = (&*self.bus.handle.store, &*self.bus.handle.clock);
+        let filter = wanted.filter.clone().unwrap_or_default();
+        let (found, is_new) = match definition::find_durable(store, name).await? {
+            Some(found) => (found, false),
+            None => {
+                let start = match wanted.start {
+                    Some(start) => start,
+                    None => self.only_start(name, &filter.types).await?,
+                };
+                let start = definition::resolve(store, clock, start).await?;
+                let new = Definition::new(clock.now(), &filter, wanted.shards.unwrap_or(1), start);
+                (definition::ensure(store, name, new).await?, true)
+            }
+        };
+        let differs = |what| Error::GroupDiffers { group: name.to_string(), what };
+        if wanted.filter.is_some() && found.definition.filter(name)? != filter {
+            return Err(differs("filter"));
+        }
+        if wanted.shards.is_some_and(|shards| shards != found.definition.shards) {
+            return Err(differs("number of shards"));
+        }
+        Ok((found, is_new))
+    }
+
+    /// Where a group starts that no event waits for: it makes no difference.
+    async fn only_start(&self, name: &GroupName, types: &TypeFilter) -> Result<Start, Error> {
+        let range = Range { since: EventTime::MIN, until: EventTime::MAX, filter: types.clone() };
+        match read::count(&*self.bus.handle.store, &range).await? {
+            (0, _) => Ok(Start::Earliest),
+            (events, _) => Err(Error::NeedsStart { group: name.to_string(), events }),
+        }
+    }
+
     /// The event under a name, if it is there and can be read.
     pub async fn event(&self, name: &EventName) -> StoreResult<Option<Event>> {
         let limit = self.bus.max_event_bytes();
@@ -257,6 +311,8 @@ fn serve(
                 waiting: RefCell::default(),
                 #[cfg(feature = "cli")]
                 feed: std::cell::OnceCell::new(),
+                #[cfg(feature = "cli")]
+                pulled: PulledGroups::default(),
             }),
             Err(error) => {
                 let _ = opened.send(Err(error.into()));

@@ -177,7 +177,7 @@ impl Task {
         let (name, attempt) = (launch.name.clone(), launch.attempt);
         let vars = EventVars { task: Rc::clone(self), event: event.clone(), name, attempt };
         let (file, permit) = (launch.name.text(), self.permit.clone());
-        Ok((Job { event, file, vars: Rc::new(vars), likeness, tried: attempt > 1, permit }, content))
+        Ok((Job { event, file, vars: Rc::new(vars), likeness, attempt, epoch: self.epoch, permit }, content))
     }
 
     /// Waits if a handler may have ended by a signal that is meant for its worker: stopping a service
@@ -353,7 +353,7 @@ pub(super) async fn run_on_dead(
         ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
     ]);
     let (file, permit) = (name.text(), Permit::new(|| true));
-    let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, tried: false, permit };
+    let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, attempt: 1, epoch: 0, permit };
     let report = on_dead.run(job).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
 }

@@ -105,11 +105,13 @@ pub(super) fn judge(
         Outcome::NotStarted(obstacle) => return Judgement::NotStarted(Obstacle::clone(obstacle)),
         Outcome::Exit(code) => (Some(*code), Some(*code)),
         Outcome::Status(status) => (Some(i32::from(*status)), None),
+        // Which of the two it is was the member's decision.
+        Outcome::Released(exit) | Outcome::Rejected(exit) => (None, *exit),
         Outcome::Signal(_) | Outcome::TimedOut | Outcome::NoAnswer(_) | Outcome::Unfit(_) => (None, None),
     };
     let why = report.why();
-    let is_unfit = matches!(report.outcome, Outcome::Unfit(_));
-    let dead_at_once = is_unfit || code.is_some_and(|code| retry.dead_on.contains(&code));
+    let is_refused = matches!(report.outcome, Outcome::Unfit(_) | Outcome::Rejected(_));
+    let dead_at_once = is_refused || code.is_some_and(|code| retry.dead_on.contains(&code));
     Judgement::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)
     } else {
@@ -161,6 +163,10 @@ mod tests {
             (Outcome::Exit(1), &commands, "retry 1"),
             (Outcome::Signal(9), &commands, "retry 1"),
             (Outcome::TimedOut, &commands, "retry 1"),
+            (Outcome::Released(None), &commands, "retry 1"),
+            (Outcome::Released(Some(65)), &commands, "retry 1"),
+            (Outcome::Rejected(Some(22)), &commands, "dead Some(22) exit 22 \"not\""),
+            (Outcome::Rejected(None), &commands, "dead None rejected \"not\""),
             (Outcome::Stopped, &commands, "release"),
             (Outcome::NotStarted(Box::new("no".to_owned().into())), &commands, "not started"),
             (Outcome::Status(200), &requests, "done"),

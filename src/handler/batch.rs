@@ -218,8 +218,9 @@ impl Inner {
         let mut joined = Joined { tickets: Vec::with_capacity(jobs.len()), runs: Vec::new() };
         for (place, job) in jobs.into_iter().enumerate() {
             // Most have room where the one before them went.
-            let open = joined.runs.last().filter(|(batch, _)| this.has_room(batch, job.tried)).cloned();
-            let (batch, run) = open.or_else(|| this.open(job.tried)).unwrap_or_else(|| Self::begin(this, job.tried));
+            let open = joined.runs.last().filter(|(batch, _)| this.has_room(batch, job.was_tried())).cloned();
+            let (batch, run) =
+                open.or_else(|| this.open(job.was_tried())).unwrap_or_else(|| Self::begin(this, job.was_tried()));
             let at = batch.add(job);
             this.ticketed.set(this.ticketed.get() + 1);
             if !joined.runs.iter().any(|(known, _)| Rc::ptr_eq(known, &batch)) {
@@ -409,8 +410,9 @@ impl Batch {
         }
         vars.push(("EVBUS_BATCH", jobs.len().to_string()));
         let permit = jobs[0].permit.clone();
+        let (attempt, epoch) = (jobs[0].attempt, jobs[0].epoch);
         let (event, file) = (lines.into(), "batch.ndjson".into());
-        Job { event, file, vars: Rc::new(vars), likeness: None, tried: self.tried, permit }
+        Job { event, file, vars: Rc::new(vars), likeness: None, attempt, epoch, permit }
     }
 }
 

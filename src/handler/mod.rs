@@ -2,6 +2,7 @@
 //!
 //! [`Handler`] is all that the worker knows of a handler; [`CommandHandler`] runs a user's command,
 //! [`Webhook`] sends an HTTP request.
+//! [`Locks`] hands events out to members of the group that fetch them.
 //! Inside, [`CommandHandler`] puts one run together, [`Batches`] makes one run of many, `program`
 //! finds the executable, `input` makes stdin and the event's file, `output` passes lines on and
 //! keeps the end of stderr, `process` owns the running child until it is reaped, and
@@ -11,6 +12,7 @@ mod batch;
 mod children;
 mod command;
 mod input;
+mod locks;
 mod orphan_reaper;
 mod output;
 mod process;
@@ -30,6 +32,7 @@ use sha2::{Digest, Sha256};
 pub use batch::{BatchBounds, BatchOutcome, Batches};
 pub use children::reap_inherited;
 pub use command::{CommandHandler, CommandSpec};
+pub use locks::{Demand, HandedOut, LockError, Locks, Settlement, SettlementKind};
 pub use orphan_reaper::{ORPHAN_REAPER_ARGUMENT, OrphanReaper, orphan_reaper_main};
 pub use output::{Discard, LineSource, Output, Stream};
 pub use program::ProgramError;
@@ -52,10 +55,19 @@ pub struct Job {
     pub vars: Rc<dyn JobVars>,
     /// That of the event's document, where it is known.
     pub likeness: Option<Likeness>,
-    /// Whether it has failed before.
-    pub tried: bool,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// That of the shard's ownership; later owners have higher ones.
+    pub epoch: u64,
     /// Whether it may still start.
     pub permit: Permit,
+}
+
+impl Job {
+    /// Whether it has failed before.
+    pub fn was_tried(&self) -> bool {
+        self.attempt > 1
+    }
 }
 
 /// The variables of a job. Most jobs of a batch are never asked for all of theirs.
@@ -113,6 +125,12 @@ pub enum Outcome {
     Status(u16),
     /// A request was sent, and has no answer; why, in one line.
     NoAnswer(Box<str>),
+    /// A member of the group has given the event back, to be tried again; with the exit code of its
+    /// own handler, if it had one.
+    Released(Option<i32>),
+    /// A member of the group has refused the event: no attempt would succeed; with the exit code of its
+    /// own handler.
+    Rejected(Option<i32>),
     /// The event cannot be handed over at all, now or later; why, in one line.
     Unfit(Box<str>),
     /// [`Handler::terminate`] cut the run short; it does not count as an attempt.
@@ -194,6 +212,9 @@ impl RunReport {
     pub fn why(&self) -> String {
         let how = match &self.outcome {
             Outcome::Exit(code) => format!("exit {code}"),
+            Outcome::Released(Some(code)) | Outcome::Rejected(Some(code)) => format!("exit {code}"),
+            Outcome::Released(None) => "released".to_owned(),
+            Outcome::Rejected(None) => "rejected".to_owned(),
             Outcome::Signal(signal) => format!("signal {signal}"),
             Outcome::TimedOut => "time limit".to_owned(),
             Outcome::Status(status) => format!("HTTP {status}"),

@@ -62,7 +62,7 @@ fn handler(command: CommandSpec, output: Rc<dyn Output>) -> CommandHandler {
 fn job(event: &[u8]) -> Job {
     let (file, permit) = ("event.json".to_owned(), Permit::new(|| true));
     let (event, file, vars) = (Bytes::copy_from_slice(event), file.into(), Rc::new(Vec::new()));
-    Job { event, file, vars, likeness: None, tried: false, permit }
+    Job { event, file, vars, likeness: None, attempt: 1, epoch: 1, permit }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -10,6 +10,7 @@ use super::problem::Problem;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ListenAddress, Permissions, ServeSettings, Token};
 use crate::event::TypeFilter;
+use crate::group::GroupName;
 use crate::secret::{SecretError, SecretSource, is_equal};
 
 /// For how long a token's secret is taken as it was read.
@@ -148,6 +149,16 @@ impl Grant {
     pub fn check_emit(&self, type_: &str) -> Result<(), Problem> {
         let may = self.0.admin || self.0.emit.as_ref().is_some_and(|types| types.matches(type_));
         if may { Ok(()) } else { Err(Problem::insufficient(&format!("emit:{type_}"))) }
+    }
+
+    /// Refuses a sender that may not be a member of a group.
+    pub fn check_pull(&self, group: &GroupName) -> Result<(), Problem> {
+        if self.0.may_pull(group) { Ok(()) } else { Err(Problem::insufficient(&format!("pull:{group}"))) }
+    }
+
+    /// Refuses a sender that may not everything.
+    pub fn check_admin(&self) -> Result<(), Problem> {
+        if self.0.admin { Ok(()) } else { Err(Problem::insufficient("admin")) }
     }
 
     /// The types of events that the sender may read; none for all. Refuses one that may read no event.

@@ -151,6 +151,11 @@ impl From<Error> for Problem {
             Error::Data(error) => {
                 Self::bad_request(format!("the data cannot be read by most readers of JSON: {error}"))
             }
+            Error::NoGroup { .. } => Self::not_found(error.to_string()),
+            Error::GroupDiffers { .. } => Self::conflict(error.to_string()),
+            Error::NeedsStart { .. } => {
+                Self::conflict(format!("{error} (add \"start\": \"now\" or \"earliest\")")).member("parameter", "start")
+            }
             Error::IdTaken { id } => Self::conflict(format!("id '{id}' is another event's")),
             Error::Store(error) => match error.kind() {
                 ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::NotDurable | ErrorKind::Denied => {

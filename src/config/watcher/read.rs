@@ -129,7 +129,11 @@ impl Watcher {
 }
 
 /// Reads `retry = {…}` over the defaults.
-fn read_retry(retry: &mut Retry, field: &Field<'_>, codes: RangeInclusive<i32>) -> Result<(), ConfigError> {
+pub(in crate::config) fn read_retry(
+    retry: &mut Retry,
+    field: &Field<'_>,
+    codes: RangeInclusive<i32>,
+) -> Result<(), ConfigError> {
     let section = field.section()?;
     section.refuse_unknown(&RETRY_KEYS)?;
     set(&mut retry.max_attempts, &section, "max_attempts", |field| field.whole(1, i64::from(u32::MAX)))?;
@@ -158,7 +162,7 @@ fn read_batch(field: &Field<'_>) -> Result<BatchSettings, ConfigError> {
 }
 
 /// Sets `target` if the key exists.
-fn set<'a, T>(
+pub(in crate::config) fn set<'a, T>(
     target: &mut T,
     section: &Section<'a>,
     key: &str,

@@ -5,41 +5,8 @@ use futures_util::future::{AbortHandle, Abortable, join, join_all};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::EventTime;
+use crate::clock::Still;
 use crate::handler::{Obstacle, Permit};
-
-/// A clock that stands still until it is moved.
-#[derive(Default)]
-struct Still {
-    elapsed: Cell<Duration>,
-    moved: Notify,
-}
-
-impl Still {
-    fn move_to(&self, to: Duration) {
-        self.elapsed.set(to);
-        self.moved.notify_waiters();
-    }
-}
-
-impl Clock for Still {
-    fn now(&self) -> EventTime {
-        EventTime::MIN
-    }
-    fn elapsed(&self) -> Duration {
-        self.elapsed.get()
-    }
-    fn sleep_until(&self, until: Duration) -> Fut<'_, ()> {
-        Box::pin(async move {
-            while self.elapsed.get() < until {
-                self.moved.notified().await;
-            }
-        })
-    }
-    fn random(&self) -> u64 {
-        0
-    }
-}
 
 /// A handler that fails if a line of its stdin says `bad`.
 #[derive(Default)]
@@ -95,7 +62,7 @@ fn report(outcome: Outcome) -> RunReport {
 fn job(name: &str) -> Job {
     let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
     let (event, file, vars) = (Bytes::copy_from_slice(name.as_bytes()), name.into(), Rc::new(vars));
-    Job { event, file, vars, likeness: None, tried: false, permit: Permit::new(|| true) }
+    Job { event, file, vars, likeness: None, attempt: 1, epoch: 1, permit: Permit::new(|| true) }
 }
 
 fn batches(lines: &Rc<LineHandler>, clock: &Rc<Still>, size: usize, concurrency: usize) -> Batches {
@@ -189,7 +156,7 @@ fn a_batch_waits_for_more_events_until_its_linger_ends() {
     let batches = batches(&lines, &clock, 10, 1);
     block_on(async {
         let mut both = pin!(join(batches.run(job("1")), batches.run(job("2"))));
-        clock.elapsed.set(Duration::from_secs(4));
+        clock.move_to(Duration::from_secs(4));
         assert!(futures_util::poll!(&mut both).is_pending());
         assert!(lines.runs.borrow().is_empty());
         clock.move_to(Duration::from_secs(9));
@@ -203,7 +170,7 @@ fn a_retried_event_does_not_run_with_new_ones() {
     let (lines, clock) = <(Rc<LineHandler>, Rc<Still>)>::default();
     let batches = batches(&lines, &clock, 10, 1);
     batches.expect(Some(3));
-    let tried = Job { tried: true, ..job("tried") };
+    let tried = Job { attempt: 2, ..job("tried") };
     block_on(join_all([batches.run(job("1")), batches.run(tried), batches.run(job("2"))]));
     let mut runs = lines.runs.borrow().clone();
     runs.sort();
