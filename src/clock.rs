@@ -50,10 +50,15 @@ impl Backoff {
         self.pause
     }
 
+    /// Takes the next pause; the one after it is longer.
+    pub fn next(&mut self) -> Duration {
+        let longer = (self.pause * 2).min(self.longest);
+        std::mem::replace(&mut self.pause, longer)
+    }
+
     /// Waits for the next pause.
     pub async fn wait(&mut self, clock: &dyn Clock) {
-        clock.sleep_until(clock.elapsed() + self.pause).await;
-        self.pause = (self.pause * 2).min(self.longest);
+        clock.sleep_until(clock.elapsed() + self.next()).await;
     }
 }
 

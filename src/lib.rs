@@ -35,6 +35,7 @@
 //! interface, and change without notice. Each is a layer, and uses only those listed after it:
 //!
 //! - `cli`: one file per verb, with a folder where it is long; output and exit codes.
+//! - `remote`: a bus behind an evbus server.
 //! - `serve`: the HTTP face.
 //! - `embed`: the bus inside another program.
 //! - `open`: the bus at an address.
@@ -76,6 +77,9 @@ pub mod handler;
 #[doc(hidden)]
 pub mod open;
 mod recent;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod remote;
 #[doc(hidden)]
 pub mod retention;
 #[doc(hidden)]

@@ -32,7 +32,14 @@ pub async fn bus(
             let handle = BusHandle::new(Rc::new(BucketStore::connect(bucket)?), Rc::clone(clock));
             OpenBus::open(handle, &address.display).await
         }
+        Location::Server(_) => Err(only_a_server(address)),
     }
+}
+
+/// The error for the address of a server where the bus itself is needed.
+pub fn only_a_server(address: &BusAddress) -> StoreError {
+    let what = format!("{} is a server, through which only emit, tail and watch go", address.display);
+    StoreError::new(ErrorKind::NoBus, what)
 }
 
 /// The same; makes a directory's bus that is not there.
@@ -78,6 +85,7 @@ pub async fn archive(address: &BusAddress, clock: &Rc<dyn Clock>, make: bool) ->
             start_resolver_thread()?;
             Rc::new(BucketStore::connect(bucket)?)
         }
+        Location::Server(_) => return Err(only_a_server(address)),
     };
     match make {
         true => Archive::open_or_make(store, &address.display, clock.now()).await,

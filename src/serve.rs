@@ -106,7 +106,7 @@ pub async fn serve(
 fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/events", get(egress::events).post(ingest::events).options(ingest::options))
-        .route("/groups/{name}", post(groups::act).put(groups::put))
+        .route("/groups/{name}", get(groups::get).post(groups::act).put(groups::put))
         .route("/hooks/{name}", post(hooks::receive))
         .route("/healthz", get(healthy))
         .route("/openapi.json", get(openapi))

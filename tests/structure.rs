@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "recent",
     "event",
     "clock",
@@ -25,6 +25,7 @@ const LAYERS: [&str; 17] = [
     "open",
     "embed",
     "serve",
+    "remote",
     "cli",
 ];
 

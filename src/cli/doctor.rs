@@ -13,6 +13,7 @@ use crate::bus::{BusHandle, BusSettings, FORMAT, OpenBus, Sharing};
 use crate::cli::colour::{BAD, Colours, GOOD, WARNING};
 use crate::cli::help_line::{HelpLine, command, text};
 use crate::config::Location;
+use crate::open;
 use crate::store::dir::{DirOptions, DirStore, Execution};
 use crate::store::object::{Bucket, BucketStore};
 use crate::store::{Store, StoreError, probe};
@@ -121,6 +122,7 @@ pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
                 let bus = session.bus_handle(BucketStore::connect(bucket)?);
                 look_at_bucket(&bus, bucket, &address.display).await
             }
+            Location::Server(_) => return Err(open::only_a_server(&address).into()),
         };
         let mut out = Out::new();
         if args.json {

@@ -1,13 +1,15 @@
 //! `evbus emit`: writes events and prints their ids.
 
+use std::rc::Rc;
+
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
-use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
+use crate::bus::emit::{AckKind, Emitter};
 use crate::config::Environment;
-use crate::event::EventTime;
+use crate::event::{EventName, EventTime};
 use crate::store::dir::{Durability, Execution};
 
 mod acks;
@@ -18,11 +20,13 @@ mod lines;
 mod maker;
 mod plain;
 mod source;
+mod target;
 
 use acks::{Acks, taken};
 pub(super) use args::EmitArgs;
 use maker::Maker;
 pub(super) use plain::plain;
+use target::{RemoteEmitter, Sent, Target};
 
 pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure> {
     args.take_type_from_ndjson()?;
@@ -31,12 +35,20 @@ pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure>
     let mut address = session.address()?;
     address.limit_timeout(timeout);
     block_on(Needs::of(&address), async {
-        let opened = session.open_at(address, Execution::Inline, durability).await?;
-        let mut emitter = Emitter::new(opened.bus_handle().clone(), timeout);
-        let maker = Maker::new(&args, &session, &opened, timeout)?;
+        let (maker, mut target) = match session.server(&address)? {
+            Some(server) => {
+                let emitter = RemoteEmitter { server, clock: Rc::clone(&session.clock), timeout };
+                (Maker::new(&args, &session, None, timeout)?, Target::Server(emitter))
+            }
+            None => {
+                let opened = session.open_at(address, Execution::Inline, durability).await?;
+                let emitter = Emitter::new(opened.bus_handle().clone(), timeout);
+                (Maker::new(&args, &session, Some(&opened), timeout)?, Target::Bus(Box::new(emitter)))
+            }
+        };
         match &args.ndjson {
-            Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut emitter).await,
-            None => single(&args, &session.environment, &maker, &mut emitter).await,
+            Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut target).await,
+            None => single(&args, &session.environment, &maker, &mut target).await,
         }
     })
 }
@@ -45,11 +57,11 @@ async fn single(
     args: &EmitArgs,
     environment: &Environment,
     maker: &Maker,
-    emitter: &mut Emitter,
+    target: &mut Target,
 ) -> Result<Code, Failure> {
     let draft = maker.single(args, environment)?;
-    let sent = maker.send(emitter, std::slice::from_ref(&draft)).await;
-    let emitted = sent.map_err(|error| cannot_emit(error, &draft))?;
+    let sent = maker.send(target, std::slice::from_ref(&draft)).await;
+    let emitted = sent.map_err(|failure| failure.context(&format!("cannot emit {}", draft.event().type_())))?;
     if let Some(ack) = emitted.first().filter(|ack| ack.kind == AckKind::IdTaken) {
         return match args.if_exists.as_deref() {
             Some("ok") => Ok(Code::Done),
@@ -67,18 +79,15 @@ async fn single(
 }
 
 /// Says when an event given with `--at` or `--delay` comes: the day may not be the intended one.
-fn waits(due: EventTime, ack: &Ack, environment: &Environment) -> String {
+fn waits(due: EventTime, sent: &Sent, environment: &Environment) -> String {
     let at = |time| times::clock_text(time, environment.now, &environment.zone());
-    match ack.kind {
-        AckKind::Duplicate if ack.name.time() > environment.now => {
-            format!("it was emitted before, and waits until {}", at(ack.name.time()))
+    let until = sent.name.as_ref().map(EventName::time).filter(|time| *time > environment.now);
+    match (sent.kind, until) {
+        (AckKind::Duplicate, Some(until)) => {
+            format!("it was emitted before, and waits until {}", at(until))
         }
-        AckKind::Duplicate => "it was emitted before".to_owned(),
+        (AckKind::Duplicate, None) => "it was emitted before".to_owned(),
         _ if due > environment.now => format!("it waits until {}", at(due)),
         _ => format!("{} has passed: it came at once", at(due)),
     }
-}
-
-fn cannot_emit(error: crate::store::StoreError, draft: &Draft) -> Failure {
-    Failure::from(error).context(&format!("cannot emit {}", draft.event().type_()))
 }

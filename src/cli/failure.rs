@@ -11,6 +11,7 @@ use super::times::{TimeError, UnitError};
 use crate::bus::group_name::GroupNameError;
 use crate::config::{ConfigError, FilterError};
 use crate::event::{ConditionError, EventError, PatternError};
+use crate::remote::RemoteError;
 use crate::store::{ErrorKind, StoreError};
 
 mod clap_errors;
@@ -102,6 +103,17 @@ impl From<StoreError> for Failure {
             help: HelpLine::of(&error),
             verbatim: false,
             is_temporary,
+        }
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let failure = Self::failed(error.to_string());
+        match error.status() {
+            _ if error.is_temporary() => Self { code: Code::TryAgain, ..failure },
+            Some(401) => failure.help("EVBUS_TOKEN holds the token"),
+            _ => failure,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{output, style, times};
 use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing, keys};
 use crate::cli::help_line::command;
 use crate::config::{BusAddress, Config, Location};
+use crate::open;
 use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
 use crate::store::{mount, probe};
@@ -84,6 +85,7 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
                 }
                 handle
             }
+            Location::Server(_) => return Err(open::only_a_server(&address).into()),
         };
         let (bus, made) = OpenBus::create(handle, settings, &address.display).await?;
         let mut out = Out::new();

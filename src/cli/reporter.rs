@@ -104,6 +104,12 @@ impl Printer {
                 let next = self.clock_text(*next);
                 format!("attempt {attempt} failed: {} ({}); next {next}", style::escape(why), of(name))
             }
+            WorkerEvent::Released { name, attempt, why } => {
+                format!("attempt {attempt} failed: {} ({}); given back", style::escape(why), of(name))
+            }
+            WorkerEvent::LockLost { name, why } => {
+                format!("lost the lock of {}, which may run again: {}", of(name), style::escape(why))
+            }
             WorkerEvent::Dead { name, attempt, why } => {
                 let attempts = style::plural(u64::from(*attempt), "attempt");
                 format!("dead after {attempts}: {} ({})", style::escape(why), of(name))
@@ -163,6 +169,14 @@ impl Reporter for Printer {
             WorkerEvent::Retrying { name, attempt, next, why } => {
                 let ((id, r#type), next) = (of(name), next.to_rfc3339());
                 warn!(event = "retrying", group, id, r#type, attempt, next, why, "{line}");
+            }
+            WorkerEvent::Released { name, attempt, why } => {
+                let (id, r#type) = of(name);
+                warn!(event = "released", group, id, r#type, attempt, why, "{line}");
+            }
+            WorkerEvent::LockLost { name, why } => {
+                let (id, r#type) = of(name);
+                warn!(event = "lock_lost", group, id, r#type, why, "{line}");
             }
             WorkerEvent::Dead { name, attempt, why } => {
                 let (id, r#type) = of(name);

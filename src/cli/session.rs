@@ -15,6 +15,7 @@ use crate::bus::{BusHandle, OpenBus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusAddress, Config, Environment, Location, Origin};
 use crate::open;
+use crate::remote::{Server, ServerError};
 use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, system_words};
 
@@ -53,7 +54,7 @@ impl Opened {
     pub(super) fn url(&self) -> String {
         match &self.address.location {
             Location::Dir(path) => path.display().to_string(),
-            Location::Bucket(_, url) => url.clone(),
+            Location::Bucket(_, url) | Location::Server(url) => url.clone(),
         }
     }
 }
@@ -116,6 +117,24 @@ impl Session {
         Ok(Opened { bus, address })
     }
 
+    /// The server at an address, if it is one's; the token comes from `EVBUS_TOKEN`.
+    pub(super) fn server(&self, address: &BusAddress) -> Result<Option<Server>, Failure> {
+        let Location::Server(url) = &address.location else { return Ok(None) };
+        let token = match self.environment.var("EVBUS_TOKEN") {
+            None => None,
+            Some(token) => match token.to_str().map(str::trim) {
+                Some("") => return Err(Failure::usage("EVBUS_TOKEN is empty").help("unset EVBUS_TOKEN")),
+                Some(token) => Some(token),
+                None => return Err(Failure::usage("EVBUS_TOKEN is not UTF-8")),
+            },
+        };
+        let server = Server::new(url, token).map_err(|error| match error {
+            ServerError::Client(obstacle) if obstacle.is_temporary => Failure::failed(obstacle.why),
+            error => Failure::usage(error.to_string()),
+        })?;
+        Ok(Some(server))
+    }
+
     /// A store together with this session's clock.
     pub(super) fn bus_handle(&self, store: impl Store + 'static) -> BusHandle {
         BusHandle::new(Rc::new(store), Rc::clone(&self.clock))
@@ -139,7 +158,7 @@ impl Needs {
     pub(super) fn of(address: &BusAddress) -> Self {
         match &address.location {
             Location::Dir(_) => Self::Time,
-            Location::Bucket(..) => Self::Everything,
+            Location::Bucket(..) | Location::Server(_) => Self::Everything,
         }
     }
 }

@@ -16,9 +16,10 @@ use super::times;
 use crate::bus::read::{self, NamePages, Range};
 use crate::bus::{BusHandle, frontier};
 use crate::event::{EventName, EventTime};
-use crate::store::dir::Execution;
+use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorKind, Hints, LARGEST_BYTES, StoreResult};
 
+mod remote;
 mod seen;
 
 use seen::Seen;
@@ -64,14 +65,21 @@ pub(super) fn run(args: TailArgs, session: Session) -> Result<Code, Failure> {
     let filter = args.filter.filter()?;
     let every = args.poll.as_deref().map(times::parse_duration).transpose()?;
     block_on(Needs::Everything, async {
-        let opened = session.open(Execution::Threaded).await?;
+        let format = if args.json { LineFormat::Json } else { LineFormat::Whole };
+        let line = LineFormatter { format, filter, now: session.environment.now, zone: session.environment.zone() };
+        let lines = args.lines.unwrap_or(if since.is_some() { usize::MAX } else { 10 });
+        let address = session.address()?;
+        if let Some(server) = session.server(&address)? {
+            return tokio::select! { biased;
+                stopped = stopped() => stopped,
+                answer = remote::follow(&server, &*session.clock, line, since, lines) => answer,
+            };
+        }
+        let opened = session.open_at(address, Execution::Threaded, Durability::Full).await?;
         let bus = opened.bus_handle().clone();
         let hints = if args.no_hints { None } else { bus.store.hints().ok() };
         let poll = every.unwrap_or(bus.store.profile().poll.1).max(Duration::from_millis(10));
-        let format = if args.json { LineFormat::Json } else { LineFormat::Whole };
-        let line = LineFormatter { format, filter, now: session.environment.now, zone: session.environment.zone() };
         let mut tail = Tail { bus, line, seen: Seen::default(), w: EventTime::MIN, hints, poll, out: Out::new() };
-        let lines = args.lines.unwrap_or(if since.is_some() { usize::MAX } else { 10 });
         tokio::select! {
             biased;
             stopped = stopped() => stopped,

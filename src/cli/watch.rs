@@ -13,12 +13,13 @@ use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
 use super::watchers::{self, HangUp, Ready, RunArgs, SignalAction, Starting};
-use crate::config::Watcher;
+use crate::config::{Location, Watcher};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
 use crate::store::dir::Execution;
 use crate::store::system_words;
 
+mod member;
 mod metrics;
 
 use metrics::CountingReporter;
@@ -58,7 +59,12 @@ pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
     let watchers = args.run.watchers(&session, "watch")?;
     loop {
         let action = Cell::new(SignalAction::Stop);
-        let code = watch(&args, &session, watchers.clone(), &action).map_err(Failure::of_a_worker)?;
+        let address = session.address()?;
+        let code = match &address.location {
+            Location::Server(_) => member::watch(&args, &session, watchers.clone(), &address, &action),
+            Location::Dir(_) | Location::Bucket(..) => watch(&args, &session, watchers.clone(), &action),
+        };
+        let code = code.map_err(Failure::of_a_worker)?;
         if action.get() == SignalAction::Stop {
             return Ok(code);
         }

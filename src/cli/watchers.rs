@@ -31,7 +31,7 @@ mod registry;
 mod stop;
 
 pub(super) use args::RunArgs;
-pub(super) use registry::{Ready, backlog, near_misses, prepare, set_command};
+pub(super) use registry::{Ready, agree, backlog, near_misses, prepare, set_command};
 pub(super) use stop::{HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals, received};
 
 /// Time between TERM and KILL at a handler's time limit.
@@ -136,6 +136,13 @@ fn handler(watcher: &Watcher, parts: &HandlerParts) -> Rc<dyn Handler> {
     };
     let dead_on = watcher.retry.dead_on.clone();
     Rc::new(Batches::with_dead_on(handler, Rc::clone(&parts.clock), bounds, dead_on, Box::new(on_batch)))
+}
+
+/// The handlers of watchers that run side by side.
+pub(super) fn handlers(watchers: &[Watcher], session: &Session, printer: &Rc<Printer>) -> Vec<Rc<dyn Handler>> {
+    let reaper = Rc::new(OrphanReaper::new(session.clock.random()));
+    let parts = HandlerParts { clock: Rc::clone(&session.clock), reaper, printer: Rc::clone(printer) };
+    watchers.iter().map(|watcher| handler(watcher, &parts)).collect()
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.

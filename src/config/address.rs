@@ -10,6 +10,7 @@ use super::nearest::nearest;
 use super::parts::{Problem, percent_decoded};
 use super::{Config, ConfigError, Environment, bucket};
 use crate::config::ConfigDetail;
+use crate::handler::WebhookTarget;
 use crate::store::object::{Bucket, Kind};
 
 /// An address as written, with its form recognised.
@@ -19,6 +20,8 @@ pub enum Address {
     Dir(PathBuf),
     /// A place in a bucket, and its URL as it was written.
     Bucket(Bucket, String),
+    /// The URL of an evbus server.
+    Server(String),
     /// A name to look up in `[buses.NAME]`.
     Named(String),
 }
@@ -30,6 +33,8 @@ pub enum Location {
     Dir(PathBuf),
     /// A place in a bucket, and its URL as it was written.
     Bucket(Bucket, String),
+    /// The URL of an evbus server, which alone reaches the bus.
+    Server(String),
 }
 
 /// What decided where the bus is.
@@ -111,6 +116,7 @@ impl BusAddress {
             Address::Bucket(bucket, url) => {
                 Ok(Self { location: Location::Bucket(bucket.clone(), url.clone()), origin, display: url.clone() })
             }
+            Address::Server(url) => Ok(Self { location: Location::Server(url.clone()), origin, display: url.clone() }),
             Address::Named(name) => Err(problem_at(&origin, (format!("'{name}' is a name of a name"), None))),
         }
     }
@@ -149,8 +155,17 @@ impl Address {
                 "s3" => Kind::S3,
                 "gs" => Kind::Gcs,
                 "az" => Kind::Azure,
+                "http" | "https" => {
+                    // The rest of the text may be a secret.
+                    return match WebhookTarget::parse_url(&text.to_string_lossy()) {
+                        Ok(url) if url.query().is_none() => Ok(Self::Server(url.to_string())),
+                        Ok(_) => Err(("the URL of a server has no '?' part".to_owned(), None)),
+                        Err(why) => Err((format!("the URL of a server {why}"), None)),
+                    };
+                }
                 _ => {
-                    let known = "known are a path, file:///path, s3://bucket, gs://bucket and az://container";
+                    let known =
+                        "known are a path, file:///path, s3://bucket, gs://bucket, az://container and https://server";
                     return Err((format!("'{scheme}://' is no store ({known})"), None));
                 }
             };

@@ -122,6 +122,21 @@ impl Bus {
         self.thread.call(|local| Box::pin(async move { change(local) })).await
     }
 
+    /// A group that is there.
+    ///
+    /// # Errors
+    /// There is none, or the store does not answer.
+    pub(crate) async fn find_group(&self, group: GroupName) -> Result<Definition, Error> {
+        self.thread
+            .call(|local| {
+                Box::pin(async move {
+                    let found = definition::find(&*local.bus.handle.store, &group).await?;
+                    found.map(|found| found.definition).ok_or(Error::NoGroup { group: group.to_string() })
+                })
+            })
+            .await?
+    }
+
     /// Finds or makes a group; whether it was made.
     ///
     /// # Errors

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 
 use super::thread::ThreadState;
 use super::{Bus, Error};
-use crate::event::EventTime;
+use crate::bus::read::{self, Range};
+use crate::clock::Fut;
+use crate::event::{EventTime, TypeFilter};
 use crate::feed::{Cursor, FeedItem, Order, ReadFrom, Reader, Selection};
 use crate::store::ErrorKind;
 
@@ -99,6 +101,30 @@ impl Bus {
         })?;
         self.follow()?;
         deliveries.recv().await.ok_or(Error::Closed)?
+    }
+
+    /// The place before the last so many events of these types that are there, none of them before a time.
+    ///
+    /// # Errors
+    /// As [`Bus::subscribe`].
+    pub(crate) async fn last_events(
+        &self,
+        types: TypeFilter,
+        since: EventTime,
+        most: usize,
+    ) -> Result<ReadFrom, Error> {
+        if most == 0 {
+            return Ok(ReadFrom::Now);
+        }
+        let call = move |local: Rc<ThreadState>| -> Fut<'static, _> {
+            Box::pin(async move {
+                let bus = &local.bus.handle;
+                let range = Range { since, until: EventTime::MAX, filter: types };
+                read::newest(bus, &range, most, bus.clock.now()).await
+            })
+        };
+        let (names, _) = self.thread.call(call).await??;
+        Ok(names.first().map_or(ReadFrom::Now, |first| ReadFrom::Since(first.time())))
     }
 
     /// Makes rounds of the feed for as long as there are readers.

@@ -30,3 +30,5 @@ pub use engine::ShardBounds;
 pub use listing::Listing;
 pub use marker::Marker;
 pub use ops::read_marker;
+#[cfg(feature = "cli")]
+pub(crate) use run::event_vars;

@@ -311,7 +311,7 @@ fn parses_to(text: &str, number: u32) -> bool {
 }
 
 /// What a handler is told of its event.
-fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
+pub(crate) fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
     let time = event.time().map_or_else(|| name.time().to_rfc3339(), str::to_owned);
     // The CloudEvents extension "Distributed Tracing", under the names that tracing tools expect in
     // a process.

@@ -86,6 +86,22 @@ pub enum WorkerEvent {
         /// How it ended.
         why: String,
     },
+    /// The attempt failed, and the event was given back to the server, which tries it again.
+    Released {
+        /// Which.
+        name: EventName,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// How it ended.
+        why: String,
+    },
+    /// The lock under which the server had handed the event out no longer holds: the event may run again.
+    LockLost {
+        /// Which.
+        name: EventName,
+        /// Why.
+        why: String,
+    },
     /// An `on_dead` command failed, which changes nothing.
     OnDeadFailed {
         /// Whose letter it is.

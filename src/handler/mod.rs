@@ -39,6 +39,8 @@ pub use program::ProgramError;
 #[cfg(feature = "cli")]
 pub(crate) use webhook::signature::key as standard_webhook_key;
 pub use webhook::{Network, NetworkError, Webhook, WebhookFormat, WebhookProxy, WebhookSettings, WebhookTarget};
+#[cfg(feature = "cli")]
+pub(crate) use webhook::{http_cause, http_client};
 
 use crate::clock::Fut;
 use crate::event::Likeness;

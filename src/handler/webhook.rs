@@ -27,9 +27,17 @@ pub use guard::{Network, NetworkError};
 pub use request::WebhookFormat;
 pub use target::{WebhookProxy, WebhookTarget};
 
+#[cfg(feature = "cli")]
+pub(crate) use client::cause as http_cause;
 use client::{cause, is_refused_by_tls};
 use guard::Guard;
 use target::host_of;
+
+/// A client for requests to URLs with this one's scheme, with the defaults of a webhook's.
+#[cfg(feature = "cli")]
+pub(crate) fn http_client(url: &Url, timeout: Duration) -> Result<Client, Obstacle> {
+    client::client(&WebhookTarget::new(MaybeSecret::Plain(url.to_string())), timeout, url)
+}
 
 /// How much of an answer is read.
 const ANSWER_BYTES: usize = 4 * 1024;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::connection::{Held, stopped};
 use super::problem::Problem;
 use super::{App, access::Grant};
+use crate::Bus;
 use crate::clock::{Clock, SystemClock};
 use crate::config::instant::parse_past;
 use crate::config::units::parse_duration;
@@ -62,6 +63,8 @@ struct Asked {
     selection: Selection,
     after: Option<Cursor>,
     since: Option<EventTime>,
+    /// First the last so many of those that are there.
+    last: Option<usize>,
     limit: usize,
     wait: Duration,
     /// The query without its place, for the link to the next batch.
@@ -83,7 +86,7 @@ pub(super) async fn events(
         let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await;
         let upgrade = upgrade.map_err(|error| Problem::bad_request(error.to_string()))?.protocols([PROTOCOL]);
         let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
-        let start = asked.start(ReadFrom::Now);
+        let start = asked.start(&app.bus, ReadFrom::Now).await?;
         let (subscription, _) = app.bus.subscribe(asked.selection, start, IDLE).await?;
         let stop = app.stop.clone();
         return Ok(upgrade.on_upgrade(|socket| async move {
@@ -99,7 +102,7 @@ pub(super) async fn events(
         });
         let start = match last.transpose()? {
             Some(cursor) => ReadFrom::Cursor(cursor),
-            None => asked.start(ReadFrom::Now),
+            None => asked.start(&app.bus, ReadFrom::Now).await?,
         };
         return match app.bus.subscribe(asked.selection, start, IDLE).await {
             Ok((subscription, cursor)) => Ok(stream(subscription, &cursor, app.stop.clone())),
@@ -108,7 +111,7 @@ pub(super) async fn events(
             Err(error) => Err(error.into()),
         };
     }
-    let start = asked.start(ReadFrom::Since(EventTime::MIN));
+    let start = asked.start(&app.bus, ReadFrom::Since(EventTime::MIN)).await?;
     let mut stop = app.stop.clone();
     let polled = app.bus.poll(asked.selection, start, asked.limit, asked.wait);
     let delivered = tokio::select! { biased;
@@ -131,7 +134,7 @@ fn accepts_stream(headers: &HeaderMap) -> bool {
 impl Asked {
     fn read(query: Option<&str>, grant: &Grant) -> Result<Self, Problem> {
         let (mut types, mut not) = (Vec::new(), Vec::new());
-        let (mut condition, mut after, mut since) = (None, None, None);
+        let (mut condition, mut after, mut since, mut last) = (None, None, None, None);
         let (mut limit, mut wait, mut order) = (LIMIT, Duration::ZERO, Order::Arrival);
         let (mut rest, mut seen) = (form_urlencoded::Serializer::new(String::new()), BTreeSet::new());
         let now = SystemClock.now();
@@ -156,6 +159,13 @@ impl Asked {
                     since = Some(time.map_err(|error| wrong(error.to_string()))?);
                     continue;
                 }
+                "last" => {
+                    match value.parse() {
+                        Ok(number) if number <= MOST => last = Some(number),
+                        _ => return Err(wrong(format!("must be a whole number up to {MOST}"))),
+                    }
+                    continue;
+                }
                 "limit" => match value.parse() {
                     Ok(number) if (1..=MOST).contains(&number) => limit = number,
                     _ => return Err(wrong(format!("must be a whole number from 1 to {MOST}"))),
@@ -169,7 +179,7 @@ impl Asked {
                     _ => return Err(wrong("must be settled or arrival".to_owned())),
                 },
                 _ => {
-                    let known = "is not a parameter (type, not, where, after, since, limit, wait and order are)";
+                    let known = "is not a parameter (type, not, where, after, since, last, limit, wait and order are)";
                     return Err(wrong(known.to_owned()));
                 }
             }
@@ -181,15 +191,19 @@ impl Asked {
         let types = TypeFilter::new(&types, &not)
             .map_err(|error| Problem::bad_request(error.to_string()).member("parameter", "type"))?;
         let selection = Selection { filter: Filter { types, condition }, allowed: grant.readable()?, order };
-        Ok(Self { selection, after, since, limit, wait, rest: rest.finish() })
+        Ok(Self { selection, after, since, last, limit, wait, rest: rest.finish() })
     }
 
-    fn start(&self, otherwise: ReadFrom) -> ReadFrom {
-        match (&self.after, self.since) {
-            (Some(cursor), _) => ReadFrom::Cursor(cursor.clone()),
-            (None, Some(since)) => ReadFrom::Since(since),
-            (None, None) => otherwise,
-        }
+    async fn start(&self, bus: &Bus, otherwise: ReadFrom) -> Result<ReadFrom, Problem> {
+        Ok(match (&self.after, self.since, self.last) {
+            (Some(cursor), ..) => ReadFrom::Cursor(cursor.clone()),
+            (None, since, Some(last)) => {
+                let types = self.selection.filter.types.clone();
+                bus.last_events(types, since.unwrap_or(EventTime::MIN), last).await?
+            }
+            (None, Some(since), None) => ReadFrom::Since(since),
+            (None, None, None) => otherwise,
+        })
     }
 }
 

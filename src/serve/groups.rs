@@ -21,7 +21,7 @@ use crate::config::instant::parse_past;
 use crate::embed::{HandedOut, LockChange, Settlement, SettlementKind, WantedGroup};
 use crate::event::{Condition, Filter, TypeFilter};
 use crate::group::GroupName;
-use crate::group::definition::{MOST_SHARDS, Start};
+use crate::group::definition::{Definition, MOST_SHARDS, Start};
 
 /// How many events a member is given unless told otherwise, and at most.
 const EVENTS: usize = 1;
@@ -223,6 +223,24 @@ impl GroupBody {
     }
 }
 
+/// Describes a group.
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let grant = app.access.grant(request.headers())?;
+    let group = GroupName::parse(&name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    grant.check_pull(&group)?;
+    Parameters::read(request.uri().query(), &[])?;
+    Ok(described(StatusCode::OK, &app.bus.find_group(group).await?))
+}
+
+fn described(status: StatusCode, definition: &Definition) -> Response {
+    let text = serde_json::to_string(definition).unwrap_or_default();
+    json_response(status, format!("{text}\n"))
+}
+
 /// Makes a group, unless it is there.
 pub(super) async fn put(
     State(app): State<Arc<App>>,
@@ -240,9 +258,7 @@ pub(super) async fn put(
             .map_err(|error| Problem::bad_request(format!("the body is no description of a group: {error}")))?,
     };
     let (definition, is_new) = app.bus.ensure_group(group, asked.wanted()?).await?;
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let text = serde_json::to_string(&definition).unwrap_or_default();
-    Ok(json_response(status, format!("{text}\n")))
+    Ok(described(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &definition))
 }
 
 async fn receive(app: &App, group: GroupName, query: Option<&str>) -> Result<Response, Problem> {

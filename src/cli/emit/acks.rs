@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::bus::emit::{Ack, AckKind, Draft};
+use super::target::Sent;
+use crate::bus::emit::{AckKind, Draft};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
 use crate::cli::output::Out;
@@ -35,8 +36,8 @@ impl Acks {
     }
 
     /// Prints a batch, without the events whose id belongs to another event.
-    pub fn report<'a>(&mut self, acknowledged: impl Iterator<Item = (&'a Draft, &'a Ack)> + Clone) {
-        let on_the_bus = acknowledged.filter(|(_, ack)| ack.kind != AckKind::IdTaken);
+    pub fn report<'a>(&mut self, acknowledged: impl Iterator<Item = (&'a Draft, &'a Sent)> + Clone) {
+        let on_the_bus = acknowledged.filter(|(_, sent)| sent.kind != AckKind::IdTaken);
         self.on_the_bus(on_the_bus.map(|(draft, _)| (draft.event().id(), draft.document())));
     }
 
@@ -70,9 +71,10 @@ fn line(out: &mut Out, print: Print, (id, document): (&str, &[u8])) -> io::Resul
 }
 
 /// The error for an id that belongs to another event.
-pub(super) fn taken(draft: &Draft, ack: &Ack) -> Failure {
+pub(super) fn taken(draft: &Draft, sent: &Sent) -> Failure {
     let (id, source) = (draft.event().id(), draft.event().source());
-    let what = format!("id '{id}' of {source} is another event's, {}: this one is not on the bus", ack.name);
+    let name = sent.name.as_ref().map_or_else(String::new, |name| format!(", {name}"));
+    let what = format!("id '{id}' of {source} is another event's{name}: this one is not on the bus");
     Failure::failed(what)
         .help([command("get", format_args!("--source {source} {id}")), text(" shows it; --if-exists ok accepts that")])
 }

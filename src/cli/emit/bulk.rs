@@ -9,8 +9,9 @@ use super::acks::Acks;
 use super::args::EmitArgs;
 use super::lines::{InputLine, InputLines};
 use super::maker::Maker;
+use super::target::{Sent, Target};
 use super::{acks, data, source};
-use crate::bus::emit::{Ack, AckKind, Draft, Emitter, SegmentDraft};
+use crate::bus::emit::{AckKind, Draft, SegmentDraft};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
@@ -29,7 +30,7 @@ pub(super) async fn run(
     args: &EmitArgs,
     source: Option<&str>,
     maker: &Maker,
-    emitter: &mut Emitter,
+    target: &mut Target,
 ) -> Result<Code, Failure> {
     let typed = args.type_.is_some();
     match source.and_then(|source| source.strip_prefix('@')) {
@@ -37,11 +38,11 @@ pub(super) async fn run(
             let file = source::open(path, Path::new(""))?;
             let bytes = file.metadata().ok().map(|metadata| metadata.len());
             let lines = InputLines::new(file, maker.max_event_bytes, typed)?;
-            BulkEmit::new(args, maker, lines, bytes)?.emit(emitter).await
+            BulkEmit::new(args, maker, lines, bytes)?.emit(target).await
         }
         None => {
             let lines = InputLines::new(std::io::stdin(), maker.max_event_bytes, typed)?;
-            BulkEmit::new(args, maker, lines, None)?.emit(emitter).await
+            BulkEmit::new(args, maker, lines, None)?.emit(target).await
         }
     }
 }
@@ -114,8 +115,8 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         })
     }
 
-    async fn emit(mut self, emitter: &mut Emitter) -> Result<Code, Failure> {
-        let ended = self.emit_all(emitter).await;
+    async fn emit(mut self, target: &mut Target) -> Result<Code, Failure> {
+        let ended = self.emit_all(target).await;
         self.progress.end();
         self.skipped.report();
         let acknowledged = self.acks.count();
@@ -128,11 +129,11 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         self.acks.end().map(|()| Code::Done)
     }
 
-    async fn emit_all(&mut self, emitter: &mut Emitter) -> Result<(), Failure> {
+    async fn emit_all(&mut self, target: &mut Target) -> Result<(), Failure> {
         loop {
             // The events before a bad line are emitted first.
-            let end = match self.in_segments() {
-                true => {
+            let end = match target {
+                Target::Bus(emitter) if self.in_segments() => {
                     let mut segments = Vec::new();
                     let end = self.fill_segments(&mut segments);
                     // With ordering keys each is safe before the next is put, and is acknowledged so.
@@ -143,13 +144,14 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
                     }
                     end
                 }
-                false => {
+                _ => {
                     let mut batch = LineBatch::default();
                     let in_chunks = self.in_chunks();
-                    let end = self.fill(&mut batch, if in_chunks { usize::MAX } else { emitter.batch() });
-                    let acks = match in_chunks {
-                        true => self.maker.send_chunks(emitter, &batch.drafts).await?,
-                        false => self.maker.send(emitter, &batch.drafts).await?,
+                    let end = self.fill(&mut batch, if in_chunks { usize::MAX } else { target.batch() });
+                    let acks = match target {
+                        Target::Bus(emitter) if in_chunks => self.maker.send_chunks(emitter, &batch.drafts).await?,
+                        _ if batch.drafts.is_empty() => Vec::new(),
+                        _ => self.maker.send(target, &batch.drafts).await?,
                     };
                     self.acks.report(batch.drafts.iter().zip(&acks));
                     self.taken(&batch, &acks)?;
@@ -266,7 +268,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
     }
 
     /// Handles events whose id belongs to another event: they are not on the bus.
-    fn taken(&mut self, batch: &LineBatch, acks: &[Ack]) -> Result<(), Failure> {
+    fn taken(&mut self, batch: &LineBatch, acks: &[Sent]) -> Result<(), Failure> {
         for ((input, draft), ack) in batch.inputs.iter().zip(&batch.drafts).zip(acks) {
             if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
                 continue;

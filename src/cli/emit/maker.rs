@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::args::EmitArgs;
 use super::data;
 use super::source::smaller_or_larger_bus;
+use super::target::{Sent, Target};
 use crate::bus::emit::{Ack, Draft, Emitter, SegmentDraft};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
@@ -14,12 +15,13 @@ use crate::cli::times;
 use crate::clock::Clock;
 use crate::config::{Environment, default_source};
 use crate::event::{Data, Event, EventTemplate, EventTime, check_size};
-use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, LARGEST_BYTES, Store, StoreError, StoreResult};
 
 /// What the flags and the environment say about every event of this run.
 pub(super) struct Maker {
     clock: Rc<dyn Clock>,
-    store: Rc<dyn Store>,
+    /// Of the bus; none for a server.
+    store: Option<Rc<dyn Store>>,
     timeout: Duration,
     pub max_event_bytes: usize,
     /// Whether the bus takes many events in one object.
@@ -49,7 +51,13 @@ fn is_trace_parent(text: &str) -> bool {
 }
 
 impl Maker {
-    pub fn new(args: &EmitArgs, session: &Session, opened: &Opened, timeout: Duration) -> Result<Self, Failure> {
+    /// What the flags say, for a bus that is open, or for a server.
+    pub fn new(
+        args: &EmitArgs,
+        session: &Session,
+        opened: Option<&Opened>,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
         let environment = &session.environment;
         let time = args.time.as_deref().map(|text| past(text, environment)).transpose()?;
@@ -79,10 +87,11 @@ impl Maker {
         }
         Ok(Self {
             clock: Rc::clone(&session.clock),
-            store: Rc::clone(&opened.bus_handle().store),
+            store: opened.map(|opened| Rc::clone(&opened.bus_handle().store)),
             timeout,
-            max_event_bytes: opened.bus.max_event_bytes(),
-            has_segments: opened.bus.settings.has_segments(),
+            // A server knows the limit of its bus, and says so.
+            max_event_bytes: opened.map_or(LARGEST_BYTES, |opened| opened.bus.max_event_bytes()),
+            has_segments: opened.is_some_and(|opened| opened.bus.settings.has_segments()),
             source: args.source.clone().unwrap_or_else(default_source),
             subject: args.subject.clone(),
             content_type: args.content_type.clone(),
@@ -95,14 +104,22 @@ impl Maker {
 
     /// Emits the events, or schedules them if they are due later. Fails if the store makes no
     /// progress within the time-out.
-    pub async fn send(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
+    pub async fn send(&self, target: &mut Target, drafts: &[Draft]) -> Result<Vec<Sent>, Failure> {
+        let due = self.due.filter(|due| *due > self.clock.now());
+        let emitter = match target {
+            Target::Bus(emitter) => emitter,
+            Target::Server(_) if due.is_some() => {
+                return Err(Failure::usage("a server takes no events for later: --at and --delay need the bus itself"));
+            }
+            Target::Server(server) => return server.emit(drafts).await,
+        };
         let sending = async {
-            match self.due.filter(|due| *due > self.clock.now()) {
+            match due {
                 Some(due) => emitter.schedule(drafts, due).await,
                 None => emitter.emit(drafts).await,
             }
         };
-        self.within_the_timeout(sending, drafts.len() > 1).await
+        Ok(sent(self.within_the_timeout(sending, drafts.len() > 1).await?))
     }
 
     /// Emits the events of segments. Fails as [`Maker::send`] does.
@@ -111,8 +128,8 @@ impl Maker {
     }
 
     /// Emits events with ids of their own, many in one object. Fails as [`Maker::send`] does.
-    pub async fn send_chunks(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
-        self.within_the_timeout(emitter.emit_chunks(drafts), true).await
+    pub async fn send_chunks(&self, emitter: &mut Emitter, drafts: &[Draft]) -> StoreResult<Vec<Sent>> {
+        Ok(sent(self.within_the_timeout(emitter.emit_chunks(drafts), true).await?))
     }
 
     async fn within_the_timeout<T>(
@@ -122,13 +139,14 @@ impl Maker {
     ) -> StoreResult<T> {
         let mut sending = std::pin::pin!(sending);
         // A batch may take longer, as long as requests are sent.
-        let mut requests = is_batch.then(|| self.store.requests());
+        let requests_now = || self.store.as_ref().and_then(|store| store.requests());
+        let mut requests = is_batch.then(requests_now);
         loop {
             tokio::select! { biased;
                 sent = &mut sending => return sent,
                 () = self.clock.sleep_until(self.clock.elapsed() + self.timeout) => {}
             }
-            let now = self.store.requests();
+            let now = requests_now();
             if requests.as_ref().is_none_or(|before| *before == now) {
                 let what = format!("no answer within {}", times::format_duration(self.timeout));
                 return Err(StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::MayBeThere));
@@ -229,6 +247,10 @@ impl Maker {
             .map_err(|error| Failure::usage(format!("the event {error}")).help(smaller_or_larger_bus()))?;
         Ok(draft)
     }
+}
+
+fn sent(acks: Vec<Ack>) -> Vec<Sent> {
+    acks.into_iter().map(|ack| Sent { kind: ack.kind, name: Some(ack.name) }).collect()
 }
 
 /// Refuses a type that no pattern can match: on the command line it is a typing error. Documents

@@ -68,7 +68,7 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
 
 /// Refuses a filter that differs from the group's: two workers with different filters would skip
 /// each other's events.
-fn agree(watcher: &Watcher, filter: &Filter, definition: &Definition) -> Result<(), Failure> {
+pub(in crate::cli) fn agree(watcher: &Watcher, filter: &Filter, definition: &Definition) -> Result<(), Failure> {
     let group = &watcher.group;
     let current = definition.filter(group)?;
     let types_given = !(watcher.types.is_empty() && watcher.not.is_empty());

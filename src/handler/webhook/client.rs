@@ -141,7 +141,7 @@ fn is_refusal(error: &rustls::Error) -> bool {
 }
 
 /// The innermost error, in the system's words where it is the system's.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

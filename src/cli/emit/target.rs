@@ -1,0 +1,80 @@
+//! Where events go: to the bus itself, or to a server before it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::bus::emit::{AckKind, Draft, Emitter};
+use crate::cli::failure::Failure;
+use crate::clock::{Backoff, Clock};
+use crate::event::EventName;
+use crate::remote::{RemoteError, Server};
+
+/// The most events of a request to a server.
+const EVENTS: usize = 1_000;
+
+/// The pauses before a server is asked again.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// Where the events go.
+pub(super) enum Target {
+    Bus(Box<Emitter>),
+    Server(RemoteEmitter),
+}
+
+/// How an event was acknowledged.
+pub(super) struct Sent {
+    pub kind: AckKind,
+    /// Its name on the bus, where that is known.
+    pub name: Option<EventName>,
+}
+
+impl Target {
+    /// How many events go together.
+    pub fn batch(&self) -> usize {
+        match self {
+            Self::Bus(emitter) => emitter.batch(),
+            Self::Server(_) => EVENTS,
+        }
+    }
+}
+
+/// Emits through a server.
+pub(super) struct RemoteEmitter {
+    pub server: Server,
+    pub clock: Rc<dyn Clock>,
+    pub timeout: Duration,
+}
+
+impl RemoteEmitter {
+    /// Emits events. Their ids are their own, so that a request may be repeated.
+    pub async fn emit(&self, drafts: &[Draft]) -> Result<Vec<Sent>, Failure> {
+        let until = self.clock.elapsed() + self.timeout;
+        let mut retry = RETRY;
+        loop {
+            let error = match self.server.emit(drafts.iter().map(Draft::document)).await {
+                Ok(duplicates) => {
+                    // Only of a single event it is known which one was there before.
+                    let kind = if duplicates > 0 && drafts.len() == 1 { AckKind::Duplicate } else { AckKind::New };
+                    return Ok(drafts.iter().map(|_| Sent { kind, name: None }).collect());
+                }
+                Err(RemoteError::Refused { status: 409, ids, .. }) if !ids.is_empty() => {
+                    let kind = |draft: &Draft| match ids.iter().any(|id| id == draft.event().id()) {
+                        true => AckKind::IdTaken,
+                        false => AckKind::New,
+                    };
+                    return Ok(drafts.iter().map(|draft| Sent { kind: kind(draft), name: None }).collect());
+                }
+                Err(error) => error,
+            };
+            let asked = match &error {
+                RemoteError::Refused { retry_after: Some(pause), .. } => *pause,
+                _ => Duration::ZERO,
+            };
+            let pause = retry.next().max(asked);
+            if !error.is_temporary() || self.clock.elapsed() + pause >= until {
+                return Err(error.into());
+            }
+            self.clock.sleep_until(self.clock.elapsed() + pause).await;
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `evbus watch` through a server: this process is a member of the group, whose state is the server's.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use tokio::sync::watch as signal;
+
+use super::WatchArgs;
+use crate::cli::exit::Code;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::session::{Needs, Session, block_on};
+use crate::cli::style;
+use crate::cli::watchers::{self, HangUp, SignalAction, agree};
+use crate::config::{BusAddress, StartFrom, Watcher};
+use crate::group::definition::Definition;
+use crate::group::worker::Stop;
+use crate::group::worker_event::{Reporter, WorkerEvent};
+use crate::remote::{GroupRequest, Member, MemberParts, RemoteError, Server};
+
+/// Runs watchers as members of their groups until a signal ends them.
+pub(super) fn watch(
+    args: &WatchArgs,
+    session: &Session,
+    watchers: Vec<Watcher>,
+    address: &BusAddress,
+    action: &Cell<SignalAction>,
+) -> Result<Code, Failure> {
+    if args.metrics.is_some() {
+        return Err(Failure::usage("--metrics needs the bus itself: the server has the state of the groups"));
+    }
+    if args.run.dry_run {
+        return Err(Failure::usage("--dry-run needs the bus itself"));
+    }
+    for watcher in &watchers {
+        refuse_settings_of_the_server(watcher)?;
+        watchers::check_action(watcher, session)?;
+    }
+    block_on(Needs::Everything, async {
+        let Some(server) = session.server(address)?.map(Rc::new) else { return Ok(Code::Usage) };
+        for watcher in &watchers {
+            let definition = joined(&server, watcher).await?;
+            agree(watcher, &watcher.filter()?, &definition)?;
+            if !args.run.quiet {
+                let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
+                let wanted = style::wanted(&definition.filter(group)?);
+                output::note(&format!("watching {}: group '{group}', {wanted}{paused}", server.url()));
+            }
+        }
+        let (stop, stopped) = signal::channel(Stop::No);
+        let printer = args.run.printer(session, true);
+        let handlers = watchers::handlers(&watchers, session, &printer);
+        let members = watchers.into_iter().zip(handlers).map(|(watcher, handler)| {
+            let parts = MemberParts {
+                server: Rc::clone(&server),
+                group: watcher.group.clone(),
+                handler,
+                capacity: watcher.taken(),
+                dead_on: watcher.retry.dead_on.clone(),
+                stop_timeout: watcher.stop_timeout,
+                clock: Rc::clone(&session.clock),
+                reporter: Rc::clone(&printer) as Rc<dyn Reporter>,
+                stop: stopped.clone(),
+            };
+            let printer = Rc::clone(&printer);
+            async move {
+                let ended = Member::new(parts).run().await;
+                ended.map_err(|error| {
+                    printer.report(&watcher.group, &WorkerEvent::Ended);
+                    Failure::from(error).context(&format!("watcher '{}' ended", watcher.name)).report()
+                })
+            }
+        });
+        let hang_up = match HangUp::of(args.run.in_config()) {
+            HangUp::Reload => HangUp::Stop,
+            other => other,
+        };
+        let ended = tokio::select! { biased;
+            ended = join_all(members) => ended,
+            failure = watchers::on_signals(stop, hang_up, action, &|| false) => {
+                failure?;
+                return Ok(Code::Done);
+            }
+        };
+        Ok(ended.into_iter().find_map(Result::err).unwrap_or(Code::Done))
+    })
+}
+
+/// The watcher's group, which is made if it is not there and the token allows it.
+async fn joined(server: &Server, watcher: &Watcher) -> Result<Definition, Failure> {
+    let group = &watcher.group;
+    match server.find_group(group).await {
+        Ok(definition) => return Ok(definition),
+        Err(error) if error.status() == Some(404) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let start = watcher.from.map(|from| match from {
+        StartFrom::Earliest => "earliest".to_owned(),
+        StartFrom::Now => "now".to_owned(),
+        StartFrom::Time(time) => time.to_rfc3339(),
+    });
+    let wanted = GroupRequest {
+        types: watcher.types.clone(),
+        not: watcher.not.clone(),
+        condition: watcher.condition.clone(),
+        start,
+        shards: watcher.shards,
+    };
+    server.ensure_group(group, &wanted).await.map_err(|error| match error {
+        RemoteError::Refused { status: 403, .. } => {
+            Failure::usage(format!("there is no group '{group}', and the token may not make one"))
+                .help(format!("where the bus is: evbus group create {group}"))
+        }
+        RemoteError::Refused { status: 409, .. } => {
+            Failure::usage(error.to_string()).help("--from now or --from earliest")
+        }
+        error => error.into(),
+    })
+}
+
+/// When an event is tried again, and in what order events run, is decided where the group's state is.
+fn refuse_settings_of_the_server(watcher: &Watcher) -> Result<(), Failure> {
+    let default = Watcher::new(watcher.name.clone(), watcher.group.clone(), watcher.action.clone());
+    let (own, usual) = (&watcher.retry, &default.retry);
+    let retry_differs =
+        (own.max_attempts, own.min, own.max, own.jitter) != (usual.max_attempts, usual.min, usual.max, usual.jitter);
+    let what = if watcher.ordered {
+        "the order of events"
+    } else if retry_differs {
+        "when an event is tried again"
+    } else if watcher.on_dead.is_some() {
+        "what is done with a dead letter"
+    } else {
+        return Ok(());
+    };
+    let group = &watcher.group;
+    Err(Failure::usage(format!("'{}': {what} is decided where the bus is", watcher.name))
+        .help(format!("ordered and retry in [serve.groups.{group}] of the server's config; leave them out here")))
+}
