@@ -10,6 +10,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::connection::stopped;
@@ -130,6 +131,14 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// Reads a JSON object; an array would be taken for its members in their order.
+fn read_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err("it is no object".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
 /// Does what a member asks for.
 pub(super) async fn act(
     State(app): State<Arc<App>>,
@@ -156,8 +165,8 @@ pub(super) async fn act(
         }
     };
     let body = body::read(body, &parts.headers, MOST_BODY, &app.room).await?;
-    let locks: Locks = serde_json::from_slice(&body.bytes)
-        .map_err(|error| Problem::bad_request(format!("the body is not {{\"lockTokens\": [\"…\"]}}: {error}")))?;
+    let locks: Locks = read_object(&body.bytes)
+        .map_err(|why| Problem::bad_request(format!("the body is not {{\"lockTokens\": [\"…\"]}}: {why}")))?;
     if !(1..=MOST_TOKENS).contains(&locks.lock_tokens.len()) {
         let what = format!("lockTokens: must be from 1 to {MOST_TOKENS} tokens");
         return Err(Problem::bad_request(what).member("parameter", "lockTokens"));
@@ -254,8 +263,8 @@ pub(super) async fn put(
     let body = body::read(body, &parts.headers, MOST_BODY, &app.room).await?;
     let asked = match body.bytes.trim_ascii() {
         b"" => GroupBody::default(),
-        text => serde_json::from_slice(text)
-            .map_err(|error| Problem::bad_request(format!("the body is no description of a group: {error}")))?,
+        text => read_object(text)
+            .map_err(|why| Problem::bad_request(format!("the body is no description of a group: {why}")))?,
     };
     let (definition, is_new) = app.bus.ensure_group(group, asked.wanted()?).await?;
     Ok(described(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &definition))

@@ -30,6 +30,7 @@ mod credentials;
 mod emit;
 mod faults;
 mod hosts;
+mod members;
 mod metrics_and_health;
 mod operator_view;
 mod output;

@@ -11,24 +11,24 @@ use serde_json::Value;
 use super::support::{Home, signal, until};
 
 /// A running server, which ends with this.
-struct Server {
-    child: Child,
-    address: SocketAddr,
+pub struct Server {
+    pub child: Child,
+    pub address: SocketAddr,
     /// What it has printed before it served.
     begin: Vec<String>,
 }
 
 impl Server {
-    fn new(home: &Home) -> Self {
+    pub fn new(home: &Home) -> Self {
         Self::with(home, &["serve", "--listen", "127.0.0.1:0"])
     }
 
-    fn configured(home: &Home, config: &str) -> Self {
+    pub fn configured(home: &Home, config: &str) -> Self {
         home.file("serve.toml", config);
         Self::with(home, &["--config", "serve.toml", "serve", "--listen", "127.0.0.1:0"])
     }
 
-    fn with(home: &Home, args: &[&str]) -> Self {
+    pub fn with(home: &Home, args: &[&str]) -> Self {
         Self::of(home.evbus(args).env("TOKEN", "s3cret").env("HOOK", "It's a Secret to Everybody"))
     }
 
@@ -49,21 +49,21 @@ impl Server {
         Self { child, address, begin }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Sends a request, and reads the answer until its end.
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let stream = TcpStream::connect(self.address).unwrap();
         ask(stream, &self.address.to_string(), method, path, headers, body)
     }
 
-    fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.ask("POST", path, headers, body.as_bytes())
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], b"")
     }
 
@@ -80,7 +80,7 @@ impl Server {
         stream
     }
 
-    fn kill(mut self) -> SocketAddr {
+    pub fn kill(mut self) -> SocketAddr {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.address
@@ -95,24 +95,24 @@ impl Drop for Server {
 }
 
 /// The answer to a request.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
     #[track_caller]
-    fn is(self, status: u16) -> Self {
+    pub fn is(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}{}", self.head, self.body);
         self
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}{}", self.head, self.body))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let is_it = |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
         self.head.lines().find(is_it).and_then(|line| line.split_once(": ")).map(|(_, value)| value)
     }

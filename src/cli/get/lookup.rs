@@ -1,5 +1,7 @@
 //! Finds the events that an id, or the start of one, may mean.
 
+use std::time::Duration;
+
 use crate::bus::emit::acknowledged_copy;
 use crate::bus::{BusHandle, keys, read};
 use crate::cli::failure::Failure;
@@ -11,6 +13,10 @@ use crate::store::{LARGEST_BYTES, StoreResult};
 
 /// The search stops at this many matches: the id is ambiguous.
 const ENOUGH: usize = 6;
+
+/// How far before and after the moment that an id tells its event is looked for.
+const CLOCKS_DIFFER: Duration = Duration::from_mins(1);
+const CAME_LATE: Duration = Duration::from_mins(5);
 
 /// The events that `id` may mean: none, one, or several.
 pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<EventName>, Failure> {
@@ -37,14 +43,16 @@ pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Res
             return Ok(once_each(found));
         }
     }
-    if parse_event_id(id).is_some() {
-        return Ok(Vec::new());
-    }
     let found = remembered(bus, &crate::config::default_source(), id).await?;
     if !found.is_empty() {
         return Ok(found);
     }
-    in_documents(bus, id).await
+    let (since, until) = match parse_event_id(id) {
+        // One that came through a server, or from another bus: it came soon after it was made.
+        Some((made, _)) => (made.minus(CLOCKS_DIFFER), made.plus(CAME_LATE)),
+        None => (EventTime::MIN, EventTime::MAX),
+    };
+    in_documents(bus, id, since, until).await
 }
 
 fn begins_with_digits(id: &str) -> bool {
@@ -60,9 +68,14 @@ async fn remembered(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Vec<
 
 /// The last resort: without its source, a named id can only be found in the documents. An equal id
 /// ends the search.
-async fn in_documents(bus: &BusHandle, id: &str) -> Result<Vec<EventName>, Failure> {
-    let range = read::Range { since: EventTime::MIN, until: EventTime::MAX, filter: TypeFilter::default() };
-    let mut progress = Progress::new("reading every event", None);
+async fn in_documents(
+    bus: &BusHandle,
+    id: &str,
+    since: EventTime,
+    until: EventTime,
+) -> Result<Vec<EventName>, Failure> {
+    let range = read::Range { since, until, filter: TypeFilter::default() };
+    let mut progress = Progress::new("reading events", None);
     let mut found = Vec::new();
     let mut pages = read::NamePages::of(bus, &range);
     while let Some(names) = pages.next().await? {
