@@ -18,6 +18,8 @@ mod delivery;
 mod error;
 mod new_event;
 #[cfg(feature = "cli")]
+mod operator;
+#[cfg(feature = "cli")]
 mod pull;
 #[cfg(feature = "cli")]
 mod subscription;

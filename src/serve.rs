@@ -25,6 +25,9 @@ mod guard;
 mod hooks;
 mod ingest;
 mod listen;
+mod operate;
+mod page;
+mod parameters;
 mod problem;
 
 pub use access::{Access, AccessError};
@@ -106,8 +109,15 @@ pub async fn serve(
 fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/events", get(egress::events).post(ingest::events).options(ingest::options))
+        .route("/events/{id}", get(operate::event))
+        .route("/groups", get(operate::groups))
+        .route("/groups/{name}/dead", get(operate::dead_letters))
         .route("/groups/{name}", get(groups::get).post(groups::act).put(groups::put))
         .route("/hooks/{name}", post(hooks::receive))
+        .route("/", get(page::html))
+        .route("/page.css", get(page::css))
+        .route("/page.js", get(page::js))
+        .route("/session", get(page::session).post(page::sign_in).delete(page::sign_out))
         .route("/healthz", get(healthy))
         .route("/openapi.json", get(openapi))
         .fallback(no_such_path)

@@ -3,11 +3,11 @@
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::Out;
-use super::reporter::id_of;
 use super::session::{Needs, Session, block_on};
 use crate::bus::schedule::{self, Cancelled};
 use crate::bus::{BusHandle, keys};
 use crate::cli::help_line::{command, text};
+use crate::event::id_of;
 use crate::event::{Event, EventName, Identity};
 use crate::store::dir::Execution;
 

@@ -14,7 +14,7 @@ mod reset;
 mod set;
 
 pub(super) use confirm::confirmed;
-pub(super) use find::{all, registered, status};
+pub(super) use find::{all, registered, status, unknown};
 
 /// List, create, change, pause, reset and remove groups
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,7 @@ use super::{output, style, times};
 use crate::cli::help_line;
 use crate::clock::{Clock, Fut};
 use crate::config::Environment;
-use crate::event::{EventName, EventTime, Identity, event_id};
+use crate::event::{EventName, EventTime, id_of};
 use crate::group::GroupName;
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::handler::{LineSource, Output, Stream};
@@ -234,10 +234,4 @@ fn mark(source: &LineSource) -> String {
         ("", events) => format!("{label} {events} events"),
         (id, _) => format!("{label} {id} #{attempt}"),
     }
-}
-
-/// The id that evbus generates for an event, by which `evbus get` finds it.
-pub(super) fn id_of(name: &EventName) -> String {
-    let identity = Identity::parse(name.identity());
-    identity.map_or_else(|| name.stem().to_owned(), |identity| event_id(name.time(), &identity))
 }

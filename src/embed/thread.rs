@@ -10,6 +10,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "cli")]
+use super::operator::Overview;
+#[cfg(feature = "cli")]
 use super::pull::PulledGroups;
 use super::{Error, NewEvent};
 use crate::bus::OpenBus;
@@ -62,6 +64,9 @@ pub(super) struct ThreadState {
     /// Those whose members fetch their events.
     #[cfg(feature = "cli")]
     pub pulled: PulledGroups,
+    /// What operators see of the groups.
+    #[cfg(feature = "cli")]
+    pub overview: Overview,
 }
 
 /// A group that is to be there.
@@ -313,6 +318,8 @@ fn serve(
                 feed: std::cell::OnceCell::new(),
                 #[cfg(feature = "cli")]
                 pulled: PulledGroups::default(),
+                #[cfg(feature = "cli")]
+                overview: Overview::default(),
             }),
             Err(error) => {
                 let _ = opened.send(Err(error.into()));

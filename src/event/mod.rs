@@ -16,7 +16,7 @@ pub use document::{
 };
 pub use identity::{HashSlot, Identity, dedup_hash, event_id, parse_event_id};
 pub use name::{
-    EVENTS, EventName, NameError, NameParts, minute_folder, names_between, parse_key, parse_parts, slug_of,
+    EVENTS, EventName, NameError, NameParts, id_of, minute_folder, names_between, parse_key, parse_parts, slug_of,
 };
 pub use pattern::{NameMatch, PatternError, TypeFilter, TypePattern};
 pub use segment::{

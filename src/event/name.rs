@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::identity::is_base32;
 use super::time::ascii;
-use super::{Event, EventTime, HashSlot, Identity, parse_event_id};
+use super::{Event, EventTime, HashSlot, Identity, event_id, parse_event_id};
 
 /// The folder of all events, as a prefix of their keys.
 pub const EVENTS: &str = "events/";
@@ -269,6 +269,12 @@ const fn is_plain(byte: u8) -> bool {
 pub(super) fn is_slug(slug: &[u8]) -> bool {
     let body = slug.strip_suffix(b"~").unwrap_or(slug);
     !slug.is_empty() && slug.len() <= SLUG_MAX_LEN && body.iter().all(|&byte| is_plain(byte))
+}
+
+/// The id that evbus generates for an event, by which `evbus get` finds it.
+pub fn id_of(name: &EventName) -> String {
+    let identity = Identity::parse(name.identity());
+    identity.map_or_else(|| name.stem().to_owned(), |identity| event_id(name.time(), &identity))
 }
 
 #[cfg(test)]

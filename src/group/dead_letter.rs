@@ -10,6 +10,10 @@ use crate::bus::{BusHandle, keys};
 use crate::event::{EventName, EventTime};
 use crate::store::{ErrorKind, List, StoreError, StoreResult, put_once};
 
+mod document;
+
+pub use document::{document, shown_id};
+
 /// The event inside a letter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +69,23 @@ pub fn fresh_name(event: &EventName, random: u64) -> String {
 /// What the names of all letters of an event begin with.
 fn stem(event: &EventName) -> &str {
     event.as_str().strip_suffix(".json").unwrap_or(event.as_str())
+}
+
+/// The length of what [`fresh_name`] adds to an event's name: '-' and 16 digits.
+const NONCE: usize = 17;
+
+/// The event in a letter's name.
+pub fn event_of(dead_letter: &str) -> Option<EventName> {
+    let stem = dead_letter.get(..dead_letter.len().checked_sub(NONCE)?)?;
+    EventName::parse(&format!("{stem}.json"))
+}
+
+/// Reads a letter; none if it is gone or cannot be read.
+pub async fn readable(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<DeadLetter>> {
+    match read(bus, group, name).await {
+        Err(error) if error.kind() == ErrorKind::Damaged => Ok(None),
+        answer => answer,
+    }
 }
 
 /// Reads a letter.
@@ -123,4 +144,19 @@ pub async fn write(
     let bytes = crate::bus::to_json_line(&dead_letter);
     let key = keys::dead_letter(group, dead_letter_name);
     put_once(&*bus.store, &key, &bytes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{HashSlot, Identity};
+
+    #[test]
+    fn a_dead_letter_name_yields_its_event() {
+        let (time, identity) = (EventTime::from_micros(1), Identity::named("s", "x"));
+        let event = EventName::new(time, HashSlot::of(""), &identity, "order.a-b");
+        assert_eq!(event_of(&fresh_name(&event, 77)), Some(event));
+        assert_eq!(event_of("short"), None);
+        assert_eq!(event_of("é-0123456789abcdef"), None);
+    }
 }

@@ -11,6 +11,7 @@ pub mod lease;
 mod listing;
 pub mod marker;
 mod name_ranges;
+pub mod operate;
 mod ops;
 pub mod owner;
 pub mod polls;

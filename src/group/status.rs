@@ -15,8 +15,11 @@ use crate::bus::BusHandle;
 use crate::event::{EventName, EventTime, NameMatch, TypeFilter};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
+mod document;
+mod event_state;
 mod tally;
 
+pub use event_state::EventState;
 pub use tally::{Tally, tally};
 
 /// The state of a group in one word.
@@ -203,6 +206,18 @@ pub async fn read(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<Grou
     };
     status.dead_letters = status.dead_letters.iter().filter(|dead_letter| !redriven(dead_letter)).cloned().collect();
     Ok(Some(status))
+}
+
+/// The status of all groups.
+///
+/// # Errors
+/// See [`read`].
+pub async fn all(bus: &BusHandle) -> StoreResult<Vec<GroupStatus>> {
+    let mut statuses = Vec::new();
+    for group in definition::names(&*bus.store).await? {
+        statuses.extend(read(bus, &group).await?);
+    }
+    Ok(statuses)
 }
 
 impl GroupStatus {

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
@@ -89,15 +91,14 @@ impl Access {
         if self.tokens.is_empty() {
             return Ok(Grant(Arc::new(Permissions::all())));
         }
-        let Some(authorization) = headers.get(header::AUTHORIZATION) else {
-            return Err(Problem::unauthorized("a token is needed: Authorization: Bearer TOKEN", CHALLENGE));
-        };
         let unknown = || Problem::unauthorized("the token is not known", INVALID);
-        let (scheme, bearer) = split_scheme(authorization.as_bytes()).ok_or_else(unknown)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer") {
-            return Err(unknown());
-        }
-        let digest: [u8; 32] = Sha256::digest(bearer.trim_ascii()).into();
+        let Some(bearer) = presented(headers) else {
+            return Err(match headers.contains_key(header::AUTHORIZATION) {
+                true => unknown(),
+                false => Problem::unauthorized("a token is needed: Authorization: Bearer TOKEN", CHALLENGE),
+            });
+        };
+        let digest: [u8; 32] = Sha256::digest(&bearer).into();
         // All are compared, and each whole: the time tells nothing.
         let mut found = None;
         for known in &self.tokens {
@@ -107,6 +108,26 @@ impl Access {
         }
         found.ok_or_else(unknown)
     }
+}
+
+/// The cookie that holds the page's token.
+const COOKIE: &str = "evbus_token";
+
+/// The token of a request: of its `Authorization`, else of the page's cookie.
+pub(super) fn presented(headers: &HeaderMap) -> Option<Vec<u8>> {
+    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
+        let (scheme, bearer) = split_scheme(authorization.as_bytes())?;
+        return scheme.eq_ignore_ascii_case(b"bearer").then(|| bearer.trim_ascii().to_vec());
+    }
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(name, _)| *name == COOKIE)?;
+    URL_SAFE_NO_PAD.decode(value).ok()
+}
+
+/// The cookie for a token.
+pub(super) fn cookie_of(token: &[u8]) -> String {
+    format!("{COOKIE}={}", URL_SAFE_NO_PAD.encode(token))
 }
 
 fn split_scheme(authorization: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -210,6 +231,14 @@ mod tests {
             assert_eq!(status(wrong), StatusCode::UNAUTHORIZED, "{wrong}");
         }
         assert!(access.grant(&HeaderMap::new()).is_err());
+        let cookie = |text: &str| HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(text).unwrap())]);
+        assert!(access.grant(&cookie(&format!("a=b; {}", cookie_of(b"s3cret")))).is_ok());
+        for wrong in ["a=b", "evbus_token=s3cret", &cookie_of(b"other"), &format!("x{}", cookie_of(b"s3cret"))] {
+            assert!(access.grant(&cookie(wrong)).is_err(), "{wrong}");
+        }
+        let mut both = cookie(&cookie_of(b"s3cret"));
+        both.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer wrong"));
+        assert!(access.grant(&both).is_err(), "what is said counts");
         let grant = access.grant(&headers("Bearer s3cret")).unwrap();
         assert!(grant.check_emits().is_ok() && grant.check_emit("order.created").is_ok());
         assert!(grant.check_emit("invoice.created").is_err());

@@ -10,10 +10,11 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::connection::stopped;
+use super::operate::{self, Deed};
+use super::parameters::{Parameters, read_object};
 use super::problem::Problem;
 use super::{App, body, json_response};
 use crate::clock::{Clock, SystemClock};
@@ -50,15 +51,19 @@ enum Operation {
     Release,
     Reject,
     RenewLock,
+    Operate(Deed),
 }
 
 impl Operation {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("receive", Self::Receive),
         ("acknowledge", Self::Acknowledge),
         ("release", Self::Release),
         ("reject", Self::Reject),
         ("renewLock", Self::RenewLock),
+        ("pause", Self::Operate(Deed::Pause)),
+        ("resume", Self::Operate(Deed::Resume)),
+        ("redrive", Self::Operate(Deed::Redrive)),
     ];
 }
 
@@ -81,64 +86,6 @@ fn read_path(path: &str) -> Result<(GroupName, Operation), Problem> {
     Ok((group, operation))
 }
 
-/// Whole numbers and flags of a query, by their names.
-struct Parameters<'a> {
-    known: &'a [&'a str],
-    values: Vec<(String, String)>,
-}
-
-impl<'a> Parameters<'a> {
-    fn read(query: Option<&str>, known: &'a [&'a str]) -> Result<Self, Problem> {
-        let mut values: Vec<(String, String)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let wrong = |why: String| Problem::bad_request(format!("{name}: {why}")).member("parameter", &*name);
-            if !known.contains(&&*name) {
-                let known =
-                    if known.is_empty() { "none is".to_owned() } else { format!("{} are", known.join(" and ")) };
-                return Err(wrong(format!("is not a parameter here ({known})")));
-            }
-            if values.iter().any(|(other, _)| *other == name) {
-                return Err(wrong("is there twice".to_owned()));
-            }
-            values.push((name.into_owned(), value.into_owned()));
-        }
-        Ok(Self { known, values })
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        debug_assert!(self.known.contains(&name));
-        self.values.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
-    }
-
-    fn number(&self, name: &'static str, least: u64, most: u64, otherwise: u64) -> Result<u64, Problem> {
-        match self.text(name).map(str::parse) {
-            None => Ok(otherwise),
-            Some(Ok(number)) if (least..=most).contains(&number) => Ok(number),
-            Some(_) => {
-                let what = format!("{name}: must be a whole number from {least} to {most}");
-                Err(Problem::bad_request(what).member("parameter", name))
-            }
-        }
-    }
-
-    fn flag(&self, name: &'static str, otherwise: bool) -> Result<bool, Problem> {
-        match self.text(name) {
-            None => Ok(otherwise),
-            Some("true") => Ok(true),
-            Some("false") => Ok(false),
-            Some(_) => Err(Problem::bad_request(format!("{name}: must be true or false")).member("parameter", name)),
-        }
-    }
-}
-
-/// Reads a JSON object; an array would be taken for its members in their order.
-fn read_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-        return Err("it is no object".to_owned());
-    }
-    serde_json::from_slice(text).map_err(|error| error.to_string())
-}
-
 /// Does what a member asks for.
 pub(super) async fn act(
     State(app): State<Arc<App>>,
@@ -148,13 +95,17 @@ pub(super) async fn act(
     let (parts, body) = request.into_parts();
     let grant = app.access.grant(&parts.headers)?;
     let (group, operation) = read_path(&path)?;
+    if let Operation::Operate(deed) = operation {
+        grant.check_admin()?;
+        return operate::act(&app, group, deed, (parts, body)).await;
+    }
     grant.check_pull(&group)?;
     let query = parts.uri.query();
     let kind = match operation {
         Operation::Receive => return receive(&app, group, query).await,
         Operation::Acknowledge => Parameters::read(query, &[]).map(|_| Some(SettlementKind::Acknowledge))?,
         Operation::Reject => Parameters::read(query, &[]).map(|_| Some(SettlementKind::Reject))?,
-        Operation::RenewLock => Parameters::read(query, &[]).map(|_| None)?,
+        Operation::RenewLock | Operation::Operate(_) => Parameters::read(query, &[]).map(|_| None)?,
         Operation::Release => {
             let parameters = Parameters::read(query, &["releaseDelayInSeconds", "counted"])?;
             let delay = parameters.number("releaseDelayInSeconds", 0, MOST_DELAY, 0)?;
@@ -322,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_path_names_a_group_and_an_operation() {
-        let status = |path| read_path(path).map_err(|problem| problem.into_response().status().as_u16());
+        let status = |path: &str| read_path(path).map_err(|problem| problem.into_response().status().as_u16());
         let mail = GroupName::parse("mail").unwrap();
         for (name, operation) in Operation::ALL {
             assert_eq!(status(&format!("mail:{name}")).unwrap(), (mail.clone(), operation));

@@ -18,8 +18,8 @@ const EXPOSED: &str = "link, evbus-gap, location, retry-after, www-authenticate"
 
 /// Refuses a request by its host and its origin, and tells a page of an allowed origin that it may read
 /// the response.
-pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
-    let Some(peer) = request.extensions_mut().remove::<Peer>() else {
+pub(super) async fn check(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
+    let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return Problem::bad_request("the connection is not known").into_response();
     };
     let (origin, mut response) = match judge(&app.settings, peer, request.uri(), request.headers()) {

@@ -34,6 +34,7 @@ mod members;
 mod metrics_and_health;
 mod operator_view;
 mod output;
+mod page;
 mod recovery;
 mod segments;
 mod serve;

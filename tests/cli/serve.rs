@@ -639,7 +639,7 @@ fn script(server: &Server, script: &str, args: &[&str]) -> Command {
 }
 
 /// Runs a script to its end; returns the last line that it prints.
-fn client(server: &Server, name: &str, args: &[&str]) -> Value {
+pub fn client(server: &Server, name: &str, args: &[&str]) -> Value {
     seen(name, script(server, name, args).spawn().unwrap())
 }
 

@@ -1,9 +1,7 @@
 //! `evbus dead redrive` and `evbus dead rm`.
 
-use std::collections::BTreeSet;
-
 use super::pick;
-use crate::bus::{BusHandle, keys};
+use crate::bus::keys;
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::group;
@@ -12,8 +10,9 @@ use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
 use crate::event::TypeFilter;
+use crate::group::dead_letter;
+use crate::group::operate::{self, Redriven};
 use crate::group::owner::process_of;
-use crate::group::request::{self, Request};
 use crate::group::status::GroupStatus;
 
 /// Put dead letters back to work
@@ -68,8 +67,6 @@ pub(super) struct DeadRmArgs {
 pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
     let status = group::status(bus, &args.group).await?;
-    // A repeated redrive reports earlier requests as made, so they must be durable.
-    request::persist(bus, &status.group).await?;
     let dead_letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &status)),
         ([], [], true) => status.dead_letters.clone(),
@@ -86,39 +83,13 @@ pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<C
     {
         return Ok(Code::Done);
     }
-    let redriven = ask(bus, &status, &dead_letters).await?;
+    let Redriven { dead_letters: redriven, unreadable } = operate::redrive(bus, &status, &dead_letters).await?;
+    for name in unreadable {
+        output::warn(&format!("letter {name} cannot be read; it stays as it is"));
+    }
     let when = if status.has_live_owner(process_of) { "" } else { " as soon as a worker of the group runs" };
     output::note(&format!("{}: {} back to work{when}", status.group, counted(&redriven)));
     Ok(Code::Done)
-}
-
-/// Requests a redrive once for each event; a letter that cannot be read is skipped.
-async fn ask(bus: &BusHandle, status: &GroupStatus, dead_letters: &[String]) -> Result<Vec<String>, Failure> {
-    let shards = status.definition.as_ref().map(|definition| definition.shards);
-    let Some(shards) = shards else { return Err(damaged(status)) };
-    let mut asked = BTreeSet::new();
-    let mut redriven = Vec::new();
-    for name in dead_letters {
-        let dead_letter = pick::read(bus, &status.group, name).await?;
-        let Some(event) = dead_letter.map(|dead_letter| dead_letter.name) else {
-            output::warn(&format!("letter {name} cannot be read; it stays as it is"));
-            continue;
-        };
-        if asked.insert(event.clone()) {
-            let shard = event.hash_slot().shard(shards);
-            let request = Request::Redrive { event, letter: name.clone() };
-            request::ask(bus, &status.group, shard, &request).await?;
-        }
-        redriven.push(name.clone());
-    }
-    Ok(redriven)
-}
-
-fn damaged(status: &GroupStatus) -> Failure {
-    match &status.damage {
-        Some(error) => Failure::from(error.clone()),
-        None => Failure::failed(format!("group '{}' has no definition", status.group)),
-    }
 }
 
 pub(super) async fn remove(args: &DeadRmArgs, opened: &Opened) -> Result<Code, Failure> {
@@ -152,7 +123,7 @@ fn nothing_named(verb: &str, status: &GroupStatus) -> Failure {
     let group = &status.group;
     Failure::usage("which dead letters?").help(match &status.dead_letters[..] {
         [] => HelpLine::from(format!("group '{group}' has none")),
-        [only] => HelpLine::from(command("dead", format_args!("{verb} {group} {}", pick::shown_id(only, None)))),
+        [only] => HelpLine::from(command("dead", format_args!("{verb} {group} {}", dead_letter::shown_id(only, None)))),
         _ => [
             command("dead", format_args!("{verb} {group} ID")),
             text(", or --all; "),

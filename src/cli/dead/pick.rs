@@ -3,44 +3,14 @@
 use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{HelpLine, command, text};
-use crate::cli::reporter::id_of;
 use crate::cli::style;
-use crate::event::{Event, EventName, NameMatch, TypeFilter};
-use crate::group::GroupName;
-use crate::group::dead_letter::{self, DeadLetter};
+use crate::event::id_of;
+use crate::event::{Event, NameMatch, TypeFilter};
+use crate::group::dead_letter;
 use crate::group::status::GroupStatus;
-use crate::store::StoreResult;
-
-/// The length of what `dead_letter::fresh_name` adds to an event's name: '-' and 16 digits.
-const NONCE: usize = 17;
 
 /// How many matches of an ambiguous prefix an error names.
 const NAMED: usize = 5;
-
-/// The event in a letter's name.
-pub(super) fn event_of(dead_letter: &str) -> Option<EventName> {
-    let stem = dead_letter.get(..dead_letter.len().checked_sub(NONCE)?)?;
-    EventName::parse(&format!("{stem}.json"))
-}
-
-/// The id under which a letter is shown: the event's own, else the generated one, else the letter's
-/// name.
-pub(super) fn shown_id(name: &str, dead_letter: Option<&DeadLetter>) -> String {
-    let own = dead_letter.and_then(DeadLetter::event_bytes).and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
-    match (own, event_of(name)) {
-        (Some(event), _) => event.id().to_owned(),
-        (None, Some(event)) => id_of(&event),
-        (None, None) => name.to_owned(),
-    }
-}
-
-/// Reads a letter; none if it is gone or cannot be read.
-pub(super) async fn read(bus: &BusHandle, group: &GroupName, name: &str) -> StoreResult<Option<DeadLetter>> {
-    match dead_letter::read(bus, group, name).await {
-        Err(error) if error.kind() == crate::store::ErrorKind::Damaged => Ok(None),
-        answer => answer,
-    }
-}
 
 /// The letters that the ids select, without repeats.
 pub(super) async fn by_ids(bus: &BusHandle, status: &GroupStatus, ids: &[String]) -> Result<Vec<String>, Failure> {
@@ -63,7 +33,7 @@ pub(super) async fn by_ids(bus: &BusHandle, status: &GroupStatus, ids: &[String]
 /// Whether all letters are of one event: an event that died, was redriven and died again may have
 /// two, and its id selects both.
 fn one_event(dead_letters: &[String]) -> bool {
-    let mut events = dead_letters.iter().map(|dead_letter| event_of(dead_letter));
+    let mut events = dead_letters.iter().map(|dead_letter| dead_letter::event_of(dead_letter));
     let first = events.next().flatten();
     first.is_none() && dead_letters.len() == 1 || first.is_some() && events.all(|event| event == first)
 }
@@ -71,7 +41,8 @@ fn one_event(dead_letters: &[String]) -> bool {
 /// Selects by the letter's name or the generated id, each whole or as a prefix.
 fn by_name(dead_letters: &[String], id: &str) -> Vec<String> {
     let matches = |dead_letter: &&String| {
-        dead_letter.starts_with(id) || event_of(dead_letter).is_some_and(|event| id_of(&event).starts_with(id))
+        dead_letter.starts_with(id)
+            || dead_letter::event_of(dead_letter).is_some_and(|event| id_of(&event).starts_with(id))
     };
     dead_letters.iter().filter(matches).cloned().collect()
 }
@@ -80,8 +51,8 @@ fn by_name(dead_letters: &[String], id: &str) -> Vec<String> {
 async fn by_document(bus: &BusHandle, status: &GroupStatus, id: &str) -> Result<Vec<String>, Failure> {
     let (mut whole, mut begun) = (Vec::new(), Vec::new());
     for name in &status.dead_letters {
-        let dead_letter = read(bus, &status.group, name).await?;
-        let own = shown_id(name, dead_letter.as_ref());
+        let dead_letter = dead_letter::readable(bus, &status.group, name).await?;
+        let own = dead_letter::shown_id(name, dead_letter.as_ref());
         if own == id {
             whole.push(name.clone());
         } else if own.starts_with(id) {
@@ -99,11 +70,13 @@ pub(super) async fn by_type(
 ) -> Result<Vec<String>, Failure> {
     let mut picked = Vec::new();
     for name in &status.dead_letters {
-        let wanted = match event_of(name).map(|event| filter.matches_slug(event.slug())) {
+        let wanted = match dead_letter::event_of(name).map(|event| filter.matches_slug(event.slug())) {
             Some(NameMatch::Yes) => true,
             Some(NameMatch::No) => false,
             Some(NameMatch::Unsure) | None => {
-                let bytes = read(bus, &status.group, name).await?.and_then(|dead_letter| dead_letter.event_bytes());
+                let bytes = dead_letter::readable(bus, &status.group, name)
+                    .await?
+                    .and_then(|dead_letter| dead_letter.event_bytes());
                 let event = bytes.and_then(|bytes| Event::parse(&bytes, usize::MAX).ok());
                 event.is_some_and(|event| filter.matches(event.type_()))
             }
@@ -129,7 +102,8 @@ fn none(status: &GroupStatus, id: &str) -> Failure {
 }
 
 fn ambiguous(id: &str, dead_letters: &[String]) -> Failure {
-    let ids: Vec<String> = dead_letters.iter().take(NAMED).map(|dead_letter| shown_id(dead_letter, None)).collect();
+    let ids: Vec<String> =
+        dead_letters.iter().take(NAMED).map(|dead_letter| dead_letter::shown_id(dead_letter, None)).collect();
     let more = if dead_letters.len() > NAMED { ", …" } else { "" };
     Failure::failed(format!("'{id}' is the beginning of several: {}{more}", ids.join(", "))).help("give more of it")
 }
@@ -137,18 +111,10 @@ fn ambiguous(id: &str, dead_letters: &[String]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventTime, HashSlot, Identity};
+    use crate::event::{EventName, EventTime, HashSlot, Identity};
 
     fn name(micros: i64, id: &str) -> EventName {
         EventName::new(EventTime::from_micros(micros), HashSlot::of(""), &Identity::named("s", id), "order.a-b")
-    }
-
-    #[test]
-    fn a_dead_letter_name_yields_its_event() {
-        let event = name(1, "x");
-        assert_eq!(event_of(&dead_letter::fresh_name(&event, 77)), Some(event));
-        assert_eq!(event_of("short"), None);
-        assert_eq!(event_of("é-0123456789abcdef"), None);
     }
 
     #[test]

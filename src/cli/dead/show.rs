@@ -1,7 +1,5 @@
 //! `evbus dead ls` and `evbus dead show`.
 
-use serde_json::{Value, json};
-
 use super::pick;
 use crate::cli::colour::NOTE;
 use crate::cli::exit::Code;
@@ -13,7 +11,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
 use crate::group::GroupName;
-use crate::group::dead_letter::{DeadLetter, Enclosed};
+use crate::group::dead_letter::{self, DeadLetter, Enclosed};
 use crate::group::status::GroupStatus;
 
 /// List dead letters, oldest event first
@@ -61,9 +59,9 @@ pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) 
     let mut table = Table::new(columns);
     for status in &statuses {
         for name in &status.dead_letters {
-            let dead_letter = pick::read(opened.bus_handle(), &status.group, name).await?;
+            let dead_letter = dead_letter::readable(opened.bus_handle(), &status.group, name).await?;
             if args.json {
-                out.json(&document(&status.group, name, dead_letter.as_ref(), false))?;
+                out.json(&dead_letter::document(&status.group, name, dead_letter.as_ref(), false))?;
             } else {
                 table.row(row(&status.group, name, dead_letter.as_ref(), session));
             }
@@ -93,9 +91,9 @@ fn advise(statuses: &[GroupStatus]) {
 }
 
 fn row(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, session: &Session) -> Vec<String> {
-    let event = pick::event_of(name);
+    let event = dead_letter::event_of(name);
     let type_ = event.map_or_else(|| "?".to_owned(), |event| event.slug().to_owned());
-    let id = pick::shown_id(name, dead_letter);
+    let id = dead_letter::shown_id(name, dead_letter);
     match dead_letter {
         Some(dead_letter) => vec![
             group.to_string(),
@@ -109,32 +107,6 @@ fn row(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, session:
     }
 }
 
-/// A letter as JSON, with the same field names as other commands; `whole` adds stderr and the
-/// event.
-fn document(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, whole: bool) -> Value {
-    let event = pick::event_of(name);
-    let mut document = json!({
-        "group": group,
-        "id": pick::shown_id(name, dead_letter),
-        "type": event.as_ref().map(crate::event::EventName::slug),
-        "letter": name,
-        "name": event,
-        "died": dead_letter.map(|dead_letter| dead_letter.died.to_rfc3339()),
-        "attempts": dead_letter.map(|dead_letter| dead_letter.attempts),
-        "why": dead_letter.map_or("the letter cannot be read", |dead_letter| &dead_letter.why),
-        "exit": dead_letter.and_then(|dead_letter| dead_letter.exit),
-    });
-    if whole {
-        document["stderr"] = json!(dead_letter.map(|dead_letter| &dead_letter.stderr));
-        document["event"] = match dead_letter.map(|dead_letter| &dead_letter.content) {
-            Some(Enclosed::Event(raw)) => serde_json::from_str(raw.get()).unwrap_or(Value::Null),
-            Some(Enclosed::Text(text)) => Value::from(text.as_str()),
-            Some(Enclosed::Unfit(_) | Enclosed::Nothing) | None => Value::Null,
-        };
-    }
-    document
-}
-
 pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened) -> Result<Code, Failure> {
     let status = group::status(opened.bus_handle(), &args.group).await?;
     let dead_letters = match args.ids.as_slice() {
@@ -146,9 +118,9 @@ pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened
     }
     let mut out = Out::new();
     for (index, name) in dead_letters.iter().enumerate() {
-        let dead_letter = pick::read(opened.bus_handle(), &status.group, name).await?;
+        let dead_letter = dead_letter::readable(opened.bus_handle(), &status.group, name).await?;
         if args.json {
-            out.json(&document(&status.group, name, dead_letter.as_ref(), true))?;
+            out.json(&dead_letter::document(&status.group, name, dead_letter.as_ref(), true))?;
             continue;
         }
         if index > 0 {
@@ -161,7 +133,7 @@ pub(super) async fn show(args: &DeadShowArgs, session: &Session, opened: &Opened
 
 /// The text for one letter.
 fn sheet(group: &GroupName, name: &str, dead_letter: Option<&DeadLetter>, session: &Session) -> String {
-    let id = style::escape(&pick::shown_id(name, dead_letter)).into_owned();
+    let id = style::escape(&dead_letter::shown_id(name, dead_letter)).into_owned();
     let Some(dead_letter) = dead_letter else {
         let remove = command("dead", format_args!("rm {group} {name}"));
         return format!("{id}\n  the letter cannot be read   {remove}\n");

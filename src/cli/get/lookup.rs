@@ -7,7 +7,7 @@ use crate::bus::{BusHandle, keys, read};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::command;
 use crate::cli::progress::Progress;
-use crate::cli::reporter::id_of;
+use crate::event::id_of;
 use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
 use crate::store::{LARGEST_BYTES, StoreResult};
 

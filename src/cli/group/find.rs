@@ -27,14 +27,10 @@ pub(in crate::cli) async fn status(bus: &BusHandle, name: &str) -> Result<GroupS
 
 /// The status of all groups.
 pub(in crate::cli) async fn all(bus: &BusHandle) -> Result<Vec<GroupStatus>, Failure> {
-    let mut statuses = Vec::new();
-    for group in definition::names(&*bus.store).await? {
-        statuses.extend(status::read(bus, &group).await?);
-    }
-    Ok(statuses)
+    Ok(status::all(bus).await?)
 }
 
-async fn unknown(bus: &BusHandle, name: &str) -> Result<Failure, Failure> {
+pub(in crate::cli) async fn unknown(bus: &BusHandle, name: &str) -> Result<Failure, Failure> {
     let groups = definition::names(&*bus.store).await?;
     let near = style::did_you_mean(name, groups.iter().map(GroupName::as_str));
     let args = if groups.is_empty() { format!("create {name}") } else { "ls".to_owned() };

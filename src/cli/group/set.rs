@@ -8,7 +8,7 @@ use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style::wanted;
 use crate::event::{Condition, Filter, TypeFilter};
-use crate::group::definition::{self, Definition, Paused};
+use crate::group::{Definition, GroupName, operate};
 
 /// Change a group's filter
 ///
@@ -59,26 +59,6 @@ pub(super) struct GroupResumeArgs {
     name: String,
 }
 
-/// Changes a definition, again if another process changed it meanwhile; false if there was nothing
-/// to change.
-async fn change(
-    opened: &Opened,
-    name: &str,
-    mut to: impl FnMut(&mut Definition) -> Result<(), Failure>,
-) -> Result<bool, Failure> {
-    loop {
-        let (group, found) = super::registered(opened.bus_handle(), name).await?;
-        let mut definition = found.definition.clone();
-        to(&mut definition)?;
-        if definition == found.definition {
-            return Ok(false);
-        }
-        if definition::replace(&*opened.bus_handle().store, &group, &found.version, definition).await?.is_some() {
-            return Ok(true);
-        }
-    }
-}
-
 pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Failure> {
     let filter = &args.filter;
     let condition = args.condition.condition()?;
@@ -88,7 +68,9 @@ pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Fa
         );
     }
     let mut now = Filter::default();
-    let changed = change(opened, &args.name, |definition| {
+    let group = GroupName::parse(&args.name)?;
+    let bus = opened.bus_handle();
+    let changed = operate::change(bus, &group, |definition| {
         let types = changed_filter(definition, filter)?;
         definition.types = types.types_text();
         definition.not = types.not_text();
@@ -97,9 +79,10 @@ pub(super) async fn run(args: &GroupSetArgs, opened: &Opened) -> Result<Code, Fa
         }
         let stands = definition.condition.as_deref().map(Condition::parse).transpose()?;
         now = Filter { types, condition: stands };
-        Ok(())
+        Ok::<(), Failure>(())
     })
     .await?;
+    let changed = there(opened, &args.name, changed).await?;
     let name = &args.name;
     let reset = command("group", format_args!("reset {name} --to TIME"));
     output::note(&match changed {
@@ -124,15 +107,21 @@ fn changed_filter(definition: &Definition, filter: &FilterArgs) -> Result<TypeFi
     Ok(TypeFilter::new(types, &not)?)
 }
 
+/// Whether a group was changed; fails if there is none.
+async fn there(opened: &Opened, name: &str, changed: Option<bool>) -> Result<bool, Failure> {
+    match changed {
+        Some(changed) => Ok(changed),
+        None => Err(super::unknown(opened.bus_handle(), name).await?),
+    }
+}
+
+async fn set_paused(opened: &Opened, name: &str, paused: bool, why: Option<&str>) -> Result<bool, Failure> {
+    let changed = operate::set_paused(opened.bus_handle(), &GroupName::parse(name)?, paused, why).await?;
+    there(opened, name, changed).await
+}
+
 pub(super) async fn pause(args: &GroupPauseArgs, opened: &Opened) -> Result<Code, Failure> {
-    let since = opened.bus_handle().clock.now();
-    change(opened, &args.name, |definition| {
-        let since = definition.paused.as_ref().map_or(since, |paused| paused.since);
-        let before = definition.paused.as_ref().and_then(|paused| paused.why.clone());
-        definition.paused = Some(Paused { since, why: args.why.clone().or(before) });
-        Ok(())
-    })
-    .await?;
+    set_paused(opened, &args.name, true, args.why.as_deref()).await?;
     let poll = opened.bus_handle().store.profile().poll.1.as_secs();
     let (name, resume) = (&args.name, command("group", format_args!("resume {}", args.name)));
     output::note(&format!(
@@ -142,11 +131,7 @@ pub(super) async fn pause(args: &GroupPauseArgs, opened: &Opened) -> Result<Code
 }
 
 pub(super) async fn resume(args: &GroupResumeArgs, opened: &Opened) -> Result<Code, Failure> {
-    let changed = change(opened, &args.name, |definition| {
-        definition.paused = None;
-        Ok(())
-    })
-    .await?;
+    let changed = set_paused(opened, &args.name, false, None).await?;
     output::note(&match changed {
         true => format!("'{}' goes on", args.name),
         false => format!("'{}' was not paused", args.name),

@@ -2,8 +2,8 @@
 
 use jiff::tz::TimeZone;
 
-use crate::cli::reporter::id_of;
 use crate::cli::{style, times};
+use crate::event::id_of;
 use crate::event::{Data, Event, EventName, EventTime, NameMatch, TypeFilter, one_line};
 
 /// How much of the data is shown, in characters.

@@ -4,10 +4,7 @@ use serde_json::{Value, json};
 
 use super::{GroupRow, StatusReport};
 use crate::cli::cost::dollars;
-use crate::cli::reporter::id_of;
 use crate::event::EventTime;
-use crate::group::lease::Process;
-use crate::group::owner::process_of;
 use crate::store::Requests;
 
 pub(super) fn document(report: &StatusReport) -> Value {
@@ -31,47 +28,7 @@ fn cost(made: Requests) -> Value {
 }
 
 fn group(row: &GroupRow, report: &StatusReport) -> Value {
-    let status = &row.status;
-    let definition = status.definition.as_ref();
-    let retrying = status.retrying();
-    let retry = |(name, pending): &(&crate::event::EventName, &crate::group::marker::PendingEvent)| {
-        json!({
-            "id": id_of(name),
-            "type": name.slug(),
-            "attempts": pending.attempts,
-            "next": pending.next.map(EventTime::to_rfc3339),
-            "why": pending.why,
-        })
-    };
-    let owner = |owned: &crate::group::status::Owned| {
-        json!({
-            "shard": owned.shard,
-            "host": owned.owner.host,
-            "pid": owned.owner.pid,
-            "since": owned.owner.since.to_rfc3339(),
-            "gone": process_of(&owned.owner) == Process::Gone,
-        })
-    };
-    json!({
-        "group": status.group,
-        "state": row.state.as_str(),
-        "lag": row.lag.events,
-        "oldest": row.lag.oldest.map(EventTime::to_rfc3339),
-        "lag_seconds": row.age(report.now).map(|age| age.as_secs_f64()),
-        "retrying": retrying.len(),
-        // Bounded: a group whose handler always fails has a thousand retries.
-        "retries": retrying.iter().take(10).map(retry).collect::<Vec<_>>(),
-        "dead": row.dead(),
-        "rate": row.rate,
-        "shards": definition.map(|definition| definition.shards),
-        "requests": status.requests,
-        "unanswered": status.unanswered(),
-        "cost": cost(row.cost()),
-        "owners": status.owners.iter().map(owner).collect::<Vec<_>>(),
-        "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({
-            "since": paused.since.to_rfc3339(),
-            "why": paused.why,
-        })),
-        "damage": status.damage.as_ref().map(ToString::to_string),
-    })
+    let mut document = row.status.document(row.state, &row.lag, row.rate, report.now);
+    document["cost"] = cost(row.cost());
+    document
 }

@@ -139,7 +139,7 @@ fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<Str
         GroupState::Ok => return None,
         GroupState::Working => {
             let (name, owner) = row.status.running().min_by_key(|(name, _)| name.time())?;
-            let (id, age) = (crate::cli::reporter::id_of(name), times::format_duration(report.now.since(name.time())));
+            let (id, age) = (crate::event::id_of(name), times::format_duration(report.now.since(name.time())));
             format!("runs {id}, {age} old, on {}:{}   {}", owner.host, owner.pid, command("get", &id))
         }
         GroupState::Waiting => format!("no worker runs   {}", start_a_worker(group)),
@@ -162,7 +162,7 @@ fn trouble(row: &GroupRow, report: &StatusReport, zone: &TimeZone) -> Option<Str
         }
         GroupState::Failing => match failing {
             Some((_, why)) if row.dead() > 0 => format!("{why}   {}", command("dead", format_args!("ls {group}"))),
-            Some((name, why)) => format!("{why}   {}", command("get", crate::cli::reporter::id_of(name))),
+            Some((name, why)) => format!("{why}   {}", command("get", crate::event::id_of(name))),
             None => {
                 let dead = style::plural(row.dead(), "dead letter");
                 format!("{dead}   {}", command("dead", format_args!("ls {group}")))
