@@ -165,7 +165,11 @@ mod tests {
         let code = include_str!("serve.rs").split("mod tests").next().unwrap();
         let routes = code.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
         let routes: std::collections::BTreeSet<&str> = routes.collect();
-        let paths = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let paths = document["paths"].as_object().unwrap().keys().map(String::as_str);
+        let (operations, paths): (std::collections::BTreeSet<&str>, std::collections::BTreeSet<&str>) =
+            paths.partition(|path| path.contains("}:"));
         assert_eq!(routes, paths);
+        let known = groups::operations().map(|name| format!("/groups/{{name}}:{name}"));
+        assert_eq!(operations, known.iter().map(String::as_str).collect());
     }
 }

@@ -67,6 +67,12 @@ impl Operation {
     ];
 }
 
+/// The names of the operations, as the path has them.
+#[cfg(test)]
+pub(super) fn operations() -> [&'static str; 8] {
+    Operation::ALL.map(|(name, _)| name)
+}
+
 /// What a body says of locks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

@@ -748,6 +748,7 @@ fn libraries_read_websockets() {
 #[test]
 fn the_openapi_document_is_kept() {
     let home = Home::new();
+    home.run(&["group", "create", "shop"]).exits(0);
     let server = Server::configured(
         &home,
         "[serve]\nmax_body = \"256KiB\"\norigins = [\"https://app.example\"]\n[serve.hooks.shop]\nverify = \"none\"\ntype = \"hook.{body.kind}\"\nid = \"{x-delivery}\"\nredirect = \"https://app.example/\"\n",
