@@ -51,14 +51,14 @@ impl Backoff {
     }
 
     /// Takes the next pause; the one after it is longer.
-    pub fn next(&mut self) -> Duration {
+    pub fn take(&mut self) -> Duration {
         let longer = (self.pause * 2).min(self.longest);
         std::mem::replace(&mut self.pause, longer)
     }
 
     /// Waits for the next pause.
     pub async fn wait(&mut self, clock: &dyn Clock) {
-        clock.sleep_until(clock.elapsed() + self.next()).await;
+        clock.sleep_until(clock.elapsed() + self.take()).await;
     }
 }
 

@@ -20,7 +20,11 @@ mod new_event;
 #[cfg(feature = "cli")]
 mod operator;
 #[cfg(feature = "cli")]
+mod overview;
+#[cfg(feature = "cli")]
 mod pull;
+#[cfg(feature = "cli")]
+mod pulled;
 #[cfg(feature = "cli")]
 mod subscription;
 mod thread;

@@ -517,7 +517,7 @@ mod tests {
     fn a_first_query_has_what_is_asked_for() {
         let types = TypeFilter::new(&["order.*".to_owned(), "a".to_owned()], &["order.test".to_owned()]).unwrap();
         let read = ReadQuery { types, since: Some("2026-11-30T00:00:00Z".to_owned()), last: Some(10) };
-        let wanted = "type=order.*&type=a&not=order.test&since=2026-11-30T00%3A00%3A00Z&last=10&limit=1000";
+        let wanted = "type=a&type=order.*&not=order.test&since=2026-11-30T00%3A00%3A00Z&last=10&limit=1000";
         assert_eq!(Server::query(&read), wanted);
         assert_eq!(Server::query(&ReadQuery::default()), "limit=1000");
     }

@@ -74,8 +74,9 @@ fn the_shells_complete_verbs_and_options() {
     assert!(said.contains("--delay"), "{said}");
 }
 
-const ENVIRONMENT: [(&str, &str); 5] = [
+const ENVIRONMENT: [(&str, &str); 6] = [
     ("EVBUS_URL", "The bus, unless --bus names it."),
+    ("EVBUS_TOKEN", "The token for a bus that is a server: https://bus.example."),
     ("EVBUS_CONFIG", "The config file, unless --config names it."),
     ("EVBUS_LOG", "Further logs, of libraries: debug, or object_store=debug."),
     ("XDG_DATA_HOME", "The folder of the default bus (default: ~/.local/share)."),

@@ -20,13 +20,17 @@ const OTHER_FILES: u64 = 128;
 
 /// Take events in and give them out over HTTP, until stopped
 ///
-/// Listens on 127.0.0.1:8787 unless told otherwise. Events that were answered with 202 are on the bus.
-/// Tokens, TLS, and the webhooks of other services are set up in the config: see [serve] in evbus.toml(5).
+/// Listens on 127.0.0.1:8787 unless told otherwise, and shows the groups and events to a browser there.
+/// Events that were answered with 202 are on the bus. Members of a group that cannot reach the store take
+/// events from here. Tokens, TLS, and the webhooks of other services are set up in the config: see [serve]
+/// in evbus.toml(5).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   evbus serve
   curl -d '{\"rc\":0}' 'http://127.0.0.1:8787/events?type=backup.done'
+  curl -X POST 'http://127.0.0.1:8787/groups/mail:receive?maxEvents=10'
+  evbus watch --bus http://127.0.0.1:8787 -g mail -- ./send-mail
   evbus serve --listen unix:/run/evbus.sock --listen 8787
 
 TERM, INT and HUP: requests under way are answered, and streams end; a second signal ends all at once.

@@ -37,12 +37,16 @@ Examples:
   evbus watch -g audit -t 'backup.**' --shell 'cat >> audit.log'
   evbus watch -g crm -t 'order.*' --url https://crm.example/hook --secret env:CRM_SECRET
   evbus watch --metrics 9464                         # http://127.0.0.1:9464/metrics and /healthz
+  evbus watch --bus https://bus.example -g mail -- ./send-mail
 
 The event comes on the command's stdin, its attributes as EVBUS_ID, EVBUS_TYPE … Exit 0: done;
 65: dead at once; anything else: retry. An event may be run more than once. See evbus-handler(7).
 
 TERM, INT, and HUP from a closing terminal: start nothing more and let running handlers finish; a second
 signal ends them. HUP to a daemon (no terminal, watchers from the config): reload the config.
+
+Through a server (evbus-serve(1)) this is a member of the group: what is tried again and in what order is
+decided there. EVBUS_TOKEN holds the token.
 
 /healthz answers 200 while every watcher works, and 503 with one line for each watcher that is stalled
 (nothing can start), cannot reach the bus, or has ended.")]

@@ -160,7 +160,10 @@ impl Address {
                     return match WebhookTarget::parse_url(&text.to_string_lossy()) {
                         Ok(url) if url.query().is_none() => Ok(Self::Server(url.to_string())),
                         Ok(_) => Err(("the URL of a server has no '?' part".to_owned(), None)),
-                        Err(why) => Err((format!("the URL of a server {why}"), None)),
+                        // Why it is none speaks of webhooks, and is for them.
+                        Err(_) => {
+                            Err(("the URL of a server is https://HOST:PORT, without a password".to_owned(), None))
+                        }
                     };
                 }
                 _ => {

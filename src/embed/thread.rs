@@ -10,9 +10,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "cli")]
-use super::operator::Overview;
+use super::overview::Overview;
 #[cfg(feature = "cli")]
-use super::pull::PulledGroups;
+use super::pulled::PulledGroups;
 use super::{Error, NewEvent};
 use crate::bus::OpenBus;
 use crate::bus::emit::{Ack, Draft, Emitter, LEAST_IN_CHUNKS};

@@ -439,7 +439,7 @@ impl Member {
                     RemoteError::Refused { retry_after: Some(pause), .. } => *pause,
                     _ => Duration::ZERO,
                 };
-                self.pause_until = self.parts.clock.elapsed() + self.retry.next().max(asked.min(self.length / 3));
+                self.pause_until = self.parts.clock.elapsed() + self.retry.take().max(asked.min(self.length / 3));
                 if !std::mem::replace(&mut self.is_away, true) {
                     let error = StoreError::new(ErrorKind::Unavailable, error.to_string());
                     self.report(&WorkerEvent::Unreachable { error });

@@ -329,13 +329,14 @@ fn check_tells_what_would_be_served() {
     let home = Home::new();
     home.file(
         "evbus.toml",
-        "[serve.tokens.shop]\nsecret = \"env:TOKEN\"\nmay = [\"emit:order.*\", \"read:**\"]\n[serve.hooks.gh]\nverify = \"github\"\nsecret = \"env:HOOK\"\n",
+        "[serve.tokens.shop]\nsecret = \"env:TOKEN\"\nmay = [\"emit:order.*\", \"read:**\", \"pull:mail\"]\n[serve.groups.mail]\nlock = \"5m\"\nordered = true\n[serve.hooks.gh]\nverify = \"github\"\nsecret = \"env:HOOK\"\n",
     );
     let check = |token: &str| Home::ran(home.evbus(&["check"]).env("TOKEN", token).env("HOOK", "hook"));
     let said = check("s3cret").exits(0).out;
     for line in [
         "  listens  127.0.0.1:8787, in clear text",
-        "  token    shop by env:TOKEN: may emit order.*; read **",
+        "  token    shop by env:TOKEN: may emit order.*; read **; pull mail",
+        "  group    mail: locks of 5m, dead after 15 attempts, ordered by key",
         "  hook     /hooks/gh, verified as github by env:HOOK: github.{x-github-event}.{body.action}",
     ] {
         assert!(said.lines().any(|said| said == line), "{said}");
@@ -371,6 +372,10 @@ fn what_others_could_reach_is_not_served_without_care() {
         "the hook 'gh': env:NO_SUCH is not set",
     );
     refused("[serve.hooks.gh]\ntype = \"a\"\n", "has no verify");
+    refused("[serve.groups.mail]\nlock = \"0s\"\n", "must be from 1s to 1h");
+    refused("[serve.groups.mail]\nretry = { dead_on = [65] }\n", "a member rejects what is dead");
+    refused("[serve.groups.Mail]\n", "group name 'Mail'");
+    refused("[serve.groups.mail]\nlocks = \"1s\"\n", "'serve.groups.mail.locks'");
     refused("[serve]\nlisten = \"example.org:80\"\n", "is not ADDRESS:PORT");
     refused("[serve]\ncert = \"x\"\n", "needs 'key' beside it");
     home.run(&["serve", "--listen", "nowhere"]).exits(2).says("--listen 'nowhere'", "--listen 8787");

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::cli::failure::Failure;
 use crate::cli::style;
-use crate::config::{Hook, ListenAddress, Permissions, ServeSettings, Token, Verify};
+use crate::config::units::format_duration;
+use crate::config::{Hook, ListenAddress, Permissions, PullSettings, ServeSettings, Token, Verify};
 use crate::event::TypeFilter;
 use crate::secret::SecretSource;
 use crate::serve::{Access, Hooks};
@@ -26,6 +27,12 @@ pub(super) fn text(settings: &ServeSettings) -> String {
         let by = if hook.secrets.is_empty() { String::new() } else { format!(" by {}", places(&hook.secrets)) };
         format!("  hook     /hooks/{name}, {}{by}: {}", verified(&hook.verify), hook.type_)
     }));
+    lines.extend(settings.groups.iter().map(|(name, pull)| {
+        let PullSettings { lock, ordered, retry } = &**pull;
+        let order = if *ordered { ", ordered by key" } else { "" };
+        let (lock, attempts) = (format_duration(*lock), style::plural(u64::from(retry.max_attempts), "attempt"));
+        format!("  group    {name}: locks of {lock}, dead after {attempts}{order}")
+    }));
     lines.iter().map(|line| format!("{}\n", style::escape(line))).collect()
 }
 
@@ -36,6 +43,7 @@ pub(super) fn document(settings: &ServeSettings) -> Value {
         "listen": listen(settings),
         "tokens": settings.tokens.iter().map(|token| json!({ "name": token.name, "may": may(&token.may) })).collect::<Vec<_>>(),
         "hooks": settings.hooks.iter().map(hook).collect::<Vec<_>>(),
+        "groups": settings.groups.keys().collect::<Vec<_>>(),
     })
 }
 
@@ -62,8 +70,9 @@ fn may(permissions: &Permissions) -> String {
         let all = |texts: Vec<String>| if texts.is_empty() { "**".to_owned() } else { texts.join(", ") };
         types.as_ref().map(|types| format!("{verb} {}", all(types.types_text())))
     };
+    let pull = (!permissions.pull.is_empty()).then(|| format!("pull {}", permissions.pull.join(", ")));
     let all: Vec<String> =
-        [of("emit", &permissions.emit), of("read", &permissions.read)].into_iter().flatten().collect();
+        [of("emit", &permissions.emit), of("read", &permissions.read), pull].into_iter().flatten().collect();
     if all.is_empty() { "may do nothing".to_owned() } else { format!("may {}", all.join("; ")) }
 }
 

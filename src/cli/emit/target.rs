@@ -70,7 +70,7 @@ impl RemoteEmitter {
                 RemoteError::Refused { retry_after: Some(pause), .. } => *pause,
                 _ => Duration::ZERO,
             };
-            let pause = retry.next().max(asked);
+            let pause = retry.take().max(asked);
             if !error.is_temporary() || self.clock.elapsed() + pause >= until {
                 return Err(error.into());
             }

@@ -78,9 +78,11 @@ fn invalid_addresses_are_refused() {
         ("s3:///p", "--bus: the s3:// URL has no bucket (write s3://bucket/prefix)"),
         ("s3://b?regoin=r", "--bus: the s3:// URL has an unknown parameter 'regoin' (did you mean 'region'?)"),
         (
-            "http://x/y",
-            "--bus: 'http://' is no store (known are a path, file:///path, s3://bucket, gs://bucket and az://container)",
+            "ftp://x/y",
+            "--bus: 'ftp://' is no store (known are a path, file:///path, s3://bucket, gs://bucket, az://container and https://server)",
         ),
+        ("http://", "--bus: the URL of a server is https://HOST:PORT, without a password"),
+        ("https://x/?token=a", "--bus: the URL of a server has no '?' part"),
         ("file://host/x", "--bus: a file:// URL names a path of this machine: file:///path"),
         ("file://localhostile/x", "--bus: a file:// URL names a path of this machine: file:///path"),
         ("file:///a?b", "--bus: a file:// URL ends with its path (write ? as %3F and # as %23)"),
@@ -116,6 +118,15 @@ fn bad_addresses_in_the_file_have_a_line() {
     ];
     for (text, error) in table {
         assert_eq!(parse(text).unwrap_err(), error, "{text}");
+    }
+}
+
+#[test]
+fn a_server_is_a_place_of_its_own() {
+    for (text, url) in [("https://bus.example", "https://bus.example/"), ("HTTP://[::1]:8787/x", "http://[::1]:8787/x")]
+    {
+        let bus = resolve(&nowhere(), &Config::default(), Some(text)).unwrap();
+        assert_eq!((bus.location, bus.display), (Location::Server(url.to_owned()), url.to_owned()));
     }
 }
 
