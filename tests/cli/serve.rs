@@ -375,7 +375,7 @@ fn what_others_could_reach_is_not_served_without_care() {
     refused("[serve.groups.mail]\nlock = \"0s\"\n", "must be from 1s to 1h");
     refused("[serve.groups.mail]\nretry = { dead_on = [65] }\n", "a member rejects what is dead");
     refused("[serve.groups.Mail]\n", "group name 'Mail'");
-    refused("[serve.groups.mail]\nlocks = \"1s\"\n", "'serve.groups.mail.locks'");
+    refused("[serve.groups.mail]\nlocks = \"1s\"\n", "unknown key 'locks' in [serve.groups.mail]");
     refused("[serve]\nlisten = \"example.org:80\"\n", "is not ADDRESS:PORT");
     refused("[serve]\ncert = \"x\"\n", "needs 'key' beside it");
     home.run(&["serve", "--listen", "nowhere"]).exits(2).says("--listen 'nowhere'", "--listen 8787");
