@@ -20,6 +20,13 @@ const TIMED: usize = 300;
 /// Idle readers whose memory is measured.
 const READERS: usize = 900;
 
+/// Events to all of them, and how many nanoseconds lie between two: fifty a second.
+const TO_ALL: usize = 200;
+const PAUSE_NS: f64 = 2e7;
+
+/// Events that members take.
+const MEMBERS_EVENTS: usize = 50_000;
+
 /// A server, which ends with this.
 struct Server(Child, SocketAddr);
 
@@ -113,7 +120,9 @@ pub fn serve(bench: &RatioBench) {
         row(what, format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), goal);
     }
     to_a_reader(bench, &data);
+    to_all_readers(bench);
     idle_readers(bench);
+    members(bench);
 }
 
 /// From the first byte of a POST to a reader's line, beside the POST alone: the answer says that the event is durable.
@@ -154,12 +163,141 @@ fn line(stream: &mut BufReader<TcpStream>) -> String {
     line
 }
 
+/// A WebSocket that is open.
+fn websocket(address: SocketAddr) -> BufReader<TcpStream> {
+    let mut stream = connect(address);
+    let head = format!(
+        "GET /events HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.get_mut().write_all(head.as_bytes()).unwrap();
+    assert!(line(&mut stream).contains(" 101 "));
+    while line(&mut stream) != "\r\n" {}
+    stream
+}
+
 /// What a reader that waits costs the server.
 fn idle_readers(bench: &RatioBench) {
+    for (what, open, goal) in [
+        ("an idle SSE reader", stream as fn(SocketAddr) -> BufReader<TcpStream>, "<= 8 KiB"),
+        ("an idle WebSocket", websocket, "<= 16 KiB"),
+    ] {
+        let server = Server::new(&bench.bus());
+        drop(open(server.1));
+        let before = server.resident_kib();
+        let readers: Vec<BufReader<TcpStream>> = (0..READERS).map(|_| open(server.1)).collect();
+        let each = (server.resident_kib() - before) as f64 / readers.len() as f64;
+        row(what, "-".to_owned(), format!("{each:.1} KiB"), "-".to_owned(), goal);
+    }
+}
+
+/// Fifty events a second to all readers: how long each is on its way, from before its POST.
+fn to_all_readers(bench: &RatioBench) {
     let server = Server::new(&bench.bus());
-    drop(stream(server.1));
-    let before = server.resident_kib();
     let readers: Vec<BufReader<TcpStream>> = (0..READERS).map(|_| stream(server.1)).collect();
-    let each = (server.resident_kib() - before) as f64 / readers.len() as f64;
-    row("an idle SSE reader", "-".to_owned(), format!("{each:.1} KiB"), "-".to_owned(), "<= 8 KiB");
+    let mut late = std::thread::scope(|scope| {
+        let read = |mut reader: BufReader<TcpStream>| {
+            let mut late = Vec::with_capacity(TO_ALL);
+            while late.len() < TO_ALL {
+                let line = line(&mut reader);
+                if let Some((_, sent)) = line.split_once("\"at\":") {
+                    let sent: f64 = sent.split('}').next().unwrap().parse().unwrap();
+                    late.push((monotonic_ns() - sent) / 1e6);
+                }
+            }
+            late
+        };
+        let reading: Vec<_> = readers
+            .into_iter()
+            .map(|reader| {
+                std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, move || read(reader)).unwrap()
+            })
+            .collect();
+        let mut poster = connect(server.1);
+        for _ in 0..TO_ALL {
+            let begun = monotonic_ns();
+            let request = request(server.1, "application/json", &format!("{{\"at\":{begun}}}"));
+            exchange(&mut poster, &request);
+            let left = PAUSE_NS - (monotonic_ns() - begun);
+            std::thread::sleep(std::time::Duration::from_nanos(left.max(0.0) as u64));
+        }
+        reading.into_iter().flat_map(|reading| reading.join().unwrap()).collect::<Vec<f64>>()
+    });
+    late.sort_by(f64::total_cmp);
+    let of = |part: f64| late[((late.len() - 1) as f64 * part) as usize];
+    row(
+        "50 events/s to 900 SSE readers, p99",
+        format!("p50 {:.1} ms", of(0.5)),
+        format!("{:.1} ms", of(0.99)),
+        "-".to_owned(),
+        "<= 50 ms",
+    );
+}
+
+/// Members that take a hundred events and acknowledge them, beside a drain with batches of a hundred.
+fn members(bench: &RatioBench) {
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let bus = bench.bus();
+        let emit = |bus: &std::path::Path| {
+            run(evbus(bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(file_of_lines(bench, MEMBERS_EVENTS)));
+        };
+        emit(&bus);
+        let drain = ["drain", "-g", "mail", "--from", "earliest", "-q", "--batch", "100", "-j", "4", "--", "true"];
+        floors.push(MEMBERS_EVENTS as f64 / timed(|| run(&mut evbus(&bus, &drain))));
+        let bus = bench.bus();
+        emit(&bus);
+        run(evbus(&bus, &["group", "create", "mail", "--from", "earliest"]).stderr(Stdio::null()));
+        let server = Server::new(&bus);
+        let left = std::sync::atomic::AtomicUsize::new(MEMBERS_EVENTS);
+        ours.push(
+            MEMBERS_EVENTS as f64
+                / timed(|| {
+                    std::thread::scope(|scope| {
+                        for _ in 0..4 {
+                            scope.spawn(|| member(server.1, &left));
+                        }
+                    });
+                }),
+        );
+    }
+    let (floor, ours) = (median(floors), median(ours));
+    let what = "receive and acknowledge, 100 at a time";
+    row(what, format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), ">= 0.5");
+}
+
+/// Takes and acknowledges until nothing is left.
+fn member(address: SocketAddr, left: &std::sync::atomic::AtomicUsize) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut stream = connect(address);
+    let mut ask = |operation: &str, body: &str| {
+        let head = format!(
+            "POST /groups/mail:{operation} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.get_mut().write_all(head.as_bytes()).unwrap();
+        let (mut head, mut length) = (String::new(), 0);
+        stream.read_line(&mut head).unwrap();
+        assert!(head.contains(" 200 "), "{head}");
+        while head != "\r\n" {
+            head.clear();
+            stream.read_line(&mut head).unwrap();
+            if let Some(value) = head.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        String::from_utf8(body).unwrap()
+    };
+    while left.load(Relaxed) > 0 {
+        let received = ask("receive?maxEvents=100&maxWaitTime=1", "");
+        let tokens: Vec<&str> =
+            received.split("\"lockToken\":").skip(1).map(|rest| rest.split(',').next().unwrap()).collect();
+        if tokens.is_empty() {
+            continue;
+        }
+        ask("acknowledge", &format!("{{\"lockTokens\":[{}]}}", tokens.join(",")));
+        left.fetch_sub(tokens.len(), Relaxed);
+    }
 }

@@ -14,10 +14,10 @@ use super::watchers::set_command;
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::cli::help_line::command;
-use crate::config::{Action, ServeSettings, Watcher};
+use crate::config::{Action, Location, ServeSettings, Watcher};
 use crate::event::{Condition, Event, EventTime, Filter, FilterResult, TypeFilter};
 use crate::group::definition;
-use crate::store::dir::Execution;
+use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
 
 mod serve;
@@ -141,7 +141,12 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             .help("write ./evbus.toml, or name one with --config; see evbus.toml(5)"));
     };
     block_on(Needs::Everything, async {
-        let opened = session.open(Execution::Inline).await;
+        let address = session.address();
+        let is_server = address.as_ref().is_ok_and(|address| matches!(address.location, Location::Server(_)));
+        let opened = match address {
+            Ok(address) => session.open_at(address, Execution::Inline, Durability::Full).await,
+            Err(failure) => Err(failure),
+        };
         let mut plans = Vec::new();
         for watcher in &config.watchers {
             let filter = watcher.filter()?;
@@ -161,8 +166,8 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             }
             out.json(&checked)?;
         } else {
-            let bus =
-                opened.as_ref().map_or_else(|_| "not to be opened".to_owned(), |opened| opened.address.to_string());
+            let unopened = if is_server { "behind a server, which is not asked" } else { "not to be opened" };
+            let bus = opened.as_ref().map_or_else(|_| unopened.to_owned(), |opened| opened.address.to_string());
             out.line(&style::escape(&format!(
                 "{}: {} · bus {bus}",
                 path.display(),
@@ -181,7 +186,9 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
                 .map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
         }
         serve::check(&config.serve).map_err(|failure| failure.context("serve"))?;
-        opened?;
+        if !is_server {
+            opened?;
+        }
         let refused = |plan: &WatcherPlan<'_>| match plan.group {
             GroupLookup::Differs(..) => true,
             GroupLookup::New(n) => n > 0 && plan.watcher.from.is_none(),

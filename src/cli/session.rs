@@ -123,7 +123,6 @@ impl Session {
         let token = match self.environment.var("EVBUS_TOKEN") {
             None => None,
             Some(token) => match token.to_str().map(str::trim) {
-                Some("") => return Err(Failure::usage("EVBUS_TOKEN is empty").help("unset EVBUS_TOKEN")),
                 Some(token) => Some(token),
                 None => return Err(Failure::usage("EVBUS_TOKEN is not UTF-8")),
             },

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Bus, Error};
 use crate::bus::{BusHandle, read};
-use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, parse_event_id};
+use crate::event::{Event, EventName, EventTime, Identity, NameMatch, TypeFilter, parse_event_id};
 use crate::group::operate;
 use crate::group::status::{self, EventState, GroupStatus};
 use crate::group::{GroupName, dead_letter};
@@ -47,7 +47,7 @@ impl Bus {
                     for name in status.dead_letters.iter().rev() {
                         let found = dead_letter::readable(bus, &group, name).await?;
                         let type_ = found.as_ref().map_or("", |found| found.name.slug());
-                        if types.as_ref().is_none_or(|types| types.matches(type_)) {
+                        if types.as_ref().is_none_or(|types| types.matches_slug(type_) == NameMatch::Yes) {
                             shown.push(dead_letter::document(&group, name, found.as_ref(), true));
                         }
                         if shown.len() >= most {

@@ -17,8 +17,9 @@ use crate::store::StoreResult;
 const STEP: Duration = Duration::from_secs(10);
 const POINTS: usize = 360;
 
-/// Measured again for whoever asks after this time at the earliest.
+/// Measured again for whoever asks after this time at the earliest; where requests cost, after a longer one.
 const FRESH: Duration = Duration::from_secs(1);
+const FRESH_CHARGED: Duration = Duration::from_secs(30);
 
 /// Counting costs a listing: it is done for one part in so many of the time.
 const PART: u32 = 20;
@@ -93,8 +94,9 @@ impl Overview {
     async fn measure(&self, bus: &BusHandle) -> StoreResult<()> {
         let _turn = self.turn.lock().await;
         let begun = bus.clock.elapsed();
+        let fresh = if bus.store.requests().is_some() { FRESH_CHARGED } else { FRESH };
         if let Some(last) = &*self.last.borrow()
-            && begun < last.at + FRESH.max(last.took * PART)
+            && begun < last.at + fresh.max(last.took * PART)
         {
             return Ok(());
         }

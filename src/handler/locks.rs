@@ -74,7 +74,7 @@ pub enum LockError {
     #[error("it belongs to another worker: to another server, or to one before a restart")]
     OtherWorker,
     /// The time is over.
-    #[error("the lock has expired: the event is tried again")]
+    #[error("the lock has expired: the attempt has failed")]
     Expired,
     /// Another worker owns the event's shard.
     #[error("it belongs to a past epoch: another worker owns the event's shard, and runs it again")]

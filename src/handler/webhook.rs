@@ -33,10 +33,15 @@ use client::{cause, is_refused_by_tls};
 use guard::Guard;
 use target::host_of;
 
-/// A client for requests to URLs with this one's scheme, with the defaults of a webhook's.
+/// A client for requests to URLs with this one's scheme, with the defaults of a webhook's. What is sent in
+/// clear text goes by no proxy.
 #[cfg(feature = "cli")]
 pub(crate) fn http_client(url: &Url, timeout: Duration) -> Result<Client, Obstacle> {
-    client::client(&WebhookTarget::new(MaybeSecret::Plain(url.to_string())), timeout, url)
+    let mut target = WebhookTarget::new(MaybeSecret::Plain(url.to_string()));
+    if url.scheme() == "http" {
+        target.proxy = WebhookProxy::None;
+    }
+    client::client(&target, timeout, url)
 }
 
 /// How much of an answer is read.

@@ -196,6 +196,9 @@ pub(super) async fn get(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let grant = app.access.grant(request.headers())?;
+    if read_path(&name).is_ok() {
+        return Err(Problem::method_not_allowed(format!("/groups/{name} is for POST")));
+    }
     let group = GroupName::parse(&name).map_err(|error| Problem::bad_request(error.to_string()))?;
     grant.check_pull(&group)?;
     Parameters::read(request.uri().query(), &[])?;

@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Request, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 use super::{App, Peer, Reach};
 use crate::config::ServeSettings;
+
+const METHODS: &str = "GET, POST, PUT";
+
+/// How many seconds a browser may rely on the answer to its preflight request.
+const PREFLIGHT_SECONDS: u64 = 7_200;
 
 /// What a page of another origin may read of a response.
 const EXPOSED: &str = "link, evbus-gap, location, retry-after, www-authenticate";
@@ -23,6 +28,8 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request<Body>, n
         return Problem::bad_request("the connection is not known").into_response();
     };
     let (origin, mut response) = match judge(&app.settings, peer, request.uri(), request.headers()) {
+        // That the origin is allowed was checked before.
+        Ok(origin) if is_preflight(&request) => (origin, preflight(request.headers())),
         Ok(origin) => (origin, next.run(request).await),
         Err(problem) => (None, problem.into_response()),
     };
@@ -33,6 +40,27 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request<Body>, n
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Whether a browser asks for a page if it may send a request (Fetch, CORS-preflight request). Hooks are for
+/// services and forms: a page's program may send them no JSON.
+fn is_preflight(request: &Request<Body>) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && !request.headers().contains_key(super::ingest::REQUEST_ORIGIN)
+        && !request.uri().path().starts_with("/hooks/")
+}
+
+fn preflight(headers: &HeaderMap) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let answer = response.headers_mut();
+    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+    if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_SECONDS));
     response
 }
 

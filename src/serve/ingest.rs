@@ -17,15 +17,10 @@ use crate::{NewEvent, threads};
 const LARGE: usize = 256 << 10;
 
 /// CloudEvents Web Hooks 1.0.2, 4.
-const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
+pub(super) const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 const REQUEST_RATE: HeaderName = HeaderName::from_static("webhook-request-rate");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
-
-const METHODS: &str = "GET, POST";
-
-/// How many seconds a browser may rely on the answer to its preflight request.
-const PREFLIGHT_SECONDS: u64 = 7_200;
 
 /// Takes events in.
 pub(super) async fn events(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, Problem> {
@@ -71,8 +66,8 @@ pub(super) async fn emit(app: &App, events: Vec<NewEvent>) -> Result<Response, P
     Ok(json_response(StatusCode::ACCEPTED, format!("{body}\n")))
 }
 
-/// Consents to the deliveries of a sender of webhooks, or to the requests of a page: their headers tell
-/// which of the two asks.
+/// Consents to the deliveries of a sender of webhooks. A page's preflight request, which other headers
+/// tell, is answered before.
 pub(super) async fn options(headers: HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -83,13 +78,6 @@ pub(super) async fn options(headers: HeaderMap) -> Response {
         if headers.contains_key(REQUEST_RATE) {
             answer.insert(ALLOWED_RATE, HeaderValue::from_static("*"));
         }
-    } else if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        // That the origin is allowed was checked before.
-        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-        if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
-        }
-        answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_SECONDS));
     }
     response
 }

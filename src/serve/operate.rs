@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::parameters::{Parameters, read_object};
 use super::problem::Problem;
 use super::{App, body, json_response};
+use crate::event::{NameMatch, TypeFilter};
 use crate::group::GroupName;
 
 /// How many dead letters are told unless told otherwise, and at most.
@@ -46,9 +47,20 @@ fn fresh(document: &Value) -> Response {
 
 /// All groups.
 pub(super) async fn groups(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, Problem> {
-    app.access.grant(request.headers())?.readable()?;
+    let types = app.access.grant(request.headers())?.readable()?;
     Parameters::read(request.uri().query(), &[])?;
-    Ok(fresh(&app.bus.overview().await?))
+    let mut overview = app.bus.overview().await?;
+    if let (Some(types), Some(groups)) = (types, overview["groups"].as_array_mut()) {
+        for retries in groups.iter_mut().filter_map(|group| group["retries"].as_array_mut()) {
+            retries.retain(|retry| may_be_read(&types, retry["type"].as_str().unwrap_or_default()));
+        }
+    }
+    Ok(fresh(&overview))
+}
+
+/// Whether an event of this slug is surely of one of these types.
+fn may_be_read(types: &TypeFilter, slug: &str) -> bool {
+    types.matches_slug(slug) == NameMatch::Yes
 }
 
 /// The dead letters of a group, the newest first.

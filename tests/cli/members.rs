@@ -237,6 +237,9 @@ fn events_are_emitted_and_followed_through_a_server() {
     home.run(&["emit", "order.paid", "{\"n\":4}"]).exits(0);
     assert!(shown.next().unwrap().contains("order.paid"));
 
+    // No proxy hears of the token.
+    let mut proxied = through(&home, &server, &["emit", "t"]);
+    Home::ran(proxied.env("http_proxy", "http://127.0.0.1:9").env("ALL_PROXY", "http://127.0.0.1:9")).exits(0);
     let mut wrong = through(&home, &server, &["emit", "t"]);
     Home::ran(wrong.env("EVBUS_TOKEN", "wrong")).exits(1).says("cannot emit t: ", "EVBUS_TOKEN holds the token");
     let url = server.url("/");
@@ -254,6 +257,8 @@ fn a_watch_through_a_server_is_a_member_of_the_group() {
     watch(&["--max-attempts", "2", "--", "true"]).exits(2);
     watch(&["--metrics", "0", "--", "true"]).exits(2);
     watch(&["--", "no-such-command"]).exits(2);
+    // One that is a webhook starts, and is refused for another reason.
+    watch(&["-t", "a..b", "--url", "http://127.0.0.1:9/"]).exits(2);
     // By kind of event: done, failing, dead at once, and outliving its first lock, which is renewed.
     let handler = home.script(
         "handler",

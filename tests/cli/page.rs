@@ -116,6 +116,10 @@ fn who_may_only_read_changes_nothing() {
     let server = Server::configured(&home, "[serve.tokens.reader]\nsecret = \"env:TOKEN\"\nmay = [\"read:order.*\"]\n");
     let session = server.ask("GET", "/session", &[BEARER], b"").is(200).json();
     assert_eq!(session, json!({ "admin": false, "read": true, "token": true }));
+    home.run(&["emit", "secret.plan", "2", "-q"]).exits(0);
+    home.run(&["drain", "-g", "mail", "--backoff", "1h..1h", "-q", "--", "false"]).exits(0);
+    let groups = server.ask("GET", "/groups", &[BEARER], b"").is(200).json();
+    assert_eq!((&groups["groups"][0]["retrying"], &groups["groups"][0]["retries"]), (&1.into(), &json!([])));
     let letters = server.ask("GET", "/groups/mail/dead", &[BEARER], b"").is(200).json();
     assert_eq!((&letters["count"], &letters["letters"]), (&1.into(), &json!([])), "of other types it sees nothing");
     let event: Value = serde_json::from_str(&home.run(&["ls", "--json"]).exits(0).out).unwrap();

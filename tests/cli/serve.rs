@@ -523,19 +523,22 @@ fn consent_and_preflight_are_told_apart() {
     assert_eq!(answer.header("webhook-allowed-origin"), Some("eventemitter.example.com"));
     assert_eq!(answer.header("webhook-allowed-rate"), Some("*"));
     assert_eq!(answer.header("access-control-allow-methods"), None);
-    let preflight = |origin| {
+    let preflight = |path, origin| {
         let headers = [
             ("origin", origin),
             ("access-control-request-method", "POST"),
             ("access-control-request-headers", "content-type,authorization"),
         ];
-        server.ask("OPTIONS", "/events", &headers, b"")
+        server.ask("OPTIONS", path, &headers, b"")
     };
-    let answer = preflight("https://app.example").is(204);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
-    assert_eq!(answer.header("access-control-allow-headers"), Some("content-type,authorization"));
-    assert_eq!(answer.header("webhook-allowed-origin"), None);
-    preflight("https://evil.example").is(403);
+    for path in ["/events", "/groups/mail:receive"] {
+        let answer = preflight(path, "https://app.example").is(204);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
+        assert_eq!(answer.header("access-control-allow-headers"), Some("content-type,authorization"));
+        assert_eq!(answer.header("webhook-allowed-origin"), None);
+        preflight(path, "https://evil.example").is(403);
+    }
+    preflight("/hooks/any", "https://app.example").is(405);
     let cross = server.ask("POST", "/events?type=a", &[("origin", "https://app.example")], b"1").is(202);
     assert_eq!(cross.header("access-control-allow-origin"), Some("https://app.example"));
 }

@@ -234,6 +234,9 @@ fn two_buses_share_a_config_and_the_default_one_is_staging() {
     assert!(production.contains("order.paid") && !production.contains("order.created"), "{production}");
 }
 
+/// What the two sites sign by.
+const SITES_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// A server of a recipe, which ends with this.
 struct Serving {
     child: std::process::Child,
@@ -244,6 +247,7 @@ impl Serving {
     fn new(home: &Path) -> Self {
         let mut command = bare("evbus", home);
         command.args(["serve", "--listen", "127.0.0.1:0"]).env("OWN_TOKEN", "own").env("GITHUB_HOOK", "hook");
+        command.env("SITES_SECRET", SITES_SECRET);
         let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.as_mut().unwrap()), &mut line).unwrap();
@@ -319,4 +323,50 @@ fn a_form_becomes_a_mail() {
     for field in ["name=\"email\"", "name=\"text\"", "name=\"website\""] {
         assert!(page.contains(field), "{field}");
     }
+}
+
+#[test]
+fn two_sites_hear_of_each_other_and_nothing_goes_in_circles() {
+    let (a, b) = (home("two-sites/evbus.toml"), home("two-sites/evbus.toml"));
+    let (at_a, at_b) = (Serving::new(a.path()), Serving::new(b.path()));
+    let forward = |from: &Path, to: &Serving| {
+        let mut command = bare("evbus", from);
+        command.args(["drain", "other", "-q"]).env("SITES_SECRET", SITES_SECRET);
+        succeeds(command.env("OTHER_SITE", format!("http://{}/hooks/other", to.address)));
+    };
+    // Both begin now.
+    forward(a.path(), &at_b);
+    forward(b.path(), &at_a);
+    evbus(a.path(), &["emit", "order.created", "{\"n\":1}", "--subject", "order/1"]);
+    evbus(a.path(), &["emit", "secret.plan", "1"]);
+    forward(a.path(), &at_b);
+    let came = evbus(b.path(), &["ls", "--json"]);
+    let came: serde_json::Value = serde_json::from_str(&came).unwrap_or_else(|error| panic!("{error}: {came}"));
+    let sent: serde_json::Value =
+        serde_json::from_str(&evbus(a.path(), &["ls", "-t", "order.created", "--json"])).unwrap();
+    for attribute in ["id", "source", "type", "subject", "data"] {
+        assert_eq!(came[attribute], sent[attribute], "{came}");
+    }
+    assert_eq!(came["causationid"], sent["id"]);
+    // At b a handler answers it; nothing of this goes back.
+    let answer = ["drain", "-g", "answer", "-t", "order.created", "--from", "earliest", "-q", "--", "evbus", "emit"];
+    evbus(b.path(), &[&answer[..], &["order.answered", "2"]].concat());
+    forward(b.path(), &at_a);
+    assert_eq!(evbus(a.path(), &["ls"]).lines().count(), 2);
+    evbus(b.path(), &["emit", "invoice.created", "3"]);
+    forward(b.path(), &at_a);
+    forward(a.path(), &at_b);
+    assert_eq!((evbus(a.path(), &["ls"]).lines().count(), evbus(b.path(), &["ls"]).lines().count()), (3, 3));
+}
+
+#[test]
+fn a_dashboard_shows_events_as_they_come() {
+    let home = home("dashboard/evbus.toml");
+    let server = Serving::new(home.path());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = bare("node", home.path());
+    command.arg(root.join("tests/examples/dashboard.mjs")).arg(root.join("target/webhooks"));
+    let seen = succeeds(command.arg(example("dashboard/index.html")).arg(format!("http://{}", server.address))).0;
+    let seen: serde_json::Value = serde_json::from_str(seen.lines().last().unwrap()).unwrap();
+    assert_eq!(seen, serde_json::json!({ "before": ["failed (1)"], "hosts": ["db1", "<b>web</b>"], "other": 0 }));
 }

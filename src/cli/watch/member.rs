@@ -33,15 +33,15 @@ pub(super) fn watch(
     if args.run.dry_run {
         return Err(Failure::usage("--dry-run needs the bus itself"));
     }
-    for watcher in &watchers {
-        refuse_settings_of_the_server(watcher)?;
-        watchers::check_action(watcher, session)?;
-    }
+    watchers.iter().try_for_each(refuse_settings_of_the_server)?;
     block_on(Needs::Everything, async {
         let Some(server) = session.server(address)?.map(Rc::new) else { return Ok(Code::Usage) };
         for watcher in &watchers {
+            watchers::check_action(watcher, session)?;
             let definition = joined(&server, watcher).await?;
-            agree(watcher, &watcher.filter()?, &definition)?;
+            agree(watcher, &watcher.filter()?, &definition).map_err(|failure| {
+                failure.help("change the group where the bus is, leave the options out, or join another group")
+            })?;
             if !args.run.quiet {
                 let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
                 let wanted = style::wanted(&definition.filter(group)?);
@@ -125,16 +125,15 @@ fn refuse_settings_of_the_server(watcher: &Watcher) -> Result<(), Failure> {
     let (own, usual) = (&watcher.retry, &default.retry);
     let retry_differs =
         (own.max_attempts, own.min, own.max, own.jitter) != (usual.max_attempts, usual.min, usual.max, usual.jitter);
-    let what = if watcher.ordered {
-        "the order of events"
+    let in_config = format!("[serve.groups.{}] of the server's config says it; leave it out here", watcher.group);
+    let (what, help) = if watcher.ordered {
+        ("the order of events", in_config)
     } else if retry_differs {
-        "when an event is tried again"
+        ("when an event is tried again", in_config)
     } else if watcher.on_dead.is_some() {
-        "what is done with a dead letter"
+        ("what is done with a dead letter", "leave on_dead out here".to_owned())
     } else {
         return Ok(());
     };
-    let group = &watcher.group;
-    Err(Failure::usage(format!("'{}': {what} is decided where the bus is", watcher.name))
-        .help(format!("ordered and retry in [serve.groups.{group}] of the server's config; leave them out here")))
+    Err(Failure::usage(format!("'{}': {what} is decided where the bus is", watcher.name)).help(help))
 }
