@@ -1,5 +1,7 @@
 //! The recipes with real files, a real bucket, and programs that fail.
 
+use std::io::{BufRead, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -359,14 +361,35 @@ fn two_sites_hear_of_each_other_and_nothing_goes_in_circles() {
     assert_eq!((evbus(a.path(), &["ls"]).lines().count(), evbus(b.path(), &["ls"]).lines().count()), (3, 3));
 }
 
+/// A web server of one page.
+fn give_out(web: &TcpListener, page: &str) {
+    for stream in web.incoming() {
+        let (mut stream, page) = (stream.unwrap(), page.to_owned());
+        // A browser may open a connection without a request.
+        std::thread::spawn(move || {
+            let mut request = std::io::BufReader::new(&stream).lines();
+            while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let length = page.len();
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n");
+            let _ = stream.write_all(format!("{head}{page}").as_bytes());
+        });
+    }
+}
+
 #[test]
 fn a_dashboard_shows_events_as_they_come() {
     let home = home("dashboard/evbus.toml");
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = web.local_addr().unwrap().port().to_string();
+    let config = home.path().join("evbus.toml");
+    let here = fs::read_to_string(&config).unwrap().replace("localhost:8000", &format!("localhost:{port}"));
+    fs::write(&config, here).unwrap();
+    std::thread::spawn(move || give_out(&web, &fs::read_to_string(example("dashboard/index.html")).unwrap()));
     let server = Serving::new(home.path());
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = bare("node", home.path());
     command.arg(root.join("tests/examples/dashboard.mjs")).arg(root.join("target/webhooks"));
-    let seen = succeeds(command.arg(example("dashboard/index.html")).arg(format!("http://{}", server.address))).0;
+    let seen = succeeds(command.arg(port).arg(format!("http://{}", server.address))).0;
     let seen: serde_json::Value = serde_json::from_str(seen.lines().last().unwrap()).unwrap();
     assert_eq!(seen, serde_json::json!({ "before": ["failed (1)"], "hosts": ["db1", "<b>web</b>"], "other": 0 }));
 }
