@@ -69,7 +69,8 @@ impl Bus {
             .call(move |local| {
                 Box::pin(async move {
                     let bus = &local.bus.handle;
-                    let status = group_status(bus, &group).await?;
+                    let status = operate::status_for_redrive(bus, &group).await?;
+                    let status = status.ok_or(Error::NoGroup { group: group.to_string() })?;
                     let chosen = match dead_letters {
                         None => status.dead_letters.clone(),
                         Some(names) => {

@@ -6,7 +6,7 @@ use super::GroupName;
 use super::dead_letter;
 use super::definition::{self, Definition, Paused};
 use super::request::{self, Request};
-use super::status::GroupStatus;
+use super::status::{self, GroupStatus};
 use crate::bus::BusHandle;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
@@ -64,7 +64,19 @@ pub struct Redriven {
     pub unreadable: Vec<String>,
 }
 
-/// Requests a redrive once for each event.
+/// The status of a group of which dead letters are to be put back to work; none if there is no such group.
+/// It leaves out those that were put back before. So these requests are durable from here on: whoever repeats
+/// a redrive is told that nothing is left to do.
+///
+/// # Errors
+/// The store's.
+pub async fn status_for_redrive(bus: &BusHandle, group: &GroupName) -> StoreResult<Option<GroupStatus>> {
+    let status = status::read(bus, group).await?;
+    request::persist(bus, group).await?;
+    Ok(status)
+}
+
+/// Requests a redrive once for each event, of letters of [`status_for_redrive`].
 ///
 /// # Errors
 /// The group's definition cannot be read, or the store fails.
@@ -75,8 +87,6 @@ pub async fn redrive(bus: &BusHandle, status: &GroupStatus, dead_letters: &[Stri
         (None, Some(error)) => return Err(error.clone()),
         (None, None) => return Err(StoreError::new(ErrorKind::Damaged, format!("group '{group}' has no definition"))),
     };
-    // A repeated redrive reports earlier requests as made, so they must be durable.
-    request::persist(bus, group).await?;
     let mut asked = BTreeSet::new();
     let mut redriven = Redriven::default();
     for name in dead_letters {

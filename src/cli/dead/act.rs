@@ -10,6 +10,7 @@ use crate::cli::output;
 use crate::cli::session::Opened;
 use crate::cli::style;
 use crate::event::TypeFilter;
+use crate::group::GroupName;
 use crate::group::dead_letter;
 use crate::group::operate::{self, Redriven};
 use crate::group::owner::process_of;
@@ -66,7 +67,9 @@ pub(super) struct DeadRmArgs {
 
 pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
-    let status = group::status(bus, &args.group).await?;
+    let Some(status) = operate::status_for_redrive(bus, &GroupName::parse(&args.group)?).await? else {
+        return Err(group::unknown(bus, &args.group).await?);
+    };
     let dead_letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &status)),
         ([], [], true) => status.dead_letters.clone(),

@@ -147,6 +147,7 @@ pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
         innermost = source;
     }
     match innermost.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the connection is closed".to_owned(),
         Some(error) => system_words(error),
         None => innermost.to_string(),
     }

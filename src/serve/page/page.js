@@ -11,8 +11,9 @@ const at = (id) => document.getElementById(id);
 let admin = false;
 let source = null;
 let timer = null;
-/** Newest last. */
+/** Newest last; and their sources and ids: over a restart of the server the last seconds come again. */
 let events = [];
+let known = new Set();
 let pending = [];
 let drawing = false;
 let held = false;
@@ -254,13 +255,21 @@ function draw() {
 function noteEvents() {
   const more = events.length > ROWS ? `; the newest ${ROWS} are shown` : "";
   const waiting = held ? `; ${number.format(pending.length)} held back` : "";
-  at("events-note").textContent = `${number.format(events.length)}${events.length === KEPT ? " or more" : ""} events${more}${waiting}`;
+  at("events-note").textContent = `${number.format(events.length)}${events.length >= KEPT ? " or more" : ""} events${more}${waiting}`;
 }
 
+const identity = (event) => `${event.source} ${event.id}`;
+
 function come(event) {
+  if (known.has(identity(event))) return;
+  known.add(identity(event));
   events.push(event);
   pending.push(event);
-  if (events.length > KEPT) events = events.slice(-KEPT);
+  // Seldom, so that it costs little for each.
+  if (events.length >= 2 * KEPT) {
+    events = events.slice(-KEPT);
+    known = new Set(events.map(identity));
+  }
   if (pending.length > KEPT) pending = pending.slice(-KEPT);
   if (!drawing) {
     drawing = true;
@@ -272,6 +281,7 @@ async function follow() {
   if (source) source.close();
   source = null;
   events = [];
+  known = new Set();
   pending = [];
   at("events").replaceChildren();
   const query = new URLSearchParams();
