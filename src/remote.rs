@@ -255,6 +255,8 @@ struct Sent {
     query: String,
     body: Option<(&'static str, Vec<u8>)>,
     wait: Duration,
+    /// How long the answer may take beyond that.
+    timeout: Duration,
 }
 
 impl Server {
@@ -281,11 +283,11 @@ impl Server {
     }
 
     /// Emits events, whose documents these are; repeating it is harmless. Returns how many of them were on
-    /// the bus before.
+    /// the bus before. The answer may take so long.
     ///
     /// # Errors
     /// It is not known whether they are on the bus, or some are not.
-    pub async fn emit(&self, documents: impl Iterator<Item = &[u8]>) -> Result<u64, RemoteError> {
+    pub async fn emit(&self, documents: impl Iterator<Item = &[u8]>, timeout: Duration) -> Result<u64, RemoteError> {
         #[derive(Deserialize)]
         struct Emitted {
             duplicates: u64,
@@ -301,6 +303,7 @@ impl Server {
             query: String::new(),
             body: Some((NDJSON, body)),
             wait: Duration::ZERO,
+            timeout: timeout.min(TIMEOUT),
         };
         let answer = self.send(sent).await?;
         self.read::<Emitted>(&answer.body).map(|emitted| emitted.duplicates)
@@ -336,6 +339,7 @@ impl Server {
             query: format!("{query}&wait={wait}s"),
             body: None,
             wait: Duration::from_secs(wait),
+            timeout: TIMEOUT,
         };
         let answer = self.send(sent).await?;
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
@@ -354,6 +358,7 @@ impl Server {
             query: String::new(),
             body: None,
             wait: Duration::ZERO,
+            timeout: TIMEOUT,
         };
         self.read(&self.send(sent).await?.body)
     }
@@ -370,6 +375,7 @@ impl Server {
             query: String::new(),
             body: Some((JSON, body)),
             wait: Duration::ZERO,
+            timeout: TIMEOUT,
         };
         self.read(&self.send(sent).await?.body)
     }
@@ -385,12 +391,13 @@ impl Server {
             query: format!("maxEvents={most}&maxWaitTime={wait}"),
             body: None,
             wait: Duration::from_secs(wait),
+            timeout: TIMEOUT,
         };
         let answer = self.send(sent).await?;
         self.read(&answer.body)
     }
 
-    /// Changes locks of a group. Repeating it is harmless.
+    /// Changes locks of a group. Repeating it is harmless. The answer may take so long.
     ///
     /// # Errors
     /// See [`RemoteError`].
@@ -399,6 +406,7 @@ impl Server {
         group: &GroupName,
         verb: LockVerb,
         changes: &LockChanges,
+        timeout: Duration,
     ) -> Result<LockAnswer, RemoteError> {
         let (operation, query) = match verb {
             LockVerb::Acknowledge => ("acknowledge", String::new()),
@@ -416,6 +424,7 @@ impl Server {
             query,
             body: Some((JSON, serde_json::to_vec(changes).unwrap_or_default())),
             wait: Duration::ZERO,
+            timeout: timeout.min(TIMEOUT),
         };
         let answer = self.send(sent).await?;
         self.read(&answer.body)
@@ -425,7 +434,7 @@ impl Server {
         let mut url = self.url.clone();
         url.set_path(&format!("{}/{}", self.url.path().trim_end_matches('/'), sent.path));
         url.set_query(Some(&*sent.query).filter(|query| !query.is_empty()));
-        let mut request = self.client.request(sent.method, url).header(ACCEPT, JSON).timeout(sent.wait + TIMEOUT);
+        let mut request = self.client.request(sent.method, url).header(ACCEPT, JSON).timeout(sent.wait + sent.timeout);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }

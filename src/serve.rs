@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::ServeSettings;
 use crate::{Batcher, Bus};
 
@@ -102,8 +103,14 @@ pub async fn serve(
         bus: bus.clone(),
         settings,
     });
-    connection::serve(router(app), listeners, connections, stop).await;
-    bus.stop_pulls().await;
+    let mut stopping = stop.clone();
+    let give_back = async {
+        connection::stopped(&mut stopping).await;
+        // What members are saying now is still taken in.
+        SystemClock.sleep_until(SystemClock.elapsed() + connection::GRACE).await;
+        bus.stop_pulls().await;
+    };
+    tokio::join!(connection::serve(router(app), listeners, connections, stop), give_back);
 }
 
 fn router(app: Arc<App>) -> Router {

@@ -131,18 +131,7 @@ fn watch(
             metrics::serve(listener, &opened, &tally).await
         };
         let hang_up = HangUp::of(args.run.in_config());
-        // A config that cannot be read is reported, and the workers go on unchanged.
-        let readable = || match args.run.watchers(session, "watch") {
-            Ok(_) => {
-                output::note("the config is reloaded once the running handlers have ended");
-                service.notify("RELOADING=1");
-                true
-            }
-            Err(failure) => {
-                failure.context("the config is not reloaded").report();
-                false
-            }
-        };
+        let readable = || may_reload(args, session, &service);
         service.notify("READY=1");
         let ended = tokio::select! {
             biased;
@@ -161,6 +150,21 @@ fn watch(
         }
         Ok(code)
     })
+}
+
+/// Whether the config can be read anew; one that cannot is reported, and the workers go on unchanged.
+fn may_reload(args: &WatchArgs, session: &Session, service: &Service) -> bool {
+    match args.run.watchers(session, "watch") {
+        Ok(_) => {
+            output::note("the config is reloaded once the running handlers have ended");
+            service.notify("RELOADING=1");
+            true
+        }
+        Err(failure) => {
+            failure.context("the config is not reloaded").report();
+            false
+        }
+    }
 }
 
 /// Prints the first line: what is watched, how much waits, and which events the patterns narrowly

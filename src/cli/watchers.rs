@@ -239,6 +239,7 @@ fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {
         poll: watcher.poll,
         hints: watcher.hints,
         url: opened.url(),
+        runs_elsewhere: false,
         max_event_bytes: opened.bus.max_event_bytes(),
     }
 }

@@ -1,14 +1,24 @@
 //! What operators see and do: all groups, their dead letters, an event in every group.
 
+use std::rc::Rc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::thread::ThreadState;
 use super::{Bus, Error};
 use crate::bus::{BusHandle, read};
+use crate::clock::Fut;
 use crate::event::{Event, EventName, EventTime, Identity, NameMatch, TypeFilter, parse_event_id};
+use crate::group::dead_letter::{DeadLetter, Enclosed};
 use crate::group::operate;
 use crate::group::status::{self, EventState, GroupStatus};
 use crate::group::{GroupName, dead_letter};
 use crate::store::{LARGEST_BYTES, StoreResult};
+
+/// The most bytes of dead letters that are shown together, but for a single one.
+const LETTERS_BYTES: usize = 4 << 20;
 
 /// The most copies of an event that an id is asked for.
 const COPIES: usize = 2;
@@ -37,27 +47,49 @@ impl Bus {
         group: GroupName,
         types: Option<TypeFilter>,
         most: usize,
-    ) -> Result<Value, Error> {
-        self.thread
-            .call(move |local| {
-                Box::pin(async move {
-                    let bus = &local.bus.handle;
-                    let status = group_status(bus, &group).await?;
-                    let mut shown = Vec::new();
-                    for name in status.dead_letters.iter().rev() {
-                        let found = dead_letter::readable(bus, &group, name).await?;
-                        let type_ = found.as_ref().map_or("", |found| found.name.slug());
-                        if types.as_ref().is_none_or(|types| types.matches_slug(type_) == NameMatch::Yes) {
-                            shown.push(dead_letter::document(&group, name, found.as_ref(), true));
-                        }
-                        if shown.len() >= most {
-                            break;
-                        }
+    ) -> Result<String, Error> {
+        #[derive(Serialize)]
+        struct Letter {
+            #[serde(flatten)]
+            document: Value,
+            stderr: String,
+            event: Option<Box<RawValue>>,
+        }
+        #[derive(Serialize)]
+        struct Letters {
+            group: GroupName,
+            count: usize,
+            letters: Vec<Letter>,
+        }
+        let read = move |local: Rc<ThreadState>| -> Fut<'static, Result<Letters, Error>> {
+            Box::pin(async move {
+                let bus = &local.bus.handle;
+                let status = group_status(bus, &group).await?;
+                let (mut letters, mut bytes) = (Vec::new(), 0);
+                for name in status.dead_letters.iter().rev() {
+                    let event = dead_letter::event_of(name);
+                    let slug = event.as_ref().map_or("", |event| event.slug());
+                    if types.as_ref().is_some_and(|types| types.matches_slug(slug) != NameMatch::Yes) {
+                        continue;
                     }
-                    Ok(json!({ "group": group, "count": status.dead_letters.len(), "letters": shown }))
-                })
+                    let found = dead_letter::readable(bus, &group, name).await?;
+                    let document = dead_letter::document(&group, name, found.as_ref(), false);
+                    let (stderr, event) = match found {
+                        Some(DeadLetter { stderr, content: Enclosed::Event(raw), .. }) => (stderr, Some(raw)),
+                        Some(DeadLetter { stderr, .. }) => (stderr, None),
+                        None => (String::new(), None),
+                    };
+                    bytes += stderr.len() + event.as_ref().map_or(0, |event| event.get().len());
+                    letters.push(Letter { document, stderr, event });
+                    if letters.len() >= most || bytes >= LETTERS_BYTES {
+                        break;
+                    }
+                }
+                Ok(Letters { group, count: status.dead_letters.len(), letters })
             })
-            .await?
+        };
+        let letters = self.thread.call(read).await??;
+        serde_json::to_string(&letters).map_err(Error::Data)
     }
 
     /// Puts dead letters of a group back to work; none: all. Returns how many.

@@ -21,6 +21,9 @@ use crate::store::StoreError;
 /// The most events of a group that are under way at a time: as many as a marker holds.
 const MOST_LOCKS: usize = 1_000;
 
+/// How long a member waits at least.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+
 /// After this time without members the group's shards are left to other workers.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -92,6 +95,7 @@ impl PulledGroup {
             ordered: settings.ordered,
             retry: settings.retry.clone(),
             stop_timeout: Duration::ZERO,
+            runs_elsewhere: true,
             bounds: ShardBounds::for_concurrency(MOST_LOCKS),
             url: url.to_owned(),
             max_event_bytes: open.max_event_bytes(),
@@ -166,9 +170,15 @@ impl PulledGroups {
                 _ => None,
             }
         };
+        // It takes a moment until the worker has looked.
+        let until = until.max(open.handle.clock.elapsed() + LEAST_WAIT);
         tokio::select! { biased;
             taken = demand.take() => Ok(Some(taken)),
-            failure = failure => failure.map_or(Ok(None), |error| Err(error.into())),
+            failure = failure => match failure {
+                // Where the group is gone, that is the answer.
+                Some(error) if definition::find(&*open.handle.store, group).await?.is_some() => Err(error.into()),
+                _ => Ok(None),
+            },
             () = open.handle.clock.sleep_until(until) => Ok(Some(Vec::new())),
         }
     }

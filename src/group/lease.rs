@@ -39,6 +39,11 @@ impl Lease {
         now.saturating_sub(commit_sent) <= self.start_limit()
     }
 
+    /// Whether no other worker can be the owner yet.
+    pub fn holds(self, commit_sent: Duration, now: Duration) -> bool {
+        now.saturating_sub(commit_sent) <= self.length
+    }
+
     /// When the owner must have sent its next commit.
     pub fn heartbeat_at(self, commit_sent: Duration) -> Duration {
         commit_sent + self.heartbeat()

@@ -2,7 +2,6 @@
 //! handed in.
 
 use std::hash::{DefaultHasher, Hasher};
-use std::time::Duration;
 
 use super::dead_letter;
 use super::definition::Registered;
@@ -116,9 +115,7 @@ pub(super) fn judge(
     Judgement::Verdict(if dead_at_once || attempt >= retry.max_attempts {
         dead(name, why, report.stderr_tail, exit, random)
     } else {
-        // A receiver of requests may ask for anything; what a member says is its group's own will.
-        let most = if let Outcome::Released(_) = report.outcome { Duration::MAX } else { retry.max };
-        let asked = report.retry_after.unwrap_or_default().min(most);
+        let asked = report.retry_after.unwrap_or_default().min(retry.max);
         Verdict::Retry { next: now.plus(retry.pause(attempt, random).max(asked)), why }
     })
 }
@@ -129,6 +126,8 @@ fn dead(name: &EventName, why: String, stderr: String, exit: Option<i32>, random
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn name() -> EventName {
@@ -193,7 +192,5 @@ mod tests {
             let judgement = judged(Outcome::Status(503), &retry, Some(Duration::from_secs(asked)));
             assert_eq!(word(judgement), format!("retry {pause}"), "{asked}");
         }
-        let judgement = judged(Outcome::Released(None), &retry, Some(Duration::from_secs(3_600)));
-        assert_eq!(word(judgement), "retry 3600", "a member means what it says");
     }
 }

@@ -298,6 +298,9 @@ impl Worker {
         let (commit_sent, cancel) = (Rc::clone(&ownership.commit_sent), Rc::clone(&ownership.cancel));
         let (clock, lease, pausing) =
             (Rc::clone(&self.group_store.bus.clock), self.settings.lease, Rc::clone(&self.pausing));
+        let (owned_clock, owned_commit) = (Rc::clone(&clock), Rc::clone(&commit_sent));
+        let permit = Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed()))
+            .while_owned(move || lease.holds(owned_commit.get(), owned_clock.elapsed()));
         let task = Task {
             group_store: self.group_store.clone(),
             listed_at,
@@ -307,7 +310,7 @@ impl Worker {
             max_event_bytes: self.settings.max_event_bytes,
             url: Rc::clone(&self.url),
             secret: self.secret,
-            permit: Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed())),
+            permit,
         };
         (task, cancel)
     }

@@ -22,6 +22,11 @@ const UNTAKEN: Duration = Duration::from_secs(2);
 /// How many locks that have ended are remembered, so that it can be said how.
 const REMEMBERED: usize = 10_000;
 
+/// How many bytes of events are handed out at a time, but for a single event, and how many are under locks
+/// before no more is started.
+const TAKEN_BYTES: usize = 1 << 20;
+const LOCKED_BYTES: usize = 64 << 20;
+
 /// How many reports are passed on together.
 const REPORTS: usize = 1_000;
 
@@ -132,6 +137,8 @@ struct State {
     /// Events that wait to be taken, by their numbers.
     offers: VecDeque<(u64, Run)>,
     locks: BTreeMap<u64, Lock>,
+    /// Of the events under locks.
+    locked_bytes: usize,
     /// When which offers and locks end.
     deadlines: BTreeSet<(Duration, u64)>,
     past: Past,
@@ -355,6 +362,12 @@ impl Inner {
         }
         let state = self.state.borrow();
         match (state.locks.get(&number), state.past.ends.get(&number)) {
+            // The process may have stood still: another worker may own the shard, and run the event.
+            (Some(lock), _) if lock.salt == salt && !lock.run.job.permit.is_owned() => {
+                drop(state);
+                self.unlock(number, End::Failed(LockError::PastEpoch), RunReport::stopped());
+                Err(End::Failed(LockError::PastEpoch))
+            }
             (Some(lock), _) if lock.salt == salt => Ok(number),
             (None, Some((of, end))) if *of == salt => Err(*end),
             _ => Err(End::Failed(LockError::Unknown)),
@@ -366,7 +379,9 @@ impl Inner {
         let mut state = self.state.borrow_mut();
         let mut taken = Vec::new();
         let now = self.clock.elapsed();
+        let before = state.locked_bytes;
         while taken.len() < most
+            && state.locked_bytes < before + TAKEN_BYTES
             && let Some((number, mut run)) = state.offers.pop_front()
         {
             state.deadlines.remove(&(run.until, number));
@@ -385,6 +400,7 @@ impl Inner {
                 epoch: run.job.epoch,
             });
             state.deadlines.insert((run.until, number));
+            state.locked_bytes += run.job.event.len();
             state.locks.insert(number, Lock { run, salt, taken_at: now });
         }
         if !taken.is_empty() {
@@ -418,6 +434,7 @@ impl Inner {
     fn unlock(&self, number: u64, end: End, mut ended: RunReport) {
         let mut state = self.state.borrow_mut();
         let Some(Lock { run, salt, taken_at }) = state.locks.remove(&number) else { return };
+        state.locked_bytes -= run.job.event.len();
         state.deadlines.remove(&(run.until, number));
         state.past.add(number, salt, end);
         ended.took = self.clock.elapsed().saturating_sub(taken_at);
@@ -508,7 +525,8 @@ impl Handler for Locks {
 
     fn max_in_flight(&self) -> Option<usize> {
         let state = self.0.state.borrow();
-        Some(state.locks.len() + state.wanted.max(state.offers.len()))
+        let more = if state.locked_bytes < LOCKED_BYTES { state.wanted } else { 0 };
+        Some(state.locks.len() + more.max(state.offers.len()))
     }
 
     fn max_in_flight_changed(&self) -> Fut<'_, ()> {

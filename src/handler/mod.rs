@@ -94,17 +94,30 @@ impl JobVars for Vec<(&'static str, String)> {
 /// Says whether a run may still start: a run that waits for its turn may outlive the lease under
 /// which it was to start.
 #[derive(Clone)]
-pub struct Permit(Rc<dyn Fn() -> bool>);
+pub struct Permit {
+    holds: Rc<dyn Fn() -> bool>,
+    owns: Option<Rc<dyn Fn() -> bool>>,
+}
 
 impl Permit {
     /// Holds for as long as `holds` says so.
     pub fn new(holds: impl Fn() -> bool + 'static) -> Self {
-        Self(Rc::new(holds))
+        Self { holds: Rc::new(holds), owns: None }
+    }
+
+    /// The same for a run whose worker is sure to own its shard for as long as `owns` says so.
+    pub fn while_owned(self, owns: impl Fn() -> bool + 'static) -> Self {
+        Self { owns: Some(Rc::new(owns)), ..self }
+    }
+
+    /// Whether the worker is sure to own the shard now.
+    pub fn is_owned(&self) -> bool {
+        self.owns.as_ref().is_none_or(|owns| owns())
     }
 
     /// Whether the run may start now.
     pub fn holds(&self) -> bool {
-        (self.0)()
+        (self.holds)()
     }
 }
 

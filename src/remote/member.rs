@@ -33,6 +33,15 @@ const STALL: Duration = Duration::from_secs(5);
 /// The pauses between requests to a server that does not answer.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
+/// How long a lock may hold, whatever the server says.
+const LENGTHS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_hours(24));
+
+/// The longest delay that a server takes.
+const MOST_DELAY: Duration = Duration::from_hours(7 * 24);
+
+/// How long the server may take to hear of what was cut off.
+const LAST_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The most locks of one request.
 const MOST_TOKENS: usize = 1_000;
 
@@ -73,6 +82,12 @@ pub struct Member {
     renew_at: Duration,
     is_stalled: bool,
     is_away: bool,
+    /// What the server is being told of: until when their locks hold.
+    settling: Vec<(String, Rc<Cell<Duration>>)>,
+    /// Why it ends once its runs have.
+    failure: Option<RemoteError>,
+    /// The handlers were ended: what cannot be told at once is not told.
+    is_over: bool,
     /// Nothing is asked for before this time.
     pause_until: Duration,
     retry: Backoff,
@@ -129,12 +144,15 @@ impl Member {
             renew_at: Duration::MAX,
             is_stalled: false,
             is_away: false,
+            settling: Vec::new(),
+            failure: None,
+            is_over: false,
             pause_until: Duration::ZERO,
             retry: RETRY,
         }
     }
 
-    /// Works until it is told to stop.
+    /// Works until it is told to stop. Where the server refuses it, runs that have begun may end first.
     ///
     /// # Errors
     /// The group is gone, or the server refuses this member.
@@ -151,23 +169,26 @@ impl Member {
             if std::mem::replace(&mut level, told) != told {
                 // What it was about to be given the server takes back.
                 receiving = None;
+                self.parts.handler.refuse_new_runs();
                 end_at = if told == Stop::Handlers { now } else { now + self.parts.stop_timeout };
             }
             if now >= end_at {
                 end_at = Duration::MAX;
+                self.is_over = true;
                 self.parts.handler.terminate();
             }
-            if level == Stop::No && receiving.is_none() && now >= self.pause_until {
+            let goes_on = level == Stop::No && self.failure.is_none();
+            if goes_on && receiving.is_none() && now >= self.pause_until {
                 receiving = self.receive();
             }
-            if settling.is_none() && now >= self.pause_until {
+            if settling.is_none() && (now >= self.pause_until || self.is_over) {
                 settling = self.settle();
             }
             if renewing.is_none() && now >= self.renew_at {
                 renewing = self.renew();
             }
-            if level != Stop::No && self.taken.is_empty() && self.ended.is_empty() && settling.is_none() {
-                return Ok(());
+            if !goes_on && self.taken.is_empty() && self.ended.is_empty() && settling.is_none() {
+                return self.failure.map_or(Ok(()), Err);
             }
             let paused = if now < self.pause_until { self.pause_until } else { Duration::MAX };
             let renew_at = if renewing.is_none() { self.renew_at } else { Duration::MAX };
@@ -177,7 +198,7 @@ impl Member {
                 Some(ended) = self.runs.next() => self.take_ends(ended, level),
                 (sent, told) = under_way(&mut settling) => {
                     settling = None;
-                    self.settled(sent, told)?;
+                    self.settled(sent, told);
                 }
                 (sent_at, told) = under_way(&mut renewing) => {
                     renewing = None;
@@ -185,11 +206,19 @@ impl Member {
                 }
                 received = under_way(&mut receiving) => {
                     receiving = None;
-                    self.received(received)?;
+                    if let Err(error) = self.received(received) {
+                        self.fail(error);
+                    }
                 }
                 () = wake(&*clock, wake_at) => {}
             }
         }
+    }
+
+    /// Takes nothing more.
+    fn fail(&mut self, error: RemoteError) {
+        self.parts.handler.refuse_new_runs();
+        self.failure.get_or_insert(error);
     }
 
     fn report(&self, event: &WorkerEvent) {
@@ -207,7 +236,8 @@ impl Member {
 
     fn received(&mut self, received: Result<Receipt, RemoteError>) -> Result<(), RemoteError> {
         let Some(receipt) = self.answer(received)? else { return Ok(()) };
-        self.length = Duration::try_from_secs_f64(receipt.lock_duration_in_seconds).unwrap_or(self.length);
+        let length = Duration::try_from_secs_f64(receipt.lock_duration_in_seconds).unwrap_or(self.length);
+        self.length = length.clamp(LENGTHS.0, LENGTHS.1);
         self.max_attempts = receipt.max_delivery_count;
         let now = self.parts.clock.elapsed();
         let mut jobs = Vec::with_capacity(receipt.value.len());
@@ -326,7 +356,7 @@ impl Member {
             Outcome::Stopped | Outcome::NotStarted(_) => LockVerb::Return,
             Outcome::Unfit(_) => LockVerb::Reject,
             _ if code.is_some_and(|code| self.parts.dead_on.contains(&code)) => LockVerb::Reject,
-            _ => LockVerb::Release(report.retry_after.unwrap_or_default()),
+            _ => LockVerb::Release(report.retry_after.unwrap_or_default().min(MOST_DELAY)),
         }
     }
 
@@ -354,28 +384,31 @@ impl Member {
                 _ => report.why(),
             };
         }
+        self.settling = settled.iter().map(|(taken, _)| (taken.token.clone(), Rc::clone(&taken.until))).collect();
         let (server, group) = (Rc::clone(&self.parts.server), self.parts.group.clone());
+        let timeout = if self.is_over { LAST_TIMEOUT } else { Duration::MAX };
         Some(Box::pin(async move {
-            let told = server.change_locks(&group, verb, &changes).await;
+            let told = server.change_locks(&group, verb, &changes, timeout).await;
             (Settling { verb, settled }, told)
         }))
     }
 
-    fn settled(
-        &mut self,
-        Settling { verb, settled }: Settling,
-        told: Result<super::LockAnswer, RemoteError>,
-    ) -> Result<(), RemoteError> {
+    fn settled(&mut self, Settling { verb, settled }: Settling, told: Result<super::LockAnswer, RemoteError>) {
+        self.settling.clear();
         let answer = match self.answer(told) {
             Ok(Some(answer)) => answer,
             outcome => {
                 // It is told again for as long as that may be of use.
+                let is_last = self.is_over || outcome.is_err();
                 let now = self.parts.clock.elapsed();
                 let (live, over): (Vec<_>, Vec<_>) =
-                    settled.into_iter().partition(|(taken, _)| now < taken.until.get() + self.length);
-                over.into_iter().for_each(|(taken, _)| self.lost(taken, "the server could not be told in time"));
+                    settled.into_iter().partition(|(taken, _)| !is_last && now < taken.until.get() + self.length);
+                over.into_iter().for_each(|(taken, _)| self.lost(taken, "the server could not be told"));
                 self.ended.extend(live);
-                return outcome.map(drop);
+                if let Err(error) = outcome {
+                    self.fail(error);
+                }
+                return;
             }
         };
         for (taken, report) in settled {
@@ -393,13 +426,11 @@ impl Member {
                 LockVerb::Return | LockVerb::Renew => continue,
             });
         }
-        Ok(())
     }
 
     /// Renews the locks of all that it has.
     fn renew(&mut self) -> Option<Fut<'static, Told<Duration>>> {
-        let held = self.taken.values().chain(self.ended.iter().map(|(taken, _)| taken));
-        let lock_tokens: Vec<String> = held.map(|taken| taken.token.clone()).take(MOST_TOKENS).collect();
+        let lock_tokens: Vec<String> = self.held().map(|(token, _)| token.clone()).take(MOST_TOKENS).collect();
         if lock_tokens.is_empty() {
             self.renew_at = Duration::MAX;
             return None;
@@ -408,7 +439,9 @@ impl Member {
         let sent_at = self.parts.clock.elapsed();
         self.renew_at = sent_at + self.length / 3;
         let changes = LockChanges { lock_tokens, ..LockChanges::default() };
-        Some(Box::pin(async move { (sent_at, server.change_locks(&group, LockVerb::Renew, &changes).await) }))
+        // Before the locks are over there is time for another one.
+        let timeout = self.length / 6;
+        Some(Box::pin(async move { (sent_at, server.change_locks(&group, LockVerb::Renew, &changes, timeout).await) }))
     }
 
     fn renewed(&mut self, sent_at: Duration, told: Result<super::LockAnswer, RemoteError>) {
@@ -416,12 +449,17 @@ impl Member {
             self.renew_at = self.parts.clock.elapsed() + (self.length / 20).max(Duration::from_millis(100));
             return;
         };
-        for taken in self.taken.values() {
-            let failed = answer.failed_lock_tokens.iter().any(|failed| failed.lock_token == taken.token);
+        for (token, until) in self.held() {
+            let failed = answer.failed_lock_tokens.iter().any(|failed| failed.lock_token == *token);
             // What was taken while the request was under way holds for longer.
-            let until = if failed { Duration::ZERO } else { taken.until.get().max(sent_at + self.length) };
-            taken.until.set(until);
+            until.set(if failed { Duration::ZERO } else { until.get().max(sent_at + self.length) });
         }
+    }
+
+    /// All locks that it has, and until when they hold.
+    fn held(&self) -> impl Iterator<Item = (&String, &Rc<Cell<Duration>>)> {
+        let own = self.taken.values().chain(self.ended.iter().map(|(taken, _)| taken));
+        own.map(|taken| (&taken.token, &taken.until)).chain(self.settling.iter().map(|(token, until)| (token, until)))
     }
 
     /// An answer of the server; none if it is to be asked again after a pause.

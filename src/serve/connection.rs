@@ -39,7 +39,7 @@ const HEAD_BYTES: usize = 64 << 10;
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// How long an answer may take to be written once the server stops.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// The pause after the system gave no connection.
 const PAUSE: Duration = Duration::from_millis(100);

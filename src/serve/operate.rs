@@ -74,7 +74,10 @@ pub(super) async fn dead_letters(
     let parameters = Parameters::read(request.uri().query(), &["limit"])?;
     let most = parameters.number("limit", 1, MOST_LETTERS, LETTERS)?;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    Ok(fresh(&app.bus.dead_letters(group, types, most).await?))
+    let letters = app.bus.dead_letters(group, types, most).await?;
+    let mut response = json_response(StatusCode::OK, letters);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 /// An event, and what has become of it in every group.

@@ -122,7 +122,7 @@ fn who_may_only_read_changes_nothing() {
     assert_eq!((&groups["groups"][0]["retrying"], &groups["groups"][0]["retries"]), (&1.into(), &json!([])));
     let letters = server.ask("GET", "/groups/mail/dead", &[BEARER], b"").is(200).json();
     assert_eq!((&letters["count"], &letters["letters"]), (&1.into(), &json!([])), "of other types it sees nothing");
-    let event: Value = serde_json::from_str(&home.run(&["ls", "--json"]).exits(0).out).unwrap();
+    let event: Value = serde_json::from_str(&home.run(&["ls", "--json"]).exits(0).lines()[0]).unwrap();
     let (id, source) = (event["id"].as_str().unwrap(), event["source"].as_str().unwrap());
     server.ask("GET", &format!("/events/{id}?source={source}"), &[BEARER], b"").is(404);
     for operation in ["pause", "resume", "redrive"] {

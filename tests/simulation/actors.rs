@@ -350,6 +350,7 @@ impl Actors {
             poll: None,
             hints: world.plan.hints,
             url: "memory:".to_owned(),
+            runs_elsewhere: false,
             max_event_bytes: 1 << 20,
         };
         async move {

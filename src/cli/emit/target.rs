@@ -51,7 +51,8 @@ impl RemoteEmitter {
         let until = self.clock.elapsed() + self.timeout;
         let mut retry = RETRY;
         loop {
-            let error = match self.server.emit(drafts.iter().map(Draft::document)).await {
+            let left = until.saturating_sub(self.clock.elapsed());
+            let error = match self.server.emit(drafts.iter().map(Draft::document), left).await {
                 Ok(duplicates) => {
                     // Only of a single event it is known which one was there before.
                     let kind = if duplicates > 0 && drafts.len() == 1 { AckKind::Duplicate } else { AckKind::New };

@@ -9,11 +9,15 @@ use crate::cli::ls::line::{LineEvent, LineFormatter};
 use crate::cli::output::{self, Out};
 use crate::clock::{Backoff, Clock};
 use crate::event::{Event, EventName, EventTime, HashSlot, Identity};
+use crate::recent::Recent;
 use crate::remote::{MOST_EVENTS, ReadQuery, Server};
 
 /// How many seconds a request waits for events. Between two requests it is looked whether anybody reads
 /// the output.
 const WAIT: u64 = 10;
+
+/// How many events are remembered, so that none is shown twice.
+const SHOWN: usize = 10_000;
 
 /// The pauses between requests to a server that does not answer.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
@@ -37,6 +41,7 @@ pub(super) async fn follow(
     };
     let mut query = Server::query(&query);
     let (mut out, mut retry, mut is_away) = (Out::new(), RETRY, false);
+    let mut shown = Recent::new(SHOWN);
     loop {
         let batch = match server.events(&query, WAIT).await {
             Ok(batch) => batch,
@@ -57,6 +62,11 @@ pub(super) async fn follow(
         for document in batch.events {
             let bytes = document.get().as_bytes();
             let Ok(event) = Event::parse(bytes, usize::MAX) else { continue };
+            // Over a restart of the server the last seconds come again.
+            if shown.get(&(event.source().to_owned(), event.id().to_owned())).is_some() {
+                continue;
+            }
+            shown.insert((event.source().to_owned(), event.id().to_owned()), ());
             // A server does not tell when an event came to the bus: most did when they happened.
             let time = event.occurred_at().unwrap_or(line.now);
             let identity = Identity::named(event.source(), event.id());

@@ -10,6 +10,7 @@ use super::WatchArgs;
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::cli::service::Service;
 use crate::cli::session::{Needs, Session, block_on};
 use crate::cli::style;
 use crate::cli::watchers::{self, HangUp, SignalAction, agree};
@@ -33,7 +34,10 @@ pub(super) fn watch(
     if args.run.dry_run {
         return Err(Failure::usage("--dry-run needs the bus itself"));
     }
-    watchers.iter().try_for_each(refuse_settings_of_the_server)?;
+    for watcher in &watchers {
+        watcher.filter()?;
+        refuse_settings_of_the_server(watcher)?;
+    }
     block_on(Needs::Everything, async {
         let Some(server) = session.server(address)?.map(Rc::new) else { return Ok(Code::Usage) };
         for watcher in &watchers {
@@ -72,16 +76,17 @@ pub(super) fn watch(
                 })
             }
         });
-        let hang_up = match HangUp::of(args.run.in_config()) {
-            HangUp::Reload => HangUp::Stop,
-            other => other,
-        };
+        let hang_up = HangUp::of(args.run.in_config());
+        let service = Service::new(&session.environment);
+        service.notify("READY=1");
+        let readable = || super::may_reload(args, session, &service);
         let ended = tokio::select! { biased;
             ended = join_all(members) => ended,
-            failure = watchers::on_signals(stop, hang_up, action, &|| false) => {
+            failure = watchers::on_signals(stop, hang_up, action, &readable) => {
                 failure?;
                 return Ok(Code::Done);
             }
+            () = service.notify_until_stopped(&*session.clock, stopped.clone()) => return Ok(Code::Done),
         };
         Ok(ended.into_iter().find_map(Result::err).unwrap_or(Code::Done))
     })

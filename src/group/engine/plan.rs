@@ -55,7 +55,7 @@ impl Engine {
     }
 
     pub(super) fn isolating(&self) -> bool {
-        self.owned_shards().any(|shard| shard.isolating())
+        !self.settings.runs_elsewhere && self.owned_shards().any(|shard| shard.isolating())
     }
 
     pub(super) fn next_of(&self, shard: &Shard) -> Next {
@@ -120,7 +120,8 @@ impl Engine {
                 false
             }
             Next::Start(name) => {
-                let alone = isolating || shard.poison_candidate(&name);
+                let is_suspect = !self.settings.runs_elsewhere && shard.poison_candidate(&name);
+                let alone = isolating || is_suspect;
                 if alone && !idle {
                     return false;
                 }
@@ -128,7 +129,7 @@ impl Engine {
                 due.took(&name);
                 // It has killed its worker each time: another run would leave no worker to report
                 // it.
-                if shard.exhausted(&name, self.settings.retry.max_attempts) {
+                if is_suspect && shard.exhausted(&name, self.settings.retry.max_attempts) {
                     let why = "its worker died with it each time".to_owned();
                     let dead_letter = dead_letter::fresh_name(&name, self.random.next());
                     let verdict = Verdict::Dead { dead_letter, why, stderr: String::new(), exit: None };

@@ -59,6 +59,9 @@ pub struct WorkerSettings {
     pub hints: bool,
     /// The bus's address, for handlers.
     pub url: String,
+    /// Whether the runs are elsewhere, with members: none of them can kill this worker, and all end with
+    /// it.
+    pub runs_elsewhere: bool,
     /// Events larger than this were not put there by evbus.
     pub max_event_bytes: usize,
 }
@@ -77,6 +80,7 @@ impl WorkerSettings {
             poll: None,
             hints: true,
             url: String::new(),
+            runs_elsewhere: false,
             max_event_bytes: usize::try_from(crate::bus::MAX_EVENT_BYTES).unwrap_or(usize::MAX),
         }
     }

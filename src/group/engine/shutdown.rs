@@ -19,6 +19,12 @@ impl Engine {
     /// A second stop, or a stop that takes too long, ends the handlers too.
     pub(super) fn follow_stop(&mut self) {
         if self.shutdown.level == Stop::No {
+            // Members could keep their runs for as long as they like.
+            if self.failure.is_some() && self.settings.runs_elsewhere && !self.shutdown.handlers_stopped {
+                self.shutdown.handlers_stopped = true;
+                self.command(Command::EndHandlers);
+                self.command(Command::StopHandlers);
+            }
             return;
         }
         let now = self.now();

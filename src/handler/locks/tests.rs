@@ -150,6 +150,43 @@ fn a_run_that_may_not_start_any_more_is_not_handed_out() {
 }
 
 #[test]
+fn a_lock_is_over_when_another_worker_may_own_the_shard() {
+    let (locks, _) = locks();
+    let owns = Rc::new(Cell::new(true));
+    let mut all = jobs(&["a", "b"]);
+    for job in &mut all {
+        let owned = Rc::clone(&owns);
+        job.permit = Permit::new(|| true).while_owned(move || owned.get());
+    }
+    let mut reports = locks.run_many(all);
+    let taken = take(&locks, 2);
+    owns.set(false);
+    let acknowledged = locks.settle(&taken[0].token, settlement(SettlementKind::Acknowledge));
+    assert_eq!(acknowledged, Err(LockError::PastEpoch), "the event runs again there");
+    assert_eq!(locks.renew(&taken[1].token), Err(LockError::PastEpoch));
+    assert_eq!(outcomes(&mut reports), [(0, Outcome::Stopped), (1, Outcome::Stopped)]);
+}
+
+#[test]
+fn large_events_are_handed_out_a_few_at_a_time() {
+    let (locks, _) = locks();
+    let large = "x".repeat(TAKEN_BYTES * 2 / 3);
+    let mut lots = Vec::new();
+    let mut handed_out = 0;
+    while locks.0.state.borrow().locked_bytes < LOCKED_BYTES {
+        lots.push(locks.run_many(jobs(&[&large, &large, &large])));
+        let taken = take(&locks, 9);
+        assert_eq!(taken.len(), 2, "a third one waits");
+        handed_out += taken.len() + take(&locks, 9).len();
+    }
+    let _waiting = locks.demand(5);
+    assert_eq!(locks.max_in_flight(), Some(handed_out), "no more are started");
+    locks.terminate();
+    assert_eq!(locks.0.state.borrow().locked_bytes, 0);
+    assert_eq!(locks.max_in_flight(), Some(5));
+}
+
+#[test]
 fn a_shard_that_is_lost_takes_its_locks_along() {
     let (locks, _) = locks();
     let lost = locks.run_many(jobs(&["a", "b"]));

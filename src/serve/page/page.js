@@ -10,6 +10,9 @@ const OFTEN = 3000;
 const at = (id) => document.getElementById(id);
 let admin = false;
 let source = null;
+/** Counts the streams and the dialogs that were opened: what comes for an older one is dropped. */
+let streams = 0;
+let dialogs = 0;
 let timer = null;
 /** Newest last; and their sources and ids: over a restart of the server the last seconds come again. */
 let events = [];
@@ -107,7 +110,7 @@ function workers(group) {
 }
 
 function row(group, history) {
-  const series = (history.groups || {})[group.group] || { lag: [], rate: [] };
+  const series = Object.hasOwn(history.groups, group.group) ? history.groups[group.group] : { lag: [], rate: [] };
   const cell = (label, content, more = "number") => make("td", { class: more, "data-label": label }, content);
   const state = group.paused && group.paused.why ? `paused: ${group.paused.why}` : group.state;
   const dead = group.dead > 0
@@ -180,12 +183,13 @@ async function act(note, action) {
 
 async function showLetters(group) {
   const dialog = at("letters");
+  const own = ++dialogs;
   at("letters-title").textContent = `Dead letters of ${group}`;
   at("letters-list").replaceChildren();
   at("redrive-all").hidden = true;
   if (!dialog.open) dialog.showModal();
   const found = await act(at("letters-note"), () => ask(`groups/${encodeURIComponent(group)}/dead`));
-  if (!found) return;
+  if (!found || own !== dialogs) return;
   const some = found.letters.length < found.count ? `the newest ${found.letters.length} of ${number.format(found.count)}` : "";
   at("letters-note").textContent = found.count === 0 ? "none" : some;
   const all = at("redrive-all");
@@ -221,8 +225,10 @@ async function showEvent(event) {
   at("event-groups").replaceChildren();
   at("event").showModal();
   const body = at("event-groups");
+  const own = ++dialogs;
   try {
     const found = await ask(`events/${encodeURIComponent(event.id)}?source=${encodeURIComponent(event.source)}`);
+    if (own !== dialogs) return;
     const line = (one) => make("tr", {},
       make("td", { class: "name" }, one.group), make("td", {}, make("span", { class: one.state }, one.state)),
       make("td", {}, [one.attempts ? `attempt ${one.attempts}` : "", one.why || "", one.next ? `next ${clock(one.next)}` : ""].filter(Boolean).join(", ")));
@@ -278,6 +284,7 @@ function come(event) {
 }
 
 async function follow() {
+  const own = ++streams;
   if (source) source.close();
   source = null;
   events = [];
@@ -291,22 +298,42 @@ async function follow() {
   if (where) query.set("where", where);
   // A stream tells no reason when it is refused.
   try {
-    await ask(`events?${query}${query.size ? "&" : ""}last=0&limit=1`);
+    await ask(`events?${query}${String(query) ? "&" : ""}last=0&limit=1`);
   } catch (error) {
-    at("events-note").textContent = error.message;
+    if (own === streams) at("events-note").textContent = error.message;
     return;
   }
-  query.set("last", "200");
-  source = new EventSource(`events?${query}`);
-  source.onopen = () => { at("connection").textContent = "live"; noteEvents(); };
-  source.onerror = () => { at("connection").textContent = "the connection is lost; it is tried again …"; };
-  source.onmessage = (message) => {
+  if (own === streams) listen(own, query, "last", "200");
+}
+
+/** Opens a stream from a place on. */
+function listen(own, query, place, value) {
+  const from = new URLSearchParams(query);
+  from.set(place, value);
+  const stream = new EventSource(`events?${from}`);
+  source = stream;
+  let last = null;
+  const keep = (message) => { if (message.lastEventId) last = message.lastEventId; };
+  stream.onopen = () => { at("connection").textContent = "live"; noteEvents(); };
+  stream.onerror = () => {
+    at("connection").textContent = "the connection is lost; it is tried again …";
+    // After an answer that is no stream the browser does not come back by itself.
+    if (stream.readyState !== EventSource.CLOSED) return;
+    setTimeout(() => {
+      if (own !== streams) return;
+      listen(own, query, last ? "after" : place, last || value);
+    }, OFTEN);
+  };
+  stream.onmessage = (message) => {
+    keep(message);
     try { come(JSON.parse(message.data)); } catch { /* Not an event. */ }
   };
-  source.addEventListener("gap", () => { at("events-note").textContent = "older events were pruned before they could be shown"; });
+  stream.addEventListener("cursor", keep);
+  stream.addEventListener("gap", () => { at("events-note").textContent = "older events were pruned before they could be shown"; });
 }
 
 function enter() {
+  streams++;
   if (source) source.close();
   clearTimeout(timer);
   at("inside").hidden = true;
