@@ -61,12 +61,12 @@ fn request(address: SocketAddr, media_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends a request and reads its answer.
-fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) {
+/// Sends a request, and reads the body of its answer.
+fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8], status: &str) -> String {
     stream.get_mut().write_all(request).unwrap();
     let (mut line, mut length) = (String::new(), 0);
     stream.read_line(&mut line).unwrap();
-    assert!(line.contains(" 202 "), "{line}");
+    assert!(line.contains(status), "{line}");
     while line != "\r\n" {
         line.clear();
         stream.read_line(&mut line).unwrap();
@@ -74,7 +74,9 @@ fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) {
             length = value.trim().parse().unwrap();
         }
     }
-    stream.read_exact(&mut vec![0; length]).unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
 }
 
 fn connect(address: SocketAddr) -> BufReader<TcpStream> {
@@ -90,7 +92,7 @@ fn post_all(address: SocketAddr, request: &[u8], count: usize) {
             scope.spawn(|| {
                 let mut stream = connect(address);
                 for _ in 0..count / CONNECTIONS {
-                    exchange(&mut stream, request);
+                    exchange(&mut stream, request, " 202 ");
                 }
             });
         }
@@ -134,7 +136,7 @@ fn to_a_reader(bench: &RatioBench, data: &str) {
     let (mut posts, mut arrivals) = (Vec::new(), Vec::new());
     for _ in 0..TIMED {
         let begun = monotonic_ns();
-        exchange(&mut poster, &request);
+        exchange(&mut poster, &request, " 202 ");
         posts.push((monotonic_ns() - begun) / 1e6);
         while !line(&mut reader).contains("order.created") {}
         arrivals.push((monotonic_ns() - begun) / 1e6);
@@ -217,7 +219,7 @@ fn to_all_readers(bench: &RatioBench) {
         for _ in 0..TO_ALL {
             let begun = monotonic_ns();
             let request = request(server.1, "application/json", &format!("{{\"at\":{begun}}}"));
-            exchange(&mut poster, &request);
+            exchange(&mut poster, &request, " 202 ");
             let left = PAUSE_NS - (monotonic_ns() - begun);
             std::thread::sleep(std::time::Duration::from_nanos(left.max(0.0) as u64));
         }
@@ -271,24 +273,8 @@ fn member(address: SocketAddr, left: &std::sync::atomic::AtomicUsize) {
     use std::sync::atomic::Ordering::Relaxed;
     let mut stream = connect(address);
     let mut ask = |operation: &str, body: &str| {
-        let head = format!(
-            "POST /groups/mail:{operation} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.get_mut().write_all(head.as_bytes()).unwrap();
-        let (mut head, mut length) = (String::new(), 0);
-        stream.read_line(&mut head).unwrap();
-        assert!(head.contains(" 200 "), "{head}");
-        while head != "\r\n" {
-            head.clear();
-            stream.read_line(&mut head).unwrap();
-            if let Some(value) = head.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).unwrap();
-        String::from_utf8(body).unwrap()
+        let head = format!("POST /groups/mail:{operation} HTTP/1.1\r\nHost: {address}\r\nContent-Length: ");
+        exchange(&mut stream, format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes(), " 200 ")
     };
     while left.load(Relaxed) > 0 {
         let received = ask("receive?maxEvents=100&maxWaitTime=1", "");

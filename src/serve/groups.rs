@@ -88,7 +88,7 @@ fn read_path(path: &str) -> Result<(GroupName, Operation), Problem> {
     let nothing = || Problem::not_found(format!("there is nothing at /groups/{path}"));
     let (group, name) = path.rsplit_once(':').ok_or_else(nothing)?;
     let (_, operation) = Operation::ALL.into_iter().find(|(known, _)| *known == name).ok_or_else(nothing)?;
-    let group = GroupName::parse(group).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let group = GroupName::parse(group)?;
     Ok((group, operation))
 }
 
@@ -199,7 +199,7 @@ pub(super) async fn get(
     if read_path(&name).is_ok() {
         return Err(Problem::method_not_allowed(format!("/groups/{name} is for POST")));
     }
-    let group = GroupName::parse(&name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let group = GroupName::parse(&name)?;
     grant.check_pull(&group)?;
     Parameters::read(request.uri().query(), &[])?;
     Ok(described(StatusCode::OK, &app.bus.find_group(group).await?))
@@ -218,7 +218,7 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     app.access.grant(&parts.headers)?.check_admin()?;
-    let group = GroupName::parse(&name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let group = GroupName::parse(&name)?;
     Parameters::read(parts.uri.query(), &[])?;
     let body = body::read(body, &parts.headers, MOST_BODY, &app.room).await?;
     let asked = match body.bytes.trim_ascii() {

@@ -70,7 +70,7 @@ pub(super) async fn dead_letters(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let types = app.access.grant(request.headers())?.readable()?;
-    let group = GroupName::parse(&name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let group = GroupName::parse(&name)?;
     let parameters = Parameters::read(request.uri().query(), &["limit"])?;
     let most = parameters.number("limit", 1, MOST_LETTERS, LETTERS)?;
     let most = usize::try_from(most).unwrap_or(usize::MAX);

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::bus::group_name::GroupNameError;
 use crate::event::EventError;
 use crate::store::ErrorKind;
 
@@ -141,6 +142,12 @@ impl From<EventError> for Problem {
             EventError::Attribute { name, .. } => Self::bad_request(detail).member("attribute", name),
             _ => Self::bad_request(detail),
         }
+    }
+}
+
+impl From<GroupNameError> for Problem {
+    fn from(error: GroupNameError) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 
