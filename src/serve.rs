@@ -49,6 +49,8 @@ struct App {
     hooks: Hooks,
     /// For bodies, in KiB.
     room: Arc<Semaphore>,
+    /// For members that wait: some connections are left for what they have to say.
+    waiting: Semaphore,
     max_event_bytes: usize,
     /// Set once the server stops.
     stop: watch::Receiver<bool>,
@@ -98,6 +100,7 @@ pub async fn serve(
         batcher,
         access,
         room: Arc::new(Semaphore::new(ROOM_KIB)),
+        waiting: Semaphore::new((connections * 3 / 4).max(1)),
         max_event_bytes: bus.max_event_bytes(),
         stop: stop.clone(),
         bus: bus.clone(),

@@ -235,6 +235,7 @@ async fn receive(app: &App, group: GroupName, query: Option<&str>) -> Result<Res
     let most = parameters.number("maxEvents", 1, MOST_EVENTS as u64, EVENTS as u64)?;
     let wait = Duration::from_secs(parameters.number("maxWaitTime", 0, MOST_WAIT, WAIT)?);
     let settings = app.settings.groups.get(&group).cloned().unwrap_or_default();
+    let Ok(_waiting) = app.waiting.try_acquire() else { return Err(Problem::too_many()) };
     let mut stop = app.stop.clone();
     let most = usize::try_from(most).unwrap_or(MOST_EVENTS);
     let received = tokio::select! { biased;

@@ -177,6 +177,30 @@ fn a_server_that_stops_gives_its_locks_back() {
 }
 
 #[test]
+fn members_that_wait_leave_connections_to_others() {
+    let home = Home::new();
+    let server = Server::configured(&home, "[serve]\nmax_connections = 4\n");
+    server.ask("PUT", "/groups/mail", &[], b"").is(201);
+    std::thread::scope(|scope| {
+        // One that comes while the test asks is refused, too, and comes again.
+        let wait = || loop {
+            let answer = server.post("/groups/mail:receive?maxWaitTime=60", &[], "");
+            if answer.status != 429 {
+                return answer.is(200).json();
+            }
+        };
+        let waiting: Vec<_> = (0..3).map(|_| scope.spawn(wait)).collect();
+        until("one too many is refused", || server.post("/groups/mail:receive?maxWaitTime=1", &[], "").status == 429);
+        for n in 0..3 {
+            server.post("/events?type=t", &[], &n.to_string()).is(202);
+        }
+        let taken: usize =
+            waiting.into_iter().map(|member| member.join().unwrap()["value"].as_array().unwrap().len()).sum();
+        assert_eq!(taken, 3);
+    });
+}
+
+#[test]
 fn a_group_that_is_made_anew_waits_for_nobody() {
     let home = Home::new();
     let server = Server::new(&home);
