@@ -86,6 +86,8 @@ pub(super) async fn events(
         let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await;
         let upgrade = upgrade.map_err(|error| Problem::bad_request(error.to_string()))?.protocols([PROTOCOL]);
         let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
+        // What each connection holds, also while nothing comes; 128 KiB unless told.
+        let upgrade = upgrade.read_buffer_size(MESSAGE_BYTES).write_buffer_size(MESSAGE_BYTES);
         let start = asked.start(&app.bus, ReadFrom::Now).await?;
         let (subscription, _) = app.bus.subscribe(asked.selection, start, IDLE).await?;
         let stop = app.stop.clone();
