@@ -33,7 +33,7 @@ pub use read::Config;
 pub use section::parse_secret;
 pub use serve::{
     HmacEncoding, HmacScheme, Hook, ListenAddress, Permissions, PullSettings, ServeSettings, Template, TemplatePart,
-    Token, Verify,
+    Token, Verify, is_loopback,
 };
 pub use watcher::{
     Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::config::is_loopback;
 use crate::event::TypeFilter;
 use crate::group::{Definition, GroupName};
 use crate::handler::{Obstacle, WebhookTarget, http_cause, http_client};
@@ -259,6 +260,13 @@ struct Sent {
     timeout: Duration,
 }
 
+impl Sent {
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        let query = String::new();
+        Self { method, path: path.into(), query, body: None, wait: Duration::ZERO, timeout: TIMEOUT }
+    }
+}
+
 impl Server {
     /// A server at a URL, which is not asked yet.
     ///
@@ -268,7 +276,7 @@ impl Server {
         let url = WebhookTarget::parse_url(url).map_err(|_| ServerError::NoUrl(url.to_owned()))?;
         let authorization = match token {
             None => None,
-            Some(_) if url.scheme() == "http" && !is_local(&url) => {
+            Some(_) if url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) => {
                 return Err(ServerError::ClearText(url.to_string()));
             }
             Some(token) => {
@@ -297,14 +305,8 @@ impl Server {
             body.extend_from_slice(document.trim_ascii_end());
             body.push(b'\n');
         }
-        let sent = Sent {
-            method: Method::POST,
-            path: "events".to_owned(),
-            query: String::new(),
-            body: Some((NDJSON, body)),
-            wait: Duration::ZERO,
-            timeout: timeout.min(TIMEOUT),
-        };
+        let sent =
+            Sent { body: Some((NDJSON, body)), timeout: timeout.min(TIMEOUT), ..Sent::new(Method::POST, "events") };
         let answer = self.send(sent).await?;
         self.read::<Emitted>(&answer.body).map(|emitted| emitted.duplicates)
     }
@@ -334,12 +336,9 @@ impl Server {
     /// See [`RemoteError`].
     pub async fn events(&self, query: &str, wait: u64) -> Result<Batch, RemoteError> {
         let sent = Sent {
-            method: Method::GET,
-            path: "events".to_owned(),
             query: format!("{query}&wait={wait}s"),
-            body: None,
             wait: Duration::from_secs(wait),
-            timeout: TIMEOUT,
+            ..Sent::new(Method::GET, "events")
         };
         let answer = self.send(sent).await?;
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
@@ -352,14 +351,7 @@ impl Server {
     /// # Errors
     /// There is none (status 404), or the token does not allow it.
     pub async fn find_group(&self, group: &GroupName) -> Result<Definition, RemoteError> {
-        let sent = Sent {
-            method: Method::GET,
-            path: format!("groups/{group}"),
-            query: String::new(),
-            body: None,
-            wait: Duration::ZERO,
-            timeout: TIMEOUT,
-        };
+        let sent = Sent::new(Method::GET, format!("groups/{group}"));
         self.read(&self.send(sent).await?.body)
     }
 
@@ -369,14 +361,7 @@ impl Server {
     /// The group is another one, or the token does not allow it.
     pub async fn ensure_group(&self, group: &GroupName, wanted: &GroupRequest) -> Result<Definition, RemoteError> {
         let body = serde_json::to_vec(wanted).unwrap_or_default();
-        let sent = Sent {
-            method: Method::PUT,
-            path: format!("groups/{group}"),
-            query: String::new(),
-            body: Some((JSON, body)),
-            wait: Duration::ZERO,
-            timeout: TIMEOUT,
-        };
+        let sent = Sent { body: Some((JSON, body)), ..Sent::new(Method::PUT, format!("groups/{group}")) };
         self.read(&self.send(sent).await?.body)
     }
 
@@ -386,12 +371,9 @@ impl Server {
     /// See [`RemoteError`].
     pub async fn receive(&self, group: &GroupName, most: usize, wait: u64) -> Result<Receipt, RemoteError> {
         let sent = Sent {
-            method: Method::POST,
-            path: format!("groups/{group}:receive"),
             query: format!("maxEvents={most}&maxWaitTime={wait}"),
-            body: None,
             wait: Duration::from_secs(wait),
-            timeout: TIMEOUT,
+            ..Sent::new(Method::POST, format!("groups/{group}:receive"))
         };
         let answer = self.send(sent).await?;
         self.read(&answer.body)
@@ -419,12 +401,10 @@ impl Server {
             LockVerb::Renew => ("renewLock", String::new()),
         };
         let sent = Sent {
-            method: Method::POST,
-            path: format!("groups/{group}:{operation}"),
             query,
             body: Some((JSON, serde_json::to_vec(changes).unwrap_or_default())),
-            wait: Duration::ZERO,
             timeout: timeout.min(TIMEOUT),
+            ..Sent::new(Method::POST, format!("groups/{group}:{operation}"))
         };
         let answer = self.send(sent).await?;
         self.read(&answer.body)
@@ -479,13 +459,6 @@ impl Server {
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
-}
-
-/// Whether only this machine is asked.
-fn is_local(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The query of `</events?after=…>; rel="next"` (RFC 8288), without what it says of waiting.

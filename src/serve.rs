@@ -32,6 +32,7 @@ mod parameters;
 mod problem;
 
 pub use access::{Access, AccessError};
+pub(crate) use groups::{MOST_DELAY, MOST_EVENTS, MOST_TOKENS};
 pub use hooks::{HookError, Hooks};
 pub use listen::{ListenError, Listeners};
 
@@ -161,6 +162,14 @@ fn json_response(status: StatusCode, body: String) -> Response {
     *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// The same of what changes at any time.
+fn fresh_json(body: impl Into<Body>) -> Response {
+    let mut response = json_response(StatusCode::OK, String::new());
+    *response.body_mut() = body.into();
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
 }
 

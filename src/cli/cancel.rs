@@ -7,8 +7,7 @@ use super::session::{Needs, Session, block_on};
 use crate::bus::schedule::{self, Cancelled};
 use crate::bus::{BusHandle, keys};
 use crate::cli::help_line::{command, text};
-use crate::event::id_of;
-use crate::event::{Event, EventName, Identity};
+use crate::event::{Event, EventName, Identity, id_of};
 use crate::store::dir::Execution;
 
 /// Cancel events that wait for their time

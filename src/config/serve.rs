@@ -147,6 +147,12 @@ impl std::fmt::Display for ListenAddress {
     }
 }
 
+/// Whether a host, as a URL or a `Host` header has it, is that of the loopback interface.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// A token and what its bearer may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::Error;
 use crate::bus::OpenBus;
-use crate::config::PullSettings;
+use crate::config::{MAX_CONCURRENCY, PullSettings};
 use crate::group::definition::{self, Registered};
 use crate::group::owner::{process_of, this_process};
 use crate::group::worker::{Mode, Stop, Worker, WorkerParts, WorkerSettings};
@@ -17,9 +17,6 @@ use crate::group::worker_event::Silent;
 use crate::group::{GroupName, ShardBounds};
 use crate::handler::{HandedOut, Handler, Locks};
 use crate::store::StoreError;
-
-/// The most events of a group that are under way at a time: as many as a marker holds.
-const MOST_LOCKS: usize = 1_000;
 
 /// How long a member waits at least.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -91,12 +88,12 @@ impl PulledGroup {
             polls: None,
         };
         let settings = WorkerSettings {
-            concurrency: MOST_LOCKS,
+            concurrency: MAX_CONCURRENCY,
             ordered: settings.ordered,
             retry: settings.retry.clone(),
             stop_timeout: Duration::ZERO,
             runs_elsewhere: true,
-            bounds: ShardBounds::for_concurrency(MOST_LOCKS),
+            bounds: ShardBounds::for_concurrency(MAX_CONCURRENCY),
             url: url.to_owned(),
             max_event_bytes: open.max_event_bytes(),
             ..WorkerSettings::new(Mode::Watch)

@@ -463,7 +463,7 @@ fn with_ready<T>(first: T, rest: &mut (impl Stream<Item = T> + Unpin)) -> impl I
 }
 
 /// Completes when the stop level is no longer `level`.
-async fn changed(stop: &mut watch::Receiver<Stop>, level: Stop) {
+pub(crate) async fn changed(stop: &mut watch::Receiver<Stop>, level: Stop) {
     loop {
         if *stop.borrow_and_update() != level {
             return;

@@ -304,11 +304,6 @@ impl Locks {
         Ok(())
     }
 
-    /// How long a lock holds.
-    pub fn length(&self) -> Duration {
-        self.0.length
-    }
-
     /// Ends locks when they expire; never completes.
     pub async fn expire(&self) {
         loop {

@@ -16,13 +16,11 @@ use crate::clock::{Backoff, Clock, Fut};
 use crate::event::{Event, EventName};
 use crate::group::GroupName;
 use crate::group::event_vars;
-use crate::group::worker::Stop;
+use crate::group::worker::{Stop, changed};
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::handler::{Handler, Job, JobVars, Outcome, Permit, RunReport};
+use crate::serve::{MOST_DELAY, MOST_EVENTS, MOST_TOKENS};
 use crate::store::{ErrorKind, StoreError};
-
-/// The most events that a server hands out at a time.
-const MOST_EVENTS: usize = 100;
 
 /// How many seconds a request waits for events.
 const WAIT: u64 = 30;
@@ -36,14 +34,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_s
 /// How long a lock may hold, whatever the server says.
 const LENGTHS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_hours(24));
 
-/// The longest delay that a server takes.
-const MOST_DELAY: Duration = Duration::from_hours(7 * 24);
-
 /// How long the server may take to hear of what was cut off.
 const LAST_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The most locks of one request.
-const MOST_TOKENS: usize = 1_000;
 
 /// What a member works on and with.
 pub struct MemberParts {
@@ -356,7 +348,7 @@ impl Member {
             Outcome::Stopped | Outcome::NotStarted(_) => LockVerb::Return,
             Outcome::Unfit(_) => LockVerb::Reject,
             _ if code.is_some_and(|code| self.parts.dead_on.contains(&code)) => LockVerb::Reject,
-            _ => LockVerb::Release(report.retry_after.unwrap_or_default().min(MOST_DELAY)),
+            _ => LockVerb::Release(report.retry_after.unwrap_or_default().min(Duration::from_secs(MOST_DELAY))),
         }
     }
 
@@ -493,13 +485,6 @@ impl Member {
 async fn lost(clock: &dyn Clock, until: &Cell<Duration>) {
     while clock.elapsed() < until.get() {
         clock.sleep_until(clock.elapsed() + (until.get() - clock.elapsed()).min(Duration::from_secs(1))).await;
-    }
-}
-
-/// Completes when the stop level is no longer `level`.
-async fn changed(stop: &mut watch::Receiver<Stop>, level: Stop) {
-    if stop.wait_for(|now| *now != level).await.is_err() {
-        std::future::pending().await
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{Request, StatusCode, header};
+use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::connection::stopped;
 use super::operate::{self, Deed};
-use super::parameters::{Parameters, read_object};
+use super::parameters::{Parameters, read_object, read_object_or_nothing};
 use super::problem::Problem;
-use super::{App, body, json_response};
+use super::{App, body, fresh_json, json_response};
 use crate::clock::{Clock, SystemClock};
 use crate::config::PullSettings;
 use crate::config::instant::parse_past;
@@ -27,18 +27,18 @@ use crate::group::definition::{Definition, MOST_SHARDS, Start};
 
 /// How many events a member is given unless told otherwise, and at most.
 const EVENTS: usize = 1;
-const MOST_EVENTS: usize = 100;
+pub(crate) const MOST_EVENTS: usize = 100;
 
 /// How many seconds a member waits unless told otherwise, and at most.
 const WAIT: u64 = 60;
 const MOST_WAIT: u64 = 120;
 
 /// For how many seconds a release may hold an event back.
-const MOST_DELAY: u64 = 7 * 24 * 3_600;
+pub(crate) const MOST_DELAY: u64 = 7 * 24 * 3_600;
 
 /// The largest body that changes locks, in bytes, and the most tokens in it.
 const MOST_BODY: usize = 256 << 10;
-const MOST_TOKENS: usize = 1_000;
+pub(crate) const MOST_TOKENS: usize = 1_000;
 
 /// What a member says left by its own handler is cut to this many bytes.
 const STDERR_BYTES: usize = 4 << 10;
@@ -221,11 +221,8 @@ pub(super) async fn put(
     let group = GroupName::parse(&name)?;
     Parameters::read(parts.uri.query(), &[])?;
     let body = body::read(body, &parts.headers, MOST_BODY, &app.room).await?;
-    let asked = match body.bytes.trim_ascii() {
-        b"" => GroupBody::default(),
-        text => read_object(text)
-            .map_err(|why| Problem::bad_request(format!("the body is no description of a group: {why}")))?,
-    };
+    let asked: GroupBody = read_object_or_nothing(&body.bytes)
+        .map_err(|why| Problem::bad_request(format!("the body is no description of a group: {why}")))?;
     let (definition, is_new) = app.bus.ensure_group(group, asked.wanted()?).await?;
     Ok(described(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &definition))
 }
@@ -242,10 +239,7 @@ async fn receive(app: &App, group: GroupName, query: Option<&str>) -> Result<Res
         received = app.bus.receive(group, Arc::clone(&settings), most, wait) => received?,
         () = stopped(&mut stop) => return Err(Problem::unavailable("the server stops")),
     };
-    let mut response = json_response(StatusCode::OK, String::new());
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    *response.body_mut() = Body::from(received_text(&received, &settings));
-    Ok(response)
+    Ok(fresh_json(received_text(&received, &settings)))
 }
 
 /// Events with what belongs to their locks.

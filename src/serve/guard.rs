@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 use super::{App, Peer, Reach};
-use crate::config::ServeSettings;
+use crate::config::{ServeSettings, is_loopback};
 
 const METHODS: &str = "GET, POST, PUT";
 
@@ -109,11 +109,6 @@ fn without_port(host: &str) -> &str {
         Some(colon) => &host[..end + colon],
         None => host,
     }
-}
-
-fn is_loopback(name: &str) -> bool {
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

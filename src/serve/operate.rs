@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::Request;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::parameters::{Parameters, read_object};
+use super::parameters::{Parameters, read_object_or_nothing};
 use super::problem::Problem;
-use super::{App, body, json_response};
+use super::{App, body, fresh_json};
 use crate::event::{NameMatch, TypeFilter};
 use crate::group::GroupName;
 
@@ -40,9 +40,7 @@ struct DeedBody {
 }
 
 fn fresh(document: &Value) -> Response {
-    let mut response = json_response(StatusCode::OK, format!("{document}\n"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    fresh_json(format!("{document}\n"))
 }
 
 /// All groups.
@@ -74,10 +72,7 @@ pub(super) async fn dead_letters(
     let parameters = Parameters::read(request.uri().query(), &["limit"])?;
     let most = parameters.number("limit", 1, MOST_LETTERS, LETTERS)?;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let letters = app.bus.dead_letters(group, types, most).await?;
-    let mut response = json_response(StatusCode::OK, letters);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(fresh_json(app.bus.dead_letters(group, types, most).await?))
 }
 
 /// An event, and what has become of it in every group.
@@ -106,10 +101,8 @@ pub(super) async fn act(
 ) -> Result<Response, Problem> {
     Parameters::read(parts.uri.query(), &[])?;
     let body = body::read(body, &parts.headers, MOST_BODY, &app.room).await?;
-    let said: DeedBody = match body.bytes.trim_ascii() {
-        b"" => DeedBody::default(),
-        text => read_object(text).map_err(|why| Problem::bad_request(format!("the body: {why}")))?,
-    };
+    let said: DeedBody =
+        read_object_or_nothing(&body.bytes).map_err(|why| Problem::bad_request(format!("the body: {why}")))?;
     Ok(fresh(&match deed {
         Deed::Redrive => json!({ "redriven": app.bus.redrive(group, said.letters).await? }),
         Deed::Pause => json!({ "changed": app.bus.set_paused(group, true, said.why).await? }),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::access::{cookie_of, presented};
 use super::problem::Problem;
-use super::{App, Peer, json_response};
+use super::{App, Peer, fresh_json};
 
 const HTML: &str = include_str!("page/index.html");
 const CSS: &str = include_str!("page/page.css");
@@ -52,9 +52,7 @@ pub(super) async fn session(State(app): State<Arc<App>>, headers: HeaderMap) -> 
     let grant = app.access.grant(&headers)?;
     let token = presented(&headers).is_some();
     let may = json!({ "admin": grant.check_admin().is_ok(), "read": grant.readable().is_ok(), "token": token });
-    let mut response = json_response(StatusCode::OK, format!("{may}\n"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(fresh_json(format!("{may}\n")))
 }
 
 /// Keeps a token for the page, where no script can read it and no other site can send it.

@@ -54,6 +54,11 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// Reads a JSON object that may be left out.
+pub(super) fn read_object_or_nothing<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, String> {
+    if text.trim_ascii().is_empty() { Ok(T::default()) } else { read_object(text) }
+}
+
 /// Reads a JSON object; an array would be taken for its members in their order.
 pub(super) fn read_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {

@@ -4,8 +4,7 @@ use crate::bus::BusHandle;
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::style;
-use crate::event::id_of;
-use crate::event::{Event, NameMatch, TypeFilter};
+use crate::event::{Event, NameMatch, TypeFilter, id_of};
 use crate::group::dead_letter;
 use crate::group::status::GroupStatus;
 

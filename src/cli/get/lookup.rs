@@ -7,8 +7,7 @@ use crate::bus::{BusHandle, keys, read};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::command;
 use crate::cli::progress::Progress;
-use crate::event::id_of;
-use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, parse_event_id};
+use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, id_of, parse_event_id};
 use crate::store::{LARGEST_BYTES, StoreResult};
 
 /// The search stops at this many matches: the id is ambiguous.

@@ -3,8 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::cli::{style, times};
-use crate::event::id_of;
-use crate::event::{Data, Event, EventName, EventTime, NameMatch, TypeFilter, one_line};
+use crate::event::{Data, Event, EventName, EventTime, NameMatch, TypeFilter, id_of, one_line};
 
 /// How much of the data is shown, in characters.
 const DATA_WIDTH: usize = 60;
