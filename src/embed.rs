@@ -33,6 +33,8 @@ pub use batcher::Batcher;
 pub use consumer::{Consumer, GroupBuilder, StartAt, Totals};
 pub use delivery::{Delivery, HandlerError, HandlerResult};
 pub use error::Error;
+#[cfg(feature = "cli")]
+pub(crate) use new_event::EventLines;
 pub use new_event::NewEvent;
 #[cfg(feature = "cli")]
 pub(crate) use pull::{HandedOut, LockChange, Settlement, SettlementKind};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use jiff::tz::TimeZone;
 
@@ -84,10 +85,13 @@ fn absolute_path(value: Option<&OsString>) -> Option<PathBuf> {
 }
 
 /// This host, as a URI reference.
-pub fn default_source() -> String {
-    let name = rustix::system::uname();
-    let host = name.nodename().to_string_lossy();
-    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let host: String = host.chars().filter(plain).collect();
-    if host.is_empty() { "//localhost".to_owned() } else { format!("//{host}") }
+pub fn default_source() -> &'static str {
+    static SOURCE: OnceLock<String> = OnceLock::new();
+    SOURCE.get_or_init(|| {
+        let name = rustix::system::uname();
+        let host = name.nodename().to_string_lossy();
+        let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let host: String = host.chars().filter(plain).collect();
+        if host.is_empty() { "//localhost".to_owned() } else { format!("//{host}") }
+    })
 }

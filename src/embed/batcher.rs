@@ -1,15 +1,17 @@
 //! Many events in one object: gathered, put together and acknowledged together.
 
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::new_event::EventLines;
 use super::thread::{AckSender, TIMEOUT, ThreadState};
 use super::{Bus, Emitted, Error, NewEvent, emitted};
 use crate::bus::emit::{Ack, AckKind, Emitter, SegmentDraft};
 use crate::clock::{Clock, SystemClock};
+use crate::event::{SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS};
 
 /// How long the first event of a segment waits for others, where puts cost nothing and where they
 /// are charged for.
@@ -53,6 +55,8 @@ const NAMES_BYTES: usize = 256;
 pub struct Batcher {
     bus: Bus,
     linger: Option<Duration>,
+    /// Whether the linger may end before its time, where puts cost nothing.
+    is_eager: bool,
     /// Begun by the first event.
     gathering: Arc<OnceLock<Gathering>>,
 }
@@ -61,6 +65,7 @@ pub struct Batcher {
 #[derive(Debug)]
 struct Gathering {
     events: mpsc::UnboundedSender<Waiting>,
+    backlog: Arc<Backlog>,
     /// In KiB.
     room: Arc<Semaphore>,
     /// Of the call that waits for room: what is freed for it must not go to a later one.
@@ -69,24 +74,111 @@ struct Gathering {
 
 /// The events of a call that wait to be put.
 struct Waiting {
-    events: Vec<NewEvent>,
+    content: Content,
+    events: usize,
+    bytes: usize,
     /// On the clock of the thread.
     since: Duration,
-    answer: AckSender,
     /// The room that it takes, whether its caller waits for it or not.
     room: OwnedSemaphorePermit,
 }
 
-impl Batcher {
-    pub(super) fn new(bus: Bus) -> Self {
-        Self { bus, linger: None, gathering: Arc::default() }
+/// What is to be put, and to whom it is told.
+enum Content {
+    Events(Vec<NewEvent>, AckSender),
+    Lines(EventLines, IdSender),
+}
+
+/// Tells the caller the ids of its events.
+type IdSender = oneshot::Sender<Result<Vec<String>, Error>>;
+
+/// The calls that wait while the task that gathers waits for more: it is woken once, by the call that
+/// makes them enough.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting: std::sync::Mutex<WaitingCalls>,
+    enough: Notify,
+}
+
+#[derive(Debug, Default)]
+struct WaitingCalls {
+    calls: usize,
+    events: usize,
+    bytes: usize,
+    /// So many calls are enough.
+    wanted: usize,
+    /// No other call can come.
+    is_closed: bool,
+}
+
+impl Backlog {
+    fn waiting(&self) -> MutexGuard<'_, WaitingCalls> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long an event waits for others; 2 ms on a directory and 100 ms on a bucket unless told
-    /// otherwise. While a put is under way the next events gather in any case.
+    /// Hands a call over, and counts it.
+    fn add(&self, call: Waiting, to: &mpsc::UnboundedSender<Waiting>) -> Result<(), Error> {
+        let mut waiting = self.waiting();
+        let (events, bytes) = (call.events, call.bytes);
+        // Under the lock, so that it is not taken before it is counted.
+        to.send(call).map_err(|_| Error::Closed)?;
+        waiting.calls += 1;
+        waiting.events += events;
+        waiting.bytes += bytes;
+        if waiting.is_enough() {
+            self.enough.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Counts a call no longer, which is put.
+    fn remove(&self, call: &Waiting) {
+        let mut waiting = self.waiting();
+        waiting.calls -= 1;
+        waiting.events -= call.events;
+        waiting.bytes -= call.bytes;
+    }
+
+    /// Completes once so many calls wait, or a segment would be full.
+    async fn enough(&self, wanted: usize) {
+        loop {
+            {
+                let mut waiting = self.waiting();
+                waiting.wanted = wanted;
+                if waiting.is_enough() {
+                    return;
+                }
+            }
+            self.enough.notified().await;
+        }
+    }
+}
+
+impl WaitingCalls {
+    fn is_enough(&self) -> bool {
+        let is_full = self.events >= SEGMENT_MAX_EVENTS.into() || self.bytes >= SEGMENT_MAX_BYTES;
+        is_full || self.is_closed || self.calls >= self.wanted
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.backlog.waiting().is_closed = true;
+        self.backlog.enough.notify_one();
+    }
+}
+
+impl Batcher {
+    pub(super) fn new(bus: Bus) -> Self {
+        Self { bus, linger: None, is_eager: true, gathering: Arc::default() }
+    }
+
+    /// How long an event waits for others. Unless told otherwise, 100 ms on a bucket; on a directory 2 ms,
+    /// or until as many calls wait as were put together last, so that one that comes alone does not wait.
+    /// While a put is under way the next events gather in any case.
     #[must_use]
     pub fn linger(self, linger: Duration) -> Self {
-        Self { linger: Some(linger), gathering: Arc::default(), ..self }
+        Self { linger: Some(linger), is_eager: false, gathering: Arc::default(), ..self }
     }
 
     /// Emits an event. After `Ok` it is on the disk, or durable in the bucket. Waits first while
@@ -116,12 +208,35 @@ impl Batcher {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.bus.thread.has_segments || events.iter().any(NewEvent::is_single) {
+        if !self.has_segments() || events.iter().any(NewEvent::is_single) {
             return self.bus.thread.emit(events).await;
         }
+        let (count, bytes) = (events.len(), events.iter().map(|event| event.content_len() + NAMES_BYTES).sum());
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(Content::Events(events, answer), count, bytes).await?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Emits events on lines, all of them; returns their ids. The bus must have segments.
+    pub(crate) async fn put_lines(&self, lines: EventLines) -> Result<Vec<String>, Error> {
+        let (count, bytes) = (lines.len(), lines.content_len());
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(Content::Lines(lines, answer), count, bytes).await?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Whether many events may go into one object.
+    pub(crate) fn has_segments(&self) -> bool {
+        self.bus.thread.has_segments
+    }
+
+    /// Hands a call over to the task that gathers, once there is room for it.
+    async fn hand_over(&self, content: Content, events: usize, bytes: usize) -> Result<(), Error> {
         let gathering = self.gathering.get_or_init(|| self.begin());
-        let size = events.iter().map(|event| event.content_len() + NAMES_BYTES).sum::<usize>() >> 10;
-        let size = u32::try_from(size).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
+        let size = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
         // Where there is room this call is not put behind later ones, as a task that has done much may be.
         let turn = match gathering.turn.try_lock() {
             Ok(turn) => turn,
@@ -132,47 +247,53 @@ impl Batcher {
             Ok(room) => room,
             Err(_) => all.acquire_many_owned(size).await.map_err(|_| Error::Closed)?,
         };
-        let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { events, since: SystemClock.elapsed(), answer, room };
-        gathering.events.send(waiting).map_err(|_| Error::Closed)?;
+        let call = Waiting { content, events, bytes, since: SystemClock.elapsed(), room };
+        gathering.backlog.add(call, &gathering.events)?;
         drop(turn);
-        answered.await.map_err(|_| Error::Closed)?
+        Ok(())
     }
 
     fn begin(&self) -> Gathering {
         let (events, incoming) = mpsc::unbounded_channel();
-        let linger = self.linger;
+        let backlog = Arc::new(Backlog::default());
+        let (linger, is_eager, gathers) = (self.linger, self.is_eager, Arc::clone(&backlog));
         // If the thread is gone, the receiver is, too, and emits say so.
-        let _ = self.bus.thread.run(move |local| Box::pin(gather(local, incoming, linger)));
-        Gathering { events, room: Arc::new(Semaphore::new(ROOM_KIB as usize)), turn: Mutex::default() }
+        let _ = self.bus.thread.run(move |local| {
+            let costs = local.bus.handle.store.requests().is_some();
+            let linger = linger.unwrap_or(if costs { LINGER.1 } else { LINGER.0 });
+            Box::pin(gather(local, incoming, gathers, linger, is_eager && !costs))
+        });
+        Gathering { events, backlog, room: Arc::new(Semaphore::new(ROOM_KIB as usize)), turn: Mutex::default() }
     }
 }
 
-/// Puts what comes, until no event can come any more.
-async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Waiting>, linger: Option<Duration>) {
+/// Puts what comes, until no event can come any more. An eager one lingers for no more calls than were put
+/// together last: those are answered at the same time, and come back so.
+async fn gather(
+    local: Rc<ThreadState>,
+    mut incoming: mpsc::UnboundedReceiver<Waiting>,
+    backlog: Arc<Backlog>,
+    linger: Duration,
+    is_eager: bool,
+) {
     let handle = &local.bus.handle;
-    let linger = linger.unwrap_or(if handle.store.requests().is_some() { LINGER.1 } else { LINGER.0 });
     let mut emitter = Emitter::new(handle.clone(), TIMEOUT);
+    let mut wanted = if is_eager { 1 } else { usize::MAX };
     while let Some(first) = incoming.recv().await {
         let until = first.since.saturating_add(linger);
+        tokio::select! { biased;
+            () = backlog.enough(wanted) => {}
+            () = handle.clock.sleep_until(until) => {}
+        }
         let mut gathered = Gathered::default();
-        gathered.add(&local, first);
-        loop {
-            let next = match incoming.try_recv() {
-                Ok(next) => next,
-                Err(_) if gathered.has_full() => break,
-                Err(_) => tokio::select! { biased;
-                    next = incoming.recv() => match next {
-                        Some(next) => next,
-                        None => break,
-                    },
-                    () = handle.clock.sleep_until(until) => break,
-                },
-            };
-            gathered.add(&local, next);
-            if gathered.segments.len() > SEGMENTS {
-                break;
-            }
+        let mut next = Some(first);
+        while let Some(waiting) = next {
+            backlog.remove(&waiting);
+            gathered.add(&local, waiting);
+            next = if gathered.segments.len() > SEGMENTS { None } else { incoming.try_recv().ok() };
+        }
+        if is_eager {
+            wanted = gathered.calls.len().max(1);
         }
         gathered.put(&mut emitter).await;
         local.note_emit();
@@ -184,24 +305,49 @@ async fn gather(local: Rc<ThreadState>, mut incoming: mpsc::UnboundedReceiver<Wa
 struct Gathered {
     segments: Vec<SegmentDraft>,
     /// Of each call: how many of the events are its own.
-    calls: Vec<(usize, AckSender, OwnedSemaphorePermit)>,
+    calls: Vec<(usize, Answer, OwnedSemaphorePermit)>,
+}
+
+/// To whom it is told what became of a call.
+enum Answer {
+    Acks(AckSender),
+    Ids(IdSender),
+}
+
+impl Answer {
+    fn fail(self, error: Error) {
+        // The caller may be gone when it is answered.
+        match self {
+            Self::Acks(sender) => _ = sender.send(Err(error)),
+            Self::Ids(sender) => _ = sender.send(Err(error)),
+        }
+    }
 }
 
 impl Gathered {
     /// Adds the events of a call; answers at once if one is no good, and adds none.
     fn add(&mut self, local: &ThreadState, waiting: Waiting) {
-        let Waiting { events, answer, room, .. } = waiting;
-        let (count, segments) = (events.len(), self.segments.len());
+        let Waiting { content, events: count, room, .. } = waiting;
+        let segments = self.segments.len();
         let in_last = self.segments.last().map(SegmentDraft::len);
-        match events.into_iter().try_for_each(|event| self.add_event(local, event)) {
+        let (added, answer) = match content {
+            Content::Events(events, answer) => {
+                let added = events.into_iter().try_for_each(|event| self.add_event(local, event));
+                (added, Answer::Acks(answer))
+            }
+            Content::Lines(lines, answer) => {
+                self.add_lines(local, &lines);
+                (Ok(()), Answer::Ids(answer))
+            }
+        };
+        match added {
             Ok(()) => self.calls.push((count, answer, room)),
             Err(error) => {
                 self.segments.truncate(segments);
                 if let Some((last, len)) = self.segments.last_mut().zip(in_last) {
                     last.truncate(len);
                 }
-                // The caller may be gone when it is answered.
-                let _ = answer.send(Err(error));
+                answer.fail(error);
             }
         }
     }
@@ -210,10 +356,7 @@ impl Gathered {
     fn add_event(&mut self, local: &ThreadState, mut event: NewEvent) -> Result<(), Error> {
         let clock = &*local.bus.handle.clock;
         loop {
-            if self.segments.last().is_none_or(|last| !last.has_room()) {
-                self.segments.push(SegmentDraft::new(clock));
-            }
-            let Some(last) = self.segments.last_mut() else { return Ok(()) };
+            let last = self.last_segment(clock);
             match last.add(event.draft_in_segment(clock, local.bus.max_event_bytes(), last)?) {
                 Ok(()) => return Ok(()),
                 // With another segment the event has another id.
@@ -223,23 +366,89 @@ impl Gathered {
         }
     }
 
-    /// Whether a segment is full, so that nothing is gained by waiting.
-    fn has_full(&self) -> bool {
-        self.segments.len() > 1 || self.segments.iter().any(|segment| !segment.has_room())
+    fn add_lines(&mut self, local: &ThreadState, lines: &EventLines) {
+        let clock = &*local.bus.handle.clock;
+        for line in lines.lines.iter() {
+            let now = clock.now();
+            while self.last_segment(clock).add_line(&lines.template, now, line, usize::MAX).is_none() {
+                self.segments.push(SegmentDraft::new(clock));
+            }
+        }
+    }
+
+    /// The last segment, or a new one if that has no room.
+    fn last_segment(&mut self, clock: &dyn Clock) -> &mut SegmentDraft {
+        if self.segments.last().is_none_or(|last| !last.has_room()) {
+            self.segments.push(SegmentDraft::new(clock));
+        }
+        let last = self.segments.len() - 1;
+        &mut self.segments[last]
     }
 
     async fn put(self, emitter: &mut Emitter) {
         match emitter.emit_segments(&self.segments).await {
             Ok(firsts) => {
-                let names = self.segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
-                let ids = self.segments.iter().flat_map(SegmentDraft::events).map(|(id, _)| id.to_owned());
-                let mut acks = ids.zip(names.map(|name| Ack { name, kind: AckKind::New }));
+                let segments = self.segments.iter().zip(firsts);
+                let mut events =
+                    segments.flat_map(|(segment, first)| (0..segment.len().into()).map(move |at| (segment, at, first)));
                 for (count, answer, room) in self.calls {
                     drop(room);
-                    let _ = answer.send(Ok(acks.by_ref().take(count).collect()));
+                    let events = events.by_ref().take(count);
+                    match answer {
+                        Answer::Ids(sender) => {
+                            let ids = events.map(|(segment, at, _)| segment.id(at).to_owned());
+                            let _ = sender.send(Ok(ids.collect()));
+                        }
+                        Answer::Acks(sender) => {
+                            let acks = events.map(|(segment, at, first)| {
+                                let ack = Ack { name: segment.name(at, first), kind: AckKind::New };
+                                (segment.id(at).to_owned(), ack)
+                            });
+                            let _ = sender.send(Ok(acks.collect()));
+                        }
+                    }
                 }
             }
-            Err(error) => self.calls.into_iter().for_each(|(_, answer, _)| _ = answer.send(Err(error.clone().into()))),
+            Err(error) => self.calls.into_iter().for_each(|(_, answer, _)| answer.fail(error.clone().into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Query;
+
+    fn waiting(calls: usize, events: usize, bytes: usize) -> WaitingCalls {
+        WaitingCalls { calls, events, bytes, wanted: 8, is_closed: false }
+    }
+
+    #[test]
+    fn the_linger_ends_with_enough_calls_or_a_full_segment() {
+        assert!(!waiting(7, 999, (1 << 20) - 1).is_enough());
+        assert!(waiting(8, 8, 8).is_enough());
+        assert!(waiting(1, 1_000, 1).is_enough());
+        assert!(waiting(1, 1, 1 << 20).is_enough());
+        assert!(WaitingCalls { is_closed: true, ..waiting(1, 1, 1) }.is_enough());
+    }
+
+    /// With an hour's linger each of these would wait for others.
+    #[tokio::test]
+    async fn a_call_that_comes_alone_does_not_wait_where_puts_cost_nothing() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let bus = Bus::create(&folder.path().join("bus").display().to_string()).await.unwrap();
+        let hour = Some(Duration::from_secs(3_600));
+        let eager = Batcher { linger: hour, ..bus.batcher() };
+        for _ in 0..3 {
+            eager.emit(NewEvent::new("order.created")).await.unwrap();
+        }
+        // A call that waits is put once nobody else can come.
+        let lingering = bus.batcher().linger(hour.unwrap());
+        let event = [NewEvent::new("order.created")];
+        let mut emit = Box::pin(async move { lingering.emit_all(event).await });
+        let polled = futures_util::future::poll_immediate(&mut emit).await;
+        assert!(polled.is_none());
+        drop(emit);
+        while bus.read(Query::new()).await.unwrap().len() < 4 {}
     }
 }

@@ -12,7 +12,8 @@ mod time;
 pub use condition::{Condition, ConditionError, Filter, FilterResult, Unanswered};
 pub(crate) use document::EventView;
 pub use document::{
-    CORE_ATTRIBUTES, Data, Event, EventBuilder, EventError, EventTemplate, Likeness, Siblings, check_size, one_line,
+    CORE_ATTRIBUTES, Data, DataLine, DataLines, Event, EventBuilder, EventError, EventTemplate, Likeness, Siblings,
+    check_size, one_line,
 };
 pub use identity::{HashSlot, Identity, dedup_hash, event_id, parse_event_id};
 pub use name::{

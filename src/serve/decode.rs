@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::problem::Problem;
 use crate::NewEvent;
+use crate::embed::EventLines;
 use crate::event::media_type::{essence, is_json, is_xml};
 use crate::event::{Data, Event, EventBuilder, TypeFilter};
 
@@ -41,6 +42,14 @@ pub(super) enum Form {
     DataLines(Box<Description>),
     /// The data of one event.
     Data(Box<Description>, Option<String>),
+}
+
+/// What was sent.
+#[derive(Debug)]
+pub(super) enum Events {
+    Each(Vec<NewEvent>),
+    /// Data on lines, all of it plain.
+    Lines(EventLines),
 }
 
 /// What `?type=T&subject=S` says of events whose data alone is sent.
@@ -118,8 +127,20 @@ impl Form {
         }
     }
 
-    /// The events in a body; none of them is larger than `limit` bytes.
-    pub fn events(self, body: &Bytes, limit: usize) -> Result<Vec<NewEvent>, Problem> {
+    /// What is in a body; no event is larger than `limit` bytes. `has_segments`: many events may go into one
+    /// object.
+    pub fn read(self, body: &Bytes, limit: usize, has_segments: bool) -> Result<Events, Problem> {
+        if let Self::DataLines(description) = &self
+            && has_segments
+            && let event = description.event().data(Data::Absent, Some(JSON))
+            && let Some(lines) = EventLines::check(&event, body, limit).filter(|lines| lines.len() <= MOST_EVENTS)
+        {
+            return Ok(Events::Lines(lines));
+        }
+        self.events(body, limit).map(Events::Each)
+    }
+
+    fn events(self, body: &Bytes, limit: usize) -> Result<Vec<NewEvent>, Problem> {
         let complete = |bytes: &[u8]| Ok::<_, Problem>(NewEvent::complete(Event::parse(bytes, limit)?));
         match self {
             Self::Structured => Ok(vec![complete(body)?]),

@@ -6,8 +6,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
+use serde::Serialize;
 
-use super::decode::Form;
+use super::decode::{Events, Form};
 use super::problem::Problem;
 use super::{App, body, json_response};
 use crate::bus::emit::AckKind;
@@ -33,19 +34,28 @@ pub(super) async fn events(State(app): State<Arc<App>>, request: Request<Body>) 
     }
     let most = if form.is_one() { app.most_of_one_event() } else { app.settings.max_body };
     let body = body::read(body, &parts.headers, most, &app.room).await?;
-    let limit = app.max_event_bytes;
+    let (limit, has_segments) = (app.max_event_bytes, app.batcher.has_segments());
     let events = match body.bytes.len() > LARGE {
-        false => form.events(&body.bytes, limit)?,
+        false => form.read(&body.bytes, limit, has_segments)?,
         true => {
             let bytes = body.bytes.clone();
-            let read = threads::run(move || form.events(&bytes, limit)).await;
+            let read = threads::run(move || form.read(&bytes, limit, has_segments)).await;
             read.unwrap_or_else(|| Err(Problem::unavailable("the body could not be read")))?
         }
     };
-    for event in &events {
-        grant.check_emit(event.type_())?;
+    match events {
+        // Their type is checked above.
+        Events::Lines(lines) => {
+            let ids = app.batcher.put_lines(lines).await?;
+            Ok(accepted(ids.iter().map(|id| &**id), 0))
+        }
+        Events::Each(events) => {
+            for event in &events {
+                grant.check_emit(event.type_())?;
+            }
+            emit(&app, events).await
+        }
     }
-    emit(&app, events).await
 }
 
 /// Emits events, and tells their ids.
@@ -61,9 +71,19 @@ pub(super) async fn emit(app: &App, events: Vec<NewEvent>) -> Result<Response, P
         return Err(Problem::conflict(format!("{what}{others}")).member("ids", taken));
     }
     let duplicates = acks.iter().filter(|(_, ack)| ack.kind == AckKind::Duplicate).count();
-    let ids: Vec<&str> = acks.iter().map(|(id, _)| &**id).collect();
-    let body = serde_json::json!({ "ids": ids, "duplicates": duplicates });
-    Ok(json_response(StatusCode::ACCEPTED, format!("{body}\n")))
+    Ok(accepted(acks.iter().map(|(id, _)| &**id), duplicates))
+}
+
+/// What was emitted.
+fn accepted<'a>(ids: impl Iterator<Item = &'a str>, duplicates: usize) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        ids: Vec<&'a str>,
+        duplicates: usize,
+    }
+    let mut body = serde_json::to_string(&Body { ids: ids.collect(), duplicates }).unwrap_or_default();
+    body.push('\n');
+    json_response(StatusCode::ACCEPTED, body)
 }
 
 /// Consents to the deliveries of a sender of webhooks. A page's preflight request, which other headers

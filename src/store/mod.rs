@@ -171,6 +171,11 @@ pub trait Gate {
     fn chain(&self, _at: usize) -> Option<u64> {
         None
     }
+
+    /// Whether it opens for every item, so that it need not be asked.
+    fn is_always_open(&self) -> bool {
+        false
+    }
 }
 
 /// A gate that lets every item become visible.
@@ -179,6 +184,10 @@ pub struct AlwaysOpen;
 impl Gate for AlwaysOpen {
     fn opens(&self, _: usize) -> Fut<'_, StoreResult<bool>> {
         Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn is_always_open(&self) -> bool {
+        true
     }
 }
 

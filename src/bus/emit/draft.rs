@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::bus::keys;
 use crate::clock::Clock;
 use crate::event::{
-    Event, EventName, EventTemplate, EventTime, HashSlot, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SegmentName,
-    SegmentNonce, dedup_hash, event_id, one_line, segment_slug, slug_of,
+    DataLine, Event, EventName, EventTemplate, EventTime, HashSlot, Identity, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS,
+    SegmentName, SegmentNonce, dedup_hash, event_id, one_line, segment_slug, slug_of,
 };
 
 /// An event on its way to the bus.
@@ -190,14 +190,19 @@ impl SegmentDraft {
     }
 
     /// Adds an event of a template, made at `now`, for the next line. None, and nothing is added, if
-    /// there is no room for it, if it would be longer than `most` bytes, or if the template does not
-    /// take the data; else its size.
-    pub fn add_line(&mut self, template: &EventTemplate, now: EventTime, data: &str, most: usize) -> Option<usize> {
+    /// there is no room for it, or if it would be longer than `most` bytes; else its size.
+    pub fn add_line(
+        &mut self,
+        template: &EventTemplate,
+        now: EventTime,
+        data: DataLine<'_>,
+        most: usize,
+    ) -> Option<usize> {
         let identity = self.nonce.identity(self.len());
         let (id, begin) = (event_id(now, &identity), self.bytes.len());
-        let written = template.write(&mut self.bytes, &id, &now.to_rfc3339(), data);
+        template.write(&mut self.bytes, &id, &now.to_rfc3339(), data);
         let size = self.bytes.len() - begin;
-        if !written || size > most || !self.fits(begin, size) {
+        if size > most || !self.fits(begin, size) {
             self.bytes.truncate(begin);
             return None;
         }
@@ -225,20 +230,27 @@ impl SegmentDraft {
 
     /// The names of its events, if the first of them has this time.
     pub fn names(&self, first: EventTime) -> Vec<EventName> {
-        let name = |(line, time): (&DraftLine, EventTime)| {
-            let hash_slot = HashSlot::of(line.ordering_key.as_deref().unwrap_or(line.identity.as_str()));
-            EventName::of_slug(time, hash_slot, &line.identity, &line.slug)
-        };
-        self.lines.iter().zip((first.as_micros()..).map(EventTime::from_micros)).map(name).collect()
+        (0..self.lines.len()).map(|at| self.name(at, first)).collect()
+    }
+
+    /// The name of its event at a place, if the first of them has this time.
+    pub fn name(&self, at: usize, first: EventTime) -> EventName {
+        let line = &self.lines[at];
+        let time = EventTime::from_micros(first.as_micros().saturating_add_unsigned(at as u64));
+        let hash_slot = HashSlot::of(line.ordering_key.as_deref().unwrap_or(line.identity.as_str()));
+        EventName::of_slug(time, hash_slot, &line.identity, &line.slug)
+    }
+
+    /// The id of its event at a place.
+    pub fn id(&self, at: usize) -> &str {
+        &self.lines[at].id
     }
 
     /// The key under which it lies, if its first event has this time. One event alone is a single
     /// object.
     pub(super) fn key(&self, first: EventTime) -> String {
-        if self.lines.len() == 1
-            && let Some(only) = self.names(first).first()
-        {
-            return only.key();
+        if self.lines.len() == 1 {
+            return self.name(0, first).key();
         }
         let slug = segment_slug(self.lines.iter().map(|line| &*line.slug));
         let last = EventTime::from_micros(first.as_micros() + i64::from(self.len()) - 1);

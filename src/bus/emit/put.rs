@@ -27,6 +27,10 @@ impl Gate for GateFrom<'_> {
     fn chain(&self, at: usize) -> Option<u64> {
         self.gate.chain(self.at + at)
     }
+
+    fn is_always_open(&self) -> bool {
+        self.gate.is_always_open()
+    }
 }
 
 impl SurePuts {

@@ -11,7 +11,7 @@ use super::*;
 use crate::bus::look;
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::event::{
-    Data, EVENTS, Event, EventBuilder, EventTemplate, HashSlot, Identity, dedup_hash, parse_segment_key,
+    Data, DataLine, EVENTS, Event, EventBuilder, EventTemplate, HashSlot, Identity, dedup_hash, parse_segment_key,
 };
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::object::PROFILE;
@@ -376,12 +376,14 @@ fn a_line_of_a_template_is_the_document_of_its_event() {
     let now = EventTime::parse("20261123T021530.123456Z").unwrap();
     let mut segment = SegmentDraft::new(&SystemClock);
     for (template, data) in [(&template, " {\"n\": 1} "), (&keyed, "[\"\\u00e9\"]"), (&keyed, "null")] {
-        assert!(segment.add_line(template, now, data, 1_000).is_some());
+        assert!(segment.add_line(template, now, DataLine::check(data.as_bytes()).unwrap(), 1_000).is_some());
     }
     // Neither what is no JSON, nor what would be several lines, nor what is too long.
-    for data in ["", "{", "[1,\n2]", "1e999", "\"\\ud800\"", &format!("\"{}\"", "x".repeat(1_000))] {
-        assert_eq!(segment.add_line(&template, now, data, 1_000), None, "{data}");
+    for data in ["", "{", "[1,\n2]", "1e999", "\"\\ud800\""] {
+        assert!(DataLine::check(data.as_bytes()).is_none(), "{data}");
     }
+    let long = format!("\"{}\"", "x".repeat(1_000));
+    assert_eq!(segment.add_line(&template, now, DataLine::check(long.as_bytes()).unwrap(), 1_000), None);
     let documents: Vec<(String, Vec<u8>)> =
         segment.events().map(|(id, document)| (id.to_owned(), document.to_vec())).collect();
     let names = segment.names(now);

@@ -18,7 +18,7 @@ use crate::cli::help_line::{command, text};
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::style;
-use crate::event::EventTemplate;
+use crate::event::{DataLine, EventTemplate};
 
 /// The most bytes in a batch, which bounds the memory for large events.
 const BATCH_BYTES: usize = 8 << 20;
@@ -201,7 +201,7 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         self.refuse_truncated(input)?;
         // Most lines differ only in their data. What is refused here is looked at closely below.
         if let (Some(template), Some(last)) = (&self.template, segments.last_mut())
-            && let Ok(data) = std::str::from_utf8(&input.bytes)
+            && let Some(data) = DataLine::check(&input.bytes)
             && let Some(size) = last.add_line(template, self.maker.now(), data, self.maker.max_event_bytes)
         {
             return Ok(size);

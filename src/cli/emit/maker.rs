@@ -92,7 +92,7 @@ impl Maker {
             // A server knows the limit of its bus, and says so.
             max_event_bytes: opened.map_or(LARGEST_BYTES, |opened| opened.bus.max_event_bytes()),
             has_segments: opened.is_some_and(|opened| opened.bus.settings.has_segments()),
-            source: args.source.clone().unwrap_or_else(default_source),
+            source: args.source.clone().unwrap_or_else(|| default_source().to_owned()),
             subject: args.subject.clone(),
             content_type: args.content_type.clone(),
             schema: args.schema.clone(),

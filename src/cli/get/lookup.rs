@@ -42,7 +42,7 @@ pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Res
             return Ok(once_each(found));
         }
     }
-    let found = remembered(bus, &crate::config::default_source(), id).await?;
+    let found = remembered(bus, crate::config::default_source(), id).await?;
     if !found.is_empty() {
         return Ok(found);
     }

@@ -4,6 +4,7 @@
 //! written can be read. The data is kept byte for byte.
 
 mod builder;
+mod lines;
 mod read;
 mod readable;
 mod rules;
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 pub use builder::EventBuilder;
+pub use lines::{DataLine, DataLines};
 pub(crate) use read::EventView;
 pub use read::check_size;
 pub use rules::CORE_ATTRIBUTES;

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::readable::Readable;
-use super::{Data, Event, EventBuilder, rules};
+use super::{Data, DataLine, Event, EventBuilder, rules};
 
 /// The document and a newline.
 pub(super) fn document(event: &EventBuilder) -> Vec<u8> {
@@ -105,6 +104,11 @@ impl EventTemplate {
         template
     }
 
+    /// How many bytes they have in common.
+    pub fn content_len(&self) -> usize {
+        self.before_id.len() + self.before_time.len() + self.before_data.len()
+    }
+
     /// Their type.
     pub fn type_(&self) -> &str {
         &self.type_
@@ -116,20 +120,13 @@ impl EventTemplate {
     }
 
     /// Adds the document of an event and a newline, as [`Event::to_json`] gives it. `id` and `time`
-    /// are written as they are: they have no character that JSON escapes. False, and nothing is
-    /// added, if `data` is not JSON that [`Data::check_readable`] lets pass, or has line breaks.
-    #[must_use]
-    pub fn write(&self, document: &mut Vec<u8>, id: &str, time: &str, data: &str) -> bool {
-        let data = data.trim();
-        if has_breaks(data.as_bytes()) || serde_json::from_str::<Readable>(data).is_err() {
-            return false;
-        }
+    /// are written as they are: they have no character that JSON escapes.
+    pub fn write(&self, document: &mut Vec<u8>, id: &str, time: &str, data: DataLine<'_>) {
         for part in [&*self.before_id, id.as_bytes(), &*self.before_time, time.as_bytes(), &*self.before_data] {
             document.extend_from_slice(part);
         }
-        document.extend_from_slice(data.as_bytes());
+        document.extend_from_slice(data.bytes());
         document.extend_from_slice(b"}\n");
-        true
     }
 }
 
@@ -150,7 +147,7 @@ pub fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(document.iter().map(|byte| if breaks(byte) { b' ' } else { *byte }).collect())
 }
 
-fn has_breaks(text: &[u8]) -> bool {
+pub(super) fn has_breaks(text: &[u8]) -> bool {
     memchr::memchr2(b'\n', b'\r', text).is_some()
 }
 

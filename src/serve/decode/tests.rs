@@ -126,6 +126,35 @@ fn lines_are_events_or_their_data() {
     assert_eq!(read(Some("type=a"), &keyed, b"1"), Err(400), "one id is not for many");
 }
 
+/// Lines of plain data are taken as a whole, and are the same events.
+#[test]
+fn lines_of_plain_data_need_not_be_looked_at_one_by_one() {
+    let form =
+        || Form::of(Some("type=Order.Paid&key=k&source=//h"), &headers(&[("content-type", "application/jsonl")]));
+    let form = || form().unwrap();
+    let body = Bytes::from_static(b"1\n\n {\"a\": [2]}\r\nnull");
+    let without_own = |document: &[u8]| {
+        let mut event: serde_json::Value = serde_json::from_slice(document).unwrap();
+        let members = event.as_object_mut().unwrap();
+        assert!(members.remove("id").is_some() && members.remove("time").is_some());
+        event
+    };
+    let Events::Lines(lines) = form().read(&body, 400, true).unwrap() else { panic!("they are plain") };
+    let whole: Vec<_> = lines.documents_for_tests().iter().map(|document| without_own(document)).collect();
+    let Events::Each(each) = form().read(&body, 400, false).unwrap() else { panic!("there are no segments") };
+    let each: Vec<_> = each.into_iter().map(|event| without_own(&event.document_for_tests())).collect();
+    assert_eq!((whole.len(), whole), (3, each));
+    // What is refused is named as ever.
+    let refused = |body: &'static [u8], limit| match form().read(&Bytes::from_static(body), limit, true) {
+        Err(problem) => format!("{problem:?}"),
+        Ok(events) => format!("{events:?}"),
+    };
+    let bad = refused(b"1\n{\n", 400);
+    assert!(bad.contains("line 2") && bad.contains("not JSON"), "{bad}");
+    // A line that is perhaps too long is looked at closely when it is put.
+    assert!(refused(b"1\n[\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"]", 300).starts_with("Each"));
+}
+
 #[test]
 fn plain_data_needs_a_type() {
     let json = [("content-type", "application/json"), ("idempotency-key", "\"k 1\"")];

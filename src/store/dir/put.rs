@@ -128,6 +128,27 @@ impl Shared {
         Ok(staged_files)
     }
 
+    /// Puts many objects without a gate: all are written before the first is published. Flushed also after
+    /// an error: the caller will look for what was published before it, and rely on that.
+    pub(super) fn put_open(self: &Arc<Self>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+        let staged_files = self.write_many(items)?;
+        let answers = self.publish_all(staged_files, items);
+        self.flush_folders(&folders_of(items))?;
+        answers
+    }
+
+    /// Publishes staged files in their order, until one exists already.
+    fn publish_all(&self, staged_files: Vec<StagedFile>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+        let mut answers = Vec::with_capacity(items.len());
+        for (staged, (key, _)) in staged_files.into_iter().zip(items) {
+            answers.push(self.publish(staged, key)?);
+            if answers.last() == Some(&Put::Exists) {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
     /// Publishes staged files in their order, each if `gate` opens for it, until one exists already.
     pub(super) async fn publish_in_turn(
         &self,
@@ -236,6 +257,11 @@ impl Shared {
         }
         let what = format!("cannot publish {}: its folder vanishes, or {}", self.shown(key), self.shown(&staged.name));
         Err(StoreError::new(ErrorKind::Unavailable, what))
+    }
+
+    /// See [`Shared::flush_folder`].
+    pub(super) fn flush_folders(&self, folders: &BTreeSet<String>) -> StoreResult<()> {
+        folders.iter().try_for_each(|folder| self.flush_folder(folder))
     }
 
     /// Makes what was published durable. A failure is never [`ErrorKind::Unavailable`]: a caller
