@@ -521,6 +521,9 @@ fn main() {
         ("webhooks", webhooks::webhooks),
         ("serve", serve::serve),
     ];
+    if std::env::args().any(|argument| argument == serve::BARE) {
+        return serve::bare();
+    }
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let bench = RatioBench::new();
     row("work", "floor".to_owned(), "evbus".to_owned(), "ratio".to_owned(), "to reach");

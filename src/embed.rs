@@ -16,6 +16,7 @@ mod batcher;
 mod consumer;
 mod delivery;
 mod error;
+mod lanes;
 mod new_event;
 #[cfg(feature = "cli")]
 mod operator;

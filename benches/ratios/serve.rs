@@ -1,11 +1,22 @@
-//! The HTTP face: events posted over many connections beside a bulk emit of the same events, and how soon a reader of
-//! server-sent events has one.
+//! The HTTP face: events posted over many connections beside a bulk emit of the same events, how soon readers of
+//! server-sent events have one, and what they cost. A bare server of the same library shows what HTTP alone does.
 
+use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use super::{ROUNDS, RatioBench, evbus, file_of_lines, median, monotonic_ns, row, run, timed};
+use axum::Router;
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::routing::get;
+use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
+
+use super::{ROUNDS, RatioBench, evbus, figure, file_of_lines, median, monotonic_ns, row, run, timed};
+
+/// The argument that makes this program the bare server.
+pub const BARE: &str = "bare-server";
 
 const CONNECTIONS: usize = 64;
 
@@ -30,9 +41,33 @@ const MEMBERS_EVENTS: usize = 50_000;
 /// A server, which ends with this.
 struct Server(Child, SocketAddr);
 
+/// Answers each POST with its body, and begins a stream that stays open for each GET.
+pub fn bare() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        eprintln!("http://{}", listener.local_addr().unwrap());
+        let begin = || futures_util::stream::once(async { Ok::<_, Infallible>("event: cursor\n\n") });
+        let stream = async move || Body::from_stream(begin().chain(futures_util::stream::pending()));
+        let echo = async |body: Body| (StatusCode::ACCEPTED, axum::body::to_bytes(body, usize::MAX).await.unwrap());
+        let router = Router::new().route("/events", get(stream).post(echo));
+        axum::serve(axum::serve::ListenerExt::tap_io(listener, |io| io.set_nodelay(true).unwrap()), router)
+            .await
+            .unwrap();
+    });
+}
+
 impl Server {
     fn new(bus: &std::path::Path) -> Self {
-        let mut child = evbus(bus, &["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        Self::started(&mut evbus(bus, &["serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    fn bare() -> Self {
+        Self::started(Command::new(std::env::current_exe().unwrap()).arg(BARE))
+    }
+
+    fn started(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("http://").next().unwrap().parse().unwrap();
@@ -105,21 +140,25 @@ pub fn serve(bench: &RatioBench) {
         ("POST of one event, 64 connections", SINGLE, 1, ">= 0.5"),
         ("POST of 100 events, 64 connections", TOGETHER, A_REQUEST, ">= 0.85"),
     ] {
-        let (mut floors, mut ours) = (Vec::new(), Vec::new());
+        let (mut floors, mut echoes, mut ours) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let bus = bench.bus();
             let lines = file_of_lines(bench, events);
             floors.push(
                 events as f64 / timed(|| run(evbus(&bus, &["emit", "order.created", "--ndjson", "-q"]).stdin(lines))),
             );
-            let server = Server::new(&bench.bus());
             let body = if a_request == 1 { data.clone() } else { format!("{data}\n").repeat(a_request) };
             let media_type = if a_request == 1 { "application/json" } else { "application/x-ndjson" };
-            let request = request(server.1, media_type, &body);
-            ours.push(events as f64 / timed(|| post_all(server.1, &request, events / a_request)));
+            for (server, rates) in [(Server::bare(), &mut echoes), (Server::new(&bench.bus()), &mut ours)] {
+                let request = request(server.1, media_type, &body);
+                rates.push(events as f64 / timed(|| post_all(server.1, &request, events / a_request)));
+            }
         }
-        let (floor, ours) = (median(floors), median(ours));
+        let (floor, echo, ours) = (median(floors), median(echoes), median(ours));
         row(what, format!("{floor:.0}/s"), format!("{ours:.0}/s"), format!("{:.2}", ours / floor), goal);
+        // What no HTTP server of this library can exceed.
+        let what = "  the same posted to a bare axum echo";
+        row(what, format!("{floor:.0}/s"), format!("{echo:.0}/s"), format!("{:.2}", echo / floor), "");
     }
     to_a_reader(bench, &data);
     to_all_readers(bench);
@@ -127,26 +166,31 @@ pub fn serve(bench: &RatioBench) {
     members(bench);
 }
 
-/// From the first byte of a POST to a reader's line, beside the POST alone: the answer says that the event is durable.
+/// From the first byte of a POST to a reader's line, beside a POST to a bare server and one durable put.
 fn to_a_reader(bench: &RatioBench, data: &str) {
-    let server = Server::new(&bench.bus());
+    let (bare, server) = (Server::bare(), Server::new(&bench.bus()));
+    let mut echo = connect(bare.1);
     let mut reader = stream(server.1);
     let mut poster = connect(server.1);
     let request = request(server.1, "application/json", data);
-    let (mut posts, mut arrivals) = (Vec::new(), Vec::new());
+    let (mut echoes, mut arrivals) = (Vec::new(), Vec::new());
     for _ in 0..TIMED {
         let begun = monotonic_ns();
+        exchange(&mut echo, &request, " 202 ");
+        echoes.push((monotonic_ns() - begun) / 1e6);
+        let begun = monotonic_ns();
         exchange(&mut poster, &request, " 202 ");
-        posts.push((monotonic_ns() - begun) / 1e6);
         while !line(&mut reader).contains("order.created") {}
         arrivals.push((monotonic_ns() - begun) / 1e6);
     }
-    let (post, arrival) = (median(posts), median(arrivals));
+    let folder = bench.fresh("a1");
+    let put = figure(&bench.floor(&["a1", folder.to_str().unwrap(), "0", &TIMED.to_string()]), "p50_us=") / 1e3;
+    let (floor, arrival) = (median(echoes) + put, median(arrivals));
     row(
         "POST to an SSE reader's line, p50",
-        format!("{post:.2} ms"),
+        format!("{floor:.2} ms"),
         format!("{arrival:.2} ms"),
-        format!("{:.2}", arrival / post),
+        format!("{:.2}", arrival / floor),
         "<= 2",
     );
 }
@@ -157,6 +201,13 @@ fn stream(address: SocketAddr) -> BufReader<TcpStream> {
     stream.get_mut().write_all(head.as_bytes()).unwrap();
     while !line(&mut stream).starts_with("event: cursor") {}
     stream
+}
+
+/// One that is read by a task.
+async fn stream_of_a_task(address: SocketAddr) -> tokio::net::TcpStream {
+    let stream = stream(address).into_inner();
+    stream.set_nonblocking(true).unwrap();
+    tokio::net::TcpStream::from_std(stream).unwrap()
 }
 
 fn line(stream: &mut BufReader<TcpStream>) -> String {
@@ -180,51 +231,59 @@ fn websocket(address: SocketAddr) -> BufReader<TcpStream> {
 
 /// What a reader that waits costs the server.
 fn idle_readers(bench: &RatioBench) {
-    for (what, open, goal) in [
-        ("an idle SSE reader", stream as fn(SocketAddr) -> BufReader<TcpStream>, "<= 8 KiB"),
-        ("an idle WebSocket", websocket, "<= 16 KiB"),
+    let bare = memory_of_each(&Server::bare(), stream);
+    for (what, open, floor, goal) in [
+        ("an idle SSE reader", stream as fn(SocketAddr) -> BufReader<TcpStream>, Some(bare), "<= 8 KiB"),
+        ("an idle WebSocket", websocket, None, "<= 16 KiB"),
     ] {
-        let server = Server::new(&bench.bus());
-        drop(open(server.1));
-        let before = server.resident_kib();
-        let readers: Vec<BufReader<TcpStream>> = (0..READERS).map(|_| open(server.1)).collect();
-        let each = (server.resident_kib() - before) as f64 / readers.len() as f64;
-        row(what, "-".to_owned(), format!("{each:.1} KiB"), "-".to_owned(), goal);
+        let each = memory_of_each(&Server::new(&bench.bus()), open);
+        let [floor, ratio] = match floor {
+            Some(floor) => [format!("{floor:.1} KiB"), format!("{:.2}", each / floor)],
+            None => ["-".to_owned(), "-".to_owned()],
+        };
+        row(what, floor, format!("{each:.1} KiB"), ratio, goal);
     }
+}
+
+/// In KiB.
+fn memory_of_each(server: &Server, open: fn(SocketAddr) -> BufReader<TcpStream>) -> f64 {
+    drop(open(server.1));
+    let before = server.resident_kib();
+    let readers: Vec<BufReader<TcpStream>> = (0..READERS).map(|_| open(server.1)).collect();
+    (server.resident_kib() - before) as f64 / readers.len() as f64
 }
 
 /// Fifty events a second to all readers: how long each is on its way, from before its POST.
 fn to_all_readers(bench: &RatioBench) {
     let server = Server::new(&bench.bus());
-    let readers: Vec<BufReader<TcpStream>> = (0..READERS).map(|_| stream(server.1)).collect();
-    let mut late = std::thread::scope(|scope| {
-        let read = |mut reader: BufReader<TcpStream>| {
-            let mut late = Vec::with_capacity(TO_ALL);
-            while late.len() < TO_ALL {
-                let line = line(&mut reader);
-                if let Some((_, sent)) = line.split_once("\"at\":") {
-                    let sent: f64 = sent.split('}').next().unwrap().parse().unwrap();
-                    late.push((monotonic_ns() - sent) / 1e6);
-                }
+    let (ready, begin) = std::sync::mpsc::channel();
+    // On one thread, which costs the machine less than as many threads as there are readers.
+    let reading = std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+        runtime.block_on(async {
+            let mut readers = Vec::with_capacity(READERS);
+            for _ in 0..READERS {
+                readers.push(tokio::task::spawn_local(arrivals(stream_of_a_task(server.1).await)));
+            }
+            ready.send(()).unwrap();
+            let mut late = Vec::with_capacity(READERS * TO_ALL);
+            for reader in readers {
+                late.extend(reader.await.unwrap());
             }
             late
-        };
-        let reading: Vec<_> = readers
-            .into_iter()
-            .map(|reader| {
-                std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, move || read(reader)).unwrap()
-            })
-            .collect();
-        let mut poster = connect(server.1);
-        for _ in 0..TO_ALL {
-            let begun = monotonic_ns();
-            let request = request(server.1, "application/json", &format!("{{\"at\":{begun}}}"));
-            exchange(&mut poster, &request, " 202 ");
-            let left = PAUSE_NS - (monotonic_ns() - begun);
-            std::thread::sleep(std::time::Duration::from_nanos(left.max(0.0) as u64));
-        }
-        reading.into_iter().flat_map(|reading| reading.join().unwrap()).collect::<Vec<f64>>()
+        })
     });
+    begin.recv().unwrap();
+    let mut poster = connect(server.1);
+    for _ in 0..TO_ALL {
+        let begun = monotonic_ns();
+        let request = request(server.1, "application/json", &format!("{{\"at\":{begun}}}"));
+        exchange(&mut poster, &request, " 202 ");
+        let left = PAUSE_NS - (monotonic_ns() - begun);
+        std::thread::sleep(std::time::Duration::from_nanos(left.max(0.0) as u64));
+    }
+    let mut late = reading.join().unwrap();
     late.sort_by(f64::total_cmp);
     let of = |part: f64| late[((late.len() - 1) as f64 * part) as usize];
     row(
@@ -234,6 +293,24 @@ fn to_all_readers(bench: &RatioBench) {
         "-".to_owned(),
         "<= 50 ms",
     );
+}
+
+/// How late each event comes to a reader, in milliseconds.
+async fn arrivals(mut stream: tokio::net::TcpStream) -> Vec<f64> {
+    let (mut late, mut buffer, mut text) = (Vec::with_capacity(TO_ALL), [0; 4096], String::new());
+    while late.len() < TO_ALL {
+        let read = stream.read(&mut buffer).await.unwrap();
+        assert!(read > 0, "the stream has ended");
+        text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        let now = monotonic_ns();
+        while let Some((line, rest)) = text.split_once('\n') {
+            if let Some((_, sent)) = line.split_once("\"at\":") {
+                late.push((now - sent.split('}').next().unwrap().parse::<f64>().unwrap()) / 1e6);
+            }
+            text = rest.to_owned();
+        }
+    }
+    late
 }
 
 /// Members that take a hundred events and acknowledge them, beside a drain with batches of a hundred.

@@ -437,13 +437,13 @@ mod tests {
     async fn a_call_that_comes_alone_does_not_wait_where_puts_cost_nothing() {
         let folder = tempfile::TempDir::new().unwrap();
         let bus = Bus::create(&folder.path().join("bus").display().to_string()).await.unwrap();
-        let hour = Some(Duration::from_secs(3_600));
-        let eager = Batcher { linger: hour, ..bus.batcher() };
+        let hour = Duration::from_secs(3_600);
+        let eager = Batcher { linger: Some(hour), ..bus.batcher() };
         for _ in 0..3 {
             eager.emit(NewEvent::new("order.created")).await.unwrap();
         }
         // A call that waits is put once nobody else can come.
-        let lingering = bus.batcher().linger(hour.unwrap());
+        let lingering = bus.batcher().linger(hour);
         let event = [NewEvent::new("order.created")];
         let mut emit = Box::pin(async move { lingering.emit_all(event).await });
         let polled = futures_util::future::poll_immediate(&mut emit).await;

@@ -1,6 +1,5 @@
 //! A group whose events closures of this program handle.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::lanes::{Closure, Ended, Lanes, MOST_AHEAD};
 use super::thread::{ThreadState, WantedGroup};
-use super::{Bus, Delivery, Error, HandlerError, HandlerResult, event_time};
+use super::{Bus, Delivery, Error, HandlerResult, event_time};
 use crate::clock::{Clock, Fut};
-use crate::event::{Condition, Event, Filter, TypeFilter};
+use crate::event::{Condition, Filter, TypeFilter};
 use crate::group::GroupName;
 use crate::group::definition::{self, Start};
 use crate::group::owner::{process_of, this_process};
@@ -155,8 +155,6 @@ impl GroupBuilder {
     }
 }
 
-type Closure = Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>> + Send + Sync>;
-
 /// A group and the closure that handles its events.
 pub struct Consumer {
     group: GroupBuilder,
@@ -222,8 +220,11 @@ impl Consumer {
         let bus = local.bus.handle.clone();
         let name = GroupName::parse(&self.group.name)?;
         let registered = self.group.registered(&local, &name).await?;
+        let concurrency = self.group.concurrency;
+        // With a time limit a run begins as soon as it is handed over.
+        let ahead = if self.group.timeout.is_none() { MOST_AHEAD } else { 0 };
         let mut settings = WorkerSettings {
-            concurrency: self.group.concurrency,
+            concurrency: concurrency.saturating_mul(1 + ahead),
             ordered: self.group.ordered,
             url: local.url.clone(),
             max_event_bytes: local.bus.max_event_bytes(),
@@ -232,10 +233,8 @@ impl Consumer {
         settings.retry.dead_on = vec![DEAD];
         settings.retry.max_attempts = self.group.max_attempts.unwrap_or(settings.retry.max_attempts);
         let handler = Callback {
-            closure: self.handler,
-            group: self.group.name,
+            lanes: Lanes::new(self.handler, self.group.name, concurrency, runtime),
             timeout: self.group.timeout,
-            runtime,
             clock: Rc::clone(&bus.clock),
             stopped: watch::Sender::default(),
         };
@@ -273,45 +272,22 @@ impl GroupBuilder {
 
 /// Runs the closure on the caller's runtime.
 struct Callback {
-    closure: Closure,
-    group: String,
+    lanes: Lanes,
     timeout: Option<Duration>,
-    runtime: Handle,
     clock: Rc<dyn Clock>,
     /// Set once runs are to be ended; none begins any more.
     stopped: watch::Sender<bool>,
-}
-
-/// Ends its task when it is dropped.
-struct ClosureTask(tokio::task::JoinHandle<Result<(), HandlerError>>);
-
-impl ClosureTask {
-    /// Ends it, and waits until it no longer runs. It may have ended by itself meanwhile.
-    async fn end(&mut self) -> Result<Result<(), HandlerError>, tokio::task::JoinError> {
-        self.0.abort();
-        (&mut self.0).await
-    }
-}
-
-impl Drop for ClosureTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Handler for Callback {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let mut stopped = self.stopped.subscribe();
-            let Ok(event) = Event::parse(&job.event, usize::MAX) else { return RunReport::stopped() };
             if *stopped.borrow_and_update() || !job.permit.holds() {
                 return RunReport::stopped();
             }
             let begun = self.clock.elapsed();
-            let delivery = Delivery { event, group: self.group.clone(), attempt: job.attempt };
-            // The closure itself is called there, too: it may panic, or take long.
-            let closure = Arc::clone(&self.closure);
-            let mut task = ClosureTask(self.runtime.spawn(async move { closure(delivery).await }));
+            let mut running = self.lanes.run(job.event, job.attempt, job.permit.shared());
             let limit = async {
                 match self.timeout {
                     Some(limit) => self.clock.sleep_until(begun + limit).await,
@@ -319,26 +295,40 @@ impl Handler for Callback {
                 }
             };
             let (ended, ended_by) = tokio::select! { biased;
-                ended = &mut task.0 => (ended, None),
-                _ = stopped.changed() => (task.end().await, Some(Outcome::Stopped)),
-                () = limit => (task.end().await, Some(Outcome::TimedOut)),
+                ended = running.ended() => (ended, Outcome::Stopped),
+                _ = stopped.changed() => (running.end().await, Outcome::Stopped),
+                () = limit => (running.end().await, Outcome::TimedOut),
             };
-            let (outcome, why) = match (ended, ended_by) {
-                (Ok(Ok(())), _) => (Outcome::Exit(0), String::new()),
-                (Ok(Err(error)), _) => (Outcome::Exit(if error.dead { DEAD } else { FAILED }), error.why),
-                (Err(error), _) if error.is_panic() => (Outcome::Exit(PANICKED), "the handler panicked".to_owned()),
-                (Err(_), Some(outcome)) => (outcome, String::new()),
-                (Err(_), None) => {
+            let elapsed = || self.clock.elapsed().saturating_sub(begun);
+            let (outcome, why, took) = match ended {
+                Some(Ended::Ran(Ok(()), took)) => (Outcome::Exit(0), String::new(), took),
+                Some(Ended::Ran(Err(error), took)) => {
+                    (Outcome::Exit(if error.dead { DEAD } else { FAILED }), error.why, took)
+                }
+                Some(Ended::Panicked) => (Outcome::Exit(PANICKED), "the handler panicked".to_owned(), elapsed()),
+                Some(Ended::Cancelled) => (ended_by, String::new(), elapsed()),
+                Some(Ended::NotBegun) => return RunReport::stopped(),
+                None => {
                     let why = "the runtime of the handler has ended".to_owned();
-                    (Outcome::NotStarted(Box::new(Obstacle { is_temporary: true, ..why.into() })), String::new())
+                    let obstacle = Obstacle { is_temporary: true, ..why.into() };
+                    (Outcome::NotStarted(Box::new(obstacle)), String::new(), elapsed())
                 }
             };
-            RunReport::new(outcome, why, self.clock.elapsed().saturating_sub(begun))
+            RunReport::new(outcome, why, took)
         })
     }
 
     fn terminate(&self) {
+        self.lanes.close();
         self.stopped.send_replace(true);
+    }
+
+    fn refuse_new_runs(&self) {
+        self.lanes.close();
+    }
+
+    fn max_in_flight(&self) -> Option<usize> {
+        self.timeout.is_none().then(|| self.lanes.most())
     }
 
     fn check(&self) -> Result<(), Obstacle> {

@@ -41,16 +41,19 @@ pub(crate) struct Delivered {
     pub has_moved: bool,
 }
 
+/// In a box: a channel has room for many, and most readers wait for long.
+type Delivery = Box<Result<Delivered, Error>>;
+
 /// Events as they come. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    deliveries: mpsc::Receiver<Result<Delivered, Error>>,
+    deliveries: mpsc::Receiver<Delivery>,
 }
 
 impl Subscription {
     /// The next delivery; none after an error.
     pub async fn next(&mut self) -> Option<Result<Delivered, Error>> {
-        self.deliveries.recv().await
+        self.deliveries.recv().await.map(|delivery| *delivery)
     }
 }
 
@@ -73,7 +76,7 @@ impl Bus {
             Box::pin(async move { deliver(&local, reader, idle, sender).await })
         })?;
         self.follow()?;
-        let first = deliveries.recv().await.ok_or(Error::Closed)??;
+        let first = (*deliveries.recv().await.ok_or(Error::Closed)?)?;
         Ok((Subscription { deliveries }, first.cursor))
     }
 
@@ -95,12 +98,12 @@ impl Bus {
                 tokio::select! { biased;
                     // The client has gone.
                     () = sender.closed() => {}
-                    polled = poll(&local, reader, most, wait) => drop(sender.send(polled).await),
+                    polled = poll(&local, reader, most, wait) => drop(sender.send(Box::new(polled)).await),
                 }
             })
         })?;
         self.follow()?;
-        deliveries.recv().await.ok_or(Error::Closed)?
+        *deliveries.recv().await.ok_or(Error::Closed)?
     }
 
     /// The place before the last so many events of these types that are there, none of them before a time.
@@ -137,20 +140,16 @@ impl Bus {
 }
 
 /// Delivers what a reader is given until nobody takes it.
-async fn deliver(
-    local: &Rc<ThreadState>,
-    mut reader: Reader,
-    idle: Duration,
-    sender: mpsc::Sender<Result<Delivered, Error>>,
-) {
+async fn deliver(local: &Rc<ThreadState>, mut reader: Reader, idle: Duration, sender: mpsc::Sender<Delivery>) {
     let (feed, clock) = (local.feed(), &local.bus.handle.clock);
     // What was acknowledged before is behind a reader that begins now.
     let cursor = match feed.refresh().await {
         Ok(()) => reader.begun(),
-        Err(error) => return drop(sender.send(Err(error.into())).await),
+        Err(error) => return drop(sender.send(Box::new(Err(error.into()))).await),
     };
     let mut last = cursor.clone();
-    if sender.send(Ok(Delivered { items: Vec::new(), gap: None, cursor, has_moved: true })).await.is_err() {
+    let first = Delivered { items: Vec::new(), gap: None, cursor, has_moved: true };
+    if sender.send(Box::new(Ok(first))).await.is_err() {
         return;
     }
     let mut idle_at = clock.elapsed() + idle;
@@ -162,14 +161,14 @@ async fn deliver(
                 clock.sleep_until(clock.elapsed() + RETRY).await;
                 continue;
             }
-            Err(error) => return drop(sender.send(Err(error.into())).await),
+            Err(error) => return drop(sender.send(Box::new(Err(error.into()))).await),
         };
         if !given.items.is_empty() || given.gap.is_some() || clock.elapsed() >= idle_at {
             let cursor = reader.begun();
             let has_moved = last != cursor;
             last.clone_from(&cursor);
             let delivered = Delivered { items: given.items, gap: given.gap, cursor, has_moved };
-            if sender.send(Ok(delivered)).await.is_err() {
+            if sender.send(Box::new(Ok(delivered))).await.is_err() {
                 return;
             }
             idle_at = clock.elapsed() + idle;

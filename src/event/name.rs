@@ -114,7 +114,7 @@ impl EventName {
 
     /// The hash slot, which picks the shard.
     pub fn hash_slot(&self) -> HashSlot {
-        HashSlot::parse(&self.text[LANE]).unwrap_or(HashSlot::of(""))
+        HashSlot::parse(&self.text[LANE]).unwrap_or_else(|| HashSlot::of(""))
     }
 
     /// The 14 characters of the identity.

@@ -154,8 +154,9 @@ impl EventName {
         Some(Self::of_slug(self.time().next(), HashSlot::of(identity.as_str()), &identity, self.slug()))
     }
 
-    /// Whether `next` is [`EventName::next_in_segment`] of this.
-    pub fn is_followed_by(&self, next: &Self) -> bool {
+    /// Whether `next` is [`EventName::next_in_segment`] of this, provided that the hash slots of both are
+    /// those of their identities: see [`EventName::has_slot_of_identity`].
+    pub fn may_be_followed_by(&self, next: &Self) -> bool {
         let (Some((nonce, line)), Some((next_nonce, next_line))) = (nonce_and_line(self), nonce_and_line(next)) else {
             return false;
         };
@@ -164,13 +165,11 @@ impl EventName {
             && nonce == next_nonce
             && base32_pair(line).is_some_and(is_next)
             && self.slug() == next.slug()
-            && self.has_slot_of_identity()
-            && next.has_slot_of_identity()
     }
 
     /// Whether the hash slot is that of the identity: the event has no ordering key then. A marker asks
     /// for the same names at each commit.
-    fn has_slot_of_identity(&self) -> bool {
+    pub fn has_slot_of_identity(&self) -> bool {
         thread_local! {
             static SLOTS: RefCell<Recent<Identity, HashSlot>> = RefCell::new(Recent::new(1 << 15));
         }

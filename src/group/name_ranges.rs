@@ -47,9 +47,13 @@ fn shorten<'a, T>(
     same: impl Fn(&T, &T) -> bool,
 ) -> Vec<(EntryName<'a>, T)> {
     let mut entries: Vec<(EntryName<'a>, T)> = Vec::new();
-    let mut last: Option<&EventName> = None;
+    // The name before, and whether its hash slot is known to be that of its identity.
+    let mut last: Option<(&EventName, bool)> = None;
     for (name, value) in names {
-        let follows = last.replace(name).is_some_and(|last| last.is_followed_by(name));
+        let follows = last.is_some_and(|(last, is_plain)| {
+            last.may_be_followed_by(name) && (is_plain || last.has_slot_of_identity()) && name.has_slot_of_identity()
+        });
+        last = Some((name, follows));
         match entries.last_mut() {
             Some((entry, of)) if follows && same(of, &value) => entry.following += 1,
             _ => entries.push((EntryName { first: name, following: 0 }, value)),

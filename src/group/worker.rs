@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::future::FutureExt;
@@ -27,7 +28,7 @@ use crate::bus::look::LookBounds;
 use crate::bus::{BusHandle, schedule};
 use crate::clock::Fut;
 use crate::event::{EventName, EventTime};
-use crate::handler::{Handler, Permit};
+use crate::handler::{Handler, Permit, SharedPermit};
 use crate::store::{Hints, StoreResult};
 
 pub use super::engine::{Mode, Stop, Summary, WorkerSettings};
@@ -43,8 +44,8 @@ type Completions = LocalBoxStream<'static, Vec<Completion>>;
 #[derive(Default)]
 struct Ownership {
     epoch: u64,
-    /// When the last successful commit was sent.
-    commit_sent: Rc<Cell<Duration>>,
+    /// When the last successful commit was sent, in nanoseconds of the worker's clock.
+    commit_sent: Arc<AtomicU64>,
     /// Ends the runs.
     cancel: Rc<Cancel>,
 }
@@ -92,7 +93,7 @@ pub struct Worker {
     /// The newest ownership of each shard.
     ownerships: HashMap<u16, Ownership>,
     /// Whether the group is paused, for runs that wait for their turn.
-    pausing: Rc<Cell<bool>>,
+    pausing: Arc<AtomicBool>,
     /// The key of its fingerprints, known to no other process.
     secret: u64,
     /// The bus's address, for handlers.
@@ -163,7 +164,7 @@ impl Worker {
             operations: FuturesUnordered::new(),
             many: SelectAll::new(),
             ownerships: HashMap::new(),
-            pausing: Rc::new(Cell::new(parts.registered.definition.paused.is_some())),
+            pausing: Arc::new(AtomicBool::new(parts.registered.definition.paused.is_some())),
             registered: parts.registered,
             secret,
             url: settings.url.as_str().into(),
@@ -266,12 +267,15 @@ impl Worker {
                 }
             }
             Command::Cancel { shard, epoch } => std::mem::take(&mut self.ownership(shard, epoch).cancel).tell(),
-            Command::Renewed { shard, epoch, sent } => self.ownership(shard, epoch).commit_sent.set(sent),
+            Command::Renewed { shard, epoch, sent } => {
+                let sent = u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX);
+                self.ownership(shard, epoch).commit_sent.store(sent, Relaxed);
+            }
             Command::Redefine { registered, filter } => {
                 self.group_store.version = registered.version.clone();
                 self.group_store.filter = filter;
                 self.group_store.confirmed = Rc::default();
-                self.pausing.set(registered.definition.paused.is_some());
+                self.pausing.store(registered.definition.paused.is_some(), Relaxed);
                 self.registered = registered;
             }
             Command::Start { shard, epoch, launch, listed_at } => {
@@ -295,12 +299,16 @@ impl Worker {
     /// What runs need, and what ends them.
     fn task(&mut self, (shard, epoch, listed_at): StartKey) -> (Task, Rc<Cancel>) {
         let ownership = self.ownership(shard, epoch);
-        let (commit_sent, cancel) = (Rc::clone(&ownership.commit_sent), Rc::clone(&ownership.cancel));
+        let (commit_sent, cancel) = (Arc::clone(&ownership.commit_sent), Rc::clone(&ownership.cancel));
         let (clock, lease, pausing) =
-            (Rc::clone(&self.group_store.bus.clock), self.settings.lease, Rc::clone(&self.pausing));
-        let (owned_clock, owned_commit) = (Rc::clone(&clock), Rc::clone(&commit_sent));
-        let permit = Permit::new(move || !pausing.get() && lease.may_start(commit_sent.get(), clock.elapsed()))
-            .while_owned(move || lease.holds(owned_commit.get(), owned_clock.elapsed()));
+            (Rc::clone(&self.group_store.bus.clock), self.settings.lease, Arc::clone(&self.pausing));
+        let (owned_clock, owned_commit) = (Rc::clone(&clock), Arc::clone(&commit_sent));
+        let sent = |commit_sent: &AtomicU64| Duration::from_nanos(commit_sent.load(Relaxed));
+        let shared = SharedPermit::new(move |now| !pausing.load(Relaxed) && lease.may_start(sent(&commit_sent), now));
+        let asked = shared.clone();
+        let permit = Permit::new(move || asked.holds(clock.elapsed()))
+            .while_owned(move || lease.holds(sent(&owned_commit), owned_clock.elapsed()))
+            .with_shared(shared);
         let task = Task {
             group_store: self.group_store.clone(),
             listed_at,

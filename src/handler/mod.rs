@@ -97,12 +97,39 @@ impl JobVars for Vec<(&'static str, String)> {
 pub struct Permit {
     holds: Rc<dyn Fn() -> bool>,
     owns: Option<Rc<dyn Fn() -> bool>>,
+    shared: Option<SharedPermit>,
+}
+
+/// A permit that another thread can ask.
+#[derive(Clone)]
+pub struct SharedPermit(Arc<dyn Fn(Duration) -> bool + Send + Sync>);
+
+impl SharedPermit {
+    /// Holds for as long as `holds` says so at the time of the system's clock.
+    pub fn new(holds: impl Fn(Duration) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(holds))
+    }
+
+    /// Whether the run may start now; `now` is of the system's clock.
+    pub fn holds(&self, now: Duration) -> bool {
+        (self.0)(now)
+    }
 }
 
 impl Permit {
     /// Holds for as long as `holds` says so.
     pub fn new(holds: impl Fn() -> bool + 'static) -> Self {
-        Self { holds: Rc::new(holds), owns: None }
+        Self { holds: Rc::new(holds), owns: None, shared: None }
+    }
+
+    /// The same, which another thread can ask by `shared`.
+    pub fn with_shared(self, shared: SharedPermit) -> Self {
+        Self { shared: Some(shared), ..self }
+    }
+
+    /// What another thread can ask in place of this.
+    pub fn shared(&self) -> Option<SharedPermit> {
+        self.shared.clone()
     }
 
     /// The same for a run whose worker is sure to own its shard for as long as `owns` says so.

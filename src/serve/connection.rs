@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Extension;
+use axum::http::Request;
 use futures_util::future::join_all;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -120,7 +120,7 @@ impl Acceptor {
         };
         let peer = Peer { reach, is_tls: self.tls.is_some() || self.behind_proxy };
         let held = Arc::new(Held { _room: room, _alive: self.alive.clone() });
-        let router = self.router.clone().layer(Extension(peer)).layer(Extension(Arc::clone(&held)));
+        let router = self.router.clone();
         let stop = self.stop.clone();
         match (stream, self.tls.clone()) {
             (Stream::Tcp(stream), Some(Tls(acceptor))) => {
@@ -132,12 +132,12 @@ impl Acceptor {
                     };
                     // A client that does not speak TLS is not worth a message.
                     if let Ok(Ok(stream)) = handshake {
-                        answer(stream, router, stop, held).await;
+                        answer(stream, router, stop, peer, held).await;
                     }
                 });
             }
-            (Stream::Tcp(stream), None) => drop(tokio::spawn(answer(stream, router, stop, held))),
-            (Stream::Unix(stream), _) => drop(tokio::spawn(answer(stream, router, stop, held))),
+            (Stream::Tcp(stream), None) => drop(tokio::spawn(answer(stream, router, stop, peer, held))),
+            (Stream::Unix(stream), _) => drop(tokio::spawn(answer(stream, router, stop, peer, held))),
         }
     }
 }
@@ -154,7 +154,7 @@ enum Stream {
 }
 
 /// Answers the requests of one connection.
-async fn answer<S>(stream: S, router: Router, mut stop: watch::Receiver<bool>, held: Arc<Held>)
+async fn answer<S>(stream: S, router: Router, mut stop: watch::Receiver<bool>, peer: Peer, held: Arc<Held>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -163,9 +163,11 @@ where
     let asked = Arc::new(AtomicUsize::new(0));
     let routes = TowerToHyperService::new(router);
     let service = {
-        let asked = Arc::clone(&asked);
-        service_fn(move |request| {
+        let (asked, held) = (Arc::clone(&asked), Arc::clone(&held));
+        service_fn(move |mut request: Request<_>| {
             let under_way = UnderWay::new(&asked);
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Arc::clone(&held));
             let answering = routes.call(request);
             async move {
                 let answer = answering.await;

@@ -1,0 +1,321 @@
+//! Runs the closure of a consumer on the caller's runtime: each lane is a task that runs one event after
+//! the other, so that a handler that takes no time does not wait for two changes of threads.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::{Delivery, HandlerError};
+use crate::clock::{Clock, SystemClock};
+use crate::event::Event;
+use crate::handler::SharedPermit;
+
+/// The handler of a consumer.
+pub(super) type Closure =
+    Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>> + Send + Sync>;
+
+/// How much work may wait before the lanes: what waits has begun nowhere, and no other worker can take it.
+const AHEAD: Duration = Duration::from_millis(5);
+
+/// The most events that wait for a lane, for each of them.
+pub(super) const MOST_AHEAD: usize = 64;
+
+/// How a run ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// By itself; how long it took.
+    Ran(Result<(), HandlerError>, Duration),
+    /// The closure has panicked.
+    Panicked,
+    /// It was cut short.
+    Cancelled,
+    /// It never began.
+    NotBegun,
+}
+
+/// A run that waits for a lane.
+struct WaitingRun {
+    event: Bytes,
+    attempt: u32,
+    permit: Option<SharedPermit>,
+    ended: oneshot::Sender<Ended>,
+    cancelled: oneshot::Receiver<()>,
+}
+
+/// A run that was handed over. It is cut short where this is dropped.
+pub(super) struct Running {
+    cancel: Option<oneshot::Sender<()>>,
+    ended: oneshot::Receiver<Ended>,
+}
+
+impl Running {
+    /// How it ends; none if the runtime ends.
+    pub async fn ended(&mut self) -> Option<Ended> {
+        (&mut self.ended).await.ok()
+    }
+
+    /// Cuts it short, and waits until it no longer runs. It may have ended by itself meanwhile.
+    pub async fn end(&mut self) -> Option<Ended> {
+        self.cancel.take();
+        self.ended().await
+    }
+}
+
+/// The lanes of a consumer.
+pub(super) struct Lanes {
+    shared: Arc<SharedLanes>,
+    runtime: Handle,
+}
+
+struct SharedLanes {
+    closure: Closure,
+    group: String,
+    state: Mutex<LaneState>,
+}
+
+struct LaneState {
+    waiting: VecDeque<WaitingRun>,
+    /// How many lanes there are, and may be.
+    lanes: usize,
+    most: usize,
+    /// What a run has taken lately; none before the first.
+    took: Option<Duration>,
+    /// No run begins any more.
+    is_closed: bool,
+}
+
+impl Lanes {
+    /// At most so many lanes for a closure, on a runtime.
+    pub fn new(closure: Closure, group: String, most: usize, runtime: Handle) -> Self {
+        let state = LaneState { waiting: VecDeque::new(), lanes: 0, most, took: None, is_closed: false };
+        Self { shared: Arc::new(SharedLanes { closure, group, state: Mutex::new(state) }), runtime }
+    }
+
+    /// Hands a run over.
+    pub fn run(&self, event: Bytes, attempt: u32, permit: Option<SharedPermit>) -> Running {
+        let (ended, on_end) = oneshot::channel();
+        let (cancel, cancelled) = oneshot::channel();
+        let needs_a_lane = {
+            let mut state = self.shared.state();
+            if state.is_closed {
+                let _ = ended.send(Ended::NotBegun);
+                return Running { cancel: None, ended: on_end };
+            }
+            state.waiting.push_back(WaitingRun { event, attempt, permit, ended, cancelled });
+            let needed = state.lanes < state.most;
+            state.lanes += usize::from(needed);
+            needed
+        };
+        if needs_a_lane {
+            let lane = Lane { shared: Arc::clone(&self.shared), has_ended: false };
+            self.runtime.spawn(async move { lane.run().await });
+        }
+        Running { cancel: Some(cancel), ended: on_end }
+    }
+
+    /// How many runs are best handed over at once: those that run, and what is over soon.
+    pub fn most(&self) -> usize {
+        let state = self.shared.state();
+        let ahead = state.took.map_or(0, |took| AHEAD.as_nanos() / took.as_nanos().max(1));
+        state.most * (1 + usize::try_from(ahead).unwrap_or(usize::MAX).min(MOST_AHEAD))
+    }
+
+    /// Lets no further run begin.
+    pub fn close(&self) {
+        let mut state = self.shared.state();
+        state.is_closed = true;
+        for run in std::mem::take(&mut state.waiting) {
+            let _ = run.ended.send(Ended::NotBegun);
+        }
+    }
+}
+
+impl SharedLanes {
+    fn state(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that runs what waits, and ends where nothing does. Where the runtime ends it, what waits ends, too.
+struct Lane {
+    shared: Arc<SharedLanes>,
+    has_ended: bool,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let mut state = self.shared.state();
+        state.lanes -= 1;
+        if state.lanes == 0 {
+            state.waiting.clear();
+        }
+    }
+}
+
+impl Lane {
+    async fn run(mut self) {
+        while let Some(run) = self.next() {
+            // Other tasks of the runtime are to come to their turn.
+            tokio::task::coop::consume_budget().await;
+            let WaitingRun { event, attempt, permit, ended, cancelled } = run;
+            let now = SystemClock.elapsed();
+            let may_begin = !ended.is_closed() && permit.is_none_or(|permit| permit.holds(now));
+            let Some(event) = Event::parse(&event, usize::MAX).ok().filter(|_| may_begin) else {
+                let _ = ended.send(Ended::NotBegun);
+                continue;
+            };
+            let delivery = Delivery { event, group: self.shared.group.clone(), attempt };
+            let running = AssertUnwindSafe(async { (self.shared.closure)(delivery).await }).catch_unwind();
+            let how = tokio::select! { biased;
+                result = running => match result {
+                    Ok(result) => Ended::Ran(result, SystemClock.elapsed().saturating_sub(now)),
+                    Err(_) => Ended::Panicked,
+                },
+                _ = cancelled => Ended::Cancelled,
+            };
+            if let Ended::Ran(_, took) = &how {
+                self.note(*took);
+            }
+            let _ = ended.send(how);
+        }
+    }
+
+    /// What waits longest. Without any the lane has ended, so that the next run gets another one.
+    fn next(&mut self) -> Option<WaitingRun> {
+        let mut state = self.shared.state();
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.lanes -= 1;
+            self.has_ended = true;
+        }
+        next
+    }
+
+    /// A run that takes long counts at once, one that does not in time.
+    fn note(&self, took: Duration) {
+        let mut state = self.shared.state();
+        state.took = Some(state.took.map_or(took, |before| took.max((before * 7 + took) / 8)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const EVENT: &[u8] = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+
+    fn lanes<R: Future<Output = ()> + Send + 'static>(
+        most: usize,
+        closure: impl Fn(u32) -> R + Send + Sync + 'static,
+    ) -> Lanes {
+        let closure = move |delivery: Delivery| {
+            let running = closure(delivery.attempt());
+            Box::pin(async move {
+                running.await;
+                Ok(())
+            }) as Pin<Box<dyn Future<Output = _> + Send>>
+        };
+        Lanes::new(Arc::new(closure), "g".to_owned(), most, Handle::current())
+    }
+
+    fn run(lanes: &Lanes, attempt: u32) -> Running {
+        lanes.run(Bytes::from_static(EVENT), attempt, None)
+    }
+
+    #[tokio::test]
+    async fn runs_begin_in_their_order_and_no_more_at_once_than_there_are_lanes() {
+        for most in [1, 3] {
+            let (begun, running) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+            let (order, now) = (Arc::clone(&begun), Arc::clone(&running));
+            let lanes = lanes(most, move |attempt| {
+                order.lock().unwrap().push(attempt);
+                assert!(now.fetch_add(1, Ordering::Relaxed) < most);
+                let now = Arc::clone(&now);
+                async move {
+                    tokio::task::yield_now().await;
+                    now.fetch_sub(1, Ordering::Relaxed);
+                }
+            });
+            let mut all: Vec<Running> = (0..200).map(|attempt| run(&lanes, attempt)).collect();
+            for running in &mut all {
+                assert!(matches!(running.ended().await, Some(Ended::Ran(Ok(()), _))));
+            }
+            assert_eq!(*begun.lock().unwrap(), (0..200).collect::<Vec<_>>());
+            // A lane that has ended is begun anew.
+            assert!(matches!(run(&lanes, 200).ended().await, Some(Ended::Ran(..))));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_does_not_begin_once_it_may_not() {
+        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (opens, count) = (Arc::clone(&gate), Arc::clone(&begun));
+        let lanes = lanes(1, move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let opens = Arc::clone(&opens);
+            async move { opens.notified().await }
+        });
+        let mut first = run(&lanes, 1);
+        let refused = SharedPermit::new(|_| false);
+        let mut expired = lanes.run(Bytes::from_static(EVENT), 1, Some(refused));
+        drop(run(&lanes, 1));
+        gate.notify_one();
+        assert!(matches!(first.ended().await, Some(Ended::Ran(..))));
+        assert!(matches!(expired.ended().await, Some(Ended::NotBegun)));
+        // One that runs goes on until it is ended; what waits, or comes later, never begins.
+        let (mut under_way, mut waits) = (run(&lanes, 1), run(&lanes, 1));
+        while begun.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        lanes.close();
+        assert!(matches!(waits.ended().await, Some(Ended::NotBegun)));
+        assert!(matches!(run(&lanes, 1).ended().await, Some(Ended::NotBegun)));
+        assert!(matches!(under_way.end().await, Some(Ended::Cancelled)));
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn with_the_runtime_all_that_waits_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (mut first, mut second) = runtime.block_on(async {
+            let lanes = lanes(1, |_| std::future::pending());
+            let runs = (run(&lanes, 1), run(&lanes, 1));
+            tokio::task::yield_now().await;
+            runs
+        });
+        drop(runtime);
+        let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(other.block_on(first.ended()).is_none() && other.block_on(second.ended()).is_none());
+    }
+
+    #[tokio::test]
+    async fn only_what_is_over_soon_is_handed_over_ahead() {
+        let lanes = lanes(2, |_| async {});
+        let most_after = |took: &[u64]| {
+            lanes.shared.state().took = None;
+            let lane = Lane { shared: Arc::clone(&lanes.shared), has_ended: true };
+            took.iter().for_each(|micros| lane.note(Duration::from_micros(*micros)));
+            lanes.most()
+        };
+        assert_eq!(most_after(&[]), 2);
+        assert_eq!(most_after(&[0]), 2 * 65);
+        assert_eq!(most_after(&[1_000]), 2 * 6);
+        assert_eq!(most_after(&[6_000]), 2);
+        assert_eq!(most_after(&[1, 1, 6_000]), 2, "a slow one counts at once");
+        assert!(most_after(&[6_000, 1, 1, 1]) > 2);
+    }
+}
