@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::bus::look::{self, LookBounds, Wanted};
 use crate::bus::{BusHandle, Position, frontier, horizon, read};
 use crate::event::{Event, EventName, EventTime, TypeFilter, one_line};
-use crate::store::{ErrorKind, LARGEST_BYTES, StoreResult};
+use crate::store::{ErrorKind, LARGEST_BYTES, StoreResult, Version};
 
 mod cursor;
 mod reader;
@@ -85,6 +85,8 @@ pub struct Feed {
     changed: Notify,
     /// Of what this process has emitted, of which the store gives no hints.
     emitted: Notify,
+    /// Of W, as a round has made it durable last.
+    durable: Cell<Option<Version>>,
     /// One round at a time; how many have begun, and the last that has ended well.
     turn: Mutex<()>,
     begun: Cell<u64>,
@@ -106,6 +108,7 @@ impl Feed {
             bounds,
             changed: Notify::new(),
             emitted: Notify::new(),
+            durable: Cell::default(),
             turn: Mutex::default(),
             begun: Cell::new(0),
             completed: Cell::new(0),
@@ -180,7 +183,9 @@ impl Feed {
             let horizon = horizon::read(store).await?;
             self.state.borrow_mut().horizon = horizon;
         }
-        let w = frontier::read_durable(store).await?;
+        let mut durable = self.durable.take();
+        let w = frontier::read_durable_again(store, &mut durable).await?;
+        self.durable.set(durable);
         let before = self.state.borrow().w.unwrap_or(w);
         let wanted = Wanted::of(TypeFilter::default());
         let bounds = LookBounds { window: self.bounds.window, reads: self.bounds.reads };

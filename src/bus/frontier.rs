@@ -50,9 +50,15 @@ pub async fn read(store: &dyn Store) -> StoreResult<Frontier> {
 
 /// Reads W and makes it durable, so that a listing may rely on it.
 pub async fn read_durable(store: &dyn Store) -> StoreResult<EventTime> {
+    read_durable_again(store, &mut None).await
+}
+
+/// The same for one who reads it again and again. `durable` is the version that was made durable last.
+pub async fn read_durable_again(store: &dyn Store, durable: &mut Option<Version>) -> StoreResult<EventTime> {
     let frontier = read(store).await?;
-    if frontier.version.is_some() {
+    if frontier.version.is_some() && frontier.version != *durable {
         store.persist(FRONTIER).await?;
+        *durable = frontier.version;
     }
     Ok(frontier.time)
 }

@@ -109,7 +109,11 @@ impl fmt::Debug for Identity {
 
 /// The id that evbus gives an event: `20261123T021530-7kq3f9x2m7qa5w`, its second and its identity.
 pub fn event_id(time: EventTime, identity: &Identity) -> String {
-    format!("{}-{identity}", time.seconds_text())
+    let mut id = time.seconds_text();
+    id.reserve_exact(1 + Identity::LEN);
+    id.push('-');
+    id.push_str(identity.as_str());
+    id
 }
 
 /// The second and the identity in an id made by [`event_id`].

@@ -1,9 +1,10 @@
 use super::state::Entry;
 use super::*;
 use crate::bus::emit::{Draft, Emitter};
-use crate::clock::SystemClock;
+use crate::clock::{Fut, SystemClock};
 use crate::event::{Data, Filter};
-use crate::store::memory::{Calm, Contents, MemoryStore};
+use crate::store::Hints;
+use crate::store::memory::{Calm, Contents, MemoryStore, Network, Operation, Route};
 use crate::store::object::PROFILE;
 
 /// A bus whose store several processes share.
@@ -37,6 +38,57 @@ async fn read(reader: &mut Reader) -> (Vec<String>, Cursor) {
 
 fn at(cursor: &Cursor) -> ReadFrom {
     ReadFrom::Cursor(Cursor::parse(&cursor.to_string()).unwrap())
+}
+
+/// A folder, where what is written lasts only from a flush on; whoever writes here may do without.
+struct Folder {
+    is_not_durable: bool,
+}
+
+impl Network for Folder {
+    fn route(&self, operation: Operation, key: &str) -> Route {
+        Calm.route(operation, key)
+    }
+    fn later(&self, after: Duration, action: Box<dyn FnOnce()>) {
+        Calm.later(after, action);
+    }
+    fn pause(&self, time: Duration) -> Fut<'static, ()> {
+        Calm.pause(time)
+    }
+    fn page_len(&self) -> usize {
+        Calm.page_len()
+    }
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        None
+    }
+    fn last_write_micros(&self) -> Option<i64> {
+        None
+    }
+    fn flushes(&self) -> bool {
+        true
+    }
+    fn is_not_durable(&self) -> bool {
+        self.is_not_durable
+    }
+}
+
+/// Readers keep cursors at W: it must not fall back behind them, whoever has raised it.
+#[tokio::test]
+async fn each_w_that_a_round_has_read_survives_a_power_cut() {
+    let contents = Rc::<Contents>::default();
+    let store = |is_not_durable| {
+        let network = Rc::new(Folder { is_not_durable });
+        Rc::new(MemoryStore::new(Rc::clone(&contents), network, PROFILE))
+    };
+    let feed = Feed::new(BusHandle::new(store(false), Rc::new(SystemClock)), FeedBounds::default());
+    for second in 1..4 {
+        let w = EventTime::from_micros(second * 1_000_000);
+        frontier::raise(&*store(true), w).await.unwrap();
+        feed.round().await.unwrap();
+        feed.round().await.unwrap();
+        contents.cut_power();
+        assert_eq!(frontier::read(&*store(false)).await.unwrap().time, w);
+    }
 }
 
 #[tokio::test]
