@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Position, name_ranges};
+use super::Position;
+use super::name_ranges::{self, NameSet};
 use crate::event::{EventName, EventTime};
 use crate::store::Requests;
 
@@ -100,8 +101,7 @@ pub struct Marker {
     pub through: Position,
     /// Processed, above `through`. Whole names, because two names that differ only in their type
     /// are two events.
-    #[serde(with = "name_ranges::set")]
-    pub done: BTreeSet<EventName>,
+    pub done: NameSet,
     /// Not processed, at or below `through`, or tried.
     #[serde(with = "name_ranges::map")]
     pub pending: BTreeMap<EventName, PendingEvent>,
@@ -155,7 +155,7 @@ impl Marker {
             handoff: None,
             unclean: 0,
             through: start,
-            done: BTreeSet::new(),
+            done: NameSet::default(),
             pending: BTreeMap::new(),
             folded: BTreeSet::new(),
             unanswered: 0,

@@ -4,7 +4,11 @@
 //! the other, so that a batch of a thousand events takes one entry, and the exact names can be read
 //! back from the text alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::event::{EventName, SEGMENT_MAX_EVENTS};
 
@@ -41,21 +45,21 @@ fn expand(text: &str, before: usize) -> Result<Vec<EventName>, String> {
     Ok(names)
 }
 
-/// The entries for names in ascending order. `same`: whether two names may share one.
-fn shorten<'a, T>(
+/// The entries for names in ascending order. `same`: whether two names may share one; `is_plain`: whether
+/// the hash slot of a name is that of its identity.
+fn shorten<'a, T: Copy>(
     names: impl Iterator<Item = (&'a EventName, T)>,
-    same: impl Fn(&T, &T) -> bool,
+    same: impl Fn(T, T) -> bool,
+    is_plain: impl Fn(&EventName, T) -> bool,
 ) -> Vec<(EntryName<'a>, T)> {
     let mut entries: Vec<(EntryName<'a>, T)> = Vec::new();
-    // The name before, and whether its hash slot is known to be that of its identity.
-    let mut last: Option<(&EventName, bool)> = None;
+    let mut last: Option<(&EventName, T)> = None;
     for (name, value) in names {
-        let follows = last.is_some_and(|(last, is_plain)| {
-            last.may_be_followed_by(name) && (is_plain || last.has_slot_of_identity()) && name.has_slot_of_identity()
-        });
-        last = Some((name, follows));
+        let follows =
+            last.is_some_and(|(last, of)| last.may_be_followed_by(name) && is_plain(last, of) && is_plain(name, value));
+        last = Some((name, value));
         match entries.last_mut() {
-            Some((entry, of)) if follows && same(of, &value) => entry.following += 1,
+            Some((entry, of)) if follows && same(*of, value) => entry.following += 1,
             _ => entries.push((EntryName { first: name, following: 0 }, value)),
         }
     }
@@ -77,18 +81,99 @@ impl serde::Serialize for EntryName<'_> {
     }
 }
 
-/// A set of names.
-pub(super) mod set {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+/// Whether a name's hash slot is that of its identity, once that was asked.
+type Plain = Cell<Option<bool>>;
 
-    use super::{BTreeSet, EventName, expand, shorten};
+/// A set of names. It is written again and again, and remembers what that asks of each name.
+#[derive(Debug, Clone, Default)]
+pub struct NameSet(BTreeMap<EventName, Plain>);
 
-    pub fn serialize<S: Serializer>(names: &BTreeSet<EventName>, serializer: S) -> Result<S::Ok, S::Error> {
-        let entries = shorten(names.iter().map(|name| (name, ())), |(), ()| true);
-        serializer.collect_seq(entries.into_iter().map(|(entry, ())| entry))
+impl NameSet {
+    /// Whether it has a name.
+    pub fn contains(&self, name: &EventName) -> bool {
+        self.0.contains_key(name)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<EventName>, D::Error> {
+    /// How many names it has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first name.
+    pub fn first(&self) -> Option<&EventName> {
+        self.0.first_key_value().map(|(name, _)| name)
+    }
+
+    /// The names, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = &EventName> {
+        self.0.keys()
+    }
+
+    /// How many names lie within these texts.
+    pub fn count_within(&self, within: (Bound<&str>, Bound<&str>)) -> usize {
+        self.0.range::<str, _>(within).count()
+    }
+
+    /// Adds a name.
+    pub fn insert(&mut self, name: EventName) {
+        self.0.entry(name).or_default();
+    }
+
+    pub(super) fn remove(&mut self, name: &EventName) {
+        self.0.remove(name);
+    }
+
+    pub(super) fn pop_first(&mut self) {
+        self.0.pop_first();
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl PartialEq for NameSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for NameSet {}
+
+impl IntoIterator for NameSet {
+    type Item = EventName;
+    type IntoIter = std::collections::btree_map::IntoKeys<EventName, Plain>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_keys()
+    }
+}
+
+impl FromIterator<EventName> for NameSet {
+    fn from_iter<I: IntoIterator<Item = EventName>>(names: I) -> Self {
+        Self(names.into_iter().map(|name| (name, Plain::default())).collect())
+    }
+}
+
+impl Serialize for NameSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_plain = |name: &EventName, plain: &Plain| {
+            let is_plain = plain.get().unwrap_or_else(|| name.has_slot_of_identity());
+            plain.set(Some(is_plain));
+            is_plain
+        };
+        let entries = shorten(self.0.iter(), |_, _| true, is_plain);
+        serializer.collect_seq(entries.into_iter().map(|(entry, _)| entry))
+    }
+}
+
+impl<'de> Deserialize<'de> for NameSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut names = Vec::new();
         for entry in Vec::<String>::deserialize(deserializer)? {
             let expanded = expand(&entry, names.len()).map_err(de::Error::custom)?;
@@ -109,7 +194,8 @@ pub(super) mod map {
         T: Serialize + PartialEq,
         S: Serializer,
     {
-        serializer.collect_map(shorten(map.iter(), |this, that| this == that))
+        let is_plain = |name: &EventName, _: &T| name.has_slot_of_identity();
+        serializer.collect_map(shorten(map.iter(), |this, that| this == that, is_plain))
     }
 
     pub fn deserialize<'de, T, D>(deserializer: D) -> Result<BTreeMap<EventName, T>, D::Error>
@@ -140,25 +226,26 @@ mod tests {
         EventName::new(EventTime::from_micros(of * 1_000_000 + i64::from(line)), slot, &identity, "order.paid")
     }
 
-    fn texts(names: &BTreeSet<EventName>) -> Vec<String> {
-        let json = set::serialize(names, serde_json::value::Serializer).unwrap();
-        serde_json::from_value(json).unwrap()
+    fn texts(names: &NameSet) -> Vec<String> {
+        let written = serde_json::to_value(names).unwrap();
+        assert_eq!(serde_json::to_value(names).unwrap(), written, "what it remembers makes no difference");
+        serde_json::from_value(written).unwrap()
     }
 
-    fn read(texts: &[&str]) -> Result<BTreeSet<EventName>, serde_json::Error> {
-        set::deserialize(serde_json::Value::from(texts.to_vec()))
+    fn read(texts: &[&str]) -> Result<NameSet, serde_json::Error> {
+        serde_json::from_value(serde_json::Value::from(texts.to_vec()))
     }
 
     #[test]
     fn a_whole_segment_is_one_entry() {
-        let names: BTreeSet<EventName> = (0..1_000).map(|line| name(1, line, None)).collect();
+        let names: NameSet = (0..1_000).map(|line| name(1, line, None)).collect();
         assert_eq!(texts(&names), [format!("{}+999", name(1, 0, None))]);
         assert_eq!(read(&[&format!("{}+999", name(1, 0, None))]).unwrap(), names);
     }
 
     #[test]
     fn names_with_ordering_keys_stand_alone() {
-        let names: BTreeSet<EventName> = (0..3).map(|line| name(1, line, Some("k"))).collect();
+        let names: NameSet = (0..3).map(|line| name(1, line, Some("k"))).collect();
         assert_eq!(texts(&names).len(), 3);
     }
 
@@ -197,7 +284,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(lines in prop::collection::vec((1_i64..3, 0_u16..1_000, 0..9_u8), 0..300)) {
-            let names: BTreeSet<EventName> =
+            let names: NameSet =
                 lines.iter().map(|(of, line, keyed)| name(*of, *line, (*keyed == 0).then_some("k"))).collect();
             let texts = texts(&names);
             let read = read(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();

@@ -307,7 +307,7 @@ fn passed(world: &World, group: &GroupRecord, shard: u16, from: &Position, old: 
 
 /// `done` lists only processed events.
 fn done(world: &World, group: &GroupRecord, shard: u16, old: &Marker, new: &Marker) {
-    for name in new.done.difference(&old.done) {
+    for name in new.done.iter().filter(|name| !old.done.contains(name)) {
         let id = world.id_of(name.as_str());
         let deleted = world.deleted.borrow().contains(name);
         if !settled(world, group, id.as_ref(), deleted) {

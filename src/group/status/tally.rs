@@ -98,9 +98,7 @@ impl Count {
         }
         let [from, to] = names_between(parts.first(), parts.last);
         let within = (Bound::Included(&*from), Bound::Excluded(&*to));
-        let known = |marker: &Marker| {
-            marker.done.range::<str, _>(within).count() + marker.pending.range::<str, _>(within).count()
-        };
+        let known = |marker: &Marker| marker.done.count_within(within) + marker.pending.range::<str, _>(within).count();
         let known: usize = self.status.markers.iter().map(known).sum();
         let left = len.saturating_sub(u64::try_from(known).unwrap_or(u64::MAX));
         if left > 0 {
