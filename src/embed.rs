@@ -16,6 +16,7 @@ mod batcher;
 mod consumer;
 mod delivery;
 mod error;
+mod event_lines;
 mod lanes;
 mod new_event;
 #[cfg(feature = "cli")]
@@ -35,7 +36,7 @@ pub use consumer::{Consumer, GroupBuilder, StartAt, Totals};
 pub use delivery::{Delivery, HandlerError, HandlerResult};
 pub use error::Error;
 #[cfg(feature = "cli")]
-pub(crate) use new_event::EventLines;
+pub(crate) use event_lines::EventLines;
 pub use new_event::NewEvent;
 #[cfg(feature = "cli")]
 pub(crate) use pull::{HandedOut, LockChange, Settlement, SettlementKind};

@@ -42,6 +42,7 @@ const MEMBERS_EVENTS: usize = 50_000;
 struct Server(Child, SocketAddr);
 
 /// Answers each POST with its body, and begins a stream that stays open for each GET.
+#[allow(clippy::print_stderr, reason = "evbus serve tells its address there, too")]
 pub fn bare() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::new_event::EventLines;
+use super::event_lines::EventLines;
 use super::thread::{AckSender, TIMEOUT, ThreadState};
 use super::{Bus, Emitted, Error, NewEvent, emitted};
 use crate::bus::emit::{Ack, AckKind, Emitter, SegmentDraft};
@@ -86,6 +86,7 @@ struct Waiting {
 /// What is to be put, and to whom it is told.
 enum Content {
     Events(Vec<NewEvent>, AckSender),
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the HTTP face takes lines"))]
     Lines(EventLines, IdSender),
 }
 
@@ -218,6 +219,7 @@ impl Batcher {
     }
 
     /// Emits events on lines, all of them; returns their ids. The bus must have segments.
+    #[cfg(feature = "cli")]
     pub(crate) async fn put_lines(&self, lines: EventLines) -> Result<Vec<String>, Error> {
         let (count, bytes) = (lines.len(), lines.content_len());
         if count == 0 {

@@ -2,14 +2,13 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Error, event_time};
 use crate::bus::emit::{Draft, SegmentDraft};
 use crate::clock::Clock;
 use crate::config::default_source;
-use crate::event::{Data, DataLines, Event, EventBuilder, EventError, EventTemplate, EventTime, check_size};
+use crate::event::{Data, Event, EventBuilder, EventError, EventTime, check_size};
 
 /// An event to be emitted. Its source is this host, and its id is made by evbus, unless they are
 /// given.
@@ -132,6 +131,14 @@ impl NewEvent {
         self.builder.content_len()
     }
 
+    /// The event with this id and of this time, if that is all that it is to have of its own.
+    pub(super) fn plain(&self, id: &str, time: EventTime) -> Option<Event> {
+        if self.is_single() {
+            return None;
+        }
+        build(self.builder.clone(), id, time).ok()
+    }
+
     /// The event as it is to be put, and until when it is to wait.
     pub(super) fn draft(self, clock: &dyn Clock, limit: usize) -> Result<(Draft, Option<EventTime>), Error> {
         let due = self.due.map(event_time).filter(|due| *due > clock.now());
@@ -150,53 +157,6 @@ impl NewEvent {
     ) -> Result<Draft, Error> {
         let make = |id: &str, time: EventTime| build(self.builder, id, time);
         checked(Draft::in_segment(clock, segment.nonce(), segment.len(), make)?, limit)
-    }
-}
-
-/// Events that differ only in their data, which is JSON on lines.
-#[derive(Debug, Clone)]
-pub(crate) struct EventLines {
-    pub(super) template: EventTemplate,
-    pub(super) lines: DataLines,
-}
-
-/// The most that the attributes of which a template knows nothing take in a document, in bytes: its id and
-/// its time.
-const ID_AND_TIME_BYTES: usize = 128;
-
-impl EventLines {
-    /// Events like `event`, one for each line that is not blank, and none larger than `limit` bytes. None if
-    /// one of them is not plain: such lines are looked at one by one.
-    pub fn check(event: &NewEvent, text: &Bytes, limit: usize) -> Option<Self> {
-        if event.is_single() {
-            return None;
-        }
-        let event = build(event.builder.clone(), "0", EventTime::MIN).ok()?;
-        let rest = event.to_json().len() + ID_AND_TIME_BYTES;
-        let lines = DataLines::check(text, limit.checked_sub(rest)?)?;
-        Some(Self { template: EventTemplate::new(&event), lines })
-    }
-
-    /// How many they are.
-    pub fn len(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// The documents that they become.
-    #[cfg(test)]
-    pub(crate) fn documents_for_tests(&self) -> Vec<Vec<u8>> {
-        let clock = crate::clock::SystemClock;
-        let mut segment = SegmentDraft::new(&clock);
-        self.lines.iter().for_each(|line| {
-            segment.add_line(&self.template, clock.now(), line, usize::MAX).unwrap();
-        });
-        segment.events().map(|(_, document)| document.to_vec()).collect()
-    }
-
-    /// How many bytes they take on the bus, about.
-    pub(super) fn content_len(&self) -> usize {
-        let each = self.template.content_len() + ID_AND_TIME_BYTES;
-        self.lines.text_len() + self.lines.len() * each
     }
 }
 
