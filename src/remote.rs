@@ -51,8 +51,8 @@ pub enum RemoteError {
         status: u16,
         /// What it says about it.
         detail: String,
-        /// The ids that are other events'.
-        ids: Vec<String>,
+        /// The places of the events whose ids are other events', from 0.
+        places: Vec<usize>,
         /// When to try again.
         retry_after: Option<Duration>,
     },
@@ -241,7 +241,7 @@ pub struct GroupRequest {
 #[serde(default)]
 struct ProblemBody {
     detail: String,
-    ids: Vec<String>,
+    places: Vec<usize>,
 }
 
 struct Answer {
@@ -438,7 +438,7 @@ impl Server {
             url: self.url.to_string(),
             status: status.as_u16(),
             detail,
-            ids: problem.ids,
+            places: problem.places,
             retry_after: seconds.map(Duration::from_secs),
         })
     }
@@ -510,7 +510,7 @@ mod tests {
             url: String::new(),
             status,
             detail: String::new(),
-            ids: Vec::new(),
+            places: Vec::new(),
             retry_after: None,
         };
         assert!([429, 500, 503, 504].into_iter().all(|status| refused(status).is_temporary()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,8 +29,8 @@ pub(super) async fn read(
     most: usize,
     room: &Arc<Semaphore>,
 ) -> Result<BodyInRoom, Problem> {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
         return Err(Problem::unsupported("the body is encoded (send it without Content-Encoding)"));
     }
     let too_large = || Problem::too_large(format!("the body is over the limit of {most} bytes"));

@@ -130,7 +130,15 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 
 fn accepts_stream(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-    accepted.flat_map(|accept| accept.split(',')).any(|one| essence(one) == STREAM)
+    accepted.flat_map(|accept| accept.split(',')).any(|one| essence(one) == STREAM && !is_refused(one))
+}
+
+/// Whether a media range has the weight 0, which means "not acceptable" (RFC 9110, 12.4.2).
+fn is_refused(range: &str) -> bool {
+    range.split(';').skip(1).any(|parameter| {
+        let weight = parameter.trim().split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+        weight.is_some_and(|(_, weight)| weight.parse() == Ok(0.0))
+    })
 }
 
 impl Asked {
@@ -362,6 +370,20 @@ fn gap_event(gap: EventTime, cursor: &Cursor) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_is_for_those_who_accept_one() {
+        let accepts = |all: &[&'static str]| {
+            let values = all.iter().map(|value| (header::ACCEPT, HeaderValue::from_static(value)));
+            accepts_stream(&values.collect())
+        };
+        for accepted in [&["text/event-stream"][..], &["*/*", "a/b, Text/Event-Stream; q=0.5"]] {
+            assert!(accepts(accepted), "{accepted:?}");
+        }
+        for other in [&[][..], &["*/*"], &["text/event-stream;q=0"], &["text/event-stream; a=b; Q=0.000, a/b"]] {
+            assert!(!accepts(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn an_event_has_its_cursor_on_a_websocket() {

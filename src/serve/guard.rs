@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 
 use super::problem::Problem;
 use super::{App, Peer, Reach};
@@ -68,6 +69,9 @@ fn preflight(headers: &HeaderMap) -> Response {
 /// The allowed origin of a page from elsewhere; none if the request comes from no page, or from one of
 /// this server.
 fn judge(settings: &ServeSettings, peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
+    if percent_decode_str(uri.path()).decode_utf8().is_err() {
+        return Err(Problem::bad_request("the path is not UTF-8, percent-encoded"));
+    }
     let host = host(uri, headers)?;
     let name = without_port(&host);
     let knows_names = peer.reach == Reach::Loopback || (peer.reach == Reach::Network && !settings.hosts.is_empty());
@@ -147,6 +151,13 @@ mod tests {
         assert_eq!(judged(unix, "anything", None), Ok(false));
         let remote = Peer { reach: Reach::Network, ..LOCAL };
         assert_eq!(judged(remote, "other.example", None), Err(421), "where hosts are named, only these");
+    }
+
+    #[test]
+    fn a_path_is_utf_8() {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost"))]);
+        let judged = |path| judge(&ServeSettings::default(), LOCAL, &Uri::from_static(path), &headers).is_ok();
+        assert!(judged("/groups/%C3%A9") && !judged("/groups/%FF"));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
@@ -59,12 +58,11 @@ enum Taken {
 /// Takes a webhook in.
 pub(super) async fn receive(
     State(app): State<Arc<App>>,
-    name: Result<Path<String>, PathRejection>,
+    Path(name): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let hook = name.ok().and_then(|Path(name)| app.hooks.0.get(&name).map(|hook| (name, Arc::clone(hook))));
-    let (name, hook) = hook.ok_or_else(|| Problem::not_found("there is no such hook"))?;
+    let hook = app.hooks.0.get(&name).map(Arc::clone).ok_or_else(|| Problem::not_found("there is no such hook"))?;
     // Each secret as it is now; one that cannot be read is good for nothing.
     let read =
         |key: Result<_, String>| key.map_err(|error| tracing::warn!("a secret of the hook '{name}': {error}")).ok();

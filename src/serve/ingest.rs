@@ -61,14 +61,16 @@ pub(super) async fn events(State(app): State<Arc<App>>, request: Request<Body>) 
 /// Emits events, and tells their ids.
 pub(super) async fn emit(app: &App, events: Vec<NewEvent>) -> Result<Response, Problem> {
     let acks = app.batcher.put_all(events).await?;
-    let taken: Vec<&str> = acks.iter().filter(|(_, ack)| ack.kind == AckKind::IdTaken).map(|(id, _)| &**id).collect();
+    let taken = acks.iter().enumerate().filter(|(_, (_, ack))| ack.kind == AckKind::IdTaken);
+    let (places, taken): (Vec<usize>, Vec<&str>) = taken.map(|(place, (id, _))| (place, &**id)).unzip();
     if let Some(first) = taken.first() {
         let what = match taken.len() {
             1 => format!("id '{first}' is another event's"),
             all => format!("{all} ids are other events', the first is '{first}'"),
         };
         let others = if taken.len() < acks.len() { "; the others are on the bus" } else { "" };
-        return Err(Problem::conflict(format!("{what}{others}")).member("ids", taken));
+        // Events of several sources may have one id.
+        return Err(Problem::conflict(format!("{what}{others}")).member("ids", taken).member("places", places));
     }
     let duplicates = acks.iter().filter(|(_, ack)| ack.kind == AckKind::Duplicate).count();
     Ok(accepted(acks.iter().map(|(id, _)| &**id), duplicates))

@@ -268,7 +268,9 @@ impl Drop for Running {
 #[test]
 fn events_are_emitted_and_followed_through_a_server() {
     let home = Home::new();
-    let server = Server::configured(&home, "[serve.tokens.all]\nsecret = \"env:TOKEN\"\nmay = [\"admin\"]\n");
+    // Less than what is emitted together below.
+    let config = "[serve]\nmax_body = \"16KiB\"\n[serve.tokens.all]\nsecret = \"env:TOKEN\"\nmay = [\"admin\"]\n";
+    let server = Server::configured(&home, config);
     home.run(&["emit", "old", "0"]).exits(0);
     let emit = |args: &[&str]| Home::ran(&mut through(&home, &server, args));
     let id = emit(&["emit", "order.created", "{\"n\":1}", "--subject", "s"]).exits(0).lines().remove(0);
@@ -285,6 +287,20 @@ fn events_are_emitted_and_followed_through_a_server() {
     home.file("lines", &lines);
     assert_eq!(emit(&["emit", "line", "--ndjson", "@lines"]).exits(0).lines().len(), 1_500);
     assert_eq!(home.run(&["ls", "-t", "line", "-n", "0"]).exits(0).lines().len(), 1_500);
+    let large = format!("\"{}\"", "x".repeat(20_000));
+    assert!(emit(&["emit", "line", &large]).exits(2).err.contains("over the limit of 16384 bytes"));
+    // Of two events with one id the one that is not taken is on the bus.
+    let event = |source: &str, n: u32| {
+        format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"x\",\"source\":\"{source}\",\"type\":\"order.created\",\"data\":{n}}}\n"
+        )
+    };
+    home.file("twins", &(event("//other", 5) + &event("//shop", 3)));
+    emit(&["emit", "--ndjson", "@twins"]).exits(1).says(
+        "twins:2: id 'x' of //shop is another event's: this one is not on the bus",
+        "evbus get --source //shop x shows it; --if-exists ok accepts that",
+    );
+    home.run(&["get", "--source", "//other", "x"]).exits(0);
     emit(&["emit", "order.created", "--delay", "1h"]).exits(2);
     for verb in [&["ls"][..], &["status"], &["drain", "-g", "a", "--", "true"], &["init"], &["doctor"]] {
         let refused = emit(verb).exits(2);

@@ -218,7 +218,7 @@ fn what_is_accepted_is_on_the_bus() {
     let other = EVENT.replace("1}", "2}");
     let taken = server.post("/events", &[CLOUDEVENT], &other).is(409);
     assert_eq!(taken.header("content-type"), Some("application/problem+json"));
-    assert_eq!(taken.json()["ids"], serde_json::json!(["1"]));
+    assert_eq!((&taken.json()["ids"], &taken.json()["places"]), (&serde_json::json!(["1"]), &serde_json::json!([0])));
     for duplicates in [0, 1] {
         let keyed = [("idempotency-key", "\"pay-1\"")];
         let posted = server.post("/events?type=paid", &keyed, "1").is(202).json();
@@ -261,10 +261,18 @@ fn refusals_name_what_is_wrong() {
         ),
         ("/events", &[("content-type", "application/cloudevents+xml")], "<a/>", 415, "is not taken"),
         ("/events?type=a", &[("content-encoding", "gzip")], "x", 415, "Content-Encoding"),
+        (
+            "/events?type=a",
+            &[("content-encoding", "identity"), ("content-encoding", "gzip")],
+            "x",
+            415,
+            "Content-Encoding",
+        ),
         ("/events?type=a", &[("host", "evil.example")], "1", 421, "is not a name of this server"),
         ("/events?type=a", &[("origin", "https://evil.example")], "1", 403, "may not call this server"),
         ("/hooks/none", &[], "1", 404, "no such hook"),
-        ("/hooks/%ff", &[], "1", 404, "no such hook"),
+        ("/hooks/%ff", &[], "1", 400, "the path is not UTF-8"),
+        ("/groups/%ff:receive", &[], "", 400, "the path is not UTF-8"),
         ("/nothing", &[], "1", 404, "nothing at /nothing"),
         ("/healthz", &[], "1", 405, "POST is not for /healthz"),
     ] {

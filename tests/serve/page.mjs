@@ -124,6 +124,7 @@ try {
 
   await page.click("#leave");
   await page.waitForSelector("#enter:not([hidden])");
+  seen.left = await page.evaluate(() => document.querySelectorAll("#events li, #groups tbody tr, #event-groups tr, #letters-list li").length);
   seen.afterLeaving = (await page.evaluate(() => fetch("groups").then((answer) => answer.status)));
 } finally {
   await browser.close();

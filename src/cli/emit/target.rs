@@ -12,6 +12,9 @@ use crate::remote::{RemoteError, Server};
 /// The most events of a request to a server.
 const EVENTS: usize = 1_000;
 
+/// The status of a request with too many bytes or events.
+const TOO_LARGE: u16 = 413;
+
 /// The pauses before a server is asked again.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
@@ -46,8 +49,26 @@ pub(super) struct RemoteEmitter {
 }
 
 impl RemoteEmitter {
-    /// Emits events. Their ids are their own, so that a request may be repeated.
+    /// Emits events, in halves where a request would be too large for the server.
     pub async fn emit(&self, drafts: &[Draft]) -> Result<Vec<Sent>, Failure> {
+        let mut sent = Vec::with_capacity(drafts.len());
+        let (mut left, mut most) = (drafts, drafts.len());
+        while !left.is_empty() {
+            let (part, rest) = left.split_at(most.min(left.len()));
+            match self.emit_together(part).await {
+                Ok(acks) => {
+                    sent.extend(acks);
+                    left = rest;
+                }
+                Err(error) if error.status() == Some(TOO_LARGE) && part.len() > 1 => most = part.len().div_ceil(2),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Emits events by one request. Their ids are their own, so that it may be repeated.
+    async fn emit_together(&self, drafts: &[Draft]) -> Result<Vec<Sent>, RemoteError> {
         let until = self.clock.elapsed() + self.timeout;
         let mut retry = RETRY;
         loop {
@@ -58,12 +79,9 @@ impl RemoteEmitter {
                     let kind = if duplicates > 0 && drafts.len() == 1 { AckKind::Duplicate } else { AckKind::New };
                     return Ok(drafts.iter().map(|_| Sent { kind, name: None }).collect());
                 }
-                Err(RemoteError::Refused { status: 409, ids, .. }) if !ids.is_empty() => {
-                    let kind = |draft: &Draft| match ids.iter().any(|id| id == draft.event().id()) {
-                        true => AckKind::IdTaken,
-                        false => AckKind::New,
-                    };
-                    return Ok(drafts.iter().map(|draft| Sent { kind: kind(draft), name: None }).collect());
+                Err(RemoteError::Refused { status: 409, places, .. }) if !places.is_empty() => {
+                    let kind = |place| if places.contains(&place) { AckKind::IdTaken } else { AckKind::New };
+                    return Ok((0..drafts.len()).map(|place| Sent { kind: kind(place), name: None }).collect());
                 }
                 Err(error) => error,
             };
@@ -73,7 +91,7 @@ impl RemoteEmitter {
             };
             let pause = retry.take().max(asked);
             if !error.is_temporary() || self.clock.elapsed() + pause >= until {
-                return Err(error.into());
+                return Err(error);
             }
             self.clock.sleep_until(self.clock.elapsed() + pause).await;
         }

@@ -20,6 +20,8 @@ let known = new Set();
 let pending = [];
 let drawing = false;
 let held = false;
+/** Whether events were pruned that the stream would have shown. */
+let gap = false;
 
 /** An element with attributes and children, which are elements or texts. */
 function make(tag, attributes, ...children) {
@@ -261,7 +263,8 @@ function draw() {
 function noteEvents() {
   const more = events.length > ROWS ? `; the newest ${ROWS} are shown` : "";
   const waiting = held ? `; ${number.format(pending.length)} held back` : "";
-  at("events-note").textContent = `${number.format(events.length)}${events.length >= KEPT ? " or more" : ""} events${more}${waiting}`;
+  const pruned = gap ? "; older ones were pruned before they could be shown" : "";
+  at("events-note").textContent = `${number.format(events.length)}${events.length >= KEPT ? " or more" : ""} events${more}${waiting}${pruned}`;
 }
 
 const identity = (event) => `${event.source} ${event.id}`;
@@ -283,14 +286,20 @@ function come(event) {
   }
 }
 
+/** Shows no events, as before the first. */
+function forget() {
+  events = [];
+  known = new Set();
+  pending = [];
+  gap = false;
+  at("events").replaceChildren();
+}
+
 async function follow() {
   const own = ++streams;
   if (source) source.close();
   source = null;
-  events = [];
-  known = new Set();
-  pending = [];
-  at("events").replaceChildren();
+  forget();
   const query = new URLSearchParams();
   const types = at("type").value.trim();
   if (types) query.set("type", types.replaceAll(/\s/g, ""));
@@ -329,7 +338,7 @@ function listen(own, query, place, value) {
     try { come(JSON.parse(message.data)); } catch { /* Not an event. */ }
   };
   stream.addEventListener("cursor", keep);
-  stream.addEventListener("gap", () => { at("events-note").textContent = "older events were pruned before they could be shown"; });
+  stream.addEventListener("gap", () => { gap = true; noteEvents(); });
 }
 
 function enter() {
@@ -340,6 +349,10 @@ function enter() {
   at("leave").hidden = true;
   at("enter").hidden = false;
   at("connection").textContent = "";
+  // What was read is for those who may read.
+  for (const shown of [at("groups").tBodies[0], at("event-groups"), at("event-document"), at("letters-list")]) shown.replaceChildren();
+  for (const dialog of [at("event"), at("letters")]) dialog.close();
+  forget();
   at("token").focus();
 }
 
