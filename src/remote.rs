@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use crate::config::is_loopback;
 use crate::event::TypeFilter;
 use crate::group::{Definition, GroupName};
-use crate::handler::{Obstacle, WebhookTarget, http_cause, http_client};
+use crate::handler::{Obstacle, SettlementKind, WebhookTarget, http_cause, http_client};
+pub use crate::serve::GroupBody;
 
 mod member;
 
@@ -164,21 +165,6 @@ pub struct Receipt {
     pub max_delivery_count: u32,
 }
 
-/// What is said of locks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockVerb {
-    /// The events are processed.
-    Acknowledge,
-    /// They are tried again, after this time at the earliest.
-    Release(Duration),
-    /// They are as if they had not been handed out.
-    Return,
-    /// No attempt would succeed.
-    Reject,
-    /// Their locks hold for their full time from now on.
-    Renew,
-}
-
 /// The body of a request that changes locks.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -216,24 +202,6 @@ pub struct FailedLock {
 pub struct LockFailure {
     /// In words.
     pub message: String,
-}
-
-/// A group that is to be there.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct GroupRequest {
-    /// Wanted types.
-    pub types: Vec<String>,
-    /// Unwanted types.
-    pub not: Vec<String>,
-    /// A CEL condition.
-    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
-    pub condition: Option<String>,
-    /// Where it starts: `earliest`, `now` or a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<String>,
-    /// How many shards it has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shards: Option<u16>,
 }
 
 /// An error as the server tells it (RFC 9457).
@@ -359,7 +327,7 @@ impl Server {
     ///
     /// # Errors
     /// The group is another one, or the token does not allow it.
-    pub async fn ensure_group(&self, group: &GroupName, wanted: &GroupRequest) -> Result<Definition, RemoteError> {
+    pub async fn ensure_group(&self, group: &GroupName, wanted: &GroupBody) -> Result<Definition, RemoteError> {
         let body = serde_json::to_vec(wanted).unwrap_or_default();
         let sent = Sent { body: Some((JSON, body)), ..Sent::new(Method::PUT, format!("groups/{group}")) };
         self.read(&self.send(sent).await?.body)
@@ -379,27 +347,50 @@ impl Server {
         self.read(&answer.body)
     }
 
-    /// Changes locks of a group. Repeating it is harmless. The answer may take so long.
+    /// Says how events under locks have ended. Repeating it is harmless. The answer may take so long.
     ///
     /// # Errors
     /// See [`RemoteError`].
-    pub async fn change_locks(
+    pub async fn settle(
         &self,
         group: &GroupName,
-        verb: LockVerb,
+        kind: SettlementKind,
         changes: &LockChanges,
         timeout: Duration,
     ) -> Result<LockAnswer, RemoteError> {
-        let (operation, query) = match verb {
-            LockVerb::Acknowledge => ("acknowledge", String::new()),
-            LockVerb::Release(pause) => {
+        let (operation, query) = match kind {
+            SettlementKind::Acknowledge => ("acknowledge", String::new()),
+            SettlementKind::Release(pause) => {
                 let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
                 ("release", format!("releaseDelayInSeconds={seconds}"))
             }
-            LockVerb::Return => ("release", "counted=false".to_owned()),
-            LockVerb::Reject => ("reject", String::new()),
-            LockVerb::Renew => ("renewLock", String::new()),
+            SettlementKind::Return => ("release", "counted=false".to_owned()),
+            SettlementKind::Reject => ("reject", String::new()),
         };
+        self.change_locks(group, operation, query, changes, timeout).await
+    }
+
+    /// Lets locks hold for their full time from now on.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub async fn renew(
+        &self,
+        group: &GroupName,
+        changes: &LockChanges,
+        timeout: Duration,
+    ) -> Result<LockAnswer, RemoteError> {
+        self.change_locks(group, "renewLock", String::new(), changes, timeout).await
+    }
+
+    async fn change_locks(
+        &self,
+        group: &GroupName,
+        operation: &str,
+        query: String,
+        changes: &LockChanges,
+        timeout: Duration,
+    ) -> Result<LockAnswer, RemoteError> {
         let sent = Sent {
             query,
             body: Some((JSON, serde_json::to_vec(changes).unwrap_or_default())),

@@ -32,6 +32,7 @@ mod parameters;
 mod problem;
 
 pub use access::{Access, AccessError};
+pub use groups::GroupBody;
 pub(crate) use groups::{MOST_DELAY, MOST_EVENTS, MOST_TOKENS};
 pub use hooks::{HookError, Hooks};
 pub use listen::{ListenError, Listeners};

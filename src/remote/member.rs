@@ -11,14 +11,14 @@ use bytes::Bytes;
 use futures_util::stream::{self, LocalBoxStream, SelectAll, StreamExt};
 use tokio::sync::watch;
 
-use super::{LockChanges, LockVerb, Receipt, Received, RemoteError, Server};
+use super::{LockChanges, Receipt, Received, RemoteError, Server};
 use crate::clock::{Backoff, Clock, Fut};
 use crate::event::{Event, EventName};
 use crate::group::GroupName;
 use crate::group::event_vars;
 use crate::group::worker::{Stop, changed};
 use crate::group::worker_event::{Reporter, WorkerEvent};
-use crate::handler::{Handler, Job, JobVars, Outcome, Permit, RunReport};
+use crate::handler::{Handler, Job, JobVars, Outcome, Permit, RunReport, SettlementKind};
 use crate::serve::{MOST_DELAY, MOST_EVENTS, MOST_TOKENS};
 use crate::store::{ErrorKind, StoreError};
 
@@ -99,7 +99,7 @@ struct Taken {
 
 /// A request about locks that is under way.
 struct Settling {
-    verb: LockVerb,
+    kind: SettlementKind,
     settled: Vec<(Taken, RunReport)>,
 }
 
@@ -337,29 +337,29 @@ impl Member {
     }
 
     /// What the server is to be told of a run.
-    fn verb(&self, report: &RunReport) -> LockVerb {
+    fn kind(&self, report: &RunReport) -> SettlementKind {
         let code = match &report.outcome {
             Outcome::Exit(code) => Some(*code),
             Outcome::Status(status) => Some(i32::from(*status)),
             _ => None,
         };
         match &report.outcome {
-            outcome if outcome.is_success() => LockVerb::Acknowledge,
-            Outcome::Stopped | Outcome::NotStarted(_) => LockVerb::Return,
-            Outcome::Unfit(_) => LockVerb::Reject,
-            _ if code.is_some_and(|code| self.parts.dead_on.contains(&code)) => LockVerb::Reject,
-            _ => LockVerb::Release(report.retry_after.unwrap_or_default().min(Duration::from_secs(MOST_DELAY))),
+            outcome if outcome.is_success() => SettlementKind::Acknowledge,
+            Outcome::Stopped | Outcome::NotStarted(_) => SettlementKind::Return,
+            Outcome::Unfit(_) => SettlementKind::Reject,
+            _ if code.is_some_and(|code| self.parts.dead_on.contains(&code)) => SettlementKind::Reject,
+            _ => SettlementKind::Release(report.retry_after.unwrap_or_default().min(Duration::from_secs(MOST_DELAY))),
         }
     }
 
     /// Tells the server of runs that have ended: of all successes at once, or of one failure.
     fn settle(&mut self) -> Option<Fut<'static, Told<Settling>>> {
-        let verb = self.verb(&self.ended.first()?.1);
-        let is_one = !matches!(verb, LockVerb::Acknowledge | LockVerb::Return);
+        let kind = self.kind(&self.ended.first()?.1);
+        let is_one = !matches!(kind, SettlementKind::Acknowledge | SettlementKind::Return);
         let most = if is_one { 1 } else { MOST_TOKENS };
         let (mut settled, mut left) = (Vec::new(), Vec::new());
         for one in std::mem::take(&mut self.ended) {
-            if settled.len() < most && self.verb(&one.1) == verb { settled.push(one) } else { left.push(one) }
+            if settled.len() < most && self.kind(&one.1) == kind { settled.push(one) } else { left.push(one) }
         }
         self.ended = left;
         let mut changes = LockChanges {
@@ -380,12 +380,12 @@ impl Member {
         let (server, group) = (Rc::clone(&self.parts.server), self.parts.group.clone());
         let timeout = if self.is_over { LAST_TIMEOUT } else { Duration::MAX };
         Some(Box::pin(async move {
-            let told = server.change_locks(&group, verb, &changes, timeout).await;
-            (Settling { verb, settled }, told)
+            let told = server.settle(&group, kind, &changes, timeout).await;
+            (Settling { kind, settled }, told)
         }))
     }
 
-    fn settled(&mut self, Settling { verb, settled }: Settling, told: Result<super::LockAnswer, RemoteError>) {
+    fn settled(&mut self, Settling { kind, settled }: Settling, told: Result<super::LockAnswer, RemoteError>) {
         self.settling.clear();
         let answer = match self.answer(told) {
             Ok(Some(answer)) => answer,
@@ -410,12 +410,14 @@ impl Member {
             }
             let Taken { name, attempt, .. } = taken;
             let why = report.why();
-            self.report(&match verb {
-                LockVerb::Acknowledge => WorkerEvent::Done { name, attempt, took: report.took, events: report.events },
-                LockVerb::Reject => WorkerEvent::Dead { name, attempt, why },
-                LockVerb::Release(_) if attempt >= self.max_attempts => WorkerEvent::Dead { name, attempt, why },
-                LockVerb::Release(_) => WorkerEvent::Released { name, attempt, why },
-                LockVerb::Return | LockVerb::Renew => continue,
+            self.report(&match kind {
+                SettlementKind::Acknowledge => {
+                    WorkerEvent::Done { name, attempt, took: report.took, events: report.events }
+                }
+                SettlementKind::Reject => WorkerEvent::Dead { name, attempt, why },
+                SettlementKind::Release(_) if attempt >= self.max_attempts => WorkerEvent::Dead { name, attempt, why },
+                SettlementKind::Release(_) => WorkerEvent::Released { name, attempt, why },
+                SettlementKind::Return => continue,
             });
         }
     }
@@ -433,7 +435,7 @@ impl Member {
         let changes = LockChanges { lock_tokens, ..LockChanges::default() };
         // Before the locks are over there is time for another one.
         let timeout = self.length / 6;
-        Some(Box::pin(async move { (sent_at, server.change_locks(&group, LockVerb::Renew, &changes, timeout).await) }))
+        Some(Box::pin(async move { (sent_at, server.renew(&group, &changes, timeout).await) }))
     }
 
     fn renewed(&mut self, sent_at: Duration, told: Result<super::LockAnswer, RemoteError>) {

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::connection::stopped;
@@ -153,15 +153,22 @@ pub(super) async fn act(
 }
 
 /// What a body says of a group that is to be there.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct GroupBody {
-    types: Vec<String>,
-    not: Vec<String>,
-    #[serde(rename = "where")]
-    condition: Option<String>,
-    start: Option<String>,
-    shards: Option<u16>,
+pub struct GroupBody {
+    /// Wanted types.
+    pub types: Vec<String>,
+    /// Unwanted types.
+    pub not: Vec<String>,
+    /// A CEL condition.
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Where it starts: `earliest`, `now` or a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// How many shards it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u16>,
 }
 
 impl GroupBody {

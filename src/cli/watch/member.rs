@@ -18,7 +18,7 @@ use crate::config::{BusAddress, StartFrom, Watcher};
 use crate::group::definition::Definition;
 use crate::group::worker::Stop;
 use crate::group::worker_event::{Reporter, WorkerEvent};
-use crate::remote::{GroupRequest, Member, MemberParts, RemoteError, Server};
+use crate::remote::{GroupBody, Member, MemberParts, RemoteError, Server};
 
 /// Runs watchers as members of their groups until a signal ends them.
 pub(super) fn watch(
@@ -105,7 +105,7 @@ async fn joined(server: &Server, watcher: &Watcher) -> Result<Definition, Failur
         StartFrom::Now => "now".to_owned(),
         StartFrom::Time(time) => time.to_rfc3339(),
     });
-    let wanted = GroupRequest {
+    let wanted = GroupBody {
         types: watcher.types.clone(),
         not: watcher.not.clone(),
         condition: watcher.condition.clone(),
