@@ -262,6 +262,7 @@ impl Feed {
         let mut hints = self.bus.store.hints().ok();
         let clock = Rc::clone(&self.bus.clock);
         let (mut pause, mut refused) = (poll.0, None);
+        let mut ended = clock.elapsed();
         while self.readers.get() > 0 {
             let (mut wait, begun) = (pause, clock.elapsed());
             match self.round().await {
@@ -292,8 +293,13 @@ impl Feed {
                 }
             }
             // What comes meanwhile is listed together: rounds take half of the time at most.
-            let took = clock.elapsed().saturating_sub(begun).min(LONGEST_REST);
-            clock.sleep_until(clock.elapsed() + took).await;
+            let now = clock.elapsed();
+            let took = now.saturating_sub(begun).min(LONGEST_REST);
+            let rest = took.saturating_sub(begun.saturating_sub(ended));
+            ended = now;
+            if !rest.is_zero() {
+                clock.sleep_until(now + rest).await;
+            }
             let tick = clock.sleep_until(clock.elapsed() + wait);
             let hint = async {
                 match &mut hints {

@@ -8,6 +8,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{BusHandle, decision, frontier, keys};
 use crate::event::{EventName, EventTime};
 use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
@@ -209,7 +211,7 @@ impl Emitter {
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
             let name = drafts[index].name(self.puts.bus.next_time(earliest, 1));
-            items.push((name.key(), drafts[index].bytes.clone()));
+            items.push((name.key(), Bytes::copy_from_slice(&drafts[index].bytes)));
             pending.push(Unacknowledged { index, name });
         }
         let Some(first) = pending.first() else { return Ok(PutBatch { pending, late: false }) };

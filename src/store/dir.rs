@@ -15,8 +15,8 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::{
-    ErrorKind, Gate, Hints, LARGEST_BYTES, List, Object, Page, Profile, Put, Store, StoreError, StoreResult, Swap,
-    Version,
+    ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, Object, Page, Profile, Put, Store, StoreError, StoreResult,
+    Swap, Version,
 };
 use crate::clock::{Clock, Fut};
 use crate::store::{ErrorDetail, NoHints, Obstruction};
@@ -373,7 +373,7 @@ impl Store for DirStore {
     }
 
     /// All are written before the first is published, so that a full disk leaves none of them.
-    fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
+    fn put_gated<'a>(&'a self, items: &'a [Item], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             if gate.is_always_open() {
                 return match self.execution {

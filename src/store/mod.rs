@@ -10,6 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::clock::Fut;
 
 mod cost;
@@ -159,6 +161,9 @@ pub struct Profile {
     /// returns.
     pub scans_folders: bool,
 }
+
+/// A key, and what is to be put there.
+pub type Item = (String, Bytes);
 
 /// Decides for each item of a batch, before it becomes visible, whether it may.
 pub trait Gate {
@@ -312,13 +317,13 @@ pub trait Store {
     /// [`Store::put_new`] of many objects, with one wait for the disk where the store can. The answers are those of the first items, at least of one:
     /// `Exists` says that an item is not known to be there, and that a `get` must tell. On an error any part of them
     /// may be there.
-    fn put_many<'a>(&'a self, items: &'a [(String, Vec<u8>)]) -> Fut<'a, StoreResult<Vec<Put>>> {
+    fn put_many<'a>(&'a self, items: &'a [Item]) -> Fut<'a, StoreResult<Vec<Put>>> {
         self.put_gated(items, &AlwaysOpen)
     }
 
     /// [`Store::put_many`], but an item becomes visible only if `gate` opens for it. If the gate
     /// does not open, the answers may end before that item, or say `Exists` from there on.
-    fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
+    fn put_gated<'a>(&'a self, items: &'a [Item], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(items.len());
             for (at, (key, bytes)) in items.iter().enumerate() {

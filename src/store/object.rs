@@ -20,8 +20,8 @@ use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{
-    ErrorKind, Gate, Hints, LARGEST_BYTES, List, Object, Page, PageWithTail, Profile, Put, Requests, Store, StoreError,
-    StoreResult, Swap, TailFilter, TailMatch, Version,
+    ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, Object, Page, PageWithTail, Profile, Put, Requests, Store,
+    StoreError, StoreResult, Swap, TailFilter, TailMatch, Version,
 };
 use crate::clock::Fut;
 use crate::store::{ErrorDetail, NoHints};
@@ -255,12 +255,7 @@ impl BucketStore {
     }
 
     /// Puts the items of one chain, each after the one before it; stops at the first that is not known to be there.
-    async fn put_chain(
-        &self,
-        items: &[(String, Vec<u8>)],
-        chain: Vec<usize>,
-        gate: &dyn Gate,
-    ) -> Vec<(usize, StoreResult<Put>)> {
+    async fn put_chain(&self, items: &[Item], chain: Vec<usize>, gate: &dyn Gate) -> Vec<(usize, StoreResult<Put>)> {
         let mut answers = Vec::with_capacity(chain.len());
         for at in chain {
             let (key, bytes) = &items[at];
@@ -366,7 +361,7 @@ impl Store for BucketStore {
     /// Puts items side by side, but in their order where that may matter. Returns an answer for
     /// every item: `Exists` also says that the result is unknown, or that the item was not tried,
     /// because one before it is in doubt.
-    fn put_gated<'a>(&'a self, items: &'a [(String, Vec<u8>)], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
+    fn put_gated<'a>(&'a self, items: &'a [Item], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
             let mut answers = vec![Put::Exists; items.len()];
             let chains = chains(items.len(), gate).into_iter().map(|chain| self.put_chain(items, chain, gate));

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use evbus::clock::SystemClock;
 use evbus::store::dir::{DirOptions, DirStore};
 use evbus::store::{ErrorDetail, ErrorKind, List, Obstruction, Put, Store, StoreError, Swap, Version};
@@ -114,7 +115,7 @@ fn a_file_in_place_of_a_folder_is_reported_with_a_cure() {
     assert_damaged(bus.put(&format!("{MINUTE}/a.json")), &folder);
     assert_damaged(bus.read(&format!("{MINUTE}/a.json")), &folder);
     assert_damaged(bus.list(&format!("{MINUTE}/")), &folder);
-    let items: Vec<_> = (0..5).map(|n| (format!("{MINUTE}/{n}.json"), Vec::new())).collect();
+    let items: Vec<_> = (0..5).map(|n| (format!("{MINUTE}/{n}.json"), Bytes::new())).collect();
     assert_damaged(block_on(bus.store.put_many(&items)), &folder);
     assert_eq!(bus.names("staging"), Vec::<String>::new());
     // The rest of the bus still works.
@@ -198,7 +199,7 @@ fn an_unusable_location_is_refused_with_the_reason() {
         assert!(error.to_string().starts_with("cannot create /"), "{error}");
         let store = DirStore::open(Path::new(unwritable), DirOptions::default(), &SystemClock).unwrap();
         assert!(block_on(store.put_new("events/a/x.json", b"x")).is_err());
-        assert!(block_on(store.put_many(&[("events/a/x.json".to_owned(), Vec::new())])).is_err());
+        assert!(block_on(store.put_many(&[("events/a/x.json".to_owned(), Bytes::new())])).is_err());
         assert!(block_on(store.cas("frontier", None, b"x")).is_err());
     }
 }
@@ -326,7 +327,7 @@ fn a_folder_removed_after_it_was_opened_is_made_again() {
         block_on(other.delete_many(std::slice::from_ref(key))).unwrap();
         assert!(!bus.at("events/20261123").exists());
     }
-    let items: Vec<_> = keys.iter().map(|key| (key.clone(), Vec::new())).collect();
+    let items: Vec<_> = keys.iter().map(|key| (key.clone(), Bytes::new())).collect();
     assert_eq!(block_on(bus.store.put_many(&items)), Ok(vec![Put::Created; 6]));
     assert_eq!(bus.list("events/").unwrap(), keys);
 }

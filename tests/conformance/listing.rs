@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use evbus::store::{List, Page, Put, Store, Swap};
+use bytes::Bytes;
+use evbus::store::{Item, List, Page, Put, Store, Swap};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -17,7 +18,7 @@ fn name(minute: usize, micros: u32) -> String {
 }
 
 async fn fill(store: &dyn Store, keys: impl IntoIterator<Item = String>) -> Vec<String> {
-    let items: Vec<(String, Vec<u8>)> = keys.into_iter().map(|key| (key, b"x".to_vec())).collect();
+    let items: Vec<Item> = keys.into_iter().map(|key| (key, Bytes::from_static(b"x"))).collect();
     assert!(store.put_many(&items).await.unwrap().into_iter().all(|put| put == Put::Created));
     let mut keys: Vec<String> = items.into_iter().map(|(key, _)| key).collect();
     keys.sort();

@@ -1,6 +1,7 @@
 //! For every store: create, read, swap, delete.
 
-use evbus::store::{ErrorKind, Put, Store, StoreResult, Swap, Version};
+use bytes::Bytes;
+use evbus::store::{ErrorKind, Item, Put, Store, StoreResult, Swap, Version};
 use futures_util::future::join_all;
 
 use crate::StoreFixture;
@@ -183,8 +184,8 @@ pub async fn many_objects_are_put_in_one_call(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     assert_eq!(bench.store.put_many(&[]).await.unwrap(), []);
     for count in [1, 3, 4, 50] {
-        let items: Vec<(String, Vec<u8>)> =
-            (0..count).map(|n| (format!("events/{count}/{}/{n:03}.json", n % 3), vec![n as u8])).collect();
+        let items: Vec<Item> =
+            (0..count).map(|n| (format!("events/{count}/{}/{n:03}.json", n % 3), Bytes::from(vec![n as u8]))).collect();
         // A taken key ends an ordered batch: the caller handles it before anything after it is
         // visible.
         let taken = count / 2;
@@ -221,7 +222,7 @@ impl evbus::store::Gate for UpTo {
 pub async fn events_of_a_hash_slot_become_visible_in_order(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
-    let items: Vec<(String, Vec<u8>)> = (0..20).map(|n| (key(n), vec![n as u8])).collect();
+    let items: Vec<Item> = (0..20).map(|n| (key(n), Bytes::from(vec![n as u8]))).collect();
     assert_eq!(bench.store.put_new(&items[12].0, b"theirs").await.unwrap(), Put::Created);
     let answers = bench.store.put_gated(&items, &UpTo(items.len())).await.unwrap();
     assert_eq!(answers[..12], [Put::Created; 12]);
@@ -290,7 +291,7 @@ pub async fn an_object_over_the_limit_is_not_read(make: &dyn Fn() -> StoreFixtur
 pub async fn a_closed_gate_ends_a_batch(make: &dyn Fn() -> StoreFixture) {
     let bench = make();
     let key = |n: usize| format!("events/20261123/0215/20261123T021530.{n:06}Z-7kq3f9x2m7qa5w0c-order.created.json");
-    let items: Vec<(String, Vec<u8>)> = (0..8).map(|n| (key(n), vec![n as u8])).collect();
+    let items: Vec<Item> = (0..8).map(|n| (key(n), Bytes::from(vec![n as u8]))).collect();
     for let_ in [0, 3, 8] {
         let answers = bench.store.put_gated(&items, &UpTo(let_)).await.unwrap();
         let created = answers.iter().filter(|put| **put == Put::Created).count();

@@ -15,7 +15,7 @@ use crate::bus::format::to_json_line;
 use crate::bus::segment::Segment;
 use crate::bus::{decision, keys};
 use crate::event::{Data, Event, EventName, SEGMENT_MAX_BYTES, SegmentName, parse_segment_key};
-use crate::store::{AlwaysOpen, ErrorKind, StoreError, StoreResult};
+use crate::store::{AlwaysOpen, ErrorKind, Item, StoreError, StoreResult};
 
 /// How often a record may turn out to be useless while it is replaced.
 const TRIES: u32 = 20;
@@ -229,8 +229,7 @@ impl SurePuts {
     /// Records for each draft the copy on which it is acknowledged. Where a twin has recorded another
     /// copy first, that one wins: returns the ack on it, and the draft's own copy is gone.
     pub(super) async fn record(&self, copies: &[(&Draft, EventCopy)], timing: Timing) -> StoreResult<Vec<Option<Ack>>> {
-        let items: Vec<(String, Vec<u8>)> =
-            copies.iter().map(|(draft, copy)| (draft.record_key(), record(copy))).collect();
+        let items: Vec<Item> = copies.iter().map(|(draft, copy)| (draft.record_key(), record(copy).into())).collect();
         let mut others = vec![None; copies.len()];
         for taken in self.put_in_order(&items, &AlwaysOpen).await? {
             let (draft, own) = &copies[taken];

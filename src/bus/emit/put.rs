@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::bus::BusHandle;
 use crate::clock::{Backoff, Fut};
-use crate::store::{ErrorKind, Gate, Put, StoreResult, get_durable};
+use crate::store::{ErrorKind, Gate, Item, Put, StoreResult, get_durable};
 
 /// Puts on one bus, which give up on a store that does not answer after a time-out.
 pub(super) struct SurePuts {
@@ -37,7 +37,7 @@ impl SurePuts {
     /// Puts the items in order, each only once the one before it is there and `gate` opens for it,
     /// so that an ordered group sees them in order. An item that the gate refuses is not put.
     /// Returns the indices of the items whose keys another writer had taken.
-    pub(super) async fn put_in_order(&self, items: &[(String, Vec<u8>)], gate: &dyn Gate) -> StoreResult<Vec<usize>> {
+    pub(super) async fn put_in_order(&self, items: &[Item], gate: &dyn Gate) -> StoreResult<Vec<usize>> {
         let mut taken = Vec::new();
         let mut at = 0;
         while at < items.len() {

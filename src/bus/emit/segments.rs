@@ -1,5 +1,7 @@
 //! Emit in segments: the same put, check and acknowledgement, for many events in one object.
 
+use bytes::Bytes;
+
 use super::draft::SegmentDraft;
 use super::notes::Note;
 use super::{Emitter, refuse_endless_puts};
@@ -76,7 +78,7 @@ impl Emitter {
         let mut items = Vec::with_capacity(segments.len());
         for segment in segments {
             let put = self.place(segment, earliest);
-            items.push((put.key.clone(), segment.bytes.clone()));
+            items.push((put.key.clone(), Bytes::copy_from_slice(&segment.bytes)));
             there.push(put);
         }
         if let Some(note) = note {

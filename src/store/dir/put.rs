@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Durability, STAGING, Shared, create_below};
-use crate::store::{ErrorKind, Gate, Put, StoreError, StoreResult};
+use crate::store::{ErrorKind, Gate, Item, Put, StoreError, StoreResult};
 
 /// From this many files on, one `syncfs` is quicker than a flush of each.
 const SYNCFS_FROM: usize = 4;
@@ -77,7 +77,7 @@ pub(super) fn split(key: &str) -> (&str, &str) {
 }
 
 /// The folders of many keys, each once.
-pub(super) fn folders_of(items: &[(String, Vec<u8>)]) -> BTreeSet<String> {
+pub(super) fn folders_of(items: &[Item]) -> BTreeSet<String> {
     items.iter().map(|(key, _)| split(key).0.to_owned()).collect()
 }
 
@@ -111,7 +111,7 @@ impl Shared {
     }
 
     /// Writes and flushes many staged files.
-    pub(super) fn write_many(self: &Arc<Self>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<StagedFile>> {
+    pub(super) fn write_many(self: &Arc<Self>, items: &[Item]) -> StoreResult<Vec<StagedFile>> {
         let one_by_one = self.flushes_one_by_one(items.len());
         let mut staged_files = Vec::with_capacity(items.len());
         for (_, bytes) in items {
@@ -130,7 +130,7 @@ impl Shared {
 
     /// Puts many objects without a gate: all are written before the first is published. Flushed also after
     /// an error: the caller will look for what was published before it, and rely on that.
-    pub(super) fn put_open(self: &Arc<Self>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+    pub(super) fn put_open(self: &Arc<Self>, items: &[Item]) -> StoreResult<Vec<Put>> {
         let staged_files = self.write_many(items)?;
         let answers = self.publish_all(staged_files, items);
         self.flush_folders(&folders_of(items))?;
@@ -138,7 +138,7 @@ impl Shared {
     }
 
     /// Publishes staged files in their order, until one exists already.
-    fn publish_all(&self, staged_files: Vec<StagedFile>, items: &[(String, Vec<u8>)]) -> StoreResult<Vec<Put>> {
+    fn publish_all(&self, staged_files: Vec<StagedFile>, items: &[Item]) -> StoreResult<Vec<Put>> {
         let mut answers = Vec::with_capacity(items.len());
         for (staged, (key, _)) in staged_files.into_iter().zip(items) {
             answers.push(self.publish(staged, key)?);
@@ -153,7 +153,7 @@ impl Shared {
     pub(super) async fn publish_in_turn(
         &self,
         staged_files: Vec<StagedFile>,
-        items: &[(String, Vec<u8>)],
+        items: &[Item],
         gate: &dyn Gate,
     ) -> StoreResult<Vec<Put>> {
         let mut answers = Vec::with_capacity(items.len());
