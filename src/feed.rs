@@ -262,15 +262,23 @@ impl Feed {
         let mut hints = self.bus.store.hints().ok();
         let clock = Rc::clone(&self.bus.clock);
         let (mut pause, mut refused) = (poll.0, None);
-        let mut ended = clock.elapsed();
+        // Since when the loop rests, and for how long rounds have gone on since then.
+        let (mut rests_since, mut busy) = (clock.elapsed(), Duration::ZERO);
+        let mut rested = Duration::ZERO;
         while self.readers.get() > 0 {
             let (mut wait, begun) = (pause, clock.elapsed());
+            if busy.is_zero() {
+                rested = begun.saturating_sub(rests_since);
+            }
             match self.round().await {
                 Ok(found) => {
                     pause = if found > 0 { poll.0 } else { (pause * 2).min(poll.1) };
                     let may_raise = refused.is_none_or(|until| clock.elapsed() >= until);
                     match if may_raise { self.raise().await } else { Raise::Not } {
-                        Raise::Done => continue,
+                        Raise::Done => {
+                            busy += clock.elapsed().saturating_sub(begun);
+                            continue;
+                        }
                         // Without the right to write, readers that come back see more again.
                         Raise::Refused => {
                             if refused.is_none() {
@@ -294,9 +302,9 @@ impl Feed {
             }
             // What comes meanwhile is listed together: rounds take half of the time at most.
             let now = clock.elapsed();
-            let took = now.saturating_sub(begun).min(LONGEST_REST);
-            let rest = took.saturating_sub(begun.saturating_sub(ended));
-            ended = now;
+            let took = (busy + now.saturating_sub(begun)).min(LONGEST_REST);
+            let rest = took.saturating_sub(rested);
+            (busy, rests_since) = (Duration::ZERO, now + rest);
             if !rest.is_zero() {
                 clock.sleep_until(now + rest).await;
             }

@@ -52,6 +52,8 @@ pub enum RemoteError {
         status: u16,
         /// What it says about it.
         detail: String,
+        /// Whether it is about one event of several.
+        is_about_one: bool,
         /// The places of the events whose ids are other events', from 0.
         places: Vec<usize>,
         /// When to try again.
@@ -71,6 +73,11 @@ impl RemoteError {
     /// Whether the same request may succeed later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Refused { status: 408 | 425 | 429 | 500..=599, .. })
+    }
+
+    /// Whether a request for fewer events may succeed.
+    pub fn is_too_large_together(&self) -> bool {
+        matches!(self, Self::Refused { status: 413, is_about_one: false, .. })
     }
 
     /// The status of the answer.
@@ -209,6 +216,8 @@ pub struct LockFailure {
 #[serde(default)]
 struct ProblemBody {
     detail: String,
+    /// Of the event that is wrong.
+    line: Option<u64>,
     places: Vec<usize>,
 }
 
@@ -429,6 +438,7 @@ impl Server {
             url: self.url.to_string(),
             status: status.as_u16(),
             detail,
+            is_about_one: problem.line.is_some(),
             places: problem.places,
             retry_after: seconds.map(Duration::from_secs),
         })
@@ -501,9 +511,11 @@ mod tests {
             url: String::new(),
             status,
             detail: String::new(),
+            is_about_one: false,
             places: Vec::new(),
             retry_after: None,
         };
+        assert!(refused(413).is_too_large_together() && !refused(400).is_too_large_together());
         assert!([429, 500, 503, 504].into_iter().all(|status| refused(status).is_temporary()));
         assert!([400, 401, 403, 404, 409, 413].into_iter().all(|status| !refused(status).is_temporary()));
     }

@@ -37,7 +37,7 @@ pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure>
     block_on(Needs::of(&address), async {
         let (maker, mut target) = match session.server(&address)? {
             Some(server) => {
-                let emitter = RemoteEmitter { server, clock: Rc::clone(&session.clock), timeout };
+                let emitter = RemoteEmitter::new(server, Rc::clone(&session.clock), timeout);
                 (Maker::new(&args, &session, None, timeout)?, Target::Server(emitter))
             }
             None => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::lanes::{Closure, Ended, Lanes, MOST_AHEAD};
 use super::thread::{ThreadState, WantedGroup};
@@ -221,10 +221,10 @@ impl Consumer {
         let name = GroupName::parse(&self.group.name)?;
         let registered = self.group.registered(&local, &name).await?;
         let concurrency = self.group.concurrency;
-        // With a time limit a run begins as soon as it is handed over.
-        let ahead = if self.group.timeout.is_none() { MOST_AHEAD } else { 0 };
+        // In an ordered group one event of a key is under way, and to look for others costs reads.
+        let ahead = if self.group.ordered { 0 } else { MOST_AHEAD };
         let mut settings = WorkerSettings {
-            concurrency: concurrency.saturating_mul(1 + ahead),
+            concurrency: concurrency.saturating_add(ahead),
             ordered: self.group.ordered,
             url: local.url.clone(),
             max_event_bytes: local.bus.max_event_bytes(),
@@ -287,12 +287,16 @@ impl Handler for Callback {
                 return RunReport::stopped();
             }
             let begun = self.clock.elapsed();
-            let mut running = self.lanes.run(job.event, job.attempt, job.permit.shared());
+            let (tell, told) = self.timeout.map(|_| oneshot::channel()).unzip();
+            let mut running = self.lanes.run(job.event, job.attempt, job.permit.shared(), tell);
             let limit = async {
-                match self.timeout {
-                    Some(limit) => self.clock.sleep_until(begun + limit).await,
-                    None => std::future::pending().await,
+                if let (Some(limit), Some(told)) = (self.timeout, told)
+                    && told.await.is_ok()
+                {
+                    return self.clock.sleep_until(self.clock.elapsed() + limit).await;
                 }
+                // Without a limit; and of a run that never begins the end is told.
+                std::future::pending().await
             };
             let (ended, ended_by) = tokio::select! { biased;
                 ended = running.ended() => (ended, Outcome::Stopped),
@@ -328,7 +332,7 @@ impl Handler for Callback {
     }
 
     fn max_in_flight(&self) -> Option<usize> {
-        self.timeout.is_none().then(|| self.lanes.most())
+        Some(self.lanes.most())
     }
 
     fn check(&self) -> Result<(), Obstacle> {

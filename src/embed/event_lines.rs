@@ -23,12 +23,12 @@ pub(crate) struct EventLines {
 const ID_AND_TIME_BYTES: usize = 128;
 
 impl EventLines {
-    /// Events like `event`, one for each line that is not blank, and none larger than `limit` bytes. None if
-    /// one of them is not plain: such lines are looked at one by one.
-    pub fn check(event: &NewEvent, text: &Bytes, limit: usize) -> Option<Self> {
+    /// Events like `event`, one for each line that is not blank; none larger than `limit` bytes, and no more
+    /// than `most`. None if that is not so, or one of them is not plain: they are looked at one by one then.
+    pub fn check(event: &NewEvent, text: &Bytes, most: usize, limit: usize) -> Option<Self> {
         let event = event.plain("0", EventTime::MIN)?;
         let rest = event.to_json().len() + ID_AND_TIME_BYTES;
-        let lines = DataLines::check(text, limit.checked_sub(rest)?)?;
+        let lines = DataLines::check(text, most, limit.checked_sub(rest)?)?;
         Some(Self { template: EventTemplate::new(&event), lines })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{Delivery, HandlerError};
 use crate::clock::{Clock, SystemClock};
@@ -21,11 +21,14 @@ use crate::handler::SharedPermit;
 pub(super) type Closure =
     Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>> + Send + Sync>;
 
-/// How much work may wait before the lanes: what waits has begun nowhere, and no other worker can take it.
+/// How much work may wait before a lane: what waits has begun nowhere, and no other worker can take it.
 const AHEAD: Duration = Duration::from_millis(5);
 
-/// The most events that wait for a lane, for each of them.
-pub(super) const MOST_AHEAD: usize = 64;
+/// The most events that wait, for all lanes together.
+pub(super) const MOST_AHEAD: usize = 32;
+
+/// How long a lane goes on before other tasks of the runtime come to their turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -45,8 +48,17 @@ struct WaitingRun {
     event: Bytes,
     attempt: u32,
     permit: Option<SharedPermit>,
+    begun: Option<oneshot::Sender<()>>,
     ended: oneshot::Sender<Ended>,
     cancelled: oneshot::Receiver<()>,
+}
+
+impl WaitingRun {
+    /// Whether it may still begin.
+    fn may_begin(&mut self, now: Duration) -> bool {
+        let is_cancelled = self.ended.is_closed() || self.cancelled.try_recv() == Err(TryRecvError::Closed);
+        !is_cancelled && self.permit.as_ref().is_none_or(|permit| permit.holds(now))
+    }
 }
 
 /// A run that was handed over. It is cut short where this is dropped.
@@ -98,8 +110,14 @@ impl Lanes {
         Self { shared: Arc::new(SharedLanes { closure, group, state: Mutex::new(state) }), runtime }
     }
 
-    /// Hands a run over.
-    pub fn run(&self, event: Bytes, attempt: u32, permit: Option<SharedPermit>) -> Running {
+    /// Hands a run over; `begun` is told when it begins.
+    pub fn run(
+        &self,
+        event: Bytes,
+        attempt: u32,
+        permit: Option<SharedPermit>,
+        begun: Option<oneshot::Sender<()>>,
+    ) -> Running {
         let (ended, on_end) = oneshot::channel();
         let (cancel, cancelled) = oneshot::channel();
         let needs_a_lane = {
@@ -108,7 +126,7 @@ impl Lanes {
                 let _ = ended.send(Ended::NotBegun);
                 return Running { cancel: None, ended: on_end };
             }
-            state.waiting.push_back(WaitingRun { event, attempt, permit, ended, cancelled });
+            state.waiting.push_back(WaitingRun { event, attempt, permit, begun, ended, cancelled });
             let needed = state.lanes < state.most;
             state.lanes += usize::from(needed);
             needed
@@ -123,8 +141,7 @@ impl Lanes {
     /// How many runs are best handed over at once: those that run, and what is over soon.
     pub fn most(&self) -> usize {
         let state = self.shared.state();
-        let ahead = state.took.map_or(0, |took| AHEAD.as_nanos() / took.as_nanos().max(1));
-        state.most * (1 + usize::try_from(ahead).unwrap_or(usize::MAX).min(MOST_AHEAD))
+        state.most.saturating_add(state.ahead())
     }
 
     /// Lets no further run begin.
@@ -140,6 +157,23 @@ impl Lanes {
 impl SharedLanes {
     fn state(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LaneState {
+    /// How many runs may wait for a lane.
+    fn ahead(&self) -> usize {
+        let ahead = self.took.map_or(0, |took| AHEAD.as_nanos() / took.as_nanos().max(1));
+        usize::try_from(ahead).unwrap_or(usize::MAX).saturating_mul(self.most).min(MOST_AHEAD)
+    }
+
+    /// A run has taken so long. One that takes long counts at once, one that does not in time. What is not
+    /// over soon then is given back.
+    fn note(&mut self, took: Duration) {
+        self.took = Some(self.took.map_or(took, |before| took.max((before * 7 + took) / 8)));
+        for run in self.waiting.drain(self.ahead().min(self.waiting.len())..) {
+            let _ = run.ended.send(Ended::NotBegun);
+        }
     }
 }
 
@@ -164,29 +198,39 @@ impl Drop for Lane {
 
 impl Lane {
     async fn run(mut self) {
-        while let Some(run) = self.next() {
-            // Other tasks of the runtime are to come to their turn.
-            tokio::task::coop::consume_budget().await;
-            let WaitingRun { event, attempt, permit, ended, cancelled } = run;
+        let mut turn = SystemClock.elapsed();
+        while let Some(mut run) = self.next() {
             let now = SystemClock.elapsed();
-            let may_begin = !ended.is_closed() && permit.is_none_or(|permit| permit.holds(now));
-            let Some(event) = Event::parse(&event, usize::MAX).ok().filter(|_| may_begin) else {
+            let event = if run.may_begin(now) { Event::parse(&run.event, usize::MAX).ok() } else { None };
+            let WaitingRun { attempt, begun, ended, cancelled, .. } = run;
+            let Some(event) = event else {
                 let _ = ended.send(Ended::NotBegun);
                 continue;
             };
             let delivery = Delivery { event, group: self.shared.group.clone(), attempt };
-            let running = AssertUnwindSafe(async { (self.shared.closure)(delivery).await }).catch_unwind();
-            let how = tokio::select! { biased;
-                result = running => match result {
-                    Ok(result) => Ended::Ran(result, SystemClock.elapsed().saturating_sub(now)),
-                    Err(_) => Ended::Panicked,
-                },
-                _ = cancelled => Ended::Cancelled,
+            // The closure itself may panic, its future may, and so may what that drops.
+            let running = AssertUnwindSafe(async {
+                if let Some(begun) = begun {
+                    let _ = begun.send(());
+                }
+                tokio::select! { biased;
+                    result = async { (self.shared.closure)(delivery).await } => Some(result),
+                    _ = cancelled => None,
+                }
+            });
+            let how = match running.catch_unwind().await {
+                Ok(Some(result)) => Ended::Ran(result, SystemClock.elapsed().saturating_sub(now)),
+                Ok(None) => Ended::Cancelled,
+                Err(_) => Ended::Panicked,
             };
             if let Ended::Ran(_, took) = &how {
-                self.note(*took);
+                self.shared.state().note(*took);
             }
             let _ = ended.send(how);
+            if now.saturating_sub(turn) >= TURN {
+                tokio::task::yield_now().await;
+                turn = SystemClock.elapsed();
+            }
         }
     }
 
@@ -199,12 +243,6 @@ impl Lane {
             self.has_ended = true;
         }
         next
-    }
-
-    /// A run that takes long counts at once, one that does not in time.
-    fn note(&self, took: Duration) {
-        let mut state = self.shared.state();
-        state.took = Some(state.took.map_or(took, |before| took.max((before * 7 + took) / 8)));
     }
 }
 
@@ -233,7 +271,7 @@ mod tests {
     }
 
     fn run(lanes: &Lanes, attempt: u32) -> Running {
-        lanes.run(Bytes::from_static(EVENT), attempt, None)
+        lanes.run(Bytes::from_static(EVENT), attempt, None, None)
     }
 
     #[tokio::test]
@@ -250,8 +288,14 @@ mod tests {
                     now.fetch_sub(1, Ordering::Relaxed);
                 }
             });
-            let mut all: Vec<Running> = (0..200).map(|attempt| run(&lanes, attempt)).collect();
-            for running in &mut all {
+            let mut under_way = VecDeque::new();
+            for attempt in 0..200 {
+                under_way.push_back(run(&lanes, attempt));
+                while under_way.len() >= lanes.most() {
+                    assert!(matches!(under_way.pop_front().unwrap().ended().await, Some(Ended::Ran(Ok(()), _))));
+                }
+            }
+            for mut running in under_way {
                 assert!(matches!(running.ended().await, Some(Ended::Ran(Ok(()), _))));
             }
             assert_eq!(*begun.lock().unwrap(), (0..200).collect::<Vec<_>>());
@@ -271,7 +315,7 @@ mod tests {
         });
         let mut first = run(&lanes, 1);
         let refused = SharedPermit::new(|_| false);
-        let mut expired = lanes.run(Bytes::from_static(EVENT), 1, Some(refused));
+        let mut expired = lanes.run(Bytes::from_static(EVENT), 1, Some(refused), None);
         drop(run(&lanes, 1));
         gate.notify_one();
         assert!(matches!(first.ended().await, Some(Ended::Ran(..))));
@@ -303,19 +347,68 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_run_that_is_cut_short_while_it_waits_never_begins() {
+        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (opens, count) = (Arc::clone(&gate), Arc::clone(&begun));
+        let lanes = lanes(1, move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let opens = Arc::clone(&opens);
+            async move { opens.notified().await }
+        });
+        let (mut first, mut waits) = (run(&lanes, 1), run(&lanes, 1));
+        let mut ends = Box::pin(waits.end());
+        assert!(futures_util::future::poll_immediate(&mut ends).await.is_none());
+        gate.notify_one();
+        assert!(matches!(first.ended().await, Some(Ended::Ran(..))));
+        assert!(matches!(ends.await, Some(Ended::NotBegun)));
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
+    }
+
+    /// Panics where it is dropped before its end.
+    struct Fragile;
+
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_run_also_where_it_comes_from_a_drop() {
+        let lanes = lanes(1, |attempt| async move {
+            let fragile = (attempt == 1).then(|| Fragile);
+            if fragile.is_some() {
+                std::future::pending::<()>().await;
+            }
+        });
+        let (begun, on_begin) = oneshot::channel();
+        let mut first = lanes.run(Bytes::from_static(EVENT), 1, None, Some(begun));
+        let mut second = run(&lanes, 2);
+        on_begin.await.unwrap();
+        assert!(matches!(first.end().await, Some(Ended::Panicked)));
+        assert!(matches!(second.ended().await, Some(Ended::Ran(..))));
+    }
+
+    #[tokio::test]
     async fn only_what_is_over_soon_is_handed_over_ahead() {
         let lanes = lanes(2, |_| async {});
         let most_after = |took: &[u64]| {
             lanes.shared.state().took = None;
-            let lane = Lane { shared: Arc::clone(&lanes.shared), has_ended: true };
-            took.iter().for_each(|micros| lane.note(Duration::from_micros(*micros)));
+            took.iter().for_each(|micros| lanes.shared.state().note(Duration::from_micros(*micros)));
             lanes.most()
         };
         assert_eq!(most_after(&[]), 2);
-        assert_eq!(most_after(&[0]), 2 * 65);
-        assert_eq!(most_after(&[1_000]), 2 * 6);
+        assert_eq!(most_after(&[0]), 2 + 32);
+        assert_eq!(most_after(&[1_000]), 2 + 2 * 5);
         assert_eq!(most_after(&[6_000]), 2);
         assert_eq!(most_after(&[1, 1, 6_000]), 2, "a slow one counts at once");
         assert!(most_after(&[6_000, 1, 1, 1]) > 2);
+        // What waits is given back once it is not over soon.
+        lanes.shared.state().lanes = 2;
+        let mut all: Vec<Running> = (0..9).map(|_| run(&lanes, 1)).collect();
+        assert_eq!(most_after(&[2_000]), 2 + 2 * 2);
+        let given_back = all.iter_mut().filter_map(|run| run.ended.try_recv().ok());
+        assert_eq!(given_back.filter(|ended| matches!(ended, Ended::NotBegun)).count(), 9 - 4);
+        lanes.shared.state().lanes = 0;
     }
 }

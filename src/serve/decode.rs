@@ -133,7 +133,7 @@ impl Form {
         if let Self::DataLines(description) = &self
             && has_segments
             && let event = description.event().data(Data::Absent, Some(JSON))
-            && let Some(lines) = EventLines::check(&event, body, limit).filter(|lines| lines.len() <= MOST_EVENTS)
+            && let Some(lines) = EventLines::check(&event, body, MOST_EVENTS, limit)
         {
             return Ok(Events::Lines(lines));
         }

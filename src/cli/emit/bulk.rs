@@ -148,13 +148,17 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
                     let mut batch = LineBatch::default();
                     let in_chunks = self.in_chunks();
                     let end = self.fill(&mut batch, if in_chunks { usize::MAX } else { target.batch() });
-                    let acks = match target {
-                        Target::Bus(emitter) if in_chunks => self.maker.send_chunks(emitter, &batch.drafts).await?,
-                        _ if batch.drafts.is_empty() => Vec::new(),
-                        _ => self.maker.send(target, &batch.drafts).await?,
-                    };
-                    self.acks.report(batch.drafts.iter().zip(&acks));
-                    self.taken(&batch, &acks)?;
+                    let mut at = 0;
+                    while at < batch.drafts.len() {
+                        let drafts = &batch.drafts[at..];
+                        let acks = match target {
+                            Target::Bus(emitter) if in_chunks => self.maker.send_chunks(emitter, drafts).await?,
+                            _ => self.maker.send(target, drafts).await?,
+                        };
+                        self.acks.report(drafts.iter().zip(&acks));
+                        self.taken(&batch, at, &acks)?;
+                        at += acks.len();
+                    }
                     end
                 }
             };
@@ -267,9 +271,10 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         self.maker.draft(type_, data, content_type, None)
     }
 
-    /// Handles events whose id belongs to another event: they are not on the bus.
-    fn taken(&mut self, batch: &LineBatch, acks: &[Sent]) -> Result<(), Failure> {
-        for ((input, draft), ack) in batch.inputs.iter().zip(&batch.drafts).zip(acks) {
+    /// Handles events whose id belongs to another event: they are not on the bus. `from`: the place of the
+    /// first that was acknowledged now.
+    fn taken(&mut self, batch: &LineBatch, from: usize, acks: &[Sent]) -> Result<(), Failure> {
+        for ((input, draft), ack) in batch.inputs.iter().zip(&batch.drafts).skip(from).zip(acks) {
             if ack.kind != AckKind::IdTaken || self.args.if_exists.as_deref() == Some("ok") {
                 continue;
             }

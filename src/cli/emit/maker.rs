@@ -102,8 +102,8 @@ impl Maker {
         })
     }
 
-    /// Emits the events, or schedules them if they are due later. Fails if the store makes no
-    /// progress within the time-out.
+    /// Emits the events, or schedules them if they are due later; through a server perhaps only the first of
+    /// them. Fails if the store makes no progress within the time-out.
     pub async fn send(&self, target: &mut Target, drafts: &[Draft]) -> Result<Vec<Sent>, Failure> {
         let due = self.due.filter(|due| *due > self.clock.now());
         let emitter = match target {

@@ -12,9 +12,6 @@ use crate::remote::{RemoteError, Server};
 /// The most events of a request to a server.
 const EVENTS: usize = 1_000;
 
-/// The status of a request with too many bytes or events.
-const TOO_LARGE: u16 = 413;
-
 /// The pauses before a server is asked again.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
@@ -36,7 +33,7 @@ impl Target {
     pub fn batch(&self) -> usize {
         match self {
             Self::Bus(emitter) => emitter.batch(),
-            Self::Server(_) => EVENTS,
+            Self::Server(server) => server.most,
         }
     }
 }
@@ -46,25 +43,26 @@ pub(super) struct RemoteEmitter {
     pub server: Server,
     pub clock: Rc<dyn Clock>,
     pub timeout: Duration,
+    /// The most events that this server takes together, as far as is known.
+    most: usize,
 }
 
 impl RemoteEmitter {
-    /// Emits events, in halves where a request would be too large for the server.
-    pub async fn emit(&self, drafts: &[Draft]) -> Result<Vec<Sent>, Failure> {
-        let mut sent = Vec::with_capacity(drafts.len());
-        let (mut left, mut most) = (drafts, drafts.len());
-        while !left.is_empty() {
-            let (part, rest) = left.split_at(most.min(left.len()));
+    /// An emitter that gives up on a server that does not answer after `timeout`.
+    pub fn new(server: Server, clock: Rc<dyn Clock>, timeout: Duration) -> Self {
+        Self { server, clock, timeout, most: EVENTS }
+    }
+
+    /// Emits the first of these events: all, unless that is too much for a request of this server.
+    pub async fn emit(&mut self, drafts: &[Draft]) -> Result<Vec<Sent>, Failure> {
+        loop {
+            let part = &drafts[..drafts.len().min(self.most)];
             match self.emit_together(part).await {
-                Ok(acks) => {
-                    sent.extend(acks);
-                    left = rest;
-                }
-                Err(error) if error.status() == Some(TOO_LARGE) && part.len() > 1 => most = part.len().div_ceil(2),
-                Err(error) => return Err(error.into()),
+                // Nothing of it is on the bus.
+                Err(error) if error.is_too_large_together() && part.len() > 1 => self.most = part.len().div_ceil(2),
+                sent => return Ok(sent?),
             }
         }
-        Ok(sent)
     }
 
     /// Emits events by one request. Their ids are their own, so that it may be repeated.

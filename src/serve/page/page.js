@@ -13,6 +13,8 @@ let source = null;
 /** Counts the streams and the dialogs that were opened: what comes for an older one is dropped. */
 let streams = 0;
 let dialogs = 0;
+/** Counts the times that a token was asked for. */
+let entries = 0;
 let timer = null;
 /** Newest last; and their sources and ids: over a restart of the server the last seconds come again. */
 let events = [];
@@ -141,8 +143,10 @@ function retries(group) {
 
 async function drawGroups() {
   clearTimeout(timer);
+  const own = entries;
   try {
     const overview = await ask("groups");
+    if (own !== entries) return;
     const body = at("groups").tBodies[0];
     // The focus stays where it was.
     const focused = document.activeElement && document.activeElement.closest("tr[data-group]");
@@ -155,6 +159,7 @@ async function drawGroups() {
     }
     at("groups-note").textContent = overview.groups.length ? "" : "no groups yet: evbus group create NAME -t 'PATTERN'";
   } catch (error) {
+    if (own !== entries) return;
     if (error.status === 401) return enter();
     at("groups-note").textContent = `the groups cannot be shown: ${error.message}`;
   }
@@ -342,6 +347,7 @@ function listen(own, query, place, value) {
 }
 
 function enter() {
+  entries++;
   streams++;
   if (source) source.close();
   clearTimeout(timer);
@@ -351,7 +357,9 @@ function enter() {
   at("connection").textContent = "";
   // What was read is for those who may read.
   for (const shown of [at("groups").tBodies[0], at("event-groups"), at("event-document"), at("letters-list")]) shown.replaceChildren();
+  for (const said of ["event-title", "letters-title", "letters-note", "groups-note", "events-note"]) at(said).textContent = "";
   for (const dialog of [at("event"), at("letters")]) dialog.close();
+  dialogs++;
   forget();
   at("token").focus();
 }
