@@ -288,18 +288,14 @@ fn events_are_emitted_and_followed_through_a_server() {
     assert_eq!(emit(&["emit", "line", "--ndjson", "@lines"]).exits(0).lines().len(), 1_500);
     assert_eq!(home.run(&["ls", "-t", "line", "-n", "0"]).exits(0).lines().len(), 1_500);
     let large = format!("\"{}\"", "x".repeat(20_000));
-    assert!(emit(&["emit", "line", &large]).exits(2).err.contains("over the limit of 16384 bytes"));
+    assert!(emit(&["emit", "line", &large]).exits(1).err.contains("over the limit of 16384 bytes"));
     // Of two events with one id the one that is not taken is on the bus.
     let event = |source: &str, n: u32| {
-        format!(
-            "{{\"specversion\":\"1.0\",\"id\":\"x\",\"source\":\"{source}\",\"type\":\"order.created\",\"data\":{n}}}\n"
-        )
+        format!("{{\"specversion\":\"1.0\",\"id\":\"x\",\"source\":\"{source}\",\"type\":\"twin\",\"data\":{n}}}\n")
     };
     home.file("twins", &(event("//other", 5) + &event("//shop", 3)));
-    emit(&["emit", "--ndjson", "@twins"]).exits(1).says(
-        "twins:2: id 'x' of //shop is another event's: this one is not on the bus",
-        "evbus get --source //shop x shows it; --if-exists ok accepts that",
-    );
+    let twins = emit(&["emit", "--ndjson", "@twins"]).exits(1);
+    assert!(twins.err.contains("line 2: id 'x' of //shop is another event's"), "{}", twins.err);
     home.run(&["get", "--source", "//other", "x"]).exits(0);
     emit(&["emit", "order.created", "--delay", "1h"]).exits(2);
     for verb in [&["ls"][..], &["status"], &["drain", "-g", "a", "--", "true"], &["init"], &["doctor"]] {
