@@ -262,23 +262,16 @@ impl Feed {
         let mut hints = self.bus.store.hints().ok();
         let clock = Rc::clone(&self.bus.clock);
         let (mut pause, mut refused) = (poll.0, None);
-        // Since when the loop rests, and for how long rounds have gone on since then.
-        let (mut rests_since, mut busy) = (clock.elapsed(), Duration::ZERO);
-        let mut rested = Duration::ZERO;
+        // Since when the loop was at rest, and at work.
+        let (mut rested, mut begun) = (clock.elapsed(), clock.elapsed());
         while self.readers.get() > 0 {
-            let (mut wait, begun) = (pause, clock.elapsed());
-            if busy.is_zero() {
-                rested = begun.saturating_sub(rests_since);
-            }
+            let mut wait = pause;
             match self.round().await {
                 Ok(found) => {
                     pause = if found > 0 { poll.0 } else { (pause * 2).min(poll.1) };
                     let may_raise = refused.is_none_or(|until| clock.elapsed() >= until);
                     match if may_raise { self.raise().await } else { Raise::Not } {
-                        Raise::Done => {
-                            busy += clock.elapsed().saturating_sub(begun);
-                            continue;
-                        }
+                        Raise::Done => continue,
                         // Without the right to write, readers that come back see more again.
                         Raise::Refused => {
                             if refused.is_none() {
@@ -302,9 +295,9 @@ impl Feed {
             }
             // What comes meanwhile is listed together: rounds take half of the time at most.
             let now = clock.elapsed();
-            let took = (busy + now.saturating_sub(begun)).min(LONGEST_REST);
-            let rest = took.saturating_sub(rested);
-            (busy, rests_since) = (Duration::ZERO, now + rest);
+            let took = now.saturating_sub(begun).min(LONGEST_REST);
+            let rest = took.saturating_sub(begun.saturating_sub(rested));
+            rested = now + rest;
             if !rest.is_zero() {
                 clock.sleep_until(now + rest).await;
             }
@@ -320,6 +313,7 @@ impl Feed {
                 () = self.emitted.notified() => {}
                 () = tick => {}
             }
+            begun = clock.elapsed();
         }
     }
 

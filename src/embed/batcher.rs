@@ -55,8 +55,6 @@ const NAMES_BYTES: usize = 256;
 pub struct Batcher {
     bus: Bus,
     linger: Option<Duration>,
-    /// Whether the linger may end before its time, where puts cost nothing.
-    is_eager: bool,
     /// Begun by the first event.
     gathering: Arc<OnceLock<Gathering>>,
 }
@@ -72,9 +70,10 @@ struct Gathering {
     turn: Mutex<()>,
 }
 
-/// The events of a call that wait to be put.
+/// A call that waits for its events to be put.
 struct Waiting {
     content: Content,
+    answer: Answer,
     events: usize,
     bytes: usize,
     /// On the clock of the thread.
@@ -83,15 +82,39 @@ struct Waiting {
     room: OwnedSemaphorePermit,
 }
 
-/// What is to be put, and to whom it is told.
+/// What is to be put.
 enum Content {
-    Events(Vec<NewEvent>, AckSender),
+    Events(Vec<NewEvent>),
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the HTTP face takes lines"))]
-    Lines(EventLines, IdSender),
+    Lines(EventLines),
 }
 
-/// Tells the caller the ids of its events.
-type IdSender = oneshot::Sender<Result<Vec<String>, Error>>;
+impl Content {
+    /// How many events it is, and about how many bytes on the bus.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Events(events) => (events.len(), events.iter().map(|event| event.content_len() + NAMES_BYTES).sum()),
+            Self::Lines(lines) => (lines.len(), lines.content_len()),
+        }
+    }
+}
+
+/// To whom it is told what became of a call: the ids of its events, with their acks or alone.
+enum Answer {
+    Acks(AckSender),
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the HTTP face takes lines"))]
+    Ids(oneshot::Sender<Result<Vec<String>, Error>>),
+}
+
+impl Answer {
+    fn fail(self, error: Error) {
+        // The caller may be gone when it is answered.
+        match self {
+            Self::Acks(sender) => _ = sender.send(Err(error)),
+            Self::Ids(sender) => _ = sender.send(Err(error)),
+        }
+    }
+}
 
 /// The calls that wait while the task that gathers waits for more: it is woken once, by the call that
 /// makes them enough.
@@ -171,7 +194,7 @@ impl Drop for Gathering {
 
 impl Batcher {
     pub(super) fn new(bus: Bus) -> Self {
-        Self { bus, linger: None, is_eager: true, gathering: Arc::default() }
+        Self { bus, linger: None, gathering: Arc::default() }
     }
 
     /// How long an event waits for others. Unless told otherwise, 100 ms on a bucket; on a directory 2 ms,
@@ -179,7 +202,7 @@ impl Batcher {
     /// While a put is under way the next events gather in any case.
     #[must_use]
     pub fn linger(self, linger: Duration) -> Self {
-        Self { linger: Some(linger), is_eager: false, gathering: Arc::default(), ..self }
+        Self { linger: Some(linger), gathering: Arc::default(), ..self }
     }
 
     /// Emits an event. After `Ok` it is on the disk, or durable in the bucket. Waits first while
@@ -212,21 +235,19 @@ impl Batcher {
         if !self.has_segments() || events.iter().any(NewEvent::is_single) {
             return self.bus.thread.emit(events).await;
         }
-        let (count, bytes) = (events.len(), events.iter().map(|event| event.content_len() + NAMES_BYTES).sum());
         let (answer, answered) = oneshot::channel();
-        self.hand_over(Content::Events(events, answer), count, bytes).await?;
+        self.hand_over(Content::Events(events), Answer::Acks(answer)).await?;
         answered.await.map_err(|_| Error::Closed)?
     }
 
     /// Emits events on lines, all of them; returns their ids. The bus must have segments.
     #[cfg(feature = "cli")]
     pub(crate) async fn put_lines(&self, lines: EventLines) -> Result<Vec<String>, Error> {
-        let (count, bytes) = (lines.len(), lines.content_len());
-        if count == 0 {
+        if lines.len() == 0 {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.hand_over(Content::Lines(lines, answer), count, bytes).await?;
+        self.hand_over(Content::Lines(lines), Answer::Ids(answer)).await?;
         answered.await.map_err(|_| Error::Closed)?
     }
 
@@ -236,8 +257,9 @@ impl Batcher {
     }
 
     /// Hands a call over to the task that gathers, once there is room for it.
-    async fn hand_over(&self, content: Content, events: usize, bytes: usize) -> Result<(), Error> {
-        let gathering = self.gathering.get_or_init(|| self.begin());
+    async fn hand_over(&self, content: Content, answer: Answer) -> Result<(), Error> {
+        let gathering = self.gathering.get_or_init(|| self.begin(self.linger, self.linger.is_none()));
+        let (events, bytes) = content.size();
         let size = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
         // Where there is room this call is not put behind later ones, as a task that has done much may be.
         let turn = match gathering.turn.try_lock() {
@@ -249,16 +271,17 @@ impl Batcher {
             Ok(room) => room,
             Err(_) => all.acquire_many_owned(size).await.map_err(|_| Error::Closed)?,
         };
-        let call = Waiting { content, events, bytes, since: SystemClock.elapsed(), room };
+        let call = Waiting { content, answer, events, bytes, since: SystemClock.elapsed(), room };
         gathering.backlog.add(call, &gathering.events)?;
         drop(turn);
         Ok(())
     }
 
-    fn begin(&self) -> Gathering {
+    /// Begins to gather. An eager one may end the linger before its time, where puts cost nothing.
+    fn begin(&self, linger: Option<Duration>, is_eager: bool) -> Gathering {
         let (events, incoming) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
-        let (linger, is_eager, gathers) = (self.linger, self.is_eager, Arc::clone(&backlog));
+        let gathers = Arc::clone(&backlog);
         // If the thread is gone, the receiver is, too, and emits say so.
         let _ = self.bus.thread.run(move |local| {
             let costs = local.bus.handle.store.requests().is_some();
@@ -310,36 +333,17 @@ struct Gathered {
     calls: Vec<(usize, Answer, OwnedSemaphorePermit)>,
 }
 
-/// To whom it is told what became of a call.
-enum Answer {
-    Acks(AckSender),
-    Ids(IdSender),
-}
-
-impl Answer {
-    fn fail(self, error: Error) {
-        // The caller may be gone when it is answered.
-        match self {
-            Self::Acks(sender) => _ = sender.send(Err(error)),
-            Self::Ids(sender) => _ = sender.send(Err(error)),
-        }
-    }
-}
-
 impl Gathered {
     /// Adds the events of a call; answers at once if one is no good, and adds none.
     fn add(&mut self, local: &ThreadState, waiting: Waiting) {
-        let Waiting { content, events: count, room, .. } = waiting;
+        let Waiting { content, answer, events: count, room, .. } = waiting;
         let segments = self.segments.len();
         let in_last = self.segments.last().map(SegmentDraft::len);
-        let (added, answer) = match content {
-            Content::Events(events, answer) => {
-                let added = events.into_iter().try_for_each(|event| self.add_event(local, event));
-                (added, Answer::Acks(answer))
-            }
-            Content::Lines(lines, answer) => {
+        let added = match content {
+            Content::Events(events) => events.into_iter().try_for_each(|event| self.add_event(local, event)),
+            Content::Lines(lines) => {
                 self.add_lines(local, &lines);
-                (Ok(()), Answer::Ids(answer))
+                Ok(())
             }
         };
         match added {
@@ -440,7 +444,8 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let bus = Bus::create(&folder.path().join("bus").display().to_string()).await.unwrap();
         let hour = Duration::from_secs(3_600);
-        let eager = Batcher { linger: Some(hour), ..bus.batcher() };
+        let eager = bus.batcher();
+        eager.gathering.set(eager.begin(Some(hour), true)).unwrap();
         for _ in 0..3 {
             eager.emit(NewEvent::new("order.created")).await.unwrap();
         }

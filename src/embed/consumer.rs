@@ -283,7 +283,7 @@ impl Handler for Callback {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let mut stopped = self.stopped.subscribe();
-            if *stopped.borrow_and_update() || !job.permit.holds() {
+            if !job.permit.holds() {
                 return RunReport::stopped();
             }
             let begun = self.clock.elapsed();

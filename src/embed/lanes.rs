@@ -274,6 +274,18 @@ mod tests {
         lanes.run(Bytes::from_static(EVENT), attempt, None, None)
     }
 
+    /// One lane, whose runs end at the gate; and how many have begun.
+    fn gated() -> (Lanes, Arc<Notify>, Arc<AtomicUsize>) {
+        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (opens, count) = (Arc::clone(&gate), Arc::clone(&begun));
+        let lanes = lanes(1, move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let opens = Arc::clone(&opens);
+            async move { opens.notified().await }
+        });
+        (lanes, gate, begun)
+    }
+
     #[tokio::test]
     async fn runs_begin_in_their_order_and_no_more_at_once_than_there_are_lanes() {
         for most in [1, 3] {
@@ -306,13 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_does_not_begin_once_it_may_not() {
-        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-        let (opens, count) = (Arc::clone(&gate), Arc::clone(&begun));
-        let lanes = lanes(1, move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let opens = Arc::clone(&opens);
-            async move { opens.notified().await }
-        });
+        let (lanes, gate, begun) = gated();
         let mut first = run(&lanes, 1);
         let refused = SharedPermit::new(|_| false);
         let mut expired = lanes.run(Bytes::from_static(EVENT), 1, Some(refused), None);
@@ -348,13 +354,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_that_is_cut_short_while_it_waits_never_begins() {
-        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-        let (opens, count) = (Arc::clone(&gate), Arc::clone(&begun));
-        let lanes = lanes(1, move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let opens = Arc::clone(&opens);
-            async move { opens.notified().await }
-        });
+        let (lanes, gate, begun) = gated();
         let (mut first, mut waits) = (run(&lanes, 1), run(&lanes, 1));
         let mut ends = Box::pin(waits.end());
         assert!(futures_util::future::poll_immediate(&mut ends).await.is_none());

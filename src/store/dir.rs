@@ -375,22 +375,11 @@ impl Store for DirStore {
     /// All are written before the first is published, so that a full disk leaves none of them.
     fn put_gated<'a>(&'a self, items: &'a [Item], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
         Box::pin(async move {
+            let owned = items.to_vec();
             if gate.is_always_open() {
-                return match self.execution {
-                    Execution::Inline => self.shared.put_open(items),
-                    Execution::Threaded => {
-                        let items = items.to_vec();
-                        self.run(move |shared| shared.put_open(&items)).await
-                    }
-                };
+                return self.run(move |shared| shared.put_open(&owned)).await;
             }
-            let staged_files = match self.execution {
-                Execution::Inline => self.shared.write_many(items),
-                Execution::Threaded => {
-                    let items = items.to_vec();
-                    self.run(move |shared| shared.write_many(&items)).await
-                }
-            }?;
+            let staged_files = self.run(move |shared| shared.write_many(&owned)).await?;
             let answers = self.shared.publish_in_turn(staged_files, items, gate).await;
             // Flushed also after an error: the caller will look for what was published before it,
             // and rely on that.
