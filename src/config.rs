@@ -9,6 +9,8 @@
 
 mod address;
 mod bucket;
+#[cfg(feature = "postgres")]
+mod database;
 mod environment;
 mod error;
 mod find;

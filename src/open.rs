@@ -9,6 +9,8 @@ use crate::clock::Clock;
 use crate::config::{BusAddress, Location};
 use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::PostgresStore;
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult, mount, system_words};
 use crate::threads;
 
@@ -32,7 +34,23 @@ pub async fn bus(
             let handle = BusHandle::new(Rc::new(BucketStore::connect(bucket)?), Rc::clone(clock));
             OpenBus::open(handle, &address.display).await
         }
+        #[cfg(feature = "postgres")]
+        Location::Postgres(database, _) => {
+            start_resolver_thread()?;
+            let store = PostgresStore::new((**database).clone(), Rc::clone(clock), durability == Durability::Full);
+            let opened = OpenBus::open(BusHandle::new(Rc::new(store), Rc::clone(clock)), &address.display).await;
+            opened.map_err(|error| with_address(error, address))
+        }
         Location::Server(_) => Err(only_a_server(address)),
+    }
+}
+
+/// The error that there is no bus, with its address, by which one can be made.
+#[cfg(feature = "postgres")]
+fn with_address(error: StoreError, address: &BusAddress) -> StoreError {
+    match (error.kind(), error.detail()) {
+        (ErrorKind::NoBus, None) => error.with_detail(ErrorDetail::NoBus { address: address.display.clone() }),
+        _ => error,
     }
 }
 
@@ -84,6 +102,11 @@ pub async fn archive(address: &BusAddress, clock: &Rc<dyn Clock>, make: bool) ->
         Location::Bucket(bucket, _) => {
             start_resolver_thread()?;
             Rc::new(BucketStore::connect(bucket)?)
+        }
+        #[cfg(feature = "postgres")]
+        Location::Postgres(..) => {
+            let what = format!("{} is a database, and an archive is a folder or a bucket", address.display);
+            return Err(StoreError::new(ErrorKind::Unfit, what));
         }
         Location::Server(_) => return Err(only_a_server(address)),
     };

@@ -23,6 +23,8 @@ mod bucket;
 mod content;
 mod machine;
 mod mounted;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 /// Check store, mount, clock, limits, permissions and the files on the bus
 ///
@@ -121,6 +123,10 @@ pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
             Location::Bucket(bucket, _) => {
                 let bus = session.bus_handle(BucketStore::connect(bucket)?);
                 look_at_bucket(&bus, bucket, &address.display).await
+            }
+            #[cfg(feature = "postgres")]
+            Location::Postgres(database, _) => {
+                postgres::findings((**database).clone(), &session, &address.display).await
             }
             Location::Server(_) => return Err(open::only_a_server(&address).into()),
         };

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+#[cfg(feature = "postgres")]
+use std::rc::Rc;
 
 use super::exit::Code;
 use super::failure::Failure;
@@ -14,6 +16,8 @@ use crate::config::{BusAddress, Config, Location};
 use crate::open;
 use crate::store::dir::{DirOptions, DirStore};
 use crate::store::object::BucketStore;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{PostgresStore, schema};
 use crate::store::{mount, probe};
 
 /// A key that is written and removed first, to learn whether writes are allowed.
@@ -26,9 +30,11 @@ Examples:
   evbus init /srv/bus
   evbus init --shared staff --max-event 8MiB /srv/bus
   evbus init 's3://acme-events/prod?region=eu-central-1'
+  evbus init postgres://app@db.example.com/shop
   evbus init                    # the bus that --bus, EVBUS_URL or the config names")]
 pub(super) struct InitArgs {
-    /// The bus: a path with a '/', s3://bucket/prefix, or a name from [buses.NAME] in the config
+    /// The bus: a path with a '/', s3://bucket/prefix, postgres://host/database, or a name from
+    /// [buses.NAME] in the config
     #[arg(id = "place", value_name = "BUS")]
     bus: Option<OsString>,
     /// Let this Unix group write, whatever the umask: a name, a number, or 'group' for the folder's
@@ -42,6 +48,9 @@ pub(super) struct InitArgs {
     /// creation [default: on]
     #[arg(long, value_name = "WHEN", value_parser = ["on", "off"])]
     segments: Option<String>,
+    /// Print the SQL that makes the tables in a PostgreSQL database, and make nothing
+    #[arg(long, conflicts_with_all = ["shared", "max_event", "segments"])]
+    print_sql: bool,
 }
 
 pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
@@ -64,6 +73,9 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
         Some(bus) => BusAddress::resolve(&session.environment, &session.config()?, Some(bus))?,
         None => session.address()?,
     };
+    if args.print_sql {
+        return print_sql(&address);
+    }
     block_on(Needs::of(&address), async {
         let sharing = if args.shared.is_some() { Sharing::Group } else { Sharing::Umask };
         if let Some(there) = existing(&address, &session).await? {
@@ -77,6 +89,16 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
                 return Err(Failure::usage(
                     "--shared is for folders: the provider's policies control access to a bucket",
                 ));
+            }
+            #[cfg(feature = "postgres")]
+            Location::Postgres(..) if sharing == Sharing::Group => {
+                return Err(Failure::usage("--shared is for folders: GRANT controls access to a database"));
+            }
+            #[cfg(feature = "postgres")]
+            Location::Postgres(database, _) => {
+                let store = PostgresStore::new((**database).clone(), Rc::clone(&session.clock), true);
+                store.create_schema().await?;
+                session.bus_handle(store)
             }
             Location::Bucket(bucket, _) => {
                 let handle = session.bus_handle(BucketStore::connect(bucket)?);
@@ -99,6 +121,22 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
         out.flush()?;
         Ok(Code::Done)
     })
+}
+
+/// Prints the definition of a database's tables, for those who may not make them by themselves.
+fn print_sql(address: &BusAddress) -> Result<Code, Failure> {
+    let sql = match &address.location {
+        #[cfg(feature = "postgres")]
+        Location::Postgres(database, _) => schema::definition(&database.schema),
+        _ => {
+            let what = format!("--print-sql is for PostgreSQL, and {} is none", address.display);
+            return Err(Failure::usage(what).help(command("init", "--print-sql postgres://HOST/DATABASE")));
+        }
+    };
+    let mut out = Out::new();
+    out.text(&sql)?;
+    out.flush()?;
+    Ok(Code::Done)
 }
 
 /// The settings of a bus that the folder already holds. A bucket is checked later, once it is

@@ -54,6 +54,8 @@ impl Opened {
     pub(super) fn url(&self) -> String {
         match &self.address.location {
             Location::Dir(path) => path.display().to_string(),
+            #[cfg(feature = "postgres")]
+            Location::Postgres(_, url) => url.clone(),
             Location::Bucket(_, url) | Location::Server(url) => url.clone(),
         }
     }
@@ -157,6 +159,8 @@ impl Needs {
     pub(super) fn of(address: &BusAddress) -> Self {
         match &address.location {
             Location::Dir(_) => Self::Time,
+            #[cfg(feature = "postgres")]
+            Location::Postgres(..) => Self::Everything,
             Location::Bucket(..) | Location::Server(_) => Self::Everything,
         }
     }

@@ -66,7 +66,7 @@ pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
         let address = session.address()?;
         let code = match &address.location {
             Location::Server(_) => member::watch(&args, &session, watchers.clone(), &address, &action),
-            Location::Dir(_) | Location::Bucket(..) => watch(&args, &session, watchers.clone(), &action),
+            _ => watch(&args, &session, watchers.clone(), &action),
         };
         let code = code.map_err(Failure::of_a_worker)?;
         if action.get() == SignalAction::Stop {

@@ -6,12 +6,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "postgres")]
+use super::database;
 use super::nearest::nearest;
 use super::parts::{Problem, percent_decoded};
 use super::{Config, ConfigError, Environment, bucket};
 use crate::config::ConfigDetail;
 use crate::handler::WebhookTarget;
 use crate::store::object::{Bucket, Kind};
+#[cfg(feature = "postgres")]
+use crate::store::postgres::Database;
 
 /// An address as written, with its form recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,9 @@ pub enum Address {
     Dir(PathBuf),
     /// A place in a bucket, and its URL as it was written.
     Bucket(Bucket, String),
+    /// A schema in a PostgreSQL database, and its URL as it was written.
+    #[cfg(feature = "postgres")]
+    Postgres(Box<Database>, String),
     /// The URL of an evbus server.
     Server(String),
     /// A name to look up in `[buses.NAME]`.
@@ -33,6 +40,9 @@ pub enum Location {
     Dir(PathBuf),
     /// A place in a bucket, and its URL as it was written.
     Bucket(Bucket, String),
+    /// A schema in a PostgreSQL database, and its URL as it was written.
+    #[cfg(feature = "postgres")]
+    Postgres(Box<Database>, String),
     /// The URL of an evbus server, which alone reaches the bus.
     Server(String),
 }
@@ -65,10 +75,13 @@ pub struct BusAddress {
 }
 
 impl BusAddress {
-    /// Limits the time of every request to a bucket.
+    /// Limits the time of every request to a bucket or a database.
     pub fn limit_timeout(&mut self, limit: Duration) {
-        if let Location::Bucket(bucket, _) = &mut self.location {
-            bucket.limit_timeout(limit);
+        match &mut self.location {
+            Location::Bucket(bucket, _) => bucket.limit_timeout(limit),
+            #[cfg(feature = "postgres")]
+            Location::Postgres(database, _) => database.limit_timeout(limit),
+            Location::Dir(_) | Location::Server(_) => {}
         }
     }
 
@@ -116,6 +129,11 @@ impl BusAddress {
             Address::Bucket(bucket, url) => {
                 Ok(Self { location: Location::Bucket(bucket.clone(), url.clone()), origin, display: url.clone() })
             }
+            #[cfg(feature = "postgres")]
+            Address::Postgres(database, url) => {
+                let location = Location::Postgres(database.clone(), url.clone());
+                Ok(Self { location, origin, display: database::without_password(url) })
+            }
             Address::Server(url) => Ok(Self { location: Location::Server(url.clone()), origin, display: url.clone() }),
             Address::Named(name) => Err(problem_at(&origin, (format!("'{name}' is a name of a name"), None))),
         }
@@ -155,6 +173,7 @@ impl Address {
                 "s3" => Kind::S3,
                 "gs" => Kind::Gcs,
                 "az" => Kind::Azure,
+                "postgres" | "postgresql" => return postgres(text, rest, environment),
                 "http" | "https" => {
                     // The rest of the text may be a secret.
                     return match WebhookTarget::parse_url(&text.to_string_lossy()) {
@@ -167,8 +186,8 @@ impl Address {
                     };
                 }
                 _ => {
-                    let known =
-                        "known are a path, file:///path, s3://bucket, gs://bucket, az://container and https://server";
+                    let known = "known are a path, file:///path, s3://bucket, gs://bucket, az://container, postgres://host/database \
+                         and https://server";
                     return Err((format!("'{scheme}://' is no store ({known})"), None));
                 }
             };
@@ -188,6 +207,17 @@ impl Address {
     pub(super) fn is_name(text: &str) -> bool {
         !text.is_empty() && !text.contains(['/', '\0']) && ![".", "..", "~"].contains(&text)
     }
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(text: &OsStr, rest: &str, environment: &Environment) -> Result<Address, Problem> {
+    let database = database::parse(rest, environment)?;
+    Ok(Address::Postgres(Box::new(database), text.to_string_lossy().into_owned()))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_: &OsStr, _: &str, _: &Environment) -> Result<Address, Problem> {
+    Err(("this evbus was built without PostgreSQL (the feature `postgres`)".to_owned(), None))
 }
 
 /// `s3` and `bucket/prefix` of `s3://bucket/prefix` (RFC 3986, 3.1).

@@ -20,6 +20,8 @@ mod error;
 pub mod memory;
 pub mod mount;
 pub mod object;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod probe;
 
 pub use cost::Requests;
@@ -384,6 +386,18 @@ pub trait Store {
     /// it cost what is stored there, and not only what it showed.
     fn began_early(&self) -> bool {
         false
+    }
+
+    /// How often this process has found that the store may have lost its latest writes: after a failover, or because a
+    /// backup was restored. What was read before such a change says nothing of what is there now, and a write before it
+    /// may be gone.
+    fn rewinds(&self) -> u64 {
+        0
+    }
+
+    /// Sends the hints of this process's writes that the store holds back, before the process ends.
+    fn send_hints(&self) -> Fut<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     /// The store's own time of this process's newest write, in microseconds since the Unix epoch, where it tells.

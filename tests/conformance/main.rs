@@ -30,6 +30,9 @@ mod group;
 mod mini;
 #[path = "../support/mini/tests.rs"]
 mod mini_tests;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres.rs"]
+mod postgres_server;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/s3.rs"]
@@ -109,6 +112,26 @@ fn of_settings<'a>(kind: Kind, prefix: &str, settings: impl IntoIterator<Item = 
     }
 }
 
+/// A new schema of a database; `options` are those of each session, as a role's or a database's may be.
+#[cfg(feature = "postgres")]
+fn postgres(server: &postgres_server::Postgres, options: &str) -> StoreFixture {
+    use evbus::store::postgres::{Database, PostgresStore, Ssl, SslMode};
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(server.port).user(postgres_server::USER).dbname("postgres").options(options);
+    let database = Database {
+        config,
+        schema: postgres_server::new_schema(),
+        ssl: Ssl { mode: SslMode::Prefer, root: None, identity: None },
+        listen: None,
+        unused_passwords: None,
+        timeout: None,
+    };
+    let sql = evbus::store::postgres::schema::definition(&database.schema);
+    server.answer(&sql);
+    let store = PostgresStore::new(database, Rc::new(SystemClock), true);
+    StoreFixture { store: Rc::new(store), _folder: None }
+}
+
 /// Runs a future as the program does: one thread, with I/O and time.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -158,6 +181,18 @@ conformance!(dir_inline_none, dir(Execution::Inline, Durability::None));
 conformance!(dir_threaded_full, dir(Execution::Threaded, Durability::Full));
 conformance!(dir_threaded_none, dir(Execution::Threaded, Durability::None));
 conformance!(ministack, bucket(|prefix| s3::ministack().bucket(prefix)));
+#[cfg(feature = "postgres")]
+conformance!(postgres_server_defaults, postgres(postgres_server::postgres(), ""));
+// Defaults that would break the protocol, if statements did not say otherwise.
+#[cfg(feature = "postgres")]
+conformance!(
+    postgres_odd_defaults,
+    postgres(
+        postgres_server::postgres(),
+        "-c default_transaction_isolation=serializable -c default_transaction_read_only=on -c synchronous_commit=off \
+         -c standard_conforming_strings=off -c search_path=nowhere"
+    )
+);
 conformance!(google, bucket(google));
 conformance!(without_etags, bucket(without_etags));
 // Azurite treats a backslash as a slash.

@@ -3,6 +3,8 @@
 use super::{HelpLine, HelpPart, command, text};
 use crate::bus::keys;
 use crate::store::object::Kind;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::DatabaseProblem;
 use crate::store::{BucketProblem, ErrorDetail, Obstruction, StoreError};
 
 /// What to do about a mount whose client caches names or attributes for too long.
@@ -46,6 +48,8 @@ fn of_detail(detail: &ErrorDetail) -> Option<HelpLine> {
         ErrorDetail::NoArchive => [command("prune", "--keep 30d --archive URL"), text(" makes one")].into(),
         ErrorDetail::NoGroups => [command("group", "create NAME"), text(", or delete the folder")].into(),
         ErrorDetail::Bucket(kind, problem) => return Some(of_bucket(*kind, problem)),
+        #[cfg(feature = "postgres")]
+        ErrorDetail::Database(problem) => return Some(of_database(problem)),
     })
 }
 
@@ -93,6 +97,34 @@ fn of_unreadable(key: &str) -> Option<HelpLine> {
         let again = command("group", format_args!("reset {group} --to earliest"));
         [text("fix its newest file, or start over: "), again].into()
     })
+}
+
+#[cfg(feature = "postgres")]
+fn of_database(problem: &DatabaseProblem) -> HelpLine {
+    match problem {
+        DatabaseProblem::NoServer => {
+            "is the server up, and does the address name it? pg_isready -h HOST -p PORT".into()
+        }
+        DatabaseProblem::NoDatabase { name } => format!("createdb {name}, or name another one").into(),
+        DatabaseProblem::Password { unused_file: Some(why) } => format!("{why}; or PGPASSWORD").into(),
+        DatabaseProblem::Password { unused_file: None } => "PGPASSWORD, or a line in ~/.pgpass (mode 0600)".into(),
+        DatabaseProblem::NotLetIn => "pg_hba.conf on the server says who may come from where, and how".into(),
+        DatabaseProblem::NoPrivilege => {
+            [command("doctor", ""), text(" tells which privileges are missing; SECURITY.md has the roles")].into()
+        }
+        DatabaseProblem::Standby => {
+            "name the primary, or all of them: postgres://a,b/db?target_session_attrs=read-write".into()
+        }
+        DatabaseProblem::Tls => {
+            "sslmode=verify-full&sslrootcert=FILE names whom to trust; sslmode=disable is without TLS".into()
+        }
+        DatabaseProblem::CertificateFile => "sslrootcert, sslcert and sslkey name PEM files".into(),
+        DatabaseProblem::DiskFull => {
+            [text("make room on the server's disk, or: "), command("prune", "--keep 7d")].into()
+        }
+        DatabaseProblem::TooManyConnections => "raise max_connections, or put a pooler before the server".into(),
+        DatabaseProblem::NotReplicated => "look at the standbys that synchronous_standby_names names".into(),
+    }
 }
 
 pub(super) fn of_bucket(kind: Kind, problem: &BucketProblem) -> HelpLine {

@@ -2,6 +2,8 @@
 //! each detail into its hint.
 
 use crate::store::object::Kind;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::DatabaseProblem;
 
 /// What exactly is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +78,9 @@ pub enum ErrorDetail {
     NoArchive,
     /// A bucket, or who asks for it.
     Bucket(Kind, BucketProblem),
+    /// A database, or who asks for it.
+    #[cfg(feature = "postgres")]
+    Database(DatabaseProblem),
 }
 
 /// What takes the place of one of evbus's files.

@@ -1,0 +1,197 @@
+//! Notices by `NOTIFY`: a statement of its own after a commit, never within it, because all notifying transactions of a
+//! server commit one after the other; and `LISTEN` on a connection of its own.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::FutureExt;
+use futures_util::stream::{self, BoxStream, LocalBoxStream, StreamExt};
+use tokio_postgres::{AsyncMessage, Client};
+
+use super::database::Database;
+use super::schema::{literal, quoted};
+use super::session::{Session, connect};
+use crate::clock::{Backoff, Clock, Fut};
+use crate::store::Hints;
+
+/// The least time between two notices of one process.
+const GAP: Duration = Duration::from_millis(10);
+
+/// How long the server may take to pass a notification on.
+const PROOF: Duration = Duration::from_secs(5);
+
+/// The channel of a schema: at most 63 bytes (PostgreSQL, NOTIFY).
+fn channel(schema: &str) -> String {
+    let name = format!("evbus_{schema}");
+    let end = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    name[..end].to_owned()
+}
+
+/// Tells others of this process's writes.
+pub(super) struct Announcer {
+    sql: String,
+    own: String,
+    last: Cell<Option<Duration>>,
+    is_held_back: Rc<Cell<bool>>,
+}
+
+impl Announcer {
+    pub(super) fn new(schema: &str, random: u64) -> Self {
+        let own = format!("{random:016x}");
+        let sql = format!("SELECT pg_notify({}, '{own}')", literal(&channel(schema)));
+        Self { sql, own, last: Cell::default(), is_held_back: Rc::default() }
+    }
+
+    /// What this process's notices say, by which its own listener knows them.
+    pub(super) fn own(&self) -> String {
+        self.own.clone()
+    }
+
+    /// Sends a notice behind what was sent last, and does not wait for the answer; it is held back if the last one
+    /// was sent a moment ago.
+    pub(super) fn announce(&self, session: &Rc<Session>, now: Duration) {
+        let wait = self.last.get().map_or(Duration::ZERO, |last| (last + GAP).saturating_sub(now));
+        if wait.is_zero() {
+            self.last.set(Some(now));
+            self.is_held_back.set(false);
+            // The first poll sends it.
+            drop(session.client.batch_execute(&self.sql).now_or_never());
+        } else {
+            self.is_held_back.set(true);
+        }
+    }
+
+    /// Sends what is held back.
+    pub(super) async fn send_held_back(&self, session: &Rc<Session>) {
+        if self.is_held_back.replace(false) {
+            // It is only a hint.
+            let _ = session.client.batch_execute(&self.sql).await;
+        }
+    }
+}
+
+/// Listens for the notices of others, on a connection that it makes anew whenever it is lost.
+pub(super) struct Listener {
+    hints: LocalBoxStream<'static, ()>,
+}
+
+/// A connection that listens.
+struct Listening {
+    messages: BoxStream<'static, AsyncMessage>,
+    _client: Client,
+}
+
+struct State {
+    database: Rc<Database>,
+    clock: Rc<dyn Clock>,
+    own: String,
+    listening: RefCell<Option<Listening>>,
+    backoff: Backoff,
+}
+
+/// Whether a notice to itself arrives.
+pub(super) async fn passes_notifications(database: &Rc<Database>, clock: Rc<dyn Clock>) -> bool {
+    State::new(database, clock, String::new()).listen().await.is_some()
+}
+
+impl Listener {
+    pub(super) fn new(database: &Rc<Database>, clock: Rc<dyn Clock>, own: String) -> Self {
+        let state = State::new(database, clock, own);
+        // A stream keeps what is under way when a wait for it is given up.
+        let hints = stream::unfold(state, |mut state| async move {
+            state.next().await;
+            Some(((), state))
+        });
+        Self { hints: hints.boxed_local() }
+    }
+}
+
+fn first_backoff() -> Backoff {
+    Backoff::new(Duration::from_secs(1), Duration::from_mins(1))
+}
+
+impl Hints for Listener {
+    fn next(&mut self) -> Fut<'_, ()> {
+        Box::pin(async move {
+            if self.hints.next().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+impl State {
+    fn new(database: &Rc<Database>, clock: Rc<dyn Clock>, own: String) -> Self {
+        let database = Rc::clone(database);
+        Self { database, clock, own, listening: RefCell::default(), backoff: first_backoff() }
+    }
+
+    /// Waits for the next notice.
+    async fn next(&mut self) {
+        loop {
+            let Some(mut listening) = self.listening.take() else {
+                match self.listen().await {
+                    Some(listening) => {
+                        self.listening.replace(Some(listening));
+                        self.backoff = first_backoff();
+                        // What came before is not told.
+                        return;
+                    }
+                    None => self.backoff.wait(&*self.clock).await,
+                }
+                continue;
+            };
+            while let Some(message) = listening.messages.next().await {
+                if matches!(&message, AsyncMessage::Notification(note) if note.payload() != self.own) {
+                    self.listening.replace(Some(listening));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Listens, and proves by a notice to itself that the server passes notices on: a pooler may not.
+    async fn listen(&self) -> Option<Listening> {
+        let config = self.database.listen.as_ref().unwrap_or(&self.database.config);
+        let (client, mut connection) = connect(&self.database, config).await.ok()?;
+        let messages = stream::poll_fn(move |context| connection.poll_message(context));
+        let mut messages = messages
+            .take_while(|message| std::future::ready(message.is_ok()))
+            .filter_map(|message| std::future::ready(message.ok()))
+            .boxed();
+        let name = channel(&self.database.schema);
+        let proof = format!("{:016x}", self.clock.random());
+        let sql = format!("LISTEN {}; NOTIFY {}, '{proof}'", quoted(&name), quoted(&name));
+        let deadline = self.clock.elapsed() + PROOF;
+        let proved = async {
+            let mut asked = std::pin::pin!(client.batch_execute(&sql).fuse());
+            loop {
+                tokio::select! {
+                    answer = &mut asked => answer.ok()?,
+                    message = messages.next() => match message? {
+                        AsyncMessage::Notification(note) if note.payload() == proof => return Some(()),
+                        _ => {}
+                    },
+                }
+            }
+        };
+        tokio::select! {
+            proved = proved => proved?,
+            () = self.clock.sleep_until(deadline) => return None,
+        }
+        Some(Listening { messages, _client: client })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_fits_into_a_name() {
+        assert_eq!(channel("evbus"), "evbus_evbus");
+        let long = channel(&"ä".repeat(40));
+        assert!(long.len() <= 63 && long.starts_with("evbus_ä"));
+    }
+}

@@ -1,0 +1,121 @@
+//! The tables of a bus in a PostgreSQL database, and what the statements on them have in common.
+
+/// The release of the tables' form. A database with a later one is refused.
+pub const FORMAT: i32 = 1;
+
+/// What a token begins with that a standby gives.
+pub(super) const STANDBY: &str = "standby";
+
+/// The name of a schema as SQL (PostgreSQL, 4.1.1, Identifiers and Key Words).
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL.
+pub(super) fn literal(text: &str) -> String {
+    // Backslashes mean nothing with standard_conforming_strings, and something without: in the second form always.
+    match text.contains('\\') {
+        true => format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
+        false => format!("'{}'", text.replace('\'', "''")),
+    }
+}
+
+/// The expression whose value changes when the server may have lost its latest commits: the server's start, which a
+/// failover and a recovery of a backup change, and the file of the registers' table, which a restored dump changes.
+pub(super) fn token(schema: &str) -> String {
+    let table = literal(&format!("{}.register", quoted(schema)));
+    format!(
+        "CASE WHEN pg_is_in_recovery() THEN '{STANDBY}' ELSE to_hex((extract(epoch FROM pg_postmaster_start_time()) \
+         * 1000000)::bigint) || '-' || pg_relation_filenode({table}::regclass)::text END"
+    )
+}
+
+/// The least text that is greater than every key that begins with `prefix`, which ends in `/`.
+pub(super) fn end_of(prefix: &str) -> Option<String> {
+    // '0' follows '/' in ASCII.
+    prefix.strip_suffix('/').map(|folder| format!("{folder}0"))
+}
+
+/// The statements that make the schema; each is harmless where it was run before.
+pub fn definition(schema: &str) -> String {
+    let s = quoted(schema);
+    format!(
+        "CREATE SCHEMA IF NOT EXISTS {s};
+
+-- The form of these tables.
+CREATE TABLE IF NOT EXISTS {s}.meta (
+    one bool PRIMARY KEY DEFAULT true CHECK (one),
+    format int NOT NULL
+);
+INSERT INTO {s}.meta (format) VALUES ({FORMAT}) ON CONFLICT DO NOTHING;
+
+-- Events and everything else that is written once.
+CREATE TABLE IF NOT EXISTS {s}.object (
+    key text COLLATE \"C\" PRIMARY KEY,
+    body bytea NOT NULL
+);
+
+-- What is replaced: the row of a key with the greatest number counts.
+CREATE TABLE IF NOT EXISTS {s}.register (
+    key text COLLATE \"C\" NOT NULL,
+    n bigint NOT NULL,
+    ver uuid NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (key, n)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+-- Events that an application emits within its own transactions; `evbus relay` moves them.
+CREATE TABLE IF NOT EXISTS {s}.outbox (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id text NOT NULL DEFAULT gen_random_uuid()::text,
+    type text NOT NULL,
+    source text,
+    subject text,
+    key text,
+    data json,
+    attr json,
+    \"time\" timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Rows of the outbox that are no events, with the reason.
+CREATE TABLE IF NOT EXISTS {s}.outbox_parked (
+    n bigint PRIMARY KEY,
+    row_ json NOT NULL,
+    reason text NOT NULL,
+    parked timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The events, for reading: one row each, also where many lie in one object.
+CREATE OR REPLACE VIEW {s}.events AS
+SELECT o.key, l.line,
+    l.event ->> 'id' AS id, l.event ->> 'type' AS type, l.event ->> 'source' AS source,
+    l.event ->> 'subject' AS subject, (l.event ->> 'time')::timestamptz AS \"time\", l.event -> 'data' AS data, l.event
+FROM {s}.object o
+CROSS JOIN LATERAL (
+    SELECT ordinality AS line, text::json AS event
+    FROM regexp_split_to_table(convert_from(o.body, 'UTF8'), E'\\n') WITH ORDINALITY AS t (text, ordinality)
+    WHERE text <> ''
+) l
+WHERE o.key >= 'events/' AND o.key < 'events0';
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_are_quoted() {
+        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\'b"), "E'a\\\\''b'");
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_folder() {
+        assert_eq!(end_of("events/").as_deref(), Some("events0"));
+        assert!("events/~" < "events0" && "events/\u{10ffff}" < "events0");
+        assert_eq!(end_of("events"), None);
+    }
+}
