@@ -13,7 +13,7 @@ use crate::bus::emit::{EventCopy, acknowledged_copy, noted_objects};
 use crate::bus::{BusHandle, horizon, keys, read, schedule};
 use crate::event::{EVENTS, EventName, EventTime, ListedKey, NameMatch, TypeFilter, names_between, parse_segment_key};
 use crate::group::{GroupName, Position, definition, read_marker, request};
-use crate::store::{ErrorDetail, ErrorKind, List, Pager, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, List, Pager, StoreError, StoreResult, refuse_after_rewind};
 
 /// A file in `staging/` that is older than this was left behind by a writer that died.
 const ABANDONED: Duration = Duration::from_hours(24);
@@ -185,6 +185,7 @@ pub async fn prune(
             .keep(move |key| ListedKey::parse(key).is_some_and(|parts| parts.last() < before || parts.last() > now))
     };
     while let Some(keys) = pager.next(&*bus.store, old(bus.clock.now())).await? {
+        let rewinds = bus.store.rewinds();
         let mut all = Vec::with_capacity(keys.len());
         for key in &keys {
             if is_old(bus, key, before).await? {
@@ -213,6 +214,8 @@ pub async fn prune(
             if let Some(last) = go.iter().map(Old::last).max() {
                 horizon::raise(&*bus.store, last).await?;
             }
+            // Markers that were read before may be behind again.
+            refuse_after_rewind(&*bus.store, rewinds)?;
             bus.store.delete_many(&gone).await?;
         }
         report.deleted += go.iter().map(Old::len).sum::<u64>();
@@ -312,6 +315,7 @@ pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResul
     let mut pager = Pager::default();
     let mut forgotten = 0;
     while let Some(records) = pager.next(&*bus.store, List::all(keys::DEDUP)).await? {
+        let rewinds = bus.store.rewinds();
         let mut old = Vec::new();
         for key in &records {
             let Some(object) = bus.store.get(key).await? else { continue };
@@ -326,6 +330,7 @@ pub(crate) async fn forget_ids(bus: &BusHandle, before: EventTime) -> StoreResul
                 unchanged.push(key);
             }
         }
+        refuse_after_rewind(&*bus.store, rewinds)?;
         bus.store.delete_many(&unchanged).await?;
         forgotten += count(unchanged.len());
     }

@@ -99,6 +99,8 @@ pub struct Emitter {
 struct PutBatch {
     pending: Vec<Unacknowledged>,
     late: bool,
+    /// The store's [`rewinds`](crate::store::Store::rewinds) before the puts.
+    rewinds: u64,
 }
 
 impl Emitter {
@@ -124,7 +126,9 @@ impl Emitter {
             self.refuse_clock_ahead(drafts, &batch.pending).await?;
             let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
             self.puts.bus.times.saw(w);
-            if !batch.late && batch.pending.iter().all(|put| put.name.time() > w) {
+            // A store that has lost its latest writes may have lost these.
+            let is_there = batch.rewinds == self.puts.bus.store.rewinds();
+            if is_there && !batch.late && batch.pending.iter().all(|put| put.name.time() > w) {
                 break;
             }
             refuse_endless_puts(reputs, w)?;
@@ -207,6 +211,7 @@ impl Emitter {
 
     /// Puts drafts under new, growing times, none below `earliest`.
     async fn put_batch(&mut self, drafts: &[Draft], indices: &[usize], earliest: EventTime) -> StoreResult<PutBatch> {
+        let rewinds = self.puts.bus.store.rewinds();
         let mut pending = Vec::with_capacity(indices.len());
         let mut items = Vec::with_capacity(indices.len());
         for &index in indices {
@@ -214,7 +219,7 @@ impl Emitter {
             items.push((name.key(), Bytes::copy_from_slice(&drafts[index].bytes)));
             pending.push(Unacknowledged { index, name });
         }
-        let Some(first) = pending.first() else { return Ok(PutBatch { pending, late: false }) };
+        let Some(first) = pending.first() else { return Ok(PutBatch { pending, late: false, rewinds }) };
         let slots = pending.iter().map(|put| put.name.hash_slot());
         let events = indices.iter().map(|index| drafts[*index].event.ordering_key()).zip(slots);
         let store = Rc::clone(&self.puts.bus.store);
@@ -224,7 +229,7 @@ impl Emitter {
             // do.
             pending[at].name = self.put_elsewhere(&drafts[pending[at].index], earliest).await?;
         }
-        Ok(PutBatch { pending, late: order.late() })
+        Ok(PutBatch { pending, late: order.late(), rewinds })
     }
 
     async fn put_elsewhere(&mut self, draft: &Draft, earliest: EventTime) -> StoreResult<EventName> {

@@ -21,7 +21,7 @@ use super::decision::{Decision, decide, was_cancelled};
 use super::emit::{AckKind, Draft, Emitter};
 use super::keys::{self, SCHEDULED};
 use crate::event::{Event, EventName, EventTime, Identity};
-use crate::store::{ErrorKind, List, Store, StoreError, StoreResult};
+use crate::store::{ErrorKind, List, Store, StoreError, StoreResult, refuse_after_rewind};
 
 /// How many entries are released together.
 const BATCH: usize = 100;
@@ -121,7 +121,7 @@ async fn release_entries(
     limit: usize,
     released: &mut Released,
 ) -> StoreResult<()> {
-    let store = &*bus.store;
+    let (store, rewinds) = (&*bus.store, bus.store.rewinds());
     let (mut drafts, mut ended, mut decided, mut failed) = (Vec::new(), Vec::new(), Vec::new(), None);
     for name in due {
         let key = keys::scheduled(name);
@@ -155,6 +155,7 @@ async fn release_entries(
     let taken: Vec<Draft> = taken.map(|(draft, _)| draft.clone().without_dedup()).collect();
     emitter.emit(&taken).await?;
     released.events += drafts.len();
+    refuse_after_rewind(store, rewinds)?;
     store.delete_many(&ended).await?;
     store.delete_many(&decided).await?;
     // If no entry could be read, the store is away.

@@ -211,6 +211,26 @@ impl Engine {
         }
     }
 
+    /// Forgets all that it has read and decided: the store may have lost its latest writes.
+    pub fn begin_anew(&mut self, seed: u64, now: Now) {
+        let fresh = Self::new(EngineParts {
+            group: self.group.clone(),
+            registered: self.registered.clone(),
+            filter: Arc::clone(&self.filter),
+            settings: self.settings.clone(),
+            profile: self.profile,
+            me: self.me.clone(),
+            seed,
+            now,
+        });
+        let old = std::mem::replace(self, fresh);
+        self.summary = old.summary;
+        self.shutdown.level = old.shutdown.level;
+        self.max_in_flight = old.max_in_flight;
+        self.reported = old.reported;
+        self.requests_made = old.requests_made;
+    }
+
     /// Takes in what has happened, and says what is to be done: the last command is
     /// [`Command::WakeAt`] or [`Command::End`].
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Command> {

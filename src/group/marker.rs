@@ -178,11 +178,11 @@ impl Marker {
         self.handoff = None;
     }
 
-    /// Releases the shard, to any worker or to one in particular.
+    /// Releases the shard, to any worker or to one in particular. Only a verdict shows that handlers come back: an
+    /// event that has killed the owners before may be named by a request that this owner has not read.
     pub fn release(&mut self, to: Option<String>) {
         self.owner = None;
         self.handoff = to;
-        self.unclean = 0;
     }
 
     /// Whether an event that the group wants is still to be processed.
@@ -295,6 +295,26 @@ impl Marker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_verdict_shows_that_handlers_come_back() {
+        let owner = || Owner {
+            worker: "w".to_owned(),
+            host: "h".to_owned(),
+            pid: 1,
+            boot: "b".to_owned(),
+            since: EventTime::MIN,
+            command: "c".to_owned(),
+        };
+        let mut marker = Marker::new(Position::START);
+        for _ in 0..3 {
+            marker.acquire(owner());
+        }
+        assert_eq!(marker.unclean, 2);
+        marker.release(None);
+        marker.acquire(owner());
+        assert_eq!(marker.unclean, 2, "nothing has run");
+    }
 
     #[test]
     fn a_letter_from_before_a_reset_ends_nothing() {

@@ -34,6 +34,8 @@ pub(super) struct GroupStore {
     /// The errors that operations have met and go on trying after.
     pub troubles: Rc<Troubles>,
     pub shards: u16,
+    /// The store's [`rewinds`](crate::store::Store::rewinds) before anything was read that the worker goes by.
+    pub rewinds: u64,
     /// Shares the polls of this process.
     pub polls: Option<Rc<Polls>>,
 }
@@ -116,6 +118,11 @@ impl ScanCollector {
 }
 
 impl GroupStore {
+    /// Whether the store still has what the worker goes by.
+    pub fn is_current(&self) -> bool {
+        self.rewinds == self.bus.store.rewinds()
+    }
+
     /// Reads W, raising it first if `raise_to` says so, and then lists a shard's window. If the
     /// listing shows an event that the group does not want, the group's definition is read last, to
     /// see whether it still does not: every event emitted after the group was changed to want it
@@ -293,7 +300,8 @@ impl GroupStore {
     /// Writes a commit and makes sure of the answer: after a lost answer, or a conflict that may be
     /// with itself, it reads back and compares epoch and nonce before it believes either. If the
     /// error is one that an operator can repair, it goes on trying until a lease is over: then
-    /// another worker may own the shard.
+    /// another worker may own the shard. If the store has lost its latest writes, the commit rests on what may not be
+    /// there any more: it is not believed.
     pub async fn commit(&self, shard: u16, commit: &Commit, lease: Duration) -> Committed {
         let key = keys::marker(&self.group, shard);
         let store = &*self.bus.store;
@@ -302,6 +310,9 @@ impl GroupStore {
         let over = |now: Duration| now.saturating_sub(sent) >= lease;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         loop {
+            if !self.is_current() {
+                return Committed::Fenced;
+            }
             match store.cas(&key, commit.version.as_ref(), &commit.bytes).await {
                 Ok(Swap::Swapped(version)) => return Committed::Yes { version, sent },
                 Ok(Swap::Conflict) => {}
@@ -309,6 +320,7 @@ impl GroupStore {
                 Err(error) => return Committed::Failed(error),
             }
             match get_durable(store, &key).await {
+                Ok(_) if !self.is_current() => return Committed::Fenced,
                 Ok(found) => {
                     match self.commit_state(commit, found.as_ref().map(|object| (&object.bytes[..], &object.version))) {
                         CommitState::Ours(version) => return Committed::Yes { version, sent },

@@ -147,6 +147,7 @@ impl Worker {
         Ok(Self {
             engine,
             group_store: GroupStore {
+                rewinds: parts.bus.store.rewinds(),
                 bus: parts.bus,
                 group: parts.group,
                 filter,
@@ -191,6 +192,10 @@ impl Worker {
         let mut inputs = Vec::new();
         loop {
             let mut wake_at = clock.elapsed();
+            if self.group_store.rewinds != self.group_store.bus.store.rewinds() {
+                self.begin_anew();
+                inputs.clear();
+            }
             inputs.extend(troubles.take().map(Input::Trouble));
             // Only an owner's commits record them; of several groups that share a store, another one
             // may own a shard.
@@ -247,6 +252,19 @@ impl Worker {
                 () = clock.sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// Gives up everything that was read before the store lost its latest writes, and what follows from it.
+    fn begin_anew(&mut self) {
+        for ownership in self.ownerships.values() {
+            ownership.cancel.tell();
+        }
+        self.ownerships.clear();
+        self.operations = FuturesUnordered::new();
+        self.many = SelectAll::new();
+        self.group_store.rewinds = self.group_store.bus.store.rewinds();
+        let clock = &self.group_store.bus.clock;
+        self.engine.begin_anew(clock.random(), Now { elapsed: clock.elapsed(), wall: clock.now() });
     }
 
     /// Another group of this process has polled: that poll may show what this worker would list.
@@ -413,7 +431,9 @@ impl Worker {
             }
             Command::Delete { key } => Box::pin(async move {
                 // An object that stays is deleted another time, or asked for again.
-                let _ = store.bus.store.delete(&key).await;
+                if store.is_current() {
+                    let _ = store.bus.store.delete(&key).await;
+                }
                 Completion::Sent
             }),
             Command::Ask { shard, request } => Box::pin(async move {

@@ -4,13 +4,13 @@
 //! takes effect when it arrives, whether or not its sender still lives or still waits.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
     ErrorKind, Hints, List, Object, Page, PageWithTail, Profile, Put, Store, StoreError, StoreResult, Swap, TailFilter,
-    TailMatch, Version,
+    TailMatch, Version, refuse_after_rewind,
 };
 use crate::clock::Fut;
 use crate::store::NoHints;
@@ -64,6 +64,8 @@ pub trait Network {
     fn flushes(&self) -> bool {
         false
     }
+    /// An answer has shown how often the latest writes were lost.
+    fn saw_rewinds(&self, _rewinds: u64) {}
     /// Whether an object cannot be read now.
     fn is_unreadable(&self, _key: &str) -> bool {
         false
@@ -123,7 +125,12 @@ pub struct Contents {
     unflushed: RefCell<BTreeMap<String, Option<ObjectVersion>>>,
     /// How often the power has failed.
     cuts: Cell<u64>,
+    /// How often the latest writes were lost.
+    rewinds: Cell<u64>,
 }
+
+/// What a store held at some time.
+pub struct Snapshot(Entries);
 
 impl Contents {
     /// The power fails: what was not flushed is as it was before. Senders that wait for an answer
@@ -140,6 +147,30 @@ impl Contents {
                 observer(&key, old.as_ref().map(|(bytes, _)| &**bytes), new.as_deref());
             }
         }
+    }
+
+    /// What there is now, for [`Contents::rewind`].
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.entries.borrow().clone())
+    }
+
+    /// All is as it was: a standby takes over that has not received the latest writes.
+    pub fn rewind(&self, to: &Snapshot) {
+        self.rewinds.set(self.rewinds.get() + 1);
+        let now = self.entries.replace(to.0.clone());
+        let changed: BTreeSet<&String> =
+            now.keys().chain(to.0.keys()).filter(|key| now.get(*key) != to.0.get(*key)).collect();
+        for key in changed {
+            if let Some(observer) = &*self.observer.borrow() {
+                let bytes = |entries: &Entries| entries.get(key).map(|(bytes, _)| Rc::clone(bytes));
+                observer(key, bytes(&now).as_deref(), bytes(&to.0).as_deref());
+            }
+        }
+    }
+
+    /// How often the latest writes were lost.
+    pub fn rewinds(&self) -> u64 {
+        self.rewinds.get()
     }
 
     fn flush(&self, key: &str) {
@@ -160,6 +191,11 @@ impl Contents {
     /// What is there now, without any network.
     pub fn read(&self, key: &str) -> Option<Rc<[u8]>> {
         self.entries.borrow().get(key).map(|(bytes, _)| Rc::clone(bytes))
+    }
+
+    /// A version as text: one that was read before a loss of writes is good for nothing after it.
+    fn named(&self, version: u64) -> Version {
+        Version(format!("{version}.{}", self.rewinds.get()))
     }
 
     /// The keys under a prefix, without any network.
@@ -200,19 +236,19 @@ impl Contents {
 
     fn get(&self, key: &str) -> Option<Object> {
         let entries = self.entries.borrow();
-        entries.get(key).map(|(bytes, version)| Object { bytes: bytes.to_vec(), version: Version(version.to_string()) })
+        entries.get(key).map(|(bytes, version)| Object { bytes: bytes.to_vec(), version: self.named(*version) })
     }
 
     /// Whether a register has a version.
     fn has(&self, key: &str, version: Option<&Version>) -> bool {
-        self.version(key).map(|version| version.to_string()) == version.map(|version| version.0.clone())
+        self.version(key).map(|version| self.named(version)).as_ref() == version
     }
 
     fn cas(&self, key: &str, version: Option<&Version>, bytes: &[u8]) -> Swap {
         if !self.has(key, version) {
             return Swap::Conflict;
         }
-        Swap::Swapped(Version(self.set(key, Some(bytes)).to_string()))
+        Swap::Swapped(self.named(self.set(key, Some(bytes))))
     }
 
     /// The next keys after `after`, with their versions.
@@ -220,7 +256,7 @@ impl Contents {
         use std::ops::Bound::{Excluded, Unbounded};
         let entries = self.entries.borrow();
         let range = entries.range::<str, _>((Excluded(after), Unbounded));
-        range.take(len).map(|(key, (_, version))| (key.clone(), Version(version.to_string()))).collect()
+        range.take(len).map(|(key, (_, version))| (key.clone(), self.named(*version))).collect()
     }
 
     /// The next keys under `prefix` after `after`, kept or not.
@@ -238,12 +274,15 @@ pub struct MemoryStore {
     contents: Rc<Contents>,
     network: Rc<dyn Network>,
     profile: Profile,
+    /// The losses of writes that its answers have shown.
+    known_rewinds: Cell<u64>,
 }
 
 impl MemoryStore {
     /// A view of `contents` over `network`.
     pub fn new(contents: Rc<Contents>, network: Rc<dyn Network>, profile: Profile) -> Self {
-        Self { contents, network, profile }
+        let known_rewinds = Cell::new(contents.rewinds());
+        Self { contents, network, profile, known_rewinds }
     }
 
     /// Sends one request and waits for its answer.
@@ -257,15 +296,20 @@ impl MemoryStore {
         let answer = Rc::new(RefCell::new(None));
         if let Some(arrives) = route.arrives {
             let (contents, slot) = (Rc::clone(&self.contents), Rc::clone(&answer));
-            let action = move || *slot.borrow_mut() = Some(apply(&contents));
+            let action = move || *slot.borrow_mut() = Some((apply(&contents), contents.rewinds()));
             self.network.later(arrives, Box::new(action));
         }
         let cuts = self.contents.cuts.get();
         self.network.pause(route.answered.unwrap_or(route.timeout)).await;
         let answer = answer.borrow_mut().take();
-        answer
-            .filter(|_| route.answered.is_some() && self.contents.cuts.get() == cuts)
-            .ok_or_else(|| StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer")))
+        let answer = answer.filter(|_| route.answered.is_some() && self.contents.cuts.get() == cuts);
+        let Some((answer, rewinds)) = answer else {
+            return Err(StoreError::new(ErrorKind::Unavailable, format!("{operation:?} {key}: no answer")));
+        };
+        // An answer from before is no news.
+        self.known_rewinds.set(self.known_rewinds.get().max(rewinds));
+        self.network.saw_rewinds(self.known_rewinds.get());
+        Ok(answer)
     }
 
     fn flush(&self, key: &str) {
@@ -379,8 +423,11 @@ impl Store for MemoryStore {
         Box::pin(async move {
             let (owned, version, bytes) = (key.to_owned(), version.cloned(), bytes.to_vec());
             let (route, flushes) = (self.route(Operation::Cas, key), self.network.flushes());
+            let known = self.known_rewinds.get();
             let apply = move |contents: &Contents| {
-                if route.spurious_conflict || !contents.has(&owned, version.as_ref()) {
+                // What is to be made was not there before.
+                let is_current = version.is_some() || contents.rewinds() == known;
+                if route.spurious_conflict || !is_current || !contents.has(&owned, version.as_ref()) {
                     return Swap::Conflict;
                 }
                 if flushes {
@@ -398,14 +445,15 @@ impl Store for MemoryStore {
 
     fn delete<'a>(&'a self, key: &'a str) -> Fut<'a, StoreResult<()>> {
         Box::pin(async move {
-            let owned = key.to_owned();
+            let (owned, known) = (key.to_owned(), self.known_rewinds.get());
             let apply = move |contents: &Contents| {
-                if contents.version(&owned).is_some() {
+                if contents.rewinds() == known && contents.version(&owned).is_some() {
                     contents.flush(&owned);
                     contents.set(&owned, None);
                 }
             };
-            self.call(self.route(Operation::Delete, key), Operation::Delete, key, apply).await
+            self.call(self.route(Operation::Delete, key), Operation::Delete, key, apply).await?;
+            refuse_after_rewind(self, known)
         })
     }
 
@@ -424,5 +472,9 @@ impl Store for MemoryStore {
 
     fn last_write_micros(&self) -> Option<i64> {
         self.network.last_write_micros()
+    }
+
+    fn rewinds(&self) -> u64 {
+        self.known_rewinds.get()
     }
 }

@@ -220,6 +220,15 @@ pub async fn get_durable(store: &dyn Store, key: &str) -> StoreResult<Option<Obj
     Ok(found)
 }
 
+/// Fails if the store may have lost writes since its [`rewinds`](Store::rewinds) were `since`: for what must not be
+/// deleted on the ground of what was there before.
+pub fn refuse_after_rewind(store: &dyn Store, since: u64) -> StoreResult<()> {
+    if store.rewinds() == since {
+        return Ok(());
+    }
+    Err(StoreError::new(ErrorKind::Unavailable, "the store was started anew, and may have lost its latest writes"))
+}
+
 /// [`Store::put_new`] of a key that no other writer uses. "Exists" is then the trace of an earlier try
 /// of this one, or of a race that no writer won: only a read tells.
 pub async fn put_once(store: &dyn Store, key: &str, bytes: &[u8]) -> StoreResult<()> {

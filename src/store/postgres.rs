@@ -21,7 +21,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, NoHints, Object, Page, Profile, Put, Store, StoreError,
-    StoreResult, Swap, Version,
+    StoreResult, Swap, Version, refuse_after_rewind,
 };
 use crate::clock::{Clock, Fut};
 
@@ -134,8 +134,9 @@ impl Statements {
                  RETURNING {written}, n, ver::text"
             ),
             delete: format!(
-                "WITH {commit}, objects AS (DELETE FROM {s}.object WHERE key = ANY ($1)), \
-                 registers AS (DELETE FROM {s}.register WHERE key = ANY ($1) RETURNING 1) \
+                "WITH {commit}, objects AS (DELETE FROM {s}.object WHERE key = ANY ($1) \
+                 AND ($2 = '' OR {token} = $2)), \
+                 registers AS (DELETE FROM {s}.register WHERE key = ANY ($1) AND ($2 = '' OR {token} = $2) RETURNING 1) \
                  SELECT {written}, (SELECT count(*) FROM registers) FROM commit"
             ),
             flushed: "SELECT pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()".to_owned(),
@@ -183,6 +184,10 @@ impl PostgresStore {
             self.saw(row.try_get(0).map_err(|error| self.sessions.failed(doing, &error))?)?;
         }
         Ok((session, rows))
+    }
+
+    fn known_token(&self) -> String {
+        self.token.borrow().clone().unwrap_or_default()
     }
 
     fn saw(&self, token: &str) -> StoreResult<()> {
@@ -306,7 +311,7 @@ impl PostgresStore {
             }
             None => {
                 // What is made was looked for under the token that is known, if any is.
-                let token = self.token.borrow().clone().unwrap_or_default();
+                let token = self.known_token();
                 let parameters: [Parameter<'_>; 3] = [(&key, Type::TEXT), (&token, Type::TEXT), (&bytes, Type::BYTEA)];
                 self.run(&doing, &self.statements.create, &parameters).await?
             }
@@ -319,13 +324,16 @@ impl PostgresStore {
         Ok(Swap::Swapped(version(n, random, token)))
     }
 
+    /// Deletes under the token that is known: what is not needed any more may be, after the loss of what says so.
     async fn remove(&self, keys: &[String]) -> StoreResult<()> {
+        let (known, rewinds) = (self.known_token(), self.rewinds.get());
         for chunk in keys.chunks(CHUNK) {
             // A register that was swapped meanwhile has a row that the statement did not see.
             loop {
-                let parameters: [Parameter<'_>; 1] = [(&chunk, Type::TEXT_ARRAY)];
+                let parameters: [Parameter<'_>; 2] = [(&chunk, Type::TEXT_ARRAY), (&known, Type::TEXT)];
                 let (session, rows) = self.run("delete events", &self.statements.delete, &parameters).await?;
                 let Some(row) = rows.first() else { break };
+                refuse_after_rewind(self, rewinds)?;
                 self.wrote(&session, row)?;
                 let registers: i64 = row.try_get(2).map_err(|error| self.sessions.failed("delete events", &error))?;
                 if registers == 0 {

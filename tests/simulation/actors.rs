@@ -76,6 +76,8 @@ impl Actors {
         }
         let me = Rc::clone(self);
         self.spawn_as_root(async move { me.inject_faults().await });
+        let me = Rc::clone(self);
+        self.spawn_as_root(async move { me.rewind().await });
     }
 
     fn spawn_as_root(&self, future: impl Future<Output = ()> + 'static) {
@@ -123,7 +125,8 @@ impl Actors {
 
     fn bus_handle(&self, process: &Rc<SimProcess>, role: ProcessRole, clock: SkewedClock) -> BusHandle {
         let (world, process) = (Rc::clone(&self.world), Rc::clone(process));
-        let connection = StoreConnection { world, process, role, groups_read: Cell::new(0) };
+        let known_rewinds = Cell::new(world.contents.rewinds());
+        let connection = StoreConnection { world, process, role, groups_read: Cell::new(0), known_rewinds };
         let store = MemoryStore::new(Rc::clone(&self.world.contents), Rc::new(connection), self.world.plan.profile);
         BusHandle::new(Rc::new(store), Rc::new(clock))
     }
@@ -528,6 +531,25 @@ impl Actors {
 }
 
 impl Actors {
+    /// Loses the latest writes, as a failover to a standby does that has not received them.
+    async fn rewind(self: Rc<Self>) {
+        let world = &self.world;
+        let Some((when, since)) = world.plan.rewind else { return };
+        world.simulation.sleep_until(since).await;
+        // A group that is gone is made again by an operator, and there is none here.
+        while world.groups.borrow().iter().any(|group| group.definition.is_none()) {
+            self.pause(0.1).await;
+        }
+        let since = world.simulation.now();
+        let snapshot = world.contents.snapshot();
+        world.simulation.sleep_until(when).await;
+        world.log_line(|| format!("THE WRITES SINCE {} s ARE LOST", since as f64 / SECOND as f64));
+        world.rewinding.set(true);
+        world.contents.rewind(&snapshot);
+        world.rewinding.set(false);
+        world.excuse_what_was_lost(since);
+    }
+
     /// Kills all processes at once and takes back what was not flushed.
     fn power_cut(&self) {
         self.world.log_line(|| "THE POWER FAILS".to_owned());

@@ -64,7 +64,7 @@ pub async fn emit_all(
             match emitter.emit_segments(&segments).await {
                 Ok(firsts) => {
                     let names = segments.iter().zip(firsts).flat_map(|(segment, first)| segment.names(first));
-                    ids.iter().zip(names).for_each(|(id, name)| acknowledge(&world, pid, id, name, false));
+                    ids.iter().zip(names).for_each(|(id, name)| acknowledge(&world, &bus, pid, id, name, false));
                 }
                 Err(error) => world.log_line(|| format!("p{pid} cannot emit {ids:?}: {error}")),
             }
@@ -106,7 +106,7 @@ pub async fn emit_all(
         match sent {
             Ok(acks) => {
                 for (id, ack) in ids.iter().zip(acks) {
-                    acknowledge(&world, pid, id, ack.name, wait.is_some());
+                    acknowledge(&world, &bus, pid, id, ack.name, wait.is_some());
                 }
                 if wait.is_some() && !named && world.simulation.rng.chance(0.3) {
                     cancel(&world, &bus, &ids[0]).await;
@@ -127,7 +127,11 @@ pub async fn emit_all(
 }
 
 /// Notes the first acknowledgement of an event.
-fn acknowledge(world: &World, pid: u32, id: &str, name: EventName, is_scheduled: bool) {
+fn acknowledge(world: &World, bus: &BusHandle, pid: u32, id: &str, name: EventName, is_scheduled: bool) {
+    // It was acknowledged before its emitter could learn that it is lost.
+    if bus.store.rewinds() < world.contents.rewinds() && !world.lies_on_bus(&name) {
+        return;
+    }
     let mut events = world.events.borrow_mut();
     let known = events.get_mut(id).expect("it was made");
     if known.acked.is_none() {
@@ -179,7 +183,7 @@ async fn emit_import(world: &World, bus: &BusHandle, pid: u32, import: &[(String
         let (now, later) = rest.split_at((1 + world.simulation.rng.below(world.plan.segment_len)).min(rest.len()));
         let drafts: Vec<Draft> = now.iter().map(|(_, draft)| draft.clone()).collect();
         for ((id, _), ack) in now.iter().zip(emitter.emit_chunks_from(&drafts, 2).await?) {
-            acknowledge(world, pid, id, ack.name, false);
+            acknowledge(world, bus, pid, id, ack.name, false);
         }
         rest = later;
     }
@@ -227,7 +231,7 @@ async fn emit_foreign(world: &World, bus: &BusHandle, pid: u32) -> StoreResult<(
         }
         if plus(last, -behind) > w {
             for (id, name) in ids.iter().zip(names_at(&key, &text)) {
-                acknowledge(world, pid, id, name, false);
+                acknowledge(world, bus, pid, id, name, false);
             }
             return Ok(());
         }

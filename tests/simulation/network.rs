@@ -77,9 +77,16 @@ pub struct StoreConnection {
     pub role: ProcessRole,
     /// When it last listed the groups.
     pub groups_read: Cell<Micros>,
+    /// The losses of writes that it knows of.
+    pub known_rewinds: Cell<u64>,
 }
 
 impl StoreConnection {
+    /// Whether it has yet to learn that the latest writes were lost.
+    pub fn is_behind(&self) -> bool {
+        self.known_rewinds.get() < self.world.contents.rewinds()
+    }
+
     fn slow(&self, operation: Operation, key: &str) -> Micros {
         let rng = &self.world.simulation.rng;
         let slow = operation == Operation::Put && key.starts_with("events/") && rng.chance(self.world.plan.slow_puts);
@@ -166,6 +173,10 @@ impl Network for StoreConnection {
                 .borrow()
                 .get(key)
                 .is_none_or(|at| self.world.simulation.now() < at + (time * 1e6) as Micros)
+    }
+
+    fn saw_rewinds(&self, rewinds: u64) {
+        self.known_rewinds.set(rewinds);
     }
 
     fn is_not_durable(&self) -> bool {

@@ -89,6 +89,8 @@ pub struct SeedPlan {
     /// The share of power cuts among the faults, on a folder: writes that were not flushed are then
     /// lost.
     pub power: f64,
+    /// When the store loses its latest writes, and since when.
+    pub rewind: Option<(Micros, Micros)>,
     /// The share of events with named ids.
     pub named: f64,
     /// The share of batches that are emitted in segments, and the most events of one.
@@ -176,6 +178,7 @@ impl SeedPlan {
             pauses: rng.chance(0.2),
             wild_clocks: rng.chance(0.3) && waits == 0.0,
             power,
+            rewind: None,
             named: 0.3,
             segments: rng.one(&[0.0, 0.5, 0.9]),
             segment_len: rng.one(&[3, 5, 8]),
@@ -193,7 +196,24 @@ impl SeedPlan {
         if plan.coarse_clocks && rng.chance(0.5) {
             plan.crowd_seconds(rng);
         }
+        if plan.power == 0.0 && !calm && rng.chance(0.2) {
+            plan.rewind_once(rng);
+        }
         plan
+    }
+
+    /// Lets the store lose its latest writes, as by a failover. What was told of them by then is excused where the
+    /// verdict can know it; the rest is left out.
+    fn rewind_once(&mut self, rng: &Rng) {
+        let when = (rng.between(0.2, 0.95) * self.faults_until as f64) as Micros;
+        let lost = (rng.one(&[0.02, 0.5, 3.0, 20.0]) * 1e6) as Micros;
+        self.rewind = Some((when, when.saturating_sub(lost)));
+        self.clients.clear();
+        // A writer that is not evbus does not look for a loss.
+        (self.pauses, self.shared_polls, self.foreign) = (false, false, 0.0);
+        for group in &mut self.groups {
+            (group.late_start, group.widens) = (None, None);
+        }
     }
 
     /// Lets W come to stand within segments as often as it can.
@@ -230,7 +250,7 @@ impl SeedPlan {
         (self.operator, self.resets, self.pauses, self.wild_clocks) = (false, false, false, false);
         // The ids of segments are made at random.
         (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);
-        (self.imports, self.foreign) = (0.0, 0.0);
+        (self.imports, self.foreign, self.rewind) = (0.0, 0.0, None);
         for group in &mut self.groups {
             (group.late_start, group.widens, group.outage) = (None, None, None);
         }

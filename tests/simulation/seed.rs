@@ -85,6 +85,7 @@ fn world(seed: u64, options: SeedOptions) -> Rc<World> {
         deleted: RefCell::default(),
         frontier: Cell::new(EventTime::MIN),
         rewinding: Cell::new(false),
+        rewound: Cell::new(None),
         replaced: RefCell::default(),
         polls: plan.shared_polls.then(Rc::default),
         running: RefCell::default(),

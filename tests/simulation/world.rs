@@ -173,8 +173,10 @@ pub struct World {
     pub put_at: RefCell<HashMap<String, Micros>>,
     pub deleted: RefCell<BTreeSet<EventName>>,
     pub frontier: Cell<EventTime>,
-    /// Set while writes that were not flushed are taken back.
+    /// Set while writes are taken back.
     pub rewinding: Cell<bool>,
+    /// When the latest writes were lost.
+    pub rewound: Cell<Option<Micros>>,
     /// The versions of markers that were swapped: group, shard, nonce.
     pub replaced: RefCell<BTreeSet<(String, u16, String)>>,
     /// Shared by all workers, as by the groups of one process, if the plan says so.
@@ -219,6 +221,29 @@ impl World {
         self.present.borrow().iter().filter(has_id).cloned().collect()
     }
 
+    /// Takes back what was acknowledged since a time and is lost.
+    pub fn excuse_what_was_lost(&self, since: Micros) {
+        let now = self.simulation.now();
+        self.rewound.set(Some(now));
+        for known in self.events.borrow_mut().values_mut() {
+            let lost = known.acked.as_ref().is_some_and(|(at, name)| *at >= since && !self.lies_on_bus(name));
+            if lost {
+                known.acked = None;
+            }
+            if known.cancelled == CancelStatus::Yes {
+                known.cancelled = CancelStatus::Perhaps;
+            }
+        }
+        for group in self.groups.borrow_mut().iter_mut() {
+            group.resumed = now;
+        }
+    }
+
+    /// Whether an event lies on the bus under a name, or waits for its time under it.
+    pub fn lies_on_bus(&self, name: &EventName) -> bool {
+        self.present.borrow().contains(name) || self.contents.read(&evbus::bus::keys::scheduled(name)).is_some()
+    }
+
     /// Whether an acknowledged event has come to the bus: one that waits for its time may still be cancelled.
     pub fn is_on_bus_or_pruned(&self, known: &KnownEvent) -> bool {
         let has_id = |name: &EventName| self.id_of(name.as_str()).as_deref() == Some(&known.id);
@@ -245,7 +270,8 @@ impl World {
         if connection.role == ProcessRole::Pruner && key == "groups/" {
             connection.groups_read.set(self.simulation.now());
         }
-        if operation == Operation::Delete {
+        // What a process asks for that does not know of a loss is refused.
+        if operation == Operation::Delete && !connection.is_behind() {
             match connection.role {
                 ProcessRole::Pruner => self.check_prune(connection, key),
                 ProcessRole::Worker => self.check_worker_delete(key),
@@ -346,7 +372,9 @@ impl World {
                 format!("p{} {}/{} epoch {} runs {} {name}", run.pid, group.name, run.shard, run.epoch, run.id)
             });
             let marker = group.markers.get(&run.shard);
-            if marker.is_none_or(|marker| marker.epoch != run.epoch || marker.owner.is_none()) {
+            // An owner learns of a loss by its next answer.
+            let may_be_behind = self.rewound.get().is_some_and(|at| now < at + 60 * SECOND);
+            if !may_be_behind && marker.is_none_or(|marker| marker.epoch != run.epoch || marker.owner.is_none()) {
                 self.complain(format!(
                     "p{} starts {} of {}/{} in epoch {}, but the marker says {:?}",
                     run.pid,

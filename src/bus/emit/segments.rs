@@ -43,6 +43,7 @@ impl Emitter {
         if segments.is_empty() {
             return Ok(vec![EventTime::MIN; all.len()]);
         }
+        let mut rewinds = self.puts.bus.store.rewinds();
         let mut there = self.put_segments(&segments, EventTime::MIN, note.as_deref_mut()).await?;
         let mut reputs = 0;
         loop {
@@ -50,12 +51,14 @@ impl Emitter {
             let w = self.puts.retry(async || frontier::read(&*self.puts.bus.store).await).await?.time;
             self.puts.bus.times.saw(w);
             // The first event of a segment tells: a part of the segment may have come too late.
-            if there.iter().all(|put| put.first > w) {
+            let is_there = rewinds == self.puts.bus.store.rewinds();
+            if is_there && there.iter().all(|put| put.first > w) {
                 break;
             }
             refuse_endless_puts(reputs, w)?;
             let earliest = self.earliest_again(w, reputs);
             reputs += 1;
+            rewinds = self.puts.bus.store.rewinds();
             // All of them, whole, so that their order stays.
             let again = self.put_segments(&segments, earliest, note.as_deref_mut()).await?;
             self.delete_first_copies(&there).await;

@@ -293,9 +293,10 @@ impl Shard {
             + self.order_keys.len()
     }
 
-    /// Whether every handler of the worker must run alone.
+    /// Whether every handler of the worker must run alone. A shard with nothing to run need not hold up the others.
     pub fn isolating(&self) -> bool {
-        self.durable_unclean >= ISOLATE_FROM
+        let has_some = !self.waiting.is_empty() || !self.marker.pending.is_empty() || !self.running.is_empty();
+        has_some && self.durable_unclean >= ISOLATE_FROM
     }
 
     /// How many of the window's names wait.
