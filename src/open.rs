@@ -11,6 +11,8 @@ use crate::store::dir::{DirOptions, DirStore, Durability, Execution};
 use crate::store::object::BucketStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, StoreResult, mount, system_words};
 use crate::threads;
 
@@ -41,12 +43,28 @@ pub async fn bus(
             let opened = OpenBus::open(BusHandle::new(Rc::new(store), Rc::clone(clock)), &address.display).await;
             opened.map_err(|error| with_address(error, address))
         }
+        #[cfg(feature = "sqlite")]
+        Location::Sqlite(path) => {
+            let options = sqlite_options(execution, durability);
+            let opened = match SqliteStore::open(path, options, &**clock) {
+                Ok(store) => OpenBus::open(BusHandle::new(Rc::new(store), Rc::clone(clock)), &address.display).await,
+                Err(error) => Err(error),
+            };
+            opened.map_err(|error| with_address(error, address))
+        }
         Location::Server(_) => Err(only_a_server(address)),
     }
 }
 
+/// How a SQLite file is opened.
+#[cfg(feature = "sqlite")]
+pub fn sqlite_options(execution: Execution, durability: Durability) -> SqliteOptions {
+    let (is_durable, is_threaded) = (durability == Durability::Full, execution == Execution::Threaded);
+    SqliteOptions { is_durable, is_threaded, timeout: None }
+}
+
 /// The error that there is no bus, with its address, by which one can be made.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn with_address(error: StoreError, address: &BusAddress) -> StoreError {
     match (error.kind(), error.detail()) {
         (ErrorKind::NoBus, None) => error.with_detail(ErrorDetail::NoBus { address: address.display.clone() }),
@@ -105,6 +123,11 @@ pub async fn archive(address: &BusAddress, clock: &Rc<dyn Clock>, make: bool) ->
         }
         #[cfg(feature = "postgres")]
         Location::Postgres(..) => {
+            let what = format!("{} is a database, and an archive is a folder or a bucket", address.display);
+            return Err(StoreError::new(ErrorKind::Unfit, what));
+        }
+        #[cfg(feature = "sqlite")]
+        Location::Sqlite(_) => {
             let what = format!("{} is a database, and an archive is a folder or a bucket", address.display);
             return Err(StoreError::new(ErrorKind::Unfit, what));
         }

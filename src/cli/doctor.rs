@@ -25,6 +25,8 @@ mod machine;
 mod mounted;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 /// Check store, mount, clock, limits, permissions and the files on the bus
 ///
@@ -128,6 +130,8 @@ pub(super) fn run(args: DoctorArgs, session: Session) -> Result<Code, Failure> {
             Location::Postgres(database, _) => {
                 postgres::findings((**database).clone(), &session, &address.display).await
             }
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(path) => sqlite::findings(path, &session, &address.display).await?,
             Location::Server(_) => return Err(open::only_a_server(&address).into()),
         };
         let mut out = Out::new();

@@ -15,9 +15,13 @@ use crate::cli::help_line::command;
 use crate::config::{BusAddress, Config, Location};
 use crate::open;
 use crate::store::dir::{DirOptions, DirStore};
+#[cfg(feature = "sqlite")]
+use crate::store::dir::{Durability, Execution};
 use crate::store::object::BucketStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::{PostgresStore, schema};
+#[cfg(feature = "sqlite")]
+use crate::store::sqlite::SqliteStore;
 use crate::store::{mount, probe};
 
 /// A key that is written and removed first, to learn whether writes are allowed.
@@ -31,10 +35,11 @@ Examples:
   evbus init --shared staff --max-event 8MiB /srv/bus
   evbus init 's3://acme-events/prod?region=eu-central-1'
   evbus init postgres://app@db.example.com/shop
+  evbus init sqlite:///var/lib/app/bus.db
   evbus init                    # the bus that --bus, EVBUS_URL or the config names")]
 pub(super) struct InitArgs {
-    /// The bus: a path with a '/', s3://bucket/prefix, postgres://host/database, or a name from
-    /// [buses.NAME] in the config
+    /// The bus: a path with a '/', s3://bucket/prefix, postgres://host/database,
+    /// sqlite:///file, or a name from [buses.NAME] in the config
     #[arg(id = "place", value_name = "BUS")]
     bus: Option<OsString>,
     /// Let this Unix group write, whatever the umask: a name, a number, or 'group' for the folder's
@@ -89,6 +94,15 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
                 return Err(Failure::usage(
                     "--shared is for folders: the provider's policies control access to a bucket",
                 ));
+            }
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(_) if sharing == Sharing::Group => {
+                return Err(Failure::usage("--shared is for folders: chmod and chgrp the file and its folder"));
+            }
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(path) => {
+                let options = open::sqlite_options(Execution::Inline, Durability::Full);
+                session.bus_handle(SqliteStore::create(path, options, &*session.clock)?)
             }
             #[cfg(feature = "postgres")]
             Location::Postgres(..) if sharing == Sharing::Group => {

@@ -54,6 +54,8 @@ impl Opened {
     pub(super) fn url(&self) -> String {
         match &self.address.location {
             Location::Dir(path) => path.display().to_string(),
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(path) => format!("sqlite://{}", path.display()),
             #[cfg(feature = "postgres")]
             Location::Postgres(_, url) => url.clone(),
             Location::Bucket(_, url) | Location::Server(url) => url.clone(),
@@ -159,6 +161,8 @@ impl Needs {
     pub(super) fn of(address: &BusAddress) -> Self {
         match &address.location {
             Location::Dir(_) => Self::Time,
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(_) => Self::Time,
             #[cfg(feature = "postgres")]
             Location::Postgres(..) => Self::Everything,
             Location::Bucket(..) | Location::Server(_) => Self::Everything,

@@ -27,6 +27,9 @@ pub enum Address {
     /// A schema in a PostgreSQL database, and its URL as it was written.
     #[cfg(feature = "postgres")]
     Postgres(Box<Database>, String),
+    /// A SQLite file, absolute.
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
     /// The URL of an evbus server.
     Server(String),
     /// A name to look up in `[buses.NAME]`.
@@ -43,6 +46,9 @@ pub enum Location {
     /// A schema in a PostgreSQL database, and its URL as it was written.
     #[cfg(feature = "postgres")]
     Postgres(Box<Database>, String),
+    /// A SQLite file, absolute.
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
     /// The URL of an evbus server, which alone reaches the bus.
     Server(String),
 }
@@ -81,6 +87,8 @@ impl BusAddress {
             Location::Bucket(bucket, _) => bucket.limit_timeout(limit),
             #[cfg(feature = "postgres")]
             Location::Postgres(database, _) => database.limit_timeout(limit),
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(_) => {}
             Location::Dir(_) | Location::Server(_) => {}
         }
     }
@@ -134,6 +142,11 @@ impl BusAddress {
                 let location = Location::Postgres(database.clone(), url.clone());
                 Ok(Self { location, origin, display: database::without_password(url) })
             }
+            #[cfg(feature = "sqlite")]
+            Address::Sqlite(path) => {
+                let display = format!("sqlite://{}", path.display());
+                Ok(Self { location: Location::Sqlite(path.clone()), origin, display })
+            }
             Address::Server(url) => Ok(Self { location: Location::Server(url.clone()), origin, display: url.clone() }),
             Address::Named(name) => Err(problem_at(&origin, (format!("'{name}' is a name of a name"), None))),
         }
@@ -174,6 +187,7 @@ impl Address {
                 "gs" => Kind::Gcs,
                 "az" => Kind::Azure,
                 "postgres" | "postgresql" => return postgres(text, rest, environment),
+                "sqlite" => return sqlite(rest, environment),
                 "http" | "https" => {
                     // The rest of the text may be a secret.
                     return match WebhookTarget::parse_url(&text.to_string_lossy()) {
@@ -186,8 +200,8 @@ impl Address {
                     };
                 }
                 _ => {
-                    let known = "known are a path, file:///path, s3://bucket, gs://bucket, az://container, postgres://host/database \
-                         and https://server";
+                    let known = "known are a path, file:///path, s3://bucket, gs://bucket, az://container, postgres://host/database, \
+                         sqlite:///file and https://server";
                     return Err((format!("'{scheme}://' is no store ({known})"), None));
                 }
             };
@@ -220,6 +234,20 @@ fn postgres(_: &OsStr, _: &str, _: &Environment) -> Result<Address, Problem> {
     Err(("this evbus was built without PostgreSQL (the feature `postgres`)".to_owned(), None))
 }
 
+#[cfg(feature = "sqlite")]
+fn sqlite(rest: &str, environment: &Environment) -> Result<Address, Problem> {
+    if !rest.starts_with('/') || rest.ends_with('/') {
+        return Err(("a sqlite:// URL names a file of this machine: sqlite:///path/bus.db".to_owned(), None));
+    }
+    let path = file_url(rest)?;
+    Ok(Address::Sqlite(environment.expand(&path, Path::new("/"))))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn sqlite(_: &str, _: &Environment) -> Result<Address, Problem> {
+    Err(("this evbus was built without SQLite (the feature `sqlite`)".to_owned(), None))
+}
+
 /// `s3` and `bucket/prefix` of `s3://bucket/prefix` (RFC 3986, 3.1).
 fn scheme(text: &OsStr) -> Option<(String, &str)> {
     let (scheme, rest) = text.to_str()?.split_once("://")?;
@@ -235,10 +263,10 @@ fn file_url(rest: &str) -> Result<PathBuf, Problem> {
         return Err(("a file:// URL names a path of this machine: file:///path".to_owned(), None));
     }
     if path.contains(['?', '#']) {
-        return Err(("a file:// URL ends with its path (write ? as %3F and # as %23)".to_owned(), None));
+        return Err(("the URL of a file ends with its path (write ? as %3F and # as %23)".to_owned(), None));
     }
     let bytes = percent_decoded(path)
-        .ok_or(("the file:// URL has a % that no two hex digits follow, or %00".to_owned(), None))?;
+        .ok_or(("the URL of a file has a % that no two hex digits follow, or %00".to_owned(), None))?;
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 

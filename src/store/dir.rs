@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use super::inotify::{InotifyHints, PUBLISHES};
 use super::{
     ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, Object, Page, Profile, Put, Store, StoreError, StoreResult,
     Swap, Version,
@@ -23,7 +24,6 @@ use crate::store::{ErrorDetail, NoHints, Obstruction};
 use crate::threads;
 
 mod folders;
-mod hints;
 mod list;
 mod persist;
 mod put;
@@ -32,7 +32,6 @@ mod register;
 mod reserve;
 
 use folders::Folders;
-pub use hints::InotifyHints;
 use put::Staging;
 
 /// Where files are written before they are published.
@@ -355,7 +354,8 @@ impl Store for DirStore {
 
     fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
         super::mount::inotify_serves(&self.shared.path)?;
-        Ok(Box::new(InotifyHints::watch(&self.shared.path.join(STAGING), Some(self.shared.staging.own()))?))
+        let own = Some(self.shared.staging.own());
+        Ok(Box::new(InotifyHints::watch(&self.shared.path.join(STAGING), PUBLISHES, own)?))
     }
 
     fn profile(&self) -> Profile {

@@ -17,12 +17,15 @@ use crate::clock::Fut;
 mod cost;
 pub mod dir;
 mod error;
+pub mod inotify;
 pub mod memory;
 pub mod mount;
 pub mod object;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod probe;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 pub use cost::Requests;
 pub(crate) use error::system_words;

@@ -76,6 +76,19 @@ pub fn inotify_serves(path: &Path) -> Result<(), NoHints> {
     Mount::of(path).map_or(Ok(()), |mount| mount.inotify())
 }
 
+/// File systems on which the locks and the shared memory of SQLite's write-ahead log do not reach all who write.
+const UNLOCKED: [&str; 6] = ["nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs"];
+
+/// Refuses a mount that cannot hold a SQLite file with several writers (sqlite.org, Write-Ahead Logging).
+pub fn refuse_unlocked(path: &Path) -> StoreResult<()> {
+    let Some(mount) = Mount::of(path) else { return Ok(()) };
+    if !UNLOCKED.contains(&mount.kind.as_str()) && !mount.kind.starts_with("fuse") {
+        return Ok(());
+    }
+    let what = format!("{} is on {}, where SQLite's locks are not reliable", path.display(), mount.kind);
+    Err(StoreError::new(ErrorKind::Unfit, what).with_detail(ErrorDetail::UnlockedMount))
+}
+
 /// Refuses a mount that hides other hosts' events.
 pub fn refuse_caching(path: &Path) -> StoreResult<()> {
     let Some(mount) = Mount::of(path) else { return Ok(()) };

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use evbus::clock::SystemClock;
-use evbus::store::dir::{DirOptions, DirStore, InotifyHints};
+use evbus::store::dir::{DirOptions, DirStore};
+use evbus::store::inotify::{InotifyHints, PUBLISHES};
 use evbus::store::mount::inotify_serves;
 use evbus::store::{Hints, Put, Store, Swap};
 use tempfile::TempDir;
@@ -20,7 +21,7 @@ fn hints_of(store: &DirStore) -> Box<dyn Hints> {
         Ok(()) => store.hints().unwrap(),
         Err(why) => {
             assert_eq!(store.hints().err(), Some(why));
-            Box::new(InotifyHints::of(store.path()).unwrap())
+            Box::new(InotifyHints::watch(&store.path().join("staging"), PUBLISHES, None).unwrap())
         }
     }
 }

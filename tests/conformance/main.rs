@@ -132,6 +132,16 @@ fn postgres(server: &postgres_server::Postgres, options: &str) -> StoreFixture {
     StoreFixture { store: Rc::new(store), _folder: None }
 }
 
+/// A bus in a SQLite file.
+#[cfg(feature = "sqlite")]
+fn sqlite(is_threaded: bool, is_durable: bool) -> StoreFixture {
+    use evbus::store::sqlite::{SqliteOptions, SqliteStore};
+    let folder = TempDir::new().unwrap();
+    let options = SqliteOptions { is_durable, is_threaded, timeout: None };
+    let store = SqliteStore::create(&folder.path().join("bus.db"), options, &SystemClock).unwrap();
+    StoreFixture { store: Rc::new(store), _folder: Some(folder) }
+}
+
 /// Runs a future as the program does: one thread, with I/O and time.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -181,6 +191,12 @@ conformance!(dir_inline_none, dir(Execution::Inline, Durability::None));
 conformance!(dir_threaded_full, dir(Execution::Threaded, Durability::Full));
 conformance!(dir_threaded_none, dir(Execution::Threaded, Durability::None));
 conformance!(ministack, bucket(|prefix| s3::ministack().bucket(prefix)));
+#[cfg(feature = "sqlite")]
+conformance!(sqlite_inline, sqlite(false, true));
+#[cfg(feature = "sqlite")]
+conformance!(sqlite_threaded, sqlite(true, true));
+#[cfg(feature = "sqlite")]
+conformance!(sqlite_not_durable, sqlite(false, false));
 #[cfg(feature = "postgres")]
 conformance!(postgres_server_defaults, postgres(postgres_server::postgres(), ""));
 // Defaults that would break the protocol, if statements did not say otherwise.

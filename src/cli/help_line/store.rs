@@ -37,6 +37,9 @@ fn of_detail(detail: &ErrorDetail) -> Option<HelpLine> {
         ErrorDetail::NoThreads => "raise ulimit -u, or the container's limit of processes".into(),
         ErrorDetail::SeveralFileSystems => "all of a bus must lie on one file system: move the folder back".into(),
         ErrorDetail::CachedMount => NFS_CURE.into(),
+        ErrorDetail::UnlockedMount => {
+            "put the file on a disk of this machine, or make the bus a directory there".into()
+        }
         ErrorDetail::NoBus { address } => command("init", address).into(),
         ErrorDetail::NewerFormat => "upgrade evbus on this machine".into(),
         ErrorDetail::Unreadable { key } => return of_unreadable(key),

@@ -44,6 +44,8 @@ pub enum ErrorDetail {
     SeveralFileSystems,
     /// The mount caches directories.
     CachedMount,
+    /// The mount has no locks that SQLite could rely on.
+    UnlockedMount,
     /// There is no bus.
     NoBus {
         /// Its address.

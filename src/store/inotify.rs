@@ -1,8 +1,7 @@
-//! One inotify watch, on `staging/`: every publish is a rename out of it.
+//! One inotify watch as hints: of a directory's `staging/`, or of the doorbell beside a SQLite file.
 //!
-//! So there are no recursive watches and no race with new folders. The content of the events is
-//! ignored, except whose staged files they name: a worker's own commits are no news to it. An overflow of
-//! the kernel's queue is a hint like any other.
+//! The content of the events is ignored, except whose files they name: a worker's own commits are no news to it. An
+//! overflow of the kernel's queue is a hint like any other.
 
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -14,33 +13,29 @@ use tokio::net::unix::pipe::Receiver;
 use crate::clock::Fut;
 use crate::store::{Hints, NoHints};
 
+/// What becomes visible by a rename out of a folder. Where renames cannot refuse to replace, a link and an unlink replace
+/// the rename. So there are no recursive watches and no race with new folders.
+pub const PUBLISHES: WatchFlags = WatchFlags::MOVED_FROM.union(WatchFlags::DELETE).union(WatchFlags::ONLYDIR);
+
 /// How many bytes of events are read from the kernel at once.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Hints of publishes into one bus.
+/// Hints of changes in one folder or file.
 pub struct InotifyHints {
     /// The inotify queue, which becomes readable like a pipe.
     queue: Receiver,
-    /// The prefix of the names of this process's drafts.
+    /// The prefix of the names of this process's own files.
     own: Option<String>,
 }
 
 impl InotifyHints {
-    /// Hints of what this machine publishes on the bus at `bus`, on any kind of mount; needs a
-    /// runtime with I/O. The error says why there can be no watch.
-    pub fn of(bus: &Path) -> Result<Self, NoHints> {
-        Self::watch(&bus.join(super::STAGING), None)
-    }
-
-    /// Watches `staging`; needs a runtime with I/O. The error says why there can be no watch.
-    pub(super) fn watch(staging: &Path, own: Option<String>) -> Result<Self, NoHints> {
+    /// Watches a path for these events; needs a runtime with I/O. The error says why there can be no watch.
+    pub fn watch(path: &Path, events: WatchFlags, own: Option<String>) -> Result<Self, NoHints> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| {
             NoHints(format!("no inotify instance left: {errno} (raise fs.inotify.max_user_instances)"))
         })?;
-        // Where renames cannot refuse to replace, a link and an unlink replace the rename.
-        let events = WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-        inotify::add_watch(&queue, staging, events)
-            .map_err(|errno| NoHints(format!("cannot watch {}: {errno}", staging.display())))?;
+        inotify::add_watch(&queue, path, events)
+            .map_err(|errno| NoHints(format!("cannot watch {}: {errno}", path.display())))?;
         let queue = Receiver::from_owned_fd_unchecked(queue)
             .map_err(|error| NoHints(format!("cannot wait for inotify: {error}")))?;
         Ok(Self { queue, own })
@@ -97,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn only_changes_by_others_raise_a_hint() {
         let folder = tempfile::TempDir::new().unwrap();
-        let hints = InotifyHints::watch(folder.path(), Some("00aa-".to_owned())).unwrap();
+        let hints = InotifyHints::watch(folder.path(), PUBLISHES, Some("00aa-".to_owned())).unwrap();
         let publish = |name: &str| {
             let staged = folder.path().join(name);
             std::fs::write(&staged, "").unwrap();
