@@ -18,6 +18,7 @@ pub mod instant;
 pub mod nearest;
 mod parts;
 mod read;
+mod relay;
 mod section;
 mod serve;
 pub mod units;
@@ -32,6 +33,7 @@ pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
 pub use read::Config;
+pub use relay::RelaySettings;
 pub use section::parse_secret;
 pub use serve::{
     HmacEncoding, HmacScheme, Hook, ListenAddress, Permissions, PullSettings, ServeSettings, Template, TemplatePart,

@@ -40,6 +40,8 @@
 //! - `embed`: the bus inside another program.
 //! - `open`: the bus at an address.
 //! - `config`: file, environment and flags become settings, once.
+//! - `copy`: events of one bus onto another.
+//! - `relay`: moves the rows of an outbox to a bus.
 //! - `retention`: prune: what no group needs any more.
 //! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
 //! - `feed`: what readers get who belong to no group, and where they go on.
@@ -65,6 +67,8 @@ pub mod cli;
 pub mod clock;
 #[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
+pub mod copy;
 mod embed;
 #[doc(hidden)]
 pub mod event;
@@ -77,6 +81,8 @@ pub mod handler;
 #[doc(hidden)]
 pub mod open;
 mod recent;
+#[doc(hidden)]
+pub mod relay;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod remote;

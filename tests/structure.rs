@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 20] = [
     "recent",
     "event",
     "clock",
@@ -20,6 +20,8 @@ const LAYERS: [&str; 18] = [
     "feed",
     "group",
     "archive",
+    "copy",
+    "relay",
     "retention",
     "config",
     "open",

@@ -25,6 +25,9 @@ _evbus() {
             evbus,completions)
                 cmd="evbus__subcmd__completions"
                 ;;
+            evbus,copy)
+                cmd="evbus__subcmd__copy"
+                ;;
             evbus,dead)
                 cmd="evbus__subcmd__dead"
                 ;;
@@ -51,6 +54,9 @@ _evbus() {
                 ;;
             evbus,prune)
                 cmd="evbus__subcmd__prune"
+                ;;
+            evbus,relay)
+                cmd="evbus__subcmd__relay"
                 ;;
             evbus,replay)
                 cmd="evbus__subcmd__replay"
@@ -110,7 +116,7 @@ _evbus() {
 
     case "${cmd}" in
         evbus)
-            opts="-h -V --bus --config --help --version init emit watch drain serve tail ls get cancel status group dead prune replay doctor upgrade check completions"
+            opts="-h -V --bus --config --help --version init emit watch drain serve tail ls get cancel status group dead prune replay relay copy doctor upgrade check completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -206,6 +212,48 @@ _evbus() {
                 return 0
             fi
             case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        evbus__subcmd__copy)
+            opts="-t -q -h --type --not --since --until --follow --quiet --bus --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -t)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --not)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bus)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -840,7 +888,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__init)
-            opts="-h --shared --max-event --segments --bus --config --help"
+            opts="-h --shared --max-event --segments --print-sql --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -935,6 +983,48 @@ _evbus() {
                     return 0
                     ;;
                 --archive)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        evbus__subcmd__relay)
+            opts="-q -h --from --table --map --preset --source --once --parked --redrive --quiet --bus --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --preset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

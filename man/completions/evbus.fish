@@ -42,6 +42,8 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "group" -d 'List, create
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "dead" -d 'List, show, redrive and remove dead letters'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "prune" -d 'Delete old events that every group has processed'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "relay" -d 'Move the rows of an outbox, a table in an application\'s database, to the bus'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "copy" -d 'Copy events from one bus to another, of any kinds'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "doctor" -d 'Check store, mount, clock, limits, permissions and the files on the bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "upgrade" -d 'Bring a bus to the newest format'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "check" -d 'Check the config, or whether a filter matches an event'
@@ -52,6 +54,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand init" -l segments -d 'Put ma
 off\t''"
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand init" -l print-sql -d 'Print the SQL that makes the tables in a PostgreSQL database, and make nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand init" -s h -l help -d 'Print help'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s f -d 'Add a string field to the data' -r
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s F -d 'Add a field of any JSON type to the data' -r
@@ -279,6 +282,27 @@ complete -c evbus -n "__fish_evbus_using_subcommand replay" -s n -l limit -d 'Pr
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l from -d 'The database of the outbox: postgres://host/database, sqlite:///file, or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l table -d 'The table [default: evbus.outbox, or evbus_outbox in a SQLite file]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l map -d 'Which columns of the table mean what: id=COLUMN,type=COLUMN,data=COLUMN,… of n, id, type, source, subject, key, data, attr, time' -r
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l preset -d 'The columns of another program\'s table: debezium' -r
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l source -d 'The source of rows that name none, a URI reference [default: /DATABASE/TABLE]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l once -d 'Move what is there, then end'
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l parked -d 'Print the rows that are no events, one JSON line each, with the reason'
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -l redrive -d 'Put the parked rows back, to be tried again'
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -s q -l quiet -d 'Print no summary'
+complete -c evbus -n "__fish_evbus_using_subcommand relay" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -l not -d 'Exclude these types' -r
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -l since -d 'From this time on: 1h, 09:30, 2026-11-20, RFC 3339' -r
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -l until -d 'Up to this time' -r
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -l follow -d 'Go on with what comes, until a signal'
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -s q -l quiet -d 'Print no summary'
+complete -c evbus -n "__fish_evbus_using_subcommand copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand doctor" -l json -d 'Print one JSON document'

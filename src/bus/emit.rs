@@ -117,6 +117,18 @@ impl Emitter {
     /// Puts a batch and acknowledges it as a whole: after `Ok` every event is safe whose ack does not say
     /// [`AckKind::IdTaken`]. After an error some of them may be there, unacknowledged.
     pub async fn emit(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
+        let store = Rc::clone(&self.puts.bus.store);
+        loop {
+            let rewinds = store.rewinds();
+            let acks = self.emit_once(drafts).await?;
+            // A record that was written behind a loss may tell of an event that was lost: then it is stale.
+            if rewinds == store.rewinds() {
+                return Ok(acks);
+            }
+        }
+    }
+
+    async fn emit_once(&mut self, drafts: &[Draft]) -> StoreResult<Vec<Ack>> {
         let (mut acks, fresh) = self.puts.repeats(drafts, Timing::Now).await?;
         let mut batch = self.put_batch(drafts, &fresh, EventTime::MIN).await?;
         // First copies of named ids: a twin of this emitter may have been acknowledged on them.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
+use super::relays::{self, RelayPlan};
 use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Starting};
 use super::{style, times};
@@ -75,6 +76,9 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
             starting.take(&name, start.await)?;
         }
         let Starting { ready, code: started, .. } = starting;
+        let plans = if args.run.takes_all() { RelayPlan::of_config(&session)? } else { Vec::new() };
+        let relayed = relays::once_all(&plans, &opened, &session, args.run.quiet).await;
+        let started = if relayed { started } else { Code::Failed };
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);

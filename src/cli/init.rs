@@ -139,18 +139,22 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
 
 /// Prints the definition of a database's tables, for those who may not make them by themselves.
 fn print_sql(address: &BusAddress) -> Result<Code, Failure> {
-    let sql = match &address.location {
-        #[cfg(feature = "postgres")]
-        Location::Postgres(database, _) => schema::definition(&database.schema),
-        _ => {
-            let what = format!("--print-sql is for PostgreSQL, and {} is none", address.display);
-            return Err(Failure::usage(what).help(command("init", "--print-sql postgres://HOST/DATABASE")));
-        }
+    let Some(sql) = definition(&address.location) else {
+        let what = format!("--print-sql is for PostgreSQL, and {} is none", address.display);
+        return Err(Failure::usage(what).help(command("init", "--print-sql postgres://HOST/DATABASE")));
     };
     let mut out = Out::new();
     out.text(&sql)?;
     out.flush()?;
     Ok(Code::Done)
+}
+
+fn definition(location: &Location) -> Option<String> {
+    match location {
+        #[cfg(feature = "postgres")]
+        Location::Postgres(database, _) => Some(schema::definition(&database.schema)),
+        _ => None,
+    }
 }
 
 /// The settings of a bus that the folder already holds. A bucket is checked later, once it is

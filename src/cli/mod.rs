@@ -13,6 +13,7 @@ mod cancel;
 mod check;
 mod colour;
 pub mod completions;
+mod copy;
 mod cost;
 mod dead;
 mod doctor;
@@ -29,6 +30,8 @@ mod output;
 mod progress;
 mod prometheus;
 mod prune;
+mod relay;
+mod relays;
 mod replay;
 mod reporter;
 mod serve;
@@ -83,6 +86,8 @@ enum Verb {
     Dead(dead::DeadArgs),
     Prune(prune::PruneArgs),
     Replay(replay::ReplayArgs),
+    Relay(relay::RelayArgs),
+    Copy(copy::CopyArgs),
     Doctor(doctor::DoctorArgs),
     Upgrade(upgrade::UpgradeArgs),
     Check(check::CheckArgs),
@@ -167,6 +172,8 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Dead(args) => dead::run(args, session),
         Verb::Prune(args) => prune::run(args, session),
         Verb::Replay(args) => replay::run(args, session),
+        Verb::Relay(args) => relay::run(args, session),
+        Verb::Copy(args) => copy::run(args, session),
         Verb::Doctor(args) => doctor::run(args, session),
         Verb::Upgrade(args) => upgrade::run(args, session),
         Verb::Check(args) => check::run(args, session),

@@ -84,6 +84,11 @@ impl Session {
         Ok(config)
     }
 
+    /// Loads the config again, whose warnings have been printed.
+    pub(super) fn config_quietly(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.environment, self.args.config.as_deref())?)
+    }
+
     /// The address of the bus.
     pub(super) fn address(&self) -> Result<BusAddress, Failure> {
         self.resolve(self.args.bus.as_deref())

@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::os::unix::process::CommandExt;
 use std::rc::Rc;
 
+use futures_util::future::join;
 use tokio::sync::watch as signal;
 
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
+use super::relays::{self, RelayPlan};
 use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
@@ -103,6 +105,7 @@ fn watch(
             None => None,
         };
         let service = Service::new(&session.environment);
+        let plans = if args.run.takes_all() { RelayPlan::of_config(session)? } else { Vec::new() };
         let mut starting = Starting::new(&watchers);
         for watcher in watchers {
             let name = watcher.name.clone();
@@ -135,7 +138,10 @@ fn watch(
         service.notify("READY=1");
         let ended = tokio::select! {
             biased;
-            ended = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped) => ended,
+            ended = async {
+                let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
+                join(runs, relays::follow_all(&plans, &opened, session, &stopped)).await.0
+            } => ended,
             failure = watchers::on_signals(stop, hang_up, action, &readable) => {
                 failure?;
                 return Ok(Code::Done);

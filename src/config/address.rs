@@ -121,6 +121,18 @@ impl BusAddress {
         }
     }
 
+    /// The address of an outbox, which a `[relays.NAME]` of the config names.
+    ///
+    /// # Errors
+    /// A name that the config does not have.
+    pub fn of_relay(config: &Config, address: &Address) -> Result<Self, ConfigError> {
+        let origin = Origin::Config(config.path.clone().unwrap_or_default());
+        match address {
+            Address::Named(name) => Self::named(config, name, origin),
+            address => Self::at(address, origin),
+        }
+    }
+
     fn named(config: &Config, name: &str, asked_by: Origin) -> Result<Self, ConfigError> {
         match (config.buses.get(name), &config.path) {
             (Some(address), Some(path)) => Self::at(address, Origin::Named(name.to_owned(), path.clone())),

@@ -62,7 +62,10 @@ pub(super) fn parse(rest: &str, environment: &Environment) -> Result<Database, P
     let mut config: Config = url.parse().map_err(|_| {
         refused("is not understood: postgres://USER@HOST:PORT/DATABASE?schema=NAME&sslmode=verify-full")
     })?;
-    fill(&mut config, environment)?;
+    // The library fills in a port that the URL does not say.
+    let says_port = place.rsplit('@').next().and_then(|at| at.split('/').next()).is_some_and(has_port);
+    let says_port = says_port || kept.iter().any(|parameter| parameter.starts_with("port="));
+    fill(&mut config, says_port, environment)?;
     let schema = own.schema.unwrap_or_else(|| "evbus".to_owned());
     if schema.is_empty() || schema.len() > 63 || schema.starts_with("pg_") || schema.chars().any(char::is_control) {
         return Err(refused("has a schema that is none: 1 to 63 bytes, and not pg_…"));
@@ -102,6 +105,45 @@ pub(super) fn without_password(url: &str) -> String {
     }
 }
 
+/// Whether hosts are followed by a port: `db:5432`, `[::1]:5432`.
+fn has_port(hosts: &str) -> bool {
+    hosts.split(',').any(|host| host.rsplit(']').next().is_some_and(|rest| rest.contains(':')))
+}
+
+/// The same configuration, but for its ports.
+fn without_ports(from: &Config) -> Config {
+    let mut config = Config::new();
+    for host in from.get_hosts() {
+        match host {
+            Host::Tcp(name) => config.host(name),
+            Host::Unix(folder) => config.host_path(folder),
+        };
+    }
+    from.get_hostaddrs().iter().for_each(|address| _ = config.hostaddr(*address));
+    if let Some(user) = from.get_user() {
+        config.user(user);
+    }
+    if let Some(password) = from.get_password() {
+        config.password(password);
+    }
+    if let Some(name) = from.get_dbname() {
+        config.dbname(name);
+    }
+    if let Some(options) = from.get_options() {
+        config.options(options);
+    }
+    if let Some(name) = from.get_application_name() {
+        config.application_name(name);
+    }
+    if let Some(timeout) = from.get_connect_timeout() {
+        config.connect_timeout(*timeout);
+    }
+    config.target_session_attrs(from.get_target_session_attrs());
+    config.channel_binding(from.get_channel_binding());
+    config.load_balance_hosts(from.get_load_balance_hosts());
+    config
+}
+
 /// The parameters that are not the library's.
 #[derive(Default)]
 struct Own {
@@ -127,7 +169,7 @@ fn shown_name(name: &str) -> String {
 }
 
 /// What the variables say where the URL says nothing.
-fn fill(config: &mut Config, environment: &Environment) -> Result<(), Problem> {
+fn fill(config: &mut Config, says_port: bool, environment: &Environment) -> Result<(), Problem> {
     let var = |name: &str| environment.var(name).map(OsStr::to_string_lossy);
     let bad = |name: &str| (format!("{name} is not understood"), None);
     let ports = |config: &mut Config, text: &str| -> Result<(), Problem> {
@@ -147,7 +189,8 @@ fn fill(config: &mut Config, environment: &Environment) -> Result<(), Problem> {
             }
         }
     }
-    if let (true, Some(text)) = (config.get_ports().is_empty(), var("PGPORT")) {
+    if let (false, Some(text)) = (says_port, var("PGPORT")) {
+        *config = without_ports(config);
         ports(config, &text)?;
     }
     if config.get_user().is_none() {
@@ -273,7 +316,7 @@ fn listening(config: &Config, at: &str) -> Result<Config, Problem> {
     let bad = || refused("has a listen that is no HOST:PORT or folder of a socket");
     match at.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() => {
-            other.host(host).port(port.parse().map_err(|_| bad())?);
+            other.host(host.trim_start_matches('[').trim_end_matches(']')).port(port.parse().map_err(|_| bad())?);
         }
         _ if at.is_empty() => return Err(bad()),
         _ => {
@@ -333,6 +376,8 @@ mod tests {
         let none = parsed("", &vars);
         assert_eq!(who(&none), (Some("eve"), Some("theirs"), Some("of the variable"), "other:1111".to_owned()));
         assert_eq!(none.schema, "evbus");
+        let port = parsed("ann@h/x", &[("PGPORT", "6000")]);
+        assert_eq!(port.server(), "h:6000");
         let two = parsed("ann@a:1,b:2/x?target_session_attrs=read-write", &[]);
         assert_eq!(two.server(), "a:1, b:2");
         let socket = parsed("ann@%2Fsock:7/x", &[]);

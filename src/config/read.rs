@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::address::Address;
 use super::find::{self, ConfigFile, FoundConfig};
 use super::nearest::did_you_mean;
+use super::relay::RelaySettings;
 use super::section::{ConfigSource, Field, Section};
 use super::serve::ServeSettings;
 use super::watcher::Watcher;
@@ -28,6 +29,8 @@ pub struct Config {
     pub buses: BTreeMap<String, Address>,
     /// `[watchers.NAME]`, in the order of the file.
     pub watchers: Vec<Watcher>,
+    /// `[relays.NAME]`, in the order of the file.
+    pub relays: Vec<RelaySettings>,
     /// `[serve]`.
     pub serve: ServeSettings,
 }
@@ -65,7 +68,7 @@ impl Config {
             source.error(offset, error.message().replace('\n', "; "))
         })?;
         let root = Section::root(source, document.get_ref());
-        root.refuse_unknown(&["bus", "buses", "watchers", "serve"])?;
+        root.refuse_unknown(&["bus", "buses", "watchers", "relays", "serve"])?;
         let reader = Reader { environment, folder: file.folder() };
         Ok(Self {
             path: Some(file.path.clone()),
@@ -73,6 +76,7 @@ impl Config {
             buses: reader.buses(&root)?,
             bus: reader.bus(&root)?,
             watchers: reader.watchers(&root)?,
+            relays: reader.relays(&root)?,
             serve: root
                 .field("serve")
                 .map(|field| ServeSettings::read(&field, environment, reader.folder))
@@ -142,6 +146,12 @@ impl Reader<'_> {
         section.refuse_unknown(&["url"])?;
         let url = section.field("url").ok_or_else(|| field.error("has no url (add url = \"/path/of/the/bus\")"))?;
         Address::parse(url.text()?.as_ref(), self.environment, self.folder).map_err(|(what, _)| url.error(what))
+    }
+
+    fn relays(&self, root: &Section<'_>) -> Result<Vec<RelaySettings>, ConfigError> {
+        let fields = root.field("relays").map(|field| field.section()).transpose()?;
+        let fields = fields.iter().flat_map(Section::fields);
+        fields.map(|field| RelaySettings::read(&field, self.environment, self.folder)).collect()
     }
 
     fn watchers(&self, root: &Section<'_>) -> Result<Vec<Watcher>, ConfigError> {

@@ -35,6 +35,7 @@ mod tls;
 pub use database::{Database, Ssl, SslMode};
 pub use failure::DatabaseProblem;
 use hints::{Announcer, Listener};
+pub use session::Link;
 use session::{Session, Sessions};
 
 /// How many rows one statement of a listing or of a deletion takes.
@@ -67,6 +68,10 @@ pub struct PostgresStore {
     last_write: Cell<Option<i64>>,
 }
 
+/// How a commit is to be flushed.
+const DURABLE: &str = "CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' \
+     ELSE current_setting('synchronous_commit') END";
+
 /// The texts of the statements, for one schema.
 struct Statements {
     put_new: String,
@@ -82,40 +87,44 @@ struct Statements {
 impl Statements {
     fn of(schema: &str, is_durable: bool) -> Self {
         let (s, token) = (schema::quoted(schema), schema::token(schema));
-        // A role's setting must not take the promise away; a stronger one stays.
-        let level = match is_durable {
-            true => {
-                "CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' \
-                     ELSE current_setting('synchronous_commit') END"
-            }
-            false => "'off'",
-        };
-        let commit = format!("commit AS MATERIALIZED (SELECT set_config('synchronous_commit', {level}, true))");
+        let with_level =
+            |level: &str| format!("commit AS MATERIALIZED (SELECT set_config('synchronous_commit', {level}, true))");
+        // A role's setting must not take the promise away; a stronger one stays. Only events may do without: a server
+        // that starts its processes anew after a crash loses them, and the token does not show it.
+        let commit = with_level(DURABLE);
+        let put_commit = with_level(if is_durable { DURABLE } else { "'off'" });
         let written = format!("{token}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
         Self {
             put_new: format!(
-                "WITH {commit} INSERT INTO {s}.object (key, body) SELECT $1, $2 FROM commit \
+                "WITH {put_commit} INSERT INTO {s}.object (key, body) SELECT $1, $2 FROM commit \
                  ON CONFLICT DO NOTHING RETURNING {written}"
             ),
             put_many: format!(
-                "WITH {commit} INSERT INTO {s}.object (key, body) \
+                "WITH {put_commit} INSERT INTO {s}.object (key, body) \
                  SELECT i.key, i.body FROM commit, unnest($1::text[], $2::bytea[]) AS i (key, body) \
                  ON CONFLICT DO NOTHING RETURNING {written}, key"
             ),
+            // The scan of the registers begins at the newest row of the key, and does not leave the key's rows.
             get: format!(
                 "SELECT {token}, octet_length(o.body), CASE WHEN octet_length(o.body) <= $2 THEN o.body END, \
                  r.n, r.ver::text, octet_length(r.body), CASE WHEN octet_length(r.body) <= $2 THEN r.body END \
                  FROM (SELECT 1) AS one \
                  LEFT JOIN {s}.object o ON o.key = $1 \
                  LEFT JOIN LATERAL (SELECT key, n, ver, body FROM {s}.register \
-                 WHERE (key, n) <= ($1, {max}) ORDER BY key DESC, n DESC LIMIT 1) r ON r.key = $1 AND r.n > 0",
+                 WHERE (key, n) <= ($1, {max}) AND key >= $1 ORDER BY key DESC, n DESC LIMIT 1) r \
+                 ON r.key = $1 AND r.n > 0",
                 max = i64::MAX
             ),
+            // From one register to the next, without a look at the rows that each has had.
             list: format!(
-                "SELECT {token}, array(SELECT key FROM (\
+                "WITH RECURSIVE registers (key) AS (\
+                 (SELECT key FROM {s}.register WHERE key > $1 AND key < $2 ORDER BY key, n LIMIT 1) UNION ALL \
+                 SELECT (SELECT r.key FROM {s}.register r WHERE r.key > registers.key AND r.key < $2 \
+                 ORDER BY r.key, r.n LIMIT 1) FROM registers WHERE registers.key IS NOT NULL) \
+                 SELECT {token}, array(SELECT key FROM (\
                  (SELECT key FROM {s}.object WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3) UNION ALL \
-                 (SELECT DISTINCT key FROM {s}.register WHERE key > $1 AND key < $2 AND n > 0 ORDER BY key LIMIT $3)) \
-                 AS k ORDER BY key LIMIT $3)"
+                 (SELECT key FROM registers WHERE EXISTS (SELECT FROM {s}.register r WHERE r.key = registers.key \
+                 AND r.n > 0) LIMIT $3)) AS k ORDER BY key LIMIT $3)"
             ),
             swap: format!(
                 "WITH {commit}, old AS (DELETE FROM {s}.register WHERE key = $1 AND n = $2 AND ver = $3::text::uuid \
@@ -133,13 +142,20 @@ impl Statements {
                  INSERT INTO {s}.register (key, n, ver, body) SELECT $1, 1, gen_random_uuid(), $3 FROM anchor \
                  RETURNING {written}, n, ver::text"
             ),
+            // The row of number 0 goes last, once no other was there when the statement began: it keeps a late writer
+            // that makes the register from winning beside one that has swapped it.
             delete: format!(
                 "WITH {commit}, objects AS (DELETE FROM {s}.object WHERE key = ANY ($1) \
                  AND ($2 = '' OR {token} = $2)), \
-                 registers AS (DELETE FROM {s}.register WHERE key = ANY ($1) AND ($2 = '' OR {token} = $2) RETURNING 1) \
-                 SELECT {written}, (SELECT count(*) FROM registers) FROM commit"
+                 registers AS (DELETE FROM {s}.register d WHERE key = ANY ($1) AND ($2 = '' OR {token} = $2) \
+                 AND (n > 0 OR NOT EXISTS (SELECT FROM {s}.register r WHERE r.key = d.key AND r.n > 0))) \
+                 SELECT {written}, (SELECT count(*) FROM {s}.register WHERE key = ANY ($1)) FROM commit"
             ),
-            flushed: "SELECT pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()".to_owned(),
+            // A commit waits for the standbys, if it is to: what is visible may not have, if its writer was cut off.
+            flushed: "SELECT pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn() \
+                      AND (current_setting('synchronous_standby_names') = '' \
+                      OR current_setting('synchronous_commit') IN ('off', 'local'))"
+                .to_owned(),
         }
     }
 }
@@ -328,7 +344,7 @@ impl PostgresStore {
     async fn remove(&self, keys: &[String]) -> StoreResult<()> {
         let (known, rewinds) = (self.known_token(), self.rewinds.get());
         for chunk in keys.chunks(CHUNK) {
-            // A register that was swapped meanwhile has a row that the statement did not see.
+            // Until a statement has seen none: a register that was swapped meanwhile has a row that it did not see.
             loop {
                 let parameters: [Parameter<'_>; 2] = [(&chunk, Type::TEXT_ARRAY), (&known, Type::TEXT)];
                 let (session, rows) = self.run("delete events", &self.statements.delete, &parameters).await?;

@@ -28,6 +28,8 @@ mod file;
 pub mod schema;
 
 use failure::failed;
+pub(crate) use failure::failed as failure_of;
+pub(crate) use file::connect;
 use file::{Bell, Opened};
 
 /// How many keys one statement of a listing reads.
@@ -93,7 +95,7 @@ impl SqliteStore {
     fn with(path: &Path, options: SqliteOptions, clock: &dyn Clock, make: bool) -> StoreResult<Self> {
         let opened = Opened::open(path, &options, make)?;
         let shared = Shared {
-            bell: Bell::of(path),
+            bell: Bell::of(&opened.real),
             path: path.to_owned(),
             options,
             opened: Mutex::new(Some(opened)),
@@ -167,9 +169,9 @@ impl Shared {
             let transaction = rusqlite::Transaction::new_unchecked(&held.connection, TransactionBehavior::Immediate)?;
             let answer = work(&transaction, held)?;
             transaction.commit()?;
+            self.last_write.store(file::now_micros(&held.real), Ordering::Relaxed);
             Ok(answer)
         })?;
-        self.last_write.store(file::now_micros(&self.path), Ordering::Relaxed);
         Ok(written)
     }
 
@@ -190,7 +192,7 @@ impl Shared {
         let found = self.with(&format!("read {key}"), |opened| {
             let connection = &opened.connection;
             let object = connection
-                .prepare_cached("SELECT length(body), iif(length(body) <= ?2, body, NULL) FROM evbus_object WHERE key = ?1")?
+                .prepare_cached("SELECT length(body), CASE WHEN length(body) <= ?2 THEN body END FROM evbus_object WHERE key = ?1")?
                 .query_row(params![key, as_i64(limit)], |row| Ok((row.get(0)?, row.get(1)?, Version(String::new()))))
                 .optional()?;
             if object.is_some() {
@@ -198,7 +200,7 @@ impl Shared {
             }
             connection
                 .prepare_cached(
-                    "SELECT length(body), iif(length(body) <= ?2, body, NULL), n, ver FROM evbus_register WHERE key = ?1",
+                    "SELECT length(body), CASE WHEN length(body) <= ?2 THEN body END, n, ver FROM evbus_register WHERE key = ?1",
                 )?
                 .query_row(params![key, as_i64(limit)], |row| {
                     let (n, random): (i64, i64) = (row.get(2)?, row.get(3)?);
@@ -362,7 +364,7 @@ impl Store for SqliteStore {
     }
 
     fn hints(&self) -> Result<Box<dyn Hints>, NoHints> {
-        super::mount::inotify_serves(&self.shared.path)?;
+        super::mount::inotify_serves(self.shared.bell.database())?;
         let bell = self.shared.bell.hang()?;
         Ok(Box::new(InotifyHints::watch(bell, WatchFlags::MODIFY, None)?))
     }
@@ -410,7 +412,11 @@ impl Store for SqliteStore {
             if !self.shared.options.is_durable {
                 return Ok(());
             }
-            self.run(|shared| file::flush(&shared.path)).await
+            self.run(|shared| {
+                let real = shared.with("flush", |opened| Ok(opened.real.clone()))?;
+                file::flush(&real)
+            })
+            .await
         })
     }
 

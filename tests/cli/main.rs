@@ -13,6 +13,9 @@
 mod azurite;
 #[path = "../support/mini.rs"]
 mod mini;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[path = "../support/postgres.rs"]
+mod postgres_server;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/s3.rs"]
@@ -27,12 +30,16 @@ mod bucket_messages;
 mod bulk;
 mod crash;
 mod credentials;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod databases;
 mod emit;
 mod faults;
 mod hosts;
 mod members;
 mod metrics_and_health;
 mod operator_view;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod outbox;
 mod output;
 mod page;
 mod recovery;

@@ -112,6 +112,20 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars: super::s3::CREDENTIALS.to_vec() }
     }
 
+    /// A home with an address, without a bus.
+    pub fn at(url: &str) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), url: url.into(), vars: Vec::new() }
+    }
+
+    /// A home with a new bus in a SQLite file.
+    #[cfg(feature = "sqlite")]
+    pub fn in_sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Self { url: format!("sqlite://{}/bus.db", dir.path().display()).into(), dir, vars: Vec::new() };
+        home.run(&["init"]).exits(0);
+        home
+    }
+
     /// The address of the bus.
     pub fn url(&self) -> String {
         self.url.to_str().unwrap().to_owned()

@@ -23,6 +23,7 @@ pub const USER: &str = "tester";
 pub struct Postgres {
     pub port: u16,
     pub folder: TempDir,
+    settings: String,
     shell: Child,
 }
 
@@ -78,9 +79,15 @@ impl Postgres {
 
     /// Runs a server on the folder's `data`, which the command makes.
     pub fn run(folder: TempDir, make: &str, settings: &[&str]) -> Self {
-        let port = free_port();
-        let (at, bin) = (folder.path().display(), programs());
         let settings: String = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
+        let mut server = Self { port: free_port(), settings, shell: shell("exit"), folder };
+        server.begin(make);
+        server
+    }
+
+    /// Starts the server, again if it was killed.
+    pub fn begin(&mut self, make: &str) {
+        let (at, bin, port, settings) = (self.folder.path().display(), programs(), self.port, &self.settings);
         let script = format!(
             "{make} >{at}/log 2>&1 || exit\n\
              {0}/postgres -D {at}/data -k {at} -p {port} -c listen_addresses=127.0.0.1 -c max_connections=200{settings} \
@@ -88,9 +95,23 @@ impl Postgres {
              cat >/dev/null; kill -CONT $server; kill -QUIT $server; wait $server; cd /; rm -rf {at}",
             bin.display()
         );
-        let server = Self { port, shell: shell(&script), folder };
-        server.wait_until_ready();
-        server
+        let _ = self.shell.wait();
+        self.shell = shell(&script);
+        self.wait_until_ready();
+    }
+
+    /// Ends the server at once, as a loss of power would; [`Postgres::begin`] with `true` starts it again.
+    pub fn kill(&mut self) {
+        let pid = self.pid().to_string();
+        // The server's other processes hold its memory for a moment, and another server does not start meanwhile.
+        let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap().stdout;
+        let children = String::from_utf8(children).unwrap();
+        assert!(Command::new("kill").args(["-KILL", &pid]).args(children.split_whitespace()).status().is_ok());
+        // The script removes the data at its end, so it is ended, too.
+        let _ = Command::new("kill").args(["-KILL", &self.shell.id().to_string()]).status();
+        let _ = self.shell.wait();
+        // The process may not have been waited for by its new parent, and would count as alive.
+        let _ = fs::remove_file(self.folder.path().join("data/postmaster.pid"));
     }
 
     /// The socket's folder, the port and the superuser, as a URL of a schema of the database `postgres`.
@@ -119,11 +140,6 @@ impl Postgres {
     /// The process id of the server.
     pub fn pid(&self) -> u32 {
         fs::read_to_string(self.folder.path().join("pid")).unwrap().trim().parse().unwrap()
-    }
-
-    /// Ends the server at once, as a loss of power would.
-    pub fn kill(&self) {
-        assert!(Command::new("kill").args(["-KILL", &self.pid().to_string()]).status().unwrap().success());
     }
 
     pub fn psql_command(&self) -> Command {
@@ -169,7 +185,7 @@ impl Drop for Postgres {
 /// The server of this test program that all tests may use which do not disturb others.
 pub fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(|| Postgres::start(&["fsync=off", "full_page_writes=off"]))
+    SERVER.get_or_init(|| Postgres::start(&[]))
 }
 
 /// A name that no other test of this program uses.

@@ -109,6 +109,19 @@ impl Emitter {
 
     /// The same, with chunks of `least` new events and more.
     pub async fn emit_chunks_from(&mut self, drafts: &[Draft], least: usize) -> StoreResult<Vec<Ack>> {
+        let store = Rc::clone(&self.puts.bus.store);
+        loop {
+            let rewinds = store.rewinds();
+            let acks = self.emit_chunks_once(drafts, least).await?;
+            if rewinds == store.rewinds() {
+                return Ok(acks);
+            }
+            // What is remembered may be lost.
+            self.chunks = Chunks::default();
+        }
+    }
+
+    async fn emit_chunks_once(&mut self, drafts: &[Draft], least: usize) -> StoreResult<Vec<Ack>> {
         let mut call = Call { drafts, acks: vec![None; drafts.len()], new: Vec::with_capacity(drafts.len()) };
         let mut seen = HashSet::new();
         for (index, draft) in drafts.iter().enumerate() {

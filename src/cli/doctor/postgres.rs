@@ -85,8 +85,9 @@ fn durability(commit: &str, standbys: &str, fsync: &str, full_pages: &str) -> Fi
 
 async fn privileges(store: &PostgresStore, quoted: &str) -> StoreResult<Finding> {
     let has = |table: &str, privilege: &str| {
-        let table = format!("{quoted}.{table}").replace('\'', "''");
-        format!("CASE WHEN NOT has_table_privilege('{table}', '{privilege}') THEN '{privilege} on {}' END", table)
+        let table = format!("{quoted}.{table}");
+        let (named, missing) = (schema::literal(&table), schema::literal(&format!("{privilege} on {table}")));
+        format!("CASE WHEN NOT has_table_privilege({named}, '{privilege}') THEN {missing} END")
     };
     let all = [
         has("object", "SELECT"),
@@ -117,11 +118,11 @@ fn connections(used: &str, most: &str) -> Finding {
 
 /// What keeps dead rows, and how many there are.
 async fn vacuum(store: &PostgresStore, name: &str) -> StoreResult<Finding> {
-    let literal = name.replace('\'', "''");
+    let literal = schema::literal(name);
     let found = texts(
         store,
         &format!(
-            "SELECT (SELECT coalesce(sum(n_dead_tup), 0)::text FROM pg_stat_user_tables WHERE schemaname = '{literal}'), \
+            "SELECT (SELECT coalesce(sum(n_dead_tup), 0)::text FROM pg_stat_user_tables WHERE schemaname = {literal}), \
              (SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::bigint::text FROM pg_stat_activity \
              WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), \
              (SELECT count(*)::text FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL), \

@@ -2,6 +2,7 @@
 
 use super::{HelpLine, HelpPart, command, text};
 use crate::bus::keys;
+use crate::cli::style;
 use crate::store::object::Kind;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::DatabaseProblem;
@@ -40,7 +41,7 @@ fn of_detail(detail: &ErrorDetail) -> Option<HelpLine> {
         ErrorDetail::UnlockedMount => {
             "put the file on a disk of this machine, or make the bus a directory there".into()
         }
-        ErrorDetail::NoBus { address } => command("init", address).into(),
+        ErrorDetail::NoBus { address } => command("init", style::quoted(address)).into(),
         ErrorDetail::NewerFormat => "upgrade evbus on this machine".into(),
         ErrorDetail::Unreadable { key } => return of_unreadable(key),
         ErrorDetail::InvalidFilter { group } => command("group", format_args!("set {group} -t PATTERN")).into(),
@@ -111,6 +112,12 @@ fn of_database(problem: &DatabaseProblem) -> HelpLine {
         DatabaseProblem::NoDatabase { name } => format!("createdb {name}, or name another one").into(),
         DatabaseProblem::Password { unused_file: Some(why) } => format!("{why}; or PGPASSWORD").into(),
         DatabaseProblem::Password { unused_file: None } => "PGPASSWORD, or a line in ~/.pgpass (mode 0600)".into(),
+        DatabaseProblem::NoRole => "CREATE ROLE … LOGIN on the server, or name another user in the URL".into(),
+        DatabaseProblem::StatementTimeout => "ALTER ROLE … SET statement_timeout = 0".into(),
+        DatabaseProblem::Pooler => {
+            "look at the pooler's databases and users; it needs ignore_startup_parameters = options for `options`"
+                .into()
+        }
         DatabaseProblem::NotLetIn => "pg_hba.conf on the server says who may come from where, and how".into(),
         DatabaseProblem::NoPrivilege => {
             [command("doctor", ""), text(" tells which privileges are missing; SECURITY.md has the roles")].into()

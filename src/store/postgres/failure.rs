@@ -1,7 +1,7 @@
 //! A server's error in one line, which says what to do next (PostgreSQL, Appendix A, Error Codes).
 
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 use super::database::Database;
 use crate::store::{ErrorDetail, ErrorKind, StoreError, system_words};
@@ -24,6 +24,12 @@ pub enum DatabaseProblem {
     },
     /// The server lets this user not in from here.
     NotLetIn,
+    /// There is no such role, or it may not log in.
+    NoRole,
+    /// The role's own limit for statements is too short.
+    StatementTimeout,
+    /// A pooler refuses the connection.
+    Pooler,
     /// The role may not do it.
     NoPrivilege,
     /// It is a standby.
@@ -47,6 +53,18 @@ pub(super) enum Doubt {
     Before,
     /// Of a statement that may have written.
     InStatement,
+}
+
+/// Whether a notice says that a commit is on this server, and not on its standbys.
+pub(super) fn is_not_replicated(notice: &DbError) -> bool {
+    notice.severity() == "WARNING" && notice.message().contains("synchronous replication")
+}
+
+/// The error of such a commit: it may yet be lost by a failover.
+pub(super) fn not_replicated(database: &Database, doing: &str) -> StoreError {
+    let server = database.server();
+    let what = format!("cannot {doing}: {server} has given up its wait for synchronous replication");
+    StoreError::new(ErrorKind::Unavailable, what).with_detail(ErrorDetail::Database(DatabaseProblem::NotReplicated))
 }
 
 /// The error that there are no tables of a bus.
@@ -77,20 +95,29 @@ fn kind(database: &Database, code: &SqlState, message: &str, doubt: Doubt) -> (E
     use DatabaseProblem as Problem;
     let class = &code.code()[..2];
     match *code {
-        // It is said as a warning by some, and as an error by others: the commit is on this server alone.
         _ if message.contains("synchronous replication") => (ErrorKind::Unavailable, Some(Problem::NotReplicated)),
         SqlState::INVALID_CATALOG_NAME => {
             let name = database.config.get_dbname().unwrap_or_default().to_owned();
             (ErrorKind::NoBus, Some(Problem::NoDatabase { name }))
         }
         SqlState::INVALID_PASSWORD => (ErrorKind::Denied, Some(Problem::Password { unused_file: unused(database) })),
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION if message.starts_with("role ") => {
+            (ErrorKind::Denied, Some(Problem::NoRole))
+        }
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (ErrorKind::Denied, Some(Problem::NotLetIn)),
+        SqlState::QUERY_CANCELED if message.contains("statement timeout") => {
+            (ErrorKind::Unavailable, Some(Problem::StatementTimeout))
+        }
+        // A pooler refuses what it does not know, or whom.
+        SqlState::PROTOCOL_VIOLATION if doubt == Doubt::Before => (ErrorKind::Unfit, Some(Problem::Pooler)),
         SqlState::INSUFFICIENT_PRIVILEGE => (ErrorKind::Denied, Some(Problem::NoPrivilege)),
         SqlState::READ_ONLY_SQL_TRANSACTION => (ErrorKind::Unavailable, Some(Problem::Standby)),
         SqlState::DISK_FULL => (ErrorKind::Full, Some(Problem::DiskFull)),
         SqlState::TOO_MANY_CONNECTIONS => (ErrorKind::Unavailable, Some(Problem::TooManyConnections)),
         // Rolled back, cut off, out of something, shutting down, starting: try again, or read back.
         _ if matches!(class, "40" | "57" | "53" | "08" | "25" | "55") => (ErrorKind::Unavailable, None),
+        // Two writers of one row, of which the other has won: it is read back.
+        _ if class == "23" => (ErrorKind::Unavailable, None),
         // A pooler's own errors, and the server's that are none of the statement's.
         _ if matches!(class, "58" | "XX") => (ErrorKind::Unavailable, None),
         _ if doubt == Doubt::Before => (ErrorKind::Unfit, None),

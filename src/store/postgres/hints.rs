@@ -162,13 +162,24 @@ impl State {
             .boxed();
         let name = channel(&self.database.schema);
         let proof = format!("{:016x}", self.clock.random());
-        let sql = format!("LISTEN {}; NOTIFY {}, '{proof}'", quoted(&name), quoted(&name));
+        let listen = format!("LISTEN {}", quoted(&name));
+        let notify = format!("NOTIFY {}, '{proof}'", quoted(&name));
         let deadline = self.clock.elapsed() + PROOF;
         let proved = async {
-            let mut asked = std::pin::pin!(client.batch_execute(&sql).fuse());
+            // From another session, while this one is idle: a pooler passes on what comes within a transaction.
+            let mut asked = std::pin::pin!(
+                async {
+                    client.batch_execute(&listen).await.ok()?;
+                    let (other, connection) = connect(&self.database, &self.database.config).await.ok()?;
+                    let told = other.batch_execute(&notify);
+                    futures_util::pin_mut!(told);
+                    tokio::select! { told = told => told.ok(), _ = connection => None }
+                }
+                .fuse()
+            );
             loop {
                 tokio::select! {
-                    answer = &mut asked => answer.ok()?,
+                    answer = &mut asked => answer?,
                     message = messages.next() => match message? {
                         AsyncMessage::Notification(note) if note.payload() == proof => return Some(()),
                         _ => {}

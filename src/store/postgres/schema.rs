@@ -12,7 +12,7 @@ pub fn quoted(name: &str) -> String {
 }
 
 /// A text as SQL.
-pub(super) fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     // Backslashes mean nothing with standard_conforming_strings, and something without: in the second form always.
     match text.contains('\\') {
         true => format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
@@ -21,12 +21,13 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 /// The expression whose value changes when the server may have lost its latest commits: the server's start, which a
-/// failover and a recovery of a backup change, and the file of the registers' table, which a restored dump changes.
+/// failover and a recovery of a backup change, and the file of the registers' table within its database's folder, which a
+/// restored dump or a copy of the database changes.
 pub(super) fn token(schema: &str) -> String {
     let table = literal(&format!("{}.register", quoted(schema)));
     format!(
         "CASE WHEN pg_is_in_recovery() THEN '{STANDBY}' ELSE to_hex((extract(epoch FROM pg_postmaster_start_time()) \
-         * 1000000)::bigint) || '-' || pg_relation_filenode({table}::regclass)::text END"
+         * 1000000)::bigint) || '-' || pg_relation_filepath({table}::regclass) END"
     )
 }
 
@@ -77,26 +78,38 @@ CREATE TABLE IF NOT EXISTS {s}.outbox (
     \"time\" timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Rows of the outbox that are no events, with the reason.
-CREATE TABLE IF NOT EXISTS {s}.outbox_parked (
-    n bigint PRIMARY KEY,
-    row_ json NOT NULL,
-    reason text NOT NULL,
-    parked timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-
+{}
 -- The events, for reading: one row each, also where many lie in one object.
 CREATE OR REPLACE VIEW {s}.events AS
 SELECT o.key, l.line,
-    l.event ->> 'id' AS id, l.event ->> 'type' AS type, l.event ->> 'source' AS source,
-    l.event ->> 'subject' AS subject, (l.event ->> 'time')::timestamptz AS \"time\", l.event -> 'data' AS data, l.event
+    l.safe ->> 'id' AS id, l.safe ->> 'type' AS type, l.safe ->> 'source' AS source,
+    l.safe ->> 'subject' AS subject, l.safe ->> 'time' AS \"time\", l.event -> 'data' AS data, l.event
 FROM {s}.object o
 CROSS JOIN LATERAL (
-    SELECT ordinality AS line, text::json AS event
+    -- A text cannot hold the character of number 0, which JSON can.
+    SELECT ordinality AS line, text::json AS event,
+        regexp_replace(text, E'(?<!\\\\\\\\)((?:\\\\\\\\\\\\\\\\)*)\\\\\\\\u0000', E'\\\\1\\\\\\\\ufffd', 'g')::json AS safe
     FROM regexp_split_to_table(convert_from(o.body, 'UTF8'), E'\\n') WITH ORDINALITY AS t (text, ordinality)
     WHERE text <> ''
 ) l
 WHERE o.key >= 'events/' AND o.key < 'events0';
+",
+        parked(&s)
+    )
+}
+
+/// The statement that makes the table of rows of outboxes that are no events; `schema` is quoted.
+pub fn parked(schema: &str) -> String {
+    format!(
+        "-- Rows of outboxes that are no events, with the reason.
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS {schema}.outbox_parked (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    of text NOT NULL,
+    row_ json NOT NULL,
+    reason text NOT NULL,
+    parked timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 "
     )
 }

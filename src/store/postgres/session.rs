@@ -2,11 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use tokio::task::AbortHandle;
 use tokio_postgres::config::SslMode as Negotiated;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, Row, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::database::{Database, SslMode};
@@ -19,8 +23,24 @@ use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 pub(super) struct Session {
     pub(super) client: Client,
     task: AbortHandle,
+    /// How often the server has said that a commit is not on its standbys.
+    warnings: Arc<AtomicU64>,
     /// Whether the server's defaults are such that each statement needs a transaction that says otherwise.
     is_framed: bool,
+}
+
+/// Moves the bytes of a connection, and counts its warnings.
+async fn driven(
+    mut connection: Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>,
+    warnings: Arc<AtomicU64>,
+) {
+    let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+    while let Some(Ok(message)) = messages.next().await {
+        // A wait that was cut short is a success with a warning (syncrep.c, SyncRepWaitForLSN).
+        if matches!(&message, AsyncMessage::Notice(notice) if failure::is_not_replicated(notice)) {
+            warnings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Session {
@@ -77,15 +97,40 @@ impl Sessions {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> StoreResult<(Rc<Session>, Vec<Row>)> {
-        let deadline = self.clock.elapsed() + self.database.timeout();
-        let asked = async {
+        let found = self.in_time(doing, async {
             let session = self.session(true).await?;
+            let warnings = session.warnings.load(Ordering::Relaxed);
             let rows = session.query(sql, parameters).await.map_err(|error| self.failed(doing, &error));
+            if rows.is_ok() && warnings != session.warnings.load(Ordering::Relaxed) {
+                return Err(failure::not_replicated(&self.database, doing));
+            }
             if session.client.is_closed() {
                 self.forget(&session);
             }
             Ok((session, rows?))
-        };
+        });
+        found.await
+    }
+
+    /// Runs statements of a caller that needs no bus there.
+    async fn within<T>(
+        &self,
+        doing: &str,
+        ask: impl AsyncFnOnce(&Session) -> Result<T, tokio_postgres::Error>,
+    ) -> StoreResult<T> {
+        let answer = self.in_time(doing, async {
+            let session = self.session(false).await?;
+            let answer = ask(&session).await.map_err(|error| self.failed(doing, &error));
+            if session.client.is_closed() {
+                self.forget(&session);
+            }
+            answer
+        });
+        answer.await
+    }
+
+    async fn in_time<T>(&self, doing: &str, asked: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+        let deadline = self.clock.elapsed() + self.database.timeout();
         tokio::select! { biased;
             answer = asked => answer,
             () = self.clock.sleep_until(deadline) => {
@@ -125,8 +170,9 @@ impl Sessions {
     async fn connected(&self) -> StoreResult<Session> {
         let failed = |error: tokio_postgres::Error| failure::failed(&self.database, "connect", &error, Doubt::Before);
         let (client, connection) = connect(&self.database, &self.database.config).await?;
-        let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-        let mut session = Session { client, task, is_framed: false };
+        let warnings = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(driven(connection, Arc::clone(&warnings))).abort_handle();
+        let mut session = Session { client, task, is_framed: false, warnings };
         let asked = session.client.query_typed(DEFAULTS, &[]).await.map_err(failed)?;
         let row = asked.first().ok_or_else(|| unexpected("no row"))?;
         let (recovery, is_framed, release): (bool, bool, i32) =
@@ -171,6 +217,10 @@ impl Sessions {
     }
 
     pub(super) async fn create_schema(&self) -> StoreResult<()> {
+        self.in_time(&format!("make the schema {}", self.database.schema), self.schema_made()).await
+    }
+
+    async fn schema_made(&self) -> StoreResult<()> {
         let session = self.session(false).await?;
         let name = &self.database.schema;
         match self.check_bus(&session).await {
@@ -186,6 +236,39 @@ impl Sessions {
             let _ = session.client.batch_execute("ROLLBACK").await;
         }
         made.map_err(|error| failure::failed(&self.database, &format!("make the schema {name}"), &error, Doubt::Before))
+    }
+}
+
+/// A connection for statements of the caller's own, which may be in a transaction.
+pub struct Link {
+    sessions: Sessions,
+}
+
+impl Link {
+    /// A link that connects when it is first used.
+    pub fn new(database: Database, clock: Rc<dyn Clock>) -> Self {
+        Self { sessions: Sessions::new(Rc::new(database), clock) }
+    }
+
+    /// The rows of one statement.
+    ///
+    /// # Errors
+    /// The server's, or it does not answer: then a transaction is over.
+    pub async fn query(&self, doing: &str, sql: &str, parameters: &[Parameter<'_>]) -> StoreResult<Vec<Row>> {
+        self.sessions.within(doing, async |session| session.client.query_typed(sql, parameters).await).await
+    }
+
+    /// Runs a statement without rows.
+    ///
+    /// # Errors
+    /// As [`Link::query`].
+    pub async fn execute(&self, doing: &str, sql: &str) -> StoreResult<()> {
+        self.sessions.within(doing, async |session| session.client.batch_execute(sql).await).await
+    }
+
+    /// Gives the connection up, and a transaction with it.
+    pub fn forget(&self) {
+        *self.sessions.current.borrow_mut() = None;
     }
 }
 
@@ -214,6 +297,9 @@ impl Session {
     }
 }
 
+/// After this time of silence the other end is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// A connection to one of the servers that a configuration names.
 pub(super) type Connected = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
 
@@ -230,7 +316,7 @@ pub(super) async fn connect(database: &Database, config: &Config) -> StoreResult
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(database.timeout() / 2);
     }
-    config.tcp_user_timeout(database.timeout());
+    config.tcp_user_timeout(database.timeout()).keepalives_idle(KEEPALIVE);
     let tls: MakeRustlsConnect = tls::connector(&database.ssl)?;
     config.connect(tls).await.map_err(|error| failure::failed(database, "connect", &error, Doubt::Before))
 }

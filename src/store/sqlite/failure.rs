@@ -15,7 +15,7 @@ pub(super) fn no_bus(path: &Path) -> StoreError {
 }
 
 /// A failure, as a store's error.
-pub(super) fn failed(path: &Path, doing: &str, error: &rusqlite::Error) -> StoreError {
+pub(crate) fn failed(path: &Path, doing: &str, error: &rusqlite::Error) -> StoreError {
     let (code, extended, said) = match error {
         rusqlite::Error::SqliteFailure(code, said) => {
             (code.code, code.extended_code, said.clone().unwrap_or_else(|| code.to_string()))

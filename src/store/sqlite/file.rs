@@ -17,6 +17,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// A connection, and which file it is to.
 pub(super) struct Opened {
     pub(super) connection: Connection,
+    /// The file's own path: its log lies beside it, and not beside a link to it.
+    pub(super) real: PathBuf,
     pub(super) identity: String,
 }
 
@@ -26,8 +28,12 @@ pub(super) fn identity(path: &Path) -> Option<String> {
     Some(format!("{:x}-{:x}", found.dev(), found.ino()))
 }
 
-/// A connection to a file.
-pub(super) fn connect(path: &Path, busy: Duration, make: bool) -> StoreResult<Connection> {
+/// A connection to a file that is there.
+pub(crate) fn connect(path: &Path, busy: Duration) -> StoreResult<Connection> {
+    connect_or_make(path, busy, false)
+}
+
+fn connect_or_make(path: &Path, busy: Duration, make: bool) -> StoreResult<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let flags = if make { flags | OpenFlags::SQLITE_OPEN_CREATE } else { flags };
     let connection = Connection::open_with_flags(path, flags).map_err(|error| failed(path, "open", &error))?;
@@ -37,9 +43,6 @@ pub(super) fn connect(path: &Path, busy: Duration, make: bool) -> StoreResult<Co
 
 impl Opened {
     pub(super) fn open(path: &Path, options: &SqliteOptions, make: bool) -> StoreResult<Self> {
-        if !make && !path.exists() {
-            return Err(no_bus(path));
-        }
         let folder = path.parent().unwrap_or(Path::new("/"));
         if make {
             std::fs::create_dir_all(folder).map_err(|error| {
@@ -48,9 +51,17 @@ impl Opened {
             })?;
         }
         mount::refuse_unlocked(folder)?;
+        let given = path;
+        if make {
+            let made = File::options().create(true).truncate(false).write(true).open(path);
+            made.map_err(|error| failed_to_open(path, &error))?;
+        }
+        let real = std::fs::canonicalize(path).map_err(|error| failed_to_open(path, &error))?;
+        let path = real.as_path();
+        mount::refuse_unlocked(path.parent().unwrap_or(Path::new("/")))?;
         let before = identity(path);
         let busy = options.timeout.map_or(BUSY, |limit| BUSY.min(limit));
-        let connection = connect(path, busy, make)?;
+        let connection = connect_or_make(path, busy, make)?;
         let at = |error| failed(path, "open", &error);
         if make {
             // The mode of the log stays with the file; no transaction may be open.
@@ -75,10 +86,22 @@ impl Opened {
             return Err(StoreError::new(ErrorKind::Unfit, what));
         }
         match identity(path) {
-            Some(identity) if make || before.as_ref() == Some(&identity) => Ok(Self { connection, identity }),
+            Some(identity) if before.as_ref() == Some(&identity) && self::identity(given) == before => {
+                Ok(Self { connection, identity, real })
+            }
             _ => Err(StoreError::new(ErrorKind::Unavailable, format!("{} is being replaced", path.display()))),
         }
     }
+}
+
+fn failed_to_open(path: &Path, error: &std::io::Error) -> StoreError {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => return no_bus(path),
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        std::io::ErrorKind::StorageFull => ErrorKind::Full,
+        _ => ErrorKind::Other,
+    };
+    StoreError::new(kind, format!("open {}: {}", path.display(), system_words(error)))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -109,12 +132,18 @@ pub(super) fn now_micros(path: &Path) -> i64 {
 
 /// The doorbell: a file beside the database, one byte of which is written after each commit of events.
 pub(super) struct Bell {
+    database: PathBuf,
     path: PathBuf,
 }
 
 impl Bell {
     pub(super) fn of(database: &Path) -> Self {
-        Self { path: beside(database, "-bell") }
+        Self { database: database.to_owned(), path: beside(database, "-bell") }
+    }
+
+    /// The file that it is for.
+    pub(super) fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Rings, if there is a bell: where no worker has hung one, none listens.

@@ -36,12 +36,6 @@ CREATE TABLE IF NOT EXISTS evbus_outbox (
     time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 );
 
--- Rows of the outbox that are no events, with the reason.
-CREATE TABLE IF NOT EXISTS evbus_outbox_parked (
-    n INTEGER PRIMARY KEY, row_ TEXT NOT NULL, reason TEXT NOT NULL,
-    parked TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-);
-
 -- The events, for reading: one row each, also where many lie in one object.
 CREATE VIEW IF NOT EXISTS evbus_events AS
 SELECT o.key, e.key + 1 AS line,
@@ -52,4 +46,12 @@ FROM evbus_object o, json_each('[' || CASE
     WHEN o.key LIKE '%.ndjson' THEN replace(rtrim(CAST(o.body AS TEXT), char(10)), char(10), ',')
     ELSE CAST(o.body AS TEXT) END || ']') e
 WHERE o.key >= 'events/' AND o.key < 'events0';
+";
+
+/// The table of rows of an outbox that are no events, with the reason.
+pub const PARKED: &str = "
+CREATE TABLE IF NOT EXISTS evbus_outbox_parked (
+    n INTEGER PRIMARY KEY, of TEXT NOT NULL, row_ TEXT NOT NULL, reason TEXT NOT NULL,
+    parked TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+);
 ";

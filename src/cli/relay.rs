@@ -1,0 +1,121 @@
+//! `evbus relay`: moves the rows of an outbox to the bus.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+
+use tokio::sync::watch;
+
+use super::exit::Code;
+use super::failure::Failure;
+use super::output::{self, Out};
+use super::relays::{self, RelayPlan};
+use super::session::{Needs, Session, block_on};
+use super::watchers::{self, HangUp, SignalAction};
+use crate::group::worker::Stop;
+use crate::relay::{Columns, ColumnsError};
+use crate::store::dir::{Durability, Execution};
+
+/// Move the rows of an outbox, a table in an application's database, to the bus
+///
+/// The application inserts a row in its own transaction. Each row becomes an event with the row's id, and is deleted once
+/// the event is acknowledged. Rows that are no events are parked beside, with the reason.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  evbus relay --from postgres://app@db/shop          # the table evbus.outbox, onto the bus
+  evbus relay --from sqlite:///srv/app/app.db --once
+  evbus relay --from postgres://app@db/shop --table app.outbox --map id=event_id,type=kind,data=payload
+  evbus relay --from postgres://app@db/shop --parked")]
+pub(super) struct RelayArgs {
+    /// The database of the outbox: postgres://host/database, sqlite:///file, or a name from
+    /// [buses.NAME] in the config
+    #[arg(long, value_name = "DATABASE")]
+    from: OsString,
+    /// The table [default: evbus.outbox, or evbus_outbox in a SQLite file]
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// Which columns of the table mean what: id=COLUMN,type=COLUMN,data=COLUMN,… of n, id, type,
+    /// source, subject, key, data, attr, time
+    #[arg(long, value_name = "MAP", requires = "table", conflicts_with = "preset")]
+    map: Option<String>,
+    /// The columns of another program's table: debezium
+    #[arg(long, value_name = "NAME", requires = "table")]
+    preset: Option<String>,
+    /// The source of rows that name none, a URI reference [default: /DATABASE/TABLE]
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
+    /// Move what is there, then end
+    #[arg(long)]
+    once: bool,
+    /// Print the rows that are no events, one JSON line each, with the reason
+    #[arg(long, conflicts_with = "once")]
+    parked: bool,
+    /// Put the parked rows back, to be tried again
+    #[arg(long, conflicts_with_all = ["once", "parked"])]
+    redrive: bool,
+    /// Print no summary
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: RelayArgs, session: Session) -> Result<Code, Failure> {
+    let refused = |error: ColumnsError| Failure::usage(format!("--map or --preset: {error}"));
+    let columns = match (&args.map, &args.preset) {
+        (Some(map), _) => Columns::parse(map).map_err(refused)?,
+        (None, Some(preset)) => Columns::preset(preset).map_err(refused)?,
+        (None, None) => Columns::own(),
+    };
+    let plan = RelayPlan {
+        name: args.from.to_string_lossy().split(['?', '@']).next_back().unwrap_or_default().to_owned(),
+        from: session.archive_address(&args.from)?,
+        table: args.table.clone(),
+        columns,
+        source: args.source.clone(),
+    };
+    let plan = RelayPlan { name: plan.from.display.clone(), ..plan };
+    block_on(Needs::Everything, async {
+        if args.parked || args.redrive {
+            return look(&args, &plan, &session).await;
+        }
+        let opened = session.open_at(session.address()?, Execution::Threaded, Durability::Full).await?;
+        let mut relay = plan.open(&opened, &session).await?;
+        let moved = if args.once {
+            relays::once(&mut relay).await?
+        } else {
+            if !args.quiet {
+                output::note(&format!("moving rows from {} to {}", plan.from.display, opened.address));
+            }
+            let (stop, stopped) = watch::channel(Stop::No);
+            let action = Cell::new(SignalAction::Stop);
+            let follow = relays::follow(&plan.name, &mut relay, &session, stopped);
+            tokio::select! { biased;
+                moved = follow => moved?,
+                failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
+                    failure?;
+                    return Ok(Code::Done);
+                }
+            }
+        };
+        opened.bus_handle().store.send_hints().await;
+        if !args.quiet {
+            output::note(&moved.text());
+        }
+        Ok(Code::Done)
+    })
+}
+
+async fn look(args: &RelayArgs, plan: &RelayPlan, session: &Session) -> Result<Code, Failure> {
+    let mut outbox = plan.outbox(session).await?;
+    let mut out = Out::new();
+    if args.redrive {
+        let back = outbox.redrive().await?;
+        out.line(&format!("{} put back", super::style::plural(back, "row")))?;
+    } else {
+        for parked in outbox.parked().await? {
+            let row: serde_json::Value = serde_json::from_str(&parked.row).unwrap_or_default();
+            out.line(&serde_json::json!({"reason": parked.reason, "row": row}).to_string())?;
+        }
+    }
+    out.flush()?;
+    Ok(Code::Done)
+}

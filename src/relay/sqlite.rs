@@ -1,0 +1,285 @@
+//! An outbox in a SQLite file, as a rule the application's own.
+//!
+//! Rows are read without a lock and deleted in a short transaction, so that the application never waits for a bus. Of
+//! several relays one is active: the one that holds the lock on a file beside.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+use rustix::fs::inotify::WatchFlags;
+use rustix::fs::{FlockOperation, flock};
+
+use super::columns::quoted;
+use super::{Columns, Outbox, ParkedRow, Row, Rows};
+use crate::clock::Fut;
+use crate::store::inotify::InotifyHints;
+use crate::store::sqlite::{connect, failure_of, schema};
+use crate::store::{ErrorKind, Hints, StoreError, StoreResult};
+
+/// How long the application's own transaction is waited for.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// An outbox in a SQLite file.
+pub struct SqliteOutbox {
+    path: PathBuf,
+    connection: Connection,
+    table: String,
+    /// The table's name as it is shown, by which its parked rows are known.
+    shown: String,
+    /// All of its columns.
+    all: Vec<String>,
+    source: String,
+    columns: Columns,
+    lock: Option<File>,
+    /// Notices of writes into the file's log, while there is one.
+    hints: Option<InotifyHints>,
+}
+
+impl SqliteOutbox {
+    /// The outbox in a table; none: `evbus_outbox`.
+    ///
+    /// # Errors
+    /// There is no such file, table or column.
+    pub fn open(path: &Path, table: Option<&str>, columns: Columns) -> StoreResult<Self> {
+        let connection = connect(path, BUSY)?;
+        let shown = table.unwrap_or("evbus_outbox");
+        let mut outbox = Self {
+            shown: shown.to_owned(),
+            all: Vec::new(),
+            source: format!("/{}/{shown}", path.file_stem().unwrap_or_default().to_string_lossy())
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || "/._-".contains(c) { c } else { '_' })
+                .collect(),
+            path: path.to_owned(),
+            connection,
+            table: quoted(shown),
+            columns,
+            lock: None,
+            hints: None,
+        };
+        let probe = format!("SELECT {} FROM {} LIMIT 0", quoted(outbox.columns.place()), outbox.table);
+        let probe = outbox.connection.prepare(&probe).map(drop);
+        if let Err(error) = probe {
+            let (path, column) = (path.display(), outbox.columns.place());
+            let what = format!("{path} has no table {shown} with a column '{column}': {error}");
+            return Err(StoreError::new(ErrorKind::NoBus, what));
+        }
+        let all = outbox.connection.prepare(&format!("SELECT * FROM {} LIMIT 0", outbox.table));
+        let all = all.map(|statement| statement.column_names().map(str::to_owned).collect());
+        outbox.all = all.map_err(|error| outbox.failed("look at the outbox in", &error))?;
+        Ok(outbox)
+    }
+
+    fn failed(&self, doing: &str, error: &rusqlite::Error) -> StoreError {
+        failure_of(&self.path, doing, error)
+    }
+
+    /// Whether this relay is the active one; it stays so until it ends.
+    fn is_active(&mut self) -> StoreResult<bool> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        let mut name = self.path.as_os_str().to_owned();
+        name.push("-relay");
+        let made = File::options().create(true).truncate(false).write(true).open(&name);
+        let file = made.map_err(|error| {
+            StoreError::new(ErrorKind::Denied, format!("cannot make {}: {error}", Path::new(&name).display()))
+        })?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(false);
+        }
+        self.lock = Some(file);
+        Ok(true)
+    }
+
+    fn found(&mut self, most: usize) -> StoreResult<Rows> {
+        if !self.is_active()? {
+            return Ok(Rows::OtherRelay);
+        }
+        let text = |column: &Option<String>| match column {
+            Some(column) => format!("CAST({} AS BLOB)", quoted(column)),
+            None => "NULL".to_owned(),
+        };
+        let of = &self.columns;
+        // An empty part makes no type.
+        let part = |column: &String| format!("nullif(CAST({} AS TEXT), '')", quoted(column));
+        let type_: Vec<String> = of.type_.iter().map(part).collect();
+        let place = quoted(of.place());
+        let sql = format!(
+            "SELECT CAST({place} AS TEXT), {}, CAST({} AS BLOB), {}, {}, {}, {}, {}, {}, {} FROM {} AS o \
+             WHERE o.{place} IS NOT NULL ORDER BY o.{place} LIMIT {most}",
+            text(&Some(of.id.clone())),
+            type_.join(" || '.' || "),
+            text(&of.source),
+            text(&of.subject),
+            text(&of.key),
+            text(&of.data),
+            text(&of.attr),
+            text(&of.time),
+            self.whole(),
+            self.table
+        );
+        let read = || -> rusqlite::Result<Vec<Row>> {
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let rows = statement.query_map([], |row| {
+                let mut unreadable = None;
+                let mut text = |at| -> rusqlite::Result<Option<String>> {
+                    let bytes: Option<Vec<u8>> = row.get(at)?;
+                    Ok(bytes.map(|bytes| {
+                        String::from_utf8(bytes).unwrap_or_else(|error| {
+                            unreadable = Some("it has a text that is not UTF-8".to_owned());
+                            String::from_utf8_lossy(error.as_bytes()).into_owned()
+                        })
+                    }))
+                };
+                let mut found = Row {
+                    place: String::new(),
+                    id: text(1)?,
+                    type_: text(2)?,
+                    source: text(3)?,
+                    subject: text(4)?,
+                    key: text(5)?,
+                    data: text(6)?,
+                    attr: text(7)?,
+                    time: text(8)?,
+                    whole: text(9)?.unwrap_or_default(),
+                    unreadable: None,
+                };
+                found.place = row.get(0)?;
+                found.unreadable = unreadable;
+                Ok(found)
+            })?;
+            rows.collect()
+        };
+        read().map(Rows::Found).map_err(|error| self.failed("read the outbox in", &error))
+    }
+
+    fn settled(&self, moved: &[String], parked: &[ParkedRow]) -> rusqlite::Result<()> {
+        let transaction = rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        if !parked.is_empty() {
+            transaction.execute_batch(schema::PARKED)?;
+            let mut park =
+                transaction.prepare_cached("INSERT INTO evbus_outbox_parked (of, row_, reason) VALUES (?1, ?2, ?3)")?;
+            for row in parked {
+                park.execute([&self.shown, &row.row, &row.reason])?;
+            }
+        }
+        {
+            let place = quoted(self.columns.place());
+            // A number is compared as one, so that its index serves.
+            let value = if self.columns.n.is_some() { "CAST(?1 AS INTEGER)" } else { "?1" };
+            let mut delete =
+                transaction.prepare_cached(&format!("DELETE FROM {} WHERE {place} = {value}", self.table))?;
+            for place in moved.iter().chain(parked.iter().map(|row| &row.place)) {
+                delete.execute([place])?;
+            }
+        }
+        transaction.commit()
+    }
+
+    fn put_back(&self) -> StoreResult<u64> {
+        let failed = |error: rusqlite::Error| self.failed("put parked rows back in", &error);
+        let mut back = 0;
+        let names: Vec<String> = self.all.iter().map(|column| quoted(column)).collect();
+        let values: Vec<String> =
+            self.all.iter().map(|column| format!("json_extract(?1, {})", path_of(column))).collect();
+        let sql = format!("INSERT INTO {} ({}) SELECT {}", self.table, names.join(", "), values.join(", "));
+        for parked in self.all_parked()? {
+            let transaction = rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
+                .map_err(failed)?;
+            let gone = transaction
+                .execute("DELETE FROM evbus_outbox_parked WHERE n = CAST(?1 AS INTEGER)", [&parked.place])
+                .map_err(failed)?;
+            if gone == 1 {
+                transaction.execute(&sql, [&parked.row]).map_err(failed)?;
+                back += 1;
+            }
+            transaction.commit().map_err(failed)?;
+        }
+        Ok(back)
+    }
+
+    fn all_parked(&self) -> StoreResult<Vec<ParkedRow>> {
+        let read = || -> rusqlite::Result<Vec<ParkedRow>> {
+            self.connection.execute_batch(schema::PARKED)?;
+            let mut statement = self.connection.prepare(
+                "SELECT CAST(n AS TEXT), row_, reason FROM evbus_outbox_parked \
+                     WHERE of = ?1 ORDER BY n LIMIT 10000",
+            )?;
+            let rows = statement.query_map([&self.shown], |row| {
+                Ok(ParkedRow { place: row.get(0)?, row: row.get(1)?, reason: row.get(2)? })
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| self.failed("read the parked rows of", &error))
+    }
+
+    /// The whole row as JSON, as an expression.
+    fn whole(&self) -> String {
+        let pair = |column: &String| {
+            let (name, column) = (literal(column), quoted(column));
+            format!("{name}, CASE typeof({column}) WHEN 'blob' THEN CAST({column} AS TEXT) ELSE {column} END")
+        };
+        format!("CAST(json_object({}) AS BLOB)", self.all.iter().map(pair).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// A text as SQL.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The path of a member, as SQL.
+fn path_of(column: &str) -> String {
+    literal(&format!("$.\"{column}\""))
+}
+
+impl Outbox for SqliteOutbox {
+    fn rows(&mut self, most: usize) -> Fut<'_, StoreResult<Rows>> {
+        let found = self.found(most);
+        Box::pin(std::future::ready(found))
+    }
+
+    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [ParkedRow]) -> Fut<'a, StoreResult<()>> {
+        let settled = match moved.is_empty() && parked.is_empty() {
+            true => Ok(()),
+            false => self.settled(moved, parked).map_err(|error| self.failed("delete moved rows in", &error)),
+        };
+        Box::pin(std::future::ready(settled))
+    }
+
+    fn give_up(&mut self) -> Fut<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn parked(&mut self) -> Fut<'_, StoreResult<Vec<ParkedRow>>> {
+        let parked = self.all_parked();
+        Box::pin(std::future::ready(parked))
+    }
+
+    fn redrive(&mut self) -> Fut<'_, StoreResult<u64>> {
+        let back = self.put_back();
+        Box::pin(std::future::ready(back))
+    }
+
+    /// The log of the application's writes.
+    fn changed(&mut self) -> Fut<'_, ()> {
+        if self.hints.is_none() {
+            let mut log = self.path.as_os_str().to_owned();
+            log.push("-wal");
+            self.hints = InotifyHints::watch(Path::new(&log), WatchFlags::MODIFY, None).ok();
+        }
+        Box::pin(async move {
+            match &mut self.hints {
+                Some(hints) => hints.next().await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn default_source(&self) -> String {
+        self.source.clone()
+    }
+}

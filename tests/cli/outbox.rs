@@ -1,0 +1,214 @@
+//! Outboxes: rows of applications' own transactions become events.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::postgres_server as server;
+use super::support::{Home, NOTE, signal, sorted, unique, until};
+
+/// A schema with an outbox, and its URL.
+fn outbox() -> (String, String) {
+    let schema = server::new_schema();
+    let url = server::postgres().url(&schema);
+    Home::at(&url).run(&["init"]).exits(0);
+    (schema, url)
+}
+
+fn relay(home: &Home, from: &str) -> String {
+    home.run(&["relay", "--from", from, "--once"]).exits(0).err
+}
+
+#[test]
+fn committed_rows_become_events_in_their_order_and_others_do_not() {
+    let (schema, from) = outbox();
+    let at = server::postgres();
+    at.answer(&format!(
+        "INSERT INTO {schema}.outbox (type, subject, key, data, attr) \
+         SELECT 'order.created', 'orders/' || n, 'k', json_build_object('n', n), '{{\"tenant\": \"t\"}}' \
+         FROM generate_series(1, 1200) n"
+    ));
+    at.answer(&format!("BEGIN; INSERT INTO {schema}.outbox (type) VALUES ('never'); ROLLBACK"));
+    let home = Home::new();
+    assert!(relay(&home, &from).contains("1,200 moved"));
+    assert_eq!(at.answer(&format!("SELECT count(*) FROM {schema}.outbox")), "0");
+    home.run(&["drain", "-q", "-g", "g", "--ordered", "--from", "earliest", "--shell", "echo $EVBUS_SUBJECT >> seen"])
+        .exits(0);
+    let wanted: Vec<String> = (1..=1200).map(|n| format!("orders/{n}")).collect();
+    assert_eq!(home.lines("seen"), wanted);
+    assert_eq!(relay(&home, &from).trim(), "0 moved");
+}
+
+#[test]
+fn a_commit_that_comes_late_is_not_skipped() {
+    let (schema, from) = outbox();
+    let at = server::postgres();
+    let home = Home::new();
+    let mut late = at.psql_command().stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = late.stdin.take().unwrap();
+    std::io::Write::write_all(
+        &mut input,
+        format!("BEGIN; INSERT INTO {schema}.outbox (id, type) VALUES ('late', 't');\n").as_bytes(),
+    )
+    .unwrap();
+    until("the late transaction is open", || {
+        at.answer(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%''late''%'",
+        ) != "0"
+    });
+    at.answer(&format!("INSERT INTO {schema}.outbox (id, type) SELECT 'early' || n, 't' FROM generate_series(1, 5) n"));
+    assert!(relay(&home, &from).contains("5 moved"), "an open transaction stops nobody");
+    std::io::Write::write_all(&mut input, b"COMMIT;\n").unwrap();
+    drop(input);
+    assert!(late.wait().unwrap().success());
+    assert!(relay(&home, &from).contains("1 moved"));
+}
+
+#[test]
+fn rows_that_are_no_events_are_parked_and_can_be_put_back() {
+    let (schema, postgres) = outbox();
+    let at = server::postgres();
+    at.answer(&format!(
+        "INSERT INTO {schema}.outbox (id, type, data, attr) VALUES \
+         ('good', 't', '1', NULL), ('bad', 't', NULL, '[]'), ('twice', 't', '1', NULL), ('twice', 't', '2', NULL)"
+    ));
+    let in_file = Home::in_sqlite();
+    let file = in_file.path().join("bus.db");
+    let application = rusqlite::Connection::open(&file).unwrap();
+    application
+        .execute_batch(
+            "INSERT INTO evbus_outbox (id, type, data, attr) VALUES ('good', 't', '1', NULL), ('bad', 't', NULL, '[]'), \
+             ('twice', 't', '1', NULL), ('twice', 't', '2', NULL)",
+        )
+        .unwrap();
+    for from in [postgres, in_file.url()] {
+        let home = Home::new();
+        let said = relay(&home, &from);
+        assert!(said.contains("2 moved, 2 parked"), "{said}");
+        let parked = home.run(&["relay", "--from", &from, "--parked"]).exits(0);
+        assert_eq!(parked.lines().len(), 2, "{}", parked.out);
+        assert!(
+            parked.out.contains("no JSON object") && parked.out.contains("another event has its id"),
+            "{}",
+            parked.out
+        );
+        assert!(home.run(&["relay", "--from", &from, "--redrive"]).exits(0).out.contains("2 rows put back"));
+        assert!(relay(&home, &from).contains("0 moved, 2 parked"), "they are what they were");
+        assert_eq!(home.run(&["ls"]).exits(0).lines().len(), 2);
+    }
+}
+
+#[test]
+fn another_programs_table_is_mapped() {
+    let (schema, from) = outbox();
+    let at = server::postgres();
+    at.answer(&format!(
+        "CREATE TABLE {schema}.theirs (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, \
+         aggregateid text NOT NULL, type text NOT NULL, payload jsonb); \
+         INSERT INTO {schema}.theirs (aggregatetype, aggregateid, type, payload) VALUES ('order', '17', 'created', '{{}}'); \
+         CREATE TABLE {schema}.own (no int PRIMARY KEY, event text, kind text, body json); \
+         INSERT INTO {schema}.own VALUES (10, 'b', 'second', '2'), (9, 'a', 'first', '1')"
+    ));
+    let home = Home::new();
+    let theirs = format!("{schema}.theirs");
+    let ran = home.run(&["relay", "--from", &from, "--table", &theirs, "--preset", "debezium", "--once"]).exits(0);
+    assert!(ran.err.contains("1 moved"), "{}", ran.err);
+    let own = format!("{schema}.own");
+    let map = "n=no,id=event,type=kind,data=body";
+    home.run(&["relay", "--from", &from, "--table", &own, "--map", map, "--once"]).exits(0);
+    home.run(&["drain", "-q", "-g", "g", "--from", "earliest", "--shell", "echo $EVBUS_TYPE $EVBUS_SUBJECT >> seen"])
+        .exits(0);
+    assert_eq!(home.lines("seen"), ["order.created 17", "first", "second"]);
+    let missing = home.run(&["relay", "--from", &from, "--table", "nowhere", "--map", map, "--once"]);
+    missing.exits(2).says("no table nowhere", "");
+}
+
+#[test]
+fn no_committed_row_is_lost_or_doubled_whoever_is_killed() {
+    let (schema, from) = outbox();
+    let at = server::postgres();
+    let home = Home::new();
+    let over = AtomicBool::new(false);
+    let committed: BTreeSet<String> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let schema = &schema;
+                scope.spawn(move || {
+                    // Some roll back, some stay open for a while, and ids come out of order.
+                    let mut script = String::new();
+                    let mut mine = Vec::new();
+                    for n in 0..40 {
+                        let id = format!("w{writer}-{n}");
+                        let is_kept = (n * 7 + writer) % 5 != 0;
+                        let pause = if n % 9 == writer { "SELECT pg_sleep(0.2);" } else { "" };
+                        script.push_str(&format!(
+                            "BEGIN; INSERT INTO {schema}.outbox (id, type, subject) VALUES ('{id}', 't', '{id}'); {pause} {};\n",
+                            if is_kept { "COMMIT" } else { "ROLLBACK" }
+                        ));
+                        mine.extend(is_kept.then_some(id));
+                    }
+                    let ran = at.psql_command().args(["-f", "-"]).stdin(std::process::Stdio::piped()).spawn();
+                    let mut ran = ran.unwrap();
+                    std::io::Write::write_all(&mut ran.stdin.take().unwrap(), script.as_bytes()).unwrap();
+                    assert!(ran.wait().unwrap().success());
+                    mine
+                })
+            })
+            .collect();
+        let relays = scope.spawn(|| {
+            let spawn = || home.spawn(&["relay", "-q", "--from", &from]);
+            let (mut first, mut second) = (spawn(), spawn());
+            let mut kills = 0;
+            while !over.load(Ordering::SeqCst) {
+                let seen = home.event_count();
+                until("more events, or the end", || home.event_count() > seen + 20 || over.load(Ordering::SeqCst));
+                if kills < 4 {
+                    signal(&first, "KILL");
+                    first.wait().unwrap();
+                    first = std::mem::replace(&mut second, spawn());
+                    kills += 1;
+                }
+            }
+            (first, second)
+        });
+        let committed = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+        until("the outbox is empty", || at.answer(&format!("SELECT count(*) FROM {schema}.outbox")) == "0");
+        over.store(true, Ordering::SeqCst);
+        let (mut first, mut second) = relays.join().unwrap();
+        for relay in [&mut first, &mut second] {
+            signal(relay, "TERM");
+            assert!(relay.wait().unwrap().success());
+        }
+        committed
+    });
+    home.run(&["drain", "-q", "-g", "g", "--from", "earliest", "--shell", NOTE]).exits(0);
+    let seen = home.lines("seen");
+    assert_eq!(unique(seen.clone()), committed.iter().cloned().collect::<Vec<_>>(), "lost none");
+    assert_eq!(sorted(seen.clone()).len(), unique(seen).len(), "doubled none");
+}
+
+#[test]
+fn watch_and_drain_run_the_relays_of_the_config() {
+    let in_file = Home::in_sqlite();
+    let application = rusqlite::Connection::open(in_file.path().join("bus.db")).unwrap();
+    let insert = |id: &str| {
+        application.execute("INSERT INTO evbus_outbox (id, type) VALUES (?1, 't')", [id]).unwrap();
+    };
+    let home = Home::new();
+    let config = format!(
+        "[relays.shop]\nfrom = '{}'\n[watchers.w]\ntypes = ['**']\nfrom = 'earliest'\nshell = '{NOTE}'\n",
+        in_file.url()
+    );
+    let config = home.file("evbus.toml", &config);
+    let config = config.to_str().unwrap();
+    insert("one");
+    home.run(&["drain", "--config", config]).exits(0);
+    assert_eq!(home.lines("seen"), ["one"]);
+    let mut worker = home.spawn(&["watch", "--config", config]);
+    insert("two");
+    until("the row is an event, and handled", || home.lines("seen") == ["one", "two"]);
+    signal(&worker, "TERM");
+    assert!(worker.wait().unwrap().success());
+    let bad = home.file("bad.toml", "[relays.x]\nfrom = 'postgres://h/d'\nmap = { colour = 'c' }\n");
+    home.run(&["check", "--config", bad.to_str().unwrap()]).exits(2).says("bad.toml:3: 'colour'", "");
+}
