@@ -15,8 +15,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[path = "ratios/databases.rs"]
+mod databases;
 #[path = "ratios/serve.rs"]
 mod serve;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[path = "../tests/support/postgres.rs"]
+mod server;
 #[path = "ratios/webhooks.rs"]
 mod webhooks;
 
@@ -508,7 +514,7 @@ fn memory(bench: &RatioBench) {
 type Measure = fn(&RatioBench);
 
 fn main() {
-    let all: [(&str, Measure); 11] = [
+    let all: &[(&str, Measure)] = &[
         ("emit", single_emit),
         ("bulk", bulk_emit),
         ("segments", segments),
@@ -520,6 +526,8 @@ fn main() {
         ("memory", memory),
         ("webhooks", webhooks::webhooks),
         ("serve", serve::serve),
+        #[cfg(all(feature = "postgres", feature = "sqlite"))]
+        ("databases", databases::databases),
     ];
     if std::env::args().any(|argument| argument == serve::BARE) {
         return serve::bare();
@@ -528,6 +536,11 @@ fn main() {
     let bench = RatioBench::new();
     row("work", "floor".to_owned(), "evbus".to_owned(), "ratio".to_owned(), "to reach");
     for (name, measure) in all {
+        #[cfg(all(feature = "postgres", feature = "sqlite"))]
+        if *name == "databases" && !databases::is_there() {
+            println!("databases: PostgreSQL or sqlite3 is not installed");
+            continue;
+        }
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {
             measure(&bench);
         }

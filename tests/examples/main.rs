@@ -12,7 +12,11 @@ use evbus::config::{Action, Watcher};
 use evbus::group::GroupName;
 
 mod container;
+#[cfg(feature = "postgres")]
+mod outbox;
 mod postgres;
+#[path = "../support/postgres.rs"]
+mod postgres_server;
 mod recipes;
 #[path = "../support/root.rs"]
 mod root;
