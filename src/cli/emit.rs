@@ -46,10 +46,12 @@ pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure>
                 (Maker::new(&args, &session, Some(&opened), timeout)?, Target::Bus(Box::new(emitter)))
             }
         };
-        match &args.ndjson {
+        let code = match &args.ndjson {
             Some(source) => bulk::run(&args, source.as_deref(), &maker, &mut target).await,
             None => single(&args, &session.environment, &maker, &mut target).await,
-        }
+        };
+        maker.send_hints().await;
+        code
     })
 }
 

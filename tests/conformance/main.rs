@@ -209,6 +209,11 @@ conformance!(
          -c standard_conforming_strings=off -c search_path=nowhere"
     )
 );
+// Databases whose encoding and order of texts are others.
+#[cfg(feature = "postgres")]
+conformance!(postgres_sql_ascii, postgres(postgres_server::of("-E SQL_ASCII --locale=C"), ""));
+#[cfg(feature = "postgres")]
+conformance!(postgres_icu, postgres(postgres_server::of("-E UTF8 --locale-provider=icu --icu-locale=de-DE"), ""));
 conformance!(google, bucket(google));
 conformance!(without_etags, bucket(without_etags));
 // Azurite treats a backslash as a slash.

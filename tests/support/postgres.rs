@@ -6,13 +6,14 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use tempfile::TempDir;
 
@@ -186,6 +187,12 @@ impl Drop for Postgres {
 pub fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| Postgres::start(&[]))
+}
+
+/// A server of this test program whose cluster `initdb` makes with these options.
+pub fn of(options: &'static str) -> &'static Postgres {
+    static SERVERS: Mutex<BTreeMap<&str, &Postgres>> = Mutex::new(BTreeMap::new());
+    SERVERS.lock().unwrap().entry(options).or_insert_with(|| Box::leak(Box::new(Postgres::of(options, &[]))))
 }
 
 /// A name that no other test of this program uses.

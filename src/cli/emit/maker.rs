@@ -132,6 +132,13 @@ impl Maker {
         Ok(sent(self.within_the_timeout(emitter.emit_chunks(drafts), true).await?))
     }
 
+    /// Sends the hints that the store holds back, before the process ends.
+    pub async fn send_hints(&self) {
+        if let Some(store) = &self.store {
+            store.send_hints().await;
+        }
+    }
+
     async fn within_the_timeout<T>(
         &self,
         sending: impl Future<Output = StoreResult<T>>,

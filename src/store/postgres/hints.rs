@@ -3,6 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::FutureExt;
@@ -30,17 +32,18 @@ fn channel(schema: &str) -> String {
 
 /// Tells others of this process's writes.
 pub(super) struct Announcer {
-    sql: String,
+    sql: Arc<str>,
     own: String,
     last: Cell<Option<Duration>>,
-    is_held_back: Rc<Cell<bool>>,
+    /// Whether a notice waits until enough time has passed since the last one.
+    is_held_back: Arc<AtomicBool>,
 }
 
 impl Announcer {
     pub(super) fn new(schema: &str, random: u64) -> Self {
         let own = format!("{random:016x}");
-        let sql = format!("SELECT pg_notify({}, '{own}')", literal(&channel(schema)));
-        Self { sql, own, last: Cell::default(), is_held_back: Rc::default() }
+        let sql = format!("SELECT pg_notify({}, '{own}')", literal(&channel(schema))).into();
+        Self { sql, own, last: Cell::default(), is_held_back: Arc::default() }
     }
 
     /// What this process's notices say, by which its own listener knows them.
@@ -48,26 +51,37 @@ impl Announcer {
         self.own.clone()
     }
 
-    /// Sends a notice behind what was sent last, and does not wait for the answer; it is held back if the last one
-    /// was sent a moment ago.
-    pub(super) fn announce(&self, session: &Rc<Session>, now: Duration) {
+    /// Sends a notice behind what was sent last, and does not wait for the answer. If the last one was sent a moment
+    /// ago, it is sent a moment later.
+    pub(super) fn announce(&self, session: &Session, now: Duration) {
         let wait = self.last.get().map_or(Duration::ZERO, |last| (last + GAP).saturating_sub(now));
         if wait.is_zero() {
             self.last.set(Some(now));
-            self.is_held_back.set(false);
             // The first poll sends it.
             drop(session.client.batch_execute(&self.sql).now_or_never());
-        } else {
-            self.is_held_back.set(true);
+        } else if !self.is_held_back.swap(true, Ordering::Relaxed) {
+            self.last.set(Some(now + wait));
+            let (sql, client, is_held_back) =
+                (Arc::clone(&self.sql), Arc::clone(&session.client), Arc::clone(&self.is_held_back));
+            tokio::spawn(later(wait, is_held_back, client, sql));
         }
     }
 
     /// Sends what is held back.
-    pub(super) async fn send_held_back(&self, session: &Rc<Session>) {
-        if self.is_held_back.replace(false) {
+    pub(super) async fn send_held_back(&self, session: &Session) {
+        if self.is_held_back.swap(false, Ordering::Relaxed) {
             // It is only a hint.
             let _ = session.client.batch_execute(&self.sql).await;
         }
+    }
+}
+
+/// Sends a notice after a time, unless it was sent by then.
+#[allow(clippy::disallowed_methods, reason = "when a hint comes decides nothing, and a store's clock is of one thread")]
+async fn later(wait: Duration, is_held_back: Arc<AtomicBool>, client: Arc<Client>, sql: Arc<str>) {
+    tokio::time::sleep(wait).await;
+    if is_held_back.swap(false, Ordering::Relaxed) {
+        let _ = client.batch_execute(&sql).await;
     }
 }
 

@@ -21,7 +21,7 @@ use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 
 /// A connection and the task that moves its bytes.
 pub(super) struct Session {
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     task: AbortHandle,
     /// How often the server has said that a commit is not on its standbys.
     warnings: Arc<AtomicU64>,
@@ -172,7 +172,7 @@ impl Sessions {
         let (client, connection) = connect(&self.database, &self.database.config).await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(driven(connection, Arc::clone(&warnings))).abort_handle();
-        let mut session = Session { client, task, is_framed: false, warnings };
+        let mut session = Session { client: Arc::new(client), task, is_framed: false, warnings };
         let asked = session.client.query_typed(DEFAULTS, &[]).await.map_err(failed)?;
         let row = asked.first().ok_or_else(|| unexpected("no row"))?;
         let (recovery, is_framed, release): (bool, bool, i32) =
