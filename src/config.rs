@@ -32,6 +32,7 @@ pub use environment::{Environment, default_source};
 pub use error::{ConfigDetail, ConfigError};
 pub use find::{ConfigFile, FoundConfig};
 pub use nearest::nearest;
+pub use parts::without_password;
 pub use read::Config;
 pub use relay::RelaySettings;
 pub use section::parse_secret;

@@ -41,12 +41,17 @@ pub struct Copier<'a> {
     to: &'a OpenBus,
     emitter: Emitter,
     range: Range,
+    /// Where the range began at first.
+    since: EventTime,
+    /// The losses of writes of the bus that is copied, so far.
+    rewinds: u64,
 }
 
 impl<'a> Copier<'a> {
     /// A copy of the events in a range.
     pub fn new(from: &'a BusHandle, to: &'a OpenBus, range: Range) -> Self {
-        Self { from, to, emitter: Emitter::new(to.handle.clone(), TIMEOUT), range }
+        let emitter = Emitter::new(to.handle.clone(), TIMEOUT);
+        Self { from, to, emitter, since: range.since, range, rewinds: from.store.rewinds() }
     }
 
     /// Copies what is there; calls `progress` with the number of events so far.
@@ -67,6 +72,10 @@ impl<'a> Copier<'a> {
     /// As [`Copier::pass`].
     pub async fn follow(&mut self, progress: impl FnMut(u64)) -> StoreResult<Copied> {
         let store = &*self.from.store;
+        if std::mem::replace(&mut self.rewinds, store.rewinds()) != store.rewinds() {
+            // What comes now may lie before what was copied.
+            self.range.since = self.since;
+        }
         let w = frontier::read_durable(store).await?;
         let range = self.range.clone();
         let mut copied = Copied::default();
@@ -157,6 +166,17 @@ impl<'a> Copier<'a> {
 }
 
 impl Copied {
+    /// Adds what a later pass of a mirror has done; what lies above W is looked at again in each, and counts once.
+    pub fn add_new(&mut self, pass: Self) {
+        self.events += pass.events;
+        for why in pass.unfit {
+            if !self.unfit.contains(&why) && self.unfit.len() < UNFIT {
+                self.unfit.push(why);
+            }
+        }
+        self.unfit_len = self.unfit.len() as u64;
+    }
+
     fn refuse(&mut self, why: String) {
         self.unfit_len += 1;
         if self.unfit.len() < UNFIT {

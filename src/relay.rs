@@ -14,6 +14,8 @@ use crate::bus::emit::{AckKind, Draft, Emitter};
 use crate::clock::Fut;
 use crate::event::{Data, Event, check_size};
 use crate::store::StoreResult;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::store::{ErrorKind, StoreError};
 
 mod columns;
 #[cfg(feature = "postgres")]
@@ -54,21 +56,35 @@ pub struct Row {
     pub attr: Option<String>,
     /// RFC 3339.
     pub time: Option<String>,
-    /// The whole row as JSON, by its columns' names: what is parked, and put back.
-    pub whole: String,
     /// Why it cannot be read as text, if it cannot.
     pub unreadable: Option<String>,
 }
 
-/// A row that is no event, and why.
+/// A row that is to be parked: what it is deleted by, and why it is no event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParkedRow {
+pub struct NoEvent {
     /// See [`Row::place`].
     pub place: String,
-    /// The row as JSON.
+    /// Why it is no event.
+    pub reason: String,
+}
+
+/// A row that is parked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedRow {
+    /// Its number among the parked ones.
+    pub number: String,
+    /// The whole row as JSON, by its columns' names.
     pub row: String,
     /// Why it is no event.
     pub reason: String,
+}
+
+/// The error that rows could not be deleted: they would be emitted again and again.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn not_deleted(table: &str, asked: usize, deleted: usize) -> StoreError {
+    let what = format!("{} of {asked} rows of {table} could not be deleted, and stay", asked.saturating_sub(deleted));
+    StoreError::new(ErrorKind::Unfit, what)
 }
 
 /// Where rows come from.
@@ -76,8 +92,9 @@ pub trait Outbox {
     /// The oldest rows, at most `most`, if this relay is the active one; they stay until [`Outbox::settle`].
     fn rows(&mut self, most: usize) -> Fut<'_, StoreResult<Rows>>;
 
-    /// Deletes rows whose events are safe and parks those that are no events, in one transaction.
-    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [ParkedRow]) -> Fut<'a, StoreResult<()>>;
+    /// Deletes rows whose events are safe and parks those that are no events, in one transaction. A row that cannot be
+    /// deleted is an error.
+    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [NoEvent]) -> Fut<'a, StoreResult<()>>;
 
     /// Gives up what [`Outbox::rows`] has begun.
     fn give_up(&mut self) -> Fut<'_, ()>;
@@ -125,13 +142,15 @@ pub struct Relay {
     emitter: Emitter,
     source: String,
     max_event_bytes: usize,
+    /// How many rows the next pass takes: fewer where they were too many to be read in time.
+    most: usize,
 }
 
 impl Relay {
     /// A relay onto a bus; `source` is that of rows without one.
     pub fn new(outbox: Box<dyn Outbox>, bus: BusHandle, max_event_bytes: usize, source: Option<String>) -> Self {
         let source = source.unwrap_or_else(|| outbox.default_source());
-        Self { outbox, emitter: Emitter::new(bus, TIMEOUT), source, max_event_bytes }
+        Self { outbox, emitter: Emitter::new(bus, TIMEOUT), source, max_event_bytes, most: BATCH }
     }
 
     /// Moves what is there, at most [`BATCH`] rows.
@@ -139,15 +158,18 @@ impl Relay {
     /// # Errors
     /// The database or the bus fails: the rows stay.
     pub async fn pass(&mut self) -> StoreResult<Pass> {
-        let rows = match self.outbox.rows(BATCH).await? {
+        let most = self.most;
+        self.most = (most / 2).max(1);
+        let rows = match self.outbox.rows(most).await? {
             Rows::Found(rows) => rows,
             Rows::OtherRelay => return Ok(Pass { is_other: true, ..Pass::default() }),
         };
         let moved = self.move_rows(&rows).await;
-        if moved.is_err() {
-            self.outbox.give_up().await;
+        match &moved {
+            Ok(_) => self.most = (most * 2).min(BATCH),
+            Err(_) => self.outbox.give_up().await,
         }
-        moved
+        moved.map(|moved| Pass { has_more: rows.len() == most, ..moved })
     }
 
     async fn move_rows(&mut self, rows: &[Row]) -> StoreResult<Pass> {
@@ -174,12 +196,7 @@ impl Relay {
         }
         self.outbox.settle(&moved, &parked).await?;
         let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
-        Ok(Pass {
-            moved: count(moved.len()),
-            parked: count(parked.len()),
-            is_other: false,
-            has_more: rows.len() == BATCH,
-        })
+        Ok(Pass { moved: count(moved.len()), parked: count(parked.len()), is_other: false, has_more: false })
     }
 
     /// Completes when there may be new rows.
@@ -225,8 +242,8 @@ fn event_of(row: &Row, source: &str, limit: usize) -> Result<Event, String> {
     Ok(event)
 }
 
-fn park(row: &Row, reason: String) -> ParkedRow {
-    ParkedRow { place: row.place.clone(), row: row.whole.clone(), reason }
+fn park(row: &Row, reason: String) -> NoEvent {
+    NoEvent { place: row.place.clone(), reason }
 }
 
 #[cfg(test)]
@@ -266,7 +283,7 @@ mod tests {
             (Row { unreadable: Some("it is odd".to_owned()), ..row("1") }, "it is odd"),
             (Row { attr: Some("[]".to_owned()), ..row("1") }, "no JSON object"),
             (Row { attr: Some(r#"{"Odd Name":"1"}"#.to_owned()), ..row("1") }, "Odd Name"),
-            (Row { time: Some("yesterday".to_owned()), ..row("1") }, "yesterday"),
+            (Row { time: Some("yesterday".to_owned()), ..row("1") }, "RFC 3339"),
             (row(&format!("\"{}\"", "x".repeat(2_000))), "1,000"),
         ];
         for (row, word) in cases {

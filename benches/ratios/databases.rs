@@ -184,7 +184,7 @@ fn sqlite_singles(bench: &RatioBench) {
     row("SQLite: emit, a process; sqlite3", format!("{floor:.2} ms"), format!("{ours:.2} ms"), ratio, "< 1");
 }
 
-/// A bulk emit, and one transaction of bare INSERTs.
+/// A bulk emit, and one transaction that inserts the same rows.
 fn sqlite_bulk(bench: &RatioBench) {
     const COUNT: usize = 100_000;
     let body = vec![b'a'; BODY];

@@ -8,6 +8,7 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::ls::{FilterArgs, WhereArg};
 use super::output::Out;
+use super::relays::RelayPlan;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style::wanted;
 use super::watchers::set_command;
@@ -156,6 +157,8 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             };
             plans.push(WatcherPlan { watcher, filter, group });
         }
+        let relays = RelayPlan::of_config(session)?;
+        relays.iter().try_for_each(RelayPlan::check)?;
         let mut out = Out::new();
         let serves = config.serve != ServeSettings::default();
         if args.json {
@@ -168,11 +171,14 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         } else {
             let unopened = if is_server { "behind a server, which is not asked" } else { "not to be opened" };
             let bus = opened.as_ref().map_or_else(|_| unopened.to_owned(), |opened| opened.address.to_string());
-            out.line(&style::escape(&format!(
-                "{}: {} · bus {bus}",
-                path.display(),
-                style::plural(plans.len() as u64, "watcher")
-            )))?;
+            let mut parts = vec![style::plural(plans.len() as u64, "watcher")];
+            if !relays.is_empty() {
+                parts.push(style::plural(relays.len() as u64, "relay"));
+            }
+            out.line(&style::escape(&format!("{}: {} · bus {bus}", path.display(), parts.join(", "))))?;
+            for relay in &relays {
+                out.line(&style::escape(&format!("relay {}: from {}", relay.name, relay.from.display)))?;
+            }
             for plan in &plans {
                 out.text(&text(plan))?;
             }

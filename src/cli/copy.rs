@@ -13,8 +13,10 @@ use super::progress::Progress;
 use super::session::{Needs, Session, block_on};
 use super::style;
 use crate::bus::read::Range;
+use crate::clock::Backoff;
 use crate::copy::{Copied, Copier};
 use crate::event::EventTime;
+use crate::store::ErrorKind;
 use crate::store::dir::{Durability, Execution};
 
 /// How often a mirror looks for what is new.
@@ -69,6 +71,10 @@ pub(super) fn run(args: CopyArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let from = session.open_at(from, Execution::Threaded, Durability::Full).await?;
         let to = session.open_at(to, Execution::Threaded, Durability::Full).await?;
+        if from.bus.settings == to.bus.settings {
+            let (from, to) = (&from.address.display, &to.address.display);
+            return Err(Failure::usage(format!("{from} and {to} are the same bus, made at one time")));
+        }
         let mut copier = Copier::new(from.bus_handle(), &to.bus, range);
         let mut progress = Progress::new("copied", None);
         let mut shown = 0;
@@ -94,16 +100,30 @@ async fn follow(copier: &mut Copier<'_>, session: &Session) -> Result<Copied, Fa
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut all = Copied::default();
+    let first = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let (mut backoff, mut in_trouble) = (first, false);
     loop {
-        let copied = copier.follow(|_| ()).await?;
-        all.events += copied.events;
-        all.repeats += copied.repeats;
-        all.unfit_len += copied.unfit_len;
-        all.unfit.extend(copied.unfit);
+        let pause = match copier.follow(|_| ()).await {
+            Ok(copied) => {
+                if std::mem::take(&mut in_trouble) {
+                    output::note("the copy goes on");
+                    backoff = first;
+                }
+                all.add_new(copied);
+                LOOK_EVERY
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) => {
+                if !std::mem::replace(&mut in_trouble, true) {
+                    output::warn(&format!("the copy waits: {error}"));
+                }
+                backoff.take()
+            }
+            Err(error) => return Err(error.into()),
+        };
         tokio::select! { biased;
             _ = term.recv() => return Ok(all),
             _ = int.recv() => return Ok(all),
-            () = session.clock.sleep_until(session.clock.elapsed() + LOOK_EVERY) => {}
+            () = session.clock.sleep_until(session.clock.elapsed() + pause) => {}
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum HelpPart {
 
 /// Sets the bus that all commands in help lines name.
 pub(super) fn name_bus(bus: &str) {
+    // A help line may end up in a mail or a log.
+    let bus = &*crate::config::without_password(bus);
     let plain = bus.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-:".contains(&byte));
     let _ = BUS.set(if plain { bus.to_owned() } else { style::quoted(bus) });
 }

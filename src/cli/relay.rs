@@ -11,6 +11,7 @@ use super::output::{self, Out};
 use super::relays::{self, RelayPlan};
 use super::session::{Needs, Session, block_on};
 use super::watchers::{self, HangUp, SignalAction};
+use crate::config::Origin;
 use crate::group::worker::Stop;
 use crate::relay::{Columns, ColumnsError};
 use crate::store::dir::{Durability, Execution};
@@ -77,7 +78,13 @@ pub(super) fn run(args: RelayArgs, session: Session) -> Result<Code, Failure> {
         if args.parked || args.redrive {
             return look(&args, &plan, &session).await;
         }
-        let opened = session.open_at(session.address()?, Execution::Threaded, Durability::Full).await?;
+        let address = session.address()?;
+        if address.origin == Origin::Default {
+            // Rows are deleted: they must not go to a bus that nobody reads.
+            let what = "rows go to no bus that was not named";
+            return Err(Failure::usage(what).help("--bus, EVBUS_URL, or [bus] url in the config names it"));
+        }
+        let opened = session.open_at(address, Execution::Threaded, Durability::Full).await?;
         let mut relay = plan.open(&opened, &session).await?;
         let moved = if args.once {
             relays::once(&mut relay).await?
@@ -98,7 +105,7 @@ pub(super) fn run(args: RelayArgs, session: Session) -> Result<Code, Failure> {
         };
         opened.bus_handle().store.send_hints().await;
         if !args.quiet {
-            output::note(&moved.text());
+            output::note(&format!("{} to {}", moved.text(), opened.address));
         }
         Ok(Code::Done)
     })

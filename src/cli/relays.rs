@@ -11,6 +11,7 @@ use super::session::{Opened, Session};
 use super::style;
 use crate::clock::Backoff;
 use crate::config::BusAddress;
+use crate::event::Event;
 use crate::group::worker::Stop;
 use crate::relay::{Columns, Outbox, PAUSES, Pass, Relay};
 use crate::store::{ErrorKind, StoreError};
@@ -44,6 +45,21 @@ impl RelayPlan {
         config.relays.iter().map(plan).collect()
     }
 
+    /// Refuses what has no outbox.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        use crate::config::Location;
+        match &self.from.location {
+            #[cfg(feature = "postgres")]
+            Location::Postgres(..) => Ok(()),
+            #[cfg(feature = "sqlite")]
+            Location::Sqlite(_) => Ok(()),
+            Location::Dir(_) | Location::Bucket(..) | Location::Server(_) => {
+                Err(Failure::usage(format!("{} is no database, and has no outbox", self.from.display))
+                    .help("name one: postgres://host/database or sqlite:///path/file.db"))
+            }
+        }
+    }
+
     /// Opens the outbox.
     pub(super) async fn outbox(&self, session: &Session) -> Result<Box<dyn Outbox>, Failure> {
         let _ = (session, &self.table, &self.columns);
@@ -60,13 +76,16 @@ impl RelayPlan {
                 let (table, columns) = (self.table.as_deref(), self.columns.clone());
                 Ok(Box::new(crate::relay::sqlite::SqliteOutbox::open(path, table, columns)?))
             }
-            _ => Err(Failure::usage(format!("{} is no database, and has no outbox", self.from.display))
-                .help("name one: postgres://host/database or sqlite:///path/file.db")),
+            _ => Err(self.check().err().unwrap_or_else(|| Failure::usage("it has no outbox"))),
         }
     }
 
     /// Opens the relay onto a bus.
     pub(super) async fn open(&self, opened: &Opened, session: &Session) -> Result<Relay, Failure> {
+        if let Some(source) = &self.source {
+            let event = Event::new("id", source.as_str(), "type").build();
+            event.map_err(|error| Failure::usage(format!("the source of the rows is none: {error}")))?;
+        }
         let outbox = self.outbox(session).await?;
         let bus = opened.bus_handle().clone();
         Ok(Relay::new(outbox, bus, opened.bus.max_event_bytes(), self.source.clone()))
@@ -128,7 +147,7 @@ pub(super) async fn follow(
         // A pass that was begun is ended: what it has emitted is deleted.
         let pause = match relay.pass().await {
             Ok(pass) => {
-                if std::mem::take(&mut in_trouble) {
+                if !pass.is_other && std::mem::take(&mut in_trouble) {
                     output::note(&format!("relay '{name}' goes on"));
                     trouble = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
                 }
@@ -167,20 +186,42 @@ pub(super) async fn follow(
     Ok(all)
 }
 
-/// Runs the relays of the config beside the workers, until they are told to stop. One that fails is reported, and the
-/// others go on.
+/// The longest pause before a relay that has failed is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Runs the relays of the config beside the workers, until they are told to stop. One that fails is reported and tried
+/// again: an operator may mend its database while the workers go on.
 pub(super) async fn follow_all(plans: &[RelayPlan], opened: &Opened, session: &Session, stop: &watch::Receiver<Stop>) {
-    let runs = plans.iter().map(|plan| async move {
+    join_all(plans.iter().map(|plan| follow_one(plan, opened, session, stop.clone()))).await;
+}
+
+async fn follow_one(plan: &RelayPlan, opened: &Opened, session: &Session, mut stop: watch::Receiver<Stop>) {
+    let clock = &*session.clock;
+    let first = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
+    let (mut backoff, mut said) = (first, String::new());
+    while *stop.borrow() == Stop::No {
+        let begun = clock.elapsed();
         let ran = async {
             let mut relay = plan.open(opened, session).await?;
             output::note(&format!("relay '{}': moving rows from {}", plan.name, plan.from.display));
             Ok::<_, Failure>(follow(&plan.name, &mut relay, session, stop.clone()).await?)
         };
-        if let Err(failure) = ran.await {
-            failure.context(&format!("relay '{}' ended", plan.name)).report();
+        let Err(failure) = ran.await else { return };
+        // One that has run for a while has not failed again and again.
+        if clock.elapsed().saturating_sub(begun) > LONGEST_PAUSE {
+            backoff = first;
         }
-    });
-    join_all(runs).await;
+        let failure = failure.context(&format!("relay '{}' waits", plan.name));
+        if failure.message() != said {
+            failure.message().clone_into(&mut said);
+            failure.report();
+        }
+        let pause = backoff.take();
+        tokio::select! { biased;
+            changed = stop.changed() => if changed.is_err() { return },
+            () = clock.sleep_until(clock.elapsed() + pause) => {}
+        }
+    }
 }
 
 /// Runs the relays of the config once. Returns whether all went well.

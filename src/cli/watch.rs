@@ -63,19 +63,23 @@ pub(super) struct WatchArgs {
 pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
+    let relays = if args.run.takes_all() { RelayPlan::of_config(&session)? } else { Vec::new() };
     loop {
         let action = Cell::new(SignalAction::Stop);
         let address = session.address()?;
         let code = match &address.location {
+            Location::Server(_) if !relays.is_empty() => {
+                Err(Failure::usage("relays need the bus itself, and not a server of it"))
+            }
             Location::Server(_) => member::watch(&args, &session, watchers.clone(), &address, &action),
-            _ => watch(&args, &session, watchers.clone(), &action),
+            _ => watch(&args, &session, (watchers.clone(), &relays), &action),
         };
         let code = code.map_err(Failure::of_a_worker)?;
         if action.get() == SignalAction::Stop {
             return Ok(code);
         }
         // The config was valid when the signal came, but may have changed since.
-        if let Err(failure) = args.run.watchers(&session, "watch") {
+        if let Err(failure) = args.run.watchers(&session, "watch").and_then(|_| RelayPlan::of_config(&session)) {
             failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
@@ -92,7 +96,7 @@ fn current_program() -> Result<std::path::PathBuf, Failure> {
 fn watch(
     args: &WatchArgs,
     session: &Session,
-    watchers: Vec<Watcher>,
+    (watchers, plans): (Vec<Watcher>, &[RelayPlan]),
     action: &Cell<SignalAction>,
 ) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
@@ -105,7 +109,6 @@ fn watch(
             None => None,
         };
         let service = Service::new(&session.environment);
-        let plans = if args.run.takes_all() { RelayPlan::of_config(session)? } else { Vec::new() };
         let mut starting = Starting::new(&watchers);
         for watcher in watchers {
             let name = watcher.name.clone();
@@ -139,8 +142,26 @@ fn watch(
         let ended = tokio::select! {
             biased;
             ended = async {
-                let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
-                join(runs, relays::follow_all(&plans, &opened, session, &stopped)).await.0
+                // Relays alone go on; beside watchers they end with the last of these.
+                let (end_relays, relays_stopped) = signal::channel(Stop::No);
+                let has_watchers = !ready.is_empty();
+                let runs = async {
+                    let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
+                    let ended = runs.await;
+                    if !has_watchers {
+                        watchers::changed_to_stop(&mut stopped.clone()).await;
+                    }
+                    let _ = end_relays.send(Stop::Starts);
+                    ended
+                };
+                let stops = async {
+                    watchers::changed_to_stop(&mut stopped.clone()).await;
+                    let _ = end_relays.send(Stop::Starts);
+                    std::future::pending::<()>().await
+                };
+                let relays = relays::follow_all(plans, &opened, session, &relays_stopped);
+                let both = join(runs, relays);
+                tokio::select! { (ended, ()) = both => ended, () = stops => Vec::new() }
             } => ended,
             failure = watchers::on_signals(stop, hang_up, action, &readable) => {
                 failure?;
@@ -160,7 +181,7 @@ fn watch(
 
 /// Whether the config can be read anew; one that cannot is reported, and the workers go on unchanged.
 fn may_reload(args: &WatchArgs, session: &Session, service: &Service) -> bool {
-    match args.run.watchers(session, "watch") {
+    match args.run.watchers(session, "watch").and_then(|_| RelayPlan::of_config(session)) {
         Ok(_) => {
             output::note("the config is reloaded once the running handlers have ended");
             service.notify("RELOADING=1");

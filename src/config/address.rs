@@ -9,6 +9,8 @@ use std::time::Duration;
 #[cfg(feature = "postgres")]
 use super::database;
 use super::nearest::nearest;
+#[cfg(feature = "postgres")]
+use super::parts::without_password;
 use super::parts::{Problem, percent_decoded};
 use super::{Config, ConfigError, Environment, bucket};
 use crate::config::ConfigDetail;
@@ -152,7 +154,7 @@ impl BusAddress {
             #[cfg(feature = "postgres")]
             Address::Postgres(database, url) => {
                 let location = Location::Postgres(database.clone(), url.clone());
-                Ok(Self { location, origin, display: database::without_password(url) })
+                Ok(Self { location, origin, display: without_password(url) })
             }
             #[cfg(feature = "sqlite")]
             Address::Sqlite(path) => {

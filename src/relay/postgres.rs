@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::columns::quoted;
-use super::{Columns, Outbox, ParkedRow, Row, Rows};
+use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted};
 use crate::clock::{Clock, Fut};
 use crate::store::postgres::{Database, Link, schema};
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 
 /// A look at the whole table that takes less than this costs nothing.
 const QUICK: Duration = Duration::from_millis(20);
@@ -27,8 +27,10 @@ pub struct PostgresOutbox {
     table: String,
     /// The bus's schema, quoted: rows are parked there.
     schema: String,
-    /// The table's name as it is shown, by which its parked rows are known.
+    /// The table's schema and name, by which its lock and its parked rows are known.
     shown: String,
+    /// Whether the column of times is one of instants, and not of texts.
+    is_instant: bool,
     source: String,
     columns: Columns,
     /// The type of the column that rows are ordered by.
@@ -60,28 +62,46 @@ impl PostgresOutbox {
         let asked = link
             .query(
                 "look at the outbox",
-                "SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull FROM pg_attribute a \
+                "SELECT n.nspname || '.' || c.relname, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
+                 EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid \
+                 AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum), \
+                 (SELECT format_type(t.atttypid, NULL) FROM pg_attribute t WHERE t.attrelid = c.oid AND t.attname = $3) \
+                 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped",
-                &[(&table, Type::TEXT), (&columns.place(), Type::TEXT)],
+                &[
+                    (&table, Type::TEXT),
+                    (&columns.place(), Type::TEXT),
+                    (&columns.time.as_deref().unwrap_or_default(), Type::TEXT),
+                ],
             )
             .await?;
-        let place_type: Option<String> = asked.first().and_then(|row| row.try_get(0).ok());
-        let place_type = place_type.ok_or_else(|| {
+        let Some(found) = asked.first() else {
             let what = format!("there is no table {shown} with a column '{}' in the database", columns.place());
-            StoreError::new(ErrorKind::NoBus, what)
-        })?;
-        if asked.first().and_then(|row| row.try_get(1).ok()) != Some(true) {
-            // A row without it could not be deleted.
-            let what = format!("the column '{}' of {shown}, by which rows are deleted, may be NULL", columns.place());
+            return Err(StoreError::new(ErrorKind::NoBus, what).with_detail(ErrorDetail::NoOutbox));
+        };
+        let strange = |error: tokio_postgres::Error| StoreError::new(ErrorKind::Damaged, format!("{shown}: {error}"));
+        let (name, place_type): (String, String) =
+            (found.try_get(0).map_err(strange)?, found.try_get(1).map_err(strange)?);
+        let (not_null, is_unique): (bool, bool) =
+            (found.try_get(2).map_err(strange)?, found.try_get(3).map_err(strange)?);
+        let time_type: Option<String> = found.try_get(4).map_err(strange)?;
+        if !not_null || !is_unique {
+            // A row without it could not be deleted; and with a row others would be that were not read.
+            let what = format!(
+                "the column '{}' of {shown}, by which rows are deleted, is not NOT NULL with a unique index of its own",
+                columns.place()
+            );
             return Err(StoreError::new(ErrorKind::Unfit, what));
         }
-        Ok(Self {
+        let is_instant = time_type.is_some_and(|of| of.starts_with("timestamp"));
+        let outbox = Self {
             link,
             whole_at: clock.elapsed(),
             whole_took: Duration::ZERO,
             clock,
             schema,
-            shown,
+            shown: name,
+            is_instant,
             table,
             source: source
                 .chars()
@@ -91,7 +111,10 @@ impl PostgresOutbox {
             place_type,
             floor: None,
             in_transaction: false,
-        })
+        };
+        // Every column that is mapped must be there.
+        outbox.link.query("look at the outbox", &outbox.select(None, 0), &[]).await?;
+        Ok(outbox)
     }
 
     /// Whether rows are ordered by a whole number.
@@ -106,6 +129,7 @@ impl PostgresOutbox {
             None => "NULL::text".to_owned(),
         };
         let time = match &self.columns.time {
+            Some(column) if !self.is_instant => format!("{}::text", quoted(column)),
             Some(column) => format!(
                 "to_char({}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
                 quoted(column)
@@ -119,7 +143,7 @@ impl PostgresOutbox {
         let from = floor.map_or(String::new(), |floor| format!("WHERE o.{place} > {floor}"));
         // Without the table's name the order would be that of the column as text, which has the same name.
         format!(
-            "SELECT {place}::text, {}, {}, {}, {}, {}, {}, {}, {time}, row_to_json(o)::text FROM {} o {from} ORDER BY o.{place} LIMIT {most}",
+            "SELECT {place}::text, {}, {}, {}, {}, {}, {}, {}, {time} FROM {} o {from} ORDER BY o.{place} LIMIT {most}",
             text(&Some(of.id.clone())),
             type_.join(" || '.' || "),
             text(&of.source),
@@ -156,14 +180,16 @@ impl PostgresOutbox {
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = 0";
         self.link.execute("begin a pass", begin).await?;
         self.in_transaction = true;
-        let name = format!("evbus relay {}", self.table);
+        let name = format!("evbus relay {}", self.shown);
         let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))";
         let locked = self.link.query("take the relay's lock", lock, &[(&name, Type::TEXT)]).await?;
         if locked.first().and_then(|row| row.try_get(0).ok()) != Some(true) {
             self.end("ROLLBACK").await?;
             return Ok(Rows::OtherRelay);
         }
-        let rows = self.link.query("read the outbox", &self.select(floor, most), &[]).await?;
+        // Rows that the application holds are passed over, and what is deleted is what was read.
+        let sql = format!("{} FOR UPDATE OF o SKIP LOCKED", self.select(floor, most));
+        let rows = self.link.query("read the outbox", &sql, &[]).await?;
         let row = |row: &tokio_postgres::Row| -> Result<Row, tokio_postgres::Error> {
             Ok(Row {
                 place: row.try_get::<_, Option<String>>(0)?.unwrap_or_default(),
@@ -175,7 +201,6 @@ impl PostgresOutbox {
                 data: row.try_get(6)?,
                 attr: row.try_get(7)?,
                 time: row.try_get(8)?,
-                whole: row.try_get(9)?,
                 unreadable: None,
             })
         };
@@ -198,7 +223,7 @@ impl PostgresOutbox {
 
     async fn end(&mut self, how: &str) -> StoreResult<()> {
         self.in_transaction = false;
-        self.link.execute("end a pass", how).await
+        self.link.end(how).await
     }
 }
 
@@ -213,7 +238,7 @@ impl Outbox for PostgresOutbox {
         })
     }
 
-    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [ParkedRow]) -> Fut<'a, StoreResult<()>> {
+    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [NoEvent]) -> Fut<'a, StoreResult<()>> {
         Box::pin(async move {
             if moved.is_empty() && parked.is_empty() {
                 return Ok(());
@@ -226,20 +251,22 @@ impl Outbox for PostgresOutbox {
                     self.link.execute("make the table of parked rows", &schema::parked(&self.schema)).await?;
                 }
             }
-            let park =
-                format!("INSERT INTO {}.outbox_parked (of, row_, reason) VALUES ($1, $2::text::json, $3)", self.schema);
+            let (place, of) = (quoted(self.columns.place()), &self.place_type);
+            let park = format!(
+                "INSERT INTO {}.outbox_parked (of, row_, reason) SELECT $1, row_to_json(o), $2 FROM {} o \
+                 WHERE o.{place} = $3::text::{of}",
+                self.schema, self.table
+            );
             for row in parked {
                 let values =
-                    [(&self.shown as _, Type::TEXT), (&row.row as _, Type::TEXT), (&row.reason as _, Type::TEXT)];
+                    [(&self.shown as _, Type::TEXT), (&row.reason as _, Type::TEXT), (&row.place as _, Type::TEXT)];
                 self.link.query("park a row", &park, &values).await?;
             }
-            let sql = format!(
-                "DELETE FROM {} WHERE {} = ANY ($1::text[]::{}[])",
-                self.table,
-                quoted(self.columns.place()),
-                self.place_type
-            );
-            self.link.query("delete moved rows", &sql, &[(&places, Type::TEXT_ARRAY)]).await?;
+            let sql = format!("DELETE FROM {} WHERE {place} = ANY ($1::text[]::{of}[]) RETURNING 1", self.table);
+            let deleted = self.link.query("delete moved rows", &sql, &[(&places, Type::TEXT_ARRAY)]).await?;
+            if deleted.len() < places.len() {
+                return Err(not_deleted(&self.shown, places.len(), deleted.len()));
+            }
             self.end("COMMIT").await?;
             if self.is_numbered() {
                 self.floor = self.floor.max(places.iter().filter_map(|place| place.parse().ok()).max());
@@ -250,8 +277,9 @@ impl Outbox for PostgresOutbox {
 
     fn give_up(&mut self) -> Fut<'_, ()> {
         Box::pin(async move {
-            if std::mem::take(&mut self.in_transaction) && self.link.execute("end a pass", "ROLLBACK").await.is_err() {
-                self.link.forget();
+            if std::mem::take(&mut self.in_transaction) {
+                // One that fails is given up with its session.
+                let _ = self.link.end("ROLLBACK").await;
             }
         })
     }
@@ -267,7 +295,7 @@ impl Outbox for PostgresOutbox {
             );
             let rows = self.link.query("read the parked rows", &sql, &[(&self.shown, Type::TEXT)]).await?;
             let row = |row: &tokio_postgres::Row| -> Result<ParkedRow, tokio_postgres::Error> {
-                Ok(ParkedRow { place: row.try_get(0)?, row: row.try_get(1)?, reason: row.try_get(2)? })
+                Ok(ParkedRow { number: row.try_get(0)?, row: row.try_get(1)?, reason: row.try_get(2)? })
             };
             let rows: Result<Vec<ParkedRow>, tokio_postgres::Error> = rows.iter().map(row).collect();
             rows.map_err(|error| StoreError::new(ErrorKind::Damaged, format!("a row cannot be read: {error}")))
@@ -276,15 +304,19 @@ impl Outbox for PostgresOutbox {
 
     fn redrive(&mut self) -> Fut<'_, StoreResult<u64>> {
         Box::pin(async move {
+            let columns = "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute \
+                           WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''";
+            let columns = self.link.query("look at the outbox", columns, &[(&self.table, Type::TEXT)]).await?;
+            let columns: String = columns.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
             let mut back = 0;
             for parked in self.parked().await? {
                 // Its own number, too, so that it keeps its place.
                 let sql = format!(
                     "WITH gone AS (DELETE FROM {}.outbox_parked WHERE n = {} RETURNING row_) \
-                     INSERT INTO {table} OVERRIDING SYSTEM VALUE \
-                     SELECT r.* FROM gone, json_populate_record(NULL::{table}, gone.row_) r",
+                     INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE \
+                     SELECT {columns} FROM gone, json_populate_record(NULL::{table}, gone.row_) r",
                     self.schema,
-                    parked.place,
+                    parked.number,
                     table = self.table
                 );
                 self.link.query("put a parked row back", &sql, &[]).await?;

@@ -7,23 +7,27 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{FlockOperation, flock};
 
 use super::columns::quoted;
-use super::{Columns, Outbox, ParkedRow, Row, Rows};
+use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted};
 use crate::clock::Fut;
 use crate::store::inotify::InotifyHints;
-use crate::store::sqlite::{connect, failure_of, schema};
-use crate::store::{ErrorKind, Hints, StoreError, StoreResult};
+use crate::store::sqlite::{connect, failure_of, identity_of, schema};
+use crate::store::{ErrorDetail, ErrorKind, Hints, StoreError, StoreResult};
 
-/// How long the application's own transaction is waited for.
-const BUSY: Duration = Duration::from_secs(5);
+/// How long the application's own transaction is waited for: the workers of this process wait, too. The next pass tries
+/// again.
+const BUSY: Duration = Duration::from_millis(200);
 
 /// An outbox in a SQLite file.
 pub struct SqliteOutbox {
     path: PathBuf,
+    /// Which file the connection is to.
+    identity: Option<String>,
     connection: Connection,
     table: String,
     /// The table's name as it is shown, by which its parked rows are known.
@@ -43,7 +47,8 @@ impl SqliteOutbox {
     /// # Errors
     /// There is no such file, table or column.
     pub fn open(path: &Path, table: Option<&str>, columns: Columns) -> StoreResult<Self> {
-        let connection = connect(path, BUSY)?;
+        let identity = identity_of(path);
+        let connection = plain(connect(path, BUSY)?);
         let shown = table.unwrap_or("evbus_outbox");
         let mut outbox = Self {
             shown: shown.to_owned(),
@@ -53,6 +58,7 @@ impl SqliteOutbox {
                 .map(|c| if c.is_ascii_alphanumeric() || "/._-".contains(c) { c } else { '_' })
                 .collect(),
             path: path.to_owned(),
+            identity,
             connection,
             table: quoted(shown),
             columns,
@@ -64,12 +70,51 @@ impl SqliteOutbox {
         if let Err(error) = probe {
             let (path, column) = (path.display(), outbox.columns.place());
             let what = format!("{path} has no table {shown} with a column '{column}': {error}");
-            return Err(StoreError::new(ErrorKind::NoBus, what));
+            return Err(StoreError::new(ErrorKind::NoBus, what).with_detail(ErrorDetail::NoOutbox));
         }
         let all = outbox.connection.prepare(&format!("SELECT * FROM {} LIMIT 0", outbox.table));
         let all = all.map(|statement| statement.column_names().map(str::to_owned).collect());
         outbox.all = all.map_err(|error| outbox.failed("look at the outbox in", &error))?;
+        outbox.check_columns()?;
         Ok(outbox)
+    }
+
+    /// Every column that is mapped must be there, and the one that rows are deleted by must tell them apart.
+    fn check_columns(&self) -> StoreResult<()> {
+        let of = &self.columns;
+        let optional = [&of.n, &of.source, &of.subject, &of.key, &of.data, &of.attr, &of.time];
+        let mapped = optional.into_iter().flatten().chain(&of.type_).chain([&of.id]);
+        let has = |name: &String| self.all.iter().any(|column| column.eq_ignore_ascii_case(name));
+        if let Some(missing) = mapped.into_iter().find(|name| !has(name)) {
+            let what = format!("{} has no column '{missing}' in its table {}", self.path.display(), self.shown);
+            return Err(StoreError::new(ErrorKind::NoBus, what).with_detail(ErrorDetail::NoOutbox));
+        }
+        let unique = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE AND pk = 1 \
+                      AND (SELECT count(*) FROM pragma_table_info(?1) WHERE pk > 0) = 1) \
+                      OR EXISTS (SELECT 1 FROM pragma_index_list(?1) l WHERE l.\"unique\" = 1 AND l.partial = 0 \
+                      AND (SELECT group_concat(name) FROM pragma_index_info(l.name)) = ?2 COLLATE NOCASE \
+                      AND EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE AND \"notnull\" = 1))";
+        let is_unique = self.connection.query_row(unique, [&self.shown, of.place()], |row| row.get(0));
+        match is_unique.map_err(|error| self.failed("look at the outbox in", &error))? {
+            true => Ok(()),
+            false => {
+                let (column, table) = (of.place(), &self.shown);
+                let what =
+                    format!("the column '{column}' of {table}, by which rows are deleted, is not unique and NOT NULL");
+                Err(StoreError::new(ErrorKind::Unfit, what))
+            }
+        }
+    }
+
+    /// Connects anew if another file lies at the path now.
+    fn check_file(&mut self) -> StoreResult<()> {
+        let identity = identity_of(&self.path);
+        if identity == self.identity {
+            return Ok(());
+        }
+        self.connection = plain(connect(&self.path, BUSY)?);
+        (self.identity, self.hints, self.lock) = (identity, None, None);
+        Err(StoreError::new(ErrorKind::Unavailable, format!("{} was replaced", self.path.display())))
     }
 
     fn failed(&self, doing: &str, error: &rusqlite::Error) -> StoreError {
@@ -95,21 +140,21 @@ impl SqliteOutbox {
     }
 
     fn found(&mut self, most: usize) -> StoreResult<Rows> {
+        self.check_file()?;
         if !self.is_active()? {
             return Ok(Rows::OtherRelay);
         }
         let text = |column: &Option<String>| match column {
-            Some(column) => format!("CAST({} AS BLOB)", quoted(column)),
+            Some(column) => format!("CAST(o.{} AS BLOB)", quoted(column)),
             None => "NULL".to_owned(),
         };
         let of = &self.columns;
         // An empty part makes no type.
-        let part = |column: &String| format!("nullif(CAST({} AS TEXT), '')", quoted(column));
+        let part = |column: &String| format!("nullif(CAST(o.{} AS TEXT), '')", quoted(column));
         let type_: Vec<String> = of.type_.iter().map(part).collect();
         let place = quoted(of.place());
         let sql = format!(
-            "SELECT CAST({place} AS TEXT), {}, CAST({} AS BLOB), {}, {}, {}, {}, {}, {}, {} FROM {} AS o \
-             WHERE o.{place} IS NOT NULL ORDER BY o.{place} LIMIT {most}",
+            "SELECT quote(o.{place}), {}, CAST({} AS BLOB), {}, {}, {}, {}, {}, {} FROM {} AS o ORDER BY o.{place} LIMIT {most}",
             text(&Some(of.id.clone())),
             type_.join(" || '.' || "),
             text(&of.source),
@@ -118,7 +163,6 @@ impl SqliteOutbox {
             text(&of.data),
             text(&of.attr),
             text(&of.time),
-            self.whole(),
             self.table
         );
         let read = || -> rusqlite::Result<Vec<Row>> {
@@ -144,7 +188,6 @@ impl SqliteOutbox {
                     data: text(6)?,
                     attr: text(7)?,
                     time: text(8)?,
-                    whole: text(9)?.unwrap_or_default(),
                     unreadable: None,
                 };
                 found.place = row.get(0)?;
@@ -156,27 +199,32 @@ impl SqliteOutbox {
         read().map(Rows::Found).map_err(|error| self.failed("read the outbox in", &error))
     }
 
-    fn settled(&self, moved: &[String], parked: &[ParkedRow]) -> rusqlite::Result<()> {
+    /// Deletes and parks; returns how many rows were deleted. Fewer than were to be: nothing is changed.
+    fn settled(&self, moved: &[String], parked: &[NoEvent]) -> rusqlite::Result<usize> {
         let transaction = rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         if !parked.is_empty() {
             transaction.execute_batch(schema::PARKED)?;
-            let mut park =
-                transaction.prepare_cached("INSERT INTO evbus_outbox_parked (of, row_, reason) VALUES (?1, ?2, ?3)")?;
             for row in parked {
-                park.execute([&self.shown, &row.row, &row.reason])?;
+                // The place is a literal that SQLite's quote() has made.
+                let park = format!(
+                    "INSERT INTO evbus_outbox_parked (of, row_, reason) SELECT ?1, {}, ?2 FROM {} AS o WHERE o.{} = {}",
+                    self.whole(),
+                    self.table,
+                    quoted(self.columns.place()),
+                    row.place
+                );
+                transaction.execute(&park, [&self.shown, &row.reason])?;
             }
         }
-        {
-            let place = quoted(self.columns.place());
-            // A number is compared as one, so that its index serves.
-            let value = if self.columns.n.is_some() { "CAST(?1 AS INTEGER)" } else { "?1" };
-            let mut delete =
-                transaction.prepare_cached(&format!("DELETE FROM {} WHERE {place} = {value}", self.table))?;
-            for place in moved.iter().chain(parked.iter().map(|row| &row.place)) {
-                delete.execute([place])?;
-            }
+        let places: Vec<&str> =
+            moved.iter().map(String::as_str).chain(parked.iter().map(|row| row.place.as_str())).collect();
+        let place = quoted(self.columns.place());
+        let delete = format!("DELETE FROM {} WHERE {place} IN ({})", self.table, places.join(", "));
+        let deleted = transaction.execute(&delete, [])?;
+        if deleted == places.len() {
+            transaction.commit()?;
         }
-        transaction.commit()
+        Ok(deleted)
     }
 
     fn put_back(&self) -> StoreResult<u64> {
@@ -190,7 +238,7 @@ impl SqliteOutbox {
             let transaction = rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
                 .map_err(failed)?;
             let gone = transaction
-                .execute("DELETE FROM evbus_outbox_parked WHERE n = CAST(?1 AS INTEGER)", [&parked.place])
+                .execute("DELETE FROM evbus_outbox_parked WHERE n = CAST(?1 AS INTEGER)", [&parked.number])
                 .map_err(failed)?;
             if gone == 1 {
                 transaction.execute(&sql, [&parked.row]).map_err(failed)?;
@@ -209,7 +257,7 @@ impl SqliteOutbox {
                      WHERE of = ?1 ORDER BY n LIMIT 10000",
             )?;
             let rows = statement.query_map([&self.shown], |row| {
-                Ok(ParkedRow { place: row.get(0)?, row: row.get(1)?, reason: row.get(2)? })
+                Ok(ParkedRow { number: row.get(0)?, row: row.get(1)?, reason: row.get(2)? })
             })?;
             rows.collect()
         };
@@ -220,10 +268,18 @@ impl SqliteOutbox {
     fn whole(&self) -> String {
         let pair = |column: &String| {
             let (name, column) = (literal(column), quoted(column));
-            format!("{name}, CASE typeof({column}) WHEN 'blob' THEN CAST({column} AS TEXT) ELSE {column} END")
+            format!("{name}, CASE typeof(o.{column}) WHEN 'blob' THEN CAST(o.{column} AS TEXT) ELSE o.{column} END")
         };
-        format!("CAST(json_object({}) AS BLOB)", self.all.iter().map(pair).collect::<Vec<_>>().join(", "))
+        format!("json_object({})", self.all.iter().map(pair).collect::<Vec<_>>().join(", "))
     }
+}
+
+/// A connection to which what stands in double quotes is a column, and never a text.
+fn plain(connection: Connection) -> Connection {
+    for quirk in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
+        let _ = connection.set_db_config(quirk, false);
+    }
+    connection
 }
 
 /// A text as SQL.
@@ -242,12 +298,18 @@ impl Outbox for SqliteOutbox {
         Box::pin(std::future::ready(found))
     }
 
-    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [ParkedRow]) -> Fut<'a, StoreResult<()>> {
-        let settled = match moved.is_empty() && parked.is_empty() {
-            true => Ok(()),
-            false => self.settled(moved, parked).map_err(|error| self.failed("delete moved rows in", &error)),
+    fn settle<'a>(&'a mut self, moved: &'a [String], parked: &'a [NoEvent]) -> Fut<'a, StoreResult<()>> {
+        let asked = moved.len() + parked.len();
+        let settled = match asked {
+            0 => Ok(0),
+            _ => self.check_file().and_then(|()| {
+                self.settled(moved, parked).map_err(|error| self.failed("delete moved rows in", &error))
+            }),
         };
-        Box::pin(std::future::ready(settled))
+        Box::pin(std::future::ready(settled.and_then(|deleted| match deleted == asked {
+            true => Ok(()),
+            false => Err(not_deleted(&self.shown, asked, deleted)),
+        })))
     }
 
     fn give_up(&mut self) -> Fut<'_, ()> {

@@ -29,8 +29,8 @@ pub mod schema;
 
 use failure::failed;
 pub(crate) use failure::failed as failure_of;
-pub(crate) use file::connect;
 use file::{Bell, Opened};
+pub(crate) use file::{connect, identity as identity_of};
 
 /// How many keys one statement of a listing reads.
 const CHUNK: i64 = 1_000;

@@ -202,6 +202,8 @@ fn a_bus_moves_from_a_directory_to_a_bucket_and_no_event_is_lost() {
     );
     let mut ids = vec![at("evbus", &["--bus", &old, "emit", "order.a", "-F", "n=1"])];
     let script = example("move-bus").display().to_string();
+    at(&script, &["history", &old, &new]);
+    assert_eq!(at("evbus", &["--bus", &new, "ls"]).lines().count(), 1, "to be read");
     at(&script, &["groups", &old, &new]);
     let group = at("evbus", &["--bus", &new, "group", "ls", "--json"]);
     assert!(group.contains("\"order.test\"") && group.contains("data.n > 0"), "{group}");

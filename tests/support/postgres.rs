@@ -112,7 +112,9 @@ impl Postgres {
         let _ = Command::new("kill").args(["-KILL", &self.shell.id().to_string()]).status();
         let _ = self.shell.wait();
         // The process may not have been waited for by its new parent, and would count as alive.
-        let _ = fs::remove_file(self.folder.path().join("data/postmaster.pid"));
+        for lock in ["data/postmaster.pid".to_owned(), format!(".s.PGSQL.{}.lock", self.port)] {
+            let _ = fs::remove_file(self.folder.path().join(lock));
+        }
     }
 
     /// The socket's folder, the port and the superuser, as a URL of a schema of the database `postgres`.

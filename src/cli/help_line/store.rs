@@ -50,6 +50,9 @@ fn of_detail(detail: &ErrorDetail) -> Option<HelpLine> {
         ErrorDetail::MayBeThere => "it may be on the bus; --id makes a repeat harmless".into(),
         ErrorDetail::Clock => "set the clock: timedatectl status".into(),
         ErrorDetail::NoArchive => [command("prune", "--keep 30d --archive URL"), text(" makes one")].into(),
+        ErrorDetail::NoOutbox => {
+            [command("init", "DATABASE"), text(" makes evbus's own table; --table and --map name another one")].into()
+        }
         ErrorDetail::NoGroups => [command("group", "create NAME"), text(", or delete the folder")].into(),
         ErrorDetail::Bucket(kind, problem) => return Some(of_bucket(*kind, problem)),
         #[cfg(feature = "postgres")]

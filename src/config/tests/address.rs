@@ -79,16 +79,16 @@ fn invalid_addresses_are_refused() {
         ("s3://b?regoin=r", "--bus: the s3:// URL has an unknown parameter 'regoin' (did you mean 'region'?)"),
         (
             "ftp://x/y",
-            "--bus: 'ftp://' is no store (known are a path, file:///path, s3://bucket, gs://bucket, az://container and https://server)",
+            "--bus: 'ftp://' is no store (known are a path, file:///path, s3://bucket, gs://bucket, az://container, postgres://host/database, sqlite:///file and https://server)",
         ),
         ("http://", "--bus: the URL of a server is https://HOST:PORT, without a password"),
         ("https://x/?token=a", "--bus: the URL of a server has no '?' part"),
         ("file://host/x", "--bus: a file:// URL names a path of this machine: file:///path"),
         ("file://localhostile/x", "--bus: a file:// URL names a path of this machine: file:///path"),
-        ("file:///a?b", "--bus: a file:// URL ends with its path (write ? as %3F and # as %23)"),
-        ("file:///a%2", "--bus: the file:// URL has a % that no two hex digits follow, or %00"),
-        ("file:///a%00b", "--bus: the file:// URL has a % that no two hex digits follow, or %00"),
-        ("file:///a%+1", "--bus: the file:// URL has a % that no two hex digits follow, or %00"),
+        ("file:///a?b", "--bus: the URL of a file ends with its path (write ? as %3F and # as %23)"),
+        ("file:///a%2", "--bus: the URL of a file has a % that no two hex digits follow, or %00"),
+        ("file:///a%00b", "--bus: the URL of a file has a % that no two hex digits follow, or %00"),
+        ("file:///a%+1", "--bus: the URL of a file has a % that no two hex digits follow, or %00"),
     ];
     for (text, error) in table {
         assert_eq!(resolve(&nowhere(), &config, Some(text)).unwrap_err().to_string(), error, "{text}");

@@ -76,6 +76,8 @@ pub enum ErrorDetail {
     Clock,
     /// The bus has no groups.
     NoGroups,
+    /// There is no table of an outbox, or not with such a column.
+    NoOutbox,
     /// There is no archive.
     NoArchive,
     /// A bucket, or who asks for it.

@@ -112,23 +112,6 @@ impl Sessions {
         found.await
     }
 
-    /// Runs statements of a caller that needs no bus there.
-    async fn within<T>(
-        &self,
-        doing: &str,
-        ask: impl AsyncFnOnce(&Session) -> Result<T, tokio_postgres::Error>,
-    ) -> StoreResult<T> {
-        let answer = self.in_time(doing, async {
-            let session = self.session(false).await?;
-            let answer = ask(&session).await.map_err(|error| self.failed(doing, &error));
-            if session.client.is_closed() {
-                self.forget(&session);
-            }
-            answer
-        });
-        answer.await
-    }
-
     async fn in_time<T>(&self, doing: &str, asked: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
         let deadline = self.clock.elapsed() + self.database.timeout();
         tokio::select! { biased;
@@ -239,15 +222,47 @@ impl Sessions {
     }
 }
 
-/// A connection for statements of the caller's own, which may be in a transaction.
+/// A connection for statements of the caller's own.
 pub struct Link {
     sessions: Sessions,
+    /// The session that a transaction was begun in.
+    pinned: RefCell<Option<Rc<Session>>>,
 }
 
 impl Link {
     /// A link that connects when it is first used.
     pub fn new(database: Database, clock: Rc<dyn Clock>) -> Self {
-        Self { sessions: Sessions::new(Rc::new(database), clock) }
+        Self { sessions: Sessions::new(Rc::new(database), clock), pinned: RefCell::default() }
+    }
+
+    /// Begins a transaction: until its end all statements are of it, or fail.
+    ///
+    /// # Errors
+    /// The server's, or it does not answer.
+    pub async fn begin(&self, sql: &str) -> StoreResult<()> {
+        let begun = self.sessions.in_time("begin a transaction", async {
+            let session = self.sessions.session(false).await?;
+            session
+                .client
+                .batch_execute(sql)
+                .await
+                .map_err(|error| self.sessions.failed("begin a transaction", &error))?;
+            Ok(session)
+        });
+        *self.pinned.borrow_mut() = Some(begun.await?);
+        Ok(())
+    }
+
+    /// Ends the transaction; one that was cut off is over.
+    ///
+    /// # Errors
+    /// The server's: it is not known whether a COMMIT took effect.
+    pub async fn end(&self, sql: &str) -> StoreResult<()> {
+        let ended = self.execute("end a transaction", sql).await;
+        if self.pinned.take().is_some() && ended.is_err() {
+            self.forget();
+        }
+        ended
     }
 
     /// The rows of one statement.
@@ -255,7 +270,7 @@ impl Link {
     /// # Errors
     /// The server's, or it does not answer: then a transaction is over.
     pub async fn query(&self, doing: &str, sql: &str, parameters: &[Parameter<'_>]) -> StoreResult<Vec<Row>> {
-        self.sessions.within(doing, async |session| session.client.query_typed(sql, parameters).await).await
+        self.within(doing, async |session| session.client.query_typed(sql, parameters).await).await
     }
 
     /// Runs a statement without rows.
@@ -263,7 +278,27 @@ impl Link {
     /// # Errors
     /// As [`Link::query`].
     pub async fn execute(&self, doing: &str, sql: &str) -> StoreResult<()> {
-        self.sessions.within(doing, async |session| session.client.batch_execute(sql).await).await
+        self.within(doing, async |session| session.client.batch_execute(sql).await).await
+    }
+
+    async fn within<T>(
+        &self,
+        doing: &str,
+        ask: impl AsyncFnOnce(&Session) -> Result<T, tokio_postgres::Error>,
+    ) -> StoreResult<T> {
+        let pinned = self.pinned.borrow().clone();
+        let answer = self.sessions.in_time(doing, async {
+            let session = match pinned {
+                Some(session) => session,
+                None => self.sessions.session(false).await?,
+            };
+            ask(&session).await.map_err(|error| self.sessions.failed(doing, &error))
+        });
+        let answer = answer.await;
+        if answer.is_err() && self.sessions.open().is_none() {
+            self.forget();
+        }
+        answer
     }
 
     /// Gives the connection up, and a transaction with it.

@@ -23,7 +23,7 @@ pub(super) struct Opened {
 }
 
 /// Which file lies at a path: device and inode.
-pub(super) fn identity(path: &Path) -> Option<String> {
+pub(crate) fn identity(path: &Path) -> Option<String> {
     let found = std::fs::metadata(path).ok()?;
     Some(format!("{:x}-{:x}", found.dev(), found.ino()))
 }
