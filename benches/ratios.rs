@@ -22,7 +22,6 @@ mod databases;
 mod serve;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 #[path = "../tests/support/postgres.rs"]
-#[allow(clippy::expect_used, reason = "a measuring program")]
 mod server;
 #[path = "ratios/webhooks.rs"]
 mod webhooks;

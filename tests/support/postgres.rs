@@ -30,11 +30,12 @@ pub struct Postgres {
 
 /// The folder of the newest server's programs, which Debian does not put into PATH.
 pub fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is not there: ./test installs it");
+    let versions = fs::read_dir("/usr/lib/postgresql");
+    let versions = versions.unwrap_or_else(|error| panic!("PostgreSQL is not there ({error}): ./test installs it"));
     let mut folders: Vec<PathBuf> = versions.map(|entry| entry.unwrap().path().join("bin")).collect();
     folders.retain(|bin| bin.join("initdb").exists());
     folders.sort();
-    folders.pop().expect("PostgreSQL's server is not there: ./test installs it")
+    folders.pop().unwrap_or_else(|| panic!("PostgreSQL's server is not there: ./test installs it"))
 }
 
 pub fn free_port() -> u16 {
