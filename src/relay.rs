@@ -162,7 +162,10 @@ impl Relay {
         self.most = (most / 2).max(1);
         let rows = match self.outbox.rows(most).await? {
             Rows::Found(rows) => rows,
-            Rows::OtherRelay => return Ok(Pass { is_other: true, ..Pass::default() }),
+            Rows::OtherRelay => {
+                self.most = most;
+                return Ok(Pass { is_other: true, ..Pass::default() });
+            }
         };
         let moved = self.move_rows(&rows).await;
         match &moved {

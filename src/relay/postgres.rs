@@ -176,9 +176,9 @@ impl PostgresOutbox {
             return Ok(Rows::Found(Vec::new()));
         }
         // The server must not end the pass because the bus is slow.
-        let begin =
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = 0";
-        self.link.execute("begin a pass", begin).await?;
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+                     SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '4s'";
+        self.link.begin(begin).await?;
         self.in_transaction = true;
         let name = format!("evbus relay {}", self.shown);
         let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))";

@@ -328,3 +328,28 @@ fn rows_reach_a_bucket_while_the_relay_is_killed() {
     assert_eq!(unique(ids.iter().map(id).collect()).len(), 329);
     assert_eq!(home.lines("seen").len(), 329, "no worker was killed, and nothing runs twice");
 }
+
+#[test]
+fn a_pass_does_not_go_on_in_another_session() {
+    let (schema, from) = outbox();
+    let at = server::postgres();
+    let home = Home::in_sqlite();
+    // The bus lets the pass wait between its reading and its deleting.
+    let holder = rusqlite::Connection::open(home.path().join("bus.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    at.answer(&format!("INSERT INTO {schema}.outbox (id, type) VALUES ('first', 't')"));
+    let mut relay = home.spawn(&["relay", "-q", "--from", &from]);
+    let mine = format!(
+        "FROM pg_stat_activity WHERE state = 'idle in transaction' AND pid IN \
+         (SELECT pid FROM pg_locks WHERE relation = '{schema}.outbox'::regclass)"
+    );
+    until("the pass waits for the bus", || at.answer(&format!("SELECT count(*) {mine}")) == "1");
+    at.answer(&format!("SELECT pg_terminate_backend(pid) {mine}"));
+    // As after a failover, another event is there under the same number.
+    at.answer(&format!("UPDATE {schema}.outbox SET id = 'second'"));
+    holder.execute_batch("COMMIT").unwrap();
+    until("the outbox is empty", || at.answer(&format!("SELECT count(*) FROM {schema}.outbox")) == "0");
+    signal(&relay, "TERM");
+    assert!(relay.wait().unwrap().success());
+    assert!(home.run(&["ls", "--json"]).exits(0).out.contains("\"second\""));
+}
