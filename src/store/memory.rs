@@ -365,17 +365,7 @@ impl Store for MemoryStore {
                     .call(route, Operation::List, &list.prefix, move |contents| contents.page(&prefix, &from, len))
                     .await?;
                 let last = keys.len() < len;
-                for key in keys {
-                    after.clone_from(&key);
-                    if (list.keep)(&key) {
-                        if page.keys.len() == list.limit {
-                            page.is_truncated = true;
-                            return Ok(page);
-                        }
-                        page.keys.push(key);
-                    }
-                }
-                if last {
+                if page.take(&list, &mut after, keys) || last {
                     return Ok(page);
                 }
             }

@@ -138,6 +138,56 @@ pub struct Page {
     pub is_truncated: bool,
 }
 
+impl Page {
+    /// Takes the next keys of a listing, in their order; returns whether the page is full.
+    fn take(&mut self, list: &List, after: &mut String, keys: Vec<String>) -> bool {
+        for key in keys {
+            after.clone_from(&key);
+            if (list.keep)(&key) {
+                if self.keys.len() == list.limit {
+                    self.is_truncated = true;
+                    return true;
+                }
+                self.keys.push(key);
+            }
+        }
+        false
+    }
+}
+
+/// Puts items in as few transactions as the gate allows: `put` puts a run of them in one. A run ends before an item
+/// that may depend on one within it.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+async fn put_in_runs(
+    items: usize,
+    gate: &dyn Gate,
+    put: impl AsyncFn(std::ops::Range<usize>) -> StoreResult<Vec<Put>>,
+) -> StoreResult<Vec<Put>> {
+    let mut answers = Vec::with_capacity(items);
+    let (mut from, mut chains) = (0, std::collections::HashSet::new());
+    for at in 0..items {
+        let follows = !gate.is_always_open() && gate.chain(at).is_some_and(|chain| !chains.insert(chain));
+        if follows {
+            answers.extend(put(from..at).await?);
+            if answers.contains(&Put::Exists) {
+                return Ok(answers);
+            }
+            from = at;
+            chains = gate.chain(at).into_iter().collect();
+        }
+        if !gate.opens(at).await? {
+            if from < at {
+                answers.extend(put(from..at).await?);
+            }
+            return Ok(answers);
+        }
+    }
+    if from < items {
+        answers.extend(put(from..items).await?);
+    }
+    Ok(answers)
+}
+
 /// The answer to [`Store::list_with_tail`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageWithTail {

@@ -21,7 +21,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, NoHints, Object, Page, Profile, Put, Store, StoreError,
-    StoreResult, Swap, Version, refuse_after_rewind,
+    StoreResult, Swap, Version, put_in_runs, refuse_after_rewind,
 };
 use crate::clock::{Clock, Fut};
 
@@ -295,17 +295,7 @@ impl PostgresStore {
                 None => Vec::new(),
             };
             let is_last = keys.len() < wanted;
-            for key in keys {
-                after.clone_from(&key);
-                if (list.keep)(&key) {
-                    if page.keys.len() == list.limit {
-                        page.is_truncated = true;
-                        return Ok(page);
-                    }
-                    page.keys.push(key);
-                }
-            }
-            if is_last {
+            if page.take(&list, &mut after, keys) || is_last {
                 return Ok(page);
             }
         }
@@ -417,32 +407,7 @@ impl Store for PostgresStore {
 
     /// Items are put in one transaction for as long as none depends on one before it.
     fn put_gated<'a>(&'a self, items: &'a [Item], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(items.len());
-            let (mut from, mut chains) = (0, HashSet::new());
-            for at in 0..=items.len() {
-                let follows = match items.get(at) {
-                    Some(_) if gate.is_always_open() => false,
-                    Some(_) => gate.chain(at).is_some_and(|chain| !chains.insert(chain)),
-                    None => true,
-                };
-                if follows && from < at {
-                    let put = self.put_together(&items[from..at]).await?;
-                    let is_taken = put.contains(&Put::Exists);
-                    answers.extend(put);
-                    if is_taken {
-                        return Ok(answers);
-                    }
-                    from = at;
-                    chains = items.get(at).and_then(|_| gate.chain(at)).into_iter().collect();
-                }
-                if at < items.len() && !gate.opens(at).await? {
-                    answers.extend(if from < at { self.put_together(&items[from..at]).await? } else { Vec::new() });
-                    return Ok(answers);
-                }
-            }
-            Ok(answers)
-        })
+        Box::pin(put_in_runs(items.len(), gate, async |run| self.put_together(&items[run]).await))
     }
 
     fn delete_many<'a>(&'a self, keys: &'a [String]) -> Fut<'a, StoreResult<()>> {

@@ -6,7 +6,6 @@
 //! The file may be replaced by an older copy while workers run. Every operation looks whether it is still the same file
 //! (device and inode); if not, it is opened anew, and [`Store::rewinds`] counts it. The identity is part of a version.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +17,7 @@ use rustix::fs::inotify::WatchFlags;
 use super::inotify::InotifyHints;
 use super::{
     ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, NoHints, Object, Page, Profile, Put, Store, StoreError,
-    StoreResult, Swap, Version, refuse_after_rewind,
+    StoreResult, Swap, Version, put_in_runs, refuse_after_rewind,
 };
 use crate::clock::{Clock, Fut};
 use crate::threads;
@@ -231,17 +230,7 @@ impl Shared {
                 keys.query_map(params![after, end, CHUNK], |row| row.get(0))?.collect()
             })?;
             let is_last = as_i64(keys.len()) < CHUNK;
-            for key in keys {
-                after.clone_from(&key);
-                if (list.keep)(&key) {
-                    if page.keys.len() == list.limit {
-                        page.is_truncated = true;
-                        return Ok(page);
-                    }
-                    page.keys.push(key);
-                }
-            }
-            if is_last {
+            if page.take(list, &mut after, keys) || is_last {
                 return Ok(page);
             }
         }
@@ -375,35 +364,10 @@ impl Store for SqliteStore {
 
     /// Items are put in one transaction for as long as none depends on one before it.
     fn put_gated<'a>(&'a self, items: &'a [Item], gate: &'a dyn Gate) -> Fut<'a, StoreResult<Vec<Put>>> {
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(items.len());
-            let (mut from, mut chains) = (0, HashSet::new());
-            let together = async |from: usize, to: usize| {
-                let items = items[from..to].to_vec();
-                self.run(move |shared| shared.put(&items)).await
-            };
-            for at in 0..items.len() {
-                let follows = !gate.is_always_open() && gate.chain(at).is_some_and(|chain| !chains.insert(chain));
-                if follows {
-                    answers.extend(together(from, at).await?);
-                    if answers.contains(&Put::Exists) {
-                        return Ok(answers);
-                    }
-                    from = at;
-                    chains = gate.chain(at).into_iter().collect();
-                }
-                if !gate.opens(at).await? {
-                    if from < at {
-                        answers.extend(together(from, at).await?);
-                    }
-                    return Ok(answers);
-                }
-            }
-            if from < items.len() {
-                answers.extend(together(from, items.len()).await?);
-            }
-            Ok(answers)
-        })
+        Box::pin(put_in_runs(items.len(), gate, async |run| {
+            let items = items[run].to_vec();
+            self.run(move |shared| shared.put(&items)).await
+        }))
     }
 
     /// What another process has written may not have been flushed, if it died before or was told not to.
