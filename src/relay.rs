@@ -87,6 +87,13 @@ fn not_deleted(table: &str, asked: usize, deleted: usize) -> StoreError {
     StoreError::new(ErrorKind::Unfit, what)
 }
 
+/// The source of a table's rows that name none: `/DATABASE/TABLE`, with what a URI reference cannot hold replaced.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn source_of(database: &str, table: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    format!("/{database}/{table}").chars().map(|c| if plain(c) { c } else { '_' }).collect()
+}
+
 /// Where rows come from.
 pub trait Outbox {
     /// The oldest rows, at most `most`, if this relay is the active one; they stay until [`Outbox::settle`].
@@ -172,10 +179,12 @@ impl Relay {
             Ok(_) => self.most = (most * 2).min(BATCH),
             Err(_) => self.outbox.give_up().await,
         }
-        moved.map(|moved| Pass { has_more: rows.len() == most, ..moved })
+        let (moved, parked) = moved?;
+        Ok(Pass { moved, parked, is_other: false, has_more: rows.len() == most })
     }
 
-    async fn move_rows(&mut self, rows: &[Row]) -> StoreResult<Pass> {
+    /// Returns how many rows were moved, and how many parked.
+    async fn move_rows(&mut self, rows: &[Row]) -> StoreResult<(u64, u64)> {
         let (mut drafts, mut places, mut parked) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             match event_of(row, &self.source, self.max_event_bytes) {
@@ -199,7 +208,7 @@ impl Relay {
         }
         self.outbox.settle(&moved, &parked).await?;
         let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
-        Ok(Pass { moved: count(moved.len()), parked: count(parked.len()), is_other: false, has_more: false })
+        Ok((count(moved.len()), count(parked.len())))
     }
 
     /// Completes when there may be new rows.

@@ -157,7 +157,7 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             };
             plans.push(WatcherPlan { watcher, filter, group });
         }
-        let relays = RelayPlan::of_config(session)?;
+        let relays = RelayPlan::of(&config)?;
         relays.iter().try_for_each(RelayPlan::check)?;
         let mut out = Out::new();
         let serves = config.serve != ServeSettings::default();

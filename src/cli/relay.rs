@@ -66,14 +66,9 @@ pub(super) fn run(args: RelayArgs, session: Session) -> Result<Code, Failure> {
         (None, Some(preset)) => Columns::preset(preset).map_err(refused)?,
         (None, None) => Columns::own(),
     };
-    let plan = RelayPlan {
-        name: args.from.to_string_lossy().split(['?', '@']).next_back().unwrap_or_default().to_owned(),
-        from: session.archive_address(&args.from)?,
-        table: args.table.clone(),
-        columns,
-        source: args.source.clone(),
-    };
-    let plan = RelayPlan { name: plan.from.display.clone(), ..plan };
+    let from = session.archive_address(&args.from)?;
+    let name = from.display.clone();
+    let plan = RelayPlan { name, from, table: args.table.clone(), columns, source: args.source.clone() };
     block_on(Needs::Everything, async {
         if args.parked || args.redrive {
             return look(&args, &plan, &session).await;

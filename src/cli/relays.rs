@@ -10,7 +10,7 @@ use super::output;
 use super::session::{Opened, Session};
 use super::style;
 use crate::clock::Backoff;
-use crate::config::BusAddress;
+use crate::config::{BusAddress, Config, Location};
 use crate::event::Event;
 use crate::group::worker::Stop;
 use crate::relay::{Columns, Outbox, PAUSES, Pass, Relay};
@@ -30,13 +30,17 @@ pub(super) struct RelayPlan {
 }
 
 impl RelayPlan {
-    /// The relays of the config file.
+    /// The relays of the config file, which is read again.
     pub(super) fn of_config(session: &Session) -> Result<Vec<Self>, Failure> {
-        let config = session.config_quietly()?;
+        Self::of(&session.config_quietly()?)
+    }
+
+    /// The relays of a config.
+    pub(super) fn of(config: &Config) -> Result<Vec<Self>, Failure> {
         let plan = |relay: &crate::config::RelaySettings| -> Result<Self, Failure> {
             Ok(Self {
                 name: relay.name.clone(),
-                from: BusAddress::of_relay(&config, &relay.from)?,
+                from: BusAddress::of_relay(config, &relay.from)?,
                 table: relay.table.clone(),
                 columns: relay.columns.clone(),
                 source: relay.source.clone(),
@@ -47,17 +51,18 @@ impl RelayPlan {
 
     /// Refuses what has no outbox.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        use crate::config::Location;
         match &self.from.location {
             #[cfg(feature = "postgres")]
             Location::Postgres(..) => Ok(()),
             #[cfg(feature = "sqlite")]
             Location::Sqlite(_) => Ok(()),
-            Location::Dir(_) | Location::Bucket(..) | Location::Server(_) => {
-                Err(Failure::usage(format!("{} is no database, and has no outbox", self.from.display))
-                    .help("name one: postgres://host/database or sqlite:///path/file.db"))
-            }
+            Location::Dir(_) | Location::Bucket(..) | Location::Server(_) => Err(self.no_outbox()),
         }
+    }
+
+    fn no_outbox(&self) -> Failure {
+        Failure::usage(format!("{} is no database, and has no outbox", self.from.display))
+            .help("name one: postgres://host/database or sqlite:///path/file.db")
     }
 
     /// Opens the outbox.
@@ -65,18 +70,18 @@ impl RelayPlan {
         let _ = (session, &self.table, &self.columns);
         match &self.from.location {
             #[cfg(feature = "postgres")]
-            crate::config::Location::Postgres(database, _) => {
+            Location::Postgres(database, _) => {
                 let database = (**database).clone();
                 let (table, columns) = (self.table.as_deref(), self.columns.clone());
                 let clock = std::rc::Rc::clone(&session.clock);
                 Ok(Box::new(crate::relay::postgres::PostgresOutbox::open(database, table, columns, clock).await?))
             }
             #[cfg(feature = "sqlite")]
-            crate::config::Location::Sqlite(path) => {
+            Location::Sqlite(path) => {
                 let (table, columns) = (self.table.as_deref(), self.columns.clone());
                 Ok(Box::new(crate::relay::sqlite::SqliteOutbox::open(path, table, columns)?))
             }
-            _ => Err(self.check().err().unwrap_or_else(|| Failure::usage("it has no outbox"))),
+            _ => Err(self.no_outbox()),
         }
     }
 

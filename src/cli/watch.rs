@@ -125,6 +125,7 @@ fn watch(
         }
         let Starting { ready, mut code, .. } = starting;
         let (stop, stopped) = signal::channel(Stop::No);
+        let end = stop.clone();
         let printer = args.run.printer(session, true);
         let tally =
             Rc::new(CountingReporter::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
@@ -142,26 +143,17 @@ fn watch(
         let ended = tokio::select! {
             biased;
             ended = async {
-                // Relays alone go on; beside watchers they end with the last of these.
-                let (end_relays, relays_stopped) = signal::channel(Stop::No);
                 let has_watchers = !ready.is_empty();
                 let runs = async {
                     let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
                     let ended = runs.await;
-                    if !has_watchers {
-                        watchers::changed_to_stop(&mut stopped.clone()).await;
+                    // Relays alone go on; beside watchers they end with the last of these.
+                    if has_watchers {
+                        let _ = end.send(Stop::Starts);
                     }
-                    let _ = end_relays.send(Stop::Starts);
                     ended
                 };
-                let stops = async {
-                    watchers::changed_to_stop(&mut stopped.clone()).await;
-                    let _ = end_relays.send(Stop::Starts);
-                    std::future::pending::<()>().await
-                };
-                let relays = relays::follow_all(plans, &opened, session, &relays_stopped);
-                let both = join(runs, relays);
-                tokio::select! { (ended, ()) = both => ended, () = stops => Vec::new() }
+                join(runs, relays::follow_all(plans, &opened, session, &stopped)).await.0
             } => ended,
             failure = watchers::on_signals(stop, hang_up, action, &readable) => {
                 failure?;

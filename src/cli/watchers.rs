@@ -171,15 +171,6 @@ fn digest(watcher: &Watcher) -> String {
 
 /// Runs watchers side by side until all have ended. Output of handlers goes to the printer, events
 /// of workers to the reporter.
-/// Completes once the workers are told to stop.
-pub(super) async fn changed_to_stop(stop: &mut watch::Receiver<Stop>) {
-    while *stop.borrow_and_update() == Stop::No {
-        if stop.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
 pub(super) async fn run_all(
     ready: Vec<Ready>,
     opened: &Opened,

@@ -57,15 +57,17 @@ pub(super) fn parse(rest: &str, environment: &Environment) -> Result<Database, P
             _ => return Err(refused(format_args!("has an unknown parameter{}", shown_name(name)))),
         }
     }
+    let says_port = kept.iter().any(|parameter| parameter.starts_with("port="));
+    let place = match environment.var("PGPORT").filter(|_| !says_port) {
+        Some(port) => with_port(place, &port.to_string_lossy()),
+        None => place.to_owned(),
+    };
     let url = format!("postgres://{place}{}{}", if kept.is_empty() { "" } else { "?" }, kept.join("&"));
     // The library's words may repeat a password.
     let mut config: Config = url.parse().map_err(|_| {
         refused("is not understood: postgres://USER@HOST:PORT/DATABASE?schema=NAME&sslmode=verify-full")
     })?;
-    // The library fills in a port that the URL does not say.
-    let says_port = place.rsplit('@').next().and_then(|at| at.split('/').next()).is_some_and(has_port);
-    let says_port = says_port || kept.iter().any(|parameter| parameter.starts_with("port="));
-    fill(&mut config, says_port, environment)?;
+    fill(&mut config, environment)?;
     let schema = own.schema.unwrap_or_else(|| "evbus".to_owned());
     if schema.is_empty() || schema.len() > 63 || schema.starts_with("pg_") || schema.chars().any(char::is_control) {
         return Err(refused("has a schema that is none: 1 to 63 bytes, and not pg_…"));
@@ -86,43 +88,20 @@ pub(super) fn parse(rest: &str, environment: &Environment) -> Result<Database, P
     Ok(Database { config, schema, ssl, listen, unused_passwords, timeout: None })
 }
 
-/// Whether hosts are followed by a port: `db:5432`, `[::1]:5432`.
-fn has_port(hosts: &str) -> bool {
-    hosts.split(',').any(|host| host.rsplit(']').next().is_some_and(|rest| rest.contains(':')))
-}
-
-/// The same configuration, but for its ports.
-fn without_ports(from: &Config) -> Config {
-    let mut config = Config::new();
-    for host in from.get_hosts() {
-        match host {
-            Host::Tcp(name) => config.host(name),
-            Host::Unix(folder) => config.host_path(folder),
-        };
-    }
-    from.get_hostaddrs().iter().for_each(|address| _ = config.hostaddr(*address));
-    if let Some(user) = from.get_user() {
-        config.user(user);
-    }
-    if let Some(password) = from.get_password() {
-        config.password(password);
-    }
-    if let Some(name) = from.get_dbname() {
-        config.dbname(name);
-    }
-    if let Some(options) = from.get_options() {
-        config.options(options);
-    }
-    if let Some(name) = from.get_application_name() {
-        config.application_name(name);
-    }
-    if let Some(timeout) = from.get_connect_timeout() {
-        config.connect_timeout(*timeout);
-    }
-    config.target_session_attrs(from.get_target_session_attrs());
-    config.channel_binding(from.get_channel_binding());
-    config.load_balance_hosts(from.get_load_balance_hosts());
-    config
+/// The place with a port behind each host that has none: the library would fill in its own. `ports` is one, or one for
+/// each host.
+fn with_port(place: &str, ports: &str) -> String {
+    let ports: Vec<&str> = ports.split(',').collect();
+    let (who, rest) = place.rsplit_once('@').map_or((None, place), |(who, rest)| (Some(who), rest));
+    let (hosts, path) = rest.split_once('/').map_or((rest, None), |(hosts, path)| (hosts, Some(path)));
+    let has_port = |host: &str| host.is_empty() || host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+    let with = |(at, host): (usize, &str)| match ports.get(at).or(ports.first()) {
+        Some(port) if !has_port(host) => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    };
+    let hosts = hosts.split(',').enumerate().map(with).collect::<Vec<_>>().join(",");
+    let who = who.map_or(String::new(), |who| format!("{who}@"));
+    format!("{who}{hosts}{}", path.map_or(String::new(), |path| format!("/{path}")))
 }
 
 /// The parameters that are not the library's.
@@ -150,7 +129,7 @@ fn shown_name(name: &str) -> String {
 }
 
 /// What the variables say where the URL says nothing.
-fn fill(config: &mut Config, says_port: bool, environment: &Environment) -> Result<(), Problem> {
+fn fill(config: &mut Config, environment: &Environment) -> Result<(), Problem> {
     let var = |name: &str| environment.var(name).map(OsStr::to_string_lossy);
     let bad = |name: &str| (format!("{name} is not understood"), None);
     let ports = |config: &mut Config, text: &str| -> Result<(), Problem> {
@@ -170,8 +149,7 @@ fn fill(config: &mut Config, says_port: bool, environment: &Environment) -> Resu
             }
         }
     }
-    if let (false, Some(text)) = (says_port, var("PGPORT")) {
-        *config = without_ports(config);
+    if let (true, Some(text)) = (config.get_ports().is_empty(), var("PGPORT")) {
         ports(config, &text)?;
     }
     if config.get_user().is_none() {
@@ -327,7 +305,7 @@ mod tests {
         Environment {
             vars: vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect(),
             home: Some(home.to_owned()),
-            cwd: PathBuf::from("/work"),
+            cwd: PathBuf::from("/here"),
             ..Environment::from_process()
         }
     }
@@ -359,6 +337,8 @@ mod tests {
         assert_eq!(none.schema, "evbus");
         let port = parsed("ann@h/x", &[("PGPORT", "6000")]);
         assert_eq!(port.server(), "h:6000");
+        let some = parsed("ann:p@[::1],h:7/x", &[("PGPORT", "6000")]);
+        assert_eq!(some.server(), "::1:6000, h:7");
         let two = parsed("ann@a:1,b:2/x?target_session_attrs=read-write", &[]);
         assert_eq!(two.server(), "a:1, b:2");
         let socket = parsed("ann@%2Fsock:7/x", &[]);
@@ -371,9 +351,9 @@ mod tests {
         assert_eq!(ssl("u@h/d", &[]).mode, SslMode::Prefer);
         assert_eq!(ssl("u@h/d", &[("PGSSLMODE", "require")]).mode, SslMode::Require);
         let full = ssl("u@h/d?sslmode=verify-full&sslrootcert=ca.pem&sslcert=c.pem&sslkey=~/k.pem", &[]);
-        assert_eq!((full.mode, full.root), (SslMode::VerifyFull, Some(PathBuf::from("/work/ca.pem"))));
+        assert_eq!((full.mode, full.root), (SslMode::VerifyFull, Some(PathBuf::from("/here/ca.pem"))));
         let (certificate, key) = full.identity.unwrap();
-        assert_eq!((certificate, key), (PathBuf::from("/work/c.pem"), PathBuf::from("/nowhere/k.pem")));
+        assert_eq!((certificate, key), (PathBuf::from("/here/c.pem"), PathBuf::from("/nowhere/k.pem")));
         assert_eq!(ssl("u@h/d?sslrootcert=system", &[("PGSSLROOTCERT", "/x")]).root, None);
     }
 

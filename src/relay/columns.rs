@@ -143,9 +143,9 @@ impl Columns {
 }
 
 /// A name, or names joined by dots, as SQL.
-#[cfg(any(feature = "postgres", feature = "sqlite", test))]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) fn quoted(name: &str) -> String {
-    name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
+    name.split('.').map(crate::store::quoted_name).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]
@@ -169,6 +169,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     fn names_are_quoted_part_by_part() {
         assert_eq!(quoted("app.out\"box"), "\"app\".\"out\"\"box\"");
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::columns::quoted;
-use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted};
+use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted, source_of};
 use crate::clock::{Clock, Fut};
 use crate::store::postgres::{Database, Link, schema};
 use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
@@ -40,7 +40,6 @@ pub struct PostgresOutbox {
     floor: Option<i64>,
     whole_at: Duration,
     whole_took: Duration,
-    in_transaction: bool,
 }
 
 impl PostgresOutbox {
@@ -57,7 +56,7 @@ impl PostgresOutbox {
         let schema = schema::quoted(&database.schema);
         let shown = table.map_or_else(|| format!("{}.outbox", database.schema), str::to_owned);
         let table = table.map_or_else(|| format!("{schema}.outbox"), quoted);
-        let source = format!("/{}/{shown}", database.config.get_dbname().unwrap_or_default());
+        let source = source_of(database.config.get_dbname().unwrap_or_default(), &shown);
         let link = Link::new(database, Rc::clone(&clock));
         let asked = link
             .query(
@@ -103,14 +102,10 @@ impl PostgresOutbox {
             shown: name,
             is_instant,
             table,
-            source: source
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() || "/._-".contains(c) { c } else { '_' })
-                .collect(),
+            source,
             columns,
             place_type,
             floor: None,
-            in_transaction: false,
         };
         // Every column that is mapped must be there.
         outbox.link.query("look at the outbox", &outbox.select(None, 0), &[]).await?;
@@ -163,28 +158,24 @@ impl PostgresOutbox {
         let (place, table) = (quoted(self.columns.place()), &self.table);
         let from = floor.map_or(String::new(), |floor| format!("WHERE {place} > {floor}"));
         let any = format!("SELECT 1 FROM (SELECT {place} FROM {table} {from} ORDER BY {place} LIMIT 1) AS any_row");
+        let is_empty = self.link.query("look at the outbox", &any, &[]).await?.is_empty();
         if is_whole {
             // To look at many deleted rows takes long: at most a tenth of the time.
-            let found = self.link.query("look at the outbox", &any, &[]).await?;
-            let took = self.clock.elapsed().saturating_sub(now);
-            self.whole_at = now + (took * 10).max(WHOLE_EVERY);
-            self.whole_took = took;
-            if found.is_empty() {
-                return Ok(Rows::Found(Vec::new()));
-            }
-        } else if self.link.query("look at the outbox", &any, &[]).await?.is_empty() {
+            self.whole_took = self.clock.elapsed().saturating_sub(now);
+            self.whole_at = now + (self.whole_took * 10).max(WHOLE_EVERY);
+        }
+        if is_empty {
             return Ok(Rows::Found(Vec::new()));
         }
         // The server must not end the pass because the bus is slow.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
                      SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '4s'";
         self.link.begin(begin).await?;
-        self.in_transaction = true;
         let name = format!("evbus relay {}", self.shown);
         let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))";
         let locked = self.link.query("take the relay's lock", lock, &[(&name, Type::TEXT)]).await?;
         if locked.first().and_then(|row| row.try_get(0).ok()) != Some(true) {
-            self.end("ROLLBACK").await?;
+            self.link.end("ROLLBACK").await?;
             return Ok(Rows::OtherRelay);
         }
         // Rows that the application holds are passed over, and what is deleted is what was read.
@@ -208,7 +199,7 @@ impl PostgresOutbox {
         let rows =
             rows.map_err(|error| StoreError::new(ErrorKind::Damaged, format!("a row cannot be read: {error}")))?;
         if rows.is_empty() {
-            self.end("COMMIT").await?;
+            self.link.end("COMMIT").await?;
         }
         Ok(Rows::Found(rows))
     }
@@ -219,11 +210,6 @@ impl PostgresOutbox {
         let there = "SELECT to_regclass($1) IS NOT NULL";
         let there = self.link.query("look for parked rows", there, &[(&table, Type::TEXT)]).await?;
         Ok(there.first().and_then(|row| row.try_get(0).ok()) == Some(true))
-    }
-
-    async fn end(&mut self, how: &str) -> StoreResult<()> {
-        self.in_transaction = false;
-        self.link.end(how).await
     }
 }
 
@@ -245,11 +231,9 @@ impl Outbox for PostgresOutbox {
             }
             let places: Vec<&str> =
                 moved.iter().map(String::as_str).chain(parked.iter().map(|row| row.place.as_str())).collect();
-            if !parked.is_empty() {
-                // Another program's database may have no bus.
-                if !self.has_parked().await? {
-                    self.link.execute("make the table of parked rows", &schema::parked(&self.schema)).await?;
-                }
+            // Another program's database may have no bus.
+            if !parked.is_empty() && !self.has_parked().await? {
+                self.link.execute("make the table of parked rows", &schema::parked(&self.schema)).await?;
             }
             let (place, of) = (quoted(self.columns.place()), &self.place_type);
             let park = format!(
@@ -267,7 +251,7 @@ impl Outbox for PostgresOutbox {
             if deleted.len() < places.len() {
                 return Err(not_deleted(&self.shown, places.len(), deleted.len()));
             }
-            self.end("COMMIT").await?;
+            self.link.end("COMMIT").await?;
             if self.is_numbered() {
                 self.floor = self.floor.max(places.iter().filter_map(|place| place.parse().ok()).max());
             }
@@ -277,7 +261,7 @@ impl Outbox for PostgresOutbox {
 
     fn give_up(&mut self) -> Fut<'_, ()> {
         Box::pin(async move {
-            if std::mem::take(&mut self.in_transaction) {
+            if self.link.is_in_transaction() {
                 // One that fails is given up with its session.
                 let _ = self.link.end("ROLLBACK").await;
             }

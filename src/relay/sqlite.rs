@@ -13,7 +13,7 @@ use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{FlockOperation, flock};
 
 use super::columns::quoted;
-use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted};
+use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted, source_of};
 use crate::clock::Fut;
 use crate::store::inotify::InotifyHints;
 use crate::store::sqlite::{connect, failure_of, identity_of, schema};
@@ -53,10 +53,7 @@ impl SqliteOutbox {
         let mut outbox = Self {
             shown: shown.to_owned(),
             all: Vec::new(),
-            source: format!("/{}/{shown}", path.file_stem().unwrap_or_default().to_string_lossy())
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() || "/._-".contains(c) { c } else { '_' })
-                .collect(),
+            source: source_of(&path.file_stem().unwrap_or_default().to_string_lossy(), shown),
             path: path.to_owned(),
             identity,
             connection,

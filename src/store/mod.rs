@@ -121,6 +121,14 @@ impl List {
         self
     }
 
+    /// What lies before its first key, and behind its last; none where no key has the prefix.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    fn range(&self) -> Option<(String, String)> {
+        // '0' follows '/' in ASCII. The prefix itself is no key.
+        let end = format!("{}0", self.prefix.strip_suffix('/')?);
+        Some((self.after.clone().max(self.prefix.clone()), end))
+    }
+
     /// The same list, only what `keep` wants.
     #[must_use]
     pub fn keep(mut self, keep: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
@@ -153,6 +161,12 @@ impl Page {
         }
         false
     }
+}
+
+/// A name as SQL (ISO/IEC 9075-2, 5.2, delimited identifier).
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub fn quoted_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Puts items in as few transactions as the gate allows: `put` puts a run of them in one. A run ends before an item
@@ -475,5 +489,20 @@ pub trait Store {
     /// The requests that no earlier call of this has returned.
     fn unreported_requests(&self) -> Option<Requests> {
         None
+    }
+}
+
+#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_before_the_next_folder() {
+        let range = |prefix: &str, after: &str| List::all(prefix).after(after).range();
+        let pair = |after: &str, end: &str| Some((after.to_owned(), end.to_owned()));
+        assert_eq!(range("events/", ""), pair("events/", "events0"));
+        assert_eq!(range("events/", "events/x"), pair("events/x", "events0"));
+        assert!("events/~" < "events0" && "events/\u{10ffff}" < "events0");
+        assert_eq!(range("events", ""), None);
     }
 }

@@ -60,7 +60,7 @@ pub struct PostgresStore {
     sessions: Sessions,
     statements: Statements,
     announcer: Announcer,
-    /// Whether commits may return before they are flushed.
+    /// Whether a put is flushed before it is acknowledged.
     is_durable: bool,
     /// The token of the latest answer.
     token: RefCell<Option<String>>,
@@ -82,6 +82,7 @@ struct Statements {
     create: String,
     delete: String,
     flushed: String,
+    flush: String,
 }
 
 impl Statements {
@@ -156,6 +157,11 @@ impl Statements {
                       AND (current_setting('synchronous_standby_names') = '' \
                       OR current_setting('synchronous_commit') IN ('off', 'local'))"
                 .to_owned(),
+            // A commit of a message in the log that means nothing.
+            flush: format!(
+                "SELECT set_config('synchronous_commit', {DURABLE}, true), \
+                 pg_logical_emit_message(true, 'evbus', '') IS NULL"
+            ),
         }
     }
 }
@@ -235,7 +241,7 @@ impl PostgresStore {
         Ok(Put::Created)
     }
 
-    /// Puts items in one transaction; the answers are theirs, up to the first that was there.
+    /// Puts items in one transaction, and answers for each.
     async fn put_together(&self, items: &[Item]) -> StoreResult<Vec<Put>> {
         if let [(key, bytes)] = items {
             return Ok(vec![self.put(key, bytes).await?]);
@@ -281,9 +287,7 @@ impl PostgresStore {
 
     async fn list(&self, list: List) -> StoreResult<Page> {
         let mut page = Page::default();
-        let Some(end) = schema::end_of(&list.prefix) else { return Ok(page) };
-        // The prefix ends in '/', and is no key itself.
-        let mut after = list.after.clone().max(list.prefix.clone());
+        let Some((mut after, end)) = list.range() else { return Ok(page) };
         let doing = format!("list {}", list.prefix);
         loop {
             let wanted = list.limit.saturating_sub(page.keys.len()).saturating_add(1).min(CHUNK);
@@ -425,7 +429,7 @@ impl Store for PostgresStore {
             if rows.first().and_then(|row| row.try_get(0).ok()) == Some(true) {
                 return Ok(());
             }
-            self.sessions.run("flush", FLUSH, &[]).await.map(drop)
+            self.sessions.run("flush", &self.statements.flush, &[]).await.map(drop)
         })
     }
 
@@ -454,11 +458,6 @@ impl Store for PostgresStore {
         self.last_write.get()
     }
 }
-
-/// A commit of a message in the log that means nothing.
-const FLUSH: &str = "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
-     WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true), \
-     pg_logical_emit_message(true, 'evbus', '') IS NULL";
 
 impl std::fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -217,8 +217,7 @@ impl Shared {
 
     fn list(&self, list: &List) -> StoreResult<Page> {
         let mut page = Page::default();
-        let Some(end) = schema::end_of(&list.prefix) else { return Ok(page) };
-        let mut after = list.after.clone().max(list.prefix.clone());
+        let Some((mut after, end)) = list.range() else { return Ok(page) };
         loop {
             // Each chunk is a transaction of its own: a long listing must not keep the log from being taken in.
             let keys: Vec<String> = self.with(&format!("list {}", list.prefix), |opened| {

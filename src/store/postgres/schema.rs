@@ -3,13 +3,10 @@
 /// The release of the tables' form. A database with a later one is refused.
 pub const FORMAT: i32 = 1;
 
+pub use crate::store::quoted_name as quoted;
+
 /// What a token begins with that a standby gives.
 pub(super) const STANDBY: &str = "standby";
-
-/// The name of a schema as SQL (PostgreSQL, 4.1.1, Identifiers and Key Words).
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
 
 /// A text as SQL.
 pub fn literal(text: &str) -> String {
@@ -29,12 +26,6 @@ pub(super) fn token(schema: &str) -> String {
         "CASE WHEN pg_is_in_recovery() THEN '{STANDBY}' ELSE to_hex((extract(epoch FROM pg_postmaster_start_time()) \
          * 1000000)::bigint) || '-' || pg_relation_filepath({table}::regclass) END"
     )
-}
-
-/// The least text that is greater than every key that begins with `prefix`, which ends in `/`.
-pub(super) fn end_of(prefix: &str) -> Option<String> {
-    // '0' follows '/' in ASCII.
-    prefix.strip_suffix('/').map(|folder| format!("{folder}0"))
 }
 
 /// The statements that make the schema; each is harmless where it was run before.
@@ -123,12 +114,5 @@ mod tests {
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("a\\'b"), "E'a\\\\''b'");
-    }
-
-    #[test]
-    fn a_prefix_ends_before_the_next_folder() {
-        assert_eq!(end_of("events/").as_deref(), Some("events0"));
-        assert!("events/~" < "events0" && "events/\u{10ffff}" < "events0");
-        assert_eq!(end_of("events"), None);
     }
 }

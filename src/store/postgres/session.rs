@@ -30,10 +30,7 @@ pub(super) struct Session {
 }
 
 /// Moves the bytes of a connection, and counts its warnings.
-async fn driven(
-    mut connection: Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>,
-    warnings: Arc<AtomicU64>,
-) {
+async fn driven(mut connection: ServerConnection, warnings: Arc<AtomicU64>) {
     let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
     while let Some(Ok(message)) = messages.next().await {
         // A wait that was cut short is a success with a warning (syncrep.c, SyncRepWaitForLSN).
@@ -104,9 +101,6 @@ impl Sessions {
             if rows.is_ok() && warnings != session.warnings.load(Ordering::Relaxed) {
                 return Err(failure::not_replicated(&self.database, doing));
             }
-            if session.client.is_closed() {
-                self.forget(&session);
-            }
             Ok((session, rows?))
         });
         found.await
@@ -123,13 +117,6 @@ impl Sessions {
                 let what = format!("cannot {doing}: no answer from the PostgreSQL server {server} within {took} s");
                 Err(StoreError::new(ErrorKind::Unavailable, what))
             }
-        }
-    }
-
-    fn forget(&self, session: &Rc<Session>) {
-        let mut current = self.current.borrow_mut();
-        if current.as_ref().is_some_and(|known| Rc::ptr_eq(known, session)) {
-            *current = None;
         }
     }
 
@@ -260,7 +247,8 @@ impl Link {
     pub async fn end(&self, sql: &str) -> StoreResult<()> {
         let ended = self.execute("end a transaction", sql).await;
         if self.pinned.take().is_some() && ended.is_err() {
-            self.forget();
+            // The transaction goes with its session.
+            *self.sessions.current.borrow_mut() = None;
         }
         ended
     }
@@ -294,16 +282,12 @@ impl Link {
             };
             ask(&session).await.map_err(|error| self.sessions.failed(doing, &error))
         });
-        let answer = answer.await;
-        if answer.is_err() && self.sessions.open().is_none() {
-            self.forget();
-        }
-        answer
+        answer.await
     }
 
-    /// Gives the connection up, and a transaction with it.
-    pub fn forget(&self) {
-        *self.sessions.current.borrow_mut() = None;
+    /// Whether a transaction was begun, and not ended.
+    pub fn is_in_transaction(&self) -> bool {
+        self.pinned.borrow().is_some()
     }
 }
 
@@ -335,11 +319,11 @@ impl Session {
 /// After this time of silence the other end is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A connection to one of the servers that a configuration names.
-pub(super) type Connected = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
+/// What moves the bytes of a connection, with TLS or without.
+pub(super) type ServerConnection = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
 /// Connects; the connection is still to be driven.
-pub(super) async fn connect(database: &Database, config: &Config) -> StoreResult<Connected> {
+pub(super) async fn connect(database: &Database, config: &Config) -> StoreResult<(Client, ServerConnection)> {
     let mut config = config.clone();
     let on_this_machine = config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)));
     config.ssl_mode(match database.ssl.mode {

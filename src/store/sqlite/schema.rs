@@ -4,12 +4,6 @@
 /// The release of the tables' form. A file with a later one is refused.
 pub const FORMAT: i64 = 1;
 
-/// The least text that is greater than every key that begins with `prefix`, which ends in `/`.
-pub(super) fn end_of(prefix: &str) -> Option<String> {
-    // '0' follows '/' in ASCII.
-    prefix.strip_suffix('/').map(|folder| format!("{folder}0"))
-}
-
 /// The statements that make the tables; each is harmless where it was run before.
 pub const DEFINITION: &str = "
 CREATE TABLE IF NOT EXISTS evbus_meta (one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL);
