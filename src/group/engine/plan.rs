@@ -185,7 +185,8 @@ impl Engine {
             return;
         }
         // The next owner would withhold the same names from the beginning.
-        let waits = shard.waiting_len() > 0 || shard.has_unconfirmed() || shard.withholds();
+        let waits =
+            shard.waiting_len() > 0 || shard.has_unconfirmed() || shard.withholds() || self.awaits_requests(shard);
         let nothing_left = shard.marker.pending.is_empty() && !waits;
         let Profile { hold, lag, .. } = self.profile;
         let passed = hold < lag || self.passed_all(at);

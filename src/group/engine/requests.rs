@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Command, ControlRequests, Engine};
+use super::{Command, ControlRequests, Engine, Shard};
 use crate::group::definition::Registered;
 use crate::group::request::PendingRequest;
 use crate::group::worker_event::WorkerEvent;
@@ -18,6 +18,8 @@ pub(super) struct Control {
     /// The requests of the last answer.
     pub pending: Vec<PendingRequest>,
     pub asking: bool,
+    /// How many listings of the requests were sent.
+    pub asked: u64,
     pub ask_at: Duration,
     pub asked_last: Duration,
     /// When the markers of idle shards are to be read again.
@@ -32,6 +34,7 @@ impl Control {
         Self {
             pending: Vec::new(),
             asking: false,
+            asked: 0,
             ask_at: begun,
             asked_last: begun,
             idle_check_at: begun,
@@ -50,6 +53,7 @@ impl Engine {
         let pause = self.poll_range().1.max(LEAST_PAUSE);
         if !self.control.asking && self.ask_at() <= now {
             self.control.asking = true;
+            self.control.asked += 1;
             self.control.asked_last = now;
             self.control.ask_at = now + pause;
             if self.draining() && !self.waits() {
@@ -88,18 +92,46 @@ impl Engine {
             self.shards[usize::from(shard)].wake(now);
         }
         for at in 0..self.shards.len() {
+            let requested = self.is_requested(at);
             let slot = &mut self.shards[at];
             if let Some(shard) = slot.owned.as_deref_mut().filter(|shard| !shard.releasing) {
-                if shard.fold(&self.control.pending, true) {
+                if shard.requests_before >= self.control.asked {
+                    self.read_requests_anew(at);
+                } else if shard.fold(&self.control.pending) {
                     slot.scan_at = now;
                     self.cancel_forgotten(at);
                 }
-            } else if self.control.pending.iter().any(|asked| usize::from(asked.shard) == at) {
+            } else if requested {
                 slot.idle = false;
                 slot.seen = false;
                 slot.scan_at = now;
             }
         }
+    }
+
+    /// Whether the last listing showed a request for a shard.
+    pub(super) fn is_requested(&self, at: usize) -> bool {
+        self.control.pending.iter().any(|asked| usize::from(asked.shard) == at)
+    }
+
+    /// Reads the requests again if the shard has any: those that are known were listed before it
+    /// was acquired. Its owner of that time may have folded them in, and forgotten their ids when
+    /// it had deleted them, so that they would be folded in twice.
+    pub(super) fn read_requests_anew(&mut self, at: usize) {
+        if self.is_requested(at) {
+            self.control.ask_at = self.now();
+        }
+    }
+
+    /// Whether every owned shard has folded in what the requests ask of it.
+    pub(super) fn requests_are_known(&self) -> bool {
+        !self.control.asking && self.owned_shards().all(|shard| !self.awaits_requests(shard))
+    }
+
+    /// Whether what the requests ask of an owned shard is still to be folded in.
+    pub(super) fn awaits_requests(&self, shard: &Shard) -> bool {
+        let answered = self.control.asked - u64::from(self.control.asking);
+        shard.requests_before >= answered && self.is_requested(usize::from(shard.number))
     }
 
     pub(super) fn take_definition(&mut self, registered: StoreResult<Option<Registered>>) {

@@ -158,7 +158,7 @@ impl Engine {
         let (free, kept) = self.observe_lease(at, &marker, version.as_ref(), process);
         let slot = &mut self.shards[at];
         let unchanged = *slot.first_version.get_or_insert_with(|| version.clone()) == version;
-        let requested = self.control.pending.iter().any(|asked| usize::from(asked.shard) == at);
+        let requested = self.is_requested(at);
         let past_minute = self.may_advance_past_minute(&marker, limit);
         // What a drain cannot read it must own, to count it as left.
         let unread = scan.listing.barrier.is_some() && self.draining();
@@ -267,13 +267,13 @@ impl Engine {
                     || !marker.pending.is_empty()
                     || scan.listing.names.iter().any(|name| marker.is_unprocessed(name));
                 let epoch = marker.epoch;
-                let mut shard = Shard::taken(group, number, AcquiredShard { marker, version, sent }, now, bounds);
+                let taken = AcquiredShard { marker, version, sent, requests_before: self.control.asked };
+                let mut shard = Shard::taken(group, number, taken, now, bounds);
                 if !has_work {
                     // Acquired only to let `through` pass: the shard is released as soon as it has.
                     shard.last_active = now.saturating_sub(self.profile.hold);
                 }
                 shard.take_listing(scan.listing, self.confirmation());
-                let moved = shard.fold(&self.control.pending, false);
                 // Dead letters that an earlier owner has announced are written with the first
                 // commit.
                 shard.dirty |= shard.marker.pending.values().any(|pending| pending.new_dead_letter.is_some());
@@ -285,7 +285,8 @@ impl Engine {
                 // Scan again at once, to confirm names that must be confirmed, and because W can be
                 // raised for what is there. A shard that was acquired without a scan has time until
                 // its events have run.
-                slot.scan_at = if scan.whole || moved { now } else { now + Duration::from_secs(4) };
+                slot.scan_at = if scan.whole { now } else { now + Duration::from_secs(4) };
+                self.read_requests_anew(at);
                 self.command(Command::Renewed { shard: number, epoch, sent });
                 self.report(WorkerEvent::Acquired { shard: number, unclean });
             }

@@ -83,6 +83,8 @@ pub(super) struct AcquiredShard {
     pub version: Version,
     /// When its commit was sent.
     pub sent: Duration,
+    /// How many listings of the requests were sent before the commit had succeeded.
+    pub requests_before: u64,
 }
 
 /// Everything that one commit records.
@@ -148,6 +150,8 @@ pub(super) struct Shard {
     /// The marker, with the changes that are not committed yet.
     pub marker: Marker,
     pub version: Option<Version>,
+    /// How many listings of the requests were sent before the shard was acquired.
+    pub requests_before: u64,
     /// When the last successful commit was sent.
     pub commit_sent: Duration,
     pub commit_ended: Duration,
@@ -199,6 +203,7 @@ impl Shard {
             sent_unclean: taken.marker.unclean,
             marker: taken.marker,
             version: Some(taken.version),
+            requests_before: taken.requests_before,
             commit_sent: taken.sent,
             commit_ended: now,
             committing: false,

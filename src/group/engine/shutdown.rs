@@ -84,7 +84,7 @@ impl Engine {
             && idle
             && !waits
             && self.reading_keys.is_empty()
-            && !self.control.asking
+            && self.requests_are_known()
             && self.releases.seen()
     }
 

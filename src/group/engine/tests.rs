@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::group::lease::Process;
+use crate::group::request::{PendingRequest, Request};
 use crate::group::verdict::{Fingerprint, RunResult};
 use crate::group::{Definition, Listing};
 use crate::handler::{Outcome, RunReport};
@@ -187,6 +188,41 @@ fn requests_are_counted_by_the_next_commit_and_once() {
         assert_eq!(marker.requests.puts, 3);
         let committed = bench.version();
         bench.complete(Completion::Committed { shard: 0, epoch: 1, committed });
+    }
+}
+
+/// The request may have been folded in and deleted by the owner of that time, whose marker need not
+/// remember it any more.
+#[test]
+fn a_request_that_was_listed_before_the_takeover_is_not_folded_in() {
+    let shown = || {
+        let id = "000660e83147c9d7835ad8e0".to_owned();
+        let request = Some(Request::Reset { to: Position::Time(W.parse().unwrap()) });
+        let pending = vec![PendingRequest { key: "asked".to_owned(), shard: 0, id, request }];
+        Completion::ControlRequests(Ok(ControlRequests { pending, woken: Vec::new() }))
+    };
+    let none = || Completion::ControlRequests(Ok(ControlRequests { pending: Vec::new(), woken: Vec::new() }));
+    let reads = |bench: &EngineBench| bench.has_command(|command| matches!(command, Command::ReadRequests { .. }));
+    let folded = |bench: &mut EngineBench| {
+        let shard = bench.engine.owned_shards().next().expect("an owned shard");
+        shard.marker.folded.len()
+    };
+    for (early, late) in [(true, false), (false, true), (true, true)] {
+        let mut bench = EngineBench::new(1, Mode::Drain { wait: false, most: None, span: None });
+        if early {
+            bench.complete(shown());
+        }
+        bench.acquire(&[name(1)]);
+        assert_eq!((folded(&mut bench), reads(&bench)), (0, early), "{early} {late}");
+        if late {
+            // Its listing was sent before the takeover, or is the one that was sent because of it.
+            bench.complete(shown());
+            assert_eq!((folded(&mut bench), reads(&bench)), (usize::from(early), !early), "{early} {late}");
+        }
+        if early != late {
+            bench.complete(none());
+            assert_eq!((folded(&mut bench), reads(&bench)), (0, false), "{early} {late}");
+        }
     }
 }
 

@@ -50,9 +50,9 @@ impl Shard {
     }
 
     /// Folds requests in. Returns whether a reset was among them, so that all runs must end.
-    /// `fresh` says that `pending` was listed while this worker owned the shard, so that a request
-    /// that is missing from it is gone.
-    pub fn fold(&mut self, pending: &[request::PendingRequest], fresh: bool) -> bool {
+    /// They were listed while this worker owned the shard: none has been folded in and deleted by
+    /// another, and one that is missing is gone.
+    pub fn fold(&mut self, pending: &[request::PendingRequest]) -> bool {
         let mut reset = false;
         let number = self.number;
         for asked in pending.iter().filter(|asked| asked.shard == number) {
@@ -81,11 +81,8 @@ impl Shard {
                 Folded::NotYet => {}
             }
         }
-        // An id is kept until its request is seen to be gone, which a listing from before the
-        // takeover does not show.
-        if fresh {
-            self.marker.folded.retain(|id| pending.iter().any(|asked| asked.id == *id));
-        }
+        // An id is kept until its request is seen to be gone.
+        self.marker.folded.retain(|id| pending.iter().any(|asked| asked.id == *id));
         reset
     }
 

@@ -133,7 +133,7 @@ mod tests {
     fn shard(pending: usize) -> Shard {
         let mut marker = Marker::new(Position::START);
         marker.pending.extend([(name(5), PendingEvent::default()), (name(6), PendingEvent::default())]);
-        let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO };
+        let taken = AcquiredShard { marker, version: Version(String::new()), sent: Duration::ZERO, requests_before: 0 };
         let group = GroupName::parse("g").unwrap();
         let mut shard = Shard::taken(group, 0, taken, Duration::ZERO, ShardBounds { window: 10, pending, reads: 4 });
         shard.take_listing(Listing::new(EventTime::MIN, [name(1), name(2), name(5)], None), None);
