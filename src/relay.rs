@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::bus::BusHandle;
 use crate::bus::emit::{AckKind, Draft, Emitter};
@@ -80,6 +80,23 @@ pub struct ParkedRow {
     pub reason: String,
 }
 
+impl ParkedRow {
+    /// The row and the reason as JSON.
+    pub fn document(&self) -> Value {
+        let row: Value = serde_json::from_str(&self.row).unwrap_or_default();
+        json!({"reason": self.reason, "row": row})
+    }
+}
+
+/// How many rows an outbox has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutboxCounts {
+    /// Rows that wait to be moved.
+    pub waiting: u64,
+    /// Rows that are no events.
+    pub parked: u64,
+}
+
 /// The error that rows could not be deleted: they would be emitted again and again.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn not_deleted(table: &str, asked: usize, deleted: usize) -> StoreError {
@@ -106,6 +123,9 @@ pub trait Outbox {
     /// Gives up what [`Outbox::rows`] has begun.
     fn give_up(&mut self) -> Fut<'_, ()>;
 
+    /// How many rows wait, and how many are parked.
+    fn counts(&mut self) -> Fut<'_, StoreResult<OutboxCounts>>;
+
     /// The rows that are parked.
     fn parked(&mut self) -> Fut<'_, StoreResult<Vec<ParkedRow>>>;
 
@@ -124,8 +144,8 @@ pub trait Outbox {
 /// What [`Outbox::rows`] has found.
 #[derive(Debug)]
 pub enum Rows {
-    /// These, in their order.
-    Found(Vec<Row>),
+    /// These, in their order, and whether there may be more.
+    Found(Vec<Row>, bool),
     /// Another relay is active.
     OtherRelay,
 }
@@ -167,8 +187,8 @@ impl Relay {
     pub async fn pass(&mut self) -> StoreResult<Pass> {
         let most = self.most;
         self.most = (most / 2).max(1);
-        let rows = match self.outbox.rows(most).await? {
-            Rows::Found(rows) => rows,
+        let (rows, has_more) = match self.outbox.rows(most).await? {
+            Rows::Found(rows, has_more) => (rows, has_more),
             Rows::OtherRelay => {
                 self.most = most;
                 return Ok(Pass { is_other: true, ..Pass::default() });
@@ -180,7 +200,7 @@ impl Relay {
             Err(_) => self.outbox.give_up().await,
         }
         let (moved, parked) = moved?;
-        Ok(Pass { moved, parked, is_other: false, has_more: rows.len() == most })
+        Ok(Pass { moved, parked, is_other: false, has_more })
     }
 
     /// Returns how many rows were moved, and how many parked.

@@ -351,3 +351,6 @@ async fn is_forgotten(bus: &BusHandle, record: &[u8], before: EventTime) -> Stor
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub fn databases(bench: &RatioBench) {
     puts(&at);
     bulk(bench, &at);
     drained(&at);
+    let quick = reached(bench, &at);
+    pinned(bench, &at, quick);
     sqlite_singles(bench);
     sqlite_bulk(bench);
 }
@@ -146,6 +148,174 @@ fn drained(at: &Postgres) {
         ours.push(COUNT as f64 / took);
     }
     ratio("PostgreSQL: drain of 10,000; reads by key", [median(floors), median(ours)], ">= 0.5");
+}
+
+/// Milliseconds until a handler's first line, p50.
+#[derive(Clone, Copy)]
+struct Reached {
+    notify: f64,
+    emit: f64,
+    outbox: f64,
+}
+
+/// From the put, and from the insert of an outbox's row, to the handler's first line; and NOTIFY to a listener that starts
+/// the same program.
+fn reached(bench: &RatioBench, at: &Postgres) -> Reached {
+    let of: Vec<Reached> = (0..ROUNDS).map(|_| reached_once(bench, at)).collect();
+    let pick = |of_one: fn(&Reached) -> f64| median(of.iter().map(of_one).collect());
+    let quick = Reached { notify: pick(|r| r.notify), emit: pick(|r| r.emit), outbox: pick(|r| r.outbox) };
+    let shown = |ms: f64| format!("{ms:.2} ms");
+    let ratio = format!("{:.2}", quick.emit / quick.notify);
+    row("PostgreSQL: emit to handler, p50; NOTIFY", shown(quick.notify), shown(quick.emit), ratio, "<= 3");
+    let more = format!("+{:.1} ms", quick.outbox - quick.emit);
+    row("PostgreSQL: outbox row to handler, p50; emit", shown(quick.emit), shown(quick.outbox), more, "<= +10 ms");
+    quick
+}
+
+fn reached_once(bench: &RatioBench, at: &Postgres) -> Reached {
+    const COUNT: usize = 60;
+    const GAP: std::time::Duration = std::time::Duration::from_millis(25);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = bench.fresh("stamps");
+    let program = bench.floor.display().to_string();
+    let middle = |sent: &[f64], stamps: &Path| {
+        let lines = || fs::read_to_string(stamps).unwrap_or_default();
+        while lines().lines().filter(|line| !line.starts_with("0 ")).count() < sent.len() {
+            std::thread::sleep(GAP);
+        }
+        let taken = lines();
+        let taken = taken.lines().filter_map(|line| {
+            let (seq, at) = line.split_once(' ').unwrap();
+            let sent = sent.get(seq.parse::<usize>().unwrap().checked_sub(1)?)?;
+            Some((at.parse::<f64>().unwrap() - sent) / 1e6)
+        });
+        median(taken.collect())
+    };
+    let now = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
+    };
+    let client = || {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(at.port).user(server::USER).dbname("postgres");
+        config
+    };
+    let notify = {
+        let stamps = folder.join("notify");
+        let (program, to) = (program.clone(), stamps.clone());
+        let sent = runtime.block_on(async {
+            let (listener, mut connection) = client().connect(tokio_postgres::NoTls).await.unwrap();
+            let notes = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+            let told = tokio::spawn(futures_util::StreamExt::for_each(notes, move |message| {
+                if let Ok(tokio_postgres::AsyncMessage::Notification(note)) = message {
+                    let mut child = Command::new(&program);
+                    let mut child = child.args(["hstdin", to.to_str().unwrap()]).stdin(Stdio::piped()).spawn().unwrap();
+                    let line = format!("{{\"seq\":{}}}", note.payload());
+                    std::io::Write::write_all(&mut child.stdin.take().unwrap(), line.as_bytes()).unwrap();
+                    child.wait().unwrap();
+                }
+                std::future::ready(())
+            }));
+            listener.batch_execute("LISTEN bare").await.unwrap();
+            let (sender, connection) = client().connect(tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let mut sent = Vec::new();
+            for seq in 1..=COUNT {
+                std::thread::sleep(GAP);
+                sent.push(now());
+                sender.batch_execute(&format!("NOTIFY bare, '{seq}'")).await.unwrap();
+            }
+            tokio::time::timeout(GAP * 8, told).await.unwrap_err();
+            sent
+        });
+        middle(&sent, &stamps)
+    };
+    let (schema, url) = new_bus(at);
+    let stamps = folder.join("own");
+    let config = folder.join("evbus.toml");
+    let text = format!(
+        "[relays.shop]\nfrom = '{url}'\n[watchers.g]\ntypes = ['**']\ncommand = ['{program}', 'hstdin', '{}']\n",
+        stamps.display()
+    );
+    fs::write(&config, text).unwrap();
+    let watch = evbus(Path::new(&url), &["watch", "-q", "--config", config.to_str().unwrap()]).spawn().unwrap();
+    let count = || fs::read_to_string(&stamps).unwrap_or_default().lines().count();
+    // The first event makes the worker the owner of its shard.
+    while count() < 1 {
+        run(&mut evbus(Path::new(&url), &["emit", "t", "{\"seq\":0}", "-q"]));
+        std::thread::sleep(GAP * 8);
+    }
+    let sent = runtime.block_on(async {
+        let bus = evbus::Bus::open(&url).await.unwrap();
+        let mut sent = Vec::new();
+        for seq in 1..=COUNT {
+            std::thread::sleep(GAP);
+            sent.push(now());
+            let event = evbus::NewEvent::new("t").json(&serde_json::json!({"seq": seq})).unwrap();
+            bus.emit(event).await.unwrap();
+        }
+        sent
+    });
+    let emit = middle(&sent, &stamps);
+    let _ = fs::remove_file(&stamps);
+    let sent = runtime.block_on(async {
+        let (sender, connection) = client().connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let insert =
+            format!("INSERT INTO {schema}.outbox (type, data) VALUES ('t', ('{{\"seq\":' || $1::int || '}}')::json)");
+        let insert = sender.prepare(&insert).await.unwrap();
+        let mut sent = Vec::new();
+        for seq in 1..=COUNT {
+            std::thread::sleep(GAP);
+            sent.push(now());
+            sender.execute(&insert, &[&i32::try_from(seq).unwrap()]).await.unwrap();
+        }
+        sent
+    });
+    let outbox = middle(&sent, &stamps);
+    super::stop(watch);
+    Reached { notify, emit, outbox }
+}
+
+/// The same with an old snapshot, and half a million dead rows that it keeps.
+fn pinned(bench: &RatioBench, at: &Postgres, quick: Reached) {
+    const DEAD: usize = 500_000;
+    let (schema, url) = new_bus(at);
+    run(evbus(Path::new(&url), &["emit", "old", "--ndjson", "--each", "-q"]).stdin(file_of_lines(bench, 1_000)));
+    let mut holder = at.psql_command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = holder.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;\n").unwrap();
+    let mut first = [0];
+    std::io::Read::read_exact(&mut holder.stdout.take().unwrap(), &mut first).unwrap();
+    let drain = ["drain", "-q", "-g", "g", "--from", "earliest", "--batch", "1000", "--", "true"];
+    let emit = ["emit", "t", "--ndjson", "--each", "-q"];
+    let prune = ["prune", "--keep", "0s", "--yes", "-q"];
+    let round = |count: usize| {
+        let emit = timed(|| run(evbus(Path::new(&url), &emit).stdin(file_of_lines(bench, count))));
+        (emit, timed(|| run(&mut evbus(Path::new(&url), &drain))))
+    };
+    let clean = round(10_000);
+    let dead = format!(
+        "INSERT INTO {schema}.object SELECT 'events/20260101/0000/20260101T000000.' || lpad(n::text, 6, '0') || \
+         'Z-7k00000000000000-t.json', '\\x7b7d' FROM generate_series(1, {DEAD}) n; \
+         DELETE FROM {schema}.object WHERE key LIKE 'events/20260101/%'"
+    );
+    at.answer(&dead);
+    let full = round(10_000);
+    for (what, clean, full) in [("emit", clean.0, full.0), ("drain", clean.1, full.1)] {
+        let name = format!("PostgreSQL: {what}, 500,000 dead rows; without");
+        let shown = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
+        row(&name, shown(clean), shown(full), format!("{:.2}", full / clean), "<= 1.3");
+    }
+    let took = timed(|| run(&mut evbus(Path::new(&url), &prune)));
+    row("PostgreSQL: prune of 20,000 behind them", String::new(), format!("{took:.2} s"), String::new(), "-");
+    let slow = reached_once(bench, at);
+    for (what, quick, slow) in [("emit", quick.emit, slow.emit), ("outbox row", quick.outbox, slow.outbox)] {
+        let name = format!("PostgreSQL: {what} to handler, pinned; without");
+        row(&name, format!("{quick:.2} ms"), format!("{slow:.2} ms"), format!("{:.2}", slow / quick), "<= 1.3");
+    }
+    drop(input);
+    holder.wait().unwrap();
 }
 
 fn sqlite_bus(bench: &RatioBench) -> String {

@@ -292,12 +292,16 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__dead__subcmd__ls)
-            opts="-h --json --bus --config --help"
+            opts="-h --relay --json --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --relay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bus)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -314,7 +318,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__dead__subcmd__redrive)
-            opts="-t -h --all --type --yes --bus --config --help"
+            opts="-t -h --all --type --relay --yes --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -325,6 +329,10 @@ _evbus() {
                     return 0
                     ;;
                 -t)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --relay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -186,7 +186,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand cancel" -s q -l quiet -d 'Pr
 complete -c evbus -n "__fish_evbus_using_subcommand cancel" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l rate -d 'Measure RATE for this long' -r
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l max-lag -d 'Exit 3 if a group\'s oldest event that is not done is older' -r
-complete -c evbus -n "__fish_evbus_using_subcommand status" -l max-dead -d 'Exit 3 if a group has more dead letters' -r
+complete -c evbus -n "__fish_evbus_using_subcommand status" -l max-dead -d 'Exit 3 if a group has more dead letters, or a relay more parked rows' -r
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand status" -l cost -d 'Also show the requests to a bucket, and about what they cost: of the events that are there, and of the groups\' workers'
@@ -244,6 +244,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_su
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_subcommand_from ls show redrive rm" -f -a "show" -d 'Show a dead letter: the handler\'s last output and the event'
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_subcommand_from ls show redrive rm" -f -a "redrive" -d 'Put dead letters back to work'
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_subcommand_from ls show redrive rm" -f -a "rm" -d 'Remove dead letters for good'
+complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from ls" -l relay -d 'Show the parked rows of a relay of the config: [relays.NAME]' -r
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from ls" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from ls" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from ls" -l json -d 'Print one JSON document per line'
@@ -253,6 +254,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcom
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document per line'
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from redrive" -s t -l type -d 'Redrive letters whose event type matches' -r
+complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from redrive" -l relay -d 'Put back all parked rows of a relay of the config: [relays.NAME]' -r
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from redrive" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from redrive" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and __fish_seen_subcommand_from redrive" -l all -d 'Redrive all letters of the group'

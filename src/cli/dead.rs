@@ -17,6 +17,7 @@ Examples:
   evbus dead show mail 20261123T021530-7kq3f9x2m7qa5w
   evbus dead redrive mail -t 'order.*'
   evbus dead rm mail --all
+  evbus dead ls --relay shop                     # rows of an outbox that are no events
 
 An ID is the event's id, the letter's name, or the start of one.")]
 pub(super) struct DeadArgs {
@@ -35,6 +36,11 @@ enum DeadVerb {
 
 pub(super) fn run(args: DeadArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
+        match &args.verb {
+            DeadVerb::Ls(args) if args.relay.is_some() => return show::parked(args, &session).await,
+            DeadVerb::Redrive(args) if args.relay.is_some() => return act::redrive_parked(args, &session).await,
+            _ => {}
+        }
         let opened = session.open(Execution::Inline).await?;
         match args.verb {
             DeadVerb::Ls(args) => show::list(&args, &session, &opened).await,

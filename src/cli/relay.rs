@@ -114,8 +114,7 @@ async fn look(args: &RelayArgs, plan: &RelayPlan, session: &Session) -> Result<C
         out.line(&format!("{} put back", super::style::plural(back, "row")))?;
     } else {
         for parked in outbox.parked().await? {
-            let row: serde_json::Value = serde_json::from_str(&parked.row).unwrap_or_default();
-            out.line(&serde_json::json!({"reason": parked.reason, "row": row}).to_string())?;
+            out.json(&parked.document())?;
         }
     }
     out.flush()?;

@@ -35,6 +35,19 @@ impl RelayPlan {
         Self::of(&session.config_quietly()?)
     }
 
+    /// One relay of the config file.
+    pub(super) fn named(session: &Session, name: &str) -> Result<Self, Failure> {
+        let plans = Self::of(&session.config()?)?;
+        let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
+        plans.into_iter().find(|plan| plan.name == name).ok_or_else(|| {
+            let known = match names.is_empty() {
+                true => "the config has none: [relays.NAME]".to_owned(),
+                false => format!("the config has {}", names.join(", ")),
+            };
+            Failure::usage(format!("there is no relay '{name}'")).help(known)
+        })
+    }
+
     /// The relays of a config.
     pub(super) fn of(config: &Config) -> Result<Vec<Self>, Failure> {
         let plan = |relay: &crate::config::RelaySettings| -> Result<Self, Failure> {

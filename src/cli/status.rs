@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::exit::Code;
 use super::failure::Failure;
 use super::group;
 use super::output::{self, Out};
+use super::relays::RelayPlan;
 use super::session::{Needs, Opened, Session, block_on};
 use super::times;
 use crate::bus::{BusHandle, schedule};
@@ -13,6 +16,7 @@ use crate::cli::colour::Colours;
 use crate::event::{EventName, EventTime};
 use crate::group::owner::process_of;
 use crate::group::status::{self, GroupState, GroupStatus, Lag, Tally};
+use crate::relay::OutboxCounts;
 use crate::store::Requests;
 use crate::store::dir::Execution;
 
@@ -43,7 +47,7 @@ pub(super) struct StatusArgs {
     /// Exit 3 if a group's oldest event that is not done is older
     #[arg(long, value_name = "DURATION")]
     max_lag: Option<String>,
-    /// Exit 3 if a group has more dead letters
+    /// Exit 3 if a group has more dead letters, or a relay more parked rows
     #[arg(long, value_name = "N")]
     max_dead: Option<u64>,
     /// Also show the requests to a bucket, and about what they cost: of the events that are there, and
@@ -74,6 +78,8 @@ struct StatusReport {
     scheduled: Option<EventTime>,
     now: EventTime,
     groups: Vec<GroupRow>,
+    /// The relays of the config.
+    relays: Vec<RelayRow>,
 }
 
 impl StatusReport {
@@ -89,6 +95,21 @@ impl StatusReport {
     /// How long a scheduled entry has been due without a release, which needs a worker.
     fn overdue(&self) -> Option<Duration> {
         self.scheduled.filter(|due| *due < self.now).map(|due| self.now.since(due))
+    }
+}
+
+/// The data for one relay.
+struct RelayRow {
+    name: String,
+    /// Where its rows come from, as shown.
+    from: String,
+    /// What its outbox has, or why that is not known.
+    counts: Result<OutboxCounts, String>,
+}
+
+impl RelayRow {
+    fn parked(&self) -> u64 {
+        self.counts.as_ref().map_or(0, |counts| counts.parked)
     }
 }
 
@@ -123,7 +144,12 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
     let span = args.rate.as_deref().map(times::parse_duration).transpose()?;
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
-        let report = report(&opened, args.group.as_deref(), span).await?;
+        // A broken config stops no look at a bus that it does not name.
+        let plans = match args.group {
+            Some(_) => Vec::new(),
+            None => RelayPlan::of_config(&session).unwrap_or_default(),
+        };
+        let report = report(&opened, &session, args.group.as_deref(), &plans, span).await?;
         let mut out = Out::new();
         if args.json {
             out.json(&document::document(&report))?;
@@ -144,12 +170,18 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// The status of every group as Prometheus metrics.
-pub(super) async fn metrics(opened: &Opened) -> Result<String, Failure> {
-    Ok(prometheus::text(&report(opened, None, None).await?))
+/// The status of every group, and of relays, as Prometheus metrics.
+pub(super) async fn metrics(opened: &Opened, session: &Session, plans: &[RelayPlan]) -> Result<String, Failure> {
+    Ok(prometheus::text(&report(opened, session, None, plans, None).await?))
 }
 
-async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> Result<StatusReport, Failure> {
+async fn report(
+    opened: &Opened,
+    session: &Session,
+    name: Option<&str>,
+    plans: &[RelayPlan],
+    span: Option<Duration>,
+) -> Result<StatusReport, Failure> {
     let bus = opened.bus_handle();
     let first = statuses(bus, name).await?;
     let after: Vec<EventTime> = first.iter().map(|status| status.floor().time()).collect();
@@ -175,11 +207,18 @@ async fn report(opened: &Opened, name: Option<&str>, span: Option<Duration>) -> 
     });
     let groups = groups.collect();
     let scheduled = schedule::entries(&*bus.store, 1, |_| true).await?.0.first().map(EventName::time);
+    let relays = join_all(plans.iter().map(|plan| relay_row(plan, session))).await;
     let now = bus.clock.now();
     let is_charged = bus.store.requests().is_some();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
     let Tally { events, objects, oldest, .. } = tally;
-    Ok(StatusReport { bus, origin, events, objects, is_charged, oldest, scheduled, now, groups })
+    Ok(StatusReport { bus, origin, events, objects, is_charged, oldest, scheduled, now, groups, relays })
+}
+
+async fn relay_row(plan: &RelayPlan, session: &Session) -> RelayRow {
+    let counts = async { Ok::<_, Failure>(plan.outbox(session).await?.counts().await?) };
+    let counts = counts.await.map_err(|failure| failure.message().to_owned());
+    RelayRow { name: plan.name.clone(), from: plan.from.display.clone(), counts }
 }
 
 async fn statuses(bus: &BusHandle, name: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
@@ -223,6 +262,17 @@ fn crossed(report: &StatusReport, max_lag: Option<Duration>, max_dead: Option<u6
         // A group that cannot be counted crosses every threshold.
         if let Some(error) = row.status.damage.as_ref().filter(|_| max_lag.is_some() || max_dead.is_some()) {
             lines.push(format!("{group}: {}", super::style::escape(&error.to_string())));
+        }
+    }
+    for relay in &report.relays {
+        let name = &relay.name;
+        match (&relay.counts, max_dead) {
+            (Err(error), Some(_)) => lines.push(format!("relay '{name}': {}", super::style::escape(error))),
+            (Ok(counts), Some(max)) if counts.parked > max => {
+                lines
+                    .push(format!("relay '{name}': {} parked, over {max}", super::style::plural(counts.parked, "row")));
+            }
+            _ => {}
         }
     }
     lines

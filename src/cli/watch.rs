@@ -135,7 +135,7 @@ fn watch(
             if let Ok(address) = listener.local_addr() {
                 output::note(&format!("metrics on http://{address}/metrics"));
             }
-            metrics::serve(listener, &opened, &tally).await
+            metrics::serve(listener, (&opened, session), &tally, plans).await
         };
         let hang_up = HangUp::of(args.run.in_config());
         let readable = || may_reload(args, session, &service);

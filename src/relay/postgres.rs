@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::columns::quoted;
-use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted, source_of};
+use super::{Columns, NoEvent, Outbox, OutboxCounts, ParkedRow, Row, Rows, not_deleted, source_of};
 use crate::clock::{Clock, Fut};
-use crate::store::postgres::{Database, Link, schema};
+use crate::store::postgres::{Database, DatabaseProblem, Link, schema};
 use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 
 /// A look at the whole table that takes less than this costs nothing.
@@ -19,6 +19,8 @@ const QUICK: Duration = Duration::from_millis(20);
 
 /// After this time a pass looks at the whole table again, and not only at what lies behind the last row that it moved.
 const WHOLE_EVERY: Duration = Duration::from_secs(1);
+
+type SqlResult<T> = Result<T, tokio_postgres::Error>;
 
 /// An outbox in a PostgreSQL database.
 pub struct PostgresOutbox {
@@ -108,7 +110,7 @@ impl PostgresOutbox {
             floor: None,
         };
         // Every column that is mapped must be there.
-        outbox.link.query("look at the outbox", &outbox.select(None, 0), &[]).await?;
+        outbox.link.query("look at the outbox", &outbox.select(None, 0, true), &[]).await?;
         Ok(outbox)
     }
 
@@ -117,8 +119,8 @@ impl PostgresOutbox {
         self.columns.n.is_some() && ["bigint", "integer", "smallint"].contains(&self.place_type.as_str())
     }
 
-    /// The rows of a table from a number on, as SQL.
-    fn select(&self, floor: Option<i64>, most: usize) -> String {
+    /// The rows of a table from a number on, as SQL: whole, or only what they are deleted by.
+    fn select(&self, floor: Option<i64>, most: usize, is_whole: bool) -> String {
         let text = |column: &Option<String>| match column {
             Some(column) => format!("{}::text", quoted(column)),
             None => "NULL::text".to_owned(),
@@ -136,16 +138,16 @@ impl PostgresOutbox {
         let type_: Vec<String> = self.columns.type_.iter().map(part).collect();
         let (place, of) = (quoted(self.columns.place()), &self.columns);
         let from = floor.map_or(String::new(), |floor| format!("WHERE o.{place} > {floor}"));
+        let events = [text(&Some(of.id.clone())), type_.join(" || '.' || "), text(&of.source), text(&of.subject)];
+        let events = events.into_iter().chain([text(&of.key), text(&of.data), text(&of.attr), time]);
+        let events: Vec<String> = match is_whole {
+            true => events.collect(),
+            false => events.map(|_| "NULL::text".to_owned()).collect(),
+        };
         // Without the table's name the order would be that of the column as text, which has the same name.
         format!(
-            "SELECT {place}::text, {}, {}, {}, {}, {}, {}, {}, {time} FROM {} o {from} ORDER BY o.{place} LIMIT {most}",
-            text(&Some(of.id.clone())),
-            type_.join(" || '.' || "),
-            text(&of.source),
-            text(&of.subject),
-            text(&of.key),
-            text(&of.data),
-            text(&of.attr),
+            "SELECT {place}::text, {} FROM {} o {from} ORDER BY o.{place} LIMIT {most}",
+            events.join(", "),
             self.table
         )
     }
@@ -165,8 +167,32 @@ impl PostgresOutbox {
             self.whole_at = now + (self.whole_took * 10).max(WHOLE_EVERY);
         }
         if is_empty {
-            return Ok(Rows::Found(Vec::new()));
+            return Ok(Rows::Found(Vec::new(), false));
         }
+        self.read(floor, most).await
+    }
+
+    /// Reads rows in a transaction that stays open. If one of them cannot be read as text, it reads fewer, down to that
+    /// one by itself, of which it reads only what it is deleted by.
+    async fn read(&self, floor: Option<i64>, most: usize) -> StoreResult<Rows> {
+        let (mut most, mut unreadable) = (most, None);
+        loop {
+            let select = self.select(floor, most, unreadable.is_none());
+            match self.begin_with(&select, most, unreadable.as_ref()).await {
+                Err(error) if is_no_text(&error) && unreadable.is_none() => {
+                    self.link.end("ROLLBACK").await?;
+                    most /= 2;
+                    if most == 0 {
+                        (most, unreadable) = (1, Some(error.to_string()));
+                    }
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// Begins the pass's transaction, and reads rows in it if this relay is the active one.
+    async fn begin_with(&self, select: &str, most: usize, unreadable: Option<&String>) -> StoreResult<Rows> {
         // The server must not end the pass because the bus is slow.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
                      SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '4s'";
@@ -179,7 +205,7 @@ impl PostgresOutbox {
             return Ok(Rows::OtherRelay);
         }
         // Rows that the application holds are passed over, and what is deleted is what was read.
-        let sql = format!("{} FOR UPDATE OF o SKIP LOCKED", self.select(floor, most));
+        let sql = format!("{select} FOR UPDATE OF o SKIP LOCKED");
         let rows = self.link.query("read the outbox", &sql, &[]).await?;
         let row = |row: &tokio_postgres::Row| -> Result<Row, tokio_postgres::Error> {
             Ok(Row {
@@ -192,7 +218,7 @@ impl PostgresOutbox {
                 data: row.try_get(6)?,
                 attr: row.try_get(7)?,
                 time: row.try_get(8)?,
-                unreadable: None,
+                unreadable: unreadable.cloned(),
             })
         };
         let rows: Result<Vec<Row>, tokio_postgres::Error> = rows.iter().map(row).collect();
@@ -201,7 +227,26 @@ impl PostgresOutbox {
         if rows.is_empty() {
             self.link.end("COMMIT").await?;
         }
-        Ok(Rows::Found(rows))
+        let has_more = rows.len() == most;
+        Ok(Rows::Found(rows, has_more))
+    }
+
+    /// The parked rows; each is had by an expression, and made of its value.
+    async fn parked_as(
+        &self,
+        row: &str,
+        whole: fn(&tokio_postgres::Row) -> SqlResult<String>,
+    ) -> StoreResult<Vec<ParkedRow>> {
+        let sql = format!(
+            "SELECT {row}, p.n::text, p.reason FROM {}.outbox_parked p WHERE p.of = $1 ORDER BY p.n LIMIT 10000",
+            self.schema
+        );
+        let rows = self.link.query("read the parked rows", &sql, &[(&self.shown, Type::TEXT)]).await?;
+        let row = |row: &tokio_postgres::Row| -> SqlResult<ParkedRow> {
+            Ok(ParkedRow { row: whole(row)?, number: row.try_get(1)?, reason: row.try_get(2)? })
+        };
+        let rows: SqlResult<Vec<ParkedRow>> = rows.iter().map(row).collect();
+        rows.map_err(|error| StoreError::new(ErrorKind::Damaged, format!("a row cannot be read: {error}")))
     }
 
     /// Whether the table of parked rows is there.
@@ -211,6 +256,11 @@ impl PostgresOutbox {
         let there = self.link.query("look for parked rows", there, &[(&table, Type::TEXT)]).await?;
         Ok(there.first().and_then(|row| row.try_get(0).ok()) == Some(true))
     }
+}
+
+/// Whether a row has a text that is no UTF-8, as a database with the encoding `SQL_ASCII` takes it.
+fn is_no_text(error: &StoreError) -> bool {
+    matches!(error.detail(), Some(ErrorDetail::Database(DatabaseProblem::NotText)))
 }
 
 impl Outbox for PostgresOutbox {
@@ -268,21 +318,34 @@ impl Outbox for PostgresOutbox {
         })
     }
 
+    fn counts(&mut self) -> Fut<'_, StoreResult<OutboxCounts>> {
+        Box::pin(async move {
+            let parked = match self.has_parked().await? {
+                true => format!("SELECT count(*) FROM {}.outbox_parked WHERE of = $1", self.schema),
+                false => "SELECT 0::bigint WHERE $1 IS NOT NULL".to_owned(),
+            };
+            let sql = format!("SELECT (SELECT count(*) FROM {}), ({parked})", self.table);
+            let counted = self.link.query("count the rows of the outbox", &sql, &[(&self.shown, Type::TEXT)]).await?;
+            let count = |at| -> u64 {
+                let count: Option<i64> = counted.first().and_then(|row| row.try_get(at).ok());
+                count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
+            };
+            Ok(OutboxCounts { waiting: count(0), parked: count(1) })
+        })
+    }
+
     fn parked(&mut self) -> Fut<'_, StoreResult<Vec<ParkedRow>>> {
         Box::pin(async move {
             if !self.has_parked().await? {
                 return Ok(Vec::new());
             }
-            let table = format!("{}.outbox_parked", self.schema);
-            let sql = format!(
-                "SELECT p.n::text, p.row_::text, p.reason FROM {table} p WHERE p.of = $1 ORDER BY p.n LIMIT 10000"
-            );
-            let rows = self.link.query("read the parked rows", &sql, &[(&self.shown, Type::TEXT)]).await?;
-            let row = |row: &tokio_postgres::Row| -> Result<ParkedRow, tokio_postgres::Error> {
-                Ok(ParkedRow { number: row.try_get(0)?, row: row.try_get(1)?, reason: row.try_get(2)? })
-            };
-            let rows: Result<Vec<ParkedRow>, tokio_postgres::Error> = rows.iter().map(row).collect();
-            rows.map_err(|error| StoreError::new(ErrorKind::Damaged, format!("a row cannot be read: {error}")))
+            match self.parked_as("p.row_::text", |row| row.try_get(0)).await {
+                Err(error) if is_no_text(&error) => {
+                    let bytes = "convert_to(p.row_::text, getdatabaseencoding())";
+                    self.parked_as(bytes, |row| Ok(String::from_utf8_lossy(row.try_get(0)?).into_owned())).await
+                }
+                parked => parked,
+            }
         })
     }
 

@@ -13,7 +13,7 @@ use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{FlockOperation, flock};
 
 use super::columns::quoted;
-use super::{Columns, NoEvent, Outbox, ParkedRow, Row, Rows, not_deleted, source_of};
+use super::{Columns, NoEvent, Outbox, OutboxCounts, ParkedRow, Row, Rows, not_deleted, source_of};
 use crate::clock::Fut;
 use crate::store::inotify::InotifyHints;
 use crate::store::sqlite::{connect, failure_of, identity_of, schema};
@@ -193,7 +193,11 @@ impl SqliteOutbox {
             })?;
             rows.collect()
         };
-        read().map(Rows::Found).map_err(|error| self.failed("read the outbox in", &error))
+        let found = |rows: Vec<Row>| {
+            let has_more = rows.len() == most;
+            Rows::Found(rows, has_more)
+        };
+        read().map(found).map_err(|error| self.failed("read the outbox in", &error))
     }
 
     /// Deletes and parks; returns how many rows were deleted. Fewer than were to be: nothing is changed.
@@ -244,6 +248,24 @@ impl SqliteOutbox {
             transaction.commit().map_err(failed)?;
         }
         Ok(back)
+    }
+
+    fn counted(&self) -> rusqlite::Result<OutboxCounts> {
+        let count = |sql: &str| {
+            let count: rusqlite::Result<i64> = self.connection.query_row(sql, [], |row| row.get(0));
+            count.map(|count| u64::try_from(count).unwrap_or_default())
+        };
+        let waiting = count(&format!("SELECT count(*) FROM {}", self.table))?;
+        let has_parked: bool = self.connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'evbus_outbox_parked')",
+            [],
+            |row| row.get(0),
+        )?;
+        let parked = match has_parked {
+            true => count(&format!("SELECT count(*) FROM evbus_outbox_parked WHERE of = {}", literal(&self.shown)))?,
+            false => 0,
+        };
+        Ok(OutboxCounts { waiting, parked })
     }
 
     fn all_parked(&self) -> StoreResult<Vec<ParkedRow>> {
@@ -311,6 +333,11 @@ impl Outbox for SqliteOutbox {
 
     fn give_up(&mut self) -> Fut<'_, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    fn counts(&mut self) -> Fut<'_, StoreResult<OutboxCounts>> {
+        let counted = self.counted().map_err(|error| self.failed("count the rows of the outbox in", &error));
+        Box::pin(std::future::ready(counted))
     }
 
     fn parked(&mut self) -> Fut<'_, StoreResult<Vec<ParkedRow>>> {

@@ -26,21 +26,23 @@ fn both() -> [Home; 2] {
 fn a_database_runs_every_event_despite_a_killed_worker() {
     for home in both() {
         home.run(&["group", "create", "all", "--from", "earliest", "--shards", "8"]).exits(0);
-        let lines: String = (0..150).map(|n| format!("{{\"n\":{n}}}\n")).collect();
-        home.file("lines", &lines);
-        let emit = |type_: &str| home.shell_spawn(&format!("$EVBUS emit {type_} --each --ndjson @lines >> acked"));
+        let emit = |type_: &str, count: u32| {
+            let lines: String = (0..count).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+            home.file(type_, &lines);
+            home.shell_spawn(&format!("$EVBUS emit {type_} --each --ndjson @{type_} >> acked"))
+        };
         let watch = |group: &str, note: &str| {
             home.evbus(&["watch", "-q", "-g", group, "-j", "2", "--from", "earliest", "--shell", note]).spawn().unwrap()
         };
         let mut workers: Vec<_> = (0..3).map(|_| watch("all", NOTE)).collect();
         workers.push(watch("own", "echo $EVBUS_ID >> own"));
-        let mut emitters = [emit("order.created"), emit("order.paid")];
+        let mut emitters = [emit("order.created", 165), emit("order.paid", 164)];
         until("the first events are handled", || home.lines("seen").len() > 20);
         signal(&workers[0], "KILL");
         for emitter in &mut emitters {
             assert!(emitter.wait().unwrap().success());
         }
-        until("all is handled", || unique(home.lines("seen")).len() == 300 && unique(home.lines("own")).len() == 300);
+        until("all is handled", || unique(home.lines("seen")).len() == 329 && unique(home.lines("own")).len() == 329);
         for worker in &workers[1..] {
             signal(worker, "TERM");
         }
@@ -72,7 +74,16 @@ fn the_other_verbs_work_on_a_database() {
         assert!(!home.run(&["dead", "ls", "g"]).exits(0).out.contains("order.failed"));
         let status = home.run(&["status", "--json"]).exits(0);
         assert!(status.out.contains("\"lag\":0") || status.out.contains("\"lag\": 0"), "{}", status.out);
-        home.run(&["prune", "--keep", "0s", "--yes"]);
+        home.run(&["emit", "order.soon", "--id", "soon", "--delay", "10ms"]).exits(0);
+        until("the event is due, released and handled", || {
+            home.run(&["drain", "-q", "-g", "g", "--shell", NOTE]).exits(0);
+            home.lines("seen").contains(&"soon".to_owned())
+        });
+        until("what is done is gone", || {
+            home.run(&["drain", "-q", "-g", "g", "--shell", NOTE]).exits(0);
+            home.run(&["prune", "--keep", "0s", "--yes"]).exits(0);
+            home.run(&["ls"]).exits(0).lines().len() < 42
+        });
         let doctor = home.run(&["doctor"]).exits(0);
         assert!(doctor.out.contains("create, swap, list"), "{}", doctor.out);
         assert_eq!(home.run(&["emit", "x", "--id", "one"]).exits(0).out, home.run(&["emit", "x", "--id", "one"]).out);

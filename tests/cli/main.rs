@@ -31,6 +31,8 @@ mod bulk;
 mod crash;
 mod credentials;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod database_servers;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod databases;
 mod emit;
 mod faults;

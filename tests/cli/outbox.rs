@@ -95,7 +95,48 @@ fn rows_that_are_no_events_are_parked_and_can_be_put_back() {
         assert!(home.run(&["relay", "--from", &from, "--redrive"]).exits(0).out.contains("2 rows put back"));
         assert!(relay(&home, &from).contains("0 moved, 2 parked"), "they are what they were");
         assert_eq!(home.run(&["ls"]).exits(0).lines().len(), 2);
+        // So do `status` and `dead`, for a relay of the config.
+        let config = home.file("evbus.toml", &format!("[relays.shop]\nfrom = '{from}'\n"));
+        let with = |words: &[&str]| home.run(&[words, &["--config", config.to_str().unwrap()]].concat());
+        let status = with(&["status"]).exits(0).out;
+        assert!(status.contains("relay 'shop': 2 rows are no event, and parked"), "{status}");
+        assert!(status.contains("dead ls --relay shop"), "{status}");
+        let crossed = with(&["status", "--max-dead", "1"]).exits(3).err;
+        assert!(crossed.contains("relay 'shop': 2 rows parked, over 1"), "{crossed}");
+        let document: serde_json::Value = serde_json::from_str(&with(&["status", "--json"]).exits(0).out).unwrap();
+        let relays = &document["relays"][0];
+        assert_eq!((&relays["rows"], &relays["parked"]), (&0.into(), &2.into()), "{relays}");
+        let metrics = with(&["status", "--prom"]).exits(0).out;
+        assert!(metrics.contains("evbus_relay_parked_rows{relay=\"shop\"} 2\n"), "{metrics}");
+        assert_eq!(with(&["dead", "ls", "--relay", "shop", "--json"]).exits(0).lines().len(), 2);
+        let listed = with(&["dead", "ls", "--relay", "shop"]).exits(0).out;
+        assert!(listed.contains("another event has its id"), "{listed}");
+        assert!(with(&["dead", "redrive", "--relay", "shop"]).exits(0).err.contains("2 rows put back"));
+        assert!(with(&["dead", "ls", "--relay", "shop"]).exits(0).err.contains("no parked rows"));
+        with(&["dead", "ls", "--relay", "shed"]).exits(2).says("no relay 'shed'", "the config has shop");
     }
+}
+
+#[test]
+fn a_row_that_the_database_cannot_give_as_text_is_parked_and_holds_up_no_other() {
+    let at = server::of("-E SQL_ASCII --locale=C");
+    let schema = server::new_schema();
+    let from = at.url(&schema);
+    Home::at(&from).run(&["init"]).exits(0);
+    at.answer(&format!(
+        "INSERT INTO {schema}.outbox (id, type, subject) \
+         SELECT n::text, 't', CASE n WHEN 7 THEN E'caf\\xe9' END FROM generate_series(1, 700) n"
+    ));
+    let home = Home::new();
+    let said = relay(&home, &from);
+    assert!(said.contains("699 moved, 1 parked"), "{said}");
+    let parked = home.run(&["relay", "--from", &from, "--parked"]).exits(0);
+    let parked: serde_json::Value = serde_json::from_str(&parked.out).unwrap();
+    assert_eq!(parked["row"]["id"], "7", "{parked}");
+    assert!(parked["reason"].as_str().unwrap().contains("0xe9"), "{parked}");
+    home.run(&["relay", "--from", &from, "--redrive"]).exits(0);
+    at.answer(&format!("UPDATE {schema}.outbox SET subject = 'cafe'"));
+    assert!(relay(&home, &from).contains("1 moved"));
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Postgres {
     pub port: u16,
     pub folder: TempDir,
     settings: String,
+    /// The size of a file system of its own at `small`, if it has one.
+    small_disk: Option<String>,
     shell: Child,
 }
 
@@ -46,13 +48,22 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// What a shell is begun with that may mount a file system, which it alone sees.
+const MOUNTING: [&str; 5] = ["unshare", "--user", "--map-current-user", "--mount", "--keep-caps"];
+
 /// A shell that runs a script, as nobody if this process is root's; its end of stdin is the script's sign to end.
 pub fn shell(script: &str) -> Child {
-    let mut shell = Command::new(if is_root() { "setpriv" } else { "sh" });
-    if is_root() {
-        shell.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh"]);
-    }
-    shell.args(["-c", script]).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell_within(&[], script)
+}
+
+fn shell_within(first: &[&str], script: &str) -> Child {
+    let nobody: &[&str] = match is_root() {
+        true => &["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"],
+        false => &[],
+    };
+    let mut words = nobody.iter().chain(first).chain(&["sh", "-c"]);
+    let mut shell = Command::new(words.next().unwrap());
+    shell.args(words).arg(script).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     shell.spawn().unwrap()
 }
 
@@ -74,15 +85,40 @@ impl Postgres {
     /// A new server of a cluster that `initdb` makes with these options.
     pub fn of(options: &str, settings: &[&str]) -> Self {
         let folder = folder();
-        let at = folder.path().display().to_string();
-        let make = format!("{}/initdb -D {at}/data -U {USER} -A trust {options} --no-sync", programs().display());
+        let make = Self::make(&folder, options);
         Self::run(folder, &make, settings)
+    }
+
+    /// A new server that sees a file system of this size at `small` in its folder.
+    pub fn on_a_small_disk(size: &str, settings: &[&str]) -> Self {
+        let folder = folder();
+        let make = Self::make(&folder, "-E UTF8 --locale=C.UTF-8");
+        let mut server = Self::stopped(folder, settings);
+        server.small_disk = Some(size.to_owned());
+        server.begin(&make);
+        server
+    }
+
+    fn make(folder: &TempDir, options: &str) -> String {
+        let (bin, at) = (programs().display().to_string(), folder.path().display());
+        format!("{bin}/initdb -D {at}/data -U {USER} -A trust {options} --no-sync")
+    }
+
+    fn stopped(folder: TempDir, settings: &[&str]) -> Self {
+        let mut server =
+            Self { port: free_port(), settings: String::new(), small_disk: None, shell: shell("exit"), folder };
+        server.set(settings);
+        server
+    }
+
+    /// Gives the server other settings, for when it is started the next time.
+    pub fn set(&mut self, settings: &[&str]) {
+        self.settings = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
     }
 
     /// Runs a server on the folder's `data`, which the command makes.
     pub fn run(folder: TempDir, make: &str, settings: &[&str]) -> Self {
-        let settings: String = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
-        let mut server = Self { port: free_port(), settings, shell: shell("exit"), folder };
+        let mut server = Self::stopped(folder, settings);
         server.begin(make);
         server
     }
@@ -90,15 +126,18 @@ impl Postgres {
     /// Starts the server, again if it was killed.
     pub fn begin(&mut self, make: &str) {
         let (at, bin, port, settings) = (self.folder.path().display(), programs(), self.port, &self.settings);
+        let mount = self.small_disk.as_ref().map_or(String::new(), |size| {
+            format!("mkdir -p {at}/small && mount -t tmpfs -o size={size} none {at}/small || exit\n")
+        });
         let script = format!(
-            "{make} >{at}/log 2>&1 || exit\n\
+            "{mount}{make} >{at}/log 2>&1 || exit\n\
              {0}/postgres -D {at}/data -k {at} -p {port} -c listen_addresses=127.0.0.1 -c max_connections=200{settings} \
              >>{at}/log 2>&1 </dev/null & server=$!; echo $server >{at}/pid\n\
              cat >/dev/null; kill -CONT $server; kill -QUIT $server; wait $server; cd /; rm -rf {at}",
             bin.display()
         );
         let _ = self.shell.wait();
-        self.shell = shell(&script);
+        self.shell = shell_within(if self.small_disk.is_some() { &MOUNTING } else { &[] }, &script);
         self.wait_until_ready();
     }
 

@@ -7,7 +7,8 @@ use crate::cli::failure::Failure;
 use crate::cli::group;
 use crate::cli::help_line::{HelpLine, command, text};
 use crate::cli::output;
-use crate::cli::session::Opened;
+use crate::cli::relays::RelayPlan;
+use crate::cli::session::{Opened, Session};
 use crate::cli::style;
 use crate::event::TypeFilter;
 use crate::group::GroupName;
@@ -25,11 +26,12 @@ use crate::group::status::GroupStatus;
 Examples:
   evbus dead redrive mail 20261123T021530-7kq3f9x2m7qa5w
   evbus dead redrive mail -t 'order.*'
-  evbus dead redrive mail --all --yes")]
+  evbus dead redrive mail --all --yes
+  evbus dead redrive --relay shop                # rows of an outbox, put back to be moved")]
 pub(super) struct DeadRedriveArgs {
     /// The group
-    #[arg(value_name = "GROUP")]
-    group: String,
+    #[arg(value_name = "GROUP", required_unless_present = "relay")]
+    group: Option<String>,
     /// Event ids or letter names, or the start of them
     #[arg(value_name = "ID")]
     ids: Vec<String>,
@@ -39,6 +41,9 @@ pub(super) struct DeadRedriveArgs {
     /// Redrive letters whose event type matches
     #[arg(short = 't', long = "type", value_name = "PATTERN", conflicts_with = "ids")]
     types: Vec<String>,
+    /// Put back all parked rows of a relay of the config: [relays.NAME]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["group", "ids", "types"])]
+    pub(super) relay: Option<String>,
     /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
@@ -65,10 +70,19 @@ pub(super) struct DeadRmArgs {
     yes: bool,
 }
 
+/// Puts the parked rows of a relay back into their outbox.
+pub(super) async fn redrive_parked(args: &DeadRedriveArgs, session: &Session) -> Result<Code, Failure> {
+    let plan = RelayPlan::named(session, args.relay.as_deref().unwrap_or_default())?;
+    let back = plan.outbox(session).await?.redrive().await?;
+    output::note(&format!("relay '{}': {} put back", plan.name, style::plural(back, "row")));
+    Ok(Code::Done)
+}
+
 pub(super) async fn redrive(args: &DeadRedriveArgs, opened: &Opened) -> Result<Code, Failure> {
     let bus = opened.bus_handle();
-    let Some(status) = operate::status_for_redrive(bus, &GroupName::parse(&args.group)?).await? else {
-        return Err(group::unknown(bus, &args.group).await?);
+    let group = args.group.as_deref().unwrap_or_default();
+    let Some(status) = operate::status_for_redrive(bus, &GroupName::parse(group)?).await? else {
+        return Err(group::unknown(bus, group).await?);
     };
     let dead_letters = match (&args.ids[..], &args.types[..], args.all) {
         ([], [], false) => return Err(nothing_named("redrive", &status)),

@@ -7,6 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::group;
 use crate::cli::help_line::command;
 use crate::cli::output::{self, Out};
+use crate::cli::relays::RelayPlan;
 use crate::cli::session::{Opened, Session};
 use crate::cli::style::{self, Column, Table};
 use crate::cli::times;
@@ -24,6 +25,9 @@ pub(super) struct DeadLsArgs {
     /// Show only this group's letters
     #[arg(value_name = "GROUP")]
     group: Option<String>,
+    /// Show the parked rows of a relay of the config: [relays.NAME]
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub(super) relay: Option<String>,
     /// Print one JSON document per line
     #[arg(long)]
     json: bool,
@@ -74,6 +78,34 @@ pub(super) async fn list(args: &DeadLsArgs, session: &Session, opened: &Opened) 
     } else {
         out.text(&table.to_string())?;
         advise(&statuses);
+    }
+    Ok(Code::Done)
+}
+
+/// Lists the parked rows of a relay.
+pub(super) async fn parked(args: &DeadLsArgs, session: &Session) -> Result<Code, Failure> {
+    let plan = RelayPlan::named(session, args.relay.as_deref().unwrap_or_default())?;
+    let parked = plan.outbox(session).await?.parked().await?;
+    let mut out = Out::new();
+    if args.json {
+        for row in &parked {
+            out.json(&row.document())?;
+        }
+        out.flush()?;
+        return Ok(Code::Done);
+    }
+    if parked.is_empty() {
+        output::note(&format!("relay '{}' has no parked rows", plan.name));
+        return Ok(Code::Done);
+    }
+    let mut table = Table::new(["N", "WHY", "ROW"].map(Column::left));
+    for row in &parked {
+        table.row(vec![row.number.clone(), row.reason.clone(), row.row.clone()]);
+    }
+    out.text(&table.to_string())?;
+    if output::on_terminal() {
+        let redrive = command("dead", format_args!("redrive --relay {}", plan.name));
+        output::note_labelled(NOTE, "help", &redrive.to_string());
     }
     Ok(Code::Done)
 }

@@ -136,6 +136,7 @@ fn of_database(problem: &DatabaseProblem) -> HelpLine {
             [text("make room on the server's disk, or: "), command("prune", "--keep 7d")].into()
         }
         DatabaseProblem::TooManyConnections => "raise max_connections, or put a pooler before the server".into(),
+        DatabaseProblem::NotText => "write the text as UTF-8".into(),
         DatabaseProblem::NotReplicated => "look at the standbys that synchronous_standby_names names".into(),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{GroupRow, StatusReport};
+use super::{GroupRow, RelayRow, StatusReport};
 use crate::cli::cost::dollars;
 use crate::event::EventTime;
 use crate::store::Requests;
@@ -17,8 +17,16 @@ pub(super) fn document(report: &StatusReport) -> Value {
         "emit_cost": cost(report.emit_cost()),
         "oldest": report.oldest.map(EventTime::to_rfc3339),
         "scheduled": report.scheduled.map(EventTime::to_rfc3339),
+        "relays": report.relays.iter().map(relay).collect::<Vec<_>>(),
         "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),
     })
+}
+
+fn relay(row: &RelayRow) -> Value {
+    match &row.counts {
+        Ok(counts) => json!({"name": row.name, "from": row.from, "rows": counts.waiting, "parked": counts.parked}),
+        Err(error) => json!({"name": row.name, "from": row.from, "error": error}),
+    }
 }
 
 fn cost(made: Requests) -> Value {

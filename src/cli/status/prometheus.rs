@@ -1,6 +1,6 @@
 //! Status as metrics.
 
-use super::{GroupRow, StatusReport};
+use super::{GroupRow, RelayRow, StatusReport};
 use crate::cli::prometheus::{MetricKind, Metrics};
 use crate::group::status::GroupState;
 
@@ -37,6 +37,7 @@ pub(super) fn text(report: &StatusReport) -> String {
         each("evbus_group_rate_events", "Events processed per second.", &|row| row.rate);
     }
     states(&mut metrics, report);
+    relays(&mut metrics, report);
     metrics.into_text()
 }
 
@@ -49,6 +50,25 @@ fn states(metrics: &mut Metrics, report: &StatusReport) {
             samples.add(&[("group", &row.status.group), ("state", &state)], u8::from(row.state == state));
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric is a 64-bit float")]
+fn relays(metrics: &mut Metrics, report: &StatusReport) {
+    if report.relays.is_empty() {
+        return;
+    }
+    let mut each = |name, help, value: &dyn Fn(&RelayRow) -> Option<f64>| {
+        let mut samples = metrics.metric(name, MetricKind::Gauge, help);
+        for row in &report.relays {
+            if let Some(value) = value(row) {
+                samples.add(&[("relay", &row.name)], value);
+            }
+        }
+    };
+    let counts = |row: &RelayRow| row.counts.as_ref().ok().copied();
+    each("evbus_relay_up", "1 if the relay's database answers.", &|row| Some(f64::from(u8::from(row.counts.is_ok()))));
+    each("evbus_relay_rows", "Rows that wait to be moved.", &|row| counts(row).map(|of| of.waiting as f64));
+    each("evbus_relay_parked_rows", "Rows that are no events.", &|row| counts(row).map(|of| of.parked as f64));
 }
 
 #[cfg(test)]
@@ -68,6 +88,7 @@ mod tests {
             scheduled: None,
             now: EventTime::from_micros(0),
             groups: Vec::new(),
+            relays: Vec::new(),
         };
         let text = text(&report);
         assert!(text.contains("# TYPE evbus_events gauge\nevbus_events 0\n"), "{text}");

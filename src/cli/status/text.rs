@@ -12,6 +12,7 @@ use crate::group::GroupName;
 use crate::group::lease::Process;
 use crate::group::owner::process_of;
 use crate::group::status::GroupState;
+use crate::relay::OutboxCounts;
 
 pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> String {
     let oldest = report
@@ -25,7 +26,7 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
     );
     if report.groups.is_empty() {
         text.push_str(&format!("no groups yet   {}\n", command("group", "create NAME -t 'PATTERN'")));
-        return text;
+        return text + &relays(report);
     }
     let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
     let columns =
@@ -55,7 +56,39 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
             ));
         }
     }
-    text
+    text + &relays(report)
+}
+
+/// A table of the relays, and what is wrong with them.
+fn relays(report: &StatusReport) -> String {
+    if report.relays.is_empty() {
+        return String::new();
+    }
+    let columns = [Column::left("RELAY"), Column::right("ROWS"), Column::right("PARKED"), Column::left("FROM")];
+    let (mut table, mut troubles) = (Table::new(columns), String::new());
+    for row in &report.relays {
+        let count = |of: fn(&OutboxCounts) -> u64| match &row.counts {
+            Ok(counts) => style::thousands(of(counts)),
+            Err(_) => "?".to_owned(),
+        };
+        table.row(vec![row.name.clone(), count(|of| of.waiting), count(|of| of.parked), row.from.clone()]);
+        let trouble = match &row.counts {
+            Err(error) => style::escape(error).into_owned(),
+            Ok(_) if row.parked() > 0 => {
+                let look = command("dead", format_args!("ls --relay {}", row.name));
+                format!(
+                    "{} no event, and parked   {look}",
+                    match row.parked() {
+                        1 => "1 row is".to_owned(),
+                        many => format!("{} rows are", style::thousands(many)),
+                    }
+                )
+            }
+            Ok(_) => continue,
+        };
+        troubles.push_str(&format!("relay '{}': {trouble}\n", row.name));
+    }
+    table.to_string() + &troubles
 }
 
 /// The cost of the emits and of each group's requests, one line each.

@@ -20,7 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::cli::failure::Failure;
 use crate::cli::prometheus::{MetricKind, Metrics};
-use crate::cli::session::Opened;
+use crate::cli::relays::RelayPlan;
+use crate::cli::session::{Opened, Session};
 use crate::cli::{help_line, status};
 use crate::group::GroupName;
 use crate::group::worker_event::{Reporter, WorkerEvent};
@@ -125,8 +126,13 @@ pub(super) async fn listen(address: &str) -> Result<TcpListener, Failure> {
 }
 
 /// Answers requests for as long as it is polled.
-pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &CountingReporter) -> Infallible {
-    let page = MetricsPage { opened, tally, kept: RefCell::default() };
+pub(super) async fn serve(
+    listener: TcpListener,
+    (opened, session): (&Opened, &Session),
+    tally: &CountingReporter,
+    plans: &[RelayPlan],
+) -> Infallible {
+    let page = MetricsPage { opened, session, plans, tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
     let mut open: VecDeque<(u64, AbortHandle)> = VecDeque::new();
     let mut number = 0;
@@ -159,6 +165,8 @@ pub(super) async fn serve(listener: TcpListener, opened: &Opened, tally: &Counti
 /// The content that is served.
 struct MetricsPage<'a> {
     opened: &'a Opened,
+    session: &'a Session,
+    plans: &'a [RelayPlan],
     tally: &'a CountingReporter,
     /// The last status and its time; it is kept because it reads much of the bus.
     kept: RefCell<Option<(Duration, String)>>,
@@ -213,7 +221,7 @@ impl MetricsPage<'_> {
         if let Some((_, text)) = kept {
             return Ok(text);
         }
-        let text = status::metrics(self.opened).await?;
+        let text = status::metrics(self.opened, self.session, self.plans).await?;
         *self.kept.borrow_mut() = Some((now, text.clone()));
         Ok(text)
     }

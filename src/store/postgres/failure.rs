@@ -44,6 +44,8 @@ pub enum DatabaseProblem {
     TooManyConnections,
     /// A commit waits for standbys that do not answer.
     NotReplicated,
+    /// A text in a row is no UTF-8, which the database does not check.
+    NotText,
 }
 
 /// When an error came.
@@ -112,6 +114,9 @@ fn kind(database: &Database, code: &SqlState, message: &str, doubt: Doubt) -> (E
         SqlState::PROTOCOL_VIOLATION if doubt == Doubt::Before => (ErrorKind::Unfit, Some(Problem::Pooler)),
         SqlState::INSUFFICIENT_PRIVILEGE => (ErrorKind::Denied, Some(Problem::NoPrivilege)),
         SqlState::READ_ONLY_SQL_TRANSACTION => (ErrorKind::Unavailable, Some(Problem::Standby)),
+        SqlState::CHARACTER_NOT_IN_REPERTOIRE | SqlState::UNTRANSLATABLE_CHARACTER => {
+            (ErrorKind::Other, Some(Problem::NotText))
+        }
         SqlState::DISK_FULL => (ErrorKind::Full, Some(Problem::DiskFull)),
         SqlState::TOO_MANY_CONNECTIONS => (ErrorKind::Unavailable, Some(Problem::TooManyConnections)),
         // Rolled back, cut off, out of something, shutting down, starting: try again, or read back.

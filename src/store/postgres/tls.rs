@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -21,6 +22,8 @@ use crate::store::{ErrorDetail, ErrorKind, StoreError, StoreResult};
 struct Checked {
     /// The certificates' check; none where every certificate will do.
     chain: Option<Arc<dyn ServerCertVerifier>>,
+    /// The certificates of `sslrootcert`.
+    roots: Vec<CertificateDer<'static>>,
     /// Whether the certificate must name the host.
     names_host: bool,
     provider: Arc<CryptoProvider>,
@@ -40,6 +43,16 @@ impl ServerCertVerifier for Checked {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.names_host => Ok(ServerCertVerified::assertion()),
+            // Refused as a server's because it is an authority's, too, as `openssl req -x509` makes them; libpq takes it
+            // where it is named itself. An expired one is refused for that.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.roots.iter().any(|root| root == end_entity) =>
+            {
+                if self.names_host {
+                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             checked => checked,
         }
     }
@@ -84,17 +97,20 @@ fn certificates(path: &Path) -> StoreResult<Vec<CertificateDer<'static>>> {
 pub(super) fn connector(ssl: &Ssl) -> StoreResult<MakeRustlsConnect> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let broken = |error: rustls::Error| unfit(format!("TLS cannot be used: {error}"));
+    let mut named = Vec::new();
     let chain: Option<Arc<dyn ServerCertVerifier>> = match (&ssl.root, ssl.mode) {
         (_, SslMode::Disable | SslMode::Prefer) | (None, SslMode::Require) => None,
         (Some(root), _) => {
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates(root)?);
+            named = certificates(root)?;
+            roots.add_parsable_certificates(named.iter().cloned());
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
             Some(verifier.map_err(|error| unfit(format!("{}: {error}", root.display())))?)
         }
         (None, _) => Some(Arc::new(Verifier::new(Arc::clone(&provider)).map_err(broken)?)),
     };
-    let verifier = Checked { chain, names_host: ssl.mode == SslMode::VerifyFull, provider: Arc::clone(&provider) };
+    let names_host = ssl.mode == SslMode::VerifyFull;
+    let verifier = Checked { chain, roots: named, names_host, provider: Arc::clone(&provider) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(broken)?
