@@ -19,6 +19,7 @@ pub mod nearest;
 mod parts;
 mod read;
 mod relay;
+mod schedule;
 mod section;
 mod serve;
 pub mod units;

@@ -41,6 +41,7 @@
 //! - `open`: the bus at an address.
 //! - `config`: file, environment and flags become settings, once.
 //! - `copy`: events of one bus onto another.
+//! - `recurring`: events that come by themselves, by a cron expression or in a period.
 //! - `relay`: moves the rows of an outbox to a bus.
 //! - `retention`: prune: what no group needs any more.
 //! - `group`: consumer groups: the engine (pure), the worker, dead letters, requests.
@@ -82,6 +83,7 @@ pub mod handler;
 pub mod open;
 mod recent;
 #[doc(hidden)]
+pub mod recurring;
 pub mod relay;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 21] = [
     "recent",
     "event",
     "clock",
@@ -21,6 +21,7 @@ const LAYERS: [&str; 20] = [
     "group",
     "archive",
     "copy",
+    "recurring",
     "relay",
     "retention",
     "config",

@@ -21,6 +21,7 @@ pub fn databases(bench: &RatioBench) {
     puts(&at);
     bulk(bench, &at);
     drained(&at);
+    queues(bench, &at);
     let quick = reached(bench, &at);
     pinned(bench, &at, quick);
     sqlite_singles(bench);
@@ -234,7 +235,7 @@ fn reached_once(bench: &RatioBench, at: &Postgres) -> Reached {
     let stamps = folder.join("own");
     let config = folder.join("evbus.toml");
     let text = format!(
-        "[relays.shop]\nfrom = '{url}'\n[watchers.g]\ntypes = ['**']\ncommand = ['{program}', 'hstdin', '{}']\n",
+        "[relays.shop]\nfrom = '{url}'\n[watchers.g]\ntypes = ['**']\nfrom = 'earliest'\ncommand = ['{program}', 'hstdin', '{}']\n",
         stamps.display()
     );
     fs::write(&config, text).unwrap();
@@ -316,6 +317,41 @@ fn pinned(bench: &RatioBench, at: &Postgres, quick: Reached) {
     }
     drop(input);
     holder.wait().unwrap();
+}
+
+/// Other queues in the same server, at a bulk emit and a drain by 1,000.
+fn queues(bench: &RatioBench, at: &Postgres) {
+    const COUNT: usize = 100_000;
+    drop(file_of_lines(bench, COUNT));
+    let lines = bench.dir.path().join(format!("lines-{COUNT}"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/queues.py");
+    let folder = bench.fresh("queues");
+    let (mut theirs, mut emits, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let url = format!("postgres://{}@127.0.0.1:{}/postgres", server::USER, at.port);
+        let output = Command::new("python3").arg(&script).arg(url).arg(&folder).arg(&lines).output().unwrap();
+        theirs.push(String::from_utf8(output.stdout).unwrap());
+        let (_, url) = new_bus(at);
+        let emit = ["emit", "order.created", "--ndjson", "-q"];
+        let took = timed(|| run(evbus(Path::new(&url), &emit).stdin(file_of_lines(bench, COUNT))));
+        emits.push(COUNT as f64 / took);
+        let drain = ["drain", "-q", "-g", "g", "--from", "earliest", "--batch", "1000", "--", "true"];
+        drains.push(COUNT as f64 / timed(|| run(&mut evbus(Path::new(&url), &drain))));
+    }
+    for (peer, what, ours) in [
+        ("pgmq", "emit", median(emits.clone())),
+        ("graphile-worker", "emit", median(emits)),
+        ("pgmq", "drain", median(drains)),
+    ] {
+        let of = |text: &String| {
+            let line = text.lines().find(|line| line.starts_with(peer))?;
+            Some(super::figure(line, &format!("{what}/s=")))
+        };
+        let rates: Vec<f64> = theirs.iter().filter_map(of).collect();
+        if !rates.is_empty() {
+            ratio(&format!("PostgreSQL: {what}, 100,000 by 1,000; {peer}"), [median(rates), ours], "> 1");
+        }
+    }
 }
 
 fn sqlite_bus(bench: &RatioBench) -> String {

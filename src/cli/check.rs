@@ -175,9 +175,20 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             if !relays.is_empty() {
                 parts.push(style::plural(relays.len() as u64, "relay"));
             }
+            if !config.schedules.is_empty() {
+                parts.push(style::plural(config.schedules.len() as u64, "schedule"));
+            }
             out.line(&style::escape(&format!("{}: {} · bus {bus}", path.display(), parts.join(", "))))?;
             for relay in &relays {
                 out.line(&style::escape(&format!("relay {}: from {}", relay.name, relay.from.display)))?;
+            }
+            for schedule in &config.schedules {
+                let (now, zone) = (session.environment.now, session.environment.zone());
+                let next = schedule.rule.next_after(now);
+                let next = next.map_or_else(|| "never".to_owned(), |next| times::clock_text(next, now, &zone));
+                let what =
+                    format!("schedule {}: {} by {}, next {next}", schedule.name, schedule.type_, schedule.rule.text());
+                out.line(&style::escape(&what))?;
             }
             for plan in &plans {
                 out.text(&text(plan))?;

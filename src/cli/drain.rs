@@ -8,6 +8,7 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
 use super::relays::{self, RelayPlan};
+use super::schedules;
 use super::session::{Needs, Opened, Session, block_on};
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Starting};
 use super::{style, times};
@@ -78,7 +79,9 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let Starting { ready, code: started, .. } = starting;
         let plans = if args.run.takes_all() { RelayPlan::of_config(&session)? } else { Vec::new() };
         let relayed = relays::once_all(&plans, &opened, &session, args.run.quiet).await;
-        let started = if relayed { started } else { Code::Failed };
+        let schedules = if args.run.takes_all() { session.config_quietly()?.schedules } else { Vec::new() };
+        let served = schedules::once_all(&schedules, &opened, args.run.quiet).await;
+        let started = if relayed && served { started } else { Code::Failed };
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);

@@ -10,7 +10,8 @@ use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::bus::{BusHandle, keys, schedule};
 use crate::config::Environment;
-use crate::event::{Condition, EventName, EventTime, NameMatch, TypeFilter};
+use crate::event::{Condition, EventName, EventTime, HashSlot, Identity, NameMatch, TypeFilter};
+use crate::recurring::Recurring;
 use crate::store::dir::Execution;
 use crate::store::{ErrorKind, LARGEST_BYTES, StoreResult};
 
@@ -55,24 +56,35 @@ pub(super) struct LsArgs {
     json: bool,
 }
 
-/// Lists scheduled entries.
+/// Lists scheduled entries, and the next event of each schedule of the config.
 async fn scheduled(
     bus: &BusHandle,
     line: &LineFormatter,
     range: Range,
     limit: usize,
-    out: &mut Out,
+    (schedules, out): (&[Recurring], &mut Out),
 ) -> Result<Code, Failure> {
     let limit = if limit == 0 { usize::MAX } else { limit };
     let wanted = move |name: &EventName| {
         range.filter.matches_slug(name.slug()) != NameMatch::No && (range.since..=range.until).contains(&name.time())
     };
+    let next = |schedule: &Recurring| {
+        let due = schedule.rule.next_after(bus.clock.now())?;
+        let event = schedule.event(due).ok()?;
+        let identity = Identity::named(event.source(), event.id());
+        let name = EventName::new(schedule.put_off(due), HashSlot::of(""), &identity, event.type_());
+        Some((name, event.to_json().into()))
+    };
+    let next: Vec<(EventName, Bytes)> = schedules.iter().filter_map(next).filter(|(name, _)| wanted(name)).collect();
     let (names, more) = schedule::entries(&*bus.store, limit, wanted).await?;
-    let mut found = Vec::with_capacity(names.len());
+    let mut found = Vec::with_capacity(names.len() + next.len());
     for name in names {
         let object = readable(bus.store.get(&keys::scheduled(&name)).await)?;
         found.extend(object.map(|object| (name, object.bytes.into())));
     }
+    found.extend(next);
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found.truncate(limit);
     print(line, &found, out)?;
     if more {
         let count = style::thousands(u64::try_from(limit).unwrap_or(u64::MAX));
@@ -154,7 +166,9 @@ pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
         let bus = opened.bus_handle();
         let mut out = Out::new();
         if args.scheduled {
-            return scheduled(bus, &line, range, args.limit, &mut out).await;
+            // A broken config stops no look at a bus that it does not name.
+            let schedules = session.config_quietly().map(|config| config.schedules).unwrap_or_default();
+            return scheduled(bus, &line, range, args.limit, (&schedules, &mut out)).await;
         }
         if args.limit > 0 {
             let (names, more) = read::newest(bus, &range, args.limit, session.clock.now()).await?;

@@ -34,6 +34,7 @@ mod relay;
 mod relays;
 mod replay;
 mod reporter;
+mod schedules;
 mod serve;
 mod service;
 mod session;

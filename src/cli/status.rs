@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::group;
 use super::output::{self, Out};
 use super::relays::RelayPlan;
+use super::schedules::{self, ScheduleRow};
 use super::session::{Needs, Opened, Session, block_on};
 use super::times;
 use crate::bus::{BusHandle, schedule};
@@ -80,6 +81,8 @@ struct StatusReport {
     groups: Vec<GroupRow>,
     /// The relays of the config.
     relays: Vec<RelayRow>,
+    /// Its schedules.
+    schedules: Vec<ScheduleRow>,
 }
 
 impl StatusReport {
@@ -145,11 +148,13 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         // A broken config stops no look at a bus that it does not name.
-        let plans = match args.group {
-            Some(_) => Vec::new(),
-            None => RelayPlan::of_config(&session).unwrap_or_default(),
+        let config = match args.group {
+            Some(_) => None,
+            None => session.config_quietly().ok(),
         };
-        let report = report(&opened, &session, args.group.as_deref(), &plans, span).await?;
+        let plans = config.as_ref().and_then(|config| RelayPlan::of(config).ok()).unwrap_or_default();
+        let mut report = report(&opened, &session, args.group.as_deref(), &plans, span).await?;
+        report.schedules = schedules::rows(&config.map(|config| config.schedules).unwrap_or_default(), &opened).await;
         let mut out = Out::new();
         if args.json {
             out.json(&document::document(&report))?;
@@ -212,7 +217,19 @@ async fn report(
     let is_charged = bus.store.requests().is_some();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
     let Tally { events, objects, oldest, .. } = tally;
-    Ok(StatusReport { bus, origin, events, objects, is_charged, oldest, scheduled, now, groups, relays })
+    Ok(StatusReport {
+        bus,
+        origin,
+        events,
+        objects,
+        is_charged,
+        oldest,
+        scheduled,
+        now,
+        groups,
+        relays,
+        schedules: Vec::new(),
+    })
 }
 
 async fn relay_row(plan: &RelayPlan, session: &Session) -> RelayRow {
@@ -262,6 +279,14 @@ fn crossed(report: &StatusReport, max_lag: Option<Duration>, max_dead: Option<u6
         // A group that cannot be counted crosses every threshold.
         if let Some(error) = row.status.damage.as_ref().filter(|_| max_lag.is_some() || max_dead.is_some()) {
             lines.push(format!("{group}: {}", super::style::escape(&error.to_string())));
+        }
+    }
+    for schedule in &report.schedules {
+        if let (Some(late), Some(max)) = (schedule.late, max_lag)
+            && late > max
+        {
+            let (late, max) = (times::format_duration(late), times::format_duration(max));
+            lines.push(format!("schedule '{}' has been due for {late}, over {max}", schedule.name));
         }
     }
     for relay in &report.relays {

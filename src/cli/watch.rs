@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::os::unix::process::CommandExt;
 use std::rc::Rc;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use tokio::sync::watch as signal;
 
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
 use super::relays::{self, RelayPlan};
+use super::schedules;
 use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
@@ -18,6 +19,7 @@ use super::watchers::{self, HangUp, Ready, RunArgs, SignalAction, Starting};
 use crate::config::{Location, Watcher};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
+use crate::recurring::Recurring;
 use crate::store::dir::Execution;
 use crate::store::system_words;
 
@@ -60,26 +62,40 @@ pub(super) struct WatchArgs {
     metrics: Option<String>,
 }
 
+/// What runs beside the watchers of the config.
+#[derive(Default)]
+struct Helpers {
+    relays: Vec<RelayPlan>,
+    schedules: Vec<Recurring>,
+}
+
+impl Helpers {
+    fn of_config(session: &Session) -> Result<Self, Failure> {
+        let config = session.config_quietly()?;
+        Ok(Self { relays: RelayPlan::of(&config)?, schedules: config.schedules })
+    }
+}
+
 pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
     let watchers = args.run.watchers(&session, "watch")?;
-    let relays = if args.run.takes_all() { RelayPlan::of_config(&session)? } else { Vec::new() };
+    let helpers = if args.run.takes_all() { Helpers::of_config(&session)? } else { Helpers::default() };
     loop {
         let action = Cell::new(SignalAction::Stop);
         let address = session.address()?;
         let code = match &address.location {
-            Location::Server(_) if !relays.is_empty() => {
-                Err(Failure::usage("relays need the bus itself, and not a server of it"))
+            Location::Server(_) if !helpers.relays.is_empty() || !helpers.schedules.is_empty() => {
+                Err(Failure::usage("relays and schedules need the bus itself, and not a server of it"))
             }
             Location::Server(_) => member::watch(&args, &session, watchers.clone(), &address, &action),
-            _ => watch(&args, &session, (watchers.clone(), &relays), &action),
+            _ => watch(&args, &session, (watchers.clone(), &helpers), &action),
         };
         let code = code.map_err(Failure::of_a_worker)?;
         if action.get() == SignalAction::Stop {
             return Ok(code);
         }
         // The config was valid when the signal came, but may have changed since.
-        if let Err(failure) = args.run.watchers(&session, "watch").and_then(|_| RelayPlan::of_config(&session)) {
+        if let Err(failure) = args.run.watchers(&session, "watch").and_then(|_| Helpers::of_config(&session)) {
             failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
@@ -96,7 +112,7 @@ fn current_program() -> Result<std::path::PathBuf, Failure> {
 fn watch(
     args: &WatchArgs,
     session: &Session,
-    (watchers, plans): (Vec<Watcher>, &[RelayPlan]),
+    (watchers, helpers): (Vec<Watcher>, &Helpers),
     action: &Cell<SignalAction>,
 ) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
@@ -135,7 +151,7 @@ fn watch(
             if let Ok(address) = listener.local_addr() {
                 output::note(&format!("metrics on http://{address}/metrics"));
             }
-            metrics::serve(listener, (&opened, session), &tally, plans).await
+            metrics::serve(listener, (&opened, session), &tally, &helpers.relays).await
         };
         let hang_up = HangUp::of(args.run.in_config());
         let readable = || may_reload(args, session, &service);
@@ -147,13 +163,15 @@ fn watch(
                 let runs = async {
                     let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
                     let ended = runs.await;
-                    // Relays alone go on; beside watchers they end with the last of these.
+                    // Relays and schedules alone go on; beside watchers they end with the last of these.
                     if has_watchers {
                         let _ = end.send(Stop::Starts);
                     }
                     ended
                 };
-                join(runs, relays::follow_all(plans, &opened, session, &stopped)).await.0
+                let relayed = relays::follow_all(&helpers.relays, &opened, session, &stopped);
+                let scheduled = schedules::follow_all(&helpers.schedules, &opened, session, &stopped);
+                join3(runs, relayed, scheduled).await.0
             } => ended,
             failure = watchers::on_signals(stop, hang_up, action, &readable) => {
                 failure?;
@@ -173,7 +191,7 @@ fn watch(
 
 /// Whether the config can be read anew; one that cannot is reported, and the workers go on unchanged.
 fn may_reload(args: &WatchArgs, session: &Session, service: &Service) -> bool {
-    match args.run.watchers(session, "watch").and_then(|_| RelayPlan::of_config(session)) {
+    match args.run.watchers(session, "watch").and_then(|_| Helpers::of_config(session)) {
         Ok(_) => {
             output::note("the config is reloaded once the running handlers have ended");
             service.notify("RELOADING=1");

@@ -12,9 +12,10 @@ use super::relay::RelaySettings;
 use super::section::{ConfigSource, Field, Section};
 use super::serve::ServeSettings;
 use super::watcher::Watcher;
-use super::{ConfigError, Environment};
+use super::{ConfigError, Environment, schedule};
 use crate::config::ConfigDetail;
 use crate::event::TypeFilter;
+use crate::recurring::Recurring;
 
 /// The settings of a config file; all empty if there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub watchers: Vec<Watcher>,
     /// `[relays.NAME]`, in the order of the file.
     pub relays: Vec<RelaySettings>,
+    /// `[schedules.NAME]`, in the order of the file.
+    pub schedules: Vec<Recurring>,
     /// `[serve]`.
     pub serve: ServeSettings,
 }
@@ -68,7 +71,7 @@ impl Config {
             source.error(offset, error.message().replace('\n', "; "))
         })?;
         let root = Section::root(source, document.get_ref());
-        root.refuse_unknown(&["bus", "buses", "watchers", "relays", "serve"])?;
+        root.refuse_unknown(&["bus", "buses", "watchers", "relays", "schedules", "serve"])?;
         let reader = Reader { environment, folder: file.folder() };
         Ok(Self {
             path: Some(file.path.clone()),
@@ -77,6 +80,7 @@ impl Config {
             bus: reader.bus(&root)?,
             watchers: reader.watchers(&root)?,
             relays: reader.relays(&root)?,
+            schedules: reader.schedules(&root)?,
             serve: root
                 .field("serve")
                 .map(|field| ServeSettings::read(&field, environment, reader.folder))
@@ -152,6 +156,12 @@ impl Reader<'_> {
         let fields = root.field("relays").map(|field| field.section()).transpose()?;
         let fields = fields.iter().flat_map(Section::fields);
         fields.map(|field| RelaySettings::read(&field, self.environment, self.folder)).collect()
+    }
+
+    fn schedules(&self, root: &Section<'_>) -> Result<Vec<Recurring>, ConfigError> {
+        let fields = root.field("schedules").map(|field| field.section()).transpose()?;
+        let fields = fields.iter().flat_map(Section::fields);
+        fields.map(|field| schedule::read(&field, self.environment)).collect()
     }
 
     fn watchers(&self, root: &Section<'_>) -> Result<Vec<Watcher>, ConfigError> {

@@ -236,6 +236,11 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The value as JSON; a date is its text.
+    pub(super) fn json(&self) -> serde_json::Value {
+        json(self.value.get_ref())
+    }
+
     /// A path; a relative one starts from `folder`.
     pub(super) fn path(&self, environment: &Environment, folder: &Path) -> Result<PathBuf, ConfigError> {
         Ok(environment.expand(Path::new(self.text()?), folder))
@@ -268,6 +273,25 @@ fn whole<T: TryFrom<i64>>(value: &Spanned<DeValue<'_>>, min: i64, max: i64) -> O
 }
 
 /// `must be true or false, not a string`.
+fn json(value: &DeValue<'_>) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(number) => {
+            let whole = i64::from_str_radix(number.as_str(), number.radix()).map(Value::from);
+            whole.unwrap_or_else(|_| Value::from(number.as_str()))
+        }
+        DeValue::Float(number) => number.as_str().parse::<f64>().map_or(Value::Null, Value::from),
+        DeValue::Boolean(flag) => Value::from(*flag),
+        DeValue::Datetime(time) => Value::from(time.to_string()),
+        DeValue::Array(array) => array.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let members = table.iter().map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref())));
+            Value::Object(members.collect())
+        }
+    }
+}
+
 fn wrong_type(wanted: &str, found: &DeValue<'_>) -> String {
     let found = match found {
         DeValue::String(_) => "a string".to_owned(),

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::{
     ErrorKind, Gate, Hints, Item, LARGEST_BYTES, List, NoHints, Object, Page, Profile, Put, Store, StoreError,
@@ -62,6 +62,8 @@ pub struct PostgresStore {
     announcer: Announcer,
     /// Whether a put is flushed before it is acknowledged.
     is_durable: bool,
+    /// Whether a commit is flushed without its statement's own word, as far as is known.
+    commits_flush: Cell<bool>,
     /// The token of the latest answer.
     token: RefCell<Option<String>>,
     rewinds: Cell<u64>,
@@ -74,6 +76,8 @@ const DURABLE: &str = "CASE current_setting('synchronous_commit') WHEN 'off' THE
 
 /// The texts of the statements, for one schema.
 struct Statements {
+    /// Without a frame: the server plans it in half the time.
+    put_bare: String,
     put_new: String,
     put_many: String,
     get: String,
@@ -96,6 +100,10 @@ impl Statements {
         let put_commit = with_level(if is_durable { DURABLE } else { "'off'" });
         let written = format!("{token}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
         Self {
+            put_bare: format!(
+                "INSERT INTO {s}.object (key, body) VALUES ($1, $2) ON CONFLICT DO NOTHING \
+                 RETURNING pg_postmaster_start_time(), clock_timestamp(), current_setting('synchronous_commit')"
+            ),
             put_new: format!(
                 "WITH {put_commit} INSERT INTO {s}.object (key, body) SELECT $1, $2 FROM commit \
                  ON CONFLICT DO NOTHING RETURNING {written}"
@@ -179,6 +187,21 @@ fn parts(version: &Version) -> Option<(i64, &str, &str)> {
     (n > 0 && is_uuid).then_some((n, random, token))
 }
 
+/// A server's time in microseconds since the Unix epoch.
+struct ServerTime(i64);
+
+impl<'a> FromSql<'a> for ServerTime {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        /// The epoch of the binary form, 2000-01-01 (PostgreSQL, `timestamptz_send`).
+        const EPOCH: i64 = 946_684_800_000_000;
+        Ok(Self(i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH)))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        *of == Type::TIMESTAMPTZ
+    }
+}
+
 /// A parameter of a statement.
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -193,6 +216,7 @@ impl PostgresStore {
             database,
             clock,
             is_durable,
+            commits_flush: Cell::new(true),
             token: RefCell::default(),
             rewinds: Cell::default(),
             last_write: Cell::default(),
@@ -235,9 +259,35 @@ impl PostgresStore {
     async fn put(&self, key: &str, bytes: &[u8]) -> StoreResult<Put> {
         let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&bytes, Type::BYTEA)];
         let doing = format!("write {key}");
+        if self.is_durable && self.commits_flush.get() && self.token.borrow().is_some() {
+            return self.put_bare(&doing, &parameters).await;
+        }
         let (session, rows) = self.run(&doing, &self.statements.put_new, &parameters).await?;
         let Some(row) = rows.first() else { return Ok(Put::Exists) };
         self.wrote(&session, row)?;
+        Ok(Put::Created)
+    }
+
+    /// A put whose answer tells of the token only its first part, the server's start, and by which level it was committed.
+    /// What else makes the token is seen by the next read: a restored dump, say, which an emitter's look at W shows.
+    async fn put_bare(&self, doing: &str, parameters: &[Parameter<'_>]) -> StoreResult<Put> {
+        let (session, rows) = self.sessions.run(doing, &self.statements.put_bare, parameters).await?;
+        let Some(row) = rows.first() else { return Ok(Put::Exists) };
+        let failed = |error| self.sessions.failed(doing, &error);
+        let (started, written): (ServerTime, ServerTime) =
+            (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        let level: &str = row.try_get(2).map_err(failed)?;
+        if level == "off" {
+            // The role's own setting: from now on each statement says what it needs.
+            self.commits_flush.set(false);
+            self.sessions.run("flush", &self.statements.flush, &[]).await?;
+        }
+        let is_known = self.known_token().starts_with(&format!("{:x}-", started.0));
+        if !is_known {
+            self.read("frontier", 0).await?;
+        }
+        self.last_write.set(Some(written.0));
+        self.announcer.announce(&session, self.clock.elapsed());
         Ok(Put::Created)
     }
 

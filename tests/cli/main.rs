@@ -45,6 +45,7 @@ mod outbox;
 mod output;
 mod page;
 mod recovery;
+mod schedules;
 mod segments;
 mod serve;
 mod support;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{GroupRow, RelayRow, StatusReport};
 use crate::cli::cost::dollars;
+use crate::cli::schedules::ScheduleRow;
 use crate::event::EventTime;
 use crate::store::Requests;
 
@@ -18,6 +19,7 @@ pub(super) fn document(report: &StatusReport) -> Value {
         "oldest": report.oldest.map(EventTime::to_rfc3339),
         "scheduled": report.scheduled.map(EventTime::to_rfc3339),
         "relays": report.relays.iter().map(relay).collect::<Vec<_>>(),
+        "schedules": report.schedules.iter().map(|row| schedule(row, report)).collect::<Vec<_>>(),
         "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),
     })
 }
@@ -27,6 +29,17 @@ fn relay(row: &RelayRow) -> Value {
         Ok(counts) => json!({"name": row.name, "from": row.from, "rows": counts.waiting, "parked": counts.parked}),
         Err(error) => json!({"name": row.name, "from": row.from, "error": error}),
     }
+}
+
+fn schedule(row: &ScheduleRow, report: &StatusReport) -> Value {
+    json!({
+        "name": row.name,
+        "type": row.type_,
+        "rule": row.rule,
+        "next": row.next.map(EventTime::to_rfc3339),
+        "late": row.late.map(|late| report.now.minus(late).to_rfc3339()),
+        "error": row.error,
+    })
 }
 
 fn cost(made: Requests) -> Value {

@@ -89,6 +89,7 @@ mod tests {
             now: EventTime::from_micros(0),
             groups: Vec::new(),
             relays: Vec::new(),
+            schedules: Vec::new(),
         };
         let text = text(&report);
         assert!(text.contains("# TYPE evbus_events gauge\nevbus_events 0\n"), "{text}");

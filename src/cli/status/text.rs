@@ -26,7 +26,7 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
     );
     if report.groups.is_empty() {
         text.push_str(&format!("no groups yet   {}\n", command("group", "create NAME -t 'PATTERN'")));
-        return text + &relays(report);
+        return text + &relays(report) + &schedules(report, zone);
     }
     let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
     let columns =
@@ -56,7 +56,7 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
             ));
         }
     }
-    text + &relays(report)
+    text + &relays(report) + &schedules(report, zone)
 }
 
 /// A table of the relays, and what is wrong with them.
@@ -87,6 +87,23 @@ fn relays(report: &StatusReport) -> String {
             Ok(_) => continue,
         };
         troubles.push_str(&format!("relay '{}': {trouble}\n", row.name));
+    }
+    table.to_string() + &troubles
+}
+
+/// A table of the schedules, and what is wrong with them.
+fn schedules(report: &StatusReport, zone: &TimeZone) -> String {
+    if report.schedules.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["SCHEDULE", "NEXT", "TYPE", "RULE"].map(Column::left));
+    let mut troubles = String::new();
+    for row in &report.schedules {
+        let next = row.next.map_or_else(|| "-".to_owned(), |next| times::clock_text(next, report.now, zone));
+        table.row(vec![row.name.clone(), next, row.type_.clone(), row.rule.clone()]);
+        if let Some(trouble) = row.trouble() {
+            troubles.push_str(&format!("schedule '{}': {}\n", row.name, style::escape(&trouble)));
+        }
     }
     table.to_string() + &troubles
 }

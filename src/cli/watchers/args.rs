@@ -134,7 +134,8 @@ impl RunArgs {
         Ok(watchers)
     }
 
-    /// Whether all watchers of the config are to run, and with them its relays.
+    /// Whether all watchers of the config are to run, and with them its relays and
+    /// schedules.
     pub(in crate::cli) fn takes_all(&self) -> bool {
         self.group.is_none() && self.names.is_empty()
     }
@@ -248,7 +249,7 @@ impl RunArgs {
         if !self.names.is_empty() {
             return self.names.iter().map(|name| Ok(config.watcher(name)?.clone())).collect();
         }
-        if config.watchers.is_empty() && config.relays.is_empty() {
+        if config.watchers.is_empty() && config.relays.is_empty() && config.schedules.is_empty() {
             let what = "no watchers: there is no config, or it has no [watchers.NAME]";
             return Err(Failure::usage(what).help(command(verb, "-g GROUP -t 'TYPE' -- CMD ARG…")));
         }

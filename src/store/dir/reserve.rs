@@ -28,7 +28,7 @@ fn name(number: usize) -> String {
 
 /// Whether a write to a key may use up the reserve.
 fn is_work(key: &str) -> bool {
-    ["state/", "groups/"].iter().any(|folder| key.starts_with(folder)) || !key.contains('/')
+    ["state/", "groups/", "schedules/"].iter().any(|folder| key.starts_with(folder)) || !key.contains('/')
 }
 
 impl Shared {

@@ -12,7 +12,7 @@ use futures_util::stream::{self, BoxStream, LocalBoxStream, StreamExt};
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::database::Database;
-use super::schema::{literal, quoted};
+use super::schema::quoted;
 use super::session::{Session, connect};
 use crate::clock::{Backoff, Clock, Fut};
 use crate::store::Hints;
@@ -42,7 +42,7 @@ pub(super) struct Announcer {
 impl Announcer {
     pub(super) fn new(schema: &str, random: u64) -> Self {
         let own = format!("{random:016x}");
-        let sql = format!("SELECT pg_notify({}, '{own}')", literal(&channel(schema))).into();
+        let sql = format!("NOTIFY {}, '{own}'", quoted(&channel(schema))).into();
         Self { sql, own, last: Cell::default(), is_held_back: Arc::default() }
     }
 
