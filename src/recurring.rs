@@ -26,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// With [`CatchUp::None`] a time that passed longer ago is not made up for.
 pub const LATEST: Duration = Duration::from_mins(10);
 
+/// A register that is further ahead of the clock than this was written by a wrong one.
+const AHEAD: Duration = Duration::from_hours(1);
+
 /// The most times that one pass makes up for.
 const MOST: usize = 1_000;
 
@@ -182,8 +185,9 @@ impl Scheduler {
             let rule = self.schedule.rule.text();
             let (known, version) = found.map_or((None, None), |(record, version)| (Some(record), Some(version)));
             let since = match &known {
-                Some(record) if record.rule == rule => record.through,
-                // It is new, or its rule was changed, perhaps on one host before the others.
+                Some(record) if record.rule == rule && record.through <= now.plus(AHEAD) => record.through,
+                // It is new; or its rule was changed, perhaps on one host before the others; or a host with a wrong clock
+                // has served it, which must not silence it until then.
                 _ => self.looked,
             };
             let due = self.due(since, now);

@@ -544,7 +544,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__emit)
-            opts="-f -F -q -h --text --binary --ndjson --id --source --subject --key --time --at --delay --attr --content-type --schema --timeout --durability --if-exists --on-error --each --rejects --lossy --quiet --json --bus --config --help"
+            opts="-f -F -q -h --text --binary --ndjson --id --source --subject --key --time --at --delay --attr --content-type --schema --timeout --durability --if-exists --on-error --each --rejects --lossy --quiet --json --dry-run --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -896,7 +896,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__init)
-            opts="-h --shared --max-event --segments --print-sql --bus --config --help"
+            opts="-h --shared --max-event --segments --max-depth --print-sql --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -912,6 +912,10 @@ _evbus() {
                     ;;
                 --segments)
                     COMPREPLY=($(compgen -W "on off" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-depth)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --bus)
@@ -1052,7 +1056,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__replay)
-            opts="-t -n -h --archive --type --not --where --since --until --limit --bus --config --help"
+            opts="-t -n -j -h --archive --type --not --where --since --until --limit --concurrency --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1091,6 +1095,14 @@ _evbus() {
                     return 0
                     ;;
                 -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --concurrency)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -j)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1242,7 +1254,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__watch)
-            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --bus --config --help"
+            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --once --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1345,6 +1357,10 @@ _evbus() {
                     return 0
                     ;;
                 --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --once)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

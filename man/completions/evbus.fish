@@ -41,7 +41,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "status" -d 'Show each g
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "group" -d 'List, create, change, pause, reset and remove groups'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "dead" -d 'List, show, redrive and remove dead letters'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "prune" -d 'Delete old events that every group has processed'
-complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive, or run a command for events of the bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "relay" -d 'Move the rows of an outbox, a table in an application\'s database, to the bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "copy" -d 'Copy events from one bus to another, of any kinds'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "doctor" -d 'Check store, mount, clock, limits, permissions and the files on the bus'
@@ -52,6 +52,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand init" -l shared -d 'Let this
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l max-event -d 'Set the largest event, fixed at creation [default: 1MiB]' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l segments -d 'Put many events of a bulk emit into one object (\'on\') or make one for each (\'off\'), fixed at creation [default: on]' -r -f -a "on\t''
 off\t''"
+complete -c evbus -n "__fish_evbus_using_subcommand init" -l max-depth -d 'Let at most so many events cause each other, one after the other, fixed at creation; 0 for any number [default: 32]' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand init" -l print-sql -d 'Print the SQL that makes the tables in a PostgreSQL database, and make nothing'
@@ -85,6 +86,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand emit" -l each -d 'Make a fil
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l lossy -d 'With --text, replace bytes that are not UTF-8 by U+FFFD'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s q -l quiet -d 'Print nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l json -d 'Print the event instead of its id'
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l dry-run -d 'Print the event as it would be, and emit nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s g -l group -d 'Run the command after \'--\' as this group, without the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
@@ -109,6 +111,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand watch" -l stop-timeout -d 'L
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l log -d 'Set the format of the log on stderr' -r -f -a "human\t'Lines of text'
 json\t'One JSON document per line'"
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l metrics -d 'Serve /metrics for Prometheus, and /healthz; a port alone means the loopback interface' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l once -d 'Run the handler for this one event now, outside of the group, and end: nothing is recorded' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l ordered -d 'Run events of one ordering key one at a time, in the order of emission; -j N runs N keys side by side'
@@ -280,7 +283,8 @@ complete -c evbus -n "__fish_evbus_using_subcommand replay" -l not -d 'Exclude t
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l where -d 'Select events by a CEL condition on the event, such as \'data.width > 256\'' -r
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l since -d 'From this time on: 1h, 09:30, 2026-11-20, RFC 3339' -r
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l until -d 'Up to this time' -r
-complete -c evbus -n "__fish_evbus_using_subcommand replay" -s n -l limit -d 'Print at most N events' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -s n -l limit -d 'Take at most N events' -r
+complete -c evbus -n "__fish_evbus_using_subcommand replay" -s j -l concurrency -d 'Run at most N commands at a time' -r
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'

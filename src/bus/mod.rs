@@ -20,7 +20,7 @@ pub use format::FORMAT;
 pub(crate) use format::to_json_line;
 pub use position::Position;
 pub use segment::SegmentCache;
-pub use settings::{BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing};
+pub use settings::{BusSettings, MAX_DEPTH, MAX_EVENT_BYTES, OpenBus, Sharing};
 
 use emit::EmitTimes;
 

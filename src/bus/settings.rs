@@ -10,6 +10,9 @@ use crate::store::{ErrorDetail, ErrorKind, Put, StoreError, StoreResult};
 /// The limit of an event's size where `init` was not told otherwise, in bytes.
 pub const MAX_EVENT_BYTES: u64 = 1 << 20;
 
+/// How many events may have caused each other where `init` was not told otherwise.
+pub const MAX_DEPTH: u32 = 32;
+
 /// Which users may write to a directory bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,6 +39,9 @@ pub struct BusSettings {
     /// Whether emitters may put many events into one object; readers must expect it in any case.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub segments: bool,
+    /// How many events may cause each other, one after the other; 0: any number.
+    #[serde(default = "max_depth", skip_serializing_if = "is_max_depth")]
+    pub max_depth: u32,
     /// What the store was found to do when the bus was made, where that had to be tried out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probed: Vec<String>,
@@ -44,13 +50,30 @@ pub struct BusSettings {
 impl BusSettings {
     /// The settings of a bus that is made now.
     pub fn new(created: EventTime, max_event_bytes: u64, sharing: Sharing) -> Self {
-        Self { format: FORMAT, created, max_event_bytes, sharing, segments: true, probed: Vec::new() }
+        Self {
+            format: FORMAT,
+            created,
+            max_event_bytes,
+            sharing,
+            segments: true,
+            max_depth: MAX_DEPTH,
+            probed: Vec::new(),
+        }
     }
 
     /// Whether emitters may put many events into one object.
     pub fn has_segments(&self) -> bool {
         self.segments && self.format >= FORMAT_WITH_SEGMENTS
     }
+}
+
+fn max_depth() -> u32 {
+    MAX_DEPTH
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_max_depth(value: &u32) -> bool {
+    *value == MAX_DEPTH
 }
 
 fn yes() -> bool {

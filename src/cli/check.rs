@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::exit::Code;
 use super::failure::Failure;
 use super::ls::{FilterArgs, WhereArg};
-use super::output::Out;
+use super::output::{self, Out};
 use super::relays::RelayPlan;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style::wanted;
@@ -21,6 +21,7 @@ use crate::group::definition;
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
 
+mod loops;
 mod serve;
 
 /// Check the config, or whether a filter matches an event
@@ -198,6 +199,14 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             }
         }
         out.flush()?;
+        for plan in &plans {
+            for type_ in loops::own_types(plan.watcher, &plan.filter) {
+                output::warn(&format!(
+                    "watcher '{}': its command emits {type_}, which it wants itself: each run would cause another",
+                    plan.watcher.name
+                ));
+            }
+        }
         for watcher in &config.watchers {
             super::watchers::check_action(watcher, session)
                 .map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;

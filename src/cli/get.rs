@@ -1,13 +1,15 @@
 //! `evbus get`: prints one event exactly as stored; on a terminal, also its state in each group.
 
+use bytes::Bytes;
+
 use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
-use super::session::{Needs, Session, block_on};
+use super::session::{Needs, Opened, Session, block_on};
 use super::{style, times};
-use crate::bus::{keys, read};
+use crate::bus::{BusHandle, keys, read};
 use crate::cli::help_line::{command, text};
-use crate::event::Event;
+use crate::event::{Event, EventName};
 use crate::store::dir::Execution;
 use crate::store::{LARGEST_BYTES, system_words};
 
@@ -62,20 +64,9 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
             return Ok(Code::Done);
         }
         let Some((name, rest)) = names.split_first() else {
-            return Err(Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match args.source {
-                Some(_) => [command("ls", ""), text(" lists what there is")],
-                None => [
-                    command("ls", ""),
-                    text(" lists what there is; an id that the emitter chose may need its --source"),
-                ],
-            }));
+            return Err(unknown(&opened, id, args.source.as_deref()));
         };
-        if !rest.is_empty() {
-            return Err(ambiguous(bus, id, &names).await?);
-        }
-        let Some(document) = read::document(bus, name, LARGEST_BYTES).await? else {
-            return Err(Failure::failed(format!("event '{id}' was pruned just now")));
-        };
+        let document = document_of(bus, id, (name, rest)).await?;
         print(&document, args.field.as_deref())?;
         if args.field.is_some() {
             return Ok(Code::Done);
@@ -91,6 +82,36 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
         }
         Ok(Code::Done)
     })
+}
+
+fn unknown(opened: &Opened, id: &str, source: Option<&str>) -> Failure {
+    Failure::failed(format!("no event '{id}' on {}", opened.address)).help(match source {
+        Some(_) => [command("ls", ""), text(" lists what there is")],
+        None => [command("ls", ""), text(" lists what there is; an id that the emitter chose may need its --source")],
+    })
+}
+
+/// The document of the first of the events that an id has selected, which must be the only one.
+async fn document_of(bus: &BusHandle, id: &str, (name, rest): (&EventName, &[EventName])) -> Result<Bytes, Failure> {
+    if !rest.is_empty() {
+        let names: Vec<EventName> = std::iter::once(name).chain(rest).cloned().collect();
+        return Err(ambiguous(bus, id, &names).await?);
+    }
+    let document = read::document(bus, name, LARGEST_BYTES).await?;
+    document.ok_or_else(|| Failure::failed(format!("event '{id}' was pruned just now")))
+}
+
+/// The event with an id, or the start of one, and its document.
+pub(super) async fn one(opened: &Opened, id: &str) -> Result<(EventName, Bytes), Failure> {
+    by_id(opened.bus_handle(), id).await?.ok_or_else(|| unknown(opened, id, None))
+}
+
+/// The same; none: there is no such event.
+pub(super) async fn by_id(bus: &BusHandle, id: &str) -> Result<Option<(EventName, Bytes)>, Failure> {
+    let names = lookup::find(bus, id, None).await?;
+    let Some((name, rest)) = names.split_first() else { return Ok(None) };
+    let document = document_of(bus, id, (name, rest)).await?;
+    Ok(Some((name.clone(), document)))
 }
 
 /// Prints the event for which this process runs as a handler, from the file its worker made.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output::Out;
 use super::session::{Needs, Session, block_on};
 use super::{output, style, times};
-use crate::bus::{BusHandle, BusSettings, MAX_EVENT_BYTES, OpenBus, Sharing, keys};
+use crate::bus::{BusHandle, BusSettings, MAX_DEPTH, MAX_EVENT_BYTES, OpenBus, Sharing, keys};
 use crate::cli::help_line::command;
 use crate::config::{BusAddress, Config, Location};
 use crate::open;
@@ -53,8 +53,12 @@ pub(super) struct InitArgs {
     /// creation [default: on]
     #[arg(long, value_name = "WHEN", value_parser = ["on", "off"])]
     segments: Option<String>,
+    /// Let at most so many events cause each other, one after the other, fixed at creation; 0 for any
+    /// number [default: 32]
+    #[arg(long, value_name = "N")]
+    max_depth: Option<u32>,
     /// Print the SQL that makes the tables in a PostgreSQL database, and make nothing
-    #[arg(long, conflicts_with_all = ["shared", "max_event", "segments"])]
+    #[arg(long, conflicts_with_all = ["shared", "max_event", "segments", "max_depth"])]
     print_sql: bool,
 }
 
@@ -83,11 +87,13 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
     }
     block_on(Needs::of(&address), async {
         let sharing = if args.shared.is_some() { Sharing::Group } else { Sharing::Umask };
+        let asked = AskedSettings { max_event_bytes, sharing, segments, max_depth: args.max_depth };
         if let Some(there) = existing(&address, &session).await? {
-            refuse_another(&there, max_event_bytes, sharing, segments, &address.display)?;
+            refuse_another(&there, &asked, &address.display)?;
         }
         let mut settings = BusSettings::new(session.clock.now(), max_event_bytes.unwrap_or(MAX_EVENT_BYTES), sharing);
         settings.segments = segments.unwrap_or(true);
+        settings.max_depth = args.max_depth.unwrap_or(MAX_DEPTH);
         let handle = match &address.location {
             Location::Dir(path) => session.bus_handle(folder(path, args.shared.as_deref(), &session)?),
             Location::Bucket(..) if sharing == Sharing::Group => {
@@ -128,7 +134,7 @@ pub(super) fn run(args: InitArgs, session: Session) -> Result<Code, Failure> {
         if made {
             out.line(&format!("made the bus {}", address.display))?;
         } else {
-            refuse_another(&bus.settings, max_event_bytes, sharing, segments, &address.display)?;
+            refuse_another(&bus.settings, &asked, &address.display)?;
             let since = bus.settings.created.to_rfc3339();
             out.line(&format!("the bus {} is there already (made {since}); nothing changed", address.display))?;
         }
@@ -168,23 +174,28 @@ async fn existing(address: &BusAddress, session: &Session) -> Result<Option<BusS
     Ok(Some(OpenBus::open(handle, &address.display).await?.settings))
 }
 
-/// Refuses settings that differ from the existing bus: they are fixed at creation.
-fn refuse_another(
-    made: &BusSettings,
+/// What `init` was asked for.
+struct AskedSettings {
     max_event_bytes: Option<u64>,
     sharing: Sharing,
     segments: Option<bool>,
-    shown: &str,
-) -> Result<(), Failure> {
+    max_depth: Option<u32>,
+}
+
+/// Refuses settings that differ from the existing bus: they are fixed at creation.
+fn refuse_another(made: &BusSettings, asked: &AskedSettings, shown: &str) -> Result<(), Failure> {
     let there = format!("the bus {shown} is there already, and");
-    let what = match max_event_bytes {
+    let what = match asked.max_event_bytes {
         Some(bytes) if bytes != made.max_event_bytes => {
             format!("{there} takes events of up to {} bytes", style::thousands(made.max_event_bytes))
         }
-        _ if segments.is_some_and(|segments| segments != made.has_segments()) => {
+        _ if asked.segments.is_some_and(|segments| segments != made.has_segments()) => {
             format!("{there} has {}segments", if made.has_segments() { "" } else { "no " })
         }
-        _ if sharing == Sharing::Group && made.sharing != Sharing::Group => format!("{there} is not shared"),
+        _ if asked.max_depth.is_some_and(|most| most != made.max_depth) => {
+            format!("{there} lets {} events cause each other", made.max_depth)
+        }
+        _ if asked.sharing == Sharing::Group && made.sharing != Sharing::Group => format!("{there} is not shared"),
         _ => return Ok(()),
     };
     Err(Failure::usage(what).help("make another one, and move to it as examples/move-bus does"))

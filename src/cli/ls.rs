@@ -199,7 +199,7 @@ pub(super) fn readable<T>(found: StoreResult<Option<T>>) -> Result<Option<T>, Fa
 }
 
 /// The events of a page, with their documents.
-async fn documents(bus: &BusHandle, names: &[EventName]) -> Result<Vec<(EventName, Bytes)>, Failure> {
+pub(super) async fn documents(bus: &BusHandle, names: &[EventName]) -> Result<Vec<(EventName, Bytes)>, Failure> {
     let mut found = Vec::with_capacity(names.len());
     for name in names {
         let document = readable(read::document(bus, name, LARGEST_BYTES).await)?;

@@ -42,6 +42,7 @@ mod status;
 pub mod style;
 mod tail;
 pub mod times;
+mod trial;
 mod upgrade;
 mod watch;
 mod watchers;

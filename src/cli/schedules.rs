@@ -47,7 +47,7 @@ async fn follow(schedule: &Recurring, opened: &Opened, session: &Session, mut st
                     }
                     tell_missed(schedule, pass);
                     next = pass.next;
-                    Duration::ZERO
+                    if next.is_none() { LOOK } else { Duration::ZERO }
                 }
                 Err(error) => {
                     report(schedule, &error, &mut said);

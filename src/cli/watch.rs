@@ -20,11 +20,12 @@ use crate::config::{Location, Watcher};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
 use crate::recurring::Recurring;
-use crate::store::dir::Execution;
+use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
 
 mod member;
 mod metrics;
+mod once;
 
 use metrics::CountingReporter;
 
@@ -60,6 +61,9 @@ pub(super) struct WatchArgs {
     /// Serve /metrics for Prometheus, and /healthz; a port alone means the loopback interface
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
+    /// Run the handler for this one event now, outside of the group, and end: nothing is recorded
+    #[arg(long, value_name = "ID", conflicts_with_all = ["metrics", "dry_run"])]
+    once: Option<String>,
 }
 
 /// What runs beside the watchers of the config.
@@ -74,12 +78,32 @@ impl Helpers {
         let config = session.config_quietly()?;
         Ok(Self { relays: RelayPlan::of(&config)?, schedules: config.schedules })
     }
+
+    /// The bus once more, for what they emit, where a store passes over its own notices: those of a database, which
+    /// would leave the workers of this process to find the events by their polls.
+    async fn open(&self, opened: &Opened, session: &Session) -> Result<Option<Opened>, Failure> {
+        let passes_over_own = match &opened.address.location {
+            #[cfg(feature = "postgres")]
+            Location::Postgres(..) => true,
+            _ => false,
+        };
+        if !passes_over_own || (self.relays.is_empty() && self.schedules.is_empty()) {
+            return Ok(None);
+        }
+        session.open_at(opened.address.clone(), Execution::Threaded, Durability::Full).await.map(Some)
+    }
 }
 
-pub(super) fn run(args: WatchArgs, session: Session) -> Result<Code, Failure> {
+pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure> {
     watchers::ignore_terminal_stops();
+    if args.once.is_some() {
+        args.run.needs_no_group();
+    }
     let watchers = args.run.watchers(&session, "watch")?;
     let helpers = if args.run.takes_all() { Helpers::of_config(&session)? } else { Helpers::default() };
+    if let Some(id) = &args.once {
+        return once::run(id, watchers, &args, &session);
+    }
     loop {
         let action = Cell::new(SignalAction::Stop);
         let address = session.address()?;
@@ -117,6 +141,7 @@ fn watch(
 ) -> Result<Code, Failure> {
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Threaded).await?;
+        let beside = helpers.open(&opened, session).await?;
         if args.run.dry_run {
             return super::drain::dry_run(watchers, &opened, session).await;
         }
@@ -169,8 +194,9 @@ fn watch(
                     }
                     ended
                 };
-                let relayed = relays::follow_all(&helpers.relays, &opened, session, &stopped);
-                let scheduled = schedules::follow_all(&helpers.schedules, &opened, session, &stopped);
+                let beside = beside.as_ref().unwrap_or(&opened);
+                let relayed = relays::follow_all(&helpers.relays, beside, session, &stopped);
+                let scheduled = schedules::follow_all(&helpers.schedules, beside, session, &stopped);
                 join3(runs, relayed, scheduled).await.0
             } => ended,
             failure = watchers::on_signals(stop, hang_up, action, &readable) => {

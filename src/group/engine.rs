@@ -300,7 +300,8 @@ impl Engine {
         let now = self.now();
         self.polling.poll_at = now;
         self.polling.pause = self.poll_range().0;
-        self.control.ask_at = self.control.ask_at.min(now);
+        // Most often it is of an event, which is read first.
+        self.control.ask_at = self.control.ask_at.min(now + Duration::from_millis(5));
     }
 
     fn poll_range(&self) -> (Duration, Duration) {

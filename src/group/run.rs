@@ -324,6 +324,7 @@ pub(crate) fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, 
         ("EVBUS_SUBJECT", event.subject().unwrap_or_default().to_owned()),
         ("EVBUS_TIME", time),
         ("EVBUS_KEY", event.ordering_key().unwrap_or_default().to_owned()),
+        ("EVBUS_DEPTH", event.attribute("causationdepth").unwrap_or("0".into()).into_owned()),
         ("EVBUS_CORRELATIONID", event.attribute("correlationid").unwrap_or(event.id().into()).into_owned()),
     ];
     vars.into_iter().chain(trace).collect()

@@ -162,6 +162,19 @@ fn a_rule_that_was_changed_makes_up_for_nothing_of_before() {
 }
 
 #[test]
+fn a_clock_that_is_years_ahead_silences_no_other_host() {
+    let hosts = Hosts::new(CatchUp::Last);
+    let mut right = hosts.begin();
+    hosts.pass(&mut right, 1);
+    hosts.clock.0.set(at(1_000_000_000));
+    assert_eq!(hosts.runtime.block_on(hosts.begin().pass()).unwrap().emitted, 1);
+    for seconds in [11, 21, 31] {
+        assert_eq!(hosts.pass(&mut right, seconds).emitted, 1);
+    }
+    assert_eq!(hosts.events(), [10, 20, 30, 1_000_000_000]);
+}
+
+#[test]
 fn all_hosts_put_a_time_off_by_the_same() {
     let mut hosts = Hosts::new(CatchUp::Last);
     hosts.schedule.jitter = Duration::from_secs(5);

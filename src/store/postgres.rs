@@ -81,7 +81,10 @@ struct Statements {
     put_new: String,
     put_many: String,
     get: String,
+    /// Of what is no register, which is planned in half the time.
+    get_object: String,
     list: String,
+    list_objects: String,
     swap: String,
     create: String,
     delete: String,
@@ -123,6 +126,13 @@ impl Statements {
                  WHERE (key, n) <= ($1, {max}) AND key >= $1 ORDER BY key DESC, n DESC LIMIT 1) r \
                  ON r.key = $1 AND r.n > 0",
                 max = i64::MAX
+            ),
+            get_object: format!(
+                "SELECT {token}, octet_length(o.body), CASE WHEN octet_length(o.body) <= $2 THEN o.body END, \
+                 NULL::bigint FROM (SELECT 1) AS one LEFT JOIN {s}.object o ON o.key = $1"
+            ),
+            list_objects: format!(
+                "SELECT {token}, array(SELECT key FROM {s}.object WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3)"
             ),
             // From one register to the next, without a look at the rows that each has had.
             list: format!(
@@ -172,6 +182,11 @@ impl Statements {
             ),
         }
     }
+}
+
+/// Whether no register lies under a prefix (FORMAT.md, 3.1).
+fn has_objects_alone(prefix: &str) -> bool {
+    ["events/", "timed/", "dedup/"].iter().any(|folder| prefix.starts_with(folder))
 }
 
 /// A version as text: number, random part, token.
@@ -315,7 +330,8 @@ impl PostgresStore {
         let most = i32::try_from(limit).unwrap_or(i32::MAX);
         let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&most, Type::INT4)];
         let doing = format!("read {key}");
-        let (_, rows) = self.run(&doing, &self.statements.get, &parameters).await?;
+        let sql = if has_objects_alone(key) { &self.statements.get_object } else { &self.statements.get };
+        let (_, rows) = self.run(&doing, sql, &parameters).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let failed = |error| self.sessions.failed(&doing, &error);
         let (size, body): (Option<i32>, Option<&[u8]>) =
@@ -339,11 +355,13 @@ impl PostgresStore {
         let mut page = Page::default();
         let Some((mut after, end)) = list.range() else { return Ok(page) };
         let doing = format!("list {}", list.prefix);
+        let is_plain = has_objects_alone(&list.prefix);
+        let sql = if is_plain { &self.statements.list_objects } else { &self.statements.list };
         loop {
             let wanted = list.limit.saturating_sub(page.keys.len()).saturating_add(1).min(CHUNK);
             let most = i64::try_from(wanted).unwrap_or(i64::MAX);
             let parameters: [Parameter<'_>; 3] = [(&after, Type::TEXT), (&end, Type::TEXT), (&most, Type::INT8)];
-            let (_, rows) = self.run(&doing, &self.statements.list, &parameters).await?;
+            let (_, rows) = self.run(&doing, sql, &parameters).await?;
             let keys: Vec<String> = match rows.first() {
                 Some(row) => row.try_get(1).map_err(|error| self.sessions.failed(&doing, &error))?,
                 None => Vec::new(),

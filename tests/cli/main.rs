@@ -49,6 +49,7 @@ mod schedules;
 mod segments;
 mod serve;
 mod support;
+mod trial;
 mod usage_mistakes;
 mod webhooks;
 mod work;

@@ -107,6 +107,9 @@ pub(in crate::cli) struct EmitArgs {
     /// Print the event instead of its id
     #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
+    /// Print the event as it would be, and emit nothing
+    #[arg(long, conflicts_with = "quiet")]
+    pub dry_run: bool,
 }
 
 impl EmitArgs {
@@ -127,7 +130,7 @@ impl EmitArgs {
     }
 
     pub(super) fn print(&self) -> Print {
-        match (self.quiet, self.json) {
+        match (self.quiet, self.json || self.dry_run) {
             (true, _) => Print::Nothing,
             (false, true) => Print::Event,
             (false, false) => Print::Id,

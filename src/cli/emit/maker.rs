@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::args::EmitArgs;
-use super::data;
 use super::source::smaller_or_larger_bus;
 use super::target::{Sent, Target};
-use crate::bus::emit::{Ack, Draft, Emitter, SegmentDraft};
+use super::{chain, data};
+use crate::bus::emit::{Ack, AckKind, Draft, Emitter, SegmentDraft};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
 use crate::cli::session::{Opened, Session};
@@ -79,6 +79,10 @@ impl Maker {
                 extensions.push((name.to_owned(), value.to_owned()));
             }
         }
+        let has_own = extensions.iter().any(|(name, _)| name == chain::DEPTH);
+        if let Some(depth) = chain::depth(environment).filter(|_| !has_own) {
+            extensions.push((chain::DEPTH.to_owned(), depth.to_string()));
+        }
         // It also belongs to that event's trace (CloudEvents distributed tracing extension).
         let has_parent = extensions.iter().any(|(name, _)| name == "traceparent");
         if let Some(parent) = var("TRACEPARENT").filter(|parent| !has_parent && is_trace_parent(parent)) {
@@ -112,6 +116,7 @@ impl Maker {
                 return Err(Failure::usage("a server takes no events for later: --at and --delay need the bus itself"));
             }
             Target::Server(server) => return server.emit(drafts).await,
+            Target::Nowhere => return Ok(drafts.iter().map(|_| Sent { name: None, kind: AckKind::New }).collect()),
         };
         let sending = async {
             match due {

@@ -19,6 +19,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 pub(super) enum Target {
     Bus(Box<Emitter>),
     Server(RemoteEmitter),
+    /// Nowhere: what would be emitted is only printed.
+    Nowhere,
 }
 
 /// How an event was acknowledged.
@@ -34,6 +36,7 @@ impl Target {
         match self {
             Self::Bus(emitter) => emitter.batch(),
             Self::Server(server) => server.most,
+            Self::Nowhere => EVENTS,
         }
     }
 }

@@ -134,6 +134,13 @@ impl RunArgs {
         Ok(watchers)
     }
 
+    /// A command may stand without a group, which would remember what it has processed.
+    pub(in crate::cli) fn needs_no_group(&mut self) {
+        if self.group.is_none() && !self.command.is_empty() {
+            self.group = Some("once".to_owned());
+        }
+    }
+
     /// Whether all watchers of the config are to run, and with them its relays and
     /// schedules.
     pub(in crate::cli) fn takes_all(&self) -> bool {

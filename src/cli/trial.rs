@@ -1,0 +1,81 @@
+//! Runs of a handler outside of any group, of which nothing is recorded.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::failure::Failure;
+use super::output::pump;
+use super::reporter::Printer;
+use super::session::{Opened, Session};
+use super::watchers::{self, HangUp, SignalAction};
+use crate::config::Watcher;
+use crate::event::{Event, EventName};
+use crate::group::event_vars;
+use crate::group::worker::Stop;
+use crate::handler::{Handler, Job, Permit, RunReport, Stream};
+
+/// A handler that runs for events by themselves.
+pub(super) struct Trial {
+    watcher: Watcher,
+    handler: Rc<dyn Handler>,
+    url: String,
+}
+
+impl Trial {
+    pub(super) fn new(
+        mut watcher: Watcher,
+        opened: &Opened,
+        session: &Session,
+        printer: &Rc<Printer>,
+    ) -> Result<Self, Failure> {
+        watchers::check_action(&watcher, session)?;
+        // An event is no batch that waits for others.
+        watcher.batch = None;
+        let handler = watchers::handlers(std::slice::from_ref(&watcher), session, printer).remove(0);
+        Ok(Self { watcher, handler, url: opened.url() })
+    }
+
+    /// Runs it for one event.
+    pub(super) async fn run(&self, name: &EventName, event: &Event, document: Bytes) -> RunReport {
+        let mut vars = event_vars(event, name);
+        vars.extend([
+            ("EVBUS_GROUP", self.watcher.group.to_string()),
+            ("EVBUS_ATTEMPT", "1".to_owned()),
+            ("EVBUS_MAX_ATTEMPTS", self.watcher.retry.max_attempts.to_string()),
+            ("EVBUS_EPOCH", "0".to_owned()),
+            ("EVBUS_URL", self.url.clone()),
+        ]);
+        let (file, permit) = (name.text(), Permit::new(|| true));
+        let job = Job { event: document, file, vars: Rc::new(vars), likeness: None, attempt: 1, epoch: 0, permit };
+        self.handler.run(job).await
+    }
+
+    /// Does some work; a signal ends the runs in it.
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let (stop, mut stopped) = watch::channel(Stop::No);
+        let action = Cell::new(SignalAction::Stop);
+        let stopping = async {
+            while stopped.changed().await.is_ok() {
+                self.handler.refuse_new_runs();
+                self.handler.terminate();
+            }
+            std::future::pending::<()>().await;
+        };
+        let nothing = || Failure::failed("stopped");
+        let done = tokio::select! { biased;
+            done = work => done,
+            failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
+                failure?;
+                return Err(nothing());
+            }
+            () = stopping => return Err(nothing()),
+        };
+        // The two streams have threads of their own: what the handlers wrote comes before the result.
+        pump::flush(Stream::Out);
+        pump::flush(Stream::Err);
+        Ok(done)
+    }
+}

@@ -1,0 +1,82 @@
+//! To try things without consequences, and what keeps a handler from emitting for ever.
+
+use super::support::{Home, NOTE, sorted, until};
+
+#[test]
+fn a_handler_can_be_tried_with_one_event_outside_of_its_group() {
+    let home = Home::new();
+    let id = home.run(&["emit", "order.paid", r#"{"total":7}"#, "--subject", "order/1"]).exits(0).lines().remove(0);
+    let ran = home.run(&["watch", "--once", &id, "--", "sh", "-c", "cat; echo $EVBUS_SUBJECT $EVBUS_ATTEMPT"]).exits(0);
+    assert!(ran.out.contains(r#"{"total":7}"#) && ran.out.contains("order/1 1"), "{}", ran.out);
+    assert!(ran.err.contains("no group has recorded it"), "{}", ran.err);
+    let failed = home.run(&["watch", "--once", &id, "--", "sh", "-c", "echo it is wrong >&2; exit 65"]).exits(1);
+    assert!(failed.err.contains("it is wrong") && failed.err.contains("exit 65"), "{}", failed.err);
+    home.run(&["watch", "--once", "20990101T", "--", "true"]).exits(1).says("no event '20990101T'", "");
+    // A watcher of the config, the only one that wants the event.
+    let config = format!(
+        "[watchers.mail]\ntypes = ['mail.*']\nshell = 'exit 9'\n\
+         [watchers.orders]\ntypes = ['order.*']\nshell = '{NOTE}'\nbatch = {{ size = 10, linger = '1h' }}\n"
+    );
+    let config = home.file("evbus.toml", &config);
+    let config = config.to_str().unwrap();
+    home.run(&["watch", "-q", "--config", config, "--once", &id]).exits(0);
+    assert_eq!(home.lines("seen"), [id.as_str()]);
+    home.run(&["watch", "-q", "--config", config, "mail", "--once", &id]).exits(1).says("exit 9", "");
+    let groups = home.run(&["group", "ls", "--json"]).exits(0).out;
+    assert!(!groups.contains("\"name\""), "no group was made: {groups}");
+}
+
+#[test]
+fn events_of_the_bus_can_be_run_again_without_a_group() {
+    let home = Home::new();
+    let ids = home.emit_many("order.paid", 30);
+    home.run(&["emit", "mail.sent"]).exits(0);
+    let script = format!("{NOTE}; case $EVBUS_ID in {}) exit 4;; esac", ids[7]);
+    let ran = home.run(&["replay", "-t", "order.*", "-j", "3", "--", "sh", "-c", &script]).exits(1);
+    assert!(ran.err.contains("29 done, 1 failed") && ran.err.contains(&format!("{}: exit 4", ids[7])), "{}", ran.err);
+    assert_eq!(sorted(home.lines("seen")), sorted(ids));
+    assert!(home.run(&["replay", "-n", "2", "--", "true"]).exits(0).err.contains("2 done, 0 failed"));
+    home.run(&["replay"]).exits(2);
+}
+
+#[test]
+fn an_emit_can_be_looked_at_before_it_is_made() {
+    let home = Home::new();
+    let shown = home.run(&["emit", "order.paid", r#"{"total":7}"#, "--dry-run", "--id", "x"]).exits(0).out;
+    assert!(shown.contains(r#""id":"x""#) && shown.contains(r#"{"total":7}"#), "{shown}");
+    let shown = home.shell("seq 3 | $EVBUS emit n --ndjson --dry-run").exits(0);
+    assert_eq!(shown.lines().len(), 3, "{}", shown.out);
+    home.shell("echo '{' | $EVBUS emit n --ndjson --dry-run").exits(2);
+    home.run(&["emit", "n", "[", "--dry-run"]).exits(2);
+    assert_eq!(home.event_count(), 0);
+}
+
+#[test]
+fn a_chain_without_an_end_is_cut_off_and_its_types_are_named() {
+    let home = Home::new();
+    home.run(&["init", "--max-depth", "3", "./deep"]).exits(0);
+    home.run(&["init", "--max-depth", "4", "./deep"]).exits(2).says("lets 3 events cause each other", "");
+    let on_deep = |words: &[&str]| home.run(&[&["--bus", "./deep"], words].concat());
+    on_deep(&["emit", "loop.start"]).exits(0);
+    let forever = "case $EVBUS_TYPE in loop.a) $EVBUS emit loop.b;; *) $EVBUS emit loop.a;; esac";
+    until("the chain has come to its end", || {
+        on_deep(&["drain", "-q", "-g", "g", "--from", "earliest", "--max-attempts", "1", "--shell", forever]);
+        !on_deep(&["dead", "ls", "g"]).out.is_empty()
+    });
+    assert_eq!(on_deep(&["ls"]).exits(0).lines().len(), 4);
+    let why = on_deep(&["dead", "show", "g"]).exits(0).out;
+    let chain = "4 events would have caused each other, and the bus allows 3: loop.b <- loop.a <- loop.b <- loop.a <- loop.start";
+    assert!(why.contains(chain), "{why}");
+    assert!(why.contains(r#""causationdepth":"3""#), "{why}");
+}
+
+#[test]
+fn check_warns_of_a_handler_that_emits_what_it_wants() {
+    let home = Home::new();
+    let config = "[watchers.a]\ntypes = ['order.*']\nfrom = 'now'\nshell = 'true && evbus emit order.paid'\n\
+                  [watchers.b]\ntypes = ['order.*']\nfrom = 'now'\nshell = 'evbus emit mail.sent'\n";
+    let config = home.file("evbus.toml", config);
+    let checked = home.run(&["check", "--config", config.to_str().unwrap()]).exits(0).err;
+    assert!(checked.contains("watcher 'a': its command emits order.paid, which it wants itself"), "{checked}");
+    assert!(!checked.contains("watcher 'b'"), "{checked}");
+}
