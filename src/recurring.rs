@@ -5,6 +5,7 @@
 //! time it was served, so that nothing is emitted anew after retention has forgotten the ids, and that times which passed
 //! while no host ran are known.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -28,6 +29,9 @@ pub const LATEST: Duration = Duration::from_mins(10);
 
 /// A register that is further ahead of the clock than this was written by a wrong one.
 const AHEAD: Duration = Duration::from_hours(1);
+
+/// How many rules of one schedule are remembered.
+const RULES: usize = 8;
 
 /// The most times that one pass makes up for.
 const MOST: usize = 1_000;
@@ -63,13 +67,32 @@ pub struct Recurring {
     pub data: Option<Data>,
 }
 
-/// What a schedule's register holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a schedule's register holds: up to which time each of its rules was served, by the rule's text. There are several
+/// while hosts differ in their configs, or in their time zones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct ServedRecord {
-    /// The rule as text: times that passed under another rule are none of this one.
-    rule: String,
-    /// Every time up to this one was served.
-    through: EventTime,
+    served: BTreeMap<String, EventTime>,
+}
+
+impl ServedRecord {
+    /// Up to when a rule was served; none where a wrong clock has written it.
+    fn through(&self, rule: &str, now: EventTime) -> Option<EventTime> {
+        self.served.get(rule).copied().filter(|through| *through <= now.plus(AHEAD))
+    }
+
+    /// The same, with a rule served up to a time; rules that were served longest ago are forgotten.
+    fn with(&self, rule: String, through: EventTime) -> Self {
+        let mut served = self.served.clone();
+        served.insert(rule.clone(), through);
+        while served.len() > RULES {
+            let others = served.iter().filter(|(other, _)| **other != rule);
+            let Some(oldest) = others.min_by_key(|(_, through)| **through).map(|(other, _)| other.clone()) else {
+                break;
+            };
+            served.remove(&oldest);
+        }
+        Self { served }
+    }
 }
 
 /// Times that have come.
@@ -110,7 +133,8 @@ impl Recurring {
     pub fn event(&self, due: EventTime) -> Result<Event, EventError> {
         let time = due.to_rfc3339();
         let source = format!("/schedules/{}", self.name);
-        let mut builder = Event::new(format!("{}@{time}", self.name), source, self.type_.as_str()).time(&time);
+        let id = format!("{}@{}", self.name, time.replace(".000000Z", "Z"));
+        let mut builder = Event::new(id, source, self.type_.as_str()).time(&time);
         if let Some(subject) = &self.subject {
             builder = builder.subject(subject);
         }
@@ -137,8 +161,8 @@ impl Recurring {
     /// The bus does not answer.
     pub async fn state(&self, bus: &BusHandle) -> StoreResult<ScheduleState> {
         let now = bus.clock.now();
-        let served = read(bus, &self.name).await?.filter(|(record, _)| record.rule == self.rule.text());
-        let late = served.and_then(|(record, _)| self.rule.next_after(record.through));
+        let served = read(bus, &self.name).await?.and_then(|(record, _)| record.through(&self.rule.text(), now));
+        let late = served.and_then(|through| self.rule.next_after(through));
         let late = late.filter(|due| self.put_off(*due) <= now);
         Ok(ScheduleState { late, next: self.rule.next_after(now) })
     }
@@ -184,16 +208,14 @@ impl Scheduler {
             let found = read(&self.bus, &self.schedule.name).await?;
             let rule = self.schedule.rule.text();
             let (known, version) = found.map_or((None, None), |(record, version)| (Some(record), Some(version)));
-            let since = match &known {
-                Some(record) if record.rule == rule && record.through <= now.plus(AHEAD) => record.through,
-                // It is new; or its rule was changed, perhaps on one host before the others; or a host with a wrong clock
-                // has served it, which must not silence it until then.
-                _ => self.looked,
-            };
+            let known = known.unwrap_or_default();
+            // A clock that was put back has looked at nothing yet.
+            self.looked = self.looked.min(now);
+            let since = known.through(&rule, now).unwrap_or(self.looked);
             let due = self.due(since, now);
             let own = self.emit(&due.times).await?;
-            let record = ServedRecord { rule, through: due.through };
-            if known.as_ref() != Some(&record) {
+            let record = known.with(rule, due.through);
+            if known != record {
                 let key = keys::schedule(&self.schedule.name);
                 let swapped = self.bus.store.cas(&key, version.as_ref(), &to_json_line(&record)).await?;
                 if swapped == Swap::Conflict {
@@ -204,7 +226,7 @@ impl Scheduler {
             }
             pass.emitted += own;
             pass.missed += due.missed;
-            self.looked = self.looked.max(now);
+            self.looked = due.through;
             let next = self.schedule.rule.next_after(due.through);
             pass.next = next.map(|due| self.schedule.put_off(due));
             return Ok(pass);
@@ -213,11 +235,14 @@ impl Scheduler {
 
     /// The times after `since` whose events are to be there by `now`.
     fn due(&self, since: EventTime, now: EventTime) -> Due {
-        let (mut due, mut passed) = (Due { times: Vec::new(), missed: 0, through: since }, 0);
-        while let Some(next) = self.schedule.rule.next_after(due.through) {
-            if self.schedule.put_off(next) > now || due.times.len() == MOST {
+        let (mut due, mut passed) = (Due { times: Vec::new(), missed: 0, through: since }, 0_u64);
+        while let Some(next) = self.next_by(due.through, now) {
+            if due.times.len() == MOST {
                 break;
             }
+            // Of very many times the last one is looked for from the other end.
+            let is_long = self.schedule.catch_up != CatchUp::All && passed >= MOST as u64;
+            let next = if is_long { self.last_by(next, now) } else { next };
             due.through = next;
             passed += 1;
             match self.schedule.catch_up {
@@ -232,6 +257,23 @@ impl Scheduler {
         }
         due.missed = passed - u64::try_from(due.times.len()).unwrap_or(u64::MAX);
         due
+    }
+
+    /// The next time, if its event is to be there by `now`.
+    fn next_by(&self, time: EventTime, now: EventTime) -> Option<EventTime> {
+        self.schedule.rule.next_after(time).filter(|next| self.schedule.put_off(*next) <= now)
+    }
+
+    /// A time near the last one by `now`, which is not before `first`.
+    fn last_by(&self, first: EventTime, now: EventTime) -> EventTime {
+        let mut back = Duration::from_mins(1);
+        while now.minus(back) > first {
+            if let Some(found) = self.next_by(now.minus(back), now) {
+                return found;
+            }
+            back *= 2;
+        }
+        first
     }
 
     /// Returns how many events are this host's own.

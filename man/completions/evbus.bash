@@ -1254,7 +1254,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__watch)
-            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --once --bus --config --help"
+            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --reload --once --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

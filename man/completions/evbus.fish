@@ -86,7 +86,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand emit" -l each -d 'Make a fil
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l lossy -d 'With --text, replace bytes that are not UTF-8 by U+FFFD'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s q -l quiet -d 'Print nothing'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -l json -d 'Print the event instead of its id'
-complete -c evbus -n "__fish_evbus_using_subcommand emit" -l dry-run -d 'Print the event as it would be, and emit nothing'
+complete -c evbus -n "__fish_evbus_using_subcommand emit" -l dry-run -d 'Print the event as it would be, and emit nothing; whether its id is taken is not looked up'
 complete -c evbus -n "__fish_evbus_using_subcommand emit" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s g -l group -d 'Run the command after \'--\' as this group, without the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
@@ -118,6 +118,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand watch" -l ordered -d 'Run ev
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l no-hints -d 'Do not use inotify'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l dry-run -d 'Show what would run, without changes'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s q -l quiet -d 'Print only failures'
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l reload -d 'Reload the config when its file changes, as on HUP to a daemon'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -s g -l group -d 'Run the command after \'--\' as this group, without the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r

@@ -167,7 +167,7 @@ pub(super) fn run(args: LsArgs, session: Session) -> Result<Code, Failure> {
         let mut out = Out::new();
         if args.scheduled {
             // A broken config stops no look at a bus that it does not name.
-            let schedules = session.config_quietly().map(|config| config.schedules).unwrap_or_default();
+            let schedules = session.config_or_warning().map(|config| config.schedules).unwrap_or_default();
             return scheduled(bus, &line, range, args.limit, (&schedules, &mut out)).await;
         }
         if args.limit > 0 {

@@ -171,7 +171,11 @@ pub(super) async fn follow(
                 }
                 if pass.parked > 0 {
                     let what = style::plural(pass.parked, "row");
-                    output::warn(&format!("relay '{name}': {what} parked; evbus relay --from … --parked shows why"));
+                    let shows = match name.contains(':') {
+                        true => format!("evbus relay --from {name} --parked"),
+                        false => format!("evbus dead ls --relay {name}"),
+                    };
+                    output::warn(&format!("relay '{name}': {what} parked; {shows} shows why"));
                 }
                 all.add(pass);
                 if pass.moved + pass.parked > 0 {

@@ -109,6 +109,8 @@ fn run_commands(
         output::pump::begin();
         let printer = Rc::new(Printer::new(LogFormat::Human, false, true, &session.environment, &session.clock));
         let trial = Trial::new(watcher, &opened, session, &printer)?;
+        // What the command emits is none of it.
+        let until = until.min(bus.clock.now());
         let range = Range { since, until, filter: filter.types.clone() };
         let (mut pages, mut left) = (read::NamePages::of(bus, &range), args.limit.unwrap_or(u64::MAX));
         let (mut done, mut failed) = (0_u64, 0_u64);
@@ -133,13 +135,14 @@ fn run_commands(
                 while let Some((id, report)) = runs.next().await {
                     match report.succeeded() {
                         true => done += 1,
+                        false if trial.is_stopped() => {}
                         false => {
                             failed += 1;
                             output::warn(&format!("{id}: {}", report.why()));
                         }
                     }
                 }
-                if left == 0 {
+                if left == 0 || trial.is_stopped() {
                     break;
                 }
             }

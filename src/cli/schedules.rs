@@ -35,8 +35,12 @@ async fn follow(schedule: &Recurring, opened: &Opened, session: &Session, mut st
     let (clock, bus) = (&*session.clock, opened.bus_handle());
     let mut scheduler = Scheduler::new(bus.clone(), schedule.clone());
     let (mut trouble, mut said) = (Backoff::new(PAUSES.0, PAUSES.1), String::new());
-    let mut next = None;
+    let (mut next, mut last) = (None, clock.now());
     while *stop.borrow() == Stop::No {
+        // A clock that was put back says nothing of what was to come.
+        if clock.now() < std::mem::replace(&mut last, clock.now()) {
+            next = None;
+        }
         let pause = match next {
             Some(next) if clock.now() < next => next.since(clock.now()),
             _ => match scheduler.pass().await {
@@ -136,7 +140,7 @@ pub(super) async fn rows(schedules: &[Recurring], opened: &Opened) -> Vec<Schedu
             type_: schedule.type_.clone(),
             rule: schedule.rule.text(),
             next: state.and_then(|state| state.next),
-            late: late.filter(|late| *late >= LATE),
+            late,
             error,
         }
     }))
@@ -146,7 +150,7 @@ pub(super) async fn rows(schedules: &[Recurring], opened: &Opened) -> Vec<Schedu
 impl ScheduleRow {
     /// What is wrong with it.
     pub(super) fn trouble(&self) -> Option<String> {
-        let late = self.late.map(|late| {
+        let late = self.late.filter(|late| *late >= LATE).map(|late| {
             format!("has been due for {}, and no watch or drain has served it", times::format_duration(late))
         });
         self.error.clone().or(late)

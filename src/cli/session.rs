@@ -89,6 +89,11 @@ impl Session {
         Ok(Config::load(&self.environment, self.args.config.as_deref())?)
     }
 
+    /// Loads the config again, which may be broken where it did not have to name the bus: then that is told.
+    pub(super) fn config_or_warning(&self) -> Option<Config> {
+        self.config_quietly().map_err(|failure| output::warn(failure.message())).ok()
+    }
+
     /// The address of the bus.
     pub(super) fn address(&self) -> Result<BusAddress, Failure> {
         self.resolve(self.args.bus.as_deref())

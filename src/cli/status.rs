@@ -150,7 +150,7 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
         // A broken config stops no look at a bus that it does not name.
         let config = match args.group {
             Some(_) => None,
-            None => session.config_quietly().ok(),
+            None => session.config_or_warning(),
         };
         let plans = config.as_ref().and_then(|config| RelayPlan::of(config).ok()).unwrap_or_default();
         let mut report = report(&opened, &session, args.group.as_deref(), &plans, span).await?;

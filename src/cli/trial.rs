@@ -22,6 +22,8 @@ pub(super) struct Trial {
     watcher: Watcher,
     handler: Rc<dyn Handler>,
     url: String,
+    /// Whether a signal has come: nothing is run any more.
+    stopped: Cell<bool>,
 }
 
 impl Trial {
@@ -35,11 +37,19 @@ impl Trial {
         // An event is no batch that waits for others.
         watcher.batch = None;
         let handler = watchers::handlers(std::slice::from_ref(&watcher), session, printer).remove(0);
-        Ok(Self { watcher, handler, url: opened.url() })
+        Ok(Self { watcher, handler, url: opened.url(), stopped: Cell::new(false) })
+    }
+
+    /// Whether nothing is run any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.get()
     }
 
     /// Runs it for one event.
     pub(super) async fn run(&self, name: &EventName, event: &Event, document: Bytes) -> RunReport {
+        if self.is_stopped() {
+            return RunReport::stopped();
+        }
         let mut vars = event_vars(event, name);
         vars.extend([
             ("EVBUS_GROUP", self.watcher.group.to_string()),
@@ -59,7 +69,7 @@ impl Trial {
         let action = Cell::new(SignalAction::Stop);
         let stopping = async {
             while stopped.changed().await.is_ok() {
-                self.handler.refuse_new_runs();
+                self.stopped.set(true);
                 self.handler.terminate();
             }
             std::future::pending::<()>().await;
@@ -76,6 +86,6 @@ impl Trial {
         // The two streams have threads of their own: what the handlers wrote comes before the result.
         pump::flush(Stream::Out);
         pump::flush(Stream::Err);
-        Ok(done)
+        if self.is_stopped() { Err(nothing()) } else { Ok(done) }
     }
 }

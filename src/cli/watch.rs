@@ -15,7 +15,7 @@ use super::schedules;
 use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
 use super::style;
-use super::watchers::{self, HangUp, Ready, RunArgs, SignalAction, Starting};
+use super::watchers::{self, ConfigWatch, HangUp, Ready, RunArgs, SignalAction, Starting};
 use crate::config::{Location, Watcher};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
@@ -61,9 +61,20 @@ pub(super) struct WatchArgs {
     /// Serve /metrics for Prometheus, and /healthz; a port alone means the loopback interface
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
+    /// Reload the config when its file changes, as on HUP to a daemon
+    #[arg(long, conflicts_with_all = ["group", "once"])]
+    reload: bool,
     /// Run the handler for this one event now, outside of the group, and end: nothing is recorded
     #[arg(long, value_name = "ID", conflicts_with_all = ["metrics", "dry_run"])]
     once: Option<String>,
+}
+
+impl WatchArgs {
+    /// What looks for changes of the config, if it is to.
+    fn config_watch(&self, session: &Session) -> Result<Option<ConfigWatch>, Failure> {
+        let path = if self.reload { session.config_quietly()?.path } else { None };
+        Ok(path.map(|path| ConfigWatch::new(path, &session.clock)))
+    }
 }
 
 /// What runs beside the watchers of the config.
@@ -179,6 +190,7 @@ fn watch(
             metrics::serve(listener, (&opened, session), &tally, &helpers.relays).await
         };
         let hang_up = HangUp::of(args.run.in_config());
+        let config = args.config_watch(session)?;
         let readable = || may_reload(args, session, &service);
         service.notify("READY=1");
         let ended = tokio::select! {
@@ -199,7 +211,7 @@ fn watch(
                 let scheduled = schedules::follow_all(&helpers.schedules, beside, session, &stopped);
                 join3(runs, relayed, scheduled).await.0
             } => ended,
-            failure = watchers::on_signals(stop, hang_up, action, &readable) => {
+            failure = watchers::on_signals_or_changes(stop, (hang_up, config), action, &readable) => {
                 failure?;
                 return Ok(Code::Done);
             }

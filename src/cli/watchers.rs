@@ -27,12 +27,16 @@ use crate::handler::{
 };
 
 mod args;
+mod config_watch;
 mod registry;
 mod stop;
 
 pub(super) use args::RunArgs;
+pub(super) use config_watch::ConfigWatch;
 pub(super) use registry::{Ready, agree, backlog, near_misses, prepare, set_command};
-pub(super) use stop::{HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals, received};
+pub(super) use stop::{
+    HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals, on_signals_or_changes, received,
+};
 
 /// Time between TERM and KILL at a handler's time limit.
 const GRACE: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::section::Field;
 use super::{ConfigError, Environment};
-use crate::event::{Data, EventTime};
+use crate::event::{Data, EventTime, odd_type};
 use crate::group::GroupName;
 use crate::recurring::{CatchUp, Recurring, Rule};
 
@@ -18,8 +18,10 @@ pub(super) fn read(field: &Field<'_>, environment: &Environment) -> Result<Recur
     let zone = section.field("timezone").map(|zone| zone_of(&zone)).transpose()?;
     let rule = match (section.field("cron"), section.field("every")) {
         (Some(cron), None) => {
-            let zone = zone.unwrap_or_else(|| environment.zone());
-            Rule::cron(cron.text()?, zone).map_err(|error| cron.error(error))?
+            let own = environment.zone();
+            let own_name = own.iana_name().unwrap_or("local").to_owned();
+            let (zone, name) = zone.unwrap_or((own, own_name));
+            Rule::cron(cron.text()?, (zone, &name)).map_err(|error| cron.error(error))?
         }
         (None, Some(every)) => {
             if let Some(zone) = section.field("timezone") {
@@ -33,11 +35,14 @@ pub(super) fn read(field: &Field<'_>, environment: &Environment) -> Result<Recur
         }
     };
     let type_ = section.field("type").ok_or_else(|| field.error("has no type (add type = \"backup.due\")"))?;
+    if let Some(what) = odd_type(type_.text()?) {
+        return Err(type_.error(format!("{what}, so no pattern could name it")));
+    }
     let catch_up = section.field("catch_up").map(|field| match field.text()? {
         "none" => Ok(CatchUp::None),
         "last" => Ok(CatchUp::Last),
         "all" => Ok(CatchUp::All),
-        _ => Err(field.mistyped("\"none\", \"last\" or \"all\"")),
+        other => Err(field.error(format!("'{}' is none of none, last and all", other.escape_debug()))),
     });
     let data = section.field("data").map(|field| {
         let text = field.json().to_string();
@@ -52,13 +57,17 @@ pub(super) fn read(field: &Field<'_>, environment: &Environment) -> Result<Recur
         subject: section.field("subject").map(|field| field.text().map(str::to_owned)).transpose()?,
         data: data.transpose()?,
     };
+    let gap = schedule.rule.shortest_gap(environment.now).unwrap_or(Duration::MAX);
+    if let Some(jitter) = section.field("jitter").filter(|_| schedule.jitter > gap / 2) {
+        return Err(jitter.error("is more than half of the time between two of its times"));
+    }
     schedule.event(EventTime::from_micros(0)).map_err(|error| type_.error(error))?;
     Ok(schedule)
 }
 
-fn zone_of(field: &Field<'_>) -> Result<TimeZone, ConfigError> {
+fn zone_of(field: &Field<'_>) -> Result<(TimeZone, String), ConfigError> {
     let name = field.text()?;
     let unknown =
         || field.error(format!("'{}' is no time zone (such as \"Europe/Berlin\" or \"UTC\")", name.escape_debug()));
-    TimeZone::get(name).or_else(|_| TimeZone::posix(name)).map_err(|_| unknown())
+    TimeZone::get(name).or_else(|_| TimeZone::posix(name)).map(|zone| (zone, name.to_owned())).map_err(|_| unknown())
 }

@@ -19,7 +19,7 @@ pub use identity::{HashSlot, Identity, dedup_hash, event_id, parse_event_id};
 pub use name::{
     EVENTS, EventName, NameError, NameParts, id_of, minute_folder, names_between, parse_key, parse_parts, slug_of,
 };
-pub use pattern::{NameMatch, PatternError, TypeFilter, TypePattern};
+pub use pattern::{NameMatch, PatternError, TypeFilter, TypePattern, odd_type};
 pub use segment::{
     ListedKey, SEGMENT_MAX_BYTES, SEGMENT_MAX_EVENTS, SEGMENT_SPAN_MICROS, SegmentName, SegmentNonce, SegmentParts,
     parse_segment_key, segment_slug,

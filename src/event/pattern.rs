@@ -243,5 +243,16 @@ fn shown_as(literal: &str, token: &str) -> bool {
     literal.chars().map(slug_char).eq(token.chars())
 }
 
+/// Why no pattern could name a type, if that is so.
+pub fn odd_type(type_: &str) -> Option<&'static str> {
+    if type_.contains(['*', '>', ',']) || type_.starts_with('!') {
+        Some("has a character that patterns use")
+    } else if type_.split('.').any(str::is_empty) {
+        Some("has an empty token")
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -266,7 +266,11 @@ impl RunReport {
         };
         let mut lines = self.stderr_tail.lines().filter(|line| !line.trim().is_empty());
         // A program says last why it ends; a page says first what it is.
-        let line = if let Outcome::Status(_) = self.outcome { lines.next() } else { lines.next_back() };
+        let line = match &self.outcome {
+            Outcome::Status(_) => lines.next(),
+            // A command of evbus's own ends with the cure.
+            _ => lines.clone().rfind(|line| !line.starts_with("help: ")).or_else(|| lines.next_back()),
+        };
         match line {
             Some(line) => format!("{how} \"{}\"", line.trim().chars().take(120).collect::<String>()),
             None => how,

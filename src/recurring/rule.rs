@@ -45,6 +45,8 @@ pub struct CronRule {
     text: String,
     crontab: Box<Crontab>,
     zone: TimeZone,
+    /// The zone's name in the rule's text.
+    zone_name: String,
     /// Whether its minute and hour are no wildcards.
     is_fixed: bool,
 }
@@ -94,7 +96,7 @@ impl Rule {
     ///
     /// # Errors
     /// The text is none, or is never due.
-    pub fn cron(text: &str, zone: TimeZone) -> Result<Self, RuleError> {
+    pub fn cron(text: &str, (zone, zone_name): (TimeZone, &str)) -> Result<Self, RuleError> {
         let text = text.trim();
         let nickname = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
         let five = nickname.map_or(text, |(_, five)| five);
@@ -110,7 +112,13 @@ impl Rule {
             let why = why.lines().last().unwrap_or_default().trim().trim_start_matches('^').trim().to_owned();
             RuleError::Field { text: text.to_owned(), why }
         })?;
-        let rule = CronRule { text: fields.join(" "), crontab: Box::new(crontab), zone, is_fixed };
+        let rule = CronRule {
+            text: fields.join(" "),
+            crontab: Box::new(crontab),
+            zone,
+            zone_name: zone_name.to_owned(),
+            is_fixed,
+        };
         match rule.civil_after(DateTime::constant(2024, 1, 1, 0, 0, 0, 0)) {
             Some(_) => Ok(Self::Cron(rule)),
             None => Err(RuleError::Never { text: text.to_owned() }),
@@ -141,11 +149,18 @@ impl Rule {
         }
     }
 
+    /// The shortest time between two of the next times, as far as is looked.
+    pub fn shortest_gap(&self, from: EventTime) -> Option<Duration> {
+        let times = std::iter::successors(self.next_after(from), |time| self.next_after(*time));
+        let times: Vec<EventTime> = times.take(200).collect();
+        times.windows(2).map(|pair| pair[1].since(pair[0])).min()
+    }
+
     /// The rule as text, by which two hosts see that they have the same one.
     pub fn text(&self) -> String {
         match self {
-            Self::Every(period) => format!("every {} ms", period.as_millis()),
-            Self::Cron(cron) => format!("{} {}", cron.text, cron.zone.iana_name().unwrap_or("local")),
+            Self::Every(period) => format!("every {period:?}"),
+            Self::Cron(cron) => format!("{} {}", cron.text, cron.zone_name),
         }
     }
 }
@@ -160,7 +175,12 @@ impl CronRule {
 
     /// The next time of a job that runs once for each of its times.
     fn fixed_after(&self, after: Timestamp) -> Option<Timestamp> {
-        let mut civil = self.zone.to_datetime(after).checked_sub(LONGEST_SKIP).ok()?;
+        let mut civil = self.zone.to_datetime(after);
+        let changed = self.zone.preceding(after).next().map(|transition| transition.timestamp());
+        if changed.is_some_and(|changed| changed.duration_until(after) <= LONGEST_SKIP) {
+            // What the clock has skipped is looked at again.
+            civil = civil.checked_sub(LONGEST_SKIP).ok()?;
+        }
         loop {
             civil = self.civil_after(civil)?;
             let instant = self.instant_of(civil)?;
@@ -219,7 +239,7 @@ mod tests {
     }
 
     fn next(rule: &str, zone_of: &str, after: &str) -> String {
-        let next = Rule::cron(rule, zone(zone_of)).unwrap().next_after(at(after)).unwrap();
+        let next = Rule::cron(rule, (zone(zone_of), "zone")).unwrap().next_after(at(after)).unwrap();
         Timestamp::from_microsecond(next.as_micros()).unwrap().to_string()
     }
 
@@ -271,7 +291,7 @@ mod tests {
             for (text, day) in rules.iter().flat_map(|rule| days.map(|day| (*rule, day))) {
                 let begin: Timestamp = day.parse().unwrap();
                 let end = begin + SignedDuration::from_hours(72);
-                let Rule::Cron(rule) = Rule::cron(text, zone.clone()).unwrap() else { unreachable!() };
+                let Rule::Cron(rule) = Rule::cron(text, (zone.clone(), "zone")).unwrap() else { unreachable!() };
                 let matches = |shown: DateTime| rule.civil_after(shown - SignedDuration::from_nanos(1)) == Some(shown);
                 let mut wanted = BTreeSet::new();
                 let (mut now, mut latest) = (begin, None::<DateTime>);
@@ -322,7 +342,7 @@ mod tests {
             ("0 2 * * frday", "frday"),
             ("0 0 30 2 *", "never due"),
         ] {
-            let error = Rule::cron(text, TimeZone::UTC).unwrap_err().to_string();
+            let error = Rule::cron(text, (TimeZone::UTC, "UTC")).unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{text}: {error}");
         }
     }

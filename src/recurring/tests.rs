@@ -145,6 +145,32 @@ fn what_was_missed_is_made_up_for_as_asked() {
     assert_eq!(hosts.events(), [first + 3_600]);
 }
 
+/// As two hosts with time zones of their own do, whose drains come from cron.
+#[test]
+fn hosts_with_different_rules_do_not_silence_each_other() {
+    let mut hosts = Hosts::new(CatchUp::Last);
+    let seconds = [10, 15].map(|seconds| Rule::every(Duration::from_secs(seconds)).unwrap());
+    let mut emitted = [0; 2];
+    for second in 0..60 {
+        for (rule, emitted) in seconds.iter().zip(&mut emitted) {
+            hosts.schedule.rule = rule.clone();
+            *emitted += hosts.pass(&mut hosts.begin(), second).emitted;
+        }
+    }
+    assert_eq!(hosts.events(), [10, 15, 20, 30, 40, 45, 50]);
+    assert_eq!(emitted.iter().sum::<u64>(), 7);
+}
+
+#[test]
+fn a_long_time_off_costs_no_long_time() {
+    let hosts = Hosts::new(CatchUp::Last);
+    hosts.pass(&mut hosts.begin(), 0);
+    let year = 365 * 86_400;
+    let pass = hosts.pass(&mut hosts.begin(), year + 5);
+    assert_eq!((pass.emitted, hosts.events()), (1, vec![year]));
+    assert!(pass.missed >= 1_000, "{pass:?}");
+}
+
 #[test]
 fn a_rule_that_was_changed_makes_up_for_nothing_of_before() {
     let mut hosts = Hosts::new(CatchUp::All);
@@ -166,12 +192,16 @@ fn a_clock_that_is_years_ahead_silences_no_other_host() {
     let hosts = Hosts::new(CatchUp::Last);
     let mut right = hosts.begin();
     hosts.pass(&mut right, 1);
-    hosts.clock.0.set(at(1_000_000_000));
-    assert_eq!(hosts.runtime.block_on(hosts.begin().pass()).unwrap().emitted, 1);
+    let mut wrong = hosts.begin();
+    let far = 1_000_000_000;
+    assert_eq!(hosts.pass(&mut wrong, far).emitted, 1);
     for seconds in [11, 21, 31] {
         assert_eq!(hosts.pass(&mut right, seconds).emitted, 1);
     }
-    assert_eq!(hosts.events(), [10, 20, 30, 1_000_000_000]);
+    // Nor itself, once its clock is put right.
+    assert_eq!(hosts.pass(&mut wrong, 35).emitted, 0);
+    assert_eq!(hosts.pass(&mut wrong, 41).emitted, 1);
+    assert_eq!(hosts.events(), [10, 20, 30, 40, far]);
 }
 
 #[test]

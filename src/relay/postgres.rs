@@ -121,6 +121,12 @@ impl PostgresOutbox {
 
     /// The rows of a table from a number on, as SQL: whole, or only what they are deleted by.
     fn select(&self, floor: Option<i64>, most: usize, is_whole: bool) -> String {
+        let place = quoted(self.columns.place());
+        let from = floor.map_or("true".to_owned(), |floor| format!("o.{place} > {floor}"));
+        self.select_where(&from, most, is_whole)
+    }
+
+    fn select_where(&self, condition: &str, most: usize, is_whole: bool) -> String {
         let text = |column: &Option<String>| match column {
             Some(column) => format!("{}::text", quoted(column)),
             None => "NULL::text".to_owned(),
@@ -137,7 +143,6 @@ impl PostgresOutbox {
         let part = |column: &String| format!("nullif({}::text, '')", quoted(column));
         let type_: Vec<String> = self.columns.type_.iter().map(part).collect();
         let (place, of) = (quoted(self.columns.place()), &self.columns);
-        let from = floor.map_or(String::new(), |floor| format!("WHERE o.{place} > {floor}"));
         let events = [text(&Some(of.id.clone())), type_.join(" || '.' || "), text(&of.source), text(&of.subject)];
         let events = events.into_iter().chain([text(&of.key), text(&of.data), text(&of.attr), time]);
         let events: Vec<String> = match is_whole {
@@ -146,7 +151,7 @@ impl PostgresOutbox {
         };
         // Without the table's name the order would be that of the column as text, which has the same name.
         format!(
-            "SELECT {place}::text, {} FROM {} o {from} ORDER BY o.{place} LIMIT {most}",
+            "SELECT {place}::text, {} FROM {} o WHERE {condition} ORDER BY o.{place} LIMIT {most}",
             events.join(", "),
             self.table
         )
@@ -172,27 +177,43 @@ impl PostgresOutbox {
         self.read(floor, most).await
     }
 
-    /// Reads rows in a transaction that stays open. If one of them cannot be read as text, it reads fewer, down to that
-    /// one by itself, of which it reads only what it is deleted by.
+    /// Reads rows in a transaction that stays open. If one of them cannot be read as text, it reads fewer, down to one by
+    /// itself.
     async fn read(&self, floor: Option<i64>, most: usize) -> StoreResult<Rows> {
-        let (mut most, mut unreadable) = (most, None);
-        loop {
-            let select = self.select(floor, most, unreadable.is_none());
-            match self.begin_with(&select, most, unreadable.as_ref()).await {
-                Err(error) if is_no_text(&error) && unreadable.is_none() => {
-                    self.link.end("ROLLBACK").await?;
-                    most /= 2;
-                    if most == 0 {
-                        (most, unreadable) = (1, Some(error.to_string()));
-                    }
-                }
+        let mut most = most;
+        while most > 1 {
+            match self.begin_with(&self.select(floor, most, true), most).await {
+                Err(error) if is_no_text(&error) => self.link.end("ROLLBACK").await?,
                 found => return found,
             }
+            most /= 2;
+        }
+        self.read_one(floor).await
+    }
+
+    /// Reads one row: first what it is deleted by, and then this very row whole, if it can be.
+    async fn read_one(&self, floor: Option<i64>) -> StoreResult<Rows> {
+        let (place, has_more) = match self.begin_with(&self.select(floor, 1, false), 1).await? {
+            Rows::Found(mut rows, has_more) => match rows.pop() {
+                Some(row) => (row.place, has_more),
+                None => return Ok(Rows::Found(Vec::new(), false)),
+            },
+            Rows::OtherRelay => return Ok(Rows::OtherRelay),
+        };
+        self.link.execute("mark a place in the transaction", "SAVEPOINT one").await?;
+        let condition = format!("o.{} = $1::text::{}", quoted(self.columns.place()), self.place_type);
+        match self.link.query("read a row", &self.select_where(&condition, 1, true), &[(&place, Type::TEXT)]).await {
+            Ok(rows) => Ok(Rows::Found(rows_of(&rows)?, has_more)),
+            Err(error) if is_no_text(&error) => {
+                self.link.execute("go back in the transaction", "ROLLBACK TO SAVEPOINT one").await?;
+                Ok(Rows::Found(vec![Row { place, unreadable: Some(error.to_string()), ..Row::default() }], has_more))
+            }
+            Err(error) => Err(error),
         }
     }
 
     /// Begins the pass's transaction, and reads rows in it if this relay is the active one.
-    async fn begin_with(&self, select: &str, most: usize, unreadable: Option<&String>) -> StoreResult<Rows> {
+    async fn begin_with(&self, select: &str, most: usize) -> StoreResult<Rows> {
         // The server must not end the pass because the bus is slow.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
                      SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '4s'";
@@ -206,24 +227,7 @@ impl PostgresOutbox {
         }
         // Rows that the application holds are passed over, and what is deleted is what was read.
         let sql = format!("{select} FOR UPDATE OF o SKIP LOCKED");
-        let rows = self.link.query("read the outbox", &sql, &[]).await?;
-        let row = |row: &tokio_postgres::Row| -> Result<Row, tokio_postgres::Error> {
-            Ok(Row {
-                place: row.try_get::<_, Option<String>>(0)?.unwrap_or_default(),
-                id: row.try_get(1)?,
-                type_: row.try_get(2)?,
-                source: row.try_get(3)?,
-                subject: row.try_get(4)?,
-                key: row.try_get(5)?,
-                data: row.try_get(6)?,
-                attr: row.try_get(7)?,
-                time: row.try_get(8)?,
-                unreadable: unreadable.cloned(),
-            })
-        };
-        let rows: Result<Vec<Row>, tokio_postgres::Error> = rows.iter().map(row).collect();
-        let rows =
-            rows.map_err(|error| StoreError::new(ErrorKind::Damaged, format!("a row cannot be read: {error}")))?;
+        let rows = rows_of(&self.link.query("read the outbox", &sql, &[]).await?)?;
         if rows.is_empty() {
             self.link.end("COMMIT").await?;
         }
@@ -256,6 +260,25 @@ impl PostgresOutbox {
         let there = self.link.query("look for parked rows", there, &[(&table, Type::TEXT)]).await?;
         Ok(there.first().and_then(|row| row.try_get(0).ok()) == Some(true))
     }
+}
+
+fn rows_of(rows: &[tokio_postgres::Row]) -> StoreResult<Vec<Row>> {
+    let row = |row: &tokio_postgres::Row| -> SqlResult<Row> {
+        Ok(Row {
+            place: row.try_get::<_, Option<String>>(0)?.unwrap_or_default(),
+            id: row.try_get(1)?,
+            type_: row.try_get(2)?,
+            source: row.try_get(3)?,
+            subject: row.try_get(4)?,
+            key: row.try_get(5)?,
+            data: row.try_get(6)?,
+            attr: row.try_get(7)?,
+            time: row.try_get(8)?,
+            unreadable: None,
+        })
+    };
+    let rows: SqlResult<Vec<Row>> = rows.iter().map(row).collect();
+    rows.map_err(|error| StoreError::new(ErrorKind::Damaged, format!("a row cannot be read: {error}")))
 }
 
 /// Whether a row has a text that is no UTF-8, as a database with the encoding `SQL_ASCII` takes it.

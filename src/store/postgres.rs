@@ -299,7 +299,8 @@ impl PostgresStore {
         }
         let is_known = self.known_token().starts_with(&format!("{:x}-", started.0));
         if !is_known {
-            self.read("frontier", 0).await?;
+            // Its answer has the whole token.
+            self.read("events/", 0).await?;
         }
         self.last_write.set(Some(written.0));
         self.announcer.announce(&session, self.clock.elapsed());

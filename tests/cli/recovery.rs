@@ -269,6 +269,31 @@ fn a_daemon_reloads_its_config() {
     assert!(said.contains("the config is not reloaded: ") && said.contains("group 'two'"), "{said}");
 }
 
+#[test]
+fn a_watch_can_reload_its_config_by_itself() {
+    let home = Home::new();
+    let config = |name: &str| format!("[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
+    home.file("evbus.toml", &config("one"));
+    let mut watch = home.spawn(&["watch", "--reload"]);
+    home.emit_many("t", 1);
+    until("it works", || home.lines("seen") == ["one"]);
+    home.file("evbus.toml", "[watchers.one\n");
+    let mut said = String::new();
+    let mut stderr = std::io::BufReader::new(watch.stderr.take().unwrap());
+    while !said.contains("the config is not reloaded: ") {
+        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut said).unwrap(), 0, "{said}");
+    }
+    home.run(&["emit", "t", "-q", "--bus", home.bus().to_str().unwrap()]).exits(0);
+    until("a config that cannot be read changes nothing", || home.lines("seen") == ["one", "one"]);
+    // As an editor saves it.
+    home.file("new.toml", &config("two"));
+    std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();
+    until("the new one works", || home.lines("seen").iter().filter(|line| *line == "two").count() == 2);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+    home.run(&["watch", "--reload", "-g", "g", "--", "true"]).exits(2);
+}
+
 /// A service manager signals all processes of a service at once.
 #[test]
 fn a_handler_ended_with_its_worker_costs_no_attempt() {

@@ -72,7 +72,7 @@ fn what_comes_next_is_shown_and_what_is_late_is_told() {
     let status = with(&["status"]).exits(0).out;
     assert!(status.contains("SCHEDULE") && !status.contains("has been due"), "{status}");
     // As if the last one had been served long ago.
-    let record = r#"{"rule":"0 2 * * * UTC","through":"20261101T020000.000000Z"}"#;
+    let record = r#"{"served":{"0 2 * * * UTC":"20261101T020000.000000Z"}}"#;
     let kept = home.shell(&format!(
         "f=$(ls -d $EVBUS_URL/schedules/nightly.json*); test -d $f && f=$f/$(ls $f | tail -n 1); echo '{record}' > $f"
     ));
@@ -96,9 +96,11 @@ fn mistakes_are_named_with_their_line() {
         ("every = '1h'\ncron = '@daily'\ntype = 't'\n", 2, "leave one out"),
         ("every = '1h'\ntimezone = 'UTC'\ntype = 't'\n", 3, "for cron alone"),
         ("cron = '@daily'\ntimezone = 'Mars/Base'\ntype = 't'\n", 3, "no time zone"),
+        ("every = '1m'\ntype = 't'\njitter = '40s'\n", 4, "half of the time"),
         ("cron = '@daily'\n", 1, "has no type"),
-        ("cron = '@daily'\ntype = ''\n", 3, "type"),
-        ("cron = '@daily'\ntype = 't'\ncatch_up = 'most'\n", 4, "\"all\""),
+        ("cron = '@daily'\ntype = ''\n", 3, "empty token"),
+        ("cron = '@daily'\ntype = 'a.*'\n", 3, "patterns use"),
+        ("cron = '@daily'\ntype = 't'\ncatch_up = 'most'\n", 4, "'most' is none of none, last and all"),
     ] {
         let (home, config) = home(&format!("[schedules.s]\n{text}"));
         let ran = home.run(&["check", "--config", &config]).exits(2);

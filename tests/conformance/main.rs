@@ -223,3 +223,26 @@ conformance!(@ azure, bucket(|prefix| azurite::azurite().bucket(prefix));
 );
 // SeaweedFS lists by folders instead of by bytes, and treats a backslash as a slash.
 conformance!(@ seaweedfs, bucket(|prefix| s3::seaweedfs().bucket(prefix)););
+
+/// A put tells less of the server than a read: what it does not know, it must ask for.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_put_after_a_restart_of_the_server_succeeds_and_shows_it() {
+    use evbus::store::{ErrorKind, Put, Swap};
+    let mut at = postgres_server::Postgres::start(&[]);
+    let StoreFixture { store, .. } = postgres(&at, "");
+    block_on(async {
+        let Swap::Swapped(_) = store.cas("frontier", None, b"{}").await.unwrap() else { panic!("it was there") };
+        assert_eq!(store.put_new("events/20261130/0902/a.json", b"a").await.unwrap(), Put::Created);
+        let before = store.rewinds();
+        at.kill();
+        at.begin("true");
+        let put = loop {
+            match store.put_new("events/20261130/0902/b.json", b"b").await {
+                Ok(put) => break put,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+            }
+        };
+        assert_eq!((put, store.rewinds()), (Put::Created, before + 1));
+    });
+}

@@ -107,7 +107,7 @@ pub(in crate::cli) struct EmitArgs {
     /// Print the event instead of its id
     #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
-    /// Print the event as it would be, and emit nothing
+    /// Print the event as it would be, and emit nothing; whether its id is taken is not looked up
     #[arg(long, conflicts_with = "quiet")]
     pub dry_run: bool,
 }

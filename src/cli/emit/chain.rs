@@ -37,7 +37,8 @@ pub(super) async fn refuse_long(
         types.push(event.type_().to_owned());
         id = event.attribute("causationid").map(|id| id.into_owned()).filter(|id| *id != id_of(&name));
     }
-    let chain = if types.is_empty() { String::new() } else { format!(": {} <- …", types.join(" <- ")) };
+    let rest = if id.is_some() { " <- …" } else { "" };
+    let chain = if types.is_empty() { String::new() } else { format!(": {}{rest}", types.join(" <- ")) };
     let what = format!("{depth} events would have caused each other, and the bus allows {most}{chain}");
     Err(Failure::failed(what).help([
         command("check", ""),

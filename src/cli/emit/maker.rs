@@ -14,7 +14,7 @@ use crate::cli::session::{Opened, Session};
 use crate::cli::times;
 use crate::clock::Clock;
 use crate::config::{Environment, default_source};
-use crate::event::{Data, Event, EventTemplate, EventTime, check_size};
+use crate::event::{Data, Event, EventTemplate, EventTime, check_size, odd_type};
 use crate::store::{ErrorDetail, ErrorKind, LARGEST_BYTES, Store, StoreError, StoreResult};
 
 /// What the flags and the environment say about every event of this run.
@@ -276,11 +276,8 @@ fn refuse_odd_type(type_: &str) -> Result<(), Failure> {
         let cure = "write tokens with dots between them, such as order.created";
         Err(Failure::usage(format!("type '{type_}' {what}, so no pattern could name it")).help(cure))
     };
-    if type_.contains(['*', '>', ',']) || type_.starts_with('!') {
-        return odd("has a character that patterns use");
-    }
-    if type_.split('.').any(str::is_empty) {
-        return odd("has an empty token");
+    if let Some(what) = odd_type(type_) {
+        return odd(what);
     }
     Ok(())
 }

@@ -77,12 +77,13 @@ pub(super) fn watch(
             }
         });
         let hang_up = HangUp::of(args.run.in_config());
+        let config = args.config_watch(session)?;
         let service = Service::new(&session.environment);
         service.notify("READY=1");
         let readable = || super::may_reload(args, session, &service);
         let ended = tokio::select! { biased;
             ended = join_all(members) => ended,
-            failure = watchers::on_signals(stop, hang_up, action, &readable) => {
+            failure = watchers::on_signals_or_changes(stop, (hang_up, config), action, &readable) => {
                 failure?;
                 return Ok(Code::Done);
             }

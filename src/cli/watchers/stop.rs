@@ -7,6 +7,7 @@ use std::cell::Cell;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::ConfigWatch;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::group::worker::Stop;
@@ -51,6 +52,16 @@ pub(in crate::cli) async fn on_signals(
     action: &Cell<SignalAction>,
     readable: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
+    on_signals_or_changes(stop, (hang_up, None), action, readable).await
+}
+
+/// The same; a change of the config file is a reason to reload, too.
+pub(in crate::cli) async fn on_signals_or_changes(
+    stop: watch::Sender<Stop>,
+    (hang_up, mut config): (HangUp, Option<ConfigWatch>),
+    action: &Cell<SignalAction>,
+    readable: &dyn Fn() -> bool,
+) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
@@ -60,12 +71,13 @@ pub(in crate::cli) async fn on_signals(
     };
     let mut level = Stop::No;
     loop {
-        let hung_up = tokio::select! {
+        let is_reload = tokio::select! {
             _ = term.recv() => false,
             _ = int.recv() => false,
-            () = received(&mut hup) => true,
+            () = received(&mut hup) => hang_up == HangUp::Reload,
+            () = changed(&mut config) => true,
         };
-        if hung_up && hang_up == HangUp::Reload {
+        if is_reload {
             if level == Stop::No && readable() {
                 action.set(SignalAction::Reload);
                 stop.send_replace(Stop::Starts);
@@ -78,6 +90,13 @@ pub(in crate::cli) async fn on_signals(
             output::note("stopping: running handlers may finish; a second signal ends them at once");
         }
         stop.send_replace(level);
+    }
+}
+
+async fn changed(config: &mut Option<ConfigWatch>) {
+    match config {
+        Some(config) => config.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Control {
     pub asking: bool,
     /// How many listings of the requests were sent.
     pub asked: u64,
+    /// The number of the last one that was answered, and not by an error.
+    pub answered: u64,
     pub ask_at: Duration,
     pub asked_last: Duration,
     /// When the markers of idle shards are to be read again.
@@ -35,6 +37,7 @@ impl Control {
             pending: Vec::new(),
             asking: false,
             asked: 0,
+            answered: 0,
             ask_at: begun,
             asked_last: begun,
             idle_check_at: begun,
@@ -86,6 +89,7 @@ impl Engine {
             self.control.ask_at = now + Duration::from_secs(1);
             return;
         };
+        self.control.answered = self.control.asked;
         self.control.pending = asked.pending;
         self.rebalance();
         for shard in asked.woken {
@@ -130,8 +134,7 @@ impl Engine {
 
     /// Whether what the requests ask of an owned shard is still to be folded in.
     pub(super) fn awaits_requests(&self, shard: &Shard) -> bool {
-        let answered = self.control.asked - u64::from(self.control.asking);
-        shard.requests_before >= answered && self.is_requested(usize::from(shard.number))
+        shard.requests_before >= self.control.answered && self.is_requested(usize::from(shard.number))
     }
 
     pub(super) fn take_definition(&mut self, registered: StoreResult<Option<Registered>>) {
