@@ -23,11 +23,28 @@ impl Emitter {
     /// After an error some of them may be there, unacknowledged.
     pub async fn emit_segments(&mut self, segments: &[SegmentDraft]) -> StoreResult<Vec<EventTime>> {
         if segments.iter().any(SegmentDraft::has_ordering_key) {
-            let mut firsts = Vec::new();
-            for segment in segments {
-                firsts.extend(self.emit_together(&[segment], None).await?);
+            loop {
+                let rewinds = self.puts.bus.store.rewinds();
+                let (mut firsts, mut is_lost) = (Vec::new(), false);
+                for segment in segments {
+                    firsts.extend(self.emit_together(&[segment], None).await?);
+                    is_lost = rewinds != self.puts.bus.store.rewinds();
+                    if is_lost {
+                        break;
+                    }
+                }
+                if !is_lost {
+                    return Ok(firsts);
+                }
+                // A store that has lost its latest writes may have lost those that were safe by then. All are put again,
+                // in their order: what is there goes first.
+                let put = |(segment, first): (&SegmentDraft, &EventTime)| PutSegment {
+                    key: segment.key(*first),
+                    first: *first,
+                };
+                let there = segments.iter().zip(&firsts).filter(|(segment, _)| !segment.is_empty()).map(put);
+                self.delete_first_copies(&there.collect::<Vec<_>>()).await;
             }
-            return Ok(firsts);
         }
         self.emit_together(&segments.iter().collect::<Vec<_>>(), None).await
     }
