@@ -12,7 +12,7 @@ use crate::event::EventTime;
 #[cfg(test)]
 mod still;
 #[cfg(test)]
-pub(crate) use still::Still;
+pub(crate) use still::{SetClock, Still};
 
 /// A boxed future on one thread, as every asynchronous trait of evbus returns it.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

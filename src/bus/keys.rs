@@ -18,12 +18,9 @@ pub const FRONTIER: &str = "frontier";
 /// The register that holds up to where events were pruned.
 pub const HORIZON: &str = "horizon";
 
-/// The registers of schedules.
-pub const SCHEDULES: &str = "schedules/";
-
 /// Up to when a schedule was served, a register.
 pub fn schedule(name: &str) -> String {
-    format!("{SCHEDULES}{name}.json")
+    format!("schedules/{name}.json")
 }
 
 /// The registry of groups.

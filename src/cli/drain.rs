@@ -15,7 +15,7 @@ use super::{style, times};
 use crate::bus::read;
 use crate::cli::colour::NOTE;
 use crate::cli::help_line::command;
-use crate::config::{Action, Environment, Watcher};
+use crate::config::{Action, Config, Environment, Watcher};
 use crate::event::EventTime;
 use crate::event::id_of;
 use crate::group::read_marker;
@@ -77,10 +77,9 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
             starting.take(&name, start.await)?;
         }
         let Starting { ready, code: started, .. } = starting;
-        let plans = if args.run.takes_all() { RelayPlan::of_config(&session)? } else { Vec::new() };
-        let relayed = relays::once_all(&plans, &opened, &session, args.run.quiet).await;
-        let schedules = if args.run.takes_all() { session.config_quietly()?.schedules } else { Vec::new() };
-        let served = schedules::once_all(&schedules, &opened, args.run.quiet).await;
+        let config = if args.run.takes_all() { session.config_quietly()? } else { Config::default() };
+        let relayed = relays::once_all(&RelayPlan::of(&config)?, &opened, &session, args.run.quiet).await;
+        let served = schedules::once_all(&config.schedules, &opened, args.run.quiet).await;
         let started = if relayed && served { started } else { Code::Failed };
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);

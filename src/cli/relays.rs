@@ -30,11 +30,6 @@ pub(super) struct RelayPlan {
 }
 
 impl RelayPlan {
-    /// The relays of the config file, which is read again.
-    pub(super) fn of_config(session: &Session) -> Result<Vec<Self>, Failure> {
-        Self::of(&session.config_quietly()?)
-    }
-
     /// One relay of the config file.
     pub(super) fn named(session: &Session, name: &str) -> Result<Self, Failure> {
         let plans = Self::of(&session.config()?)?;

@@ -1,31 +1,12 @@
 //! Hosts that serve one schedule, with clocks that are set by hand.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::*;
-use crate::clock::{Clock, Fut};
+use crate::clock::SetClock;
 use crate::event::{EVENTS, ListedKey};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::{List, object};
-
-/// Shows the time that it is set to, and counts where it should be random.
-struct SetClock(Cell<EventTime>, Cell<u64>);
-
-impl Clock for SetClock {
-    fn now(&self) -> EventTime {
-        self.0.get()
-    }
-    fn elapsed(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep_until(&self, _: Duration) -> Fut<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-    fn random(&self) -> u64 {
-        self.1.replace(self.1.get() + 1)
-    }
-}
 
 fn at(seconds: u64) -> EventTime {
     EventTime::from_micros(1_795_396_590_000_000).plus(Duration::from_secs(seconds))
@@ -51,7 +32,7 @@ impl Hosts {
             data: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let clock = Rc::new(SetClock(Cell::new(at(0)), Cell::new(7)));
+        let clock = Rc::new(SetClock::at(at(0)));
         Self { contents: Rc::default(), clock, schedule, runtime }
     }
 
@@ -65,7 +46,7 @@ impl Hosts {
     }
 
     fn pass(&self, scheduler: &mut Scheduler, seconds: u64) -> SchedulePass {
-        self.clock.0.set(at(seconds));
+        self.clock.set(at(seconds));
         self.runtime.block_on(scheduler.pass()).unwrap()
     }
 
@@ -114,7 +95,7 @@ fn two_hosts_that_see_the_same_time_emit_one_event() {
     let hosts = Hosts::new(CatchUp::All);
     let (mut one, mut other) = (hosts.begin(), hosts.begin());
     hosts.pass(&mut one, 0);
-    hosts.clock.0.set(at(30));
+    hosts.clock.set(at(30));
     let (first, second) = hosts.runtime.block_on(async { futures_util::future::join(one.pass(), other.pass()).await });
     assert_eq!(first.unwrap().emitted + second.unwrap().emitted, 3);
     assert_eq!(hosts.events(), [10, 20, 30]);
@@ -177,7 +158,7 @@ fn a_rule_that_was_changed_makes_up_for_nothing_of_before() {
     let mut before = hosts.begin();
     hosts.pass(&mut before, 0);
     hosts.pass(&mut before, 10);
-    hosts.clock.0.set(at(20));
+    hosts.clock.set(at(20));
     hosts.schedule.rule = Rule::every(Duration::from_secs(1)).unwrap();
     let mut after = hosts.begin();
     assert_eq!(hosts.pass(&mut after, 22).emitted, 2);
@@ -212,9 +193,9 @@ fn all_hosts_put_a_time_off_by_the_same() {
     assert!(put_off.iter().all(|by| *by < 5) && put_off.iter().any(|by| *by != put_off[0]), "{put_off:?}");
     let due = hosts.schedule.put_off(at(10));
     hosts.pass(&mut hosts.begin(), 0);
-    hosts.clock.0.set(due.minus(Duration::from_micros(1)));
+    hosts.clock.set(due.minus(Duration::from_micros(1)));
     assert_eq!(hosts.runtime.block_on(hosts.begin().pass()).unwrap().next, Some(due));
-    hosts.clock.0.set(due);
+    hosts.clock.set(due);
     assert_eq!(hosts.runtime.block_on(hosts.begin().pass()).unwrap().emitted, 1);
 }
 
@@ -222,7 +203,7 @@ fn all_hosts_put_a_time_off_by_the_same() {
 fn a_time_that_nobody_serves_is_late() {
     let hosts = Hosts::new(CatchUp::Last);
     let state = |seconds| {
-        hosts.clock.0.set(at(seconds));
+        hosts.clock.set(at(seconds));
         hosts.runtime.block_on(hosts.schedule.state(&hosts.bus())).unwrap()
     };
     assert_eq!(state(5).late, None, "it was never served");

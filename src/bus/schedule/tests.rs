@@ -1,33 +1,14 @@
 //! Who decides, and what is left behind.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 
 use super::*;
 use crate::bus::emit::AckKind;
-use crate::clock::{Clock, Fut};
+use crate::clock::SetClock;
 use crate::event::{EVENTS, Identity, dedup_hash, event_id};
 use crate::store::memory::{Calm, Contents, MemoryStore};
 use crate::store::{Put, object};
-
-/// Shows the time that it is set to, and counts where it should be random.
-struct Set(Cell<EventTime>, Cell<u64>);
-
-impl Clock for Set {
-    fn now(&self) -> EventTime {
-        self.0.get()
-    }
-    fn elapsed(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep_until(&self, _: Duration) -> Fut<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-    fn random(&self) -> u64 {
-        self.1.replace(self.1.get() + 1)
-    }
-}
 
 fn at(seconds: i64) -> EventTime {
     EventTime::from_micros(1_795_396_594_000_000 + seconds * 1_000_000)
@@ -35,12 +16,12 @@ fn at(seconds: i64) -> EventTime {
 
 struct ScheduleBus {
     contents: Rc<Contents>,
-    clock: Rc<Set>,
+    clock: Rc<SetClock>,
     handle: BusHandle,
 }
 
 fn bus() -> ScheduleBus {
-    let (contents, clock) = (Rc::<Contents>::default(), Rc::new(Set(Cell::new(at(0)), Cell::new(7))));
+    let (contents, clock) = (Rc::<Contents>::default(), Rc::new(SetClock::at(at(0))));
     let store = MemoryStore::new(Rc::clone(&contents), Rc::new(Calm), object::PROFILE);
     ScheduleBus { contents, clock: Rc::clone(&clock), handle: BusHandle::new(Rc::new(store), clock) }
 }
@@ -84,13 +65,13 @@ fn a_due_entry_is_released_once_and_removed() {
     bus.schedule("soon", at(10));
     bus.schedule("soon", at(10));
     assert_eq!((bus.waiting().len(), bus.release().next), (2, Some(at(10))));
-    bus.clock.0.set(at(10));
+    bus.clock.set(at(10));
     let released = bus.release();
     assert_eq!((released.events, released.next), (1, Some(at(100))));
     assert_eq!((bus.events(), bus.waiting().len()), (vec!["soon".to_owned()], 1));
     bus.schedule("soon", at(10));
     assert_eq!(bus.waiting().len(), 1, "an id that has come already is a repeat");
-    bus.clock.0.set(at(1_000));
+    bus.clock.set(at(1_000));
     bus.release();
     assert_eq!((bus.events(), bus.waiting()), (vec!["soon".to_owned(), "tonight".to_owned()], Vec::new()));
 }
@@ -103,7 +84,7 @@ fn an_event_keeps_its_id_its_bytes_and_its_order() {
     let drafts = [Draft::generated(fresh.clone(), identity), Draft::named(Event::new("b", "/s", "t").build().unwrap())];
     let acks = done(Emitter::new(bus.handle.clone(), TIMEOUT).schedule(&drafts, at(10))).unwrap();
     assert!(acks.iter().all(|ack| ack.kind == AckKind::New));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     bus.release();
     let keys = bus.contents.keys(EVENTS);
     assert_eq!(EventName::from_key(&keys[0]).unwrap().identity(), acks[0].name.identity());
@@ -119,7 +100,7 @@ fn a_cancelled_entry_is_never_released() {
     assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::Yes));
     // A put of it was still on its way.
     assert_eq!(done(bus.handle.store.put_new(&keys::scheduled(&name), &entry)), Ok(Put::Created));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     bus.release();
     assert_eq!((bus.events(), bus.waiting()), (Vec::new(), vec![keys::decision(&name)]));
     done(forget(&*bus.handle.store, at(11))).unwrap();
@@ -127,7 +108,7 @@ fn a_cancelled_entry_is_never_released() {
     // A process that had cancelled it and then died is taken at its word.
     let name = bus.schedule("b", at(30));
     assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
-    bus.clock.0.set(at(40));
+    bus.clock.set(at(40));
     bus.release();
     assert_eq!(bus.events(), Vec::<String>::new());
 }
@@ -139,7 +120,7 @@ fn a_cancelled_event_can_be_scheduled_again() {
     assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::Yes));
     let again = bus.schedule("a", at(10));
     assert_eq!((again != name, bus.schedule("a", at(10)) == again), (true, true));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     bus.release();
     assert_eq!(bus.events(), ["a"]);
 }
@@ -148,7 +129,7 @@ fn a_cancelled_event_can_be_scheduled_again() {
 fn an_entry_in_release_cannot_be_cancelled_and_survives_its_releaser() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     assert_eq!(done(decide(&bus.handle, &name, Decision::Release)), Ok((Decision::Release, true)));
     assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::TooLate));
     let first = bus.release();
@@ -163,16 +144,16 @@ fn an_entry_in_release_cannot_be_cancelled_and_survives_its_releaser() {
 fn a_late_cancel_is_reported_as_too_late() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     bus.release();
     // Another saw the entry before that, has decided since, and has not taken it back yet.
     assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
     assert_eq!(done(cancel(&bus.handle, &name)), Ok(Cancelled::TooLate));
     // One whose answer was lost finds what it has decided itself.
     let again = bus.schedule("b", at(30));
-    let before = bus.clock.1.get();
+    let before = bus.clock.next_random.get();
     assert_eq!(done(decide(&bus.handle, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
-    bus.clock.1.set(before);
+    bus.clock.next_random.set(before);
     assert_eq!(done(decide(&bus.handle, &again, Decision::Cancel)), Ok((Decision::Cancel, true)));
     assert_eq!(done(decide(&bus.handle, &again, Decision::Cancel)), Ok((Decision::Cancel, false)));
 }
@@ -181,7 +162,7 @@ fn a_late_cancel_is_reported_as_too_late() {
 fn two_releasers_emit_one_event() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     let bytes = bus.contents.read(&keys::scheduled(&name)).unwrap();
     // One has read the entry, and is slow; the other does it all.
     bus.release();
@@ -199,7 +180,7 @@ fn a_broken_entry_is_reported_and_does_not_block_others() {
     let broken = keys::scheduled(&name.with_time(at(5)));
     assert_eq!(done(store.put_new(&broken, b"{")), Ok(Put::Created));
     assert_eq!(done(store.put_new("timed/readme", b"x")), Ok(Put::Created));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     let released = bus.release();
     assert_eq!((released.events, released.foreign.is_some()), (1, true));
     assert_eq!(bus.events(), ["a"]);
@@ -210,7 +191,7 @@ fn a_broken_entry_is_reported_and_does_not_block_others() {
 fn a_single_release_takes_over_entries_in_release() {
     let bus = bus();
     let name = bus.schedule("a", at(10));
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     assert_eq!(done(decide(&bus.handle, &name, Decision::Release)), Ok((Decision::Release, true)));
     assert_eq!(done(release(&bus.handle, None, 1 << 20)).unwrap().events, 1);
 }
@@ -227,7 +208,7 @@ fn a_scheduled_entry_is_not_starved_by_invalid_entries() {
         assert_eq!(done(store.put_new(&early, content.as_bytes())), Ok(Put::Created));
         assert_eq!(done(store.put_new(&format!("timed/0000/{n:04}"), b"x")), Ok(Put::Created));
     }
-    bus.clock.0.set(at(200));
+    bus.clock.set(at(200));
     let released = done(release(&bus.handle, Some(&BTreeSet::new()), 1_000)).unwrap();
     assert_eq!((released.events, released.foreign.is_some()), (1, true));
     assert_eq!(bus.events(), ["a"]);
@@ -240,7 +221,7 @@ fn an_entry_is_released_although_its_id_was_taken_later() {
     bus.schedule("a", at(10));
     done(bus.handle.store.delete(&keys::dedup(&dedup_hash("/s", "a")))).unwrap();
     assert_eq!(bus.emit_other("a"), AckKind::New);
-    bus.clock.0.set(at(20));
+    bus.clock.set(at(20));
     assert_eq!(bus.release().events, 1);
     assert_eq!((bus.events().len(), bus.waiting()), (2, Vec::new()));
 }
@@ -257,7 +238,7 @@ fn an_id_is_free_again_once_its_event_is_cancelled() {
     assert_eq!(done(decide(&bus.handle, &name, Decision::Cancel)), Ok((Decision::Cancel, true)));
     let again = bus.schedule("b", at(40));
     assert_eq!(again.time(), at(40));
-    bus.clock.0.set(at(50));
+    bus.clock.set(at(50));
     bus.release();
     assert_eq!(bus.events(), ["a", "b"]);
 }

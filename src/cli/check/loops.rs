@@ -6,20 +6,19 @@ use crate::event::Filter;
 /// The types that a watcher's command emits and that the watcher wants: each run would cause another.
 pub(super) fn own_types(watcher: &Watcher, filter: &Filter) -> Vec<String> {
     let command = watcher.action.argv().unwrap_or_default().join(" ");
-    emitted(&command).filter(|type_| filter.types.matches(type_)).map(str::to_owned).collect()
+    emitted(&command).into_iter().filter(|type_| filter.types.matches(type_)).map(str::to_owned).collect()
 }
 
 /// The types after `evbus emit` in a command.
-fn emitted(command: &str) -> impl Iterator<Item = &str> {
+fn emitted(command: &str) -> Vec<&str> {
     let is_between = |c: char| c.is_whitespace() || ";|&()'\"`".contains(c);
     let words: Vec<&str> = command.split(is_between).filter(|word| !word.is_empty()).collect();
-    let types: Vec<&str> = words
+    words
         .windows(3)
         .filter(|words| words[0].ends_with("evbus") || words[0] == "$EVBUS")
         .filter(|words| words[1] == "emit" && !words[2].starts_with(['-', '$']))
         .map(|words| words[2])
-        .collect();
-    types.into_iter()
+        .collect()
 }
 
 #[cfg(test)]
@@ -28,7 +27,7 @@ mod tests {
 
     #[test]
     fn emitted_types_are_read_off_a_command() {
-        let of = |command| emitted(command).collect::<Vec<_>>();
+        let of = emitted;
         assert_eq!(
             of("x && /usr/bin/evbus emit order.paid '{}'; evbus emit \"mail.sent\""),
             ["order.paid", "mail.sent"]
