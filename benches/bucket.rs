@@ -206,6 +206,7 @@ struct Stamps(RefCell<HashMap<String, Duration>>);
 impl Handler for Stamps {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         let id = job.vars.list().into_iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id).unwrap();
+        let id = id.into_string().unwrap();
         self.0.borrow_mut().insert(id, SystemClock.elapsed());
         let report = RunReport::new(Outcome::Exit(0), String::new(), Duration::ZERO);
         Box::pin(std::future::ready(report))

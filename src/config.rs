@@ -22,6 +22,8 @@ mod relay;
 mod schedule;
 mod section;
 mod serve;
+#[cfg(feature = "cli")]
+mod source;
 pub mod units;
 mod watcher;
 
@@ -41,6 +43,8 @@ pub use serve::{
     HmacEncoding, HmacScheme, Hook, ListenAddress, Permissions, PullSettings, ServeSettings, Template, TemplatePart,
     Token, Verify, is_loopback,
 };
+#[cfg(feature = "cli")]
+pub use source::{TYPE as SOURCE_TYPE, after_of, place_of};
 pub use watcher::{
     Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,
     parse_url,

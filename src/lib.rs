@@ -95,6 +95,9 @@ pub mod secret;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod serve;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod source;
 #[doc(hidden)]
 pub mod store;
 #[doc(hidden)]

@@ -141,7 +141,7 @@ fn transcripts_print_what_they_show() {
         assert!(!variable.starts_with("EVBUS_CONFIG"), "a config would change what is printed");
     }
     cases.register_bin("evbus", Path::new(EVBUS));
-    for program in ["cat", "find", "touch"] {
+    for program in ["cat", "find", "mkdir", "touch"] {
         let path =
             ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program)).into_iter().find(|path| path.exists());
         cases.register_bin(program, path.unwrap());

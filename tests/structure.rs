@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The layers, from the lowest up: each may use those before it, and no other.
-const LAYERS: [&str; 21] = [
+const LAYERS: [&str; 22] = [
     "recent",
     "event",
     "clock",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 21] = [
     "copy",
     "recurring",
     "relay",
+    "source",
     "retention",
     "config",
     "open",

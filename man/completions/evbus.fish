@@ -43,6 +43,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "dead" -d 'List, show, r
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "prune" -d 'Delete old events that every group has processed'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive, or run a command for events of the bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "relay" -d 'Move the rows of an outbox, a table in an application\'s database, to the bus'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "source" -d 'Emit an event for each file that has finished arriving in a folder, or in a bucket'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "copy" -d 'Copy events from one bus to another, of any kinds'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "doctor" -d 'Check store, mount, clock, limits, permissions and the files on the bus'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "upgrade" -d 'Bring a bus to the newest format'
@@ -301,6 +302,22 @@ complete -c evbus -n "__fish_evbus_using_subcommand relay" -l parked -d 'Print t
 complete -c evbus -n "__fish_evbus_using_subcommand relay" -l redrive -d 'Put the parked rows back, to be tried again'
 complete -c evbus -n "__fish_evbus_using_subcommand relay" -s q -l quiet -d 'Print no summary'
 complete -c evbus -n "__fish_evbus_using_subcommand relay" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand source" -s t -l type -d 'The events\' type' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l match -d 'Only files that match, in the syntax of gitignore(5)' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l ignore -d 'Not files that match; !PATTERN takes back an earlier one' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l settle -d 'How long a file must stand still whose writer does not tell [default: 2s]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l poll -d 'Look through it as often, and do not rely on what the kernel tells' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l events -d 'Which changes become events: arrived, changed, removed [default: arrived]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l after -d 'What is done with a file once the groups are done with its event: leave, delete, move:FOLDER' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -s g -l group -d 'A group that must be done with the event before' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l name -d 'The source\'s name, by which what was emitted is known [default: made of the folder\'s path]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand source" -s r -l recursive -d 'Look into the folders below it, too'
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l sha256 -d 'Know a version by its content: what is written once more is no other'
+complete -c evbus -n "__fish_evbus_using_subcommand source" -l once -d 'Emit what is there, then end'
+complete -c evbus -n "__fish_evbus_using_subcommand source" -s q -l quiet -d 'Print no summary'
+complete -c evbus -n "__fish_evbus_using_subcommand source" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand copy" -s t -l type -d 'Select these types, such as \'order.*\' or \'backup.**\' (repeat, or separate by commas)' -r
 complete -c evbus -n "__fish_evbus_using_subcommand copy" -l not -d 'Exclude these types' -r
 complete -c evbus -n "__fish_evbus_using_subcommand copy" -l since -d 'From this time on: 1h, 09:30, 2026-11-20, RFC 3339' -r

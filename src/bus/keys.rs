@@ -23,6 +23,11 @@ pub fn schedule(name: &str) -> String {
     format!("schedules/{name}.json")
 }
 
+/// Which files of a source have their events, a register.
+pub fn source(name: &str) -> String {
+    format!("sources/{name}.json")
+}
+
 /// The registry of groups.
 pub const GROUPS: &str = "groups/";
 

@@ -10,6 +10,7 @@ use super::ls::{FilterArgs, WhereArg};
 use super::output::{self, Out};
 use super::relays::RelayPlan;
 use super::session::{Needs, Opened, Session, block_on};
+use super::sources;
 use super::style::wanted;
 use super::watchers::set_command;
 use super::{style, times};
@@ -179,6 +180,9 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
             if !config.schedules.is_empty() {
                 parts.push(style::plural(config.schedules.len() as u64, "schedule"));
             }
+            if !config.sources.is_empty() {
+                parts.push(style::plural(config.sources.len() as u64, "source"));
+            }
             out.line(&style::escape(&format!("{}: {} · bus {bus}", path.display(), parts.join(", "))))?;
             for relay in &relays {
                 out.line(&style::escape(&format!("relay {}: from {}", relay.name, relay.from.display)))?;
@@ -189,6 +193,10 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
                 let next = next.map_or_else(|| "never".to_owned(), |next| times::clock_text(next, now, &zone));
                 let what =
                     format!("schedule {}: {} by {}, next {next}", schedule.name, schedule.type_, schedule.rule.text());
+                out.line(&style::escape(&what))?;
+            }
+            for source in &config.sources {
+                let what = format!("source {}: {} for files in {}", source.name, source.type_, source.place);
                 out.line(&style::escape(&what))?;
             }
             for plan in &plans {
@@ -213,7 +221,8 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         }
         serve::check(&config.serve).map_err(|failure| failure.context("serve"))?;
         if !is_server {
-            opened?;
+            let opened = opened?;
+            config.sources.iter().try_for_each(|source| sources::refuse_bus(source, &opened.address))?;
         }
         let refused = |plan: &WatcherPlan<'_>| match plan.group {
             GroupLookup::Differs(..) => true,

@@ -10,6 +10,7 @@ use super::output::{self, Out};
 use super::relays::{self, RelayPlan};
 use super::schedules;
 use super::session::{Needs, Opened, Session, block_on};
+use super::sources;
 use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Starting};
 use super::{style, times};
 use crate::bus::read;
@@ -80,7 +81,9 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let config = if args.run.takes_all() { session.config_quietly()? } else { Config::default() };
         let relayed = relays::once_all(&RelayPlan::of(&config)?, &opened, &session, args.run.quiet).await;
         let served = schedules::once_all(&config.schedules, &opened, args.run.quiet).await;
-        let started = if relayed && served { started } else { Code::Failed };
+        config.sources.iter().try_for_each(|source| sources::refuse_bus(source, &opened.address))?;
+        let (mut sources, sourced) = sources::once_all(&config.sources, &opened, &session).await;
+        let started = if relayed && served && sourced { started } else { Code::Failed };
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
@@ -98,6 +101,7 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let worth_reporting = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
         // The two streams have threads of their own: what handlers wrote comes before the summary.
         output::pump::flush(Stream::Out);
+        let started = if sources::end_all(&mut sources).await { started } else { Code::Failed };
         let code = report(ended, started, &args, took, &session.environment);
         if let Some(requests) = opened.bus_handle().store.requests().filter(|_| worth_reporting && !args.run.quiet) {
             output::note(&format!("requests: {}", style::cost(requests)));

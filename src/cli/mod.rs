@@ -38,6 +38,8 @@ mod schedules;
 mod serve;
 mod service;
 mod session;
+mod source;
+mod sources;
 mod status;
 pub mod style;
 mod tail;
@@ -89,6 +91,7 @@ enum Verb {
     Prune(prune::PruneArgs),
     Replay(replay::ReplayArgs),
     Relay(relay::RelayArgs),
+    Source(Box<source::SourceArgs>),
     Copy(copy::CopyArgs),
     Doctor(doctor::DoctorArgs),
     Upgrade(upgrade::UpgradeArgs),
@@ -175,6 +178,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Prune(args) => prune::run(args, session),
         Verb::Replay(args) => replay::run(args, session),
         Verb::Relay(args) => relay::run(args, session),
+        Verb::Source(args) => source::run(*args, session),
         Verb::Copy(args) => copy::run(args, session),
         Verb::Doctor(args) => doctor::run(args, session),
         Verb::Upgrade(args) => upgrade::run(args, session),

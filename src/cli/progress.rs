@@ -32,6 +32,12 @@ impl Progress {
         self.bar.inc(by);
     }
 
+    /// Shows how many there were by now.
+    pub(super) fn count(&mut self, done: u64) {
+        self.bar.set_message(format!("looking at files: {}", super::style::thousands(done)));
+        self.bar.tick();
+    }
+
     /// Removes the bar.
     pub(super) fn end(self) {
         self.bar.finish_and_clear();

@@ -11,6 +11,7 @@ use super::output::{self, Out};
 use super::relays::RelayPlan;
 use super::schedules::{self, ScheduleRow};
 use super::session::{Needs, Opened, Session, block_on};
+use super::sources::{self, SourceRow};
 use super::times;
 use crate::bus::{BusHandle, schedule};
 use crate::cli::colour::Colours;
@@ -83,6 +84,8 @@ struct StatusReport {
     relays: Vec<RelayRow>,
     /// Its schedules.
     schedules: Vec<ScheduleRow>,
+    /// Its sources.
+    sources: Vec<SourceRow>,
 }
 
 impl StatusReport {
@@ -154,7 +157,9 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
         };
         let plans = config.as_ref().and_then(|config| RelayPlan::of(config).ok()).unwrap_or_default();
         let mut report = report(&opened, &session, args.group.as_deref(), &plans, span).await?;
-        report.schedules = schedules::rows(&config.map(|config| config.schedules).unwrap_or_default(), &opened).await;
+        let config = config.unwrap_or_default();
+        report.schedules = schedules::rows(&config.schedules, &opened).await;
+        report.sources = sources::rows(&config.sources, &opened).await;
         let mut out = Out::new();
         if args.json {
             out.json(&document::document(&report))?;
@@ -229,6 +234,7 @@ async fn report(
         groups,
         relays,
         schedules: Vec::new(),
+        sources: Vec::new(),
     })
 }
 

@@ -52,11 +52,11 @@ impl Trial {
         }
         let mut vars = event_vars(event, name);
         vars.extend([
-            ("EVBUS_GROUP", self.watcher.group.to_string()),
-            ("EVBUS_ATTEMPT", "1".to_owned()),
-            ("EVBUS_MAX_ATTEMPTS", self.watcher.retry.max_attempts.to_string()),
-            ("EVBUS_EPOCH", "0".to_owned()),
-            ("EVBUS_URL", self.url.clone()),
+            ("EVBUS_GROUP", self.watcher.group.to_string().into()),
+            ("EVBUS_ATTEMPT", "1".into()),
+            ("EVBUS_MAX_ATTEMPTS", self.watcher.retry.max_attempts.to_string().into()),
+            ("EVBUS_EPOCH", "0".into()),
+            ("EVBUS_URL", self.url.clone().into()),
         ]);
         let (file, permit) = (name.text(), Permit::new(|| true));
         let job = Job { event: document, file, vars: Rc::new(vars), likeness: None, attempt: 1, epoch: 0, permit };

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::os::unix::process::CommandExt;
 use std::rc::Rc;
 
-use futures_util::future::join3;
+use futures_util::future::join4;
 use tokio::sync::watch as signal;
 
 use super::exit::Code;
@@ -14,12 +14,14 @@ use super::relays::{self, RelayPlan};
 use super::schedules;
 use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
+use super::sources;
 use super::style;
 use super::watchers::{self, ConfigWatch, HangUp, Ready, RunArgs, SignalAction, Starting};
-use crate::config::{Location, Watcher};
+use crate::config::{BusAddress, Location, Watcher};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
 use crate::recurring::Recurring;
+use crate::source::Source;
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
 
@@ -82,12 +84,21 @@ impl WatchArgs {
 struct Helpers {
     relays: Vec<RelayPlan>,
     schedules: Vec<Recurring>,
+    sources: Vec<Source>,
 }
 
 impl Helpers {
     fn of_config(session: &Session) -> Result<Self, Failure> {
         let config = session.config_quietly()?;
-        Ok(Self { relays: RelayPlan::of(&config)?, schedules: config.schedules })
+        Ok(Self { relays: RelayPlan::of(&config)?, schedules: config.schedules, sources: config.sources })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.relays.is_empty() && self.schedules.is_empty() && self.sources.is_empty()
+    }
+
+    fn refused(&self, bus: &BusAddress) -> Option<Failure> {
+        self.sources.iter().find_map(|source| sources::refuse_bus(source, bus).err())
     }
 
     /// The bus once more, for what they emit, where a store passes over its own notices: those of a database, which
@@ -98,7 +109,7 @@ impl Helpers {
             Location::Postgres(..) => true,
             _ => false,
         };
-        if !passes_over_own || (self.relays.is_empty() && self.schedules.is_empty()) {
+        if !passes_over_own || self.is_empty() {
             return Ok(None);
         }
         session.open_at(opened.address.clone(), Execution::Threaded, Durability::Full).await.map(Some)
@@ -119,9 +130,10 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
         let action = Cell::new(SignalAction::Stop);
         let address = session.address()?;
         let code = match &address.location {
-            Location::Server(_) if !helpers.relays.is_empty() || !helpers.schedules.is_empty() => {
-                Err(Failure::usage("relays and schedules need the bus itself, and not a server of it"))
+            Location::Server(_) if !helpers.is_empty() => {
+                Err(Failure::usage("relays, schedules and sources need the bus itself, and not a server of it"))
             }
+            _ if let Some(refused) = helpers.refused(&address) => Err(refused),
             Location::Server(_) => member::watch(&args, &session, watchers.clone(), &address, &action),
             _ => watch(&args, &session, (watchers.clone(), &helpers), &action),
         };
@@ -200,7 +212,7 @@ fn watch(
                 let runs = async {
                     let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
                     let ended = runs.await;
-                    // Relays and schedules alone go on; beside watchers they end with the last of these.
+                    // Relays, schedules and sources alone go on; beside watchers they end with the last of these.
                     if has_watchers {
                         let _ = end.send(Stop::Starts);
                     }
@@ -209,7 +221,8 @@ fn watch(
                 let beside = beside.as_ref().unwrap_or(&opened);
                 let relayed = relays::follow_all(&helpers.relays, beside, session, &stopped);
                 let scheduled = schedules::follow_all(&helpers.schedules, beside, session, &stopped);
-                join3(runs, relayed, scheduled).await.0
+                let sourced = sources::follow_all(&helpers.sources, beside, session, &stopped);
+                join4(runs, relayed, scheduled, sourced).await.0
             } => ended,
             failure = watchers::on_signals_or_changes(stop, (hang_up, config), action, &readable) => {
                 failure?;

@@ -34,6 +34,9 @@ pub struct Config {
     pub relays: Vec<RelaySettings>,
     /// `[schedules.NAME]`, in the order of the file.
     pub schedules: Vec<Recurring>,
+    /// `[sources.NAME]`, in the order of the file.
+    #[cfg(feature = "cli")]
+    pub sources: Vec<crate::source::Source>,
     /// `[serve]`.
     pub serve: ServeSettings,
 }
@@ -71,7 +74,7 @@ impl Config {
             source.error(offset, error.message().replace('\n', "; "))
         })?;
         let root = Section::root(source, document.get_ref());
-        root.refuse_unknown(&["bus", "buses", "watchers", "relays", "schedules", "serve"])?;
+        root.refuse_unknown(&["bus", "buses", "watchers", "relays", "schedules", "serve", "sources"])?;
         let reader = Reader { environment, folder: file.folder() };
         Ok(Self {
             path: Some(file.path.clone()),
@@ -81,6 +84,8 @@ impl Config {
             watchers: reader.watchers(&root)?,
             relays: reader.relays(&root)?,
             schedules: reader.schedules(&root)?,
+            #[cfg(feature = "cli")]
+            sources: reader.sources(&root)?,
             serve: root
                 .field("serve")
                 .map(|field| ServeSettings::read(&field, environment, reader.folder))
@@ -162,6 +167,13 @@ impl Reader<'_> {
         let fields = root.field("schedules").map(|field| field.section()).transpose()?;
         let fields = fields.iter().flat_map(Section::fields);
         fields.map(|field| schedule::read(&field, self.environment)).collect()
+    }
+
+    #[cfg(feature = "cli")]
+    fn sources(&self, root: &Section<'_>) -> Result<Vec<crate::source::Source>, ConfigError> {
+        let fields = root.field("sources").map(|field| field.section()).transpose()?;
+        let fields = fields.iter().flat_map(Section::fields);
+        fields.map(|field| super::source::read(&field, self.environment, self.folder)).collect()
     }
 
     fn watchers(&self, root: &Section<'_>) -> Result<Vec<Watcher>, ConfigError> {

@@ -5,7 +5,9 @@
 //! event, makes of both the [`Job`] that the handler gets.
 
 use std::cell::OnceCell;
+use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStringExt;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,8 +21,8 @@ use super::ops::GroupStore;
 use super::verdict::{Fingerprint, RunResult};
 use super::{GroupName, content, dead_letter};
 use crate::bus::BusHandle;
-use crate::event::{Event, EventName, Filter, FilterResult, Identity, Likeness, NameMatch};
-use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport};
+use crate::event::{Data, Event, EventName, Filter, FilterResult, Identity, Likeness, NameMatch};
+use crate::handler::{Handler, Job, JobVars, Permit, Reports, RunReport, Var};
 use crate::store::{ErrorKind, StoreResult};
 use crate::threads;
 
@@ -277,41 +279,41 @@ struct EventVars {
 }
 
 impl JobVars for EventVars {
-    fn list(&self) -> Vec<(&'static str, String)> {
+    fn list(&self) -> Vec<Var> {
         let mut vars =
             Event::parse(&self.event, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, &self.name));
         let task = &self.task;
         vars.extend([
-            ("EVBUS_GROUP", task.group_store.group.to_string()),
-            ("EVBUS_ATTEMPT", self.attempt.to_string()),
-            ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string()),
-            ("EVBUS_EPOCH", task.epoch.to_string()),
-            ("EVBUS_URL", task.url.to_string()),
+            ("EVBUS_GROUP", task.group_store.group.to_string().into()),
+            ("EVBUS_ATTEMPT", self.attempt.to_string().into()),
+            ("EVBUS_MAX_ATTEMPTS", task.max_attempts.to_string().into()),
+            ("EVBUS_EPOCH", task.epoch.to_string().into()),
+            ("EVBUS_URL", task.url.to_string().into()),
         ]);
         vars
     }
 
-    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, is_like: bool) {
+    fn keep_common(&self, vars: &mut Vec<Var>, is_like: bool) {
         let task = &self.task;
         // Of events that are alike most variables differ not at all, or were dropped at the second one.
         let own = OnceCell::new();
         vars.retain(|(name, value)| match *name {
             "EVBUS_TYPE" | "EVBUS_SOURCE" | "EVBUS_SUBJECT" | "EVBUS_KEY" if is_like => true,
-            "EVBUS_GROUP" => value == task.group_store.group.as_str(),
+            "EVBUS_GROUP" => *value == *task.group_store.group.as_str(),
             "EVBUS_ATTEMPT" => parses_to(value, self.attempt),
             "EVBUS_MAX_ATTEMPTS" => parses_to(value, task.max_attempts),
-            "EVBUS_URL" => **value == *task.url,
+            "EVBUS_URL" => *value == *task.url,
             _ => own.get_or_init(|| self.list()).iter().any(|(own, its)| own == name && its == value),
         });
     }
 }
 
-fn parses_to(text: &str, number: u32) -> bool {
-    text.parse() == Ok(number)
+fn parses_to(text: &OsStr, number: u32) -> bool {
+    text.to_str().is_some_and(|text| text.parse() == Ok(number))
 }
 
 /// What a handler is told of its event.
-pub(crate) fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, String)> {
+pub(crate) fn event_vars(event: &Event, name: &EventName) -> Vec<Var> {
     let time = event.time().map_or_else(|| name.time().to_rfc3339(), str::to_owned);
     // The CloudEvents extension "Distributed Tracing", under the names that tracing tools expect in
     // a process.
@@ -327,7 +329,24 @@ pub(crate) fn event_vars(event: &Event, name: &EventName) -> Vec<(&'static str, 
         ("EVBUS_DEPTH", event.attribute("causationdepth").unwrap_or("0".into()).into_owned()),
         ("EVBUS_CORRELATIONID", event.attribute("correlationid").unwrap_or(event.id().into()).into_owned()),
     ];
-    vars.into_iter().chain(trace).collect()
+    let texts = vars.into_iter().chain(trace).map(|(name, value)| (name, value.into()));
+    texts.chain(path_var(event)).collect()
+}
+
+/// The path of the file that an event of a source tells of (see `source.rs`).
+fn path_var(event: &Event) -> Option<Var> {
+    #[derive(serde::Deserialize)]
+    struct FileData {
+        path: String,
+        path_base64: Option<String>,
+    }
+    if !event.source().starts_with("/sources/") {
+        return None;
+    }
+    let Data::Json(data) = event.data() else { return None };
+    let file: FileData = serde_json::from_str(data.get()).ok()?;
+    let bytes = file.path_base64.and_then(|text| Data::Base64(text).bytes());
+    Some(("EVBUS_PATH", bytes.map_or_else(|| file.path.into(), OsStringExt::from_vec)))
 }
 
 /// Runs the `on_dead` command for a new dead letter, which gets the event as any handler does. A
@@ -346,12 +365,12 @@ pub(super) async fn run_on_dead(
     let bytes = found.event_bytes().unwrap_or_default();
     let mut vars = Event::parse(&bytes, usize::MAX).map_or_else(|_| Vec::new(), |event| event_vars(&event, name));
     vars.extend([
-        ("EVBUS_GROUP", group.to_string()),
-        ("EVBUS_URL", url),
-        ("EVBUS_ATTEMPT", found.attempts.to_string()),
-        ("EVBUS_DEAD_LETTER", dead_letter),
-        ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ")),
-        ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string())),
+        ("EVBUS_GROUP", group.to_string().into()),
+        ("EVBUS_URL", url.into()),
+        ("EVBUS_ATTEMPT", found.attempts.to_string().into()),
+        ("EVBUS_DEAD_LETTER", dead_letter.into()),
+        ("EVBUS_DEAD_WHY", found.why.replace(char::is_control, " ").into()),
+        ("EVBUS_DEAD_EXIT", found.exit.map_or_else(String::new, |code| code.to_string()).into()),
     ]);
     let (file, permit) = (name.text(), Permit::new(|| true));
     let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, attempt: 1, epoch: 0, permit };

@@ -408,7 +408,7 @@ impl Batch {
             };
             job.vars.keep_common(&mut vars, is_known || is_sibling());
         }
-        vars.push(("EVBUS_BATCH", jobs.len().to_string()));
+        vars.push(("EVBUS_BATCH", jobs.len().to_string().into()));
         let permit = jobs[0].permit.clone();
         let (attempt, epoch) = (jobs[0].attempt, jobs[0].epoch);
         let (event, file) = (lines.into(), "batch.ndjson".into());

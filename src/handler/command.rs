@@ -24,6 +24,7 @@ use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
 use super::program::ProgramError;
 use super::{Handler, Job, Obstacle, Outcome, RunReport, named_digest, program};
 use crate::clock::{Clock, Fut};
+use crate::handler::Var;
 
 /// How to run a group's handler.
 #[derive(Debug, Clone)]
@@ -134,7 +135,7 @@ impl CommandHandler {
     fn start(
         &self,
         event: &[u8],
-        vars: &[(&'static str, String)],
+        vars: &[Var],
         file: &PlacedFile,
     ) -> Result<(ProcessGroup<'_>, OutputPipes), Obstacle> {
         reap(&self.unreaped);
@@ -157,9 +158,10 @@ impl CommandHandler {
     }
 
     /// Where the lines of one run go, and which events the run is for.
-    fn sink(&self, vars: &[(&'static str, String)]) -> LineSink {
+    fn sink(&self, vars: &[Var]) -> LineSink {
         let var = |wanted: &str| {
-            vars.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
+            let found = vars.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
         };
         let (id, attempt, events) = (var("EVBUS_ID"), var("EVBUS_ATTEMPT"), var("EVBUS_BATCH"));
         let source = Rc::new(LineSource { label: self.command.label.clone(), id, attempt, events });
@@ -175,13 +177,7 @@ impl CommandHandler {
         Ok((write, Some(OutputPipe::new(read, Stream::Out, sink))))
     }
 
-    fn spawn(
-        &self,
-        stdio: [OwnedFd; 3],
-        vars: &[(&'static str, String)],
-        file: &PlacedFile,
-        token: &str,
-    ) -> Result<Child, Obstacle> {
+    fn spawn(&self, stdio: [OwnedFd; 3], vars: &[Var], file: &PlacedFile, token: &str) -> Result<Child, Obstacle> {
         let mut template = self.template.borrow_mut();
         let command = match &mut *template {
             Some(command) => command,

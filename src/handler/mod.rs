@@ -21,6 +21,7 @@ mod program;
 mod tests;
 mod webhook;
 
+use std::ffi::OsString;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,21 +73,24 @@ impl Job {
     }
 }
 
+/// A variable of a run: its name, and its value, which may be a path that is no text.
+pub type Var = (&'static str, OsString);
+
 /// The variables of a job. Most jobs of a batch are never asked for all of theirs.
 pub trait JobVars: std::fmt::Debug {
     /// All of them.
-    fn list(&self) -> Vec<(&'static str, String)>;
+    fn list(&self) -> Vec<Var>;
 
     /// Drops from another job's variables those that are not the same here. `is_like`: this event
     /// differs from that job's in id, time and data alone.
-    fn keep_common(&self, vars: &mut Vec<(&'static str, String)>, _is_like: bool) {
+    fn keep_common(&self, vars: &mut Vec<Var>, _is_like: bool) {
         let own = self.list();
         vars.retain(|var| own.contains(var));
     }
 }
 
-impl JobVars for Vec<(&'static str, String)> {
-    fn list(&self) -> Vec<(&'static str, String)> {
+impl JobVars for Vec<Var> {
+    fn list(&self) -> Vec<Var> {
         self.clone()
     }
 }

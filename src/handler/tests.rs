@@ -139,7 +139,7 @@ fn discarded_output_keeps_the_tail() {
 #[test]
 fn the_environment_is_inherited_or_restricted() {
     let mut command = CommandSpec { argv: vec!["env".to_owned()], ..shell("") };
-    let told = Job { vars: Rc::new(vec![("EVBUS_ID", "7".to_owned())]), ..job(b"") };
+    let told = Job { vars: Rc::new(vec![("EVBUS_ID", "7".into())]), ..job(b"") };
     let (_, heard) = run_job(command.clone(), told.clone());
     let all = heard.of(Stream::Out);
     assert!(all.iter().any(|line| line.starts_with("PATH=")) && all.contains(&"EVBUS_ID=7".to_owned()));
@@ -160,7 +160,7 @@ fn a_run_does_not_see_the_variables_of_the_one_before() {
     let heard = Rc::new(Heard::default());
     let handler = handler(shell("echo ${EVBUS_KEY-unset}"), heard.clone());
     block_on(async {
-        handler.run(Job { vars: Rc::new(vec![("EVBUS_KEY", "k".to_owned())]), ..job(b"") }).await;
+        handler.run(Job { vars: Rc::new(vec![("EVBUS_KEY", "k".into())]), ..job(b"") }).await;
         handler.run(job(b"")).await;
     });
     assert_eq!(heard.of(Stream::Out), ["k", "unset"]);
@@ -261,7 +261,7 @@ fn killed(status: &str) -> bool {
 fn a_stop_ends_running_handlers_and_no_later_ones() {
     let heard = Rc::new(Heard::default());
     let handler = handler(shell("echo up; test $EVBUS_ID = later || exec sleep 1000"), heard.clone());
-    let tagged = |id: &str| Job { vars: Rc::new(vec![("EVBUS_ID", id.to_owned())]), ..job(b"") };
+    let tagged = |id: &str| Job { vars: Rc::new(vec![("EVBUS_ID", id.into())]), ..job(b"") };
     block_on(async {
         let stop = async {
             while heard.lines.borrow().len() < 2 {

@@ -18,6 +18,7 @@ use crate::group::GroupName;
 use crate::group::event_vars;
 use crate::group::worker::{Stop, changed};
 use crate::group::worker_event::{Reporter, WorkerEvent};
+use crate::handler::Var;
 use crate::handler::{Handler, Job, JobVars, Outcome, Permit, RunReport, SettlementKind};
 use crate::serve::{MOST_DELAY, MOST_EVENTS, MOST_TOKENS};
 use crate::store::{ErrorKind, StoreError};
@@ -111,11 +112,11 @@ type Told<T> = (T, Result<super::LockAnswer, RemoteError>);
 struct Vars {
     event: Event,
     name: EventName,
-    own: Vec<(&'static str, String)>,
+    own: Vec<Var>,
 }
 
 impl JobVars for Vars {
-    fn list(&self) -> Vec<(&'static str, String)> {
+    fn list(&self) -> Vec<Var> {
         let mut vars = event_vars(&self.event, &self.name);
         vars.extend(self.own.iter().cloned());
         vars
@@ -255,11 +256,11 @@ impl Member {
         let until = Rc::new(Cell::new(now + self.length * 9 / 10));
         let (clock, holds_until) = (Rc::clone(&self.parts.clock), Rc::clone(&until));
         let own = vec![
-            ("EVBUS_GROUP", self.parts.group.to_string()),
-            ("EVBUS_ATTEMPT", properties.delivery_count.to_string()),
-            ("EVBUS_MAX_ATTEMPTS", self.max_attempts.to_string()),
-            ("EVBUS_EPOCH", properties.epoch.to_string()),
-            ("EVBUS_URL", self.parts.server.url().to_owned()),
+            ("EVBUS_GROUP", self.parts.group.to_string().into()),
+            ("EVBUS_ATTEMPT", properties.delivery_count.to_string().into()),
+            ("EVBUS_MAX_ATTEMPTS", self.max_attempts.to_string().into()),
+            ("EVBUS_EPOCH", properties.epoch.to_string().into()),
+            ("EVBUS_URL", self.parts.server.url().into()),
         ];
         let job = Job {
             event: Bytes::from(document.get().as_bytes().to_vec()),

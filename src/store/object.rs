@@ -31,6 +31,8 @@ mod connect;
 mod credentials;
 mod failure;
 mod meter;
+#[cfg(feature = "cli")]
+mod objects;
 mod properties;
 
 use connect::Connected;
@@ -40,6 +42,8 @@ use credentials::AwsCredentials;
 pub use credentials::{CredentialInputs, CredentialsFailure};
 use failure::ErrorContext;
 use meter::Meter;
+#[cfg(feature = "cli")]
+pub use objects::{Listing, ObjectState, Objects};
 pub use properties::{BucketProperties, BucketProperty, Rule, Versioning};
 
 /// How many puts of one batch are under way at once.

@@ -48,6 +48,7 @@ mod recovery;
 mod schedules;
 mod segments;
 mod serve;
+mod sources;
 mod support;
 mod trial;
 mod usage_mistakes;

@@ -98,7 +98,12 @@ impl RunMany for JobRecorder {
 }
 
 fn var(job: &Job, name: &str) -> String {
-    job.vars.list().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default()
+    job.vars
+        .list()
+        .into_iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.into_string().unwrap())
+        .unwrap_or_default()
 }
 
 /// The handlers of one worker.

@@ -45,6 +45,7 @@ impl RunCounter {
 impl Handler for RunCounter {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         let id = job.vars.list().into_iter().find(|(name, _)| *name == "EVBUS_ID").map(|(_, id)| id).unwrap();
+        let id = id.into_string().unwrap();
         *self.0.borrow_mut().entry(id).or_default() += 1;
         let report = RunReport::new(Outcome::Exit(0), String::new(), Duration::ZERO);
         Box::pin(std::future::ready(report))

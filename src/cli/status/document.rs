@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{GroupRow, RelayRow, StatusReport};
 use crate::cli::cost::dollars;
 use crate::cli::schedules::ScheduleRow;
+use crate::cli::sources::SourceRow;
 use crate::event::EventTime;
 use crate::store::Requests;
 
@@ -20,6 +21,7 @@ pub(super) fn document(report: &StatusReport) -> Value {
         "scheduled": report.scheduled.map(EventTime::to_rfc3339),
         "relays": report.relays.iter().map(relay).collect::<Vec<_>>(),
         "schedules": report.schedules.iter().map(|row| schedule(row, report)).collect::<Vec<_>>(),
+        "sources": report.sources.iter().map(source).collect::<Vec<_>>(),
         "groups": report.groups.iter().map(|row| group(row, report)).collect::<Vec<_>>(),
     })
 }
@@ -40,6 +42,10 @@ fn schedule(row: &ScheduleRow, report: &StatusReport) -> Value {
         "late": row.late.map(|late| report.now.minus(late).to_rfc3339()),
         "error": row.error,
     })
+}
+
+fn source(row: &SourceRow) -> Value {
+    json!({"name": row.name, "type": row.type_, "folder": row.place, "files": row.files, "error": row.error})
 }
 
 fn cost(made: Requests) -> Value {

@@ -90,6 +90,7 @@ mod tests {
             groups: Vec::new(),
             relays: Vec::new(),
             schedules: Vec::new(),
+            sources: Vec::new(),
         };
         let text = text(&report);
         assert!(text.contains("# TYPE evbus_events gauge\nevbus_events 0\n"), "{text}");

@@ -26,7 +26,7 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
     );
     if report.groups.is_empty() {
         text.push_str(&format!("no groups yet   {}\n", command("group", "create NAME -t 'PATTERN'")));
-        return text + &relays(report) + &schedules(report, zone);
+        return text + &relays(report) + &schedules(report, zone) + &sources(report);
     }
     let numbers = ["LAG", "OLDEST", "RETRY", "DEAD", "RATE"].map(Column::right);
     let columns =
@@ -56,7 +56,7 @@ pub(super) fn text(report: &StatusReport, zone: &TimeZone, colours: Colours) -> 
             ));
         }
     }
-    text + &relays(report) + &schedules(report, zone)
+    text + &relays(report) + &schedules(report, zone) + &sources(report)
 }
 
 /// A table of the relays, and what is wrong with them.
@@ -103,6 +103,23 @@ fn schedules(report: &StatusReport, zone: &TimeZone) -> String {
         table.row(vec![row.name.clone(), next, row.type_.clone(), row.rule.clone()]);
         if let Some(trouble) = row.trouble() {
             troubles.push_str(&format!("schedule '{}': {}\n", row.name, style::escape(&trouble)));
+        }
+    }
+    table.to_string() + &troubles
+}
+
+/// A table of the sources, and what is wrong with them.
+fn sources(report: &StatusReport) -> String {
+    if report.sources.is_empty() {
+        return String::new();
+    }
+    let columns = [Column::left("SOURCE"), Column::right("FILES"), Column::left("TYPE"), Column::left("FOLDER")];
+    let (mut table, mut troubles) = (Table::new(columns), String::new());
+    for row in &report.sources {
+        let files = row.files.map_or_else(|| "-".to_owned(), style::thousands);
+        table.row(vec![row.name.clone(), files, row.type_.clone(), row.place.clone()]);
+        if let Some(trouble) = &row.error {
+            troubles.push_str(&format!("source '{}': {}\n", row.name, style::escape(trouble)));
         }
     }
     table.to_string() + &troubles

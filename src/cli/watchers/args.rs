@@ -256,7 +256,8 @@ impl RunArgs {
         if !self.names.is_empty() {
             return self.names.iter().map(|name| Ok(config.watcher(name)?.clone())).collect();
         }
-        if config.watchers.is_empty() && config.relays.is_empty() && config.schedules.is_empty() {
+        let has_others = !(config.relays.is_empty() && config.schedules.is_empty() && config.sources.is_empty());
+        if config.watchers.is_empty() && !has_others {
             let what = "no watchers: there is no config, or it has no [watchers.NAME]";
             return Err(Failure::usage(what).help(command(verb, "-g GROUP -t 'TYPE' -- CMD ARG…")));
         }

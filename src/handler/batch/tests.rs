@@ -1,5 +1,6 @@
 //! Events that run together, with a handler and a clock of the test's own.
 
+use crate::handler::Var;
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable, join, join_all};
 use proptest::prelude::*;
@@ -12,7 +13,7 @@ use crate::handler::{Obstacle, Permit};
 #[derive(Default)]
 struct LineHandler {
     runs: RefCell<Vec<Vec<String>>>,
-    vars: RefCell<Vec<(&'static str, String)>>,
+    vars: RefCell<Vec<Var>>,
     /// If set, runs end only after this is notified.
     held: Option<Rc<Notify>>,
     under_way: Cell<usize>,
@@ -60,7 +61,7 @@ fn report(outcome: Outcome) -> RunReport {
 }
 
 fn job(name: &str) -> Job {
-    let vars = vec![("EVBUS_ID", name.to_owned()), ("EVBUS_GROUP", "g".to_owned()), ("EVBUS_EPOCH", "1".to_owned())];
+    let vars: Vec<Var> = vec![("EVBUS_ID", name.into()), ("EVBUS_GROUP", "g".into()), ("EVBUS_EPOCH", "1".into())];
     let (event, file, vars) = (Bytes::copy_from_slice(name.as_bytes()), name.into(), Rc::new(vars));
     Job { event, file, vars, likeness: None, attempt: 1, epoch: 1, permit: Permit::new(|| true) }
 }
@@ -95,7 +96,7 @@ fn a_batch_is_one_run_in_the_order_of_names() {
     let batches = batches(&lines, &clock, 10, 1);
     assert_eq!(outcomes(&batches, &clock, &["c", "a", "b"]), vec![Outcome::Exit(0); 3]);
     assert_eq!(*lines.runs.borrow(), [["a", "b", "c"]]);
-    let vars = [("EVBUS_GROUP", "g".to_owned()), ("EVBUS_BATCH", "3".to_owned())];
+    let vars: [Var; 2] = [("EVBUS_GROUP", "g".into()), ("EVBUS_BATCH", "3".into())];
     assert_eq!(*lines.vars.borrow(), vars, "what they have in common");
 }
 

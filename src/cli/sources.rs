@@ -1,0 +1,251 @@
+//! Sources as they run: in the foreground, beside workers, or once.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::failure::Failure;
+use super::output;
+use super::progress::Progress;
+use super::session::{Opened, Session};
+use super::style;
+use crate::bus::BusHandle;
+use crate::clock::Backoff;
+use crate::config::{BusAddress, Location};
+use crate::group::worker::Stop;
+use crate::source::{self, Place, Runner, Source, SourcePass};
+use crate::store::{StoreError, system_words};
+
+/// The pauses of a source whose bus does not answer.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// More files than this are worth a line that tells how far it is.
+const MANY: u64 = 2_000;
+
+/// Serves sources beside the workers, until these are told to stop.
+pub(super) async fn follow_all(sources: &[Source], opened: &Opened, session: &Session, stop: &watch::Receiver<Stop>) {
+    join_all(sources.iter().map(|source| follow(source, opened, session, stop.clone()))).await;
+}
+
+/// Refuses a source whose files are the bus's own.
+pub(super) fn refuse_bus(source: &Source, bus: &BusAddress) -> Result<(), Failure> {
+    let (Place::Folder(folder), Location::Dir(bus)) = (&source.place, &bus.location) else { return Ok(()) };
+    if folder.starts_with(bus) || (source.recursive && bus.starts_with(folder)) {
+        let (bus, folder) = (bus.display(), folder.display());
+        let what = format!("source '{}': the bus {bus} lies in {folder}: each event would be a file", source.name);
+        return Err(Failure::usage(what).help("keep them apart"));
+    }
+    Ok(())
+}
+
+/// What is said of a source, once each.
+struct Said<'a> {
+    name: &'a str,
+    trouble: String,
+    polls: String,
+}
+
+impl Said<'_> {
+    fn trouble(&mut self, why: &str) {
+        if why != self.trouble {
+            match why.is_empty() {
+                true => output::note(&format!("source '{}' goes on", self.name)),
+                false => output::warn(&format!("source '{}' waits: {why}", self.name)),
+            }
+            why.clone_into(&mut self.trouble);
+        }
+    }
+
+    fn pass(&mut self, pass: &SourcePass) {
+        self.trouble(pass.trouble.as_deref().unwrap_or_default());
+        if let Some(why) = pass.polls.as_deref().filter(|why| *why != self.polls) {
+            let what = format!("source '{}' is looked through again and again, as the kernel does not tell", self.name);
+            output::warn(&format!("{what}: {why}"));
+            why.clone_into(&mut self.polls);
+        }
+    }
+}
+
+/// Serves one source until it is told to stop; a folder or a bus that is not there is waited for. Returns how many events
+/// it has emitted.
+pub(super) async fn follow(
+    source: &Source,
+    opened: &Opened,
+    session: &Session,
+    mut stop: watch::Receiver<Stop>,
+) -> u64 {
+    let (clock, bus) = (&*session.clock, opened.bus_handle());
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    let mut said = Said { name: &source.name, trouble: String::new(), polls: String::new() };
+    let (mut runner, mut emitted) = (None, 0);
+    while *stop.borrow() == Stop::No {
+        let done = match &mut runner {
+            None => open(bus, source, true).await.map(|opened| {
+                runner = Some(opened);
+                SourcePass::default()
+            }),
+            Some(runner) => {
+                let mut shown = ScanProgress::new();
+                let mut progress = |files| {
+                    shown.add(files);
+                    *stop.borrow() == Stop::No
+                };
+                let pass = runner.pass(&mut progress).await;
+                shown.end();
+                pass.inspect(|pass| said.pass(pass))
+            }
+        };
+        let until = match (&done, &runner) {
+            (Ok(pass), Some(runner)) => {
+                emitted += pass.emitted;
+                backoff = Backoff::new(PAUSES.0, PAUSES.1);
+                runner.next()
+            }
+            (Err(error), _) => {
+                said.trouble(&error.to_string());
+                clock.elapsed() + backoff.take()
+            }
+            (Ok(_), None) => continue,
+        };
+        let noticed = async {
+            match (&done, &runner) {
+                (Ok(_), Some(runner)) => runner.noticed().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! { biased;
+            changed = stop.changed() => if changed.is_err() { break },
+            () = noticed => {}
+            () = clock.sleep_until(until) => {}
+        }
+    }
+    if let Some(mut runner) = runner
+        && let Err(error) = runner.save().await
+    {
+        said.trouble(&error.to_string());
+    }
+    emitted
+}
+
+async fn open(bus: &BusHandle, source: &Source, watches: bool) -> Result<Runner, StoreError> {
+    Runner::open(bus.clone(), source.clone(), watches).await
+}
+
+/// Says how far a long look has come.
+struct ScanProgress {
+    progress: Option<Progress>,
+    files: u64,
+}
+
+impl ScanProgress {
+    fn new() -> Self {
+        Self { progress: None, files: 0 }
+    }
+
+    /// So many more files were looked at.
+    fn add(&mut self, files: u64) {
+        self.files += files;
+        if self.files > MANY {
+            let progress = self.progress.get_or_insert_with(|| Progress::new("looking at files", None));
+            progress.count(self.files);
+        }
+    }
+
+    fn end(self) {
+        if let Some(progress) = self.progress {
+            progress.end();
+        }
+    }
+}
+
+/// Serves a source once: what has finished arriving, and what does so within its `settle`. Returns it with the count of
+/// events.
+pub(super) async fn once(source: &Source, opened: &Opened, session: &Session) -> Result<(Runner, SourcePass), Failure> {
+    let failed = |error: StoreError| Failure::from(error).context(&format!("source '{}'", source.name));
+    let mut runner = open(opened.bus_handle(), source, false).await.map_err(failed)?;
+    let mut shown = ScanProgress::new();
+    let mut progress = |files| {
+        shown.add(files);
+        true
+    };
+    let mut pass = runner.pass(&mut progress).await.map_err(failed)?;
+    shown.end();
+    if let Some(until) = runner.settles_at() {
+        session.clock.sleep_until(until).await;
+        let again = runner.pass(&mut |_| true).await.map_err(failed)?;
+        pass = SourcePass { emitted: pass.emitted + again.emitted, ..again };
+    }
+    if let Some(why) = &pass.trouble {
+        return Err(Failure::failed(why.clone()).context(&format!("source '{}'", source.name)));
+    }
+    Ok((runner, pass))
+}
+
+/// Serves sources once. Returns those that ran, and whether all went well.
+pub(super) async fn once_all(sources: &[Source], opened: &Opened, session: &Session) -> (Vec<Runner>, bool) {
+    let served = join_all(sources.iter().map(|source| once(source, opened, session))).await;
+    let (mut runners, mut all_well) = (Vec::new(), true);
+    for served in served {
+        match served {
+            Ok((runner, _)) => runners.push(runner),
+            Err(failure) => {
+                failure.report();
+                all_well = false;
+            }
+        }
+    }
+    (runners, all_well)
+}
+
+/// Does with files what is to be done after the workers have run. Returns whether all went well.
+pub(super) async fn end_all(runners: &mut [Runner]) -> bool {
+    let mut all_well = true;
+    for runner in runners {
+        let name = runner.source().name.clone();
+        let ended = runner.end().await;
+        let trouble = match ended {
+            Ok(SourcePass { trouble: Some(why), .. }) => Failure::failed(why),
+            Ok(_) => continue,
+            Err(error) => Failure::from(error),
+        };
+        all_well = false;
+        trouble.context(&format!("source '{name}'")).report();
+    }
+    all_well
+}
+
+/// How a source stands, as it is shown.
+pub(super) struct SourceRow {
+    pub(super) name: String,
+    pub(super) type_: String,
+    pub(super) place: String,
+    /// How many files have their events; none: it has never run.
+    pub(super) files: Option<u64>,
+    /// Why that is not known, or what is in its way on this host.
+    pub(super) error: Option<String>,
+}
+
+/// The rows of sources.
+pub(super) async fn rows(sources: &[Source], opened: &Opened) -> Vec<SourceRow> {
+    join_all(sources.iter().map(|source| async move {
+        let (files, error) = match source::count(opened.bus_handle(), &source.name).await {
+            Ok(files) => (files, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let error = error.or_else(|| match &source.place {
+            Place::Folder(folder) => std::fs::read_dir(folder)
+                .err()
+                .map(|error| format!("cannot look into {}: {}", folder.display(), system_words(&error))),
+            Place::Bucket(..) => None,
+        });
+        let (name, type_, place) = (source.name.clone(), source.type_.clone(), source.place.to_string());
+        SourceRow { name, type_, place, files, error }
+    }))
+    .await
+}
+
+/// A count of events as a summary: `3 events`.
+pub(super) fn summary(emitted: u64) -> String {
+    style::plural(emitted, "event")
+}

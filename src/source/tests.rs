@@ -1,0 +1,1 @@
+//! Sources, run against folders of the disk.
