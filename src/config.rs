@@ -47,5 +47,5 @@ pub use serve::{
 pub use source::{TYPE as SOURCE_TYPE, after_of, place_of};
 pub use watcher::{
     Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,
-    parse_url,
+    parse_url, several_shards,
 };

@@ -273,6 +273,10 @@ fn text(plan: &WatcherPlan<'_>) -> String {
     let retry = &watcher.retry;
     let span = |duration| times::format_duration(duration);
     let order = if watcher.ordered { ", in order" } else { "" };
+    let latest = watcher.latest.as_ref().map_or_else(String::new, |latest| {
+        let settle = if latest.settle.is_zero() { String::new() } else { format!(" after {}", span(latest.settle)) };
+        format!(", only the latest by '{}'{settle}", latest.by.as_str())
+    });
     let batch = watcher.batch.map_or_else(String::new, |batch| {
         format!(", each of up to {} within {}", style::plural(batch.size as u64, "event"), span(batch.linger))
     });
@@ -281,7 +285,7 @@ fn text(plan: &WatcherPlan<'_>) -> String {
         format!("  group    {group}, {state}"),
         format!("  wants    {}", wanted(&plan.filter)),
         action(&watcher.action),
-        format!("  at once  {}{batch}{order}; time limit {}", watcher.concurrency, span(watcher.timeout)),
+        format!("  at once  {}{batch}{order}{latest}; time limit {}", watcher.concurrency, span(watcher.timeout)),
         format!(
             "  retries  {} after {}..{}; dead at once on {} {}",
             style::plural(u64::from(retry.max_attempts.saturating_sub(1)), "time"),
@@ -334,6 +338,9 @@ fn document(plan: &WatcherPlan<'_>) -> Value {
         "batch": watcher.batch.map(|batch| json!({"size": batch.size, "linger": times::format_duration(batch.linger)})),
         "on_dead": watcher.on_dead,
         "ordered": watcher.ordered,
+        "latest": watcher.latest.as_ref().map(|latest| {
+            json!({"by": latest.by.as_str(), "settle": times::format_duration(latest.settle)})
+        }),
         "timeout": times::format_duration(watcher.timeout),
         "max_attempts": watcher.retry.max_attempts,
         "state": state,

@@ -118,8 +118,12 @@ fn report(ended: Vec<Ended>, mut code: Code, args: &DrainArgs, took: Duration, e
             Err(failed) => code = failed,
             Ok(summary) => {
                 let failed = summary.retries + summary.dead > 0 || summary.stalled.is_some();
-                let worth_reporting =
-                    summary.done > 0 || summary.skipped > 0 || failed || output::notes_on_terminal() || summary.paused;
+                let worth_reporting = summary.done > 0
+                    || summary.skipped > 0
+                    || summary.superseded > 0
+                    || failed
+                    || output::notes_on_terminal()
+                    || summary.paused;
                 if worth_reporting && (!args.run.quiet || failed) {
                     let took = times::format_duration(took);
                     output::note(&format!("{}: {} · {took}", watcher.group, summary_text(&summary, environment)));
@@ -165,6 +169,9 @@ fn summary_text(summary: &Summary, environment: &Environment) -> String {
     }
     if summary.dead > 0 {
         parts.push(format!("{} dead", style::thousands(summary.dead)));
+    }
+    if summary.superseded > 0 {
+        parts.push(format!("{} superseded", style::thousands(summary.superseded)));
     }
     if summary.skipped > 0 {
         parts.push(format!("{} passed over", style::thousands(summary.skipped)));

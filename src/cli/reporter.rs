@@ -62,6 +62,7 @@ impl Printer {
         match event {
             WorkerEvent::Started { .. }
             | WorkerEvent::Skipped { why: None, .. }
+            | WorkerEvent::Superseded { .. }
             | WorkerEvent::Acquired { unclean: false, .. } => self.format == LogFormat::Json && self.each,
             // In lines, a batch is reported once, as `DoneTogether`.
             WorkerEvent::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
@@ -122,6 +123,7 @@ impl Printer {
                 format!("where has no answer, passed over: {} ({})", style::escape(why), of(name))
             }
             WorkerEvent::Skipped { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
+            WorkerEvent::Superseded { name, by } => format!("superseded by {} ({})", id_of(by), of(name)),
             WorkerEvent::Stalled { obstacle } => {
                 format!("stalled: {}", style::escape(&help_line::obstacle_text(obstacle)))
             }
@@ -165,6 +167,10 @@ impl Reporter for Printer {
             WorkerEvent::Skipped { name, why } => {
                 let (id, r#type) = of(name);
                 info!(event = "passed_over", group, id, r#type, why, "{line}");
+            }
+            WorkerEvent::Superseded { name, by } => {
+                let ((id, r#type), by) = (of(name), id_of(by));
+                info!(event = "superseded", group, id, r#type, by, "{line}");
             }
             WorkerEvent::Retrying { name, attempt, next, why } => {
                 let ((id, r#type), next) = (of(name), next.to_rfc3339());

@@ -236,6 +236,7 @@ fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {
         mode,
         concurrency: watcher.taken(),
         ordered: watcher.ordered,
+        latest: watcher.latest.clone(),
         retry: watcher.retry.clone(),
         stop_timeout: watcher.stop_timeout,
         lease: Lease::default(),

@@ -207,6 +207,7 @@ fn refuse_conflict(
         _ if filter(watcher) != filter(other) && watcher.types == other.types => Some("not"),
         _ if filter(watcher) != filter(other) => Some("types and not"),
         _ if watcher.shards != other.shards => Some("shards"),
+        _ if watcher.latest != other.latest => Some("latest"),
         _ if watcher.condition != other.condition => Some("where"),
         _ if starts_differ => Some("from"),
         _ => None,

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::event::EventTime;
+use crate::group::latest::{Latest, LatestKey};
 use crate::group::retry::Retry;
 
 mod address;
@@ -75,6 +76,7 @@ fn reads_every_key() {
         concurrency: 4,
         batch: Some(BatchSettings { size: 100, linger: secs(5) }),
         ordered: true,
+        latest: Some(Latest { by: LatestKey::Key, settle: secs(2) }),
         timeout: secs(90),
         retry: Retry { max_attempts: 3, min: secs(2), max: secs(60), jitter: false, dead_on: vec![64, 65] },
         on_dead: Some(["notify-me", "--now"].map(str::to_owned).to_vec()),
@@ -171,6 +173,19 @@ fn wrong_values_name_key_and_cure() {
             "'concurrency' in [watchers.w]: must be a whole number from 1 to 1000, not 0x7fffffffffffffffff",
         ),
         ("shards = 1.5", "'shards' in [watchers.w]: must be a whole number from 1 to 256, not 1.5"),
+        ("settle = '2s'", "'settle' in [watchers.w]: is for latest (add latest = \"subject\")"),
+        (
+            "latest = 'data.'",
+            "'latest' in [watchers.w]: 'data.' cannot be read at column 6: no viable alternative at input '.'",
+        ),
+        (
+            "latest = 'subject'\nshards = 2",
+            "'latest' in [watchers.w]: by 'subject' needs a group of one shard: events of one of these may lie in several (latest = \"key\" takes any number)",
+        ),
+        (
+            "latest = 'type'\nordered = true",
+            "'latest' in [watchers.w]: by 'type' and an order by keys do not go together (latest = \"key\" does)",
+        ),
         ("ordered = 'yes'", "'ordered' in [watchers.w]: must be true or false, not a string"),
         ("timeout = 30", "'timeout' in [watchers.w]: must be a duration with its unit: \"30s\""),
         ("timeout = '30'", "'timeout' in [watchers.w]: '30' has no unit (durations carry their unit: 30s, 5m, 7d)"),

@@ -8,6 +8,7 @@ use super::Environment;
 use super::instant::{TimeError, parse_past};
 use crate::event::{Condition, ConditionError, EventTime, Filter, PatternError, TypeFilter};
 use crate::group::GroupName;
+use crate::group::latest::Latest;
 use crate::group::retry::Retry;
 use crate::handler::{WebhookFormat, WebhookTarget};
 
@@ -106,6 +107,8 @@ pub struct Watcher {
     pub batch: Option<BatchSettings>,
     /// Whether events of one ordering key run one after the other.
     pub ordered: bool,
+    /// If given, of events of one key that wait only the last is run.
+    pub latest: Option<Latest>,
     /// The time limit of a handler, or of a request.
     pub timeout: Duration,
     /// When failed events are tried again.
@@ -139,6 +142,24 @@ impl StartFrom {
 }
 
 impl Watcher {
+    /// Refuses what does not go with the latest.
+    ///
+    /// # Errors
+    /// What, and the cure.
+    pub fn check_latest(&self) -> Result<(), String> {
+        let Some(latest) = self.latest.as_ref().filter(|latest| !latest.by.is_of_one_shard()) else { return Ok(()) };
+        if self.ordered {
+            return Err(format!(
+                "by '{}' and an order by keys do not go together (latest = \"key\" does)",
+                latest.by.as_str()
+            ));
+        }
+        if self.shards.is_some_and(|shards| shards > 1) {
+            return Err(several_shards(latest));
+        }
+        Ok(())
+    }
+
     /// A watcher of every type, with defaults for everything else.
     pub fn new(name: String, group: GroupName, action: Action) -> Self {
         let (timeout, retry) = match action {
@@ -157,6 +178,7 @@ impl Watcher {
             concurrency: 1,
             batch: None,
             ordered: false,
+            latest: None,
             timeout,
             retry,
             on_dead: None,
@@ -219,4 +241,12 @@ impl Watcher {
             _ => Ok(()),
         }
     }
+}
+
+/// Why a group of several shards cannot tell the latest.
+pub fn several_shards(latest: &Latest) -> String {
+    format!(
+        "by '{}' needs a group of one shard: events of one of these may lie in several (latest = \"key\" takes any number)",
+        latest.by.as_str()
+    )
 }

@@ -68,7 +68,7 @@ impl Filter {
 
     /// Whether [`Filter::evaluate`] may take so long that others would wait for it.
     pub fn is_slow(&self, event: &Event) -> bool {
-        self.condition.as_ref().is_some_and(|condition| condition.steps(event) > QUICK)
+        self.condition.as_ref().is_some_and(|condition| condition.is_slow(event))
     }
 }
 
@@ -134,6 +134,11 @@ impl Condition {
         &self.text
     }
 
+    /// Whether an answer may take so long that others would wait for it.
+    pub fn is_slow(&self, event: &Event) -> bool {
+        self.steps(event) > QUICK
+    }
+
     /// The most steps that an answer for this event takes.
     fn steps(&self, event: &Event) -> u64 {
         let (raw, bytes) = match event.data() {
@@ -177,6 +182,21 @@ impl Condition {
             let what = format!("'{}' would take up to {steps} steps on it", shortened(&self.text));
             return Err(Unanswered::Unknown(what));
         }
+        match self.evaluate(event)? {
+            Value::Bool(holds) => Ok(holds),
+            other => Err(Unanswered::No(format!("the answer is {}, not true or false", other.type_of()))),
+        }
+    }
+
+    /// The answer as text, where it is a string, a number, a boolean, or a list of these; none where there is no answer.
+    pub fn text(&self, event: &Event) -> Option<String> {
+        if self.steps(event) > effort::MOST_STEPS {
+            return None;
+        }
+        text_of(&self.evaluate(event).ok()?)
+    }
+
+    fn evaluate(&self, event: &Event) -> Result<Value, Unanswered> {
         let mut context = Context::default();
         let references = self.program.references();
         let whole = references.has_variable("event");
@@ -187,13 +207,24 @@ impl Condition {
         if whole {
             context.add_variable_from_value("event", members);
         }
-        match self.program.execute(&context) {
-            Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(Unanswered::No(format!("the answer is {}, not true or false", other.type_of()))),
-            Err(error) => Err(Unanswered::No(one_line(&error.to_string()))),
-        }
+        self.program.execute(&context).map_err(|error| Unanswered::No(one_line(&error.to_string())))
     }
 }
+
+/// A value as text, from which it can be told from any other.
+fn text_of(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Int(number) => number.to_string(),
+        Value::UInt(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Bool(is_true) => is_true.to_string(),
+        Value::List(items) => format!("[{}]", items.iter().map(text_of).collect::<Option<Vec<_>>>()?.join(",")),
+        _ => return None,
+    })
+}
+
+impl Eq for Condition {}
 
 impl PartialEq for Condition {
     fn eq(&self, other: &Self) -> bool {

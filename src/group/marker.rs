@@ -111,6 +111,9 @@ pub struct Marker {
     /// Events that were passed over because the group's condition could not be answered for them.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unanswered: u64,
+    /// Events that later ones of their keys have superseded.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub superseded: u64,
     /// The requests that its owners have made of a store that charges for them.
     #[serde(default, skip_serializing_if = "Requests::is_none")]
     pub requests: Requests,
@@ -159,6 +162,7 @@ impl Marker {
             pending: BTreeMap::new(),
             folded: BTreeSet::new(),
             unanswered: 0,
+            superseded: 0,
             requests: Requests::default(),
         }
     }

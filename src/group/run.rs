@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 
 use super::engine::Launch;
+use super::latest::LatestKey;
 use super::marker::PendingEvent;
 use super::ops::GroupStore;
 use super::verdict::{Fingerprint, RunResult};
@@ -376,6 +377,27 @@ pub(super) async fn run_on_dead(
     let job = Job { event: bytes.into(), file, vars: Rc::new(vars), likeness: None, attempt: 1, epoch: 0, permit };
     let report = on_dead.run(job).await;
     if report.succeeded() { Ok(()) } else { Err(report.why()) }
+}
+
+/// A hash of the key by which the latest event is told. None: the event has none, or the group does not want it, or it is
+/// gone; then it is run for itself, which shows which.
+pub(super) async fn latest_key(
+    store: &GroupStore,
+    name: &EventName,
+    dead_letter: Option<&str>,
+    max_event_bytes: usize,
+    by: &LatestKey,
+) -> StoreResult<Option<u64>> {
+    let bytes = match content::read(&store.bus, &store.group, name, dead_letter, max_event_bytes).await {
+        Err(error) if error.kind() == ErrorKind::Damaged => return Ok(None),
+        bytes => bytes?,
+    };
+    let event = bytes.and_then(|bytes| Event::parse(&bytes, max_event_bytes).ok()).filter(|event| name.fits(event));
+    let Some(event) = event else { return Ok(None) };
+    let (filter, by) = (Filter::clone(&store.filter), by.clone());
+    let is_slow = filter.is_slow(&event) || by.is_slow(&event);
+    let key = move || (filter.evaluate(&event) == FilterResult::Wanted).then(|| by.of(&event)).flatten();
+    Ok(if is_slow { threads::run(key).await.flatten() } else { key() })
 }
 
 /// A hash of an event's ordering key. Without a key, or if the event cannot be parsed, a hash of

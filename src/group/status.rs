@@ -123,6 +123,11 @@ impl GroupStatus {
         self.markers.iter().map(|marker| marker.unanswered).sum()
     }
 
+    /// Events that later ones of their keys have superseded.
+    pub fn superseded(&self) -> u64 {
+        self.markers.iter().map(|marker| marker.superseded).sum()
+    }
+
     /// The lowest position of its shards: every event up to its time is known.
     pub fn floor(&self) -> Position {
         let lowest = self.markers.iter().map(|marker| &marker.through).min();

@@ -411,10 +411,17 @@ impl Worker {
                     async move { Completion::Released(schedule::release(&store.bus, others.as_ref(), limit).await) },
                 )
             }
-            Command::ReadKey { shard, epoch, name, dead_letter } => Box::pin(async move {
-                let key = run::ordering_key(&store.bus, &store.group, &name, dead_letter.as_deref(), limit).await;
-                Completion::Key { shard, epoch, name, key }
-            }),
+            Command::ReadKey { shard, epoch, name, dead_letter } => {
+                let latest = settings.latest.as_ref().map(|latest| latest.by.clone());
+                Box::pin(async move {
+                    let letter = dead_letter.as_deref();
+                    let key = match &latest {
+                        Some(latest) => run::latest_key(&store, &name, letter, limit, latest).await,
+                        None => run::ordering_key(&store.bus, &store.group, &name, letter, limit).await,
+                    };
+                    Completion::Key { shard, epoch, name, key }
+                })
+            }
             Command::WriteDeadLetter { shard, epoch, name, pending } => {
                 let (on_dead, url) = (self.on_dead.clone(), settings.url.clone());
                 Box::pin(async move {

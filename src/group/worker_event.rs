@@ -68,6 +68,13 @@ pub enum WorkerEvent {
         /// Why it could not be answered, if it could not.
         why: Option<String>,
     },
+    /// A later event of its key was run in its place.
+    Superseded {
+        /// Which.
+        name: EventName,
+        /// The later one.
+        by: EventName,
+    },
     /// The event will be tried again.
     Retrying {
         /// Which.

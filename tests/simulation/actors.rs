@@ -346,6 +346,7 @@ impl Actors {
             mode,
             concurrency: plan.concurrency,
             ordered: plan.ordered,
+            latest: plan.latest.clone(),
             retry: world.plan.retry.clone(),
             stop_timeout: Duration::from_secs(5),
             lease: Lease::default(),

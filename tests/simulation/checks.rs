@@ -155,6 +155,7 @@ fn letter(world: &World, group: &mut GroupRecord, letter: &str, old: Option<&[u8
     let Some(id) = world.id_of(letter) else { return };
     world.log_line(|| format!("letter {letter} of {id}: {}", new.is_some()));
     let (now, shards) = (world.simulation.now(), group.shards());
+    let key = world.events.borrow().get(&id).and_then(|known| known.key.clone());
     let runs = group.runs.entry(id).or_default();
     match (old, new) {
         (None, Some(bytes)) => {
@@ -167,7 +168,8 @@ fn letter(world: &World, group: &mut GroupRecord, letter: &str, old: Option<&[u8
             if !whole && runs.kept.contains(&content.name) {
                 world.complain(format!("letter {letter} is without its event, which an earlier one held"));
             }
-            runs.kept.extend(Some(content.name).filter(|_| whole));
+            runs.kept.extend(Some(content.name.clone()).filter(|_| whole));
+            group.note_settled(key.as_ref(), &content.name);
         }
         (Some(_), None) => runs.letters -= 1,
         _ => {}
@@ -199,6 +201,11 @@ fn marker(world: &World, at: usize, group: &mut GroupRecord, shard: u16, new: Ma
         )
     });
     owner(world, group, shard, &old, &new);
+    // What is given up will be a dead letter: from now on it counts for those before it.
+    for name in new.pending.iter().filter(|(_, pending)| pending.new_dead_letter.is_some()).map(|(name, _)| name) {
+        let key = world.id_of(name.as_str()).and_then(|id| world.events.borrow().get(&id)?.key.clone());
+        group.note_settled(key.as_ref(), name);
+    }
     let reset = new.folded.difference(&old.folded).filter_map(|id| group.resets.get(id).cloned()).last();
     match &reset {
         Some((_, to, _)) => excuse(world, group, shard, to),
@@ -252,10 +259,12 @@ fn excuse(world: &World, group: &mut GroupRecord, shard: u16, to: &Position) {
 }
 
 /// Whether an event has been processed, or need not be.
-fn settled(world: &World, group: &GroupRecord, id: Option<&String>, deleted: bool) -> bool {
+fn settled(world: &World, group: &GroupRecord, id: Option<&String>, name: &EventName) -> bool {
     let Some(id) = id else { return true };
-    let wanted = world.events.borrow().get(id).is_none_or(|known| group.wants(known));
-    deleted || !wanted || group.handled(id)
+    let events = world.events.borrow();
+    let known = events.get(id);
+    let wanted = known.is_none_or(|known| group.wants(known));
+    world.deleted.borrow().contains(name) || !wanted || group.is_settled(known, id, name)
 }
 
 /// An event that left `pending` was processed, or its letter exists.
@@ -272,12 +281,17 @@ fn left_pending(world: &World, group: &GroupRecord, shard: u16, old: &Marker, ne
             .as_ref()
             .is_some_and(|letter| world.contents.read(&evbus::bus::keys::dead_letter(&group.name, letter)).is_some());
         let succeeded = id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| !runs.successes.is_empty());
+        let superseded = id.as_ref().is_some_and(|id| {
+            let later =
+                world.events.borrow().get(id).and_then(|known| group.latest_settled.get(known.key.as_ref()?)).cloned();
+            later.is_some_and(|later| later > *name)
+        });
         // Redriven twice, and dead again meanwhile: its newer letter exists.
         let newer = pending.redriven_dead_letter.is_some()
             && id.as_ref().and_then(|id| group.runs.get(id)).is_some_and(|runs| runs.letters > 0);
         let known = id.as_ref().and_then(|id| world.events.borrow().get(id).map(|known| group.wants(known)));
         let unwanted = id.is_none() || newer || known == Some(false);
-        if !(deleted || buried || unwanted || (succeeded && pending.new_dead_letter.is_none())) {
+        if !(deleted || buried || unwanted || ((succeeded || superseded) && pending.new_dead_letter.is_none())) {
             world.complain(format!("{}/{shard}: {id:?} {name} leaves open, neither done nor dead", group.name));
         }
     }
@@ -299,7 +313,7 @@ fn passed(world: &World, group: &GroupRecord, shard: u16, from: &Position, old: 
         let id = world.id_of(name.as_str());
         let acked = id.as_ref().and_then(|id| world.events.borrow().get(id).and_then(|known| known.acked.clone()));
         let acked = acked.is_some_and(|(_, acked)| acked == *name);
-        if acked && !known && !settled(world, group, id.as_ref(), world.deleted.borrow().contains(name)) {
+        if acked && !known && !settled(world, group, id.as_ref(), name) {
             world.complain(format!("{}/{shard}: through {} passes {id:?} {name}", group.name, new.through));
         }
     }
@@ -309,8 +323,7 @@ fn passed(world: &World, group: &GroupRecord, shard: u16, from: &Position, old: 
 fn done(world: &World, group: &GroupRecord, shard: u16, old: &Marker, new: &Marker) {
     for name in new.done.iter().filter(|name| !old.done.contains(name)) {
         let id = world.id_of(name.as_str());
-        let deleted = world.deleted.borrow().contains(name);
-        if !settled(world, group, id.as_ref(), deleted) {
+        if !settled(world, group, id.as_ref(), name) {
             world.complain(format!("{}/{shard}: {id:?} is said to be done and is not", group.name));
         }
     }

@@ -139,10 +139,11 @@ impl SimHandler {
         let (id, epoch) = (var(job, "EVBUS_ID"), var(job, "EVBUS_EPOCH").parse().unwrap());
         let name = &job.file;
         let shards = self.world.groups.borrow()[self.group].shards();
-        let shard = EventName::parse(name).unwrap().hash_slot().shard(shards);
+        let copy = EventName::parse(name).unwrap();
+        let shard = copy.hash_slot().shard(shards);
         let fate = fate(&self.world, self.group, &id);
         let (pid, thawed) = (self.process.pid, self.process.thaws_at.get());
-        let run = RunningHandler { group: self.group, id: id.clone(), shard, epoch, pid, thawed };
+        let run = RunningHandler { group: self.group, id: id.clone(), name: copy, shard, epoch, pid, thawed };
         let number = self.world.run_starts(run, name);
         let started = self.world.groups.borrow()[self.group].runs[&id].started;
         let fate = match fate {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use evbus::feed::Order;
 use evbus::group::ShardBounds;
+use evbus::group::latest::{Latest, LatestKey};
 use evbus::group::retry::Retry;
 use evbus::store::Profile;
 
@@ -24,6 +25,8 @@ pub struct GroupPlan {
     pub widens: Option<Micros>,
     pub shards: u16,
     pub ordered: bool,
+    /// Whether of the events of a key that wait only the last is run.
+    pub latest: Option<Latest>,
     pub concurrency: usize,
     /// The most events for one run of a handler, and how long the first waits for others.
     pub batch: Option<(usize, Micros)>,
@@ -202,6 +205,15 @@ impl SeedPlan {
         plan
     }
 
+    /// Lets some groups run only the latest of each key. Its own numbers decide, so that seeds are what they were.
+    pub fn choose_latest(&mut self, seed: u64) {
+        let rng = Rng::new(seed.rotate_left(32));
+        for group in &mut self.groups {
+            let settle = Duration::from_secs(rng.one(&[0, 0, 2]));
+            group.latest = rng.chance(0.25).then_some(Latest { by: LatestKey::Key, settle });
+        }
+    }
+
     /// Lets the store lose its latest writes, as by a failover. What was told of them by then is excused where the
     /// verdict can know it; the rest is left out.
     fn rewind_once(&mut self, rng: &Rng) {
@@ -252,7 +264,7 @@ impl SeedPlan {
         (self.named, self.segments, self.power, self.unreadable) = (1.0, 0.0, 0.0, 0.0);
         (self.imports, self.foreign, self.rewind) = (0.0, 0.0, None);
         for group in &mut self.groups {
-            (group.late_start, group.widens, group.outage) = (None, None, None);
+            (group.late_start, group.widens, group.outage, group.latest) = (None, None, None, None);
         }
     }
 }
@@ -282,6 +294,7 @@ impl GroupPlan {
             types: if rng.chance(0.3) { vec!["order.*".to_owned()] } else { Vec::new() },
             shards,
             ordered: rng.chance(0.35),
+            latest: None,
             concurrency: rng.one(&[1, 2, 3, 8]),
             batch: rng.chance(0.25).then(|| (rng.one(&[2, 4, 8]), rng.one(&[0, SECOND / 5, 2 * SECOND]))),
             bounds,

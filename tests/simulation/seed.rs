@@ -45,6 +45,7 @@ pub struct SeedOutcome {
 fn world(seed: u64, options: SeedOptions) -> Rc<World> {
     let simulation = Simulation::new(seed);
     let mut plan = SeedPlan::new(&simulation.rng);
+    plan.choose_latest(seed);
     if let Some(hints) = options.hints {
         plan.hints = hints;
     }
@@ -64,6 +65,8 @@ fn world(seed: u64, options: SeedOptions) -> Rc<World> {
         redrives: Default::default(),
         resets: Default::default(),
         active: Default::default(),
+        latest: group.latest.is_some(),
+        latest_settled: Default::default(),
         workers: 0,
         staffed: 0,
         paused: false,

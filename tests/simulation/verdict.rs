@@ -8,6 +8,7 @@ use evbus::event::{EVENTS, EventName};
 
 use crate::executor::{Micros, SECOND};
 use crate::handler::{Fate, fate};
+use crate::plan::GroupPlan;
 use crate::world::{GroupRecord, KnownEvent, World};
 
 /// The latest arrival of a delayed put after the faults.
@@ -95,7 +96,7 @@ fn missing(world: &World) -> Vec<Missing> {
     for (at, group) in groups.iter().enumerate() {
         for known in events.values() {
             let Some((acked, name)) = &known.acked else { continue };
-            if world.expected(at, group, known) && !group.handled(&known.id) {
+            if world.expected(at, group, known) && !group.is_settled(Some(known), &known.id, name) {
                 let since = (*acked).max(group.created);
                 missing.push((at, name.hash_slot().shard(group.shards()), known.id.clone(), since));
             }
@@ -166,7 +167,9 @@ fn idle(world: &World, begun: Micros, missing: &[Missing]) {
 fn order(world: &World) {
     let groups = world.groups.borrow();
     let events = world.events.borrow();
-    for (at, group) in groups.iter().enumerate().filter(|(at, _)| world.plan.groups[*at].ordered) {
+    // Where only the latest is run, an earlier one may be run once the later one has turned out to be none.
+    let promises = |plan: &GroupPlan| plan.ordered && plan.latest.is_none();
+    for (at, group) in groups.iter().enumerate().filter(|(at, _)| promises(&world.plan.groups[*at])) {
         let mut rows: Vec<&KnownEvent> = events
             .values()
             .filter(|known| known.order.is_some() && known.key.is_some() && world.expected(at, group, known))

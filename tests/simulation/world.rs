@@ -104,6 +104,10 @@ pub struct GroupRecord {
     /// Redrives on the bus, with their event; `resets` has the shard, the position and the time.
     pub redrives: BTreeMap<String, EventName>,
     pub resets: BTreeMap<String, (u16, Position, Micros)>,
+    /// Whether of the events of a key that wait only the last is run.
+    pub latest: bool,
+    /// In such a group, the last event of each key that has run to success, or is a dead letter.
+    pub latest_settled: HashMap<String, EventName>,
     /// When the last handler of each shard started or ended, or its owner had no capacity left.
     pub active: BTreeMap<u16, Micros>,
     /// The number of live workers; `staffed` is when the last one died, or one came when there was
@@ -137,6 +141,21 @@ impl GroupRecord {
         self.definition.as_ref().map_or(1, |definition| definition.shards)
     }
 
+    /// Whether an event has run to success, or is a dead letter, or a later one of its key is in its place.
+    pub fn is_settled(&self, known: Option<&KnownEvent>, id: &str, name: &EventName) -> bool {
+        let later = known.and_then(|known| self.latest_settled.get(known.key.as_ref()?));
+        self.handled(id) || later.is_some_and(|later| later > name)
+    }
+
+    /// A run for an event has succeeded, or it has a dead letter.
+    pub fn note_settled(&mut self, key: Option<&String>, name: &EventName) {
+        let Some(key) = key.filter(|_| self.latest) else { return };
+        let last = self.latest_settled.entry(key.clone()).or_insert_with(|| name.clone());
+        if name > last {
+            *last = name.clone();
+        }
+    }
+
     pub fn handled(&self, id: &str) -> bool {
         self.runs.get(id).is_some_and(|runs| !runs.successes.is_empty() || runs.letters > 0)
     }
@@ -146,6 +165,7 @@ impl GroupRecord {
 pub struct RunningHandler {
     pub group: usize,
     pub id: String,
+    pub name: EventName,
     pub shard: u16,
     pub epoch: u64,
     pub pid: u32,
@@ -425,7 +445,8 @@ impl World {
             if same_owner && other.id == run.id {
                 self.complain(format!("{} runs twice at once", run.id));
             }
-            if same_owner && plan.ordered && mine.is_some() && key(&other.id) == mine {
+            let one_at_a_time = plan.ordered || plan.latest.is_some();
+            if same_owner && one_at_a_time && mine.is_some() && key(&other.id) == mine {
                 self.complain(format!("{} runs beside {} of the same key", run.id, other.id));
             }
         }
@@ -475,6 +496,8 @@ impl World {
         let group = &mut groups[run.group];
         group.active.extend(occupied.into_iter().map(|shard| (shard, now)));
         if success {
+            let key = self.events.borrow().get(&run.id).and_then(|known| known.key.clone());
+            group.note_settled(key.as_ref(), &run.name);
             let runs = group.runs.entry(run.id).or_default();
             runs.successes.push(now);
             runs.first_settled.get_or_insert(now);

@@ -132,7 +132,9 @@ fn refuse_settings_of_the_server(watcher: &Watcher) -> Result<(), Failure> {
     let retry_differs =
         (own.max_attempts, own.min, own.max, own.jitter) != (usual.max_attempts, usual.min, usual.max, usual.jitter);
     let in_config = format!("[serve.groups.{}] of the server's config says it; leave it out here", watcher.group);
-    let (what, help) = if watcher.ordered {
+    let (what, help) = if watcher.latest.is_some() {
+        ("which events are superseded", "leave latest out here".to_owned())
+    } else if watcher.ordered {
         ("the order of events", in_config)
     } else if retry_differs {
         ("when an event is tried again", in_config)

@@ -47,6 +47,7 @@ struct Counters {
     failed: u64,
     dead: u64,
     skipped: u64,
+    superseded: u64,
     /// The obstacle that stops the group's work, while there is one.
     trouble: Option<String>,
 }
@@ -76,6 +77,11 @@ impl CountingReporter {
         each("evbus_worker_failed_attempts_total", "Attempts that failed.", |counters| counters.failed);
         each("evbus_worker_dead_total", "Events that this process has given up.", |counters| counters.dead);
         each("evbus_worker_passed_over_total", "Events for which `where` did not hold.", |counters| counters.skipped);
+        each(
+            "evbus_worker_superseded_total",
+            "Events that a later one of their key has superseded (`latest`).",
+            |counters| counters.superseded,
+        );
         metrics.into_text()
     }
 
@@ -95,6 +101,7 @@ impl Reporter for CountingReporter {
                 WorkerEvent::Retrying { .. } => counters.failed += 1,
                 WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
                 WorkerEvent::Skipped { .. } => counters.skipped += 1,
+                WorkerEvent::Superseded { .. } => counters.superseded += 1,
                 WorkerEvent::Stalled { obstacle } => counters.trouble = Some(help_line::obstacle_text(obstacle)),
                 WorkerEvent::Unreachable { error } => counters.trouble = Some(error.to_string()),
                 WorkerEvent::Ended => counters.trouble = Some("its worker has ended".to_owned()),

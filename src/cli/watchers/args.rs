@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
+use crate::group::latest::{Latest, LatestKey};
 use crate::handler::WebhookTarget;
 
 /// Options of `watch` and `drain`.
@@ -55,6 +56,13 @@ pub(in crate::cli) struct RunArgs {
     /// side by side
     #[arg(long, requires = "group")]
     ordered: bool,
+    /// Of events of one key that wait, run only the last: subject, key, type, or an expression
+    /// in CEL
+    #[arg(long, value_name = "KEY", requires = "group")]
+    latest: Option<String>,
+    /// Run it once no other has followed for this time
+    #[arg(long, value_name = "DURATION", requires = "latest")]
+    settle: Option<String>,
     /// Limit the time of a handler
     #[arg(long, value_name = "DURATION", requires = "group")]
     timeout: Option<String>,
@@ -188,6 +196,13 @@ impl RunArgs {
         watcher.shards = self.shards;
         watcher.cwd.clone_from(&self.cwd);
         watcher.ordered = self.ordered;
+        if let Some(text) = &self.latest {
+            let by = LatestKey::parse(text)
+                .map_err(|error| Failure::usage(error.to_string().replacen("where", "--latest", 1)))?;
+            let settle = self.settle.as_deref().map(times::parse_duration).transpose()?.unwrap_or_default();
+            watcher.latest = Some(Latest { by, settle });
+            watcher.check_latest().map_err(|why| Failure::usage(format!("--latest {why}")))?;
+        }
         self.limits(&mut watcher)?;
         Ok(watcher)
     }

@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::help_line::{HelpPart, command, text};
 use crate::cli::session::Opened;
 use crate::cli::style::{self, wanted};
-use crate::config::{StartFrom, Watcher};
+use crate::config::{StartFrom, Watcher, several_shards};
 use crate::event::{EventTime, Filter, TypeFilter};
 use crate::group::definition::{self, Definition, Registered, Start};
 use crate::group::{GroupName, read_marker};
@@ -89,6 +89,13 @@ pub(in crate::cli) fn agree(watcher: &Watcher, filter: &Filter, definition: &Def
             text("leave shards out, or give another group: "),
             command("group", format_args!("create {group}-{shards} --shards {shards}")),
         ]));
+    }
+    if let Some(latest) = watcher.latest.as_ref().filter(|latest| !latest.by.is_of_one_shard())
+        && definition.shards > 1
+    {
+        let what =
+            format!("group '{group}' has {}, and latest {}", shards_text(definition.shards), several_shards(latest));
+        return Err(Failure::usage(what).help("give another group, or latest = \"key\""));
     }
     Ok(())
 }

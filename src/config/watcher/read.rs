@@ -12,9 +12,10 @@ use crate::config::{ConfigError, Environment};
 use crate::event::{Condition, TypeFilter};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
+use crate::group::latest::{Latest, LatestKey};
 use crate::group::retry::Retry;
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 21] = [
     "group",
     "types",
     "not",
@@ -24,6 +25,8 @@ const KEYS: [&str; 19] = [
     "cwd",
     "concurrency",
     "ordered",
+    "latest",
+    "settle",
     "timeout",
     "retry",
     "env",
@@ -118,6 +121,15 @@ impl Watcher {
         let max = i64::try_from(MAX_CONCURRENCY).unwrap_or(i64::MAX);
         set(&mut self.concurrency, section, "concurrency", |field| field.whole(1, max))?;
         set(&mut self.ordered, section, "ordered", Field::flag)?;
+        if let Some(field) = section.field("latest") {
+            let by = LatestKey::parse(field.text()?)
+                .map_err(|error| field.error(error.to_string().replacen("where ", "", 1)))?;
+            let settle = section.field("settle").map(|field| field.duration()).transpose()?.unwrap_or_default();
+            self.latest = Some(Latest { by, settle });
+            self.check_latest().map_err(|why| field.error(why))?;
+        } else if let Some(field) = section.field("settle") {
+            return Err(field.error("is for latest (add latest = \"subject\")"));
+        }
         if let Some(field) = section.field("batch") {
             self.batch = Some(read_batch(&field)?);
             self.capacity().map_err(|why| field.error(why))?;

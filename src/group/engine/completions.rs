@@ -135,8 +135,9 @@ impl Engine {
     pub(super) fn learned(&mut self, number: u16, epoch: u64, name: &EventName, key: StoreResult<Option<u64>>) {
         self.reading_keys.remove(name);
         let Some(key) = self.answer(key) else { return };
+        let (now, is_latest) = (self.now(), self.settings.latest.is_some());
         if let Some(shard) = self.owned(number, epoch) {
-            shard.learn_key(name, key);
+            if is_latest { shard.learn_latest(name, key, now) } else { shard.learn_key(name, key) }
         }
     }
 
@@ -189,11 +190,31 @@ impl Engine {
             Judgement::Unread(why) => self.report_unread(why),
             Judgement::NotStarted(obstacle) => self.stall(obstacle),
         }
+        let is_latest = self.settings.latest.is_some();
         let Some(shard) = self.owned(number, epoch) else { return };
         match judgement {
-            Judgement::Verdict(verdict) => shard.settle(name, verdict, succeeded, now),
+            Judgement::Verdict(verdict) => {
+                // One that turned out to be gone, or none that is wanted, supersedes nothing.
+                let is_last = is_latest
+                    && match verdict {
+                        Verdict::Done => succeeded.is_some(),
+                        Verdict::Dead { .. } => ended == Some(true),
+                        Verdict::Retry { .. } | Verdict::Release => false,
+                    };
+                let superseded = if is_last { shard.superseded_by(name) } else { Vec::new() };
+                shard.settle(name, verdict, succeeded, now);
+                superseded.iter().for_each(|earlier| shard.supersede(earlier, now));
+                self.report_superseded(superseded, name);
+            }
             Judgement::Unread(why) => shard.unread(name, wall.plus(STALL), why),
             Judgement::NotStarted(_) => shard.settle(name, Verdict::Release, None, now),
+        }
+    }
+
+    fn report_superseded(&mut self, superseded: Vec<EventName>, by: &EventName) {
+        for name in superseded {
+            self.summary.superseded += 1;
+            self.report(WorkerEvent::Superseded { name, by: by.clone() });
         }
     }
 

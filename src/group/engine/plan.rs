@@ -59,11 +59,24 @@ impl Engine {
     }
 
     pub(super) fn next_of(&self, shard: &Shard) -> Next {
-        shard.next(&self.due_of(shard), self.settings.ordered)
+        self.next_with(shard, &self.due_of(shard))
+    }
+
+    fn next_with(&self, shard: &Shard, due: &Due) -> Next {
+        match &self.settings.latest {
+            Some(latest) => shard.next_latest(due, latest.settle, self.now(), self.wall()),
+            None => shard.next(due, self.settings.ordered),
+        }
     }
 
     fn due_of(&self, shard: &Shard) -> Due {
-        shard.due(&self.settings.retry, self.wall())
+        shard.due(&self.settings.retry, self.wall(), self.settings.latest.is_some())
+    }
+
+    /// When an event of a shard will have been the latest of its key for long enough.
+    pub(super) fn quiet_next(&self, shard: &Shard) -> Option<Duration> {
+        let latest = self.settings.latest.as_ref()?;
+        shard.quiet_next(latest.settle, self.now(), self.wall())
     }
 
     pub(super) fn plan_starts(&mut self) {
@@ -113,8 +126,12 @@ impl Engine {
             return false;
         }
         let due = due.get_or_insert_with(|| self.due_of(shard));
-        match shard.next(due, self.settings.ordered) {
+        match self.next_with(shard, due) {
             Next::Nothing => false,
+            Next::ReadKeys(names) => {
+                names.into_iter().for_each(|name| self.read_key(at, name));
+                false
+            }
             Next::ReadKey(name) => {
                 self.read_key(at, name);
                 false
@@ -290,6 +307,9 @@ impl Engine {
             let idle_at = shard.last_active + self.profile.hold;
             if now < idle_at {
                 at(idle_at);
+            }
+            if let Some(quiet_at) = self.quiet_next(shard) {
+                at(quiet_at);
             }
             if let Some(due) = shard.next_due() {
                 at(now + due.since(self.wall()).max(Duration::from_millis(1)));

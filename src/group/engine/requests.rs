@@ -175,6 +175,9 @@ impl Engine {
         }
         let now = self.now();
         for slot in &mut self.shards {
+            if let Some(shard) = &mut slot.owned {
+                shard.forget_unwanted();
+            }
             slot.wake(now);
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::shard::ShardBounds;
 use crate::event::EventTime;
+use crate::group::latest::Latest;
 use crate::group::lease::Lease;
 use crate::group::retry::Retry;
 use crate::handler::Obstacle;
@@ -45,6 +46,8 @@ pub struct WorkerSettings {
     pub concurrency: usize,
     /// Whether events of one ordering key run one at a time, in the order of emission.
     pub ordered: bool,
+    /// Set: of events of one key that wait only the last is run.
+    pub latest: Option<Latest>,
     /// When failed events are tried again.
     pub retry: Retry,
     /// How long running handlers may go on after a stop.
@@ -73,6 +76,7 @@ impl WorkerSettings {
             mode,
             concurrency: 1,
             ordered: false,
+            latest: None,
             retry: Retry::default(),
             stop_timeout: Duration::from_secs(30),
             lease: Lease::default(),
@@ -93,6 +97,8 @@ pub struct Summary {
     pub done: u64,
     /// Events that the group's condition has passed over.
     pub skipped: u64,
+    /// Events that a later one of their key has superseded.
+    pub superseded: u64,
     /// Attempts that failed and will be repeated.
     pub retries: u64,
     /// Events that became dead letters.

@@ -17,11 +17,13 @@ use crate::store::Version;
 
 mod commit;
 mod key_order;
+mod latest;
 mod met_segments;
 mod running;
 mod runs;
 
 pub(super) use key_order::Due;
+use latest::LatestKeys;
 pub(super) use met_segments::Confirmation;
 use met_segments::MetSegments;
 use running::{Running, RunningEvent};
@@ -116,6 +118,8 @@ pub(super) enum Next {
     Start(EventName),
     /// The ordering key of this one must be read first.
     ReadKey(EventName),
+    /// The keys of these must be read first, by which the latest are told.
+    ReadKeys(Vec<EventName>),
     /// Nothing may start now.
     Nothing,
 }
@@ -176,6 +180,8 @@ pub(super) struct Shard {
     /// Hashes of the ordering keys that were read; none where the event is gone, so that its key
     /// cannot be read.
     order_keys: HashMap<EventName, Option<u64>>,
+    /// In a group that runs only the latest: the keys that were read.
+    latest: LatestKeys,
     /// In an ordered group: names that may not start yet, whatever has run; later ones of their keys
     /// wait for them.
     withheld: BTreeSet<EventName>,
@@ -218,6 +224,7 @@ impl Shard {
             in_flight: Followup::default(),
             succeeded: Succeeded::default(),
             order_keys: HashMap::new(),
+            latest: LatestKeys::default(),
             withheld: BTreeSet::new(),
             holds: false,
             met: MetSegments::default(),
@@ -262,13 +269,16 @@ impl Shard {
         self.listing = Some(listing);
         let (waiting, unconfirmed, running, pending) =
             (&self.waiting, &self.unconfirmed, &self.running, &self.marker.pending);
-        self.order_keys.retain(|name, _| {
+        let withheld = &self.withheld;
+        let is_held = |name: &EventName| {
             waiting.contains(name)
                 || unconfirmed.contains(name)
-                || self.withheld.contains(name)
+                || withheld.contains(name)
                 || running.contains(name)
                 || pending.contains_key(name)
-        });
+        };
+        self.order_keys.retain(|name, _| is_held(name));
+        self.latest.retain(is_held);
     }
 
     /// Takes in a name that a poll found, if there is room and nothing unknown lies before it.
@@ -296,6 +306,7 @@ impl Shard {
             + self.withheld.len()
             + self.succeeded.contents.len()
             + self.order_keys.len()
+            + self.latest.len()
     }
 
     /// Whether every handler of the worker must run alone. A shard with nothing to run need not hold up the others.

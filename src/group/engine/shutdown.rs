@@ -76,6 +76,7 @@ impl Engine {
                 && !shard.wants_more()
                 && !shard.has_unconfirmed()
                 && !shard.holds()
+                && self.quiet_next(shard).is_none()
                 && self.next_of(shard) == Next::Nothing
         });
         let waits = self.waits() && !self.shards.iter().all(|shard| shard.owned.is_none() && shard.idle);

@@ -47,6 +47,7 @@ impl GroupStatus {
             "shards": definition.map(|definition| definition.shards),
             "requests": self.requests,
             "unanswered": self.unanswered(),
+            "superseded": self.superseded(),
             "owners": self.owners.iter().map(owner).collect::<Vec<_>>(),
             "paused": definition.and_then(|definition| definition.paused.as_ref()).map(|paused| json!({
                 "since": paused.since.to_rfc3339(),

@@ -20,9 +20,11 @@ enum KeyOrder {
 /// batch a thousand of them are pending and run.
 pub struct Due {
     /// Those that may run again, ascending.
-    names: Vec<EventName>,
+    pub(super) names: Vec<EventName>,
     /// How many are pending or run.
-    pending: usize,
+    pub(super) pending: usize,
+    /// Events whose keys must be read before the latest are known.
+    pub(super) unread: Vec<EventName>,
 }
 
 impl Due {
@@ -36,12 +38,13 @@ impl Due {
 }
 
 impl Shard {
-    /// See [`Due`].
-    pub fn due(&self, retry: &Retry, now: EventTime) -> Due {
+    /// See [`Due`]; `latest`: whether only the latest of a key is run.
+    pub fn due(&self, retry: &Retry, now: EventTime, latest: bool) -> Due {
         let due = self.marker.pending.iter().filter(|(name, pending)| {
             pending.new_dead_letter.is_none() && !self.running.contains(name) && retry.due(pending.next, now)
         });
-        Due { names: due.map(|(name, _)| name.clone()).collect(), pending: self.pending_len() }
+        let unread = if latest { self.unread_keys() } else { Vec::new() };
+        Due { names: due.map(|(name, _)| name.clone()).collect(), pending: self.pending_len(), unread }
     }
 
     /// The next event to start: first those that are due again, then those that wait, in order.
@@ -110,7 +113,7 @@ impl Shard {
     }
 
     /// Whether another copy of the same event runs now: then this copy waits for its verdict.
-    fn copy_runs(&self, name: &EventName) -> bool {
+    pub(super) fn copy_runs(&self, name: &EventName) -> bool {
         self.running.has_copy(name)
     }
 }
@@ -142,7 +145,7 @@ mod tests {
     }
 
     fn next(shard: &Shard) -> Next {
-        shard.next(&shard.due(&Retry::default(), name(9).time()), true)
+        shard.next(&shard.due(&Retry::default(), name(9).time(), false), true)
     }
 
     /// Otherwise a drain would wait, and a watch list again and again, until it can be read.

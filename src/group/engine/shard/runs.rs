@@ -69,6 +69,9 @@ impl Shard {
         if again && !self.marker.pending.contains_key(name) && !self.marker.through.covers(name) {
             self.waiting.insert(name.clone());
         }
+        if matches!(verdict, Verdict::Done | Verdict::Dead { .. }) {
+            self.latest.forget(name);
+        }
         if !again {
             self.marker.unclean = 0;
         }
