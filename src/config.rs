@@ -46,6 +46,6 @@ pub use serve::{
 #[cfg(feature = "cli")]
 pub use source::{TYPE as SOURCE_TYPE, after_of, place_of};
 pub use watcher::{
-    Action, BatchSettings, COMMAND_TIMEOUT, FilterError, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format,
-    parse_url, several_shards,
+    Action, BatchSettings, COMMAND_TIMEOUT, FilterError, KeptHistory, LINGER, MAX_CONCURRENCY, StartFrom, Watcher,
+    parse_format, parse_url, several_shards,
 };

@@ -76,6 +76,11 @@ pub fn is_dead_letter(key: &str) -> bool {
     key.strip_prefix("state/").and_then(|rest| rest.split_once('/')).is_some_and(|(_, rest)| rest.starts_with("dead/"))
 }
 
+/// What a group's workers have run.
+pub fn history(group: &GroupName) -> String {
+    format!("state/{group}/history/")
+}
+
 /// What operators have asked of a group.
 pub fn requests(group: &GroupName) -> String {
     format!("state/{group}/requests/")

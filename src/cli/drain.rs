@@ -11,7 +11,7 @@ use super::relays::{self, RelayPlan};
 use super::schedules;
 use super::session::{Needs, Opened, Session, block_on};
 use super::sources;
-use super::watchers::{self, Ended, HangUp, Ready, RunArgs, SignalAction, Starting};
+use super::watchers::{self, Ended, HangUp, HistoryKeeper, Ready, RunArgs, SignalAction, Starting};
 use super::{style, times};
 use crate::bus::read;
 use crate::cli::colour::NOTE;
@@ -87,7 +87,8 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
-        let reporter = Rc::clone(&printer) as Rc<dyn Reporter>;
+        let history = HistoryKeeper::new(Rc::clone(&printer) as _, &opened, ready.iter().map(|ready| &ready.watcher));
+        let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
         let action = Cell::new(SignalAction::Stop);
         let ended = tokio::select! {
             biased;
@@ -96,7 +97,9 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
                 failure?;
                 return Ok(Code::Done);
             }
+            never = history.keep() => match never {},
         };
+        history.write().await;
         let took = session.clock.elapsed().saturating_sub(begun);
         let worth_reporting = ended.iter().any(|ended| ended.outcome.as_ref().is_ok_and(|summary| summary.done > 0));
         // The two streams have threads of their own: what handlers wrote comes before the summary.

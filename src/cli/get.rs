@@ -6,10 +6,11 @@ use super::exit::Code;
 use super::failure::Failure;
 use super::output::{self, Out};
 use super::session::{Needs, Opened, Session, block_on};
-use super::{style, times};
+use super::{history, style, times};
 use crate::bus::{BusHandle, keys, read};
 use crate::cli::help_line::{command, text};
 use crate::event::{Event, EventName};
+use crate::group::definition;
 use crate::store::dir::Execution;
 use crate::store::{LARGEST_BYTES, system_words};
 
@@ -77,6 +78,10 @@ pub(super) fn run(args: GetArgs, session: Session) -> Result<Code, Failure> {
         }
         if output::on_terminal() && output::notes_on_terminal() {
             for line in event_status::lines(bus, name, event.ok().as_ref(), &session).await? {
+                output::note(&line);
+            }
+            let groups = definition::names(&*bus.store).await?;
+            for line in history::runs_of(bus, &groups, name, &session.environment.zone()).await? {
                 output::note(&line);
             }
         }

@@ -24,6 +24,7 @@ mod failure;
 mod get;
 mod group;
 mod help_line;
+mod history;
 mod init;
 mod ls;
 mod output;
@@ -86,6 +87,7 @@ enum Verb {
     Cancel(cancel::CancelArgs),
     Status(status::StatusArgs),
     Group(group::GroupArgs),
+    History(history::HistoryArgs),
     #[command(alias = "dlq")]
     Dead(dead::DeadArgs),
     Prune(prune::PruneArgs),
@@ -173,6 +175,7 @@ fn run(verb: Verb, session: Session) -> Result<exit::Code, Failure> {
         Verb::Get(args) => get::run(args, session),
         Verb::Cancel(args) => cancel::run(args, session),
         Verb::Status(args) => status::run(args, session),
+        Verb::History(args) => history::run(args, session),
         Verb::Group(args) => group::run(args, session),
         Verb::Dead(args) => dead::run(args, session),
         Verb::Prune(args) => prune::run(args, session),

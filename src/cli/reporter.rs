@@ -63,6 +63,7 @@ impl Printer {
             WorkerEvent::Started { .. }
             | WorkerEvent::Skipped { why: None, .. }
             | WorkerEvent::Superseded { .. }
+            | WorkerEvent::Ran(_)
             | WorkerEvent::Acquired { unclean: false, .. } => self.format == LogFormat::Json && self.each,
             // In lines, a batch is reported once, as `DoneTogether`.
             WorkerEvent::Done { events: 2.., .. } => self.each && self.format == LogFormat::Json,
@@ -123,6 +124,8 @@ impl Printer {
                 format!("where has no answer, passed over: {} ({})", style::escape(why), of(name))
             }
             WorkerEvent::Skipped { name, why: None } => format!("where does not hold, passed over ({})", of(name)),
+            // What becomes of the event is reported by itself.
+            WorkerEvent::Ran(_) => String::new(),
             WorkerEvent::Superseded { name, by } => format!("superseded by {} ({})", id_of(by), of(name)),
             WorkerEvent::Stalled { obstacle } => {
                 format!("stalled: {}", style::escape(&help_line::obstacle_text(obstacle)))
@@ -143,7 +146,7 @@ impl Printer {
 
 impl Reporter for Printer {
     fn report(&self, group: &GroupName, event: &WorkerEvent) {
-        if !self.is_reported(event) {
+        if !self.is_reported(event) || matches!(event, WorkerEvent::Ran(_)) {
             return;
         }
         let (group, line) = (group.as_str(), format!("{group}: {}", self.message(event)));
@@ -168,6 +171,7 @@ impl Reporter for Printer {
                 let (id, r#type) = of(name);
                 info!(event = "passed_over", group, id, r#type, why, "{line}");
             }
+            WorkerEvent::Ran(_) => {}
             WorkerEvent::Superseded { name, by } => {
                 let ((id, r#type), by) = (of(name), id_of(by));
                 info!(event = "superseded", group, id, r#type, by, "{line}");

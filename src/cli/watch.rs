@@ -16,7 +16,7 @@ use super::service::Service;
 use super::session::{Needs, Opened, Session, block_on};
 use super::sources;
 use super::style;
-use super::watchers::{self, ConfigWatch, HangUp, Ready, RunArgs, SignalAction, Starting};
+use super::watchers::{self, ConfigWatch, HangUp, HistoryKeeper, Ready, RunArgs, SignalAction, Starting};
 use crate::config::{BusAddress, Location, Watcher};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
@@ -193,7 +193,9 @@ fn watch(
         let printer = args.run.printer(session, true);
         let tally =
             Rc::new(CountingReporter::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
-        let reporter = Rc::clone(&tally) as Rc<dyn Reporter>;
+        let tallied = Rc::clone(&tally) as Rc<dyn Reporter>;
+        let history = HistoryKeeper::new(tallied, &opened, ready.iter().map(|ready| &ready.watcher));
+        let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
         let served = async {
             let Some(listener) = listener else { return std::future::pending().await };
             if let Ok(address) = listener.local_addr() {
@@ -230,7 +232,9 @@ fn watch(
             }
             () = service.notify_until_stopped(&*session.clock, stopped.clone()) => return Ok(Code::Done),
             never = served => match never {},
+            never = history.keep() => match never {},
         };
+        history.write().await;
         for watcher in ended {
             if let Err(failed) = watcher.outcome {
                 code = failed;

@@ -28,11 +28,13 @@ use crate::handler::{
 
 mod args;
 mod config_watch;
+mod history;
 mod registry;
 mod stop;
 
 pub(super) use args::RunArgs;
 pub(super) use config_watch::ConfigWatch;
+pub(super) use history::HistoryKeeper;
 pub(super) use registry::{Ready, agree, backlog, near_misses, prepare, set_command};
 pub(super) use stop::{
     HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals, on_signals_or_changes, received,
@@ -245,6 +247,7 @@ fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {
         hints: watcher.hints,
         url: opened.url(),
         runs_elsewhere: false,
+        reports_runs: history::is_kept(watcher, opened),
         max_event_bytes: opened.bus.max_event_bytes(),
     }
 }

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::event::EventTime;
+use crate::group::history::HistoryLimits;
 use crate::group::latest::{Latest, LatestKey};
 use crate::group::retry::Retry;
 
@@ -77,6 +78,7 @@ fn reads_every_key() {
         batch: Some(BatchSettings { size: 100, linger: secs(5) }),
         ordered: true,
         latest: Some(Latest { by: LatestKey::Key, settle: secs(2) }),
+        history: Some(KeptHistory::Within(HistoryLimits { age: secs(86_400), bytes: 1_000_000 })),
         timeout: secs(90),
         retry: Retry { max_attempts: 3, min: secs(2), max: secs(60), jitter: false, dead_on: vec![64, 65] },
         on_dead: Some(["notify-me", "--now"].map(str::to_owned).to_vec()),
@@ -173,6 +175,7 @@ fn wrong_values_name_key_and_cure() {
             "'concurrency' in [watchers.w]: must be a whole number from 1 to 1000, not 0x7fffffffffffffffff",
         ),
         ("shards = 1.5", "'shards' in [watchers.w]: must be a whole number from 1 to 256, not 1.5"),
+        ("history = 7", "'history' in [watchers.w]: must be true, false, or { keep = \"7d\", size = \"4MB\" }, not 7"),
         ("settle = '2s'", "'settle' in [watchers.w]: is for latest (add latest = \"subject\")"),
         (
             "latest = 'data.'",

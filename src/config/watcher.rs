@@ -8,6 +8,7 @@ use super::Environment;
 use super::instant::{TimeError, parse_past};
 use crate::event::{Condition, ConditionError, EventTime, Filter, PatternError, TypeFilter};
 use crate::group::GroupName;
+use crate::group::history::HistoryLimits;
 use crate::group::latest::Latest;
 use crate::group::retry::Retry;
 use crate::handler::{WebhookFormat, WebhookTarget};
@@ -125,6 +126,17 @@ pub struct Watcher {
     pub stop_timeout: Duration,
     /// Shards of a new group, if given.
     pub shards: Option<u16>,
+    /// Whether, and how much of, what it has run is kept on the bus; by default it is on a directory.
+    pub history: Option<KeptHistory>,
+}
+
+/// What is kept of what a watcher has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptHistory {
+    /// Nothing.
+    None,
+    /// So much.
+    Within(HistoryLimits),
 }
 
 impl StartFrom {
@@ -187,6 +199,7 @@ impl Watcher {
             hints: true,
             stop_timeout: Duration::from_secs(30),
             shards: None,
+            history: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod content;
 pub mod dead_letter;
 pub mod definition;
 mod engine;
+pub mod history;
 pub mod latest;
 pub mod lease;
 mod listing;

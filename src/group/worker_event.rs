@@ -6,8 +6,19 @@ use std::time::Duration;
 use super::GroupName;
 use super::marker::Owner;
 use crate::event::{EventName, EventTime, Filter};
-use crate::handler::Obstacle;
+use crate::handler::{Obstacle, RunReport};
 use crate::store::StoreError;
+
+/// The end of a handler's run.
+#[derive(Debug, Clone)]
+pub struct EndedRun {
+    /// For which event.
+    pub name: EventName,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// How it ended, and with what output.
+    pub report: RunReport,
+}
 
 /// Something that happened in a worker.
 #[derive(Debug, Clone)]
@@ -68,6 +79,8 @@ pub enum WorkerEvent {
         /// Why it could not be answered, if it could not.
         why: Option<String>,
     },
+    /// A handler has ended; what becomes of the event is reported next.
+    Ran(Box<EndedRun>),
     /// A later event of its key was run in its place.
     Superseded {
         /// Which.

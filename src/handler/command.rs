@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::children::{Unreaped, reap};
 use super::input::{self, PlacedFile};
 use super::orphan_reaper::{OrphanReaper, RUN_VARIABLE};
-use super::output::{self, LineSink, LineSource, Output, OutputPipe, OutputTail, Stream};
+use super::output::{self, LineSink, LineSource, Output, OutputPipe, OutputTails, Stream};
 use super::process::{KillReason, OutputPipes, ProcessGroup, see_through};
 use super::program::ProgramError;
 use super::{Handler, Job, Obstacle, Outcome, RunReport, named_digest, program};
@@ -85,7 +85,7 @@ impl CommandHandler {
         Self { command, clock, output, reaper, stop, unreaped, template: RefCell::default() }
     }
 
-    async fn outcome(&self, job: Job) -> (Outcome, OutputTail) {
+    async fn outcome(&self, job: Job) -> (Outcome, OutputTails) {
         // From here on a stop reaches this run.
         let stop = self.stop.notified();
         let limit = self.command.timeout.map(|timeout| self.clock.elapsed() + timeout);
@@ -231,16 +231,17 @@ impl CommandHandler {
     }
 }
 
-fn not_started(obstacle: Obstacle) -> (Outcome, OutputTail) {
-    (Outcome::NotStarted(obstacle.into()), OutputTail::default())
+fn not_started(obstacle: Obstacle) -> (Outcome, OutputTails) {
+    (Outcome::NotStarted(obstacle.into()), OutputTails::default())
 }
 
 impl Handler for CommandHandler {
     fn run(&self, job: Job) -> Fut<'_, RunReport> {
         Box::pin(async move {
             let start = self.clock.elapsed();
-            let (outcome, tail) = self.outcome(job).await;
-            RunReport::new(outcome, tail.text(), self.clock.elapsed().saturating_sub(start))
+            let (outcome, tails) = self.outcome(job).await;
+            let took = self.clock.elapsed().saturating_sub(start);
+            RunReport { stdout_tail: tails.out.text(), ..RunReport::new(outcome, tails.err.text(), took) }
         })
     }
 

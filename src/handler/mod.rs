@@ -223,6 +223,8 @@ pub struct RunReport {
     /// The last 4 KiB of stderr, or the first of an answer's body, as UTF-8 with replacement
     /// characters. It may hold control characters, which must be escaped before it is printed.
     pub stderr_tail: String,
+    /// The last 4 KiB of stdout, in the same way, where it is read at all.
+    pub stdout_tail: String,
     /// From before the start until the handler was reaped and its output read.
     pub took: Duration,
     /// The number of events of the run: one, unless they came as a batch.
@@ -234,13 +236,23 @@ pub struct RunReport {
 impl RunReport {
     /// The report of a run for one event.
     pub fn new(outcome: Outcome, stderr_tail: String, took: Duration) -> Self {
-        Self { outcome, stderr_tail, took, events: 1, retry_after: None }
+        Self { outcome, stderr_tail, stdout_tail: String::new(), took, events: 1, retry_after: None }
     }
 
     /// The report of a run that was cut short, or that never began because no run may start any
     /// more.
     pub fn stopped() -> Self {
         Self::new(Outcome::Stopped, String::new(), Duration::ZERO)
+    }
+
+    /// The exit code of the command, or the status of the answer.
+    pub fn code(&self) -> Option<i32> {
+        match self.outcome {
+            Outcome::Exit(code) => Some(code),
+            Outcome::Status(status) => Some(status.into()),
+            Outcome::Released(code) | Outcome::Rejected(code) => code,
+            _ => None,
+        }
     }
 
     /// Whether the events are processed.

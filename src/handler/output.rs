@@ -156,6 +156,13 @@ impl OutputTail {
     }
 }
 
+/// The ends of both outputs of a run.
+#[derive(Debug, Default)]
+pub(super) struct OutputTails {
+    pub(super) out: OutputTail,
+    pub(super) err: OutputTail,
+}
+
 /// Where an [`OutputPipe`] passes its lines on to, and whose lines they are.
 #[derive(Clone)]
 pub(super) struct LineSink {
@@ -262,9 +269,7 @@ impl OutputPipe {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        if self.stream == Stream::Err {
-            self.tail.feed(bytes);
-        }
+        self.tail.feed(bytes);
         if let Some(sink) = &self.sink {
             self.lines.feed(bytes, |line| sink.output.line(&sink.source, self.stream, line));
         }

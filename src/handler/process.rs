@@ -12,7 +12,7 @@ use tokio::signal::unix;
 use super::Outcome;
 use super::children::{Unreaped, adopt, disown};
 use super::orphan_reaper::Registration;
-use super::output::{OutputPipe, OutputTail};
+use super::output::{OutputPipe, OutputTails};
 use crate::clock::Clock;
 
 /// How long to wait for output after a handler's end, while a child that it left behind holds its
@@ -127,7 +127,7 @@ pub(super) async fn see_through(
     kill: impl Future<Output = KillReason>,
     grace: Duration,
     clock: &dyn Clock,
-) -> io::Result<(Outcome, OutputTail)> {
+) -> io::Result<(Outcome, OutputTails)> {
     let kill_reason = tokio::select! { biased;
         () = process_group.end(&mut children) => None,
         reason = kill => Some(reason),
@@ -141,10 +141,8 @@ pub(super) async fn see_through(
     if !pipes.ended() {
         linger(&mut pipes, clock).await;
     }
-    if let Some(out) = pipes.out {
-        out.close();
-    }
-    Ok((outcome(kill_reason, status), pipes.err.close()))
+    let out = pipes.out.map(OutputPipe::close).unwrap_or_default();
+    Ok((outcome(kill_reason, status), OutputTails { out, err: pipes.err.close() }))
 }
 
 /// Completes `before`, then never completes: for a future that runs along in a `select!` and does

@@ -37,6 +37,7 @@ mod databases;
 mod emit;
 mod faults;
 mod hosts;
+mod latest;
 mod members;
 mod metrics_and_health;
 mod operator_view;

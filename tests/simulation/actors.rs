@@ -355,6 +355,7 @@ impl Actors {
             hints: world.plan.hints,
             url: "memory:".to_owned(),
             runs_elsewhere: false,
+            reports_runs: false,
             max_event_bytes: 1 << 20,
         };
         async move {

@@ -12,7 +12,8 @@ use crate::cli::reporter::{LogFormat, Printer};
 use crate::cli::session::Session;
 use crate::cli::times;
 use crate::config::{
-    Action, BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format, parse_secret, parse_url,
+    Action, BatchSettings, KeptHistory, LINGER, MAX_CONCURRENCY, StartFrom, Watcher, parse_format, parse_secret,
+    parse_url,
 };
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
@@ -63,6 +64,9 @@ pub(in crate::cli) struct RunArgs {
     /// Run it once no other has followed for this time
     #[arg(long, value_name = "DURATION", requires = "latest")]
     settle: Option<String>,
+    /// Keep no history of the runs (see history)
+    #[arg(long, requires = "group")]
+    no_history: bool,
     /// Limit the time of a handler
     #[arg(long, value_name = "DURATION", requires = "group")]
     timeout: Option<String>,
@@ -196,6 +200,7 @@ impl RunArgs {
         watcher.shards = self.shards;
         watcher.cwd.clone_from(&self.cwd);
         watcher.ordered = self.ordered;
+        watcher.history = self.no_history.then_some(KeptHistory::None);
         if let Some(text) = &self.latest {
             let by = LatestKey::parse(text)
                 .map_err(|error| Failure::usage(error.to_string().replacen("where", "--latest", 1)))?;

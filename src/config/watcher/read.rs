@@ -4,18 +4,19 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::webhook::{self, WEBHOOK_KEYS};
-use super::{Action, BatchSettings, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
+use super::{Action, BatchSettings, KeptHistory, LINGER, MAX_CONCURRENCY, StartFrom, Watcher};
 use crate::config::nearest::nearest;
 use crate::config::section::{Field, Item, Section};
-use crate::config::units::format_duration;
+use crate::config::units::{format_duration, parse_size};
 use crate::config::{ConfigError, Environment};
 use crate::event::{Condition, TypeFilter};
 use crate::group::GroupName;
 use crate::group::definition::MOST_SHARDS;
+use crate::group::history::HistoryLimits;
 use crate::group::latest::{Latest, LatestKey};
 use crate::group::retry::Retry;
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "group",
     "types",
     "not",
@@ -27,6 +28,7 @@ const KEYS: [&str; 21] = [
     "ordered",
     "latest",
     "settle",
+    "history",
     "timeout",
     "retry",
     "env",
@@ -39,6 +41,7 @@ const KEYS: [&str; 21] = [
     "on_dead",
 ];
 const BATCH_KEYS: [&str; 2] = ["size", "linger"];
+const HISTORY_KEYS: [&str; 2] = ["keep", "size"];
 const RETRY_KEYS: [&str; 5] = ["max_attempts", "min", "max", "jitter", "dead_on"];
 
 impl Watcher {
@@ -135,9 +138,23 @@ impl Watcher {
             self.capacity().map_err(|why| field.error(why))?;
             self.check_batch().map_err(|why| field.error(why))?;
         }
+        set(&mut self.history, section, "history", |field| read_history(field).map(Some))?;
         set(&mut self.poll, section, "poll", |field| field.positive_duration().map(Some))?;
         set(&mut self.hints, section, "hints", Field::flag)
     }
+}
+
+/// Reads `history`: true, false, or `{ keep = "7d", size = "4MB" }`.
+fn read_history(field: &Field<'_>) -> Result<KeptHistory, ConfigError> {
+    if let Ok(is_kept) = field.flag() {
+        return Ok(if is_kept { KeptHistory::Within(HistoryLimits::default()) } else { KeptHistory::None });
+    }
+    let section = field.section().map_err(|_| field.mistyped("true, false, or { keep = \"7d\", size = \"4MB\" }"))?;
+    section.refuse_unknown(&HISTORY_KEYS)?;
+    let mut limits = HistoryLimits::default();
+    set(&mut limits.age, &section, "keep", Field::positive_duration)?;
+    set(&mut limits.bytes, &section, "size", |field| parse_size(field.text()?).map_err(|error| field.error(error)))?;
+    Ok(KeptHistory::Within(limits))
 }
 
 /// Reads `retry = {…}` over the defaults.

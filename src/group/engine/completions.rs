@@ -8,7 +8,7 @@ use crate::event::EventName;
 use crate::group::definition::Registered;
 use crate::group::marker::{PendingEvent, Verdict};
 use crate::group::verdict::{self, Judgement, RunResult};
-use crate::group::worker_event::WorkerEvent;
+use crate::group::worker_event::{EndedRun, WorkerEvent};
 use crate::handler::{Obstacle, Outcome, RunReport};
 use crate::store::StoreResult;
 
@@ -170,6 +170,12 @@ impl Engine {
         }
         if let RunResult::Skipped(why) = &ran {
             self.skip(number, epoch, name, why.as_deref());
+        }
+        if let Some(report) = ran.report().filter(|report| !matches!(report.outcome, Outcome::NotStarted(_)))
+            && self.settings.reports_runs
+        {
+            let report = report.clone();
+            self.report(WorkerEvent::Ran(Box::new(EndedRun { name: name.clone(), attempt, report })));
         }
         // Only a run that was begun, and not cut short, shows that handlers can start.
         let ended = ran.report().map(|report| !matches!(report.outcome, Outcome::Stopped | Outcome::NotStarted(_)));

@@ -65,6 +65,8 @@ pub struct WorkerSettings {
     /// Whether the runs are elsewhere, with members: none of them can kill this worker, and all end with
     /// it.
     pub runs_elsewhere: bool,
+    /// Whether the end of each run is reported, with its output.
+    pub reports_runs: bool,
     /// Events larger than this were not put there by evbus.
     pub max_event_bytes: usize,
 }
@@ -85,6 +87,7 @@ impl WorkerSettings {
             hints: true,
             url: String::new(),
             runs_elsewhere: false,
+            reports_runs: false,
             max_event_bytes: usize::try_from(crate::bus::MAX_EVENT_BYTES).unwrap_or(usize::MAX),
         }
     }
