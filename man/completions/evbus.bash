@@ -46,6 +46,9 @@ _evbus() {
             evbus,group)
                 cmd="evbus__subcmd__group"
                 ;;
+            evbus,history)
+                cmd="evbus__subcmd__history"
+                ;;
             evbus,init)
                 cmd="evbus__subcmd__init"
                 ;;
@@ -119,7 +122,7 @@ _evbus() {
 
     case "${cmd}" in
         evbus)
-            opts="-h -V --bus --config --help --version init emit watch drain serve tail ls get cancel status group dead prune replay relay source copy doctor upgrade check completions"
+            opts="-h -V --bus --config --help --version init emit watch drain serve tail ls get cancel status group history dead prune replay relay source copy doctor upgrade check completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -421,7 +424,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__drain)
-            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --wait --max --for --strict --bus --config --help"
+            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --latest --settle --no-history --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --wait --max --for --strict --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -472,6 +475,14 @@ _evbus() {
                     return 0
                     ;;
                 --linger)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --latest)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --settle)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -880,6 +891,40 @@ _evbus() {
                     return 0
                     ;;
                 --where)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        evbus__subcmd__history)
+            opts="-n -f -h --limit --since --failed --follow --json --bus --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1323,7 +1368,7 @@ _evbus() {
             return 0
             ;;
         evbus__subcmd__watch)
-            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --reload --once --bus --config --help"
+            opts="-g -t -j -q -h --group --type --not --where --from --shards --concurrency --batch --linger --ordered --latest --settle --no-history --timeout --max-attempts --backoff --dead-on --shell --url --secret --format --cwd --poll --no-hints --stop-timeout --dry-run --quiet --log --metrics --reload --once --bus --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1374,6 +1419,14 @@ _evbus() {
                     return 0
                     ;;
                 --linger)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --latest)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --settle)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

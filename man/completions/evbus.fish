@@ -39,6 +39,7 @@ complete -c evbus -n "__fish_evbus_needs_command" -f -a "get" -d 'Print one even
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "cancel" -d 'Cancel events that wait for their time'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "status" -d 'Show each group\'s state, lag, retries, dead letters and owner'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "group" -d 'List, create, change, pause, reset and remove groups'
+complete -c evbus -n "__fish_evbus_needs_command" -f -a "history" -d 'Show what groups have run: when, how long, and how it ended'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "dead" -d 'List, show, redrive and remove dead letters'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "prune" -d 'Delete old events that every group has processed'
 complete -c evbus -n "__fish_evbus_needs_command" -f -a "replay" -d 'Print the events of an archive, or run a command for events of the bus'
@@ -98,6 +99,8 @@ complete -c evbus -n "__fish_evbus_using_subcommand watch" -l shards -d 'Set a n
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s j -l concurrency -d 'Run at most N handlers at a time' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l batch -d 'Pass up to N events to one run of the handler, as NDJSON on stdin' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l linger -d 'Let a batch\'s first event wait this long for others [default: 1s]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l latest -d 'Of events of one key that wait, run only the last: subject, key, type, or an expression in CEL' -r
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l settle -d 'Run it once no other has followed for this time' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l timeout -d 'Limit the time of a handler' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l max-attempts -d 'Make an event a dead letter after N failed attempts' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l backoff -d 'Wait at least MIN and at most MAX between attempts' -r
@@ -116,6 +119,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand watch" -l once -d 'Run the h
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l ordered -d 'Run events of one ordering key one at a time, in the order of emission; -j N runs N keys side by side'
+complete -c evbus -n "__fish_evbus_using_subcommand watch" -l no-history -d 'Keep no history of the runs (see history)'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l no-hints -d 'Do not use inotify'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -l dry-run -d 'Show what would run, without changes'
 complete -c evbus -n "__fish_evbus_using_subcommand watch" -s q -l quiet -d 'Print only failures'
@@ -130,6 +134,8 @@ complete -c evbus -n "__fish_evbus_using_subcommand drain" -l shards -d 'Set a n
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -s j -l concurrency -d 'Run at most N handlers at a time' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l batch -d 'Pass up to N events to one run of the handler, as NDJSON on stdin' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l linger -d 'Let a batch\'s first event wait this long for others [default: 1s]' -r
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l latest -d 'Of events of one key that wait, run only the last: subject, key, type, or an expression in CEL' -r
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l settle -d 'Run it once no other has followed for this time' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l timeout -d 'Limit the time of a handler' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l max-attempts -d 'Make an event a dead letter after N failed attempts' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l backoff -d 'Wait at least MIN and at most MAX between attempts' -r
@@ -148,6 +154,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand drain" -l for -d 'Start no h
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l ordered -d 'Run events of one ordering key one at a time, in the order of emission; -j N runs N keys side by side'
+complete -c evbus -n "__fish_evbus_using_subcommand drain" -l no-history -d 'Keep no history of the runs (see history)'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l no-hints -d 'Do not use inotify'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -l dry-run -d 'Show what would run, without changes'
 complete -c evbus -n "__fish_evbus_using_subcommand drain" -s q -l quiet -d 'Print only failures'
@@ -242,6 +249,14 @@ complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subco
 complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subcommand_from rm" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subcommand_from rm" -l yes -d 'Do not ask for confirmation'
 complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c evbus -n "__fish_evbus_using_subcommand history" -s n -l limit -d 'Show the last N runs; 0: all' -r
+complete -c evbus -n "__fish_evbus_using_subcommand history" -l since -d 'Only runs from this time on: 1h, 09:30, 2026-11-20, RFC 3339' -r
+complete -c evbus -n "__fish_evbus_using_subcommand history" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
+complete -c evbus -n "__fish_evbus_using_subcommand history" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
+complete -c evbus -n "__fish_evbus_using_subcommand history" -l failed -d 'Only runs that have failed'
+complete -c evbus -n "__fish_evbus_using_subcommand history" -s f -l follow -d 'Go on with runs as they end'
+complete -c evbus -n "__fish_evbus_using_subcommand history" -l json -d 'Print each run as a JSON document, one per line'
+complete -c evbus -n "__fish_evbus_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_subcommand_from ls show redrive rm" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_subcommand_from ls show redrive rm" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand dead; and not __fish_seen_subcommand_from ls show redrive rm" -s h -l help -d 'Print help'

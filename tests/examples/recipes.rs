@@ -109,6 +109,87 @@ fn images_become_thumbnails_and_the_index_has_their_history_in_order() {
     assert_eq!(lines(at("index")).len(), 3);
 }
 
+/// Makes an executable script of the home.
+fn script(home: &Path, name: &str, body: &str) {
+    fs::write(home.join(name), format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(home.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_folder_is_consumed_once_and_what_fails_stays() {
+    let home = home("consume-folder/evbus.toml");
+    let at = |name: &str| home.path().join(name);
+    fs::create_dir_all(at("inbox/2026")).unwrap();
+    script(home.path(), "consume", "case $EVBUS_PATH in *bad*) exit 65;; esac; cat \"$EVBUS_PATH\" >> taken");
+    for (name, content) in [("a.pdf", "a\n"), ("2026/B.JPG", "b\n"), ("bad.png", "c\n"), ("notes.txt", "d\n")] {
+        fs::write(at("inbox").join(name), content).unwrap();
+    }
+    succeeds(bare("evbus", home.path()).args(["drain", "-q"]));
+    let mut taken = lines(at("taken"));
+    taken.sort();
+    assert_eq!(taken, ["a", "b"]);
+    assert!(at("done/a.pdf").exists() && at("done/2026/B.JPG").exists() && at("inbox/bad.png").exists());
+    assert!(at("inbox/notes.txt").exists(), "it is none of the documents");
+    script(home.path(), "consume", "cat \"$EVBUS_PATH\" >> taken");
+    evbus(home.path(), &["dead", "redrive", "consume", "--all", "--yes"]);
+    succeeds(bare("evbus", home.path()).args(["drain", "-q"]));
+    assert!(at("done/bad.png").exists());
+    assert_eq!(lines(at("taken")).len(), 3);
+}
+
+#[test]
+fn two_hosts_share_a_crontab() {
+    let home = home("cron-on-two-hosts/evbus.toml");
+    let at = |name: &str| home.path().join(name);
+    evbus(home.path(), &["init", "./bus"]);
+    let config = fs::read_to_string(at("evbus.toml")).unwrap();
+    // Neither 2 o'clock nor a quarter of an hour is waited for.
+    let config = config.replace("every = \"15m\"", "every = \"1s\"");
+    fs::write(at("evbus.toml"), format!("[bus]\nurl = \"./bus\"\n{config}")).unwrap();
+    script(home.path(), "report", "echo $EVBUS_ID >> reports; hostname >> hosts");
+    script(home.path(), "backup", "true");
+    let begin = |name: &str| on_host(name, home.path(), "exec evbus watch -q").spawn().unwrap();
+    let (mut one, mut other) = (begin("one"), begin("other"));
+    until("some reports are made", || lines(at("reports")).len() >= 3);
+    one.kill().unwrap();
+    one.wait().unwrap();
+    let before = lines(at("reports")).len();
+    until("the other host goes on", || lines(at("reports")).len() >= before + 3);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let mut ids = lines(at("reports"));
+    let runs = ids.len();
+    ids.sort();
+    ids.dedup();
+    // A run that was under way when its host was killed is run again.
+    assert!(runs - ids.len() <= 1, "{:?}", lines(at("reports")));
+    assert!(ids.iter().all(|id| id.starts_with("report@")), "{ids:?}");
+}
+
+#[test]
+fn many_changes_are_one_build_and_the_last_is_built() {
+    let home = home("rebuild/evbus.toml");
+    let at = |name: &str| home.path().join(name);
+    fs::create_dir_all(at("src/deep")).unwrap();
+    fs::write(at("Makefile"), "all:\n\t@echo begin >> log; sleep 0.3; cat src/deep/last > built; echo end >> log\n")
+        .unwrap();
+    let mut watch = bare("evbus", home.path()).args(["watch", "-q"]).spawn().unwrap();
+    fs::write(at("src/first"), "0").unwrap();
+    fs::write(at("src/deep/last"), "0").unwrap();
+    until("it looks", || evbus(home.path(), &["ls"]).lines().count() == 2);
+    for n in 0..40 {
+        fs::write(at("src/deep/last"), n.to_string()).unwrap();
+        fs::write(at(&format!("src/file{n}")), "x").unwrap();
+    }
+    until("the last change is built", || fs::read_to_string(at("built")).is_ok_and(|built| built == "39"));
+    until("the build has ended", || lines(at("log")).last().is_some_and(|line| line == "end"));
+    let status = std::process::Command::new("kill").arg(watch.id().to_string()).status().unwrap();
+    assert!(status.success() && watch.wait().unwrap().success());
+    let log = lines(at("log"));
+    assert!(log.chunks(2).all(|build| build == ["begin", "end"]), "one at a time: {log:?}");
+    assert!(log.len() / 2 < 20, "{} builds for 80 changes", log.len() / 2);
+}
+
 #[test]
 fn large_data_goes_by_reference_and_altered_content_is_refused() {
     let home = home("");
