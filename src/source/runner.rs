@@ -620,9 +620,8 @@ impl Runner {
     }
 
     async fn emit(&mut self, ready: &[Ready]) -> StoreResult<()> {
-        let time = self.bus.clock.now();
         let draft = |ready: &Ready| {
-            let event = self.source.event(&ready.file, ready.sha256.as_ref(), ready.change, time);
+            let event = self.source.event(&ready.file, ready.sha256.as_ref(), ready.change);
             event.map(Draft::named).map_err(|error| StoreError::new(ErrorKind::Unfit, error.to_string()))
         };
         let drafts: Vec<Draft> = ready.iter().map(draft).collect::<StoreResult<_>>()?;
