@@ -225,9 +225,13 @@ impl Source {
         self.wants(change).then_some(change)
     }
 
-    /// The event of a file. Its time is when the file was changed last: of two hosts that emit it at once, both emit the
-    /// same bytes.
-    fn event(&self, file: &FoundFile, sha256: Option<&[u8; 32]>, change: Change) -> Result<Event, EventError> {
+    /// The event of a file. Its time is the file's: of two hosts that emit it at once, both emit the same bytes.
+    fn event(
+        &self,
+        file: &FoundFile,
+        sha256: Option<&[u8; 32]>,
+        (change, removals): (Change, u32),
+    ) -> Result<Event, EventError> {
         let state = &file.state;
         let mut data = self.path_data(&file.path);
         data["size"] = json!(state.size);
@@ -240,7 +244,7 @@ impl Source {
         if let Some(content) = sha256 {
             data["sha256"] = json!(hex(content));
         }
-        self.build(&state.id(&file.path, sha256), &file.path, change, &data, state.ctime)
+        self.build(&state.id(&file.path, sha256, removals), &file.path, change, &data, state.mtime)
     }
 
     /// The event of a file that is gone, of which this version had an event.

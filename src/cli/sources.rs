@@ -1,5 +1,7 @@
 //! Sources as they run: in the foreground, beside workers, or once.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -19,6 +21,12 @@ use crate::store::{StoreError, system_words};
 
 /// The pauses of a source whose bus does not answer.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// How much longer than `settle` files are waited for that were found later than others.
+const BEYOND: Duration = Duration::from_secs(1);
+
+/// Notices are gathered for this time: files may be opened and closed all the time.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// More files than this are worth a line that tells how far it is.
 const MANY: u64 = 2_000;
@@ -91,7 +99,18 @@ pub(super) async fn follow(
                     shown.add(files);
                     *stop.borrow() == Stop::No
                 };
-                let pass = runner.pass(&mut progress).await;
+                let is_cancelled = runner.is_cancelled();
+                let pass = {
+                    let mut passing = pin!(runner.pass(&mut progress));
+                    let mut told = stop.clone();
+                    tokio::select! { biased;
+                        pass = &mut passing => pass,
+                        _ = told.changed() => {
+                            is_cancelled.store(true, Ordering::Relaxed);
+                            passing.await
+                        }
+                    }
+                };
                 shown.end();
                 pass.inspect(|pass| said.pass(pass))
             }
@@ -116,7 +135,7 @@ pub(super) async fn follow(
         };
         tokio::select! { biased;
             changed = stop.changed() => if changed.is_err() { break },
-            () = noticed => {}
+            () = noticed => clock.sleep_until(clock.elapsed() + GATHER).await,
             () = clock.sleep_until(until) => {}
         }
     }
@@ -171,8 +190,17 @@ pub(super) async fn once(source: &Source, opened: &Opened, session: &Session) ->
     };
     let mut pass = runner.pass(&mut progress).await.map_err(failed)?;
     shown.end();
-    if let Some(until) = runner.settles_at() {
-        session.clock.sleep_until(until).await;
+    // Files that go on changing are left to another time.
+    let mut end = session.clock.elapsed() + source.settle + BEYOND;
+    loop {
+        match runner.settles_at().filter(|at| *at <= end) {
+            Some(at) => session.clock.sleep_until(at).await,
+            None if runner.has_more() => {
+                runner.look_anew();
+                end = session.clock.elapsed() + source.settle + BEYOND;
+            }
+            None => break,
+        }
         let again = runner.pass(&mut |_| true).await.map_err(failed)?;
         pass = SourcePass { emitted: pass.emitted + again.emitted, ..again };
     }

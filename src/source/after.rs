@@ -2,6 +2,7 @@
 //! that the event told of.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::file::FileState;
+use super::file::{FileState, open_file};
 use super::{After, Folder, Source};
 use crate::bus::BusHandle;
 use crate::clock::Backoff;
@@ -20,6 +21,18 @@ use crate::store::StoreResult;
 
 /// The pauses between looks at the groups while they are not done.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// More files than this are asked for less often.
+const MANY: usize = 100;
+
+/// What [`Unfinished::done`] has found.
+#[derive(Debug, Default)]
+pub struct DoneFiles {
+    /// Events that all groups have processed, and their files.
+    pub files: Vec<(EventName, PathBuf)>,
+    /// Why a file will never be done, of one of them.
+    pub kept: Option<String>,
+}
 
 /// Files whose groups are not known to be done.
 pub struct Unfinished {
@@ -53,36 +66,49 @@ impl Unfinished {
         (!self.files.is_empty()).then_some(self.next)
     }
 
-    /// The files whose events all groups are done with. A dead letter is not done.
+    /// The files whose events all groups have processed, and what keeps others for good. A dead letter is not processed.
     ///
     /// # Errors
     /// The store's.
-    pub async fn done(&mut self, bus: &BusHandle, groups: &[GroupName], now: Duration) -> StoreResult<Vec<PathBuf>> {
+    pub async fn done(&mut self, bus: &BusHandle, groups: &[GroupName], now: Duration) -> StoreResult<DoneFiles> {
         let mut statuses = Vec::new();
         for group in groups {
             // A group that does not exist yet has everything before it.
             let Some(status) = status::read(bus, group).await? else {
                 self.next = now + self.pauses.take();
-                return Ok(Vec::new());
+                return Ok(DoneFiles::default());
             };
             statuses.push(status);
         }
-        let mut done = Vec::new();
-        for event in self.files.keys() {
+        let (mut done, mut kept) = (Vec::new(), None);
+        for (event, path) in &self.files {
             let mut is_done = true;
             for status in &statuses {
-                let state = status.event_state(bus, event, None).await?;
-                is_done &= matches!(state, EventState::Done | EventState::NotWanted(_) | EventState::NotReached);
+                let group = &status.group;
+                match status.event_state(bus, event, None).await? {
+                    EventState::Done => continue,
+                    EventState::NotWanted(_) => {
+                        kept = Some(format!("group '{group}' does not want the event of {}", path.display()))
+                    }
+                    EventState::NotReached => {
+                        kept = Some(format!("group '{group}' started behind the event of {}", path.display()))
+                    }
+                    _ => {}
+                }
+                is_done = false;
             }
             if is_done {
                 done.push(event.clone());
             }
         }
         if !done.is_empty() {
-            self.pauses = Backoff::new(PAUSES.0, PAUSES.1);
+            // To ask for very many takes long.
+            let first = if self.files.len() > MANY { PAUSES.0 * 10 } else { PAUSES.0 };
+            self.pauses = Backoff::new(first, PAUSES.1);
         }
         self.next = now + self.pauses.take();
-        Ok(done.iter().filter_map(|event| self.files.remove(event)).collect())
+        let files = done.into_iter().filter_map(|event| self.files.remove_entry(&event)).collect();
+        Ok(DoneFiles { files, kept })
     }
 }
 
@@ -117,21 +143,26 @@ pub fn finish(
     let done = match &source.after {
         After::Leave => return Ok(Finished::Other),
         After::Delete => std::fs::remove_file(&from),
-        After::Move(to) => move_to(&from, &to.join(path), &state.id(path, None)[..8]),
+        After::Move(to) => {
+            let mark = &state.id(path, None, 0)[..8];
+            let is_same = |metadata: &Metadata| is_version(&FileState::of(metadata, folder.has_stable_numbers));
+            move_to(&from, &to.join(path), mark, &is_same)
+        }
     };
     match done {
         Ok(()) => Ok(Finished::Away),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Finished::Other),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Ok(Finished::Other),
         Err(error) => Err(error),
     }
 }
 
 /// Moves a file without replacing another: where the name is taken, `mark` is put before the name's ending.
-fn move_to(from: &Path, to: &Path, mark: &str) -> io::Result<()> {
+fn move_to(from: &Path, to: &Path, mark: &str, is_same: &dyn Fn(&Metadata) -> bool) -> io::Result<()> {
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    match move_new(from, to) {
+    match move_new(from, to, is_same) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let mut name = to.file_stem().unwrap_or_default().to_owned();
             name.push(format!(".{mark}"));
@@ -139,15 +170,15 @@ fn move_to(from: &Path, to: &Path, mark: &str) -> io::Result<()> {
                 name.push(".");
                 name.push(ending);
             }
-            move_new(from, &to.with_file_name(name))
+            move_new(from, &to.with_file_name(name), is_same)
         }
         other => other,
     }
 }
 
-fn move_new(from: &Path, to: &Path) -> io::Result<()> {
+fn move_new(from: &Path, to: &Path, is_same: &dyn Fn(&Metadata) -> bool) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::XDEV) => copy_new(from, to),
+        Err(Errno::XDEV) => copy_new(from, to, is_same),
         // File systems that do not know the flag.
         Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_ok() => Err(Errno::EXIST.into()),
         Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(from, to).map_err(io::Error::from),
@@ -155,17 +186,25 @@ fn move_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves a file to another file system: it is there, whole and durable, before it is deleted here.
-fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
+/// Moves a file to another file system: it is there, whole and durable, before it is deleted here, and only if it is still the
+/// same.
+///
+/// # Errors
+/// [`io::ErrorKind::Interrupted`]: it is another by now.
+fn copy_new(from: &Path, to: &Path, is_same: &dyn Fn(&Metadata) -> bool) -> io::Result<()> {
     let folder = to.parent().unwrap_or(Path::new("/"));
     let mut copy = tempfile::Builder::new().prefix(".evbus-").tempfile_in(folder)?;
-    let mut file = std::fs::File::open(from)?;
+    let mut file = open_file(from)?;
     io::copy(&mut file, &mut copy)?;
     let metadata = file.metadata()?;
     copy.as_file().set_permissions(metadata.permissions())?;
     copy.as_file().set_modified(metadata.modified()?)?;
     copy.as_file().sync_all()?;
+    if !is_same(&file.metadata()?) || !is_same(&std::fs::symlink_metadata(from)?) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
     copy.persist_noclobber(to).map_err(|error| error.error)?;
+    std::fs::File::open(folder)?.sync_all()?;
     std::fs::remove_file(from)
 }
 
@@ -180,15 +219,17 @@ mod tests {
         std::fs::create_dir(&inbox).unwrap();
         for content in ["one", "two"] {
             std::fs::write(inbox.join("a.tar.gz"), content).unwrap();
-            move_to(&inbox.join("a.tar.gz"), &done.join("a.tar.gz"), &format!("{content}hash")).unwrap();
+            move_to(&inbox.join("a.tar.gz"), &done.join("a.tar.gz"), &format!("{content}hash"), &|_| true).unwrap();
         }
         assert_eq!(std::fs::read_to_string(done.join("a.tar.gz")).unwrap(), "one");
         assert_eq!(std::fs::read_to_string(done.join("a.tar.twohash.gz")).unwrap(), "two");
         std::fs::write(inbox.join("b"), "three").unwrap();
-        copy_new(&inbox.join("b"), &done.join("b")).unwrap();
+        copy_new(&inbox.join("b"), &done.join("b"), &|_| true).unwrap();
         assert_eq!(std::fs::read_to_string(done.join("b")).unwrap(), "three");
         std::fs::write(inbox.join("b"), "four").unwrap();
-        assert!(copy_new(&inbox.join("b"), &done.join("b")).is_err());
+        assert!(copy_new(&inbox.join("b"), &done.join("b"), &|_| true).is_err());
+        let changed = copy_new(&inbox.join("b"), &done.join("c"), &|_| false).unwrap_err();
+        assert_eq!((changed.kind(), done.join("c").exists()), (io::ErrorKind::Interrupted, false));
         assert_eq!(std::fs::read_to_string(inbox.join("b")).unwrap(), "four", "it is where it was");
     }
 }

@@ -97,15 +97,31 @@ impl FileState {
     }
 
     /// The part of an event's id that tells one version of one file: of its path, size, time and number, or of its path,
-    /// content and time.
-    pub fn id(&self, path: &Path, sha256: Option<&[u8; 32]>) -> String {
+    /// content and time. `removals`: how often the file was told to be gone before.
+    pub fn id(&self, path: &Path, sha256: Option<&[u8; 32]>, removals: u32) -> String {
         let [size, mtime, identity] = self.parts();
         let path = path.as_os_str().as_bytes();
+        let again = removals.to_be_bytes();
+        let again = (removals > 0).then_some(&again[..]);
         let digest = match sha256 {
-            Some(content) => digest([path, content, &mtime]),
-            None => digest([path, &size, &mtime, &identity]),
+            Some(content) => digest([path, content, &mtime].into_iter().chain(again)),
+            None => digest([path, &size, &mtime, &identity].into_iter().chain(again)),
         };
         hex(&digest[..16])
+    }
+}
+
+/// Opens what is to be a plain file: no link is followed, and nothing that is put in its place is waited for.
+///
+/// # Errors
+/// It cannot be opened, or is none.
+pub fn open_file(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -125,12 +141,17 @@ pub fn path_hash(path: &Path) -> ShortHash {
 
 const ODD: &AsciiSet = &CONTROLS.add(b'%');
 
+/// Whether a plain name has what an encoded one would have.
+fn has_code(bytes: &[u8]) -> bool {
+    bytes.windows(3).any(|part| part[0] == b'%' && part[1..].iter().all(u8::is_ascii_hexdigit))
+}
+
 /// A path as text that tells each byte: of a name that is no plain text, what is odd, and each `%`, is percent-encoded.
 pub fn path_text(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let is_odd = |c: char| c.is_control() || matches!(u32::from(c), 0xfdd0..=0xfdef) || u32::from(c) & 0xfffe == 0xfffe;
     match str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(is_odd) => text.to_owned(),
+        Ok(text) if !text.chars().any(is_odd) && !has_code(bytes) => text.to_owned(),
         // Non-ASCII bytes are encoded, too: among them are those that are no text.
         _ => percent_encode(bytes, ODD).to_string(),
     }
@@ -156,7 +177,8 @@ mod tests {
     #[test]
     fn every_path_has_a_text_of_its_own() {
         let path = |bytes: &'static [u8]| Path::new(OsStr::from_bytes(bytes));
-        assert_eq!(path_text(path(b"a/b c%20.pdf")), "a/b c%20.pdf");
+        assert_eq!(path_text(path(b"a/b c 100%.pdf")), "a/b c 100%.pdf");
+        assert_eq!(path_text(path(b"a%0Ab")), "a%250Ab");
         assert_eq!(path_text(path("ä.pdf".as_bytes())), "ä.pdf");
         assert_eq!(path_text(path(b"a\nb%.pdf")), "a%0Ab%25.pdf");
         assert_eq!(path_text(path(b"\xff.pdf")), "%FF.pdf");
@@ -175,7 +197,7 @@ mod tests {
             place: (1, 12),
             links: 1,
         };
-        let id = |state: &FileState| state.id(Path::new("a"), None);
+        let id = |state: &FileState| state.id(Path::new("a"), None, 0);
         let moved = FileState { ctime: EventTime::from_micros(9), place: (2, 12), links: 2, ..state.clone() };
         assert_eq!(id(&state), id(&moved), "the same file, seen by another host");
         assert_eq!(state.version(), moved.version());
@@ -188,8 +210,9 @@ mod tests {
             assert_ne!(id(&state), id(other));
             assert_ne!(state.version(), other.version());
         }
-        assert_ne!(id(&state), state.id(Path::new("b"), None));
-        let by_content = |state: &FileState| state.id(Path::new("a"), Some(&[1; 32]));
+        assert_ne!(id(&state), state.id(Path::new("b"), None, 0));
+        assert_ne!(id(&state), state.id(Path::new("a"), None, 1));
+        let by_content = |state: &FileState| state.id(Path::new("a"), Some(&[1; 32]), 0);
         assert_eq!(by_content(&state), by_content(&others[0]), "by its content, whatever its number");
         assert_ne!(by_content(&state), by_content(&others[1]), "written again later");
         let text: String = ShortHash::of([&b"x"[..]]).into();

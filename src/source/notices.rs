@@ -40,11 +40,15 @@ pub enum Notice {
     Opened(PathBuf),
     /// A file was closed by a program that could only read it.
     Read(PathBuf),
-    /// A file was closed by a program that could write it, or moved in.
+    /// A file was closed by a program that could write it.
     Closed(PathBuf),
+    /// A file was moved in; the number is that of [`Notice::MovedAway`], if it came from here.
+    MovedIn(PathBuf, u32),
+    /// A file was moved away.
+    MovedAway(PathBuf, u32),
     /// A file's times or modes were set.
     Touched(PathBuf),
-    /// A file was deleted, or moved away.
+    /// A file was deleted.
     Gone(PathBuf),
     /// A folder was made, or moved in: it is to be looked through.
     FolderCame(PathBuf),
@@ -137,7 +141,7 @@ impl Notices {
             match reader.next() {
                 Ok(event) => {
                     let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-                    notices.extend(self.notice(event.wd(), event.events(), name));
+                    notices.extend(self.notice(event.wd(), event.events(), name, event.cookie()));
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => break,
@@ -152,7 +156,7 @@ impl Notices {
         notices
     }
 
-    fn notice(&self, watch: i32, events: ReadFlags, name: Option<&OsStr>) -> Option<Notice> {
+    fn notice(&self, watch: i32, events: ReadFlags, name: Option<&OsStr>, cookie: u32) -> Option<Notice> {
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
             return Some(Notice::Lost);
         }
@@ -177,11 +181,13 @@ impl Notices {
             return events.intersects(came).then_some(Notice::FolderCame(path));
         }
         match events {
-            _ if events.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO) => Some(Notice::Closed(path)),
+            _ if events.contains(ReadFlags::CLOSE_WRITE) => Some(Notice::Closed(path)),
+            _ if events.contains(ReadFlags::MOVED_TO) => Some(Notice::MovedIn(path, cookie)),
+            _ if events.contains(ReadFlags::MOVED_FROM) => Some(Notice::MovedAway(path, cookie)),
             _ if events.contains(ReadFlags::OPEN) => Some(Notice::Opened(path)),
             _ if events.contains(ReadFlags::CLOSE_NOWRITE) => Some(Notice::Read(path)),
             _ if events.contains(ReadFlags::CREATE) => Some(Notice::Made(path)),
-            _ if events.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) => Some(Notice::Gone(path)),
+            _ if events.contains(ReadFlags::DELETE) => Some(Notice::Gone(path)),
             _ if events.contains(ReadFlags::ATTRIB) => Some(Notice::Touched(path)),
             _ => None,
         }
@@ -214,10 +220,12 @@ mod tests {
         fs::rename(root.join("a"), root.join("b")).unwrap();
         fs::set_permissions(root.join("b"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::remove_file(root.join("b")).unwrap();
-        assert_eq!(
-            notices.take(),
-            [Notice::Gone(path("a")), Notice::Closed(path("b")), Notice::Touched(path("b")), Notice::Gone(path("b")),]
-        );
+        let told = notices.take();
+        let [Notice::MovedAway(from, one), Notice::MovedIn(to, other), rest @ ..] = &told[..] else {
+            panic!("{told:?}")
+        };
+        assert_eq!((from, to, one), (&path("a"), &path("b"), other));
+        assert_eq!(rest, [Notice::Touched(path("b")), Notice::Gone(path("b"))]);
         fs::create_dir(root.join("sub")).unwrap();
         notices.watches().add(&root.join("sub"), Path::new("sub")).unwrap();
         fs::write(root.join("sub/c"), "").unwrap();

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::after::{self, Finished, Unfinished};
-use super::file::{FileState, FoundFile, ShortHash};
+use super::file::{FileState, FoundFile, ShortHash, open_file};
 use super::notices::{Notice, Notices};
 use super::seen::{Seen, Standing};
 use super::settling::{Settling, Verdict};
@@ -81,12 +82,18 @@ pub struct Runner {
     settling: Settling,
     unfinished: Unfinished,
     look: Look,
+    /// Set: what takes long is to be broken off.
+    is_cancelled: Arc<AtomicBool>,
+    /// Whether files were left out, as too many are waited for.
+    leaves_out: bool,
     /// Whether the kernel is to tell what happens.
     watches: bool,
     /// When all is to be looked through.
     next_scan: Duration,
-    /// Why nothing can be done, or not all of it, since the last time that all was looked through.
+    /// Why nothing can be done, or not all of it.
     trouble: Option<String>,
+    /// When it was met last.
+    trouble_at: Duration,
     /// Events that this pass has emitted.
     emitted: u64,
 }
@@ -101,24 +108,30 @@ enum Sure {
     Gone,
 }
 
-fn stat(folder: &Folder, path: &Path) -> Option<FileState> {
+/// The state of a file; none: there is none.
+fn stat(folder: &Folder, path: &Path) -> Result<Option<FileState>, String> {
     let full = folder.path.join(path);
-    let metadata = std::fs::symlink_metadata(&full).ok()?;
-    if !metadata.is_file() {
-        return None;
-    }
+    let metadata = match std::fs::symlink_metadata(&full) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot look at {}: {}", path.display(), system_words(&error))),
+    };
     // To open a file makes a client ask its server anew (nfs(5), close-to-open).
-    let opened = if folder.is_local { None } else { std::fs::File::open(&full).ok() };
+    let opened = if folder.is_local { None } else { open_file(&full).ok() };
     let metadata = opened.and_then(|file| file.metadata().ok()).unwrap_or(metadata);
-    Some(FileState::of(&metadata, folder.has_stable_numbers))
+    Ok(Some(FileState::of(&metadata, folder.has_stable_numbers)))
 }
 
-fn content(path: &Path) -> std::io::Result<[u8; 32]> {
+fn content(path: &Path, is_cancelled: &AtomicBool) -> std::io::Result<[u8; 32]> {
     use sha2::{Digest, Sha256};
     use std::io::Read;
-    let mut file = std::fs::File::open(path)?;
+    let mut file = open_file(path)?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 * 1024]);
     loop {
+        if is_cancelled.load(Ordering::Relaxed) {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finalize().into()),
             read => hasher.update(&buffer[..read]),
@@ -127,15 +140,21 @@ fn content(path: &Path) -> std::io::Result<[u8; 32]> {
 }
 
 /// Makes sure of files that seem finished; `is_still`: nothing but their standing still tells it.
-fn make_sure(source: &Source, folder: &Folder, files: Vec<FoundFile>, is_still: bool, now: EventTime) -> Vec<Sure> {
+fn make_sure(
+    (source, folder): (&Source, &Folder),
+    files: Vec<FoundFile>,
+    (is_still, now): (bool, EventTime),
+    is_cancelled: &AtomicBool,
+) -> Vec<Sure> {
     let open = if is_still { open_among(&files, now) } else { Vec::new() };
     let sure = |file: FoundFile| {
-        let sha256 = source.sha256.then(|| content(&folder.path.join(&file.path))).transpose();
+        let sha256 = source.sha256.then(|| content(&folder.path.join(&file.path), is_cancelled)).transpose();
         match stat(folder, &file.path) {
-            None => Sure::Gone,
-            Some(state) if state != file.state => Sure::Again(FoundFile { state, ..file }, None),
-            Some(_) if open.contains(&file.state.place) => Sure::Again(file, None),
-            Some(_) => match sha256 {
+            Err(why) => Sure::Again(file, Some(why)),
+            Ok(None) => Sure::Gone,
+            Ok(Some(state)) if state != file.state => Sure::Again(FoundFile { state, ..file }, None),
+            Ok(Some(_)) if open.contains(&file.state.place) => Sure::Again(file, None),
+            Ok(Some(_)) => match sha256 {
                 Ok(sha256) => Sure::Finished(file, sha256),
                 Err(error) => {
                     let why = format!("cannot read {}: {}", file.path.display(), system_words(&error));
@@ -170,9 +189,12 @@ impl Runner {
             settling: Settling::default(),
             unfinished: Unfinished::default(),
             look,
+            is_cancelled: Arc::default(),
+            leaves_out: false,
             watches,
             next_scan: Duration::ZERO,
             trouble: None,
+            trouble_at: Duration::ZERO,
             emitted: 0,
             source: Arc::new(source),
             bus,
@@ -200,6 +222,21 @@ impl Runner {
         self.settling.next(self.source.settle)
     }
 
+    /// Whether files were left out that are to be looked at by another pass.
+    pub fn has_more(&self) -> bool {
+        self.leaves_out
+    }
+
+    /// Looks through all of it at the next pass.
+    pub fn look_anew(&mut self) {
+        self.next_scan = Duration::ZERO;
+    }
+
+    /// Set, it breaks off what takes long.
+    pub fn is_cancelled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_cancelled)
+    }
+
     /// Completes once the kernel has told of something.
     pub async fn noticed(&self) {
         match &self.look {
@@ -216,11 +253,15 @@ impl Runner {
         self.emitted = 0;
         let done = self.do_pass(progress).await;
         if done.is_err() {
-            // What has not got its event is found again.
-            self.settling.forget();
+            // What has not got its event is found again, but for what will be closed.
+            self.settling.forget_found();
             self.next_scan = Duration::ZERO;
         }
         done?;
+        // It is over once all was looked through without it.
+        if self.trouble.is_some() && self.now().saturating_sub(self.trouble_at) > AGAIN + WAIT {
+            self.trouble = None;
+        }
         let polls = match &self.look {
             Look::Folder(look) => look.unwatched.clone(),
             Look::Bucket(_) => None,
@@ -324,13 +365,14 @@ impl Runner {
             *look = FolderLook::default();
         }
         self.settling.forget();
-        self.trouble = Some(why);
+        (self.trouble, self.trouble_at) = (Some(why), self.now());
         self.next_scan = self.now() + WAIT;
     }
 
     /// Something is in the way of some files.
     fn note_trouble(&mut self, why: String) {
         self.trouble.get_or_insert(why);
+        self.trouble_at = self.now();
         self.next_scan = self.next_scan.min(self.now() + AGAIN);
     }
 
@@ -339,7 +381,10 @@ impl Runner {
         let now = self.now();
         let Look::Folder(look) = &mut self.look else { return };
         let Some(notices) = &look.notices else { return };
+        let (mut made, mut away) = (None, None);
         for notice in notices.take() {
+            // What opens a file right after it was made has made it, and may write.
+            let next_made = if let Notice::Made(path) = &notice { Some(path.clone()) } else { None };
             let patterns = &self.source.patterns;
             match notice {
                 Notice::Lost => {
@@ -357,18 +402,33 @@ impl Runner {
                     }
                 }
                 Notice::FolderGone(path) => {
+                    self.settling.leave(&path);
                     for path in self.seen.below(&path) {
                         self.settling.gone(path, now);
                     }
                 }
-                Notice::Opened(path) => self.settling.opened(&path),
+                Notice::Opened(path) => self.settling.opened(&path, made.as_ref() == Some(&path)),
                 Notice::Read(path) => self.settling.read(&path, now),
                 Notice::Made(path) if patterns.wants(&path) => self.settling.made(path, now),
+                Notice::MovedIn(path, cookie) if patterns.wants(&path) => {
+                    let is_open = away.as_ref().is_some_and(|(from, is_open)| *is_open && *from == cookie);
+                    self.settling.moved_in(path, is_open, now);
+                }
+                Notice::MovedAway(path, cookie) if patterns.wants(&path) => {
+                    away = Some((cookie, self.settling.is_written(&path)));
+                    self.settling.gone(path, now);
+                }
                 Notice::Closed(path) if patterns.wants(&path) => self.settling.closed(path, now),
                 Notice::Touched(path) if patterns.wants(&path) => self.settling.touched(path, now),
                 Notice::Gone(path) if patterns.wants(&path) => self.settling.gone(path, now),
-                Notice::Made(_) | Notice::Closed(_) | Notice::Touched(_) | Notice::Gone(_) => {}
+                Notice::Made(_)
+                | Notice::MovedIn(..)
+                | Notice::MovedAway(..)
+                | Notice::Closed(_)
+                | Notice::Touched(_)
+                | Notice::Gone(_) => {}
             }
+            made = next_made;
         }
     }
 
@@ -393,7 +453,7 @@ impl Runner {
         let is_all = below.as_os_str().is_empty();
         let is_watched = self.watch();
         if is_all {
-            self.trouble = None;
+            self.leaves_out = false;
             self.seen.begin_scan();
             if let Some(came) = self.came() {
                 came.clear();
@@ -426,8 +486,10 @@ impl Runner {
             }
         }
         if is_all && is_whole {
-            let unmet = self.seen.unmet(self.now());
-            self.remove(unmet).await?;
+            let now = self.now();
+            for path in self.seen.unmet(now) {
+                self.settling.gone(path, now);
+            }
         }
         if is_all {
             let is_watched = is_watched && matches!(&self.look, Look::Folder(look) if look.notices.is_some());
@@ -487,8 +549,8 @@ impl Runner {
             }
             match self.settling.found(&file, self.age(&file.state), self.source.settle, now) {
                 Some(Verdict::Wait | Verdict::Touched) => {}
-                Some(Verdict::Closed | Verdict::Still) => still.push(file),
-                None => is_whole = false,
+                Some(Verdict::Closed | Verdict::Moved | Verdict::Still) => still.push(file),
+                None => (is_whole, self.leaves_out) = (false, true),
             }
         }
         self.finished(still, true).await?;
@@ -510,16 +572,27 @@ impl Runner {
             let states =
                 threads::run(move || asked.into_iter().map(|path| (stat(&in_folder, &path), path)).collect::<Vec<_>>());
             let (now, mut closed, mut still, mut gone) = (self.now(), Vec::new(), Vec::new(), Vec::new());
+            let mut moved = Vec::new();
             let mut touched = Vec::new();
             for (state, path) in states.await.unwrap_or_default() {
-                let Some(state) = state else {
-                    self.settling.remove(&path);
-                    gone.push(path);
-                    continue;
+                let state = match state {
+                    Ok(Some(state)) => state,
+                    Ok(None) => {
+                        self.settling.remove(&path);
+                        gone.push(path);
+                        continue;
+                    }
+                    Err(why) => {
+                        // All is looked through again in a while.
+                        self.settling.remove(&path);
+                        self.note_trouble(why);
+                        continue;
+                    }
                 };
                 let file = FoundFile { path, state };
                 match self.settling.looked(&file, self.age(&file.state), self.source.settle, now) {
                     Verdict::Closed => closed.push(file),
+                    Verdict::Moved => moved.push(file),
                     Verdict::Still => still.push(file),
                     Verdict::Touched => touched.push(file),
                     Verdict::Wait => {}
@@ -528,6 +601,7 @@ impl Runner {
             self.remove(gone).await?;
             self.restate(touched).await;
             self.finished(closed, false).await?;
+            still.extend(moved);
             self.finished(still, true).await?;
         }
         Ok(())
@@ -553,6 +627,9 @@ impl Runner {
         let Look::Folder(look) = &mut self.look else { return };
         for file in closed {
             self.seen.restate(&file.path, &file.state, now);
+            if let Some(event) = self.seen.event(&file.path) {
+                self.unfinished.add(event, file.path.clone(), now);
+            }
             // Should a program close it after all, it is another version.
             if look.restated.len() < super::settling::MOST {
                 look.restated.insert(file.path);
@@ -570,7 +647,10 @@ impl Runner {
             Some(folder) => {
                 let source = Arc::clone(&self.source);
                 let now = self.bus.clock.now();
-                let sure = threads::run(move || make_sure(&source, &folder, files, is_still, now));
+                let sure = threads::run({
+                    let is_cancelled = Arc::clone(&self.is_cancelled);
+                    move || make_sure((&source, &folder), files, (is_still, now), &is_cancelled)
+                });
                 sure.await.unwrap_or_default()
             }
         };
@@ -610,6 +690,7 @@ impl Runner {
         };
         if sha256.is_some_and(|sha256| self.seen.has_content(&file.path, &sha256)) {
             self.seen.restate(&file.path, &file.state, now);
+            self.add_unfinished(self.seen.event(&file.path), file.path, now);
             return None;
         }
         let Some(change) = self.source.change(was_known) else {
@@ -621,7 +702,11 @@ impl Runner {
 
     async fn emit(&mut self, ready: &[Ready]) -> StoreResult<()> {
         let draft = |ready: &Ready| {
-            let event = self.source.event(&ready.file, ready.sha256.as_ref(), ready.change);
+            let event = self.source.event(
+                &ready.file,
+                ready.sha256.as_ref(),
+                (ready.change, self.seen.removals(&ready.file.path)),
+            );
             event.map(Draft::named).map_err(|error| StoreError::new(ErrorKind::Unfit, error.to_string()))
         };
         let drafts: Vec<Draft> = ready.iter().map(draft).collect::<StoreResult<_>>()?;
@@ -669,43 +754,50 @@ impl Runner {
             return Ok(());
         }
         let done = self.unfinished.done(&self.bus, &self.source.groups, self.now()).await?;
-        for path in done {
-            match self.finish_file(&path).await? {
+        for (event, path) in done.files {
+            // Another version has another event, which is not done by this.
+            if self.seen.event(&path) != Some(event) {
+                continue;
+            }
+            match self.finish_file(&path).await {
                 Ok(Finished::Away) => _ = self.seen.remove(&path, self.now()),
-                // Its own event comes, or has come.
-                Ok(Finished::Other) => self.seen.settle(&path, self.now()),
+                // It is another version, the event of which comes, or was only touched: then it is looked at again.
+                Ok(Finished::Other) => {}
                 Err(why) => self.note_trouble(why),
             }
+        }
+        if let Some(why) = done.kept {
+            self.note_trouble(why);
         }
         Ok(())
     }
 
-    async fn finish_file(&self, path: &Path) -> StoreResult<Result<Finished, String>> {
+    async fn finish_file(&self, path: &Path) -> Result<Finished, String> {
         let version = self.seen.version(path);
         if let Look::Bucket(objects) = &self.look {
-            return self.finish_object(objects, path, version).await.map(Ok);
+            return self.finish_object(objects, path, version).await.map_err(|error| error.to_string());
         }
-        let Some(folder) = self.folder() else { return Ok(Ok(Finished::Other)) };
+        let Some(folder) = self.folder() else { return Ok(Finished::Other) };
         let (source, asked) = (Arc::clone(&self.source), path.to_owned());
         let finished =
             threads::run(move || after::finish(&source, &folder, &asked, |state| Some(state.version()) == version));
         let finished = finished.await.unwrap_or(Ok(Finished::Other));
-        Ok(finished.map_err(|error| {
+        finished.map_err(|error| {
             let doing = if self.source.after == After::Delete { "delete" } else { "move" };
             format!("cannot {doing} {}: {}", path.display(), system_words(&error))
-        }))
+        })
     }
 
     async fn finish_object(&self, objects: &Objects, path: &Path, version: Option<ShortHash>) -> StoreResult<Finished> {
         let key = path.to_string_lossy();
         let Some(object) = objects.state(&key).await? else { return Ok(Finished::Other) };
-        if Some(object_file(object).state.version()) != version {
+        if Some(object_file(object.clone()).state.version()) != version {
             return Ok(Finished::Other);
         }
         match &self.source.after {
             After::Leave => return Ok(Finished::Other),
             After::Delete => objects.delete(&key).await?,
-            After::Move(to) => objects.move_to(&key, &to.to_string_lossy()).await?,
+            After::Move(to) => objects.move_to(&object, &to.to_string_lossy()).await?,
         }
         Ok(Finished::Away)
     }

@@ -31,7 +31,21 @@ struct SeenFile {
     /// Its path, where it is to be told that it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
+    /// How often it was told to be gone: when it comes back it is another arrival.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    removals: u32,
+    /// It is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    absent: bool,
 }
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// More files than this that are gone are forgotten.
+const MOST_ABSENT: usize = 10_000;
 
 /// What lies on the bus.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +94,7 @@ async fn read(bus: &BusHandle, key: &str) -> StoreResult<(Record, Option<Version
 /// The store's; a register that cannot be read.
 pub async fn count(bus: &BusHandle, source: &str) -> StoreResult<Option<u64>> {
     let (record, version) = read(bus, &keys::source(source)).await?;
-    Ok(version.map(|_| record.files.len() as u64))
+    Ok(version.map(|_| record.files.values().filter(|seen| !seen.absent).count() as u64))
 }
 
 impl Seen {
@@ -97,7 +111,16 @@ impl Seen {
 
     /// Whether no file has one.
     pub fn is_empty(&self) -> bool {
-        self.record.files.is_empty()
+        self.record.files.values().all(|seen| seen.absent)
+    }
+
+    fn present(&self, path: &Path) -> Option<&SeenFile> {
+        self.record.files.get(&path_hash(path)).filter(|seen| !seen.absent)
+    }
+
+    /// How often a file was told to be gone.
+    pub fn removals(&self, path: &Path) -> u32 {
+        self.record.files.get(&path_hash(path)).map_or(0, |seen| seen.removals)
     }
 
     /// Notes the number of the folder. Returns whether it had another one.
@@ -112,7 +135,7 @@ impl Seen {
 
     /// How a file stands.
     pub fn standing(&self, path: &Path, state: &FileState) -> Standing {
-        match self.record.files.get(&path_hash(path)) {
+        match self.present(path) {
             Some(seen) if seen.version == state.version() => {
                 Standing::Known(seen.event.as_deref().and_then(EventName::parse))
             }
@@ -123,12 +146,12 @@ impl Seen {
 
     /// The version of a file that has its event.
     pub fn version(&self, path: &Path) -> Option<ShortHash> {
-        self.record.files.get(&path_hash(path)).map(|seen| seen.version)
+        self.present(path).map(|seen| seen.version)
     }
 
     /// Whether the last event of a file told this content.
     pub fn has_content(&self, path: &Path, sha256: &[u8; 32]) -> bool {
-        let known = self.record.files.get(&path_hash(path)).and_then(|seen| seen.sha256);
+        let known = self.present(path).and_then(|seen| seen.sha256);
         known == Some(ShortHash::of([&sha256[..]]))
     }
 
@@ -146,6 +169,8 @@ impl Seen {
             sha256: sha256.map(|content| ShortHash::of([&content[..]])),
             event: event.map(|name| name.as_str().to_owned()),
             path: self.keeps_paths.then(|| encode_path(path)),
+            removals: self.removals(path),
+            absent: false,
         };
         self.gone.remove(&hash);
         self.met.insert(hash);
@@ -162,13 +187,9 @@ impl Seen {
         }
     }
 
-    /// What was to be done with a file after its event is done, or need not be.
-    pub fn settle(&mut self, path: &Path, now: Duration) {
-        if let Some(seen) = self.record.files.get_mut(&path_hash(path))
-            && seen.event.take().is_some()
-        {
-            self.changed(now);
-        }
+    /// The event of a file for which something is to be done after it.
+    pub fn event(&self, path: &Path) -> Option<EventName> {
+        EventName::parse(self.present(path)?.event.as_deref()?)
     }
 
     /// A file is gone. Returns the version that had its event.
@@ -177,10 +198,17 @@ impl Seen {
     }
 
     fn remove_hash(&mut self, hash: ShortHash, now: Duration) -> Option<ShortHash> {
-        let seen = self.record.files.remove(&hash)?;
-        self.gone.insert(hash);
+        let version = if self.keeps_paths {
+            let seen = self.record.files.get_mut(&hash).filter(|seen| !seen.absent)?;
+            (seen.absent, seen.event) = (true, None);
+            seen.removals += 1;
+            seen.version
+        } else {
+            self.gone.insert(hash);
+            self.record.files.remove(&hash)?.version
+        };
         self.changed(now);
-        Some(seen.version)
+        Some(version)
     }
 
     /// A scan begins.
@@ -195,8 +223,11 @@ impl Seen {
 
     /// A scan has met all files that are there. Forgets those whose paths are not kept; returns the paths of the others.
     pub fn unmet(&mut self, now: Duration) -> Vec<PathBuf> {
-        let files = &self.record.files;
-        let unmet = files.iter().filter(|(hash, _)| !self.met.contains(hash));
+        let files = &mut self.record.files;
+        if files.values().filter(|seen| seen.absent).count() > MOST_ABSENT {
+            files.retain(|_, seen| !seen.absent);
+        }
+        let unmet = files.iter().filter(|(hash, seen)| !seen.absent && !self.met.contains(hash));
         let unmet: Vec<(ShortHash, Option<PathBuf>)> =
             unmet.map(|(hash, seen)| (*hash, seen.path.as_deref().map(decode_path))).collect();
         self.met.clear();
@@ -212,7 +243,8 @@ impl Seen {
 
     /// The known files below a folder, where paths are kept.
     pub fn below(&self, folder: &Path) -> Vec<PathBuf> {
-        let paths = self.record.files.values().filter_map(|seen| seen.path.as_deref().map(decode_path));
+        let present = self.record.files.values().filter(|seen| !seen.absent);
+        let paths = present.filter_map(|seen| seen.path.as_deref().map(decode_path));
         paths.filter(|path| path.starts_with(folder)).collect()
     }
 

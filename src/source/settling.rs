@@ -14,6 +14,9 @@ use super::file::{FileState, FoundFile};
 /// the step of a file system's clock, so that a write that comes later gives the file another time.
 pub const MOMENT: Duration = Duration::from_millis(50);
 
+/// A file that was made is looked at after this time without a notice.
+pub const LONG: Duration = Duration::from_hours(1);
+
 /// The most files that are waited for at once. Those that are found beyond are found again.
 pub const MOST: usize = 10_000;
 
@@ -34,10 +37,14 @@ struct Waiting {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// A program has made it and has it open, so that there will be a notice.
+    /// The program that has made it has it open, and will close it.
+    Written,
+    /// A program has it open: to write or to read it.
     Open,
-    /// It was closed by a writer, or moved in.
+    /// It was closed by a writer.
     Closed,
+    /// It was moved in.
+    Moved,
     /// It was found, or linked.
     Found,
     /// It has its event, and its times or modes were set: by a program that has closed it, or will.
@@ -51,6 +58,8 @@ enum Phase {
 pub enum Verdict {
     /// It has finished arriving, and its writer has said so.
     Closed,
+    /// It was moved in; programs that have it open are not known of.
+    Moved,
     /// It has stood still for long enough; programs that have it open are not known of.
     Still,
     /// It is what it was; only its times or modes were set.
@@ -70,8 +79,11 @@ impl Settling {
         now: Duration,
     ) -> Option<Verdict> {
         // What is waited for is looked at when it is due; but one that differs from what it was is more than touched.
-        if self.files.get(&file.path).is_some_and(|waiting| waiting.phase != Phase::Touched) {
-            return Some(Verdict::Wait);
+        match self.files.get(&file.path).map(|waiting| waiting.phase) {
+            None | Some(Phase::Touched) => {}
+            // A program that may only read has made it, and will not tell that it has closed it.
+            Some(Phase::Written) if age.is_some_and(|age| age >= LONG) => {}
+            Some(_) => return Some(Verdict::Wait),
         }
         if age.is_some_and(|age| age >= settle) {
             return Some(Verdict::Still);
@@ -93,14 +105,34 @@ impl Settling {
         self.enter(path, Phase::Found, now);
     }
 
-    /// A program has opened a file, to read or to write. What is finished already is no matter.
-    pub fn opened(&mut self, path: &Path) {
+    /// A program has opened a file, to read or to write; `is_maker`: it has made it. What is finished already is no matter.
+    pub fn opened(&mut self, path: &Path, is_maker: bool) {
         if let Some(waiting) = self.files.get_mut(path)
             && waiting.phase == Phase::Found
             && waiting.state.is_none()
         {
-            waiting.phase = Phase::Open;
+            waiting.phase = if is_maker { Phase::Written } else { Phase::Open };
         }
+    }
+
+    /// A file was moved in; `is_written`: the program that has made it has it open.
+    pub fn moved_in(&mut self, path: PathBuf, is_written: bool, now: Duration) {
+        self.enter(path, if is_written { Phase::Written } else { Phase::Moved }, now);
+    }
+
+    /// Whether the program that has made a file has it open.
+    pub fn is_written(&self, path: &Path) -> bool {
+        self.files.get(path).is_some_and(|waiting| waiting.phase == Phase::Written)
+    }
+
+    /// A folder is gone: nothing below it will be told.
+    pub fn leave(&mut self, folder: &Path) {
+        self.files.retain(|path, _| !path.starts_with(folder));
+    }
+
+    /// Forgets what is found again; a file that is written will be closed.
+    pub fn forget_found(&mut self) {
+        self.files.retain(|_, waiting| matches!(waiting.phase, Phase::Written | Phase::Open));
     }
 
     /// A file was closed by a program that could only read it.
@@ -110,7 +142,7 @@ impl Settling {
         }
     }
 
-    /// A file was closed by a program that could write it, or moved in.
+    /// A file was closed by a program that could write it.
     pub fn closed(&mut self, path: PathBuf, now: Duration) {
         self.enter(path, Phase::Closed, now);
     }
@@ -139,8 +171,8 @@ impl Settling {
         self.files.clear();
     }
 
-    /// Whether a program has a file open that it has made.
-    pub fn is_open(&self, path: &Path) -> bool {
+    /// Whether a program has a file open, which may have been linked.
+    fn is_open(&self, path: &Path) -> bool {
         self.files.get(path).is_some_and(|waiting| waiting.phase == Phase::Open)
     }
 
@@ -152,8 +184,8 @@ impl Settling {
 
     fn due_at(waiting: &Waiting, settle: Duration) -> Option<Duration> {
         match waiting.phase {
-            Phase::Open => None,
-            Phase::Closed => Some(waiting.since + MOMENT),
+            Phase::Written | Phase::Open => None,
+            Phase::Closed | Phase::Moved => Some(waiting.since + MOMENT),
             Phase::Found | Phase::Touched | Phase::Gone => Some(waiting.since + settle),
         }
     }
@@ -177,16 +209,17 @@ impl Settling {
             // A write of this very moment: the next one might leave the same time.
             Phase::Closed if age.is_some_and(|age| age < MOMENT / 2) => Verdict::Wait,
             Phase::Closed => Verdict::Closed,
+            Phase::Moved => Verdict::Moved,
             Phase::Found if waiting.state.as_ref() == Some(&file.state) => Verdict::Still,
             // What was linked has no state yet, but a time by which it stood still.
             Phase::Found if waiting.state.is_none() && age.is_some_and(|age| age >= settle) => Verdict::Still,
             Phase::Touched => Verdict::Touched,
-            Phase::Found | Phase::Open | Phase::Gone => Verdict::Wait,
+            Phase::Found | Phase::Written | Phase::Open | Phase::Gone => Verdict::Wait,
         };
         match verdict {
             Verdict::Wait if waiting.phase == Phase::Closed => waiting.since = now,
             Verdict::Wait => *waiting = Waiting { phase: Phase::Found, state: Some(file.state.clone()), since: now },
-            Verdict::Closed | Verdict::Still | Verdict::Touched => _ = self.files.remove(&file.path),
+            Verdict::Closed | Verdict::Moved | Verdict::Still | Verdict::Touched => _ = self.files.remove(&file.path),
         }
         verdict
     }
@@ -220,11 +253,12 @@ mod tests {
         let mut settling = Settling::default();
         let path = PathBuf::from("a");
         settling.made(path.clone(), at(0));
-        settling.opened(&path);
+        settling.opened(&path, true);
+        settling.read(&path, at(5));
         assert_eq!((settling.next(SETTLE), settling.due(SETTLE, at(99_999)).len()), (None, 0), "its writer pauses");
         assert_eq!(settling.found(&file(1), Some(at(99_999)), SETTLE, at(0)), Some(Verdict::Wait), "it is open");
         settling.closed(path.clone(), at(10));
-        settling.opened(&path);
+        settling.opened(&path, false);
         assert_eq!((settling.next(SETTLE), settling.due(SETTLE, at(59)).len()), (Some(at(60)), 0));
         settling.touched(path.clone(), at(40));
         assert_eq!(settling.due(SETTLE, at(89)).len(), 0, "its times were set");
@@ -239,7 +273,7 @@ mod tests {
         let mut settling = Settling::default();
         assert_eq!(settling.found(&file(1), Some(SETTLE), SETTLE, at(0)), Some(Verdict::Still), "it lay there");
         assert_eq!(settling.found(&file(1), None, SETTLE, at(0)), Some(Verdict::Wait));
-        settling.opened(Path::new("a"));
+        settling.opened(Path::new("a"), false);
         assert_eq!(settling.due(SETTLE, at(1_999)).len(), 0);
         assert_eq!(settling.due(SETTLE, at(2_000)).len(), 1, "it may be opened by readers alone");
         assert_eq!(settling.looked(&file(2), None, SETTLE, at(2_000)), Verdict::Wait, "it grows");
@@ -254,7 +288,7 @@ mod tests {
         settling.made("a".into(), at(0));
         assert_eq!(settling.looked(&file(1), Some(SETTLE), SETTLE, at(2_000)), Verdict::Still);
         settling.made("a".into(), at(0));
-        settling.opened(Path::new("a"));
+        settling.opened(Path::new("a"), false);
         settling.read(Path::new("a"), at(500));
         assert_eq!(settling.next(SETTLE), Some(at(2_500)), "only read");
         assert_eq!(settling.looked(&file(1), Some(at(100)), SETTLE, at(2_500)), Verdict::Wait);
@@ -282,6 +316,27 @@ mod tests {
         settling.gone("a".into(), at(5_000));
         settling.closed("a".into(), at(5_010));
         assert_eq!(settling.looked(&file(1), None, SETTLE, at(5_060)), Verdict::Closed);
+    }
+
+    #[test]
+    fn a_file_that_is_moved_while_it_is_written_is_waited_for() {
+        let mut settling = Settling::default();
+        settling.made("a".into(), at(0));
+        settling.opened(Path::new("a"), true);
+        assert!(settling.is_written(Path::new("a")));
+        settling.gone("a".into(), at(1));
+        settling.moved_in("b".into(), true, at(1));
+        settling.forget_found();
+        assert_eq!((settling.next(SETTLE), settling.len()), (None, 1));
+        assert_eq!(
+            settling.found(&FoundFile { path: "b".into(), ..file(1) }, Some(LONG), SETTLE, at(2)),
+            Some(Verdict::Still)
+        );
+        settling.moved_in("b".into(), false, at(1));
+        assert_eq!(settling.looked(&FoundFile { path: "b".into(), ..file(1) }, None, SETTLE, at(51)), Verdict::Moved);
+        settling.made("sub/c".into(), at(0));
+        settling.leave(Path::new("sub"));
+        assert_eq!(settling.len(), 0);
     }
 
     #[test]

@@ -31,18 +31,18 @@ fn file(path: &[u8]) -> FoundFile {
 /// Of two that emit one file at once, a killed one may leave its copy: a worker knows it by its bytes.
 #[test]
 fn every_host_makes_the_same_event_of_a_file() {
-    let event = source().event(&file(b"a b.pdf"), None, Change::Arrived).unwrap();
+    let event = source().event(&file(b"a b.pdf"), None, (Change::Arrived, 0)).unwrap();
     let text = String::from_utf8(event.to_json()).unwrap();
     assert_eq!((event.subject(), event.source(), event.type_()), (Some("a b.pdf"), "/sources/in", "scan.arrived"));
-    assert!(text.contains(r#""time":"2026-11-23T01:16:30.000001Z""#), "when the file was changed last: {text}");
+    assert!(text.contains(r#""time":"2026-11-23T01:16:30.000000Z""#), "the file's: {text}");
     let data = r#""data":{"path":"/srv/inbox/a b.pdf","size":7,"mtime":"2026-11-23T01:16:30.000000Z","inode":12}"#;
     assert!(text.contains(data), "{text}");
-    assert_eq!(text.as_bytes(), source().event(&file(b"a b.pdf"), None, Change::Arrived).unwrap().to_json());
+    assert_eq!(text.as_bytes(), source().event(&file(b"a b.pdf"), None, (Change::Arrived, 0)).unwrap().to_json());
 }
 
 #[test]
 fn a_name_that_is_no_text_is_told_in_full() {
-    let event = source().event(&file(b"\xff\n"), None, Change::Arrived).unwrap();
+    let event = source().event(&file(b"\xff\n"), None, (Change::Arrived, 0)).unwrap();
     let text = String::from_utf8(event.to_json()).unwrap();
     assert_eq!(event.subject(), Some("%FF%0A"));
     // "/srv/inbox/\xff\n" in base64.

@@ -101,7 +101,13 @@ impl Walk {
         if !entry.file_type().is_file() || !self.source.patterns.wants(below) {
             return None;
         }
-        let metadata = entry.metadata().ok()?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                self.note(&error);
+                return None;
+            }
+        };
         Some(FoundFile { path: below.to_owned(), state: FileState::of(&metadata, self.folder.has_stable_numbers) })
     }
 }

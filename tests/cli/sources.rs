@@ -352,3 +352,83 @@ fn settings_that_contradict_each_other_are_refused() {
     check("folder = 'postgres://h/d'", "is neither a folder nor a bucket");
     assert_eq!(home.event_count(), 0);
 }
+
+#[test]
+fn a_look_takes_in_all_that_has_arrived() {
+    let (home, inbox) = home();
+    for n in 0..1_300 {
+        fs::write(inbox.join(n.to_string()), "x").unwrap();
+    }
+    let once = home.run(&["source", "inbox", "--once", "--settle", "200ms"]).exits(0);
+    assert!(once.err.starts_with("1,300 events to "), "{}", once.err);
+}
+
+#[test]
+fn only_the_version_that_was_processed_is_deleted() {
+    let (home, inbox) = home();
+    let text = "[sources.in]\nfolder = 'inbox'\nsettle = '50ms'\nafter = 'delete'\ngroups = ['g']\n\
+                [watchers.g]\ntypes = ['file.arrived']\nfrom = 'earliest'\n\
+                shell = 'cat \"$EVBUS_PATH\" >> got; touch begun; while [ ! -e go ]; do sleep 0.05; done'\n";
+    let config = home.file("evbus.toml", text).to_str().unwrap().to_owned();
+    let watch = home.spawn(&["watch", "-q", "--config", &config]);
+    fs::write(inbox.join("f"), "one\n").unwrap();
+    until("the first version is run", || home.path().join("begun").exists());
+    fs::write(inbox.join("f"), "another\n").unwrap();
+    until("the second version is told", || told(&home).len() == 2);
+    // Its times are set after its event, as some programs do, which makes no other version of it.
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
+    fs::File::open(inbox.join("f")).unwrap().set_times(times).unwrap();
+    home.file("go", "");
+    until("both are run, and the file is gone", || !inbox.join("f").exists());
+    assert_eq!(home.lines("got"), ["one", "another"]);
+    stop(watch);
+    assert_eq!(told(&home).len(), 2);
+}
+
+#[test]
+fn a_file_that_no_group_has_processed_stays() {
+    let (home, inbox) = home();
+    fs::write(inbox.join("f"), "x").unwrap();
+    home.run(&["group", "create", "other", "-t", "scan.*", "--from", "earliest"]).exits(0);
+    let args = ["source", "inbox", "--once", "--settle", "10ms", "--after", "delete", "-g"];
+    let refused = home.run(&[&args[..], &["other"]].concat()).exits(1);
+    assert!(
+        refused.err.is_empty() || refused.err.contains("group 'other' does not want the event of f"),
+        "{}",
+        refused.err
+    );
+    assert!(inbox.join("f").exists());
+    home.run(&["group", "create", "late", "--from", "now"]).exits(0);
+    home.run(&[&args[..], &["late", "--name", "second"]].concat());
+    assert!(inbox.join("f").exists());
+}
+
+#[test]
+fn what_comes_back_is_told_again_where_removals_are() {
+    let (home, inbox) = home();
+    let args = ["source", "-q", "inbox", "-r", "--settle", "50ms", "--events", "arrived,removed"];
+    let source = home.spawn(&args);
+    let elsewhere = home.path().join("elsewhere");
+    let wait = |what: &[&str]| until("events come", || told(&home) == what);
+    fs::write(inbox.join("f"), "x").unwrap();
+    wait(&["file.arrived f"]);
+    fs::rename(inbox.join("f"), elsewhere.join("f")).unwrap();
+    wait(&["file.arrived f", "file.removed f"]);
+    fs::rename(elsewhere.join("f"), inbox.join("f")).unwrap();
+    wait(&["file.arrived f", "file.removed f", "file.arrived f"]);
+    // A file that is written while its folder is away is found when that is back.
+    fs::create_dir(inbox.join("sub")).unwrap();
+    let open = fs::File::create(inbox.join("sub/x")).unwrap();
+    fs::write(inbox.join("sub/y"), "x").unwrap();
+    until("the other is told", || told(&home).len() == 4);
+    fs::rename(inbox.join("sub"), elsewhere.join("sub")).unwrap();
+    drop(open);
+    until("it is gone", || told(&home).len() == 5);
+    fs::rename(elsewhere.join("sub"), inbox.join("sub")).unwrap();
+    until("both are told", || {
+        let told = told(&home);
+        told.len() == 7 && told.contains(&"file.arrived sub/x".to_owned())
+    });
+    stop(source);
+}

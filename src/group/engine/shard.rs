@@ -279,6 +279,7 @@ impl Shard {
         };
         self.order_keys.retain(|name, _| is_held(name));
         self.latest.retain(is_held);
+        self.latest.look_anew();
     }
 
     /// Takes in a name that a poll found, if there is room and nothing unknown lies before it.
@@ -289,6 +290,7 @@ impl Shard {
         if !room || !self.startable(&name) || listed {
             return false;
         }
+        self.latest.look_anew();
         if confirm { self.unconfirmed.insert(name) } else { self.waiting.insert(name) }
     }
 

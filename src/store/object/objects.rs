@@ -125,11 +125,41 @@ impl Objects {
     ///
     /// # Errors
     /// The bucket's; it may then be at both places.
-    pub async fn move_to(&self, key: &str, prefix: &str) -> StoreResult<()> {
+    pub async fn move_to(&self, object: &ObjectState, prefix: &str) -> StoreResult<()> {
+        let key = &object.key;
         let from = self.path(key)?;
-        let to = parse(&format!("{}/{key}", prefix.trim_matches('/')))?;
+        let mut to = parse(&format!("{}/{key}", prefix.trim_matches('/')))?;
+        if self.inner.head(&to).await.is_ok() {
+            to = parse(&marked(to.as_ref(), &object.etag))?;
+        }
         let copied = self.inner.copy(&from, &to).await;
         copied.map_err(|error| self.shown.failure("move", key, error))?;
-        self.delete(key).await
+        // Another that has taken its place is not deleted.
+        match self.state(key).await? {
+            Some(now) if now.etag == object.etag => self.delete(key).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A key with a mark before its ending.
+fn marked(key: &str, mark: &str) -> String {
+    let mark: String = mark.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    let at = key.rfind('/').map_or(0, |at| at + 1);
+    match key[at..].rfind('.').filter(|dot| *dot > 0) {
+        Some(dot) => format!("{}.{mark}{}", &key[..at + dot], &key[at + dot..]),
+        None => format!("{key}.{mark}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_stands_before_the_ending() {
+        assert_eq!(marked("a.b/c.pdf", "12-ab\"34cdefgh"), "a.b/c.12ab34cd.pdf");
+        assert_eq!(marked("a.b/c", "12"), "a.b/c.12");
+        assert_eq!(marked(".c", "12"), ".c.12");
     }
 }

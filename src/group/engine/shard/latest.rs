@@ -1,5 +1,6 @@
 //! Which event may start next in a group that runs only the latest of each key, and which are superseded.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub(super) struct LatestKeys {
     known: HashMap<EventName, KnownKey>,
     /// The names of each key; some may be settled by now.
     by_key: HashMap<u64, BTreeSet<EventName>>,
+    /// Set while all names that wait are known: how many are pending besides.
+    all_known: Cell<Option<usize>>,
 }
 
 struct KnownKey {
@@ -36,6 +39,11 @@ impl LatestKeys {
             self.by_key.entry(key).or_default().insert(name.clone());
         }
         self.known.insert(name.clone(), KnownKey { key, seen });
+    }
+
+    /// Names may have come that are not known.
+    pub fn look_anew(&self) {
+        self.all_known.set(None);
     }
 
     pub fn forget(&mut self, name: &EventName) {
@@ -65,8 +73,16 @@ impl LatestKeys {
 impl Shard {
     /// Events whose keys are not known.
     pub(super) fn unread_keys(&self) -> Vec<EventName> {
+        // Names that leave are no news; what is looked at for every start may be ten thousand names.
+        let pending = self.marker.pending.len();
+        if self.latest.all_known.get().is_some_and(|known| pending <= known) {
+            self.latest.all_known.set(Some(pending));
+            return Vec::new();
+        }
         let open = self.waiting.iter().rev().chain(self.marker.pending.keys().filter(|name| self.is_open(name)));
-        open.filter(|name| !self.latest.knows(name)).take(READS).cloned().collect()
+        let unread: Vec<EventName> = open.filter(|name| !self.latest.knows(name)).take(READS).cloned().collect();
+        self.latest.all_known.set(unread.is_empty().then_some(pending));
+        unread
     }
 
     /// Whether an event waits, runs, or is to be tried again.
@@ -120,6 +136,9 @@ impl Shard {
 
     /// When the next event will have been the last of its key for long enough; none: no event waits for that alone.
     pub fn quiet_next(&self, settle: Duration, now: Duration, wall: EventTime) -> Option<Duration> {
+        if settle.is_zero() {
+            return None;
+        }
         let lasts = self.latest.by_key.keys().filter_map(|key| self.open_of(*key).next_back());
         let waits = lasts.filter(|name| self.waiting.contains(*name) && self.is_last(name));
         waits.map(|name| self.quiet_at(name, settle, now, wall)).filter(|quiet_at| *quiet_at > now).min()
@@ -128,6 +147,7 @@ impl Shard {
     /// The group's filter was changed: it may want events by now that it did not.
     pub fn forget_unwanted(&mut self) {
         self.latest.known.retain(|_, known| known.key.is_some());
+        self.latest.look_anew();
     }
 
     /// The key of an event was read.
