@@ -33,8 +33,15 @@ fn get_shows_the_status_of_an_event_in_every_group() {
     let shown = super::support::CliRun::of(output);
     let lines: Vec<&str> = shown.out.lines().map(str::trim_end).collect();
     let next = lines.iter().find_map(|line| line.split_once("; next ")).map(|(_, next)| next).unwrap();
+    // Then come the runs, which the workers of three groups have had.
+    let (states, runs) = lines[1..].split_at(9);
+    let ends = |run: &&str| run.split("  ").last().unwrap().split_once("ms ").unwrap().1.to_owned();
     assert_eq!(
-        lines[1..],
+        runs.iter().map(ends).collect::<Vec<_>>(),
+        ["dead: exit 8 \"no\"", "done", &format!("failed: exit 7; next {next}")]
+    );
+    assert_eq!(
+        states,
         [
             "dead     dead after 1 attempt: exit 8 \"no\"   evbus dead show dead",
             "done     done",
