@@ -17,8 +17,8 @@ pub(super) struct LatestKeys {
     known: HashMap<EventName, KnownKey>,
     /// The names of each key; some may be settled by now.
     by_key: HashMap<u64, BTreeSet<EventName>>,
-    /// Set while all names that wait are known: how many are pending besides.
-    all_known: Cell<Option<usize>>,
+    /// Whether all names that wait are known.
+    all_known: Cell<bool>,
 }
 
 struct KnownKey {
@@ -43,7 +43,7 @@ impl LatestKeys {
 
     /// Names may have come that are not known.
     pub fn look_anew(&self) {
-        self.all_known.set(None);
+        self.all_known.set(false);
     }
 
     pub fn forget(&mut self, name: &EventName) {
@@ -73,15 +73,15 @@ impl LatestKeys {
 impl Shard {
     /// Events whose keys are not known.
     pub(super) fn unread_keys(&self) -> Vec<EventName> {
+        let is_unread = |name: &&EventName| !self.latest.knows(name);
+        let pending = self.marker.pending.keys().filter(|name| self.is_open(name)).filter(is_unread);
+        let mut unread: Vec<EventName> = pending.take(READS).cloned().collect();
         // Names that leave are no news; what is looked at for every start may be ten thousand names.
-        let pending = self.marker.pending.len();
-        if self.latest.all_known.get().is_some_and(|known| pending <= known) {
-            self.latest.all_known.set(Some(pending));
-            return Vec::new();
+        if !self.latest.all_known.get() {
+            let waiting = self.waiting.iter().rev().filter(is_unread);
+            unread.extend(waiting.take(READS - unread.len()).cloned());
+            self.latest.all_known.set(unread.is_empty());
         }
-        let open = self.waiting.iter().rev().chain(self.marker.pending.keys().filter(|name| self.is_open(name)));
-        let unread: Vec<EventName> = open.filter(|name| !self.latest.knows(name)).take(READS).cloned().collect();
-        self.latest.all_known.set(unread.is_empty().then_some(pending));
         unread
     }
 

@@ -68,6 +68,7 @@ impl Shard {
         let again = verdict == Verdict::Release;
         if again && !self.marker.pending.contains_key(name) && !self.marker.through.covers(name) {
             self.waiting.insert(name.clone());
+            self.latest.look_anew();
         }
         if matches!(verdict, Verdict::Done | Verdict::Dead { .. }) {
             self.latest.forget(name);
