@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::event::{Data, Event, EventError, EventTime};
+use crate::event::{Data, Event, EventError, EventTime, hex};
 use crate::group::GroupName;
 use crate::store::mount::Mount;
 use crate::store::object::Bucket;
@@ -22,9 +22,10 @@ mod patterns;
 mod runner;
 mod seen;
 mod settling;
+mod sure;
 mod walk;
 
-use file::{FoundFile, ShortHash, hex, path_text};
+use file::{FoundFile, ShortHash, path_text};
 pub use patterns::Patterns;
 pub use runner::{Runner, SourcePass};
 pub use seen::count;

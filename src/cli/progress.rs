@@ -32,9 +32,9 @@ impl Progress {
         self.bar.inc(by);
     }
 
-    /// Shows how many there were by now.
-    pub(super) fn count(&mut self, done: u64) {
-        self.bar.set_message(format!("looking at files: {}", super::style::thousands(done)));
+    /// Shows another message.
+    pub(super) fn say(&mut self, message: String) {
+        self.bar.set_message(message);
         self.bar.tick();
     }
 

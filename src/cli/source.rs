@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Session, block_on};
 use super::sources;
+use super::style;
 use super::times;
 use super::watchers::{self, HangUp, SignalAction};
 use crate::config::{Environment, SOURCE_TYPE, after_of, place_of};
@@ -148,7 +149,7 @@ pub(super) fn run(args: SourceArgs, session: Session) -> Result<Code, Failure> {
             let all_well = sources::end_all(std::slice::from_mut(&mut runner)).await;
             opened.bus_handle().store.send_hints().await;
             if !args.quiet {
-                output::note(&format!("{} to {}", sources::summary(pass.emitted), opened.address));
+                output::note(&format!("{} to {}", style::plural(pass.emitted, "event"), opened.address));
             }
             return Ok(if all_well { Code::Done } else { Code::Failed });
         }
@@ -166,7 +167,7 @@ pub(super) fn run(args: SourceArgs, session: Session) -> Result<Code, Failure> {
         };
         opened.bus_handle().store.send_hints().await;
         if !args.quiet {
-            output::note(&format!("{} to {}", sources::summary(emitted), opened.address));
+            output::note(&format!("{} to {}", style::plural(emitted, "event"), opened.address));
         }
         Ok(Code::Done)
     })

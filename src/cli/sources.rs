@@ -12,7 +12,6 @@ use super::output;
 use super::progress::Progress;
 use super::session::{Opened, Session};
 use super::style;
-use crate::bus::BusHandle;
 use crate::clock::Backoff;
 use crate::config::{BusAddress, Location};
 use crate::group::worker::Stop;
@@ -89,7 +88,7 @@ pub(super) async fn follow(
     let (mut runner, mut emitted) = (None, 0);
     while *stop.borrow() == Stop::No {
         let done = match &mut runner {
-            None => open(bus, source, true).await.map(|opened| {
+            None => Runner::open(bus.clone(), source.clone(), true).await.map(|opened| {
                 runner = Some(opened);
                 SourcePass::default()
             }),
@@ -147,10 +146,6 @@ pub(super) async fn follow(
     emitted
 }
 
-async fn open(bus: &BusHandle, source: &Source, watches: bool) -> Result<Runner, StoreError> {
-    Runner::open(bus.clone(), source.clone(), watches).await
-}
-
 /// Says how far a long look has come.
 struct ScanProgress {
     progress: Option<Progress>,
@@ -167,7 +162,7 @@ impl ScanProgress {
         self.files += files;
         if self.files > MANY {
             let progress = self.progress.get_or_insert_with(|| Progress::new("looking at files", None));
-            progress.count(self.files);
+            progress.say(format!("looking at files: {}", style::thousands(self.files)));
         }
     }
 
@@ -182,7 +177,7 @@ impl ScanProgress {
 /// events.
 pub(super) async fn once(source: &Source, opened: &Opened, session: &Session) -> Result<(Runner, SourcePass), Failure> {
     let failed = |error: StoreError| Failure::from(error).context(&format!("source '{}'", source.name));
-    let mut runner = open(opened.bus_handle(), source, false).await.map_err(failed)?;
+    let mut runner = Runner::open(opened.bus_handle().clone(), source.clone(), false).await.map_err(failed)?;
     let mut shown = ScanProgress::new();
     let mut progress = |files| {
         shown.add(files);
@@ -271,9 +266,4 @@ pub(super) async fn rows(sources: &[Source], opened: &Opened) -> Vec<SourceRow> 
         SourceRow { name, type_, place, files, error }
     }))
     .await
-}
-
-/// A count of events as a summary: `3 events`.
-pub(super) fn summary(emitted: u64) -> String {
-    style::plural(emitted, "event")
 }

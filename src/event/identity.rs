@@ -124,7 +124,12 @@ pub fn parse_event_id(text: &str) -> Option<(EventTime, Identity)> {
 
 /// The name, under `dedup/`, of what an emitter calls (source, id): 64 hexadecimal digits.
 pub fn dedup_hash(source: &str, id: &str) -> String {
-    hash_of(source, id).iter().fold(String::with_capacity(64), |mut text, byte| {
+    hex(&hash_of(source, id))
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text

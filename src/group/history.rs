@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::GroupName;
 use crate::bus::{BusHandle, keys, to_json_line};
-use crate::event::{EventName, EventTime};
+use crate::event::{EventName, EventTime, hex};
 use crate::store::{List, Pager, Put, StoreResult};
 
 /// More objects than this are joined.
@@ -123,8 +123,7 @@ impl HistoryObject {
     }
 
     fn key(group: &GroupName, written: EventTime, content: &[u8]) -> String {
-        let hash = Sha256::digest(content);
-        let hash: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(content)[..8]);
         format!("{}{written}-{hash}-{:08}.ndjson", keys::history(group), content.len())
     }
 }
@@ -156,14 +155,6 @@ async fn put(bus: &BusHandle, group: &GroupName, written: EventTime, content: &[
     Ok(())
 }
 
-/// The entries that were written from a time on, the oldest first. Lines that cannot be read are left out.
-///
-/// # Errors
-/// The store's.
-pub async fn read(bus: &BusHandle, group: &GroupName, since: EventTime) -> StoreResult<Vec<HistoryEntry>> {
-    Follower::new(group.clone(), since).next(bus).await
-}
-
 /// Reads a history as it grows.
 pub struct Follower {
     group: GroupName,
@@ -181,7 +172,7 @@ impl Follower {
         Self { group, since, seen: BTreeSet::new() }
     }
 
-    /// The entries that were written since the last call, the oldest first.
+    /// The entries that were written since the last call, the oldest first. Lines that cannot be read are left out.
     ///
     /// # Errors
     /// The store's.
@@ -268,6 +259,10 @@ mod tests {
     use crate::clock::{Clock, SetClock};
     use crate::store::memory::{Calm, Contents, MemoryStore};
     use crate::store::object;
+
+    async fn read(bus: &BusHandle, group: &GroupName, since: EventTime) -> StoreResult<Vec<HistoryEntry>> {
+        Follower::new(group.clone(), since).next(bus).await
+    }
 
     fn entry(second: u32, attempt: u32) -> HistoryEntry {
         let name = format!("20261123T0215{:02}.000000Z-7k00000000{second:06}-t.json", second % 60);

@@ -73,7 +73,7 @@ impl PendingEvent {
 }
 
 /// Whether a field has the value that it is not written with.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::event::EventTime;
+use crate::event::{EventTime, hex};
 
 /// A short hash, written as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,11 +48,6 @@ pub fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// As hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What a file system, or a bucket, tells of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileState {
@@ -67,8 +62,6 @@ pub struct FileState {
     pub ctime: EventTime,
     /// Its place in the kernel: device and number.
     pub place: (u64, u64),
-    /// Under how many names it is known.
-    pub links: u64,
 }
 
 impl FileState {
@@ -81,7 +74,6 @@ impl FileState {
             identity: if has_stable_numbers { metadata.ino().to_string() } else { String::new() },
             ctime: time(metadata.ctime(), metadata.ctime_nsec()),
             place: (metadata.dev(), metadata.ino()),
-            links: metadata.nlink(),
         }
     }
 
@@ -195,10 +187,9 @@ mod tests {
             identity: "12".into(),
             ctime: EventTime::from_micros(2),
             place: (1, 12),
-            links: 1,
         };
         let id = |state: &FileState| state.id(Path::new("a"), None, 0);
-        let moved = FileState { ctime: EventTime::from_micros(9), place: (2, 12), links: 2, ..state.clone() };
+        let moved = FileState { ctime: EventTime::from_micros(9), place: (2, 12), ..state.clone() };
         assert_eq!(id(&state), id(&moved), "the same file, seen by another host");
         assert_eq!(state.version(), moved.version());
         let others = [

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::after::{self, Finished, Unfinished};
-use super::file::{FileState, FoundFile, ShortHash, open_file};
+use super::file::{FileState, FoundFile, ShortHash};
 use super::notices::{Notice, Notices};
 use super::seen::{Seen, Standing};
 use super::settling::{Settling, Verdict};
-use super::walk::{self, Walk};
+use super::sure::{Sure, make_sure, open_among, stat};
+use super::walk::Walk;
 use super::{After, Change, Folder, Place, Source};
 use crate::bus::BusHandle;
-use crate::bus::emit::{AckKind, Draft, Emitter};
-use crate::event::{EventName, EventTime};
+use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
+use crate::event::{Event, EventError, EventName};
 use crate::store::object::{Listing, Objects};
 use crate::store::{ErrorKind, StoreError, StoreResult, system_words};
 use crate::threads;
@@ -35,9 +36,6 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// After this time files are looked for again that could not be read, or were too many.
 const AGAIN: Duration = Duration::from_mins(1);
-
-/// Files that were changed within this time may be mapped by a program that writes.
-const RECENT: Duration = Duration::from_hours(1);
 
 /// How many files are looked at together.
 const PART: usize = 512;
@@ -96,81 +94,6 @@ pub struct Runner {
     trouble_at: Duration,
     /// Events that this pass has emitted.
     emitted: u64,
-}
-
-/// A file that has been made sure of.
-enum Sure {
-    /// It is finished; its content's hash, if that is asked for.
-    Finished(FoundFile, Option<[u8; 32]>),
-    /// It is not: it was changed, or a program has it open, or why it cannot be read.
-    Again(FoundFile, Option<String>),
-    /// It is gone.
-    Gone,
-}
-
-/// The state of a file; none: there is none.
-fn stat(folder: &Folder, path: &Path) -> Result<Option<FileState>, String> {
-    let full = folder.path.join(path);
-    let metadata = match std::fs::symlink_metadata(&full) {
-        Ok(metadata) if metadata.is_file() => metadata,
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("cannot look at {}: {}", path.display(), system_words(&error))),
-    };
-    // To open a file makes a client ask its server anew (nfs(5), close-to-open).
-    let opened = if folder.is_local { None } else { open_file(&full).ok() };
-    let metadata = opened.and_then(|file| file.metadata().ok()).unwrap_or(metadata);
-    Ok(Some(FileState::of(&metadata, folder.has_stable_numbers)))
-}
-
-fn content(path: &Path, is_cancelled: &AtomicBool) -> std::io::Result<[u8; 32]> {
-    use sha2::{Digest, Sha256};
-    use std::io::Read;
-    let mut file = open_file(path)?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 * 1024]);
-    loop {
-        if is_cancelled.load(Ordering::Relaxed) {
-            return Err(std::io::ErrorKind::Interrupted.into());
-        }
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().into()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
-}
-
-/// Makes sure of files that seem finished; `is_still`: nothing but their standing still tells it.
-fn make_sure(
-    (source, folder): (&Source, &Folder),
-    files: Vec<FoundFile>,
-    (is_still, now): (bool, EventTime),
-    is_cancelled: &AtomicBool,
-) -> Vec<Sure> {
-    let open = if is_still { open_among(&files, now) } else { Vec::new() };
-    let sure = |file: FoundFile| {
-        let sha256 = source.sha256.then(|| content(&folder.path.join(&file.path), is_cancelled)).transpose();
-        match stat(folder, &file.path) {
-            Err(why) => Sure::Again(file, Some(why)),
-            Ok(None) => Sure::Gone,
-            Ok(Some(state)) if state != file.state => Sure::Again(FoundFile { state, ..file }, None),
-            Ok(Some(_)) if open.contains(&file.state.place) => Sure::Again(file, None),
-            Ok(Some(_)) => match sha256 {
-                Ok(sha256) => Sure::Finished(file, sha256),
-                Err(error) => {
-                    let why = format!("cannot read {}: {}", file.path.display(), system_words(&error));
-                    Sure::Again(file, Some(why))
-                }
-            },
-        }
-    };
-    files.into_iter().map(sure).collect()
-}
-
-/// Those among files that programs have open for writing.
-fn open_among(files: &[FoundFile], now: EventTime) -> Vec<(u64, u64)> {
-    // A write to mapped memory sets the file's times once it is written back.
-    let is_recent = |file: &FoundFile| now.since(file.state.ctime) < RECENT;
-    walk::open_for_writing(files.iter().map(|file| (&*file.path, file.state.place)), files.iter().any(is_recent))
 }
 
 impl Runner {
@@ -572,7 +495,6 @@ impl Runner {
             let states =
                 threads::run(move || asked.into_iter().map(|path| (stat(&in_folder, &path), path)).collect::<Vec<_>>());
             let (now, mut closed, mut still, mut gone) = (self.now(), Vec::new(), Vec::new(), Vec::new());
-            let mut moved = Vec::new();
             let mut touched = Vec::new();
             for (state, path) in states.await.unwrap_or_default() {
                 let state = match state {
@@ -592,8 +514,7 @@ impl Runner {
                 let file = FoundFile { path, state };
                 match self.settling.looked(&file, self.age(&file.state), self.source.settle, now) {
                     Verdict::Closed => closed.push(file),
-                    Verdict::Moved => moved.push(file),
-                    Verdict::Still => still.push(file),
+                    Verdict::Moved | Verdict::Still => still.push(file),
                     Verdict::Touched => touched.push(file),
                     Verdict::Wait => {}
                 }
@@ -601,7 +522,6 @@ impl Runner {
             self.remove(gone).await?;
             self.restate(touched).await;
             self.finished(closed, false).await?;
-            still.extend(moved);
             self.finished(still, true).await?;
         }
         Ok(())
@@ -701,24 +621,32 @@ impl Runner {
     }
 
     async fn emit(&mut self, ready: &[Ready]) -> StoreResult<()> {
-        let draft = |ready: &Ready| {
-            let event = self.source.event(
-                &ready.file,
-                ready.sha256.as_ref(),
-                (ready.change, self.seen.removals(&ready.file.path)),
-            );
-            event.map(Draft::named).map_err(|error| StoreError::new(ErrorKind::Unfit, error.to_string()))
+        let event = |ready: &Ready| {
+            let change = (ready.change, self.seen.removals(&ready.file.path));
+            self.source.event(&ready.file, ready.sha256.as_ref(), change)
         };
-        let drafts: Vec<Draft> = ready.iter().map(draft).collect::<StoreResult<_>>()?;
-        let acks = self.emitter.emit(&drafts).await?;
+        let events: Vec<_> = ready.iter().map(event).collect();
+        let acks = self.put(events).await?;
         let now = self.now();
         for (Ready { file, sha256, .. }, ack) in ready.iter().zip(acks) {
-            self.emitted += u64::from(ack.kind == AckKind::New);
             let event = (self.source.after != After::Leave).then_some(&ack.name);
             self.seen.insert(&file.path, (&file.state, sha256.as_ref()), event, now);
             self.add_unfinished(event.cloned(), file.path.clone(), now);
         }
         Ok(())
+    }
+
+    /// Puts events onto the bus, and counts those that are new.
+    async fn put(&mut self, events: Vec<Result<Event, EventError>>) -> StoreResult<Vec<Ack>> {
+        let unfit = |error: EventError| StoreError::new(ErrorKind::Unfit, error.to_string());
+        let drafts = events.into_iter().map(|event| event.map(Draft::named).map_err(unfit));
+        let drafts: Vec<Draft> = drafts.collect::<StoreResult<_>>()?;
+        let mut acks = Vec::with_capacity(drafts.len());
+        for drafts in drafts.chunks(self.emitter.batch().max(1)) {
+            acks.extend(self.emitter.emit(drafts).await?);
+        }
+        self.emitted += acks.iter().filter(|ack| ack.kind == AckKind::New).count() as u64;
+        Ok(acks)
     }
 
     /// Files are gone.
@@ -731,15 +659,8 @@ impl Runner {
                     versions.insert(path, version);
                 }
             }
-            let draft = |(path, version): (&&PathBuf, &ShortHash)| {
-                let event = self.source.removal(path, *version, time);
-                event.map(Draft::named).map_err(|error| StoreError::new(ErrorKind::Unfit, error.to_string()))
-            };
-            let drafts: Vec<Draft> = versions.iter().map(draft).collect::<StoreResult<_>>()?;
-            for drafts in drafts.chunks(self.emitter.batch().max(1)) {
-                let acks = self.emitter.emit(drafts).await?;
-                self.emitted += acks.iter().filter(|ack| ack.kind == AckKind::New).count() as u64;
-            }
+            let removals = versions.iter().map(|(path, version)| self.source.removal(path, *version, time));
+            self.put(removals.collect()).await?;
             let now = self.now();
             for path in part {
                 self.seen.remove(path, now);
@@ -760,7 +681,7 @@ impl Runner {
                 continue;
             }
             match self.finish_file(&path).await {
-                Ok(Finished::Away) => _ = self.seen.remove(&path, self.now()),
+                Ok(Finished::Away) => self.seen.remove(&path, self.now()),
                 // It is another version, the event of which comes, or was only touched: then it is looked at again.
                 Ok(Finished::Other) => {}
                 Err(why) => self.note_trouble(why),
@@ -855,13 +776,7 @@ impl Parts {
 
 /// An object as a file.
 fn object_file(object: crate::store::object::ObjectState) -> FoundFile {
-    let state = FileState {
-        size: object.size,
-        mtime: object.mtime,
-        identity: object.etag,
-        ctime: object.mtime,
-        place: (0, 0),
-        links: 1,
-    };
+    let state =
+        FileState { size: object.size, mtime: object.mtime, identity: object.etag, ctime: object.mtime, place: (0, 0) };
     FoundFile { path: PathBuf::from(object.key), state }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{FileState, ShortHash, decode_path, encode_path, path_hash};
 use crate::bus::{BusHandle, keys, to_json_line};
 use crate::event::EventName;
+use crate::group::marker::is_default;
 use crate::store::{ErrorKind, LARGEST_BYTES, StoreError, StoreResult, Swap, Version};
 
 /// The register is written so long after a change at the earliest, and [`PER_FILE`] later for each file in it.
@@ -32,16 +33,11 @@ struct SeenFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     /// How often it was told to be gone: when it comes back it is another arrival.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     removals: u32,
     /// It is gone.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     absent: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// More files than this that are gone are forgotten.
@@ -123,9 +119,9 @@ impl Seen {
         self.record.files.get(&path_hash(path)).map_or(0, |seen| seen.removals)
     }
 
-    /// Notes the number of the folder. Returns whether it had another one.
-    pub fn set_folder(&mut self, number: u64) -> bool {
-        self.record.folder.replace(number).is_some_and(|before| before != number)
+    /// Notes the number of the folder.
+    pub fn set_folder(&mut self, number: u64) {
+        self.record.folder = Some(number);
     }
 
     /// The number of the folder, when it was noted last.
@@ -192,23 +188,23 @@ impl Seen {
         EventName::parse(self.present(path)?.event.as_deref()?)
     }
 
-    /// A file is gone. Returns the version that had its event.
-    pub fn remove(&mut self, path: &Path, now: Duration) -> Option<ShortHash> {
-        self.remove_hash(path_hash(path), now)
+    /// A file is gone.
+    pub fn remove(&mut self, path: &Path, now: Duration) {
+        self.remove_hash(path_hash(path), now);
     }
 
-    fn remove_hash(&mut self, hash: ShortHash, now: Duration) -> Option<ShortHash> {
-        let version = if self.keeps_paths {
-            let seen = self.record.files.get_mut(&hash).filter(|seen| !seen.absent)?;
+    fn remove_hash(&mut self, hash: ShortHash, now: Duration) {
+        if self.keeps_paths {
+            let Some(seen) = self.record.files.get_mut(&hash).filter(|seen| !seen.absent) else { return };
             (seen.absent, seen.event) = (true, None);
             seen.removals += 1;
-            seen.version
         } else {
             self.gone.insert(hash);
-            self.record.files.remove(&hash)?.version
-        };
+            if self.record.files.remove(&hash).is_none() {
+                return;
+            }
+        }
         self.changed(now);
-        Some(version)
     }
 
     /// A scan begins.
@@ -235,7 +231,7 @@ impl Seen {
         for (hash, path) in unmet {
             match path {
                 Some(path) if self.keeps_paths => paths.push(path),
-                _ => _ = self.remove_hash(hash, now),
+                _ => self.remove_hash(hash, now),
             }
         }
         paths

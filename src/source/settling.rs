@@ -244,7 +244,7 @@ mod tests {
 
     fn file(size: u64) -> FoundFile {
         let time = EventTime::from_micros(size.cast_signed());
-        let state = FileState { size, mtime: time, identity: "1".into(), ctime: time, place: (1, 1), links: 1 };
+        let state = FileState { size, mtime: time, identity: "1".into(), ctime: time, place: (1, 1) };
         FoundFile { path: "a".into(), state }
     }
 

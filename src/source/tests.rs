@@ -23,8 +23,7 @@ fn source() -> Source {
 
 fn file(path: &[u8]) -> FoundFile {
     let time = EventTime::from_micros(1_795_396_590_000_000);
-    let state =
-        FileState { size: 7, mtime: time, identity: "12".to_owned(), ctime: time.next(), place: (3, 12), links: 1 };
+    let state = FileState { size: 7, mtime: time, identity: "12".to_owned(), ctime: time.next(), place: (3, 12) };
     FoundFile { path: std::ffi::OsStr::from_bytes(path).into(), state }
 }
 

@@ -1,14 +1,12 @@
 //! What is sent: an event by the HTTP binding of CloudEvents 1.0.2, in one of its three modes.
 
-use std::fmt::Write;
-
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::event::media_type::is_json;
-use crate::event::{CORE_ATTRIBUTES, Data, Event, EventName, one_line};
+use crate::event::{CORE_ATTRIBUTES, Data, Event, EventName, hex, one_line};
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
 const BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
@@ -75,11 +73,7 @@ pub(super) fn id(name: &str, body: &[u8]) -> String {
     if let Some(name) = EventName::parse(name) {
         return format!("{}{}", name.hash_slot(), name.identity());
     }
-    let mut id = "batch_".to_owned();
-    for byte in &Sha256::digest(body)[..16] {
-        let _ = write!(id, "{byte:02x}");
-    }
-    id
+    format!("batch_{}", hex(&Sha256::digest(body)[..16]))
 }
 
 fn typed(media_type: &str) -> Vec<(String, String)> {

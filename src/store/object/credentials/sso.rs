@@ -12,6 +12,7 @@ use super::ask::{encoded, object, request, set, time};
 use super::files::keys;
 use super::role::{Login, service};
 use super::{CredentialsFailure, CredentialsResult, Fetch, FetchedCredential, now};
+use crate::event::hex;
 use crate::store::BucketProblem;
 
 /// How long before it expires the token is renewed; few other programs renew it.
@@ -42,7 +43,7 @@ impl Fetch<'_> {
 
     /// The token of a login, renewed if that is due and possible.
     async fn token(&self, login: &Login) -> CredentialsResult<String> {
-        let name = hex(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, login.key.as_bytes()));
+        let name = hex(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, login.key.as_bytes()).as_ref());
         let path = self.who.aws_folder().join("sso").join("cache").join(format!("{name}.json"));
         let mut cache = login.read(&path)?;
         let expires = login.until(&cache)?;
@@ -158,8 +159,4 @@ fn replace(path: &Path, value: &Value) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&beside);
     }
     done
-}
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
