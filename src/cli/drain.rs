@@ -1,8 +1,9 @@
 //! `evbus drain`: runs what is due now, then ends; made for cron.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::exit::Code;
 use super::failure::Failure;
@@ -11,7 +12,7 @@ use super::relays::{self, RelayPlan};
 use super::schedules;
 use super::session::{Needs, Opened, Session, block_on};
 use super::sources;
-use super::watchers::{self, Ended, HangUp, HistoryKeeper, Ready, RunArgs, SignalAction, Starting};
+use super::watchers::{self, Ended, HandlerParts, HistoryKeeper, Ready, RunArgs, Starting, Workers};
 use super::{style, times};
 use crate::bus::read;
 use crate::cli::colour::NOTE;
@@ -66,16 +67,16 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         if args.run.dry_run {
             return dry_run(watchers, &opened, &session).await;
         }
-        let mut starting = Starting::new(&watchers);
+        let mut starting = Starting::new(watchers.len());
         for watcher in watchers {
-            let name = watcher.name.clone();
+            let label = format!("watcher '{}'", watcher.name);
             let start = async {
                 watchers::check_action(&watcher, &session)?;
                 let ready = watchers::prepare(watcher, &opened, false).await?;
                 args.run.note_start(&ready);
                 Ok(ready)
             };
-            starting.take(&name, start.await)?;
+            starting.take(&label, start.await)?;
         }
         let Starting { ready, code: started, .. } = starting;
         let config = if args.run.takes_all() { session.config_quietly()? } else { Config::default() };
@@ -87,17 +88,19 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let begun = session.clock.elapsed();
         let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
         let printer = args.run.printer(&session, false);
-        let history = HistoryKeeper::new(Rc::clone(&printer) as _, &opened, ready.iter().map(|ready| &ready.watcher));
+        let history = HistoryKeeper::new(Rc::clone(&printer) as _, &opened);
+        ready.iter().for_each(|ready| history.keep_for(&ready.watcher, &opened));
         let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
-        let action = Cell::new(SignalAction::Stop);
+        let workers = Workers::new(&opened, mode, (HandlerParts::new(&session, &printer), &reporter), ready.len() > 1);
         let ended = tokio::select! {
             biased;
-            ended = watchers::run_all(ready, &opened, &mode, (&printer, &reporter), &stopped) => ended,
-            failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
+            ended = join_all(ready.into_iter().map(|ready| workers.run(ready, stopped.clone()))) => ended,
+            failure = watchers::on_signals(stop) => {
                 failure?;
                 return Ok(Code::Done);
             }
             never = history.keep() => match never {},
+            never = watchers::reap_as_first_process() => match never {},
         };
         history.write().await;
         let took = session.clock.elapsed().saturating_sub(begun);

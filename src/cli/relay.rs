@@ -1,6 +1,5 @@
 //! `evbus relay`: moves the rows of an outbox to the bus.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 
 use tokio::sync::watch;
@@ -10,7 +9,7 @@ use super::failure::Failure;
 use super::output::{self, Out};
 use super::relays::{self, RelayPlan};
 use super::session::{Needs, Session, block_on};
-use super::watchers::{self, HangUp, SignalAction};
+use super::watchers;
 use crate::config::Origin;
 use crate::group::worker::Stop;
 use crate::relay::{Columns, ColumnsError};
@@ -88,11 +87,10 @@ pub(super) fn run(args: RelayArgs, session: Session) -> Result<Code, Failure> {
                 output::note(&format!("moving rows from {} to {}", plan.from.display, opened.address));
             }
             let (stop, stopped) = watch::channel(Stop::No);
-            let action = Cell::new(SignalAction::Stop);
             let follow = relays::follow(&plan.name, &mut relay, &session, stopped);
             tokio::select! { biased;
                 moved = follow => moved?,
-                failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
+                failure = watchers::on_signals(stop) => {
                     failure?;
                     return Ok(Code::Done);
                 }

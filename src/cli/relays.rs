@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::failure::Failure;
@@ -20,6 +19,7 @@ use crate::store::{ErrorKind, StoreError};
 const LIVELY: Duration = Duration::from_secs(5);
 
 /// What a relay moves, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RelayPlan {
     /// Its name in messages.
     pub(super) name: String,
@@ -206,13 +206,14 @@ pub(super) async fn follow(
 /// The longest pause before a relay that has failed is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// Runs the relays of the config beside the workers, until they are told to stop. One that fails is reported and tried
-/// again: an operator may mend its database while the workers go on.
-pub(super) async fn follow_all(plans: &[RelayPlan], opened: &Opened, session: &Session, stop: &watch::Receiver<Stop>) {
-    join_all(plans.iter().map(|plan| follow_one(plan, opened, session, stop.clone()))).await;
-}
-
-async fn follow_one(plan: &RelayPlan, opened: &Opened, session: &Session, mut stop: watch::Receiver<Stop>) {
+/// Runs a relay of the config beside the workers, until it is told to stop. One that fails is reported and tried again: an
+/// operator may mend its database while the workers go on.
+pub(super) async fn follow_planned(
+    plan: &RelayPlan,
+    opened: &Opened,
+    session: &Session,
+    mut stop: watch::Receiver<Stop>,
+) {
     let clock = &*session.clock;
     let first = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
     let (mut backoff, mut said) = (first, String::new());

@@ -21,17 +21,8 @@ const LOOK: Duration = Duration::from_secs(20);
 /// The pauses of a schedule whose bus does not answer.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Serves schedules beside the workers, until these are told to stop.
-pub(super) async fn follow_all(
-    schedules: &[Recurring],
-    opened: &Opened,
-    session: &Session,
-    stop: &watch::Receiver<Stop>,
-) {
-    join_all(schedules.iter().map(|schedule| follow(schedule, opened, session, stop.clone()))).await;
-}
-
-async fn follow(schedule: &Recurring, opened: &Opened, session: &Session, mut stop: watch::Receiver<Stop>) {
+/// Serves a schedule beside the workers, until it is told to stop.
+pub(super) async fn follow(schedule: &Recurring, opened: &Opened, session: &Session, mut stop: watch::Receiver<Stop>) {
     let (clock, bus) = (&*session.clock, opened.bus_handle());
     let mut scheduler = Scheduler::new(bus.clone(), schedule.clone());
     let (mut trouble, mut said) = (Backoff::new(PAUSES.0, PAUSES.1), String::new());

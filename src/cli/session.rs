@@ -20,7 +20,7 @@ use crate::store::dir::{Durability, Execution};
 use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, system_words};
 
 /// Options that every command has.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct BusArgs {
     /// Use this bus: a path with a '/', file:///path, s3://bucket/prefix, https://server (emit, tail,
     /// watch), or a name from [buses.NAME] in the config
@@ -73,6 +73,12 @@ impl Session {
             output::warn(&format!("the time zone TZ='{name}' is not known here: times are UTC"));
         }
         Self { args, environment, clock: Rc::new(SystemClock) }
+    }
+
+    /// The same, as of now.
+    pub(super) fn anew(&self) -> Self {
+        let environment = Environment { now: self.clock.now(), ..self.environment.clone() };
+        Self { args: self.args.clone(), environment, clock: Rc::clone(&self.clock) }
     }
 
     /// Loads the config and prints its warnings.

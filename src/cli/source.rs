@@ -1,6 +1,5 @@
 //! `evbus source`: each file that arrives in a folder becomes an event.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 
 use tokio::sync::watch;
@@ -12,7 +11,7 @@ use super::session::{Needs, Session, block_on};
 use super::sources;
 use super::style;
 use super::times;
-use super::watchers::{self, HangUp, SignalAction};
+use super::watchers;
 use crate::config::{Environment, SOURCE_TYPE, after_of, place_of};
 use crate::event::odd_type;
 use crate::group::GroupName;
@@ -157,10 +156,9 @@ pub(super) fn run(args: SourceArgs, session: Session) -> Result<Code, Failure> {
             output::note(&format!("emitting {} for files in {} to {}", source.type_, source.place, opened.address));
         }
         let (stop, stopped) = watch::channel(Stop::No);
-        let action = Cell::new(SignalAction::Stop);
         let emitted = tokio::select! { biased;
             emitted = sources::follow(&source, &opened, &session, stopped) => emitted,
-            failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
+            failure = watchers::on_signals(stop) => {
                 failure?;
                 return Ok(Code::Done);
             }

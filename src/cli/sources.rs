@@ -30,11 +30,6 @@ const GATHER: Duration = Duration::from_millis(20);
 /// More files than this are worth a line that tells how far it is.
 const MANY: u64 = 2_000;
 
-/// Serves sources beside the workers, until these are told to stop.
-pub(super) async fn follow_all(sources: &[Source], opened: &Opened, session: &Session, stop: &watch::Receiver<Stop>) {
-    join_all(sources.iter().map(|source| follow(source, opened, session, stop.clone()))).await;
-}
-
 /// Refuses a source whose files are the bus's own.
 pub(super) fn refuse_bus(source: &Source, bus: &BusAddress) -> Result<(), Failure> {
     let (Place::Folder(folder), Location::Dir(bus)) = (&source.place, &bus.location) else { return Ok(()) };

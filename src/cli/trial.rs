@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output::pump;
 use super::reporter::Printer;
 use super::session::{Opened, Session};
-use super::watchers::{self, HangUp, SignalAction};
+use super::watchers::{self, HandlerParts};
 use crate::config::Watcher;
 use crate::event::{Event, EventName};
 use crate::group::event_vars;
@@ -36,7 +36,7 @@ impl Trial {
         watchers::check_action(&watcher, session)?;
         // An event is no batch that waits for others.
         watcher.batch = None;
-        let handler = watchers::handlers(std::slice::from_ref(&watcher), session, printer).remove(0);
+        let handler = HandlerParts::new(session, printer).handler(&watcher);
         Ok(Self { watcher, handler, url: opened.url(), stopped: Cell::new(false) })
     }
 
@@ -66,7 +66,6 @@ impl Trial {
     /// Does some work; a signal ends the runs in it.
     pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let (stop, mut stopped) = watch::channel(Stop::No);
-        let action = Cell::new(SignalAction::Stop);
         let stopping = async {
             while stopped.changed().await.is_ok() {
                 self.stopped.set(true);
@@ -77,7 +76,7 @@ impl Trial {
         let nothing = || Failure::failed("stopped");
         let done = tokio::select! { biased;
             done = work => done,
-            failure = watchers::on_signals(stop, HangUp::of(false), &action, &|| false) => {
+            failure = watchers::on_signals(stop) => {
                 failure?;
                 return Err(nothing());
             }

@@ -1,35 +1,30 @@
 //! `evbus watch`: runs handlers until it is stopped.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
-use std::rc::Rc;
 
-use futures_util::future::join4;
-use tokio::sync::watch as signal;
+use tokio::sync::{Notify, watch as signal};
 
 use super::exit::Code;
 use super::failure::Failure;
 use super::output;
-use super::relays::{self, RelayPlan};
-use super::schedules;
+use super::relays::RelayPlan;
 use super::service::Service;
-use super::session::{Needs, Opened, Session, block_on};
+use super::session::Session;
 use super::sources;
-use super::style;
-use super::watchers::{self, ConfigWatch, HangUp, HistoryKeeper, Ready, RunArgs, SignalAction, Starting};
-use crate::config::{BusAddress, Location, Watcher};
-use crate::group::worker::{Mode, Stop};
-use crate::group::worker_event::Reporter;
-use crate::recurring::Recurring;
-use crate::source::Source;
-use crate::store::dir::{Durability, Execution};
+use super::watchers::{self, ConfigWatch, HangUp, Reloads, RunArgs, Starting};
+use crate::config::{BusAddress, Config, Location};
+use crate::group::worker::Stop;
 use crate::store::system_words;
 
 mod member;
 mod metrics;
+mod on_bus;
 mod once;
+mod units;
 
-use metrics::CountingReporter;
+use units::{Unit, Units};
 
 /// Run a command for each event, until stopped
 ///
@@ -79,41 +74,25 @@ impl WatchArgs {
     }
 }
 
-/// What runs beside the watchers of the config.
-#[derive(Default)]
-struct Helpers {
-    relays: Vec<RelayPlan>,
-    schedules: Vec<Recurring>,
-    sources: Vec<Source>,
+/// How units are run: by workers on the bus itself, or as members through a server.
+trait Runs {
+    /// Refuses a unit that cannot run as it is, and changes nothing.
+    async fn check(&self, unit: &Unit) -> Result<(), Failure>;
+
+    /// Makes ready what a unit needs to run, such as its group, and says what it will do.
+    async fn prepare(&self, unit: &Unit) -> Result<(), Failure>;
+
+    /// Runs a unit that was prepared until it is told to stop, or has failed and said so.
+    async fn run(&self, unit: Unit, stop: signal::Receiver<Stop>) -> Code;
 }
 
-impl Helpers {
-    fn of_config(session: &Session) -> Result<Self, Failure> {
-        let config = session.config_quietly()?;
-        Ok(Self { relays: RelayPlan::of(&config)?, schedules: config.schedules, sources: config.sources })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.relays.is_empty() && self.schedules.is_empty() && self.sources.is_empty()
-    }
-
-    fn refused(&self, bus: &BusAddress) -> Option<Failure> {
-        self.sources.iter().find_map(|source| sources::refuse_bus(source, bus).err())
-    }
-
-    /// The bus once more, for what they emit, where a store passes over its own notices: those of a database, which
-    /// would leave the workers of this process to find the events by their polls.
-    async fn open(&self, opened: &Opened, session: &Session) -> Result<Option<Opened>, Failure> {
-        let passes_over_own = match &opened.address.location {
-            #[cfg(feature = "postgres")]
-            Location::Postgres(..) => true,
-            _ => false,
-        };
-        if !passes_over_own || self.is_empty() {
-            return Ok(None);
-        }
-        session.open_at(opened.address.clone(), Execution::Threaded, Durability::Full).await.map(Some)
-    }
+/// Why all units have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// They were told to, or failed.
+    Ended(Code),
+    /// The config names another bus: the process is to begin again.
+    OtherBus,
 }
 
 pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure> {
@@ -121,28 +100,22 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
     if args.once.is_some() {
         args.run.needs_no_group();
     }
-    let watchers = args.run.watchers(&session, "watch")?;
-    let helpers = if args.run.takes_all() { Helpers::of_config(&session)? } else { Helpers::default() };
     if let Some(id) = &args.once {
-        return once::run(id, watchers, &args, &session);
+        return once::run(id, args.run.watchers(&session, "watch")?, &args, &session);
     }
+    let wanted = wanted(&args, &session)?;
     loop {
-        let action = Cell::new(SignalAction::Stop);
         let address = session.address()?;
-        let code = match &address.location {
-            Location::Server(_) if !helpers.is_empty() => {
-                Err(Failure::usage("relays, schedules and sources need the bus itself, and not a server of it"))
-            }
-            _ if let Some(refused) = helpers.refused(&address) => Err(refused),
-            Location::Server(_) => member::watch(&args, &session, watchers.clone(), &address, &action),
-            _ => watch(&args, &session, (watchers.clone(), &helpers), &action),
+        refuse(&wanted, &address)?;
+        let ended = match &address.location {
+            Location::Server(_) => member::watch(&args, &session, wanted.clone(), &address),
+            _ => on_bus::watch(&args, &session, wanted.clone()),
         };
-        let code = code.map_err(Failure::of_a_worker)?;
-        if action.get() == SignalAction::Stop {
+        if let End::Ended(code) = ended.map_err(Failure::of_a_worker)? {
             return Ok(code);
         }
-        // The config was valid when the signal came, but may have changed since.
-        if let Err(failure) = args.run.watchers(&session, "watch").and_then(|_| Helpers::of_config(&session)) {
+        // The config was valid when the change came, but may have changed since.
+        if let Err(failure) = self::wanted(&args, &session) {
             failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
@@ -156,124 +129,124 @@ fn current_program() -> Result<std::path::PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::failed(format!("cannot restart: {}", system_words(&error))))
 }
 
-fn watch(
-    args: &WatchArgs,
-    session: &Session,
-    (watchers, helpers): (Vec<Watcher>, &Helpers),
-    action: &Cell<SignalAction>,
-) -> Result<Code, Failure> {
-    block_on(Needs::Everything, async {
-        let opened = session.open(Execution::Threaded).await?;
-        let beside = helpers.open(&opened, session).await?;
-        if args.run.dry_run {
-            return super::drain::dry_run(watchers, &opened, session).await;
+/// What is to run: the watcher of the options, the named ones of the config, or all that it has.
+fn wanted(args: &WatchArgs, session: &Session) -> Result<Vec<Unit>, Failure> {
+    let watchers = args.run.watchers(session, "watch")?.into_iter().map(Unit::watcher);
+    let config = if args.run.takes_all() { session.config_quietly()? } else { Config::default() };
+    let relays = RelayPlan::of(&config)?.into_iter().map(Unit::Relay);
+    let schedules = config.schedules.into_iter().map(Unit::Schedule);
+    let sources = config.sources.into_iter().map(Unit::Source);
+    Ok(watchers.chain(relays).chain(schedules).chain(sources).collect())
+}
+
+/// Refuses what cannot run on a bus of this kind.
+fn refuse(units: &[Unit], bus: &BusAddress) -> Result<(), Failure> {
+    let is_server = matches!(bus.location, Location::Server(_));
+    units.iter().try_for_each(|unit| match unit {
+        Unit::Watcher(_) => Ok(()),
+        _ if is_server => {
+            Err(Failure::usage("relays, schedules and sources need the bus itself, and not a server of it"))
         }
-        let listener = match &args.metrics {
-            Some(address) => Some(metrics::listen(address).await?),
-            None => None,
-        };
-        let service = Service::new(&session.environment);
-        let mut starting = Starting::new(&watchers);
-        for watcher in watchers {
-            let name = watcher.name.clone();
-            let start = async {
-                watchers::check_action(&watcher, session)?;
-                let ready = watchers::prepare(watcher, &opened, false).await?;
-                args.run.note_start(&ready);
-                if !args.run.quiet {
-                    announce(&ready, &opened).await?;
-                }
-                Ok(ready)
-            };
-            starting.take(&name, start.await)?;
-        }
-        let Starting { ready, mut code, .. } = starting;
-        let (stop, stopped) = signal::channel(Stop::No);
-        let end = stop.clone();
-        let printer = args.run.printer(session, true);
-        let tally =
-            Rc::new(CountingReporter::new(Rc::clone(&printer) as _, ready.iter().map(|ready| &ready.watcher.group)));
-        let tallied = Rc::clone(&tally) as Rc<dyn Reporter>;
-        let history = HistoryKeeper::new(tallied, &opened, ready.iter().map(|ready| &ready.watcher));
-        let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
-        let served = async {
-            let Some(listener) = listener else { return std::future::pending().await };
-            if let Ok(address) = listener.local_addr() {
-                output::note(&format!("metrics on http://{address}/metrics"));
-            }
-            metrics::serve(listener, (&opened, session), &tally, &helpers.relays).await
-        };
-        let hang_up = HangUp::of(args.run.in_config());
-        let config = args.config_watch(session)?;
-        let readable = || may_reload(args, session, &service);
-        service.notify("READY=1");
-        let ended = tokio::select! {
-            biased;
-            ended = async {
-                let has_watchers = !ready.is_empty();
-                let runs = async {
-                    let runs = watchers::run_all(ready, &opened, &Mode::Watch, (&printer, &reporter), &stopped);
-                    let ended = runs.await;
-                    // Relays, schedules and sources alone go on; beside watchers they end with the last of these.
-                    if has_watchers {
-                        let _ = end.send(Stop::Starts);
-                    }
-                    ended
-                };
-                let beside = beside.as_ref().unwrap_or(&opened);
-                let relayed = relays::follow_all(&helpers.relays, beside, session, &stopped);
-                let scheduled = schedules::follow_all(&helpers.schedules, beside, session, &stopped);
-                let sourced = sources::follow_all(&helpers.sources, beside, session, &stopped);
-                join4(runs, relayed, scheduled, sourced).await.0
-            } => ended,
-            failure = watchers::on_signals_or_changes(stop, (hang_up, config), action, &readable) => {
-                failure?;
-                return Ok(Code::Done);
-            }
-            () = service.notify_until_stopped(&*session.clock, stopped.clone()) => return Ok(Code::Done),
-            never = served => match never {},
-            never = history.keep() => match never {},
-        };
-        history.write().await;
-        for watcher in ended {
-            if let Err(failed) = watcher.outcome {
-                code = failed;
-            }
-        }
-        Ok(code)
+        Unit::Source(source) => sources::refuse_bus(source, bus),
+        Unit::Relay(_) | Unit::Schedule(_) => Ok(()),
     })
 }
 
-/// Whether the config can be read anew; one that cannot is reported, and the workers go on unchanged.
-fn may_reload(args: &WatchArgs, session: &Session, service: &Service) -> bool {
-    match args.run.watchers(session, "watch").and_then(|_| Helpers::of_config(session)) {
-        Ok(_) => {
-            output::note("the config is reloaded once the running handlers have ended");
-            service.notify("RELOADING=1");
-            true
-        }
-        Err(failure) => {
-            failure.context("the config is not reloaded").report();
-            false
-        }
+/// The units that could be prepared. One that could not is reported, and the others still run.
+async fn prepared(runs: &impl Runs, wanted: Vec<Unit>) -> Result<Starting<Unit>, Failure> {
+    let mut starting = Starting::new(wanted.iter().filter(|unit| unit.is_watcher()).count());
+    for unit in wanted {
+        let label = unit.label();
+        let start = async {
+            runs.check(&unit).await?;
+            runs.prepare(&unit).await?;
+            Ok(unit)
+        };
+        starting.take(&label, start.await)?;
     }
+    Ok(starting)
 }
 
-/// Prints the first line: what is watched, how much waits, and which events the patterns narrowly
-/// miss.
-async fn announce(ready: &Ready, opened: &Opened) -> Result<(), Failure> {
-    let definition = &ready.registered.definition;
-    let filter = definition.filter(&ready.watcher.group)?;
-    let (waiting, through) = watchers::backlog(ready, opened).await?;
-    let near = watchers::near_misses(ready, through, opened).await?;
-    let near = near.map_or_else(String::new, |near| format!(" ({near})"));
-    let paused = if definition.paused.is_some() { ", paused" } else { "" };
-    output::note(&format!(
-        "watching {}: group '{}', {}, {} waiting{near}{paused}",
-        opened.address,
-        ready.watcher.group,
-        style::wanted(&filter),
-        style::thousands(waiting),
-    ));
-    Ok(())
+/// Runs units until they have ended, with what the config says by then, and `beside` meanwhile.
+async fn run_until_stopped(
+    (args, session, address): (&WatchArgs, &Session, &BusAddress),
+    units: &Units,
+    runs: &impl Runs,
+    beside: impl Future<Output = Infallible>,
+) -> Result<End, Failure> {
+    let (stop, mut stopped) = signal::channel(Stop::No);
+    let told = stopped.clone();
+    let (asked, is_other_bus) = (Notify::new(), Cell::new(false));
+    let reloads = Reloads { asked: &asked, config: args.config_watch(session)? };
+    let service = Service::new(&session.environment);
+    service.notify("READY=1");
+    let until_stopped = service.notify_until_stopped(&*session.clock, stopped.clone());
+    let reloading = async {
+        loop {
+            asked.notified().await;
+            service.notify("RELOADING=1");
+            match reload(args, &session.anew(), address, units, runs).await {
+                Ok(Some(changes)) => {
+                    service.notify("READY=1");
+                    output::note(&format!("the config is reloaded: {changes}"));
+                }
+                Ok(None) => {
+                    output::note(
+                        "the config names another bus: the watch begins again once the running handlers have ended",
+                    );
+                    is_other_bus.set(true);
+                    units.stop(Stop::Starts);
+                }
+                Err(failure) => {
+                    service.notify("READY=1");
+                    failure.context("the config is not reloaded").report();
+                }
+            }
+        }
+    };
+    let stopping = async {
+        while stopped.changed().await.is_ok() {
+            units.stop(*stopped.borrow_and_update());
+        }
+        std::future::pending().await
+    };
+    let run = async |unit, stop| runs.run(unit, stop).await;
+    let code = tokio::select! { biased;
+        code = units.run_all(&run, &|label| output::note(&format!("{label} has ended"))) => code,
+        never = stopping => match never {},
+        failure = watchers::on_signals_or_reloads(stop, HangUp::of(args.run.in_config()), reloads) => {
+            failure?;
+            Code::Done
+        }
+        () = until_stopped => Code::Done,
+        never = reloading => match never {},
+        never = beside => match never {},
+    };
+    // Who is told to stop meanwhile does not begin again.
+    let begins_again = is_other_bus.get() && *told.borrow() == Stop::No;
+    Ok(if begins_again { End::OtherBus } else { End::Ended(code) })
+}
+
+/// Makes what runs equal to the config, and says what was different; nothing: it names another bus.
+async fn reload(
+    args: &WatchArgs,
+    session: &Session,
+    address: &BusAddress,
+    units: &Units,
+    runs: &impl Runs,
+) -> Result<Option<String>, Failure> {
+    let wanted = wanted(args, session)?;
+    let now = session.address()?;
+    refuse(&wanted, &now)?;
+    if now.location != address.location {
+        return Ok(None);
+    }
+    let differing = units.differing(&wanted);
+    for unit in &differing {
+        runs.check(unit).await.map_err(|failure| failure.context(&unit.label()))?;
+    }
+    for unit in &differing {
+        runs.prepare(unit).await.map_err(|failure| failure.context(&unit.label()))?;
+    }
+    Ok(Some(units.change_to(wanted).text()))
 }

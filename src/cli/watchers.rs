@@ -1,10 +1,9 @@
-//! Shared by `watch` and `drain`: which watchers to run, their groups, and running them side by
-//! side.
+//! Shared by `watch` and `drain`: which watchers to run, their groups, and the workers that run them.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::exit::Code;
@@ -37,7 +36,7 @@ pub(super) use config_watch::ConfigWatch;
 pub(super) use history::HistoryKeeper;
 pub(super) use registry::{Ready, agree, backlog, near_misses, prepare, set_command};
 pub(super) use stop::{
-    HangUp, SignalAction, ignore_terminal_stops, is_ignored, on_signals, on_signals_or_changes, received,
+    HangUp, Reloads, ignore_terminal_stops, is_ignored, on_signals, on_signals_or_reloads, received,
 };
 
 /// Time between TERM and KILL at a handler's time limit.
@@ -49,27 +48,28 @@ pub(super) struct Ended {
     pub(super) outcome: Result<Summary, Code>,
 }
 
-/// The watchers of one process as they start. One that fails is reported, and the others still run.
-pub(super) struct Starting {
+/// What one process is to run as it starts. One that fails is reported, and the others still run.
+pub(super) struct Starting<T> {
     alone: bool,
-    pub(super) ready: Vec<Ready>,
+    pub(super) ready: Vec<T>,
     /// The exit code of the first watcher that failed to start.
     pub(super) code: Code,
 }
 
-impl Starting {
-    pub(super) fn new(watchers: &[Watcher]) -> Self {
-        Self { alone: watchers.len() == 1, ready: Vec::new(), code: Code::Done }
+impl<T> Starting<T> {
+    /// For so many watchers.
+    pub(super) fn new(watchers: usize) -> Self {
+        Self { alone: watchers == 1, ready: Vec::new(), code: Code::Done }
     }
 
     /// Adds a started watcher, or reports its failure. Fails itself if no watcher can run: the
     /// failed one is the only one, or the bus cannot be reached.
-    pub(super) fn take(&mut self, name: &str, started: Result<Ready, Failure>) -> Result<(), Failure> {
+    pub(super) fn take(&mut self, label: &str, started: Result<T, Failure>) -> Result<(), Failure> {
         match started {
             Ok(ready) => self.ready.push(ready),
             Err(failure) if self.alone || failure.code() == Code::TryAgain => return Err(failure),
             Err(failure) => {
-                let code = failure.context(&format!("watcher '{name}' is not run")).report();
+                let code = failure.context(&format!("{label} is not run")).report();
                 if self.code == Code::Done {
                     self.code = code;
                 }
@@ -81,11 +81,8 @@ impl Starting {
 
 /// Checks a watcher's command or receiver before any worker starts.
 pub(super) fn check_action(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
-    let parts = HandlerParts {
-        clock: Rc::clone(&session.clock),
-        reaper: Rc::new(OrphanReaper::new(session.clock.random())),
-        printer: Rc::new(Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock)),
-    };
+    let printer = Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock);
+    let parts = HandlerParts::new(session, &Rc::new(printer));
     let failure = |obstacle: Obstacle| {
         let failure = Failure::usage(&obstacle.why);
         match HelpLine::of_obstacle(&obstacle) {
@@ -99,13 +96,18 @@ pub(super) fn check_action(watcher: &Watcher, session: &Session) -> Result<(), F
 }
 
 /// What handlers of one process share.
-struct HandlerParts {
+pub(super) struct HandlerParts {
     clock: Rc<dyn Clock>,
     reaper: Rc<OrphanReaper>,
     printer: Rc<Printer>,
 }
 
 impl HandlerParts {
+    pub(super) fn new(session: &Session, printer: &Rc<Printer>) -> Self {
+        let (clock, printer) = (Rc::clone(&session.clock), Rc::clone(printer));
+        Self { reaper: Rc::new(OrphanReaper::new(clock.random())), clock, printer }
+    }
+
     /// The handler for a run of a watcher.
     fn single(&self, watcher: &Watcher) -> Rc<dyn Handler> {
         match &watcher.action {
@@ -125,30 +127,23 @@ impl HandlerParts {
         let (clock, output, reaper) = (Rc::clone(&self.clock), Rc::clone(&self.printer) as _, Rc::clone(&self.reaper));
         Rc::new(CommandHandler::with_reaper(command(watcher, argv), clock, output, reaper))
     }
-}
 
-/// The handler for a watcher's events.
-fn handler(watcher: &Watcher, parts: &HandlerParts) -> Rc<dyn Handler> {
-    let handler = parts.single(watcher);
-    let Some(batch) = watcher.batch else { return handler };
-    let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
-    let (printer, group) = (Rc::clone(&parts.printer), watcher.group.clone());
-    let on_batch = move |outcome, report: &RunReport| {
-        let events = report.events;
-        match outcome {
-            BatchOutcome::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
-            BatchOutcome::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
-        }
-    };
-    let dead_on = watcher.retry.dead_on.clone();
-    Rc::new(Batches::with_dead_on(handler, Rc::clone(&parts.clock), bounds, dead_on, Box::new(on_batch)))
-}
-
-/// The handlers of watchers that run side by side.
-pub(super) fn handlers(watchers: &[Watcher], session: &Session, printer: &Rc<Printer>) -> Vec<Rc<dyn Handler>> {
-    let reaper = Rc::new(OrphanReaper::new(session.clock.random()));
-    let parts = HandlerParts { clock: Rc::clone(&session.clock), reaper, printer: Rc::clone(printer) };
-    watchers.iter().map(|watcher| handler(watcher, &parts)).collect()
+    /// The handler for a watcher's events.
+    pub(super) fn handler(&self, watcher: &Watcher) -> Rc<dyn Handler> {
+        let handler = self.single(watcher);
+        let Some(batch) = watcher.batch else { return handler };
+        let bounds = BatchBounds { size: batch.size, linger: batch.linger, concurrency: watcher.concurrency };
+        let (printer, group) = (Rc::clone(&self.printer), watcher.group.clone());
+        let on_batch = move |outcome, report: &RunReport| {
+            let events = report.events;
+            match outcome {
+                BatchOutcome::Done => printer.report(&group, &WorkerEvent::DoneTogether { events, took: report.took }),
+                BatchOutcome::Halved => printer.report(&group, &WorkerEvent::Halved { events, why: report.why() }),
+            }
+        };
+        let dead_on = watcher.retry.dead_on.clone();
+        Rc::new(Batches::with_dead_on(handler, Rc::clone(&self.clock), bounds, dead_on, Box::new(on_batch)))
+    }
 }
 
 /// The settings for `argv`: the watcher's own command or another, such as `on_dead`.
@@ -175,62 +170,70 @@ fn digest(watcher: &Watcher) -> String {
     }
 }
 
-/// Runs watchers side by side until all have ended. Output of handlers goes to the printer, events
-/// of workers to the reporter.
-pub(super) async fn run_all(
-    ready: Vec<Ready>,
-    opened: &Opened,
-    mode: &Mode,
-    (printer, reporter): (&Rc<Printer>, &Rc<dyn Reporter>),
-    stop: &watch::Receiver<Stop>,
-) -> Vec<Ended> {
-    let clock = Rc::clone(&opened.bus_handle().clock);
-    let reaper = Rc::new(OrphanReaper::new(clock.random()));
-    let parts = &HandlerParts { clock, reaper, printer: Rc::clone(printer) };
-    let costs = opened.bus_handle().store.requests().is_some();
-    let polls = (ready.len() > 1 && costs).then(Rc::<Polls>::default);
-    let runs = ready.into_iter().map(|ready| {
-        let (stop, polls) = (stop.clone(), polls.clone());
-        async move {
-            let (watcher, bus) = (&ready.watcher, opened.bus_handle().clone());
-            let me = this_process(&bus, digest(watcher));
-            let on_dead = watcher.on_dead.as_deref().map(|argv| parts.command(watcher, argv));
-            let handler = handler(watcher, parts);
-            let parts = WorkerParts {
-                bus,
-                group: ready.watcher.group.clone(),
-                registered: ready.registered,
-                handler,
-                on_dead,
-                reporter: Rc::clone(reporter),
-                me,
-                alive: Rc::new(process_of),
-                stop,
-                polls,
-            };
-            let outcome = match Worker::new(parts, settings(&ready.watcher, mode.clone(), opened)) {
-                Ok(worker) => worker.run().await,
-                Err(error) => Err(error),
-            };
-            // Reported at once, because the other watchers may run for months.
-            let report = |error| {
-                reporter.report(&ready.watcher.group, &WorkerEvent::Ended);
-                Failure::from(error).context(&format!("watcher '{}' ended", ready.watcher.name)).report()
-            };
-            let outcome = outcome.map_err(report);
-            Ended { watcher: ready.watcher, outcome }
+/// What the workers of one process share.
+pub(super) struct Workers<'a> {
+    opened: &'a Opened,
+    mode: Mode,
+    parts: HandlerParts,
+    reporter: Rc<dyn Reporter>,
+    polls: Option<Rc<Polls>>,
+}
+
+impl<'a> Workers<'a> {
+    /// Events of workers go to the reporter. With `shares_polls`, groups of a bus
+    /// whose listings cost something are polled together.
+    pub(super) fn new(
+        opened: &'a Opened,
+        mode: Mode,
+        (parts, reporter): (HandlerParts, &Rc<dyn Reporter>),
+        shares_polls: bool,
+    ) -> Self {
+        let costs = opened.bus_handle().store.requests().is_some();
+        Self {
+            opened,
+            mode,
+            parts,
+            reporter: Rc::clone(reporter),
+            polls: (shares_polls && costs).then(Rc::<Polls>::default),
         }
-    });
-    let inherited = async {
-        match std::process::id() {
-            1 => reap_inherited().await,
-            _ => std::future::pending().await,
-        }
-    };
-    tokio::select! { biased;
-        ended = join_all(runs) => ended,
-        () = inherited => Vec::new(),
     }
+
+    /// Runs one watcher until it has ended. Its failure is reported at once, because others may run for months.
+    pub(super) async fn run(&self, ready: Ready, stop: watch::Receiver<Stop>) -> Ended {
+        let Ready { watcher, registered, .. } = ready;
+        let bus = self.opened.bus_handle().clone();
+        let me = this_process(&bus, digest(&watcher));
+        let parts = WorkerParts {
+            bus,
+            group: watcher.group.clone(),
+            registered,
+            handler: self.parts.handler(&watcher),
+            on_dead: watcher.on_dead.as_deref().map(|argv| self.parts.command(&watcher, argv)),
+            reporter: Rc::clone(&self.reporter),
+            me,
+            alive: Rc::new(process_of),
+            stop,
+            polls: self.polls.clone(),
+        };
+        let outcome = match Worker::new(parts, settings(&watcher, self.mode.clone(), self.opened)) {
+            Ok(worker) => worker.run().await,
+            Err(error) => Err(error),
+        };
+        let report = |error| {
+            self.reporter.report(&watcher.group, &WorkerEvent::Ended);
+            Failure::from(error).context(&format!("watcher '{}' ended", watcher.name)).report()
+        };
+        let outcome = outcome.map_err(report);
+        Ended { watcher, outcome }
+    }
+}
+
+/// Reaps what other processes have left to this one, if it is the first of its container; never completes.
+pub(super) async fn reap_as_first_process() -> Infallible {
+    if std::process::id() == 1 {
+        reap_inherited().await;
+    }
+    std::future::pending().await
 }
 
 fn settings(watcher: &Watcher, mode: Mode, opened: &Opened) -> WorkerSettings {

@@ -272,17 +272,13 @@ fn a_daemon_reloads_its_config() {
 #[test]
 fn a_watch_can_reload_its_config_by_itself() {
     let home = Home::new();
-    let config = |name: &str| format!("[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
+    let config = |name: &str| format!("[bus]\nurl = './bus'\n[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
     home.file("evbus.toml", &config("one"));
-    let mut watch = home.spawn(&["watch", "--reload"]);
+    let mut watch = reloading(&home);
     home.emit_many("t", 1);
     until("it works", || home.lines("seen") == ["one"]);
     home.file("evbus.toml", "[watchers.one\n");
-    let mut said = String::new();
-    let mut stderr = std::io::BufReader::new(watch.stderr.take().unwrap());
-    while !said.contains("the config is not reloaded: ") {
-        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut said).unwrap(), 0, "{said}");
-    }
+    hear(&home, "the config is not reloaded: ");
     home.run(&["emit", "t", "-q", "--bus", home.bus().to_str().unwrap()]).exits(0);
     until("a config that cannot be read changes nothing", || home.lines("seen") == ["one", "one"]);
     // As an editor saves it.
@@ -292,6 +288,91 @@ fn a_watch_can_reload_its_config_by_itself() {
     signal(&watch, "TERM");
     assert!(watch.wait().unwrap().success());
     home.run(&["watch", "--reload", "-g", "g", "--", "true"]).exits(2);
+}
+
+/// A watch of the config that reloads it by itself, and says what it says to the file `said`.
+fn reloading(home: &Home) -> std::process::Child {
+    let said = std::fs::File::create(home.path().join("said")).unwrap();
+    home.evbus(&["watch", "--reload"]).env_remove("EVBUS_URL").stderr(said).spawn().unwrap()
+}
+
+fn hear(home: &Home, what: &str) {
+    until(what, || home.lines("said").iter().any(|line| line.contains(what)));
+}
+
+#[test]
+fn a_reload_touches_only_what_has_changed() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("inbox")).unwrap();
+    let watcher = |name: &str, type_: &str, shell: &str| {
+        format!("[watchers.{name}]\ntypes = ['{type_}']\nfrom = 'earliest'\nshell = '{shell}'\n")
+    };
+    let long = watcher("long", "long", "echo begins >> log; until [ -e go ]; do sleep 0.05; done; echo ends >> log");
+    let config = |parts: &[&str]| {
+        home.file("new.toml", &format!("[bus]\nurl = './bus'\n{}", parts.concat()));
+        std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();
+    };
+    let logged = |what: &str| home.lines("log").iter().filter(|line| *line == what).count();
+    let emit = |type_: &str| _ = home.run(&["emit", type_, "-q"]).exits(0);
+    let [a, b] = ["a", "b"].map(|name| watcher(name, "short", &format!("echo {name} >> log")));
+    config(&[&long, &a, &b]);
+    let mut watch = reloading(&home);
+    emit("long");
+    until("the long handler runs", || logged("begins") == 1);
+
+    let (a, c) = (watcher("a", "short", "echo a2 >> log"), watcher("c", "*.arrived", "echo $EVBUS_SUBJECT >> log"));
+    let source = "[sources.in]\nfolder = 'inbox'\nsettle = '50ms'\n";
+    config(&[&long, &a, &c, source]);
+    let said = "is reloaded: new: watcher 'c', source 'in'; changed: watcher 'a'; removed: watcher 'b'";
+    hear(&home, said);
+    hear(&home, "watcher 'b' has ended");
+    emit("short");
+    until("the new settings count", || logged("a2") == 1);
+    std::fs::write(home.path().join("inbox/file"), "x").unwrap();
+    until("the new watcher and the new source work", || logged("file") == 1);
+    assert_eq!((logged("begins"), logged("ends"), logged("b")), (1, 0, 0), "the long one goes on, and b has ended");
+
+    // What the bus does not have so changes nothing, either.
+    config(&[&long, &a, &watcher("c", "other", "true"), "[schedules.s]\nevery = '1h'\ntype = 't'\n"]);
+    hear(&home, "is not reloaded: watcher 'c': group 'c' wants '*.arrived', not 'other'");
+    // A long handler ends by its old settings, and holds up only its own watcher.
+    config(&[&watcher("long", "long", "echo new >> log"), &a]);
+    hear(&home, "is reloaded: changed: watcher 'long'; removed: source 'in', watcher 'c'");
+    emit("short");
+    until("the others go on", || logged("a2") == 2);
+    assert_eq!((logged("ends"), logged("new")), (0, 0));
+    emit("long");
+    home.file("go", "");
+    until("the new settings are taken", || logged("new") == 1);
+    assert_eq!((logged("begins"), logged("ends")), (1, 1));
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
+fn a_reload_follows_the_config_to_another_bus() {
+    let home = Home::new();
+    let config = |bus: &str| {
+        let text = format!("[bus]\nurl = './{bus}'\n[watchers.w]\nfrom = 'earliest'\nshell = '{NOTE}'\n");
+        home.file("new.toml", &text);
+        std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();
+    };
+    for bus in ["one", "two"] {
+        home.run(&["init", home.path().join(bus).to_str().unwrap()]).exits(0);
+    }
+    let emit = |bus: &str| {
+        home.run(&["emit", "t", "--id", bus, "--bus", home.path().join(bus).to_str().unwrap()]).exits(0);
+    };
+    config("one");
+    let mut watch = reloading(&home);
+    emit("one");
+    until("it works", || home.lines("seen") == ["one"]);
+    config("two");
+    hear(&home, "the config names another bus");
+    emit("two");
+    until("it works on the other", || home.lines("seen") == ["one", "two"]);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
 }
 
 /// A service manager signals all processes of a service at once.

@@ -1,19 +1,18 @@
 //! `evbus watch` through a server: this process is a member of the group, whose state is the server's.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
-use futures_util::future::join_all;
 use tokio::sync::watch as signal;
 
-use super::WatchArgs;
+use super::units::{Unit, Units};
+use super::{End, Runs, WatchArgs};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::output;
-use crate::cli::service::Service;
+use crate::cli::reporter::Printer;
 use crate::cli::session::{Needs, Session, block_on};
 use crate::cli::style;
-use crate::cli::watchers::{self, HangUp, SignalAction, agree};
+use crate::cli::watchers::{self, HandlerParts, Starting, agree};
 use crate::config::{BusAddress, StartFrom, Watcher};
 use crate::group::definition::Definition;
 use crate::group::worker::Stop;
@@ -24,73 +23,81 @@ use crate::remote::{GroupBody, Member, MemberParts, RemoteError, Server};
 pub(super) fn watch(
     args: &WatchArgs,
     session: &Session,
-    watchers: Vec<Watcher>,
+    wanted: Vec<Unit>,
     address: &BusAddress,
-    action: &Cell<SignalAction>,
-) -> Result<Code, Failure> {
+) -> Result<End, Failure> {
     if args.metrics.is_some() {
         return Err(Failure::usage("--metrics needs the bus itself: the server has the state of the groups"));
     }
     if args.run.dry_run {
         return Err(Failure::usage("--dry-run needs the bus itself"));
     }
-    for watcher in &watchers {
+    block_on(Needs::Everything, async {
+        let Some(server) = session.server(address)?.map(Rc::new) else { return Ok(End::Ended(Code::Usage)) };
+        let printer = args.run.printer(session, true);
+        let parts = HandlerParts::new(session, &printer);
+        let runs = AsMember { args, session, server, printer, parts };
+        let Starting { ready, code, .. } = super::prepared(&runs, wanted).await?;
+        let units = Units::new(ready);
+        let ended = super::run_until_stopped((args, session, address), &units, &runs, std::future::pending()).await?;
+        Ok(match ended {
+            End::Ended(Code::Done) => End::Ended(code),
+            ended => ended,
+        })
+    })
+}
+
+struct AsMember<'a> {
+    args: &'a WatchArgs,
+    session: &'a Session,
+    server: Rc<Server>,
+    printer: Rc<Printer>,
+    parts: HandlerParts,
+}
+
+impl Runs for AsMember<'_> {
+    async fn check(&self, unit: &Unit) -> Result<(), Failure> {
+        let Unit::Watcher(watcher) = unit else { return Ok(()) };
         watcher.filter()?;
         refuse_settings_of_the_server(watcher)?;
+        watchers::check_action(watcher, self.session)
     }
-    block_on(Needs::Everything, async {
-        let Some(server) = session.server(address)?.map(Rc::new) else { return Ok(Code::Usage) };
-        for watcher in &watchers {
-            watchers::check_action(watcher, session)?;
-            let definition = joined(&server, watcher).await?;
-            agree(watcher, &watcher.filter()?, &definition).map_err(|failure| {
-                failure.help("change the group where the bus is, leave the options out, or join another group")
-            })?;
-            if !args.run.quiet {
-                let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
-                let wanted = style::wanted(&definition.filter(group)?);
-                output::note(&format!("watching {}: group '{group}', {wanted}{paused}", server.url()));
+
+    async fn prepare(&self, unit: &Unit) -> Result<(), Failure> {
+        let Unit::Watcher(watcher) = unit else { return Ok(()) };
+        let definition = joined(&self.server, watcher).await?;
+        agree(watcher, &watcher.filter()?, &definition).map_err(|failure| {
+            failure.help("change the group where the bus is, leave the options out, or join another group")
+        })?;
+        if !self.args.run.quiet {
+            let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
+            let wanted = style::wanted(&definition.filter(group)?);
+            output::note(&format!("watching {}: group '{group}', {wanted}{paused}", self.server.url()));
+        }
+        Ok(())
+    }
+
+    async fn run(&self, unit: Unit, stop: signal::Receiver<Stop>) -> Code {
+        let Unit::Watcher(watcher) = unit else { return Code::Done };
+        let parts = MemberParts {
+            server: Rc::clone(&self.server),
+            group: watcher.group.clone(),
+            handler: self.parts.handler(&watcher),
+            capacity: watcher.taken(),
+            dead_on: watcher.retry.dead_on.clone(),
+            stop_timeout: watcher.stop_timeout,
+            clock: Rc::clone(&self.session.clock),
+            reporter: Rc::clone(&self.printer) as Rc<dyn Reporter>,
+            stop,
+        };
+        match Member::new(parts).run().await {
+            Ok(_) => Code::Done,
+            Err(error) => {
+                self.printer.report(&watcher.group, &WorkerEvent::Ended);
+                Failure::from(error).context(&format!("watcher '{}' ended", watcher.name)).report()
             }
         }
-        let (stop, stopped) = signal::channel(Stop::No);
-        let printer = args.run.printer(session, true);
-        let handlers = watchers::handlers(&watchers, session, &printer);
-        let members = watchers.into_iter().zip(handlers).map(|(watcher, handler)| {
-            let parts = MemberParts {
-                server: Rc::clone(&server),
-                group: watcher.group.clone(),
-                handler,
-                capacity: watcher.taken(),
-                dead_on: watcher.retry.dead_on.clone(),
-                stop_timeout: watcher.stop_timeout,
-                clock: Rc::clone(&session.clock),
-                reporter: Rc::clone(&printer) as Rc<dyn Reporter>,
-                stop: stopped.clone(),
-            };
-            let printer = Rc::clone(&printer);
-            async move {
-                let ended = Member::new(parts).run().await;
-                ended.map_err(|error| {
-                    printer.report(&watcher.group, &WorkerEvent::Ended);
-                    Failure::from(error).context(&format!("watcher '{}' ended", watcher.name)).report()
-                })
-            }
-        });
-        let hang_up = HangUp::of(args.run.in_config());
-        let config = args.config_watch(session)?;
-        let service = Service::new(&session.environment);
-        service.notify("READY=1");
-        let readable = || super::may_reload(args, session, &service);
-        let ended = tokio::select! { biased;
-            ended = join_all(members) => ended,
-            failure = watchers::on_signals_or_changes(stop, (hang_up, config), action, &readable) => {
-                failure?;
-                return Ok(Code::Done);
-            }
-            () = service.notify_until_stopped(&*session.clock, stopped.clone()) => return Ok(Code::Done),
-        };
-        Ok(ended.into_iter().find_map(Result::err).unwrap_or(Code::Done))
-    })
+    }
 }
 
 /// The watcher's group, which is made if it is not there and the token allows it.

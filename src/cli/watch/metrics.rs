@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::units::{Unit, Units};
 use crate::cli::failure::Failure;
 use crate::cli::prometheus::{MetricKind, Metrics};
 use crate::cli::relays::RelayPlan;
@@ -59,9 +60,14 @@ pub(super) struct CountingReporter {
 }
 
 impl CountingReporter {
-    pub(super) fn new<'a>(next: Rc<dyn Reporter>, groups: impl Iterator<Item = &'a GroupName>) -> Self {
-        let groups = groups.map(|group| (group.clone(), Counters::default())).collect();
-        Self { next, groups: RefCell::new(groups) }
+    /// Counts nothing until it is told of groups.
+    pub(super) fn new(next: Rc<dyn Reporter>) -> Self {
+        Self { next, groups: RefCell::default() }
+    }
+
+    /// Counts for a group from now on, whose last worker may have ended.
+    pub(super) fn count_for(&self, group: &GroupName) {
+        self.groups.borrow_mut().entry(group.clone()).or_default().trouble = None;
     }
 
     /// The counters as Prometheus metrics.
@@ -137,9 +143,9 @@ pub(super) async fn serve(
     listener: TcpListener,
     (opened, session): (&Opened, &Session),
     tally: &CountingReporter,
-    plans: &[RelayPlan],
+    units: &Units,
 ) -> Infallible {
-    let page = MetricsPage { opened, session, plans, tally, kept: RefCell::default() };
+    let page = MetricsPage { opened, session, units, tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
     let mut open: VecDeque<(u64, AbortHandle)> = VecDeque::new();
     let mut number = 0;
@@ -173,7 +179,7 @@ pub(super) async fn serve(
 struct MetricsPage<'a> {
     opened: &'a Opened,
     session: &'a Session,
-    plans: &'a [RelayPlan],
+    units: &'a Units,
     tally: &'a CountingReporter,
     /// The last status and its time; it is kept because it reads much of the bus.
     kept: RefCell<Option<(Duration, String)>>,
@@ -228,7 +234,8 @@ impl MetricsPage<'_> {
         if let Some((_, text)) = kept {
             return Ok(text);
         }
-        let text = status::metrics(self.opened, self.session, self.plans).await?;
+        let plans: Vec<RelayPlan> = self.units.running().into_iter().filter_map(Unit::into_relay).collect();
+        let text = status::metrics(self.opened, self.session, &plans).await?;
         *self.kept.borrow_mut() = Some((now, text.clone()));
         Ok(text)
     }

@@ -64,24 +64,29 @@ pub(in crate::cli) struct HistoryKeeper {
 }
 
 impl HistoryKeeper {
-    pub(in crate::cli) fn new<'a>(
-        next: Rc<dyn Reporter>,
-        opened: &Opened,
-        watchers: impl Iterator<Item = &'a Watcher>,
-    ) -> Rc<Self> {
-        let kept = |watcher: &Watcher| {
-            let limits = limits(watcher, opened)?;
-            Some((watcher.group.clone(), GroupHistory { limits, entries: Vec::new(), written: TIDY_AFTER }))
-        };
+    /// Keeps nothing until it is told of watchers.
+    pub(in crate::cli) fn new(next: Rc<dyn Reporter>, opened: &Opened) -> Rc<Self> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Rc::new(Self {
             next,
             bus: opened.bus_handle().clone(),
             worker: format!("{host}:{}", std::process::id()),
-            groups: RefCell::new(watchers.filter_map(kept).collect()),
+            groups: RefCell::default(),
             wake: Notify::new(),
             has_warned: Cell::new(false),
         })
+    }
+
+    /// Keeps from now on what a watcher's settings say of its group.
+    pub(in crate::cli) fn keep_for(&self, watcher: &Watcher, opened: &Opened) {
+        let mut groups = self.groups.borrow_mut();
+        match limits(watcher, opened) {
+            Some(limits) => {
+                let new = || GroupHistory { limits, entries: Vec::new(), written: TIDY_AFTER };
+                groups.entry(watcher.group.clone()).or_insert_with(new).limits = limits;
+            }
+            None => drop(groups.remove(&watcher.group)),
+        }
     }
 
     /// Writes what was noted, until it is dropped.

@@ -2,10 +2,8 @@
 //! running handlers may finish; the second ends them. For a daemon SIGHUP means to reload the
 //! config.
 
-use std::cell::Cell;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::ConfigWatch;
 use crate::cli::failure::Failure;
@@ -17,7 +15,7 @@ use crate::group::worker::Stop;
 pub(in crate::cli) enum HangUp {
     /// Stop, as for SIGTERM.
     Stop,
-    /// Let running handlers finish, then restart with the config as it is by then.
+    /// Read the config anew, and run what it says by then.
     Reload,
     /// Nothing: `nohup` has the signal ignored.
     Ignored,
@@ -37,30 +35,25 @@ impl HangUp {
     }
 }
 
-/// Why a process was told to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum SignalAction {
-    Stop,
-    Reload,
+/// What makes a watch read its config anew, beside a SIGHUP.
+pub(in crate::cli) struct Reloads<'a> {
+    /// Told each time.
+    pub(in crate::cli) asked: &'a Notify,
+    /// Looks for changes of the file.
+    pub(in crate::cli) config: Option<ConfigWatch>,
 }
 
-/// Turns signals into stop levels for as long as the future is polled. `action` becomes `Reload` only
-/// if `readable` says that the config can be read.
-pub(in crate::cli) async fn on_signals(
+/// Turns signals into stop levels for as long as the future is polled; a SIGHUP is one of them.
+pub(in crate::cli) async fn on_signals(stop: watch::Sender<Stop>) -> Result<(), Failure> {
+    let asked = &Notify::new();
+    on_signals_or_reloads(stop, HangUp::of(false), Reloads { asked, config: None }).await
+}
+
+/// The same; a SIGHUP, or a change of the config file, may be a reason to reload.
+pub(in crate::cli) async fn on_signals_or_reloads(
     stop: watch::Sender<Stop>,
     hang_up: HangUp,
-    action: &Cell<SignalAction>,
-    readable: &dyn Fn() -> bool,
-) -> Result<(), Failure> {
-    on_signals_or_changes(stop, (hang_up, None), action, readable).await
-}
-
-/// The same; a change of the config file is a reason to reload, too.
-pub(in crate::cli) async fn on_signals_or_changes(
-    stop: watch::Sender<Stop>,
-    (hang_up, mut config): (HangUp, Option<ConfigWatch>),
-    action: &Cell<SignalAction>,
-    readable: &dyn Fn() -> bool,
+    mut reloads: Reloads<'_>,
 ) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
@@ -75,16 +68,12 @@ pub(in crate::cli) async fn on_signals_or_changes(
             _ = term.recv() => false,
             _ = int.recv() => false,
             () = received(&mut hup) => hang_up == HangUp::Reload,
-            () = changed(&mut config) => true,
+            () = changed(&mut reloads.config) => true,
         };
         if is_reload {
-            if level == Stop::No && readable() {
-                action.set(SignalAction::Reload);
-                stop.send_replace(Stop::Starts);
-            }
+            reloads.asked.notify_one();
             continue;
         }
-        action.set(SignalAction::Stop);
         level = if level == Stop::No { Stop::Starts } else { Stop::Handlers };
         if level == Stop::Starts && output::notes_on_terminal() {
             output::note("stopping: running handlers may finish; a second signal ends them at once");
