@@ -272,7 +272,9 @@ fn a_daemon_reloads_its_config() {
 #[test]
 fn a_watch_can_reload_its_config_by_itself() {
     let home = Home::new();
-    let config = |name: &str| format!("[bus]\nurl = './bus'\n[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n");
+    let config = |name: &str| {
+        format!("[bus]\nurl = './bus'\n[watchers.{name}]\nfrom = 'earliest'\nshell = 'echo {name} >> seen'\n")
+    };
     home.file("evbus.toml", &config("one"));
     let mut watch = reloading(&home);
     home.emit_many("t", 1);

@@ -12,6 +12,7 @@ use evbus::config::{Action, Watcher};
 use evbus::group::GroupName;
 
 mod container;
+mod mariadb;
 #[cfg(feature = "postgres")]
 mod outbox;
 mod postgres;
