@@ -69,7 +69,16 @@ async fn of_one(bus: &BusHandle, id: &str, source: Option<&str>) -> Result<Vec<E
     let found = waiting(bus, id, source).await?;
     let several = found.iter().any(|name| name.identity() != found[0].identity());
     match found.len() {
-        0 => Err(Failure::failed(format!("no event '{id}' waits")).help(command("ls", "--scheduled"))),
+        0 => {
+            let failure = Failure::failed(format!("no event '{id}' waits"));
+            Err(match id.split_once('@') {
+                // As a schedule's times are shown, which are no events before they come.
+                Some((name, time)) if time.parse::<jiff::Timestamp>().is_ok() => {
+                    failure.help(format!("'{name}' is a schedule: its times are changed in the config"))
+                }
+                _ => failure.help(command("ls", "--scheduled")),
+            })
+        }
         more if several => {
             let what = format!("'{id}' may mean {more} events that wait");
             Err(Failure::failed(what).help([

@@ -1,5 +1,6 @@
 //! `evbus check`: explains the config, or whether a pattern matches an event.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use serde_json::{Value, json};
@@ -16,9 +17,10 @@ use super::watchers::set_command;
 use super::{style, times};
 use crate::bus::read::{self, Range};
 use crate::cli::help_line::command;
-use crate::config::{Action, Location, ServeSettings, Watcher};
+use crate::config::{Action, Config, Location, ServeSettings, Watcher};
 use crate::event::{Condition, Event, EventTime, Filter, FilterResult, TypeFilter};
-use crate::group::definition;
+use crate::group::{GroupName, definition};
+use crate::source::{After, Source};
 use crate::store::dir::{Durability, Execution};
 use crate::store::system_words;
 
@@ -165,7 +167,23 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         let serves = config.serve != ServeSettings::default();
         if args.json {
             let watchers: Vec<Value> = plans.iter().map(document).collect();
-            let mut checked = json!({"config": path, "watchers": watchers});
+            let relays = relays.iter().map(|relay| json!({"relay": relay.name, "from": relay.from.display}));
+            let schedules = config.schedules.iter().map(|schedule| {
+                let next = schedule.rule.next_after(session.environment.now).map(EventTime::to_rfc3339);
+                let rule = schedule.rule.text();
+                json!({"schedule": schedule.name, "type": schedule.type_, "rule": rule, "next": next})
+            });
+            let sources = config
+                .sources
+                .iter()
+                .map(|source| json!({"source": source.name, "type": source.type_, "folder": source.place.to_string()}));
+            let mut checked = json!({
+                "config": path,
+                "watchers": watchers,
+                "relays": relays.collect::<Vec<_>>(),
+                "schedules": schedules.collect::<Vec<_>>(),
+                "sources": sources.collect::<Vec<_>>(),
+            });
             if serves {
                 checked["serve"] = serve::document(&config.serve);
             }
@@ -196,8 +214,7 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
                 out.line(&style::escape(&what))?;
             }
             for source in &config.sources {
-                let what = format!("source {}: {} for files in {}", source.name, source.type_, source.place);
-                out.line(&style::escape(&what))?;
+                out.line(&style::escape(&source_line(source)))?;
             }
             for plan in &plans {
                 out.text(&text(plan))?;
@@ -223,6 +240,12 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         if !is_server {
             let opened = opened?;
             config.sources.iter().try_for_each(|source| sources::refuse_bus(source, &opened.address))?;
+            unwanted(&config, &plans, &opened).await?.iter().for_each(|what| output::warn(what));
+        }
+        for source in &config.sources {
+            if let Some(error) = sources::trouble_of(source) {
+                output::warn(&format!("source '{}': {error}", source.name));
+            }
         }
         let refused = |plan: &WatcherPlan<'_>| match plan.group {
             GroupLookup::Differs(..) => true,
@@ -231,6 +254,52 @@ fn watchers(args: &CheckArgs, session: &Session) -> Result<Code, Failure> {
         };
         Ok(if plans.iter().any(refused) { Code::Usage } else { Code::Done })
     })
+}
+
+/// What of the config emits that no group wants, and for which groups sources would wait in vain. Groups are those of the
+/// config's watchers, and those on the bus.
+async fn unwanted(config: &Config, plans: &[WatcherPlan<'_>], opened: &Opened) -> Result<Vec<String>, Failure> {
+    if config.schedules.is_empty() && config.sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut groups: BTreeMap<GroupName, TypeFilter> =
+        plans.iter().map(|plan| (plan.watcher.group.clone(), plan.filter.types.clone())).collect();
+    let store = &*opened.bus_handle().store;
+    for group in definition::names(store).await? {
+        let Some(found) = definition::find(store, &group).await? else { continue };
+        groups.insert(group.clone(), found.definition.type_filter(&group)?);
+    }
+    let schedules = config.schedules.iter().map(|one| (format!("schedule '{}'", one.name), &one.type_));
+    let sources = config.sources.iter().map(|one| (format!("source '{}'", one.name), &one.type_));
+    let mut all: Vec<String> = schedules
+        .chain(sources)
+        .filter(|(_, type_)| !groups.values().any(|filter| filter.matches(type_)))
+        .map(|(what, type_)| format!("{what}: no group wants its {type_}"))
+        .collect();
+    for source in &config.sources {
+        for group in &source.groups {
+            let why = match groups.get(group) {
+                None => "there is no group",
+                Some(filter) if !filter.matches(&source.type_) => "its events are not wanted by group",
+                Some(_) => continue,
+            };
+            all.push(format!("source '{}': {why} '{group}', which it waits for: its files stay", source.name));
+        }
+    }
+    Ok(all)
+}
+
+/// What a source does, in one line.
+fn source_line(source: &Source) -> String {
+    let changes: Vec<&str> = source.changes.iter().map(|change| change.as_str()).collect();
+    let groups: Vec<&str> = source.groups.iter().map(GroupName::as_str).collect();
+    let after = match &source.after {
+        After::Leave => String::new(),
+        After::Delete => format!(", then deleted once {} is done", groups.join(", ")),
+        After::Move(to) => format!(", then moved to {} once {} is done", to.display(), groups.join(", ")),
+    };
+    let (name, type_, changes) = (&source.name, &source.type_, changes.join(", "));
+    format!("source {name}: {type_} for files in {} ({changes}){after}", source.place)
 }
 
 async fn group_state(opened: &Opened, watcher: &Watcher, filter: &Filter) -> Result<GroupLookup, Failure> {

@@ -12,7 +12,7 @@ use super::relays::{self, RelayPlan};
 use super::schedules;
 use super::session::{Needs, Opened, Session, block_on};
 use super::sources;
-use super::watchers::{self, Ended, HandlerParts, HistoryKeeper, Ready, RunArgs, Starting, Workers};
+use super::watchers::{self, Ended, HandlerParts, HistoryKeeper, Ready, RunArgs, Workers};
 use super::{style, times};
 use crate::bus::read;
 use crate::cli::colour::NOTE;
@@ -67,18 +67,22 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         if args.run.dry_run {
             return dry_run(watchers, &opened, &session).await;
         }
-        let mut starting = Starting::new(watchers.len());
+        let (is_alone, mut ready, mut started) = (watchers.len() == 1, Vec::new(), Code::Done);
         for watcher in watchers {
-            let label = format!("watcher '{}'", watcher.name);
+            let label = format!("watcher '{}' is not run", watcher.name);
             let start = async {
                 watchers::check_action(&watcher, &session)?;
                 let ready = watchers::prepare(watcher, &opened, false).await?;
                 args.run.note_start(&ready);
-                Ok(ready)
+                Ok::<_, Failure>(ready)
             };
-            starting.take(&label, start.await)?;
+            match start.await {
+                Ok(one) => ready.push(one),
+                Err(failure) if is_alone || failure.code() == Code::TryAgain => return Err(failure),
+                Err(failure) if started == Code::Done => started = failure.context(&label).report(),
+                Err(failure) => _ = failure.context(&label).report(),
+            }
         }
-        let Starting { ready, code: started, .. } = starting;
         let config = if args.run.takes_all() { session.config_quietly()? } else { Config::default() };
         let relayed = relays::once_all(&RelayPlan::of(&config)?, &opened, &session, args.run.quiet).await;
         let served = schedules::once_all(&config.schedules, &opened, args.run.quiet).await;
@@ -91,10 +95,11 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         let history = HistoryKeeper::new(Rc::clone(&printer) as _, &opened);
         ready.iter().for_each(|ready| history.keep_for(&ready.watcher, &opened));
         let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
-        let workers = Workers::new(&opened, mode, (HandlerParts::new(&session, &printer), &reporter), ready.len() > 1);
+        let shares_polls = ready.len() > 1;
+        let workers = Workers::new(&opened, mode, (HandlerParts::new(&session, &printer), &reporter));
         let ended = tokio::select! {
             biased;
-            ended = join_all(ready.into_iter().map(|ready| workers.run(ready, stopped.clone()))) => ended,
+            ended = join_all(ready.into_iter().map(|ready| workers.run(ready, shares_polls, stopped.clone()))) => ended,
             failure = watchers::on_signals(stop) => {
                 failure?;
                 return Ok(Code::Done);

@@ -244,6 +244,13 @@ pub(super) struct SourceRow {
     pub(super) error: Option<String>,
 }
 
+/// Why a source's folder cannot be looked into from here.
+pub(super) fn trouble_of(source: &Source) -> Option<String> {
+    let Place::Folder(folder) = &source.place else { return None };
+    let error = std::fs::read_dir(folder).err()?;
+    Some(format!("cannot look into {}: {}", folder.display(), system_words(&error)))
+}
+
 /// The rows of sources.
 pub(super) async fn rows(sources: &[Source], opened: &Opened) -> Vec<SourceRow> {
     join_all(sources.iter().map(|source| async move {
@@ -251,12 +258,7 @@ pub(super) async fn rows(sources: &[Source], opened: &Opened) -> Vec<SourceRow> 
             Ok(files) => (files, None),
             Err(error) => (None, Some(error.to_string())),
         };
-        let error = error.or_else(|| match &source.place {
-            Place::Folder(folder) => std::fs::read_dir(folder)
-                .err()
-                .map(|error| format!("cannot look into {}: {}", folder.display(), system_words(&error))),
-            Place::Bucket(..) => None,
-        });
+        let error = error.or_else(|| trouble_of(source));
         let (name, type_, place) = (source.name.clone(), source.type_.clone(), source.place.to_string());
         SourceRow { name, type_, place, files, error }
     }))

@@ -15,10 +15,13 @@ use super::sources::{self, SourceRow};
 use super::times;
 use crate::bus::{BusHandle, schedule};
 use crate::cli::colour::Colours;
+use crate::config::Config;
 use crate::event::{EventName, EventTime};
 use crate::group::owner::process_of;
 use crate::group::status::{self, GroupState, GroupStatus, Lag, Tally};
+use crate::recurring::Recurring;
 use crate::relay::OutboxCounts;
+use crate::source::Source;
 use crate::store::Requests;
 use crate::store::dir::Execution;
 
@@ -155,11 +158,8 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
             Some(_) => None,
             None => session.config_or_warning(),
         };
-        let plans = config.as_ref().and_then(|config| RelayPlan::of(config).ok()).unwrap_or_default();
-        let mut report = report(&opened, &session, args.group.as_deref(), &plans, span).await?;
-        let config = config.unwrap_or_default();
-        report.schedules = schedules::rows(&config.schedules, &opened).await;
-        report.sources = sources::rows(&config.sources, &opened).await;
+        let emitters = config.map(Emitters::of).unwrap_or_default();
+        let report = report(&opened, &session, args.group.as_deref(), &emitters, span).await?;
         let mut out = Out::new();
         if args.json {
             out.json(&document::document(&report))?;
@@ -180,16 +180,31 @@ pub(super) fn run(args: StatusArgs, session: Session) -> Result<Code, Failure> {
     })
 }
 
-/// The status of every group, and of relays, as Prometheus metrics.
-pub(super) async fn metrics(opened: &Opened, session: &Session, plans: &[RelayPlan]) -> Result<String, Failure> {
-    Ok(prometheus::text(&report(opened, session, None, plans, None).await?))
+/// What emits by itself, as a config has it.
+#[derive(Default)]
+pub(super) struct Emitters {
+    pub(super) relays: Vec<RelayPlan>,
+    pub(super) schedules: Vec<Recurring>,
+    pub(super) sources: Vec<Source>,
+}
+
+impl Emitters {
+    fn of(config: Config) -> Self {
+        let relays = RelayPlan::of(&config).unwrap_or_default();
+        Self { relays, schedules: config.schedules, sources: config.sources }
+    }
+}
+
+/// The status of every group, and of what emits by itself, as Prometheus metrics.
+pub(super) async fn metrics(opened: &Opened, session: &Session, emitters: &Emitters) -> Result<String, Failure> {
+    Ok(prometheus::text(&report(opened, session, None, emitters, None).await?))
 }
 
 async fn report(
     opened: &Opened,
     session: &Session,
     name: Option<&str>,
-    plans: &[RelayPlan],
+    emitters: &Emitters,
     span: Option<Duration>,
 ) -> Result<StatusReport, Failure> {
     let bus = opened.bus_handle();
@@ -217,7 +232,9 @@ async fn report(
     });
     let groups = groups.collect();
     let scheduled = schedule::entries(&*bus.store, 1, |_| true).await?.0.first().map(EventName::time);
-    let relays = join_all(plans.iter().map(|plan| relay_row(plan, session))).await;
+    let relays = join_all(emitters.relays.iter().map(|plan| relay_row(plan, session))).await;
+    let schedules = schedules::rows(&emitters.schedules, opened).await;
+    let sources = sources::rows(&emitters.sources, opened).await;
     let now = bus.clock.now();
     let is_charged = bus.store.requests().is_some();
     let (bus, origin) = (opened.address.display.clone(), opened.address.origin.to_string());
@@ -233,8 +250,8 @@ async fn report(
         now,
         groups,
         relays,
-        schedules: Vec::new(),
-        sources: Vec::new(),
+        schedules,
+        sources,
     })
 }
 

@@ -1,8 +1,10 @@
 //! `evbus watch`: runs handlers until it is stopped.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch as signal};
 
@@ -13,7 +15,8 @@ use super::relays::RelayPlan;
 use super::service::Service;
 use super::session::Session;
 use super::sources;
-use super::watchers::{self, ConfigWatch, HangUp, Reloads, RunArgs, Starting};
+use super::watchers::{self, ConfigWatch, HangUp, Reloads, RunArgs};
+use crate::clock::Backoff;
 use crate::config::{BusAddress, Config, Location};
 use crate::group::worker::Stop;
 use crate::store::system_words;
@@ -24,7 +27,10 @@ mod on_bus;
 mod once;
 mod units;
 
-use units::{Unit, Units};
+use units::{Changes, Prepared, Runs, Unit, Units};
+
+/// The pauses before a reload is tried again that the bus has not answered.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// Run a command for each event, until stopped
 ///
@@ -74,25 +80,21 @@ impl WatchArgs {
     }
 }
 
-/// How units are run: by workers on the bus itself, or as members through a server.
-trait Runs {
-    /// Refuses a unit that cannot run as it is, and changes nothing.
-    async fn check(&self, unit: &Unit) -> Result<(), Failure>;
+/// What a kind of bus has for the units of a watch.
+trait Preparing: Runs {
+    /// Refuses a unit that cannot run as it is. The bus is not asked.
+    fn check(&self, unit: &Unit) -> Result<(), Failure>;
 
-    /// Makes ready what a unit needs to run, such as its group, and says what it will do.
-    async fn prepare(&self, unit: &Unit) -> Result<(), Failure>;
-
-    /// Runs a unit that was prepared until it is told to stop, or has failed and said so.
-    async fn run(&self, unit: Unit, stop: signal::Receiver<Stop>) -> Code;
+    /// Makes ready what a unit needs, such as its group, and says what it will do. With `dry`, changes and says nothing.
+    async fn prepare(&self, unit: &Unit, dry: bool) -> Result<Self::With, Failure>;
 }
 
 /// Why all units have ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// They were told to, or failed.
+    /// They were told to, or have failed.
     Ended(Code),
-    /// The config names another bus: the process is to begin again.
-    OtherBus,
+    /// The config names another bus: the process is to begin again. Until then these units were wanted.
+    OtherBus(Vec<Unit>),
 }
 
 pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure> {
@@ -103,19 +105,26 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
     if let Some(id) = &args.once {
         return once::run(id, args.run.watchers(&session, "watch")?, &args, &session);
     }
-    let wanted = wanted(&args, &session)?;
+    let found = if args.run.in_config() { session.config_quietly()?.path } else { None };
+    let session = session.anew(found);
+    // Before the config is read: a change of it meanwhile is one.
+    let mut config = args.config_watch(&session)?;
+    let mut wanted = wanted(&args, &session)?;
+    let address = session.address()?;
+    refuse(&wanted, &address)?;
     loop {
-        let address = session.address()?;
-        refuse(&wanted, &address)?;
         let ended = match &address.location {
-            Location::Server(_) => member::watch(&args, &session, wanted.clone(), &address),
-            _ => on_bus::watch(&args, &session, wanted.clone()),
+            Location::Server(_) => member::watch(&args, &session, (wanted, config), &address),
+            _ => on_bus::watch(&args, &session, (wanted, config), &address),
         };
-        if let End::Ended(code) = ended.map_err(Failure::of_a_worker)? {
-            return Ok(code);
-        }
+        wanted = match ended.map_err(Failure::of_a_worker)? {
+            End::Ended(code) => return Ok(code),
+            End::OtherBus(units) => units,
+        };
+        config = args.config_watch(&session)?;
         // The config was valid when the change came, but may have changed since.
-        if let Err(failure) = self::wanted(&args, &session) {
+        let valid = || refuse(&self::wanted(&args, &session)?, &session.address()?);
+        if let Err(failure) = valid() {
             failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
@@ -152,55 +161,77 @@ fn refuse(units: &[Unit], bus: &BusAddress) -> Result<(), Failure> {
     })
 }
 
-/// The units that could be prepared. One that could not is reported, and the others still run.
-async fn prepared(runs: &impl Runs, wanted: Vec<Unit>) -> Result<Starting<Unit>, Failure> {
-    let mut starting = Starting::new(wanted.iter().filter(|unit| unit.is_watcher()).count());
-    for unit in wanted {
-        let label = unit.label();
-        let start = async {
-            runs.check(&unit).await?;
-            runs.prepare(&unit).await?;
-            Ok(unit)
+/// Prepares units as the process starts, and begins those that can be. One that cannot is reported, and the others run,
+/// unless it is the only watcher or the bus cannot be reached.
+async fn begin<R: Preparing>(runs: &R, units: &Units<R::With>, wanted: Vec<Unit>) -> Result<(), Failure> {
+    let is_alone = wanted.iter().filter(|unit| unit.is_watcher()).count() == 1;
+    let (mut prepared, mut failed) = (Vec::new(), BTreeMap::new());
+    for unit in &wanted {
+        let ready = async {
+            runs.check(unit)?;
+            runs.prepare(unit, false).await
         };
-        starting.take(&label, start.await)?;
+        match ready.await {
+            Ok(with) => prepared.push(Prepared { unit: unit.clone(), with }),
+            Err(failure) if is_alone && unit.is_watcher() || failure.code() == Code::TryAgain => return Err(failure),
+            Err(failure) => _ = failed.insert(unit.label(), report_not_run(unit, failure)),
+        }
     }
-    Ok(starting)
+    units.change_to(wanted, prepared, failed);
+    Ok(())
+}
+
+fn report_not_run(unit: &Unit, failure: Failure) -> Code {
+    failure.context(&format!("{} is not run", unit.label())).report()
 }
 
 /// Runs units until they have ended, with what the config says by then, and `beside` meanwhile.
-async fn run_until_stopped(
+async fn run_until_stopped<R: Preparing>(
     (args, session, address): (&WatchArgs, &Session, &BusAddress),
-    units: &Units,
-    runs: &impl Runs,
+    config: Option<ConfigWatch>,
+    (runs, units): (&R, &Units<R::With>),
     beside: impl Future<Output = Infallible>,
 ) -> Result<End, Failure> {
     let (stop, mut stopped) = signal::channel(Stop::No);
     let told = stopped.clone();
-    let (asked, is_other_bus) = (Notify::new(), Cell::new(false));
-    let reloads = Reloads { asked: &asked, config: args.config_watch(session)? };
+    let (asked, other_bus) = (Notify::new(), RefCell::new(None));
     let service = Service::new(&session.environment);
     service.notify("READY=1");
     let until_stopped = service.notify_until_stopped(&*session.clock, stopped.clone());
     let reloading = async {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        let mut again_at = None;
         loop {
-            asked.notified().await;
+            tokio::select! {
+                () = asked.notified() => backoff = Backoff::new(PAUSES.0, PAUSES.1),
+                () = sleep_until(session, again_at) => {}
+            }
+            if units.is_stopped() {
+                continue;
+            }
             service.notify("RELOADING=1");
-            match reload(args, &session.anew(), address, units, runs).await {
-                Ok(Some(changes)) => {
-                    service.notify("READY=1");
-                    output::note(&format!("the config is reloaded: {changes}"));
+            units.set_changing(true);
+            let reloaded = reload(args, &session.anew(None), address, (runs, units)).await;
+            again_at = None;
+            match reloaded {
+                _ if units.is_stopped() => {}
+                Ok(Reloaded::Changed(changes)) => output::note(&format!("the config is reloaded: {changes}")),
+                Ok(Reloaded::OtherBus) => {
+                    let what =
+                        "the config names another bus: the watch begins again once the running handlers have ended";
+                    output::note(what);
+                    other_bus.replace(Some(units.wanted()));
+                    units.stop(Stop::AfterRuns);
                 }
-                Ok(None) => {
-                    output::note(
-                        "the config names another bus: the watch begins again once the running handlers have ended",
-                    );
-                    is_other_bus.set(true);
-                    units.stop(Stop::Starts);
+                Err(failure) if failure.code() == Code::TryAgain => {
+                    failure.context("the config is not reloaded, and is tried again").report();
+                    again_at = Some(session.clock.elapsed() + backoff.take());
                 }
-                Err(failure) => {
-                    service.notify("READY=1");
-                    failure.context("the config is not reloaded").report();
-                }
+                Err(failure) => _ = failure.context("the config is not reloaded").report(),
+            }
+            units.set_changing(false);
+            if !units.is_stopped() {
+                service.notify("READY=1");
             }
         }
     };
@@ -210,11 +241,11 @@ async fn run_until_stopped(
         }
         std::future::pending().await
     };
-    let run = async |unit, stop| runs.run(unit, stop).await;
+    let reloads = Reloads { hang_up: HangUp::of(args.run.in_config()), asked: &asked, config };
     let code = tokio::select! { biased;
-        code = units.run_all(&run, &|label| output::note(&format!("{label} has ended"))) => code,
+        code = units.run_all(runs, &|label| output::note(&format!("{label} has ended"))) => code,
         never = stopping => match never {},
-        failure = watchers::on_signals_or_reloads(stop, HangUp::of(args.run.in_config()), reloads) => {
+        failure = watchers::on_signals_or_reloads(stop, Some(reloads)) => {
             failure?;
             Code::Done
         }
@@ -223,30 +254,58 @@ async fn run_until_stopped(
         never = beside => match never {},
     };
     // Who is told to stop meanwhile does not begin again.
-    let begins_again = is_other_bus.get() && *told.borrow() == Stop::No;
-    Ok(if begins_again { End::OtherBus } else { End::Ended(code) })
+    let other_bus = other_bus.take().filter(|_| *told.borrow() == Stop::No);
+    Ok(other_bus.map_or(End::Ended(code), End::OtherBus))
 }
 
-/// Makes what runs equal to the config, and says what was different; nothing: it names another bus.
-async fn reload(
+/// Completes at a time of the session's clock; never, if there is none.
+async fn sleep_until(session: &Session, at: Option<Duration>) {
+    match at {
+        Some(at) => session.clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a reload has come to.
+enum Reloaded {
+    Changed(Changes),
+    OtherBus,
+}
+
+/// Makes what runs equal to the config. What has changed must be able to begin, or nothing changes; what could not begin
+/// before, and still cannot, is no reason against the rest.
+async fn reload<R: Preparing>(
     args: &WatchArgs,
     session: &Session,
     address: &BusAddress,
-    units: &Units,
-    runs: &impl Runs,
-) -> Result<Option<String>, Failure> {
+    (runs, units): (&R, &Units<R::With>),
+) -> Result<Reloaded, Failure> {
     let wanted = wanted(args, session)?;
     let now = session.address()?;
     refuse(&wanted, &now)?;
     if now.location != address.location {
-        return Ok(None);
+        on_bus::try_out(session, &wanted, &now).await?;
+        return Ok(Reloaded::OtherBus);
     }
-    let differing = units.differing(&wanted);
-    for unit in &differing {
-        runs.check(unit).await.map_err(|failure| failure.context(&unit.label()))?;
+    let (mut able, mut failed) = (Vec::new(), BTreeMap::new());
+    for unit in units.differing(&wanted) {
+        let ready = async {
+            runs.check(unit)?;
+            runs.prepare(unit, true).await
+        };
+        match ready.await {
+            Ok(_) => able.push(unit),
+            Err(failure) if failure.code() != Code::TryAgain && units.has_wanted(unit) => {
+                failed.insert(unit.label(), report_not_run(unit, failure));
+            }
+            Err(failure) => return Err(failure.context(&unit.label())),
+        }
     }
-    for unit in &differing {
-        runs.prepare(unit).await.map_err(|failure| failure.context(&unit.label()))?;
+    let mut prepared = Vec::new();
+    for unit in able {
+        let with = runs.prepare(unit, false).await.map_err(|failure| failure.context(&unit.label()))?;
+        prepared.push(Prepared { unit: unit.clone(), with });
     }
-    Ok(Some(units.change_to(wanted).text()))
+    // What has ended by itself meanwhile begins with another change.
+    Ok(Reloaded::Changed(units.change_to(wanted, prepared, failed)))
 }

@@ -48,37 +48,6 @@ pub(super) struct Ended {
     pub(super) outcome: Result<Summary, Code>,
 }
 
-/// What one process is to run as it starts. One that fails is reported, and the others still run.
-pub(super) struct Starting<T> {
-    alone: bool,
-    pub(super) ready: Vec<T>,
-    /// The exit code of the first watcher that failed to start.
-    pub(super) code: Code,
-}
-
-impl<T> Starting<T> {
-    /// For so many watchers.
-    pub(super) fn new(watchers: usize) -> Self {
-        Self { alone: watchers == 1, ready: Vec::new(), code: Code::Done }
-    }
-
-    /// Adds a started watcher, or reports its failure. Fails itself if no watcher can run: the
-    /// failed one is the only one, or the bus cannot be reached.
-    pub(super) fn take(&mut self, label: &str, started: Result<T, Failure>) -> Result<(), Failure> {
-        match started {
-            Ok(ready) => self.ready.push(ready),
-            Err(failure) if self.alone || failure.code() == Code::TryAgain => return Err(failure),
-            Err(failure) => {
-                let code = failure.context(&format!("{label} is not run")).report();
-                if self.code == Code::Done {
-                    self.code = code;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Checks a watcher's command or receiver before any worker starts.
 pub(super) fn check_action(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
     let printer = Printer::new(LogFormat::Human, true, false, &session.environment, &session.clock);
@@ -180,26 +149,15 @@ pub(super) struct Workers<'a> {
 }
 
 impl<'a> Workers<'a> {
-    /// Events of workers go to the reporter. With `shares_polls`, groups of a bus
-    /// whose listings cost something are polled together.
-    pub(super) fn new(
-        opened: &'a Opened,
-        mode: Mode,
-        (parts, reporter): (HandlerParts, &Rc<dyn Reporter>),
-        shares_polls: bool,
-    ) -> Self {
+    /// Events of workers go to the reporter.
+    pub(super) fn new(opened: &'a Opened, mode: Mode, (parts, reporter): (HandlerParts, &Rc<dyn Reporter>)) -> Self {
         let costs = opened.bus_handle().store.requests().is_some();
-        Self {
-            opened,
-            mode,
-            parts,
-            reporter: Rc::clone(reporter),
-            polls: (shares_polls && costs).then(Rc::<Polls>::default),
-        }
+        Self { opened, mode, parts, reporter: Rc::clone(reporter), polls: costs.then(Rc::<Polls>::default) }
     }
 
-    /// Runs one watcher until it has ended. Its failure is reported at once, because others may run for months.
-    pub(super) async fn run(&self, ready: Ready, stop: watch::Receiver<Stop>) -> Ended {
+    /// Runs one watcher until it has ended. Its failure is reported at once, because others may run for months. With
+    /// `shares_polls`, it polls together with others, where listings cost something.
+    pub(super) async fn run(&self, ready: Ready, shares_polls: bool, stop: watch::Receiver<Stop>) -> Ended {
         let Ready { watcher, registered, .. } = ready;
         let bus = self.opened.bus_handle().clone();
         let me = this_process(&bus, digest(&watcher));
@@ -213,7 +171,7 @@ impl<'a> Workers<'a> {
             me,
             alive: Rc::new(process_of),
             stop,
-            polls: self.polls.clone(),
+            polls: self.polls.clone().filter(|_| shares_polls),
         };
         let outcome = match Worker::new(parts, settings(&watcher, self.mode.clone(), self.opened)) {
             Ok(worker) => worker.run().await,

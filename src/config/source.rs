@@ -48,7 +48,11 @@ pub(super) fn read(field: &Field<'_>, environment: &Environment, folder: &Path) 
                 field.error(format!("'{}' is none of arrived, changed and removed", item.text.escape_debug()))
             })
         };
-        field.one_or_more()?.iter().map(change).collect::<Result<Vec<_>, _>>()
+        let changes = field.one_or_more()?.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+        match changes.is_empty() {
+            true => Err(field.error("has none (leave it out, or name arrived, changed or removed)")),
+            false => Ok(changes),
+        }
     });
     let groups = section.field("groups").map(|field| {
         let group = |item: super::section::Item<'_>| GroupName::parse(item.text).map_err(|error| field.error(error));
@@ -85,6 +89,9 @@ pub(super) fn read(field: &Field<'_>, environment: &Environment, folder: &Path) 
 /// # Errors
 /// What is wrong with it.
 pub fn place_of(text: &OsStr, environment: &Environment, folder: &Path) -> Result<Place, String> {
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
     if !text.as_encoded_bytes().windows(3).any(|part| part == b"://") {
         return Ok(Place::Folder(environment.expand(Path::new(text), folder)));
     }

@@ -163,7 +163,11 @@ impl Member {
                 // What it was about to be given the server takes back.
                 receiving = None;
                 self.parts.handler.refuse_new_runs();
-                end_at = if told == Stop::Handlers { now } else { now + self.parts.stop_timeout };
+                end_at = match told {
+                    Stop::No | Stop::AfterRuns => Duration::MAX,
+                    Stop::Starts => now + self.parts.stop_timeout,
+                    Stop::Handlers => now,
+                };
             }
             if now >= end_at {
                 end_at = Duration::MAX;

@@ -406,3 +406,32 @@ fn what_a_killed_member_had_goes_to_another() {
     until("the other has run it", || home.lines("done").len() == 1);
     drop(other);
 }
+
+#[test]
+fn a_reload_that_the_server_did_not_answer_is_tried_again() {
+    let (home, own) = (Home::new(), tempfile::tempdir().unwrap());
+    let server = Server::new(&home);
+    let address = server.address.to_string();
+    let config = |n: u32| {
+        let text =
+            format!("[bus]\nurl = 'http://{address}'\n[watchers.w]\nfrom = 'earliest'\nshell = 'echo {n} >> seen'\n");
+        std::fs::write(own.path().join("new.toml"), text).unwrap();
+        std::fs::rename(own.path().join("new.toml"), own.path().join("evbus.toml")).unwrap();
+    };
+    config(1);
+    let said = std::fs::File::create(own.path().join("said")).unwrap();
+    let mut watch = home.evbus(&["watch", "--reload"]);
+    let mut watch = watch.env_remove("EVBUS_URL").current_dir(own.path()).stderr(said).spawn().unwrap();
+    let read = |name: &str| std::fs::read_to_string(own.path().join(name)).unwrap_or_default();
+    home.emit_many("t", 1);
+    until("it works", || read("seen") == "1\n");
+    server.kill();
+    config(2);
+    until("it is told", || read("said").contains("the config is not reloaded, and is tried again: watcher 'w': "));
+    let _server = Server::with(&home, &["serve", "--listen", &address]);
+    until("it is reloaded", || read("said").contains("the config is reloaded: changed: watcher 'w'"));
+    home.emit_many("t", 1);
+    until("the new settings count", || read("seen") == "1\n2\n");
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+}

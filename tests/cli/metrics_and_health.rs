@@ -64,6 +64,23 @@ fn a_stalled_group_is_unhealthy() {
 }
 
 #[test]
+fn a_watcher_that_the_config_has_no_more_is_not_unhealthy() {
+    let home = Home::new();
+    let handler = home.script("handler", "exit 0");
+    let bad = format!("[watchers.bad]\ntypes = ['t']\nfrom = 'now'\ncommand = ['{handler}']\n");
+    let good = "[watchers.good]\ntypes = ['u']\nfrom = 'now'\nshell = 'true'\n";
+    home.file("evbus.toml", &format!("{good}{bad}"));
+    let (mut child, address) = served(&home, &["--reload"], &[]);
+    std::fs::remove_file(&handler).unwrap();
+    home.emit_many("t", 1);
+    until("its handler is missed", || ask(&address, "GET /healthz").contains("bad: handler"));
+    home.file("evbus.toml", good);
+    until("it is not wanted", || ask(&address, "GET /healthz").ends_with("ok\n"));
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn systemd_is_notified_of_ready_watchdog_and_stopping() {
     let home = Home::new();
     let path = home.path().join("notify");

@@ -299,7 +299,11 @@ fn reloading(home: &Home) -> std::process::Child {
 }
 
 fn hear(home: &Home, what: &str) {
-    until(what, || home.lines("said").iter().any(|line| line.contains(what)));
+    hear_times(home, what, 1);
+}
+
+fn hear_times(home: &Home, what: &str, times: usize) {
+    until(what, || home.lines("said").iter().filter(|line| line.contains(what)).count() == times);
 }
 
 #[test]
@@ -309,7 +313,9 @@ fn a_reload_touches_only_what_has_changed() {
     let watcher = |name: &str, type_: &str, shell: &str| {
         format!("[watchers.{name}]\ntypes = ['{type_}']\nfrom = 'earliest'\nshell = '{shell}'\n")
     };
-    let long = watcher("long", "long", "echo begins >> log; until [ -e go ]; do sleep 0.05; done; echo ends >> log");
+    // No time to stop: that counts for a signal, and not for a reload.
+    let long = watcher("long", "long", "echo begins >> log; until [ -e go ]; do sleep 0.05; done; echo ends >> log")
+        + "stop_timeout = '0s'\n";
     let config = |parts: &[&str]| {
         home.file("new.toml", &format!("[bus]\nurl = './bus'\n{}", parts.concat()));
         std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();
@@ -344,9 +350,63 @@ fn a_reload_touches_only_what_has_changed() {
     until("the others go on", || logged("a2") == 2);
     assert_eq!((logged("ends"), logged("new")), (0, 0));
     emit("long");
+    // The group is as it is by then.
+    home.run(&["group", "pause", "long"]).exits(0);
     home.file("go", "");
+    until("the long one ends", || logged("ends") == 1);
+    emit("short");
+    until("the others go on", || logged("a2") == 3);
+    assert_eq!(logged("new"), 0, "it is paused");
+    home.run(&["group", "resume", "long"]).exits(0);
     until("the new settings are taken", || logged("new") == 1);
     assert_eq!((logged("begins"), logged("ends")), (1, 1));
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
+fn a_watcher_that_cannot_run_holds_up_no_reload_and_a_wrong_relay_no_watcher() {
+    let home = Home::new();
+    let config = |more: &str, n: u32| {
+        let shell = format!("[watchers.good]\nfrom = 'earliest'\nshell = 'echo {n} >> seen'\n");
+        home.file("new.toml", &format!("[bus]\nurl = './bus'\n{shell}{more}"));
+        std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();
+    };
+    let bad = "[watchers.bad]\nfrom = 'now'\ncommand = ['./missing']\n";
+    config(bad, 1);
+    let mut watch = reloading(&home);
+    hear(&home, "watcher 'bad' is not run");
+    config(bad, 2);
+    hear(&home, "is reloaded: changed: watcher 'good'");
+    config(&format!("{bad}[watchers.worse]\nfrom = 'now'\ncommand = ['./missing']\n"), 3);
+    hear(&home, "is not reloaded: watcher 'worse': ");
+    home.emit_many("t", 1);
+    until("the last good settings count", || home.lines("seen") == ["2"]);
+    config("", 4);
+    hear_times(&home, "is reloaded: changed: watcher 'good'", 2);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success(), "what failed is not wanted any more");
+    config("[relays.r]\nfrom = './bus'\n", 5);
+    let mut watch = reloading(&home);
+    hear(&home, "relay 'r' is not run");
+    home.emit_many("t", 1);
+    until("the watcher works", || home.lines("seen").last().unwrap() == "5");
+    signal(&watch, "TERM");
+    assert_eq!(watch.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn the_history_of_a_group_is_kept_by_those_of_its_watchers_that_keep_one() {
+    let home = Home::new();
+    let watcher =
+        |name: &str, more: &str| format!("[watchers.{name}]\ngroup = 'g'\nfrom = 'earliest'\nshell = 'true'\n{more}");
+    home.file("evbus.toml", &[watcher("a", ""), watcher("b", "history = false\n")].concat());
+    let mut watch = home.spawn(&["watch"]);
+    // Either of them may have run an event.
+    until("some are kept", || {
+        home.emit_many("t", 1);
+        !home.run(&["history", "g"]).out.is_empty()
+    });
     signal(&watch, "TERM");
     assert!(watch.wait().unwrap().success());
 }
@@ -369,6 +429,8 @@ fn a_reload_follows_the_config_to_another_bus() {
     let mut watch = reloading(&home);
     emit("one");
     until("it works", || home.lines("seen") == ["one"]);
+    config("three");
+    hear(&home, "the config is not reloaded: no bus at ");
     config("two");
     hear(&home, "the config names another bus");
     emit("two");

@@ -436,3 +436,17 @@ fn what_comes_back_is_told_again_where_removals_are() {
     });
     stop(source);
 }
+
+#[test]
+fn what_a_watch_emits_itself_wakes_its_own_watchers() {
+    let (home, inbox) = home();
+    let config = "[sources.in]\nfolder = 'inbox'\n[watchers.w]\nfrom = 'earliest'\npoll = '1h'\nshell = 'echo $EVBUS_SUBJECT >> seen'\n";
+    let config = home.file("evbus.toml", config);
+    let watch = home.spawn(&["watch", "-q", "--config", config.to_str().unwrap()]);
+    // What lay there at the start may be found by the first looks of both.
+    for n in 0..5 {
+        fs::write(inbox.join(n.to_string()), "x").unwrap();
+        until("it is handled without a poll", || home.lines("seen").len() == n + 1);
+    }
+    stop(watch);
+}

@@ -92,3 +92,41 @@ fn check_warns_of_a_handler_that_emits_what_it_wants() {
     assert!(checked.contains("watcher 'a': its command emits order.paid, which it wants itself"), "{checked}");
     assert!(!checked.contains("watcher 'b'"), "{checked}");
 }
+
+#[test]
+fn check_shows_what_emits_by_itself_and_warns_where_no_group_wants_it() {
+    let home = Home::new();
+    let config = "[watchers.a]\ntypes = ['file.*']\nfrom = 'now'\nshell = 'true'\n\
+                  [sources.inbox]\nfolder = 'inbox'\nafter = 'delete'\ngroups = ['a', 'b', 'elsewhere']\n[sources.scans]\nfolder = 'scans'\ntype = 'scan.arrived'\n\
+                  [schedules.nightly]\ncron = '0 2 * * *'\ntype = 'backup.due'\n[schedules.hourly]\nevery = '1h'\ntype = 'tick'\n";
+    let config = home.file("evbus.toml", config);
+    home.run(&["group", "create", "elsewhere", "-t", "tick", "--from", "now"]).exits(0);
+    let check = |args: &[&str]| home.run(&[&["check", "--config", config.to_str().unwrap()], args].concat()).exits(0);
+    let said = check(&[]).err;
+    assert!(said.contains("source 'scans': no group wants its scan.arrived"), "{said}");
+    assert!(said.contains("schedule 'nightly': no group wants its backup.due"), "{said}");
+    assert!(said.contains("source 'inbox': there is no group 'b', which it waits for: its files stay"), "{said}");
+    assert!(said.contains("source 'inbox': its events are not wanted by group 'elsewhere'"), "{said}");
+    assert!(said.contains("source 'inbox': cannot look into "), "{said}");
+    assert!(!said.contains("group 'a'") && !said.contains("hourly"), "{said}");
+    let line = check(&[]).out.lines().find(|line| line.starts_with("source inbox: ")).unwrap().to_owned();
+    assert!(line.ends_with("/inbox (arrived), then deleted once a, b, elsewhere is done"), "{line}");
+    let shown: serde_json::Value = serde_json::from_str(&check(&["--json"]).out).unwrap();
+    assert_eq!((&shown["sources"][1]["type"], &shown["relays"]), (&"scan.arrived".into(), &serde_json::json!([])));
+    assert_eq!(
+        (&shown["schedules"][1]["schedule"], &shown["schedules"][1]["rule"]),
+        (&"hourly".into(), &"every 3600s".into())
+    );
+    let metrics = home.run(&["status", "--prom", "--config", config.to_str().unwrap()]).exits(0).out;
+    // The folders are not there, and a schedule that was never served is not late.
+    for line in ["evbus_source_up{source=\"inbox\"} 0", "evbus_schedule_late_seconds{schedule=\"hourly\"} 0"] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line}: {metrics}");
+    }
+    std::fs::create_dir(home.path().join("inbox")).unwrap();
+    std::fs::write(home.path().join("inbox/file"), "x").unwrap();
+    // The other folder is not there, and one of the groups is not.
+    home.run(&["drain", "--config", config.to_str().unwrap()]).exits(1);
+    let metrics = home.run(&["status", "--prom", "--config", config.to_str().unwrap()]).exits(0).out;
+    assert!(metrics.contains("evbus_source_up{source=\"inbox\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("evbus_source_files{source=\"inbox\"} 1\n"), "{metrics}");
+}

@@ -524,7 +524,7 @@ impl Actors {
                 }
                 (_, Some(stop)) => {
                     world.log_line(|| format!("p{} is told to stop", process.pid));
-                    let _ = stop.send(rng.one(&[Stop::Starts, Stop::Starts, Stop::Handlers]));
+                    let _ = stop.send(rng.one(&[Stop::AfterRuns, Stop::Starts, Stop::Handlers]));
                 }
                 (_, None) => {}
             }

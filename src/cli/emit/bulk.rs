@@ -122,7 +122,8 @@ impl<'a, R: Read + AsFd> BulkEmit<'a, R> {
         let acknowledged = self.acks.count();
         if let Err(failure) = ended {
             if acknowledged > 0 {
-                output::note(&format!("{} acknowledged before this:", style::plural(acknowledged, "event")));
+                let what = if self.args.dry_run { "would be emitted" } else { "acknowledged" };
+                output::note(&format!("{} {what} before this:", style::plural(acknowledged, "event")));
             }
             return Err(failure);
         }

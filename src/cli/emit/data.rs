@@ -75,6 +75,9 @@ fn json(text: &str, shown: &str) -> Result<(Data, Option<&'static str>), Failure
     let data = Data::json(text.trim()).map_err(|error| {
         let field = shown.split_once('=').filter(|(key, _)| !key.is_empty() && !key.contains([' ', '"', '{']));
         let cure = match field {
+            Some((key, value)) if key.ends_with(':') => {
+                format!("-F {}={value}, for a field of the data", key.trim_end_matches(':'))
+            }
             Some(_) => format!("-f {shown}, for a field of the data; --text, if it is meant as text"),
             None => "--text, if it is meant as text".to_owned(),
         };

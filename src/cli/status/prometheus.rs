@@ -38,6 +38,8 @@ pub(super) fn text(report: &StatusReport) -> String {
     }
     states(&mut metrics, report);
     relays(&mut metrics, report);
+    schedules(&mut metrics, report);
+    sources(&mut metrics, report);
     metrics.into_text()
 }
 
@@ -69,6 +71,34 @@ fn relays(metrics: &mut Metrics, report: &StatusReport) {
     each("evbus_relay_up", "1 if the relay's database answers.", &|row| Some(f64::from(u8::from(row.counts.is_ok()))));
     each("evbus_relay_rows", "Rows that wait to be moved.", &|row| counts(row).map(|of| of.waiting as f64));
     each("evbus_relay_parked_rows", "Rows that are no events.", &|row| counts(row).map(|of| of.parked as f64));
+}
+
+fn schedules(metrics: &mut Metrics, report: &StatusReport) {
+    if report.schedules.is_empty() {
+        return;
+    }
+    let help = "How long a time of the schedule has waited to be served.";
+    let mut samples = metrics.metric("evbus_schedule_late_seconds", MetricKind::Gauge, help);
+    for row in report.schedules.iter().filter(|row| row.error.is_none()) {
+        samples.add(&[("schedule", &row.name)], row.late.unwrap_or_default().as_secs_f64());
+    }
+}
+
+fn sources(metrics: &mut Metrics, report: &StatusReport) {
+    if report.sources.is_empty() {
+        return;
+    }
+    let help = "1 if the source's folder can be looked into from here.";
+    let mut samples = metrics.metric("evbus_source_up", MetricKind::Gauge, help);
+    for row in &report.sources {
+        samples.add(&[("source", &row.name)], u8::from(row.error.is_none()));
+    }
+    let mut samples = metrics.metric("evbus_source_files", MetricKind::Gauge, "Files of the source with their events.");
+    for row in &report.sources {
+        if let Some(files) = row.files {
+            samples.add(&[("source", &row.name)], files);
+        }
+    }
 }
 
 #[cfg(test)]

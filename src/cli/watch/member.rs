@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use tokio::sync::watch as signal;
 
-use super::units::{Unit, Units};
-use super::{End, Runs, WatchArgs};
+use super::units::{Prepared, Runs, Unit, Units};
+use super::{End, Preparing, WatchArgs};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::reporter::Printer;
 use crate::cli::session::{Needs, Session, block_on};
 use crate::cli::style;
-use crate::cli::watchers::{self, HandlerParts, Starting, agree};
+use crate::cli::watchers::{self, ConfigWatch, HandlerParts, agree};
 use crate::config::{BusAddress, StartFrom, Watcher};
 use crate::group::definition::Definition;
 use crate::group::worker::Stop;
@@ -23,7 +23,7 @@ use crate::remote::{GroupBody, Member, MemberParts, RemoteError, Server};
 pub(super) fn watch(
     args: &WatchArgs,
     session: &Session,
-    wanted: Vec<Unit>,
+    (wanted, config): (Vec<Unit>, Option<ConfigWatch>),
     address: &BusAddress,
 ) -> Result<End, Failure> {
     if args.metrics.is_some() {
@@ -36,14 +36,10 @@ pub(super) fn watch(
         let Some(server) = session.server(address)?.map(Rc::new) else { return Ok(End::Ended(Code::Usage)) };
         let printer = args.run.printer(session, true);
         let parts = HandlerParts::new(session, &printer);
-        let runs = AsMember { args, session, server, printer, parts };
-        let Starting { ready, code, .. } = super::prepared(&runs, wanted).await?;
-        let units = Units::new(ready);
-        let ended = super::run_until_stopped((args, session, address), &units, &runs, std::future::pending()).await?;
-        Ok(match ended {
-            End::Ended(Code::Done) => End::Ended(code),
-            ended => ended,
-        })
+        let (runs, units) = (AsMember { args, session, server, printer, parts }, Units::new());
+        super::begin(&runs, &units, wanted).await?;
+        let beside = std::future::pending();
+        super::run_until_stopped((args, session, address), config, (&runs, &units), beside).await
     })
 }
 
@@ -56,29 +52,10 @@ struct AsMember<'a> {
 }
 
 impl Runs for AsMember<'_> {
-    async fn check(&self, unit: &Unit) -> Result<(), Failure> {
-        let Unit::Watcher(watcher) = unit else { return Ok(()) };
-        watcher.filter()?;
-        refuse_settings_of_the_server(watcher)?;
-        watchers::check_action(watcher, self.session)
-    }
+    type With = ();
 
-    async fn prepare(&self, unit: &Unit) -> Result<(), Failure> {
-        let Unit::Watcher(watcher) = unit else { return Ok(()) };
-        let definition = joined(&self.server, watcher).await?;
-        agree(watcher, &watcher.filter()?, &definition).map_err(|failure| {
-            failure.help("change the group where the bus is, leave the options out, or join another group")
-        })?;
-        if !self.args.run.quiet {
-            let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
-            let wanted = style::wanted(&definition.filter(group)?);
-            output::note(&format!("watching {}: group '{group}', {wanted}{paused}", self.server.url()));
-        }
-        Ok(())
-    }
-
-    async fn run(&self, unit: Unit, stop: signal::Receiver<Stop>) -> Code {
-        let Unit::Watcher(watcher) = unit else { return Code::Done };
+    async fn run(&self, of: Prepared<()>, _: bool, stop: signal::Receiver<Stop>) -> Code {
+        let Unit::Watcher(watcher) = of.unit else { return Code::Done };
         let parts = MemberParts {
             server: Rc::clone(&self.server),
             group: watcher.group.clone(),
@@ -91,7 +68,7 @@ impl Runs for AsMember<'_> {
             stop,
         };
         match Member::new(parts).run().await {
-            Ok(_) => Code::Done,
+            Ok(()) => Code::Done,
             Err(error) => {
                 self.printer.report(&watcher.group, &WorkerEvent::Ended);
                 Failure::from(error).context(&format!("watcher '{}' ended", watcher.name)).report()
@@ -100,11 +77,35 @@ impl Runs for AsMember<'_> {
     }
 }
 
-/// The watcher's group, which is made if it is not there and the token allows it.
-async fn joined(server: &Server, watcher: &Watcher) -> Result<Definition, Failure> {
+impl Preparing for AsMember<'_> {
+    fn check(&self, unit: &Unit) -> Result<(), Failure> {
+        let Unit::Watcher(watcher) = unit else { return Ok(()) };
+        watcher.filter()?;
+        refuse_settings_of_the_server(watcher)?;
+        watchers::check_action(watcher, self.session)
+    }
+
+    async fn prepare(&self, unit: &Unit, dry: bool) -> Result<(), Failure> {
+        let Unit::Watcher(watcher) = unit else { return Ok(()) };
+        let Some(definition) = joined(&self.server, watcher, dry).await? else { return Ok(()) };
+        agree(watcher, &watcher.filter()?, &definition).map_err(|failure| {
+            failure.help("change the group where the bus is, leave the options out, or join another group")
+        })?;
+        if !self.args.run.quiet && !dry {
+            let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
+            let wanted = style::wanted(&definition.filter(group)?);
+            output::note(&format!("watching {}: group '{group}', {wanted}{paused}", self.server.url()));
+        }
+        Ok(())
+    }
+}
+
+/// The watcher's group, which is made if it is not there and the token allows it; with `dry`, none is made.
+async fn joined(server: &Server, watcher: &Watcher, dry: bool) -> Result<Option<Definition>, Failure> {
     let group = &watcher.group;
     match server.find_group(group).await {
-        Ok(definition) => return Ok(definition),
+        Ok(definition) => return Ok(Some(definition)),
+        Err(error) if error.status() == Some(404) && dry => return Ok(None),
         Err(error) if error.status() == Some(404) => {}
         Err(error) => return Err(error.into()),
     }
@@ -120,7 +121,7 @@ async fn joined(server: &Server, watcher: &Watcher) -> Result<Definition, Failur
         start,
         shards: watcher.shards,
     };
-    server.ensure_group(group, &wanted).await.map_err(|error| match error {
+    server.ensure_group(group, &wanted).await.map(Some).map_err(|error| match error {
         RemoteError::Refused { status: 403, .. } => {
             Failure::usage(format!("there is no group '{group}', and the token may not make one"))
                 .help(format!("where the bus is: evbus group create {group}"))

@@ -20,10 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::units::{Unit, Units};
 use crate::cli::failure::Failure;
+use crate::cli::help_line;
 use crate::cli::prometheus::{MetricKind, Metrics};
-use crate::cli::relays::RelayPlan;
 use crate::cli::session::{Opened, Session};
-use crate::cli::{help_line, status};
+use crate::cli::status::{self, Emitters};
+use crate::config::Watcher;
 use crate::group::GroupName;
 use crate::group::worker_event::{Reporter, WorkerEvent};
 use crate::store::system_words;
@@ -91,10 +92,13 @@ impl CountingReporter {
         metrics.into_text()
     }
 
-    /// The obstacles, one line for each group that has one.
-    fn troubles(&self) -> Vec<String> {
+    /// The obstacles of wanted groups, one line for each that has one.
+    fn troubles(&self, is_wanted: impl Fn(&GroupName) -> bool) -> Vec<String> {
         let groups = self.groups.borrow();
-        let troubles = groups.iter().filter_map(|(group, counters)| Some((group, counters.trouble.as_deref()?)));
+        let troubles = groups
+            .iter()
+            .filter(|(group, _)| is_wanted(group))
+            .filter_map(|(group, counters)| Some((group, counters.trouble.as_deref()?)));
         troubles.map(|(group, why)| format!("{group}: {}", why.replace(char::is_control, " "))).collect()
     }
 }
@@ -143,9 +147,9 @@ pub(super) async fn serve(
     listener: TcpListener,
     (opened, session): (&Opened, &Session),
     tally: &CountingReporter,
-    units: &Units,
+    units: &Units<impl Sized>,
 ) -> Infallible {
-    let page = MetricsPage { opened, session, units, tally, kept: RefCell::default() };
+    let page = MetricsPage { opened, session, wanted: &|| units.wanted(), tally, kept: RefCell::default() };
     let mut asking = FuturesUnordered::new();
     let mut open: VecDeque<(u64, AbortHandle)> = VecDeque::new();
     let mut number = 0;
@@ -179,7 +183,7 @@ pub(super) async fn serve(
 struct MetricsPage<'a> {
     opened: &'a Opened,
     session: &'a Session,
-    units: &'a Units,
+    wanted: &'a dyn Fn() -> Vec<Unit>,
     tally: &'a CountingReporter,
     /// The last status and its time; it is kept because it reads much of the bus.
     kept: RefCell<Option<(Duration, String)>>,
@@ -210,7 +214,7 @@ impl MetricsPage<'_> {
                 Ok(text) => (StatusCode::OK, METRICS, text + &self.tally.text()),
                 Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{}\n", failure.message())),
             },
-            (&Method::GET | &Method::HEAD, "/healthz") => match &*self.tally.troubles() {
+            (&Method::GET | &Method::HEAD, "/healthz") => match &*self.troubles() {
                 [] => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
                 troubles => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, troubles.join("\n") + "\n"),
             },
@@ -225,6 +229,25 @@ impl MetricsPage<'_> {
         response
     }
 
+    /// What keeps watchers that the config wants from working.
+    fn troubles(&self) -> Vec<String> {
+        let watchers: Vec<Watcher> = (self.wanted)().into_iter().filter_map(Unit::into_watcher).collect();
+        self.tally.troubles(|group| watchers.iter().any(|watcher| watcher.group == *group))
+    }
+
+    fn emitters(&self) -> Emitters {
+        let mut emitters = Emitters::default();
+        for unit in (self.wanted)() {
+            match unit {
+                Unit::Watcher(_) => {}
+                Unit::Relay(plan) => emitters.relays.push(plan),
+                Unit::Schedule(schedule) => emitters.schedules.push(schedule),
+                Unit::Source(source) => emitters.sources.push(source),
+            }
+        }
+        emitters
+    }
+
     /// The status, read again if the last one is too old; on a bucket each read costs listings.
     async fn status(&self) -> Result<String, Failure> {
         let bus = self.opened.bus_handle();
@@ -234,8 +257,7 @@ impl MetricsPage<'_> {
         if let Some((_, text)) = kept {
             return Ok(text);
         }
-        let plans: Vec<RelayPlan> = self.units.running().into_iter().filter_map(Unit::into_relay).collect();
-        let text = status::metrics(self.opened, self.session, &plans).await?;
+        let text = status::metrics(self.opened, self.session, &self.emitters()).await?;
         *self.kept.borrow_mut() = Some((now, text.clone()));
         Ok(text)
     }

@@ -1,28 +1,32 @@
 //! `evbus watch` on the bus itself: workers, and what emits beside them.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tokio::sync::{OnceCell, watch as signal};
 
 use super::metrics::{self, CountingReporter};
-use super::units::{Unit, Units};
-use super::{End, Runs, WatchArgs};
+use super::units::{Prepared, Runs, Unit, Units};
+use super::{End, Preparing, WatchArgs};
 use crate::cli::exit::Code;
 use crate::cli::failure::Failure;
 use crate::cli::session::{Needs, Opened, Session, block_on};
-use crate::cli::watchers::{self, HandlerParts, HistoryKeeper, Ready, Starting, Workers};
+use crate::cli::watchers::{self, ConfigWatch, HandlerParts, HistoryKeeper, Ready, Workers};
 use crate::cli::{drain, output, relays, schedules, sources, style};
-use crate::config::{Location, Watcher};
+use crate::config::{BusAddress, Location, Watcher};
+use crate::group::definition::{self, Registered};
 use crate::group::worker::{Mode, Stop};
 use crate::group::worker_event::Reporter;
 use crate::store::dir::{Durability, Execution};
 
 /// Runs units on the bus until a signal ends them.
-pub(super) fn watch(args: &WatchArgs, session: &Session, wanted: Vec<Unit>) -> Result<End, Failure> {
+pub(super) fn watch(
+    args: &WatchArgs,
+    session: &Session,
+    (wanted, config): (Vec<Unit>, Option<ConfigWatch>),
+    address: &BusAddress,
+) -> Result<End, Failure> {
     block_on(Needs::Everything, async {
-        let opened = session.open(Execution::Threaded).await?;
+        let opened = session.open_at(address.clone(), Execution::Threaded, Durability::Full).await?;
         if args.run.dry_run {
             let watchers = wanted.into_iter().filter_map(Unit::into_watcher).collect();
             return drain::dry_run(watchers, &opened, session).await.map(End::Ended);
@@ -35,24 +39,18 @@ pub(super) fn watch(args: &WatchArgs, session: &Session, wanted: Vec<Unit>) -> R
         let tally = Rc::new(CountingReporter::new(Rc::clone(&printer) as _));
         let history = HistoryKeeper::new(Rc::clone(&tally) as _, &opened);
         let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
-        let shares_polls = args.run.in_config();
+        let units = Units::new();
         let runs = OnBus {
             args,
             session,
             opened: &opened,
             emitting: OnceCell::new(),
-            workers: Workers::new(
-                &opened,
-                Mode::Watch,
-                (HandlerParts::new(session, &printer), &reporter),
-                shares_polls,
-            ),
+            workers: Workers::new(&opened, Mode::Watch, (HandlerParts::new(session, &printer), &reporter)),
             tally: &tally,
             history: &history,
-            ready: RefCell::default(),
+            units: &units,
         };
-        let Starting { ready, code, .. } = super::prepared(&runs, wanted).await?;
-        let units = Units::new(ready);
+        super::begin(&runs, &units, wanted).await?;
         let beside = async {
             let served = async {
                 let Some(listener) = listener else { return std::future::pending().await };
@@ -67,13 +65,30 @@ pub(super) fn watch(args: &WatchArgs, session: &Session, wanted: Vec<Unit>) -> R
                 never = watchers::reap_as_first_process() => never,
             }
         };
-        let ended = super::run_until_stopped((args, session, &opened.address), &units, &runs, beside).await?;
+        let ended = super::run_until_stopped((args, session, address), config, (&runs, &units), beside).await;
         history.write().await;
-        Ok(match ended {
-            End::Ended(Code::Done) => End::Ended(code),
-            ended => ended,
-        })
+        ended
     })
+}
+
+/// Refuses another bus on which units could not run. What is behind a server is not asked.
+pub(super) async fn try_out(session: &Session, wanted: &[Unit], address: &BusAddress) -> Result<(), Failure> {
+    let opened = match &address.location {
+        Location::Server(_) => None,
+        _ => Some(session.open_at(address.clone(), Execution::Threaded, Durability::Full).await?),
+    };
+    for unit in wanted {
+        let Unit::Watcher(watcher) = unit else { continue };
+        let fits = async {
+            watchers::check_action(watcher, session)?;
+            if let Some(opened) = &opened {
+                watchers::prepare((**watcher).clone(), opened, true).await?;
+            }
+            Ok(())
+        };
+        fits.await.map_err(|failure: Failure| failure.context(&unit.label()))?;
+    }
+    Ok(())
 }
 
 struct OnBus<'a> {
@@ -85,15 +100,15 @@ struct OnBus<'a> {
     workers: Workers<'a>,
     tally: &'a CountingReporter,
     history: &'a HistoryKeeper,
-    /// Watchers that have their group and do not run yet, by their names.
-    ready: RefCell<BTreeMap<String, Ready>>,
+    units: &'a Units<Option<Registered>>,
 }
 
 impl OnBus<'_> {
-    /// The bus for what emits. A store may pass over its own notices, as a database does: the workers of this process
-    /// would find the events by their polls alone, so that the bus is opened once more there.
+    /// The bus for what emits. A store may pass over its own notices, which would leave the events to the polls of this
+    /// process's workers: there the bus is opened once more.
     async fn emitting(&self) -> Result<&Opened, Failure> {
         let passes_over_own = match &self.opened.address.location {
+            Location::Dir(_) => true,
             #[cfg(feature = "postgres")]
             Location::Postgres(..) => true,
             _ => false,
@@ -108,64 +123,78 @@ impl OnBus<'_> {
         Ok(self.emitting.get_or_try_init(open).await?.as_ref().unwrap_or(self.opened))
     }
 
-    async fn make_ready(&self, watcher: &Watcher) -> Result<Ready, Failure> {
-        let ready = watchers::prepare(watcher.clone(), self.opened, false).await?;
-        self.args.run.note_start(&ready);
-        if !self.args.run.quiet {
-            announce(&ready, self.opened).await?;
+    async fn run_watcher(
+        &self,
+        watcher: Watcher,
+        mut registered: Registered,
+        has_waited: bool,
+        stop: signal::Receiver<Stop>,
+    ) -> Code {
+        let store = &*self.opened.bus_handle().store;
+        // The group may have been paused, or have got another filter, while the one before was still to end.
+        if has_waited && let Ok(Some(now)) = definition::find_durable(store, &watcher.group).await {
+            registered = now;
         }
-        Ok(ready)
-    }
-
-    async fn run_watcher(&self, watcher: &Watcher, stop: signal::Receiver<Stop>) -> Result<Code, Failure> {
-        let ready = self.ready.borrow_mut().remove(&watcher.name);
-        let ready = match ready {
-            Some(ready) => ready,
-            None => self.make_ready(watcher).await?,
-        };
         self.tally.count_for(&watcher.group);
-        self.history.keep_for(watcher, self.opened);
-        Ok(self.workers.run(ready, stop).await.outcome.err().unwrap_or(Code::Done))
+        self.history.keep_for(&watcher, self.opened);
+        let shares_polls = self.units.wanted().iter().filter(|unit| unit.is_watcher()).count() > 1;
+        let ready = Ready { watcher, registered, found: true };
+        self.workers.run(ready, shares_polls, stop).await.outcome.err().unwrap_or(Code::Done)
     }
 }
 
 impl Runs for OnBus<'_> {
-    async fn check(&self, unit: &Unit) -> Result<(), Failure> {
-        match unit {
-            Unit::Watcher(watcher) => {
-                watchers::check_action(watcher, self.session)?;
-                watchers::prepare((**watcher).clone(), self.opened, true).await.map(drop)
-            }
-            Unit::Relay(plan) => plan.check(),
-            Unit::Schedule(_) | Unit::Source(_) => Ok(()),
-        }
-    }
+    /// A watcher's group.
+    type With = Option<Registered>;
 
-    async fn prepare(&self, unit: &Unit) -> Result<(), Failure> {
-        match unit {
-            Unit::Watcher(watcher) => {
-                let ready = self.make_ready(watcher).await?;
-                self.ready.borrow_mut().insert(watcher.name.clone(), ready);
-                Ok(())
-            }
-            Unit::Relay(_) | Unit::Schedule(_) | Unit::Source(_) => self.emitting().await.map(drop),
-        }
-    }
-
-    async fn run(&self, unit: Unit, stop: signal::Receiver<Stop>) -> Code {
-        let label = unit.label();
+    async fn run(&self, of: Prepared<Self::With>, has_waited: bool, stop: signal::Receiver<Stop>) -> Code {
+        let label = of.unit.label();
         let ran = async {
-            match unit {
-                Unit::Watcher(watcher) => return self.run_watcher(&watcher, stop).await,
-                Unit::Relay(plan) => relays::follow_planned(&plan, self.emitting().await?, self.session, stop).await,
-                Unit::Schedule(one) => schedules::follow(&one, self.emitting().await?, self.session, stop).await,
-                Unit::Source(source) => {
+            match (of.unit, of.with) {
+                (Unit::Watcher(watcher), Some(registered)) => {
+                    return Ok(self.run_watcher(*watcher, registered, has_waited, stop).await);
+                }
+                (Unit::Watcher(_), None) => {}
+                (Unit::Relay(plan), _) => {
+                    relays::follow_planned(&plan, self.emitting().await?, self.session, stop).await;
+                }
+                (Unit::Schedule(one), _) => {
+                    schedules::follow(&one, self.emitting().await?, self.session, stop).await;
+                }
+                (Unit::Source(source), _) => {
                     let _ = sources::follow(&source, self.emitting().await?, self.session, stop).await;
                 }
             }
             Ok(Code::Done)
         };
         ran.await.unwrap_or_else(|failure: Failure| failure.context(&format!("{label} is not run")).report())
+    }
+}
+
+impl Preparing for OnBus<'_> {
+    fn check(&self, unit: &Unit) -> Result<(), Failure> {
+        match unit {
+            Unit::Watcher(watcher) => watchers::check_action(watcher, self.session),
+            Unit::Relay(plan) => plan.check(),
+            Unit::Schedule(_) | Unit::Source(_) => Ok(()),
+        }
+    }
+
+    async fn prepare(&self, unit: &Unit, dry: bool) -> Result<Self::With, Failure> {
+        let Unit::Watcher(watcher) = unit else {
+            if !dry {
+                self.emitting().await?;
+            }
+            return Ok(None);
+        };
+        let ready = watchers::prepare((**watcher).clone(), self.opened, dry).await?;
+        if !dry {
+            self.args.run.note_start(&ready);
+            if !self.args.run.quiet {
+                announce(&ready, self.opened).await?;
+            }
+        }
+        Ok(Some(ready.registered))
     }
 }
 

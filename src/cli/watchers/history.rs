@@ -1,7 +1,7 @@
 //! Notes what workers have run, and writes it to the bus now and then.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub(super) fn is_kept(watcher: &Watcher, opened: &Opened) -> bool {
 /// What one group's runs have left to be written.
 struct GroupHistory {
     limits: HistoryLimits,
+    /// The watchers of this process that keep it; none: what is noted is still written, and nothing more is noted.
+    kept_by: BTreeSet<String>,
     entries: Vec<HistoryEntry>,
     /// How many objects were written since the last tidying; many at first.
     written: u32,
@@ -77,15 +79,23 @@ impl HistoryKeeper {
         })
     }
 
-    /// Keeps from now on what a watcher's settings say of its group.
+    /// Keeps from now on what a watcher's settings say of its group. Of several watchers of one group those that keep none
+    /// report no runs.
     pub(in crate::cli) fn keep_for(&self, watcher: &Watcher, opened: &Opened) {
         let mut groups = self.groups.borrow_mut();
-        match limits(watcher, opened) {
-            Some(limits) => {
-                let new = || GroupHistory { limits, entries: Vec::new(), written: TIDY_AFTER };
-                groups.entry(watcher.group.clone()).or_insert_with(new).limits = limits;
+        let found = groups.get_mut(&watcher.group);
+        match (limits(watcher, opened), found) {
+            (Some(limits), Some(history)) => {
+                history.limits = limits;
+                history.kept_by.insert(watcher.name.clone());
             }
-            None => drop(groups.remove(&watcher.group)),
+            (Some(limits), None) => {
+                let kept_by = BTreeSet::from([watcher.name.clone()]);
+                let history = GroupHistory { limits, kept_by, entries: Vec::new(), written: TIDY_AFTER };
+                groups.insert(watcher.group.clone(), history);
+            }
+            (None, Some(history)) => _ = history.kept_by.remove(&watcher.name),
+            (None, None) => {}
         }
     }
 
@@ -138,7 +148,7 @@ impl HistoryKeeper {
 
     fn note(&self, group: &GroupName, event: &WorkerEvent) {
         let mut groups = self.groups.borrow_mut();
-        let Some(history) = groups.get_mut(group) else { return };
+        let Some(history) = groups.get_mut(group).filter(|history| !history.kept_by.is_empty()) else { return };
         let last = |entries: &mut Vec<HistoryEntry>, name: &EventName, set: &dyn Fn(&mut HistoryEntry)| {
             if let Some(entry) = entries.iter_mut().rev().find(|entry| entry.event == *name) {
                 set(entry);

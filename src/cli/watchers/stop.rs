@@ -35,29 +35,30 @@ impl HangUp {
     }
 }
 
-/// What makes a watch read its config anew, beside a SIGHUP.
+/// What makes a watch read its config anew.
 pub(in crate::cli) struct Reloads<'a> {
-    /// Told each time.
-    pub(in crate::cli) asked: &'a Notify,
+    /// What a SIGHUP means.
+    pub(in crate::cli) hang_up: HangUp,
     /// Looks for changes of the file.
     pub(in crate::cli) config: Option<ConfigWatch>,
+    /// Told each time.
+    pub(in crate::cli) asked: &'a Notify,
 }
 
 /// Turns signals into stop levels for as long as the future is polled; a SIGHUP is one of them.
 pub(in crate::cli) async fn on_signals(stop: watch::Sender<Stop>) -> Result<(), Failure> {
-    let asked = &Notify::new();
-    on_signals_or_reloads(stop, HangUp::of(false), Reloads { asked, config: None }).await
+    on_signals_or_reloads(stop, None).await
 }
 
-/// The same; a SIGHUP, or a change of the config file, may be a reason to reload.
+/// The same; until the first stop a SIGHUP, or a change of the config file, may be a reason to reload.
 pub(in crate::cli) async fn on_signals_or_reloads(
     stop: watch::Sender<Stop>,
-    hang_up: HangUp,
-    mut reloads: Reloads<'_>,
+    mut reloads: Option<Reloads<'_>>,
 ) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let hang_up = reloads.as_ref().map_or_else(|| HangUp::of(false), |reloads| reloads.hang_up);
     let mut hup = match hang_up {
         HangUp::Ignored => None,
         HangUp::Stop | HangUp::Reload => Some(signal(SignalKind::hangup()).map_err(cannot)?),
@@ -68,10 +69,12 @@ pub(in crate::cli) async fn on_signals_or_reloads(
             _ = term.recv() => false,
             _ = int.recv() => false,
             () = received(&mut hup) => hang_up == HangUp::Reload,
-            () = changed(&mut reloads.config) => true,
+            () = changed(&mut reloads) => true,
         };
         if is_reload {
-            reloads.asked.notify_one();
+            if let Some(reloads) = reloads.as_ref().filter(|_| level == Stop::No) {
+                reloads.asked.notify_one();
+            }
             continue;
         }
         level = if level == Stop::No { Stop::Starts } else { Stop::Handlers };
@@ -82,8 +85,9 @@ pub(in crate::cli) async fn on_signals_or_reloads(
     }
 }
 
-async fn changed(config: &mut Option<ConfigWatch>) {
-    match config {
+/// Completes when the config file has changed; never, if that is not looked for.
+async fn changed(reloads: &mut Option<Reloads<'_>>) {
+    match reloads.as_mut().and_then(|reloads| reloads.config.as_mut()) {
         Some(config) => config.changed().await,
         None => std::future::pending().await,
     }

@@ -15,7 +15,9 @@ pub enum Stop {
     /// Go on.
     #[default]
     No,
-    /// Start nothing new; let the running handlers end.
+    /// Start nothing new; let the running handlers end, however long they take.
+    AfterRuns,
+    /// Start nothing new; let the running handlers end within the worker's time for it.
     Starts,
     /// End the running handlers, too.
     Handlers,

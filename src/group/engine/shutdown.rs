@@ -9,7 +9,9 @@ use super::{Command, Engine, Mode, ShardSlot, Stop};
 #[derive(Default)]
 pub(super) struct Shutdown {
     pub level: Stop,
-    /// When it was told first.
+    /// Whether handlers were told that nothing more comes.
+    pub is_told: bool,
+    /// Since when their time to end is limited.
     pub since: Option<Duration>,
     /// Whether the running handlers were ended, too.
     pub handlers_stopped: bool,
@@ -27,10 +29,13 @@ impl Engine {
             }
             return;
         }
-        let now = self.now();
-        if self.shutdown.since.is_none() {
+        if !std::mem::replace(&mut self.shutdown.is_told, true) {
             self.command(Command::EndHandlers);
         }
+        if self.shutdown.level == Stop::AfterRuns {
+            return;
+        }
+        let now = self.now();
         let since = *self.shutdown.since.get_or_insert(now);
         let late = now.saturating_sub(since) >= self.settings.stop_timeout;
         if (self.shutdown.level == Stop::Handlers || late) && !self.shutdown.handlers_stopped {

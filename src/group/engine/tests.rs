@@ -368,3 +368,20 @@ fn a_second_or_overdue_stop_ends_the_handlers() {
         assert!(bench.has_command(|command| matches!(command, Command::StopHandlers)));
     }
 }
+
+#[test]
+fn a_worker_that_is_to_end_after_its_runs_waits_for_them_until_it_is_told_more() {
+    let mut bench = EngineBench::new(1, Mode::Watch);
+    bench.acquire(&[name(1), name(2)]);
+    bench.feed([Input::Stop(Stop::AfterRuns)]);
+    assert!(bench.has_command(|command| matches!(command, Command::EndHandlers)));
+    for limit in [false, true] {
+        bench.elapsed += Duration::from_hours(1);
+        bench.feed([]);
+        assert_eq!(
+            (bench.has_command(|command| matches!(command, Command::StopHandlers)), bench.started()),
+            (limit, vec![])
+        );
+        bench.feed([Input::Stop(Stop::Starts)]);
+    }
+}
