@@ -252,6 +252,7 @@ impl Runner {
     async fn open_folder(&mut self) -> bool {
         let (Place::Folder(path), Look::Folder(look)) = (&self.source.place, &mut self.look) else { return false };
         let (asked, open) = (path.clone(), look.open.as_ref().map(|(_, place)| *place));
+        let (number, known) = (self.seen.folder(), self.seen.below(Path::new("")));
         let found = threads::run(move || {
             let metadata = std::fs::metadata(&asked)?;
             let place = (metadata.dev(), metadata.ino());
@@ -260,9 +261,12 @@ impl Runner {
             }
             // Also of what is no folder this tells why it cannot be looked through.
             let is_empty = std::fs::read_dir(&asked)?.next().is_none();
-            Ok::<_, std::io::Error>(Some((place, is_empty, Folder::of(&asked))))
+            let is_another = number.is_some_and(|number| number != place.1)
+                && !known.is_empty()
+                && !known.iter().any(|file| std::fs::symlink_metadata(asked.join(file)).is_ok());
+            Ok::<_, std::io::Error>(Some((place, is_empty, is_another, Folder::of(&asked))))
         });
-        let (place, is_empty, folder) = match found.await {
+        let (place, is_empty, is_another, folder) = match found.await {
             Some(Ok(Some(found))) => found,
             Some(Ok(None)) => return true,
             Some(Err(error)) => {
@@ -277,6 +281,10 @@ impl Runner {
             return false;
         }
         *look = FolderLook { open: Some((Arc::new(folder), place)), ..FolderLook::default() };
+        if is_another {
+            // The config may name another one, or something may lie where nothing is mounted.
+            self.seen.leave_all(self.now());
+        }
         self.settling.forget();
         self.seen.set_folder(place.1);
         (self.next_scan, self.trouble) = (Duration::ZERO, None);

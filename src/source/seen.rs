@@ -207,6 +207,14 @@ impl Seen {
         self.changed(now);
     }
 
+    /// The files are those of another folder: none of them is here, and none was removed.
+    pub fn leave_all(&mut self, now: Duration) {
+        for seen in self.record.files.values_mut() {
+            (seen.absent, seen.event) = (true, None);
+        }
+        self.changed(now);
+    }
+
     /// A scan begins.
     pub fn begin_scan(&mut self) {
         self.met.clear();
