@@ -15,7 +15,8 @@ use super::style;
 use super::trial::Trial;
 use crate::archive::Replay;
 use crate::bus::read::{self, Range};
-use crate::config::{Action, Watcher};
+use crate::cli::help_line::command;
+use crate::config::{Action, MAX_CONCURRENCY, Watcher};
 use crate::event::{Event, EventTime, Filter, FilterResult};
 use crate::group::GroupName;
 use crate::open;
@@ -37,7 +38,7 @@ Examples:
   evbus replay -t 'order.*' --since 2026-11-20 -- ./reindex")]
 pub(super) struct ReplayArgs {
     /// The archive: a folder or a place in a bucket
-    #[arg(long, value_name = "URL", required_unless_present = "command", conflicts_with = "command")]
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
     archive: Option<OsString>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -61,6 +62,13 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) fn run(args: ReplayArgs, session: Session) -> Result<Code, Failure> {
+    if args.archive.is_none() && args.command.is_empty() {
+        return Err(Failure::usage("neither a command for events of the bus nor an archive")
+            .help(command("replay", "-t 'TYPE' -- CMD ARG…, or evbus replay --archive URL")));
+    }
+    if !(1..=MAX_CONCURRENCY).contains(&args.concurrency) {
+        return Err(Failure::usage(format!("-j {} is not between 1 and {MAX_CONCURRENCY}", args.concurrency)));
+    }
     let time = |option, given: &Option<String>| {
         given.as_deref().map(|text| time_of(option, text, &session.environment)).transpose()
     };

@@ -37,6 +37,8 @@ fn events_of_the_bus_can_be_run_again_without_a_group() {
     assert_eq!(sorted(home.lines("seen")), sorted(ids));
     assert!(home.run(&["replay", "-n", "2", "--", "true"]).exits(0).err.contains("2 done, 0 failed"));
     home.run(&["replay"]).exits(2);
+    home.run(&["replay", "-t", "t"]).exits(2).says("neither a command", "evbus replay -t 'TYPE' -- CMD");
+    home.run(&["replay", "-j", "0", "--", "true"]).exits(2).says("-j 0 is not between 1 and 1000", "");
 }
 
 #[test]
