@@ -96,10 +96,10 @@ pub(super) fn run(args: DrainArgs, session: Session) -> Result<Code, Failure> {
         ready.iter().for_each(|ready| history.keep_for(&ready.watcher, &opened));
         let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
         let shares_polls = ready.len() > 1;
-        let workers = Workers::new(&opened, mode, (HandlerParts::new(&session, &printer), &reporter));
+        let workers = Workers::new(&opened, mode, HandlerParts::new(&session, &printer));
         let ended = tokio::select! {
             biased;
-            ended = join_all(ready.into_iter().map(|ready| workers.run(ready, shares_polls, stopped.clone()))) => ended,
+            ended = join_all(ready.into_iter().map(|ready| workers.run(ready, &reporter, shares_polls, stopped.clone()))) => ended,
             failure = watchers::on_signals(stop) => {
                 failure?;
                 return Ok(Code::Done);

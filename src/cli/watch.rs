@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch as signal};
@@ -13,7 +14,7 @@ use super::failure::Failure;
 use super::output;
 use super::relays::RelayPlan;
 use super::service::Service;
-use super::session::Session;
+use super::session::{Needs, Session, block_on};
 use super::sources;
 use super::watchers::{self, ConfigWatch, HangUp, Reloads, RunArgs};
 use crate::clock::Backoff;
@@ -73,10 +74,10 @@ pub(super) struct WatchArgs {
 }
 
 impl WatchArgs {
-    /// What looks for changes of the config, if it is to.
-    fn config_watch(&self, session: &Session) -> Result<Option<ConfigWatch>, Failure> {
-        let path = if self.reload { session.config_quietly()?.path } else { None };
-        Ok(path.map(|path| ConfigWatch::new(path, &session.clock)))
+    /// What looks for changes of the session's config, if it is to.
+    fn config_watch(&self, session: &Session) -> Option<ConfigWatch> {
+        let path = session.args.config.clone().filter(|_| self.reload);
+        path.map(|path| ConfigWatch::new(path, &session.clock))
     }
 }
 
@@ -108,7 +109,7 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
     let found = if args.run.in_config() { session.config_quietly()?.path } else { None };
     let session = session.anew(found);
     // Before the config is read: a change of it meanwhile is one.
-    let mut config = args.config_watch(&session)?;
+    let mut config = args.config_watch(&session);
     let mut wanted = wanted(&args, &session)?;
     let address = session.address()?;
     refuse(&wanted, &address)?;
@@ -121,21 +122,49 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
             End::Ended(code) => return Ok(code),
             End::OtherBus(units) => units,
         };
-        config = args.config_watch(&session)?;
+        config = args.config_watch(&session);
         // The config was valid when the change came, but may have changed since.
-        let valid = || refuse(&self::wanted(&args, &session)?, &session.address()?);
-        if let Err(failure) = valid() {
+        if let Err(failure) = try_out_again(&args, &session.anew(None), &wanted) {
             failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
         // The process replaces itself, so that a supervisor sees no end.
-        let again = std::process::Command::new(current_program()?).args(std::env::args_os().skip(1)).exec();
-        return Err(Failure::failed(format!("cannot restart: {}", system_words(&again))));
+        output::pump::flush_all();
+        let again = std::process::Command::new(current_program()).args(std::env::args_os().skip(1)).exec();
+        Failure::failed(format!("cannot restart: {}; the watchers go on unchanged", system_words(&again))).report();
     }
 }
 
-fn current_program() -> Result<std::path::PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| Failure::failed(format!("cannot restart: {}", system_words(&error))))
+/// Refuses what the config says by now where it could not run. `before` is what was wanted until now.
+fn try_out_again(args: &WatchArgs, session: &Session, before: &[Unit]) -> Result<(), Failure> {
+    let (wanted, address) = (wanted(args, session)?, session.address()?);
+    refuse(&wanted, &address)?;
+    block_on(Needs::Everything, try_out((args, session, &address), &wanted, before))
+}
+
+/// Refuses another bus on which units could not run; those that could not before are no reason.
+async fn try_out(
+    (args, session, address): (&WatchArgs, &Session, &BusAddress),
+    wanted: &[Unit],
+    before: &[Unit],
+) -> Result<(), Failure> {
+    let watchers = wanted.iter().filter(|unit| !unit.is_in(before)).filter_map(|unit| match unit {
+        Unit::Watcher(watcher) => Some(&**watcher),
+        _ => None,
+    });
+    match &address.location {
+        Location::Server(_) => member::try_out((args, session, address), watchers).await,
+        _ => on_bus::try_out(session, watchers, address).await,
+    }
+}
+
+/// This program's file; one that has taken its place; or the program as it runs, where there is none any more.
+fn current_program() -> PathBuf {
+    let running = PathBuf::from("/proc/self/exe");
+    let Ok(path) = std::env::current_exe() else { return running };
+    // As proc_pid_exe(5) shows a file that was replaced.
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    [Some(path), replaced].into_iter().flatten().find(|path| path.exists()).unwrap_or(running)
 }
 
 /// What is to run: the watcher of the options, the named ones of the config, or all that it has.
@@ -200,13 +229,19 @@ async fn run_until_stopped<R: Preparing>(
     let until_stopped = service.notify_until_stopped(&*session.clock, stopped.clone());
     let reloading = async {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
-        let mut again_at = None;
+        let (mut again_at, mut said) = (None, String::new());
         loop {
             tokio::select! {
-                () = asked.notified() => backoff = Backoff::new(PAUSES.0, PAUSES.1),
+                () = asked.notified() => {
+                    backoff = Backoff::new(PAUSES.0, PAUSES.1);
+                    said.clear();
+                }
                 () = sleep_until(session, again_at) => {}
             }
             if units.is_stopped() {
+                if other_bus.borrow().is_some() {
+                    output::note("the watch begins again with this config once the running handlers have ended");
+                }
                 continue;
             }
             service.notify("RELOADING=1");
@@ -224,7 +259,9 @@ async fn run_until_stopped<R: Preparing>(
                     units.stop(Stop::AfterRuns);
                 }
                 Err(failure) if failure.code() == Code::TryAgain => {
-                    failure.context("the config is not reloaded, and is tried again").report();
+                    if std::mem::replace(&mut said, failure.message().to_owned()) != failure.message() {
+                        failure.context("the config is not reloaded, and is tried again").report();
+                    }
                     again_at = Some(session.clock.elapsed() + backoff.take());
                 }
                 Err(failure) => _ = failure.context("the config is not reloaded").report(),
@@ -284,7 +321,7 @@ async fn reload<R: Preparing>(
     let now = session.address()?;
     refuse(&wanted, &now)?;
     if now.location != address.location {
-        on_bus::try_out(session, &wanted, &now).await?;
+        try_out((args, session, &now), &wanted, &units.wanted()).await?;
         return Ok(Reloaded::OtherBus);
     }
     let (mut able, mut failed) = (Vec::new(), BTreeMap::new());

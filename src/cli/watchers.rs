@@ -144,20 +144,24 @@ pub(super) struct Workers<'a> {
     opened: &'a Opened,
     mode: Mode,
     parts: HandlerParts,
-    reporter: Rc<dyn Reporter>,
     polls: Option<Rc<Polls>>,
 }
 
 impl<'a> Workers<'a> {
-    /// Events of workers go to the reporter.
-    pub(super) fn new(opened: &'a Opened, mode: Mode, (parts, reporter): (HandlerParts, &Rc<dyn Reporter>)) -> Self {
+    pub(super) fn new(opened: &'a Opened, mode: Mode, parts: HandlerParts) -> Self {
         let costs = opened.bus_handle().store.requests().is_some();
-        Self { opened, mode, parts, reporter: Rc::clone(reporter), polls: costs.then(Rc::<Polls>::default) }
+        Self { opened, mode, parts, polls: costs.then(Rc::<Polls>::default) }
     }
 
     /// Runs one watcher until it has ended. Its failure is reported at once, because others may run for months. With
     /// `shares_polls`, it polls together with others, where listings cost something.
-    pub(super) async fn run(&self, ready: Ready, shares_polls: bool, stop: watch::Receiver<Stop>) -> Ended {
+    pub(super) async fn run(
+        &self,
+        ready: Ready,
+        reporter: &Rc<dyn Reporter>,
+        shares_polls: bool,
+        stop: watch::Receiver<Stop>,
+    ) -> Ended {
         let Ready { watcher, registered, .. } = ready;
         let bus = self.opened.bus_handle().clone();
         let me = this_process(&bus, digest(&watcher));
@@ -167,7 +171,7 @@ impl<'a> Workers<'a> {
             registered,
             handler: self.parts.handler(&watcher),
             on_dead: watcher.on_dead.as_deref().map(|argv| self.parts.command(&watcher, argv)),
-            reporter: Rc::clone(&self.reporter),
+            reporter: Rc::clone(reporter),
             me,
             alive: Rc::new(process_of),
             stop,
@@ -178,7 +182,7 @@ impl<'a> Workers<'a> {
             Err(error) => Err(error),
         };
         let report = |error| {
-            self.reporter.report(&watcher.group, &WorkerEvent::Ended);
+            reporter.report(&watcher.group, &WorkerEvent::Ended);
             Failure::from(error).context(&format!("watcher '{}' ended", watcher.name)).report()
         };
         let outcome = outcome.map_err(report);

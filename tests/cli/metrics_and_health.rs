@@ -76,6 +76,21 @@ fn a_watcher_that_the_config_has_no_more_is_not_unhealthy() {
     until("its handler is missed", || ask(&address, "GET /healthz").contains("bad: handler"));
     home.file("evbus.toml", good);
     until("it is not wanted", || ask(&address, "GET /healthz").ends_with("ok\n"));
+    // Nor is one of two watchers of a group, of which the other works.
+    let of_group = |name: &str, action: &str| {
+        format!("[watchers.{name}]\ngroup = 'both'\nshards = 8\ntypes = ['v']\nfrom = 'now'\n{action}\n")
+    };
+    home.script("handler", "exit 0");
+    let [bad, good] = [of_group("x", &format!("command = ['{handler}']")), of_group("y", "shell = 'true'")];
+    home.file("evbus.toml", &format!("{bad}{good}"));
+    until("both work", || home.run(&["group", "ls"]).out.contains("both"));
+    std::fs::remove_file(&handler).unwrap();
+    until("its handler is missed", || {
+        home.emit_many("v", 1);
+        ask(&address, "GET /healthz").contains("both: handler")
+    });
+    home.file("evbus.toml", &good);
+    until("the other works", || ask(&address, "GET /healthz").ends_with("ok\n"));
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
 }

@@ -398,11 +398,12 @@ fn a_watcher_that_cannot_run_holds_up_no_reload_and_a_wrong_relay_no_watcher() {
 #[test]
 fn the_history_of_a_group_is_kept_by_those_of_its_watchers_that_keep_one() {
     let home = Home::new();
-    let watcher =
-        |name: &str, more: &str| format!("[watchers.{name}]\ngroup = 'g'\nfrom = 'earliest'\nshell = 'true'\n{more}");
+    let watcher = |name: &str, more: &str| {
+        format!("[watchers.{name}]\ngroup = 'g'\nshards = 8\nfrom = 'earliest'\nshell = 'true'\n{more}")
+    };
     home.file("evbus.toml", &[watcher("a", ""), watcher("b", "history = false\n")].concat());
     let mut watch = home.spawn(&["watch"]);
-    // Either of them may have run an event.
+    // They share the shards.
     until("some are kept", || {
         home.emit_many("t", 1);
         !home.run(&["history", "g"]).out.is_empty()
@@ -435,6 +436,39 @@ fn a_reload_follows_the_config_to_another_bus() {
     hear(&home, "the config names another bus");
     emit("two");
     until("it works on the other", || home.lines("seen") == ["one", "two"]);
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
+fn a_config_that_breaks_before_the_watch_begins_again_leaves_it_as_it_was() {
+    let home = Home::new();
+    let config = |bus: &str| {
+        let shell = "echo $EVBUS_ID >> seen; [ $EVBUS_ID != slow ] || until [ -e go ]; do sleep 0.05; done";
+        let text = format!("[bus]\nurl = './{bus}'\n[watchers.w]\nfrom = 'earliest'\nshell = '{shell}'\n");
+        home.file("new.toml", &text);
+        std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();
+    };
+    let path = |bus: &str| home.path().join(bus).to_str().unwrap().to_owned();
+    let emit = |id: &str, bus: &str| _ = home.run(&["emit", "t", "--id", id, "--bus", &path(bus)]).exits(0);
+    for bus in ["one", "two"] {
+        home.run(&["init", &path(bus)]).exits(0);
+    }
+    config("one");
+    let mut watch = reloading(&home);
+    emit("slow", "one");
+    until("it runs", || home.lines("seen") == ["slow"]);
+    config("two");
+    hear(&home, "the config names another bus");
+    home.file("evbus.toml", "[watchers");
+    home.file("go", "");
+    hear(&home, "the watchers go on unchanged");
+    emit("after", "one");
+    until("it works on the first", || home.lines("seen") == ["slow", "after"]);
+    config("two");
+    hear_times(&home, "the config names another bus", 2);
+    emit("two", "two");
+    until("it works on the second", || home.lines("seen") == ["slow", "after", "two"]);
     signal(&watch, "TERM");
     assert!(watch.wait().unwrap().success());
 }

@@ -26,9 +26,7 @@ pub(super) fn watch(
     (wanted, config): (Vec<Unit>, Option<ConfigWatch>),
     address: &BusAddress,
 ) -> Result<End, Failure> {
-    if args.metrics.is_some() {
-        return Err(Failure::usage("--metrics needs the bus itself: the server has the state of the groups"));
-    }
+    refuse_metrics(args)?;
     if args.run.dry_run {
         return Err(Failure::usage("--dry-run needs the bus itself"));
     }
@@ -41,6 +39,38 @@ pub(super) fn watch(
         let beside = std::future::pending();
         super::run_until_stopped((args, session, address), config, (&runs, &units), beside).await
     })
+}
+
+fn refuse_metrics(args: &WatchArgs) -> Result<(), Failure> {
+    match args.metrics {
+        Some(_) => Err(Failure::usage("--metrics needs the bus itself: the server has the state of the groups")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a server through which watchers could not run.
+pub(super) async fn try_out(
+    (args, session, address): (&WatchArgs, &Session, &BusAddress),
+    watchers: impl Iterator<Item = &Watcher>,
+) -> Result<(), Failure> {
+    refuse_metrics(args)?;
+    let Some(server) = session.server(address)? else { return Ok(()) };
+    for watcher in watchers {
+        let fits = async {
+            check(watcher, session)?;
+            let definition = joined(&server, watcher, true).await?;
+            definition.map_or(Ok(()), |definition| agree(watcher, &watcher.filter()?, &definition))
+        };
+        fits.await.map_err(|failure: Failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
+    }
+    Ok(())
+}
+
+/// Refuses a watcher that could run through no server.
+fn check(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
+    watcher.filter()?;
+    refuse_settings_of_the_server(watcher)?;
+    watchers::check_action(watcher, session)
 }
 
 struct AsMember<'a> {
@@ -80,9 +110,7 @@ impl Runs for AsMember<'_> {
 impl Preparing for AsMember<'_> {
     fn check(&self, unit: &Unit) -> Result<(), Failure> {
         let Unit::Watcher(watcher) = unit else { return Ok(()) };
-        watcher.filter()?;
-        refuse_settings_of_the_server(watcher)?;
-        watchers::check_action(watcher, self.session)
+        check(watcher, self.session)
     }
 
     async fn prepare(&self, unit: &Unit, dry: bool) -> Result<(), Failure> {

@@ -50,25 +50,60 @@ struct Counters {
     dead: u64,
     skipped: u64,
     superseded: u64,
-    /// The obstacle that stops the group's work, while there is one.
-    trouble: Option<String>,
+}
+
+/// A watcher's obstacle, by which its group's work stops here.
+struct Trouble {
+    group: GroupName,
+    why: String,
 }
 
 /// Counts what workers report, and passes it on.
 pub(super) struct CountingReporter {
     next: Rc<dyn Reporter>,
     groups: RefCell<BTreeMap<GroupName, Counters>>,
+    /// By the names of watchers.
+    troubles: RefCell<BTreeMap<String, Trouble>>,
+}
+
+/// Notes a watcher's obstacles, and passes on what its worker reports.
+struct WatcherReporter {
+    watcher: String,
+    tally: Rc<CountingReporter>,
+    next: Rc<dyn Reporter>,
+}
+
+impl Reporter for WatcherReporter {
+    fn report(&self, group: &GroupName, event: &WorkerEvent) {
+        let why = match event {
+            WorkerEvent::Stalled { obstacle } => Some(help_line::obstacle_text(obstacle)),
+            WorkerEvent::Unreachable { error } => Some(error.to_string()),
+            WorkerEvent::Ended => Some("its worker has ended".to_owned()),
+            _ => None,
+        };
+        let mut troubles = self.tally.troubles.borrow_mut();
+        if let Some(why) = why {
+            troubles.insert(self.watcher.clone(), Trouble { group: group.clone(), why });
+        } else if let WorkerEvent::GoesOn = event {
+            troubles.remove(&self.watcher);
+        }
+        drop(troubles);
+        self.next.report(group, event);
+    }
 }
 
 impl CountingReporter {
     /// Counts nothing until it is told of groups.
     pub(super) fn new(next: Rc<dyn Reporter>) -> Self {
-        Self { next, groups: RefCell::default() }
+        Self { next, groups: RefCell::default(), troubles: RefCell::default() }
     }
 
-    /// Counts for a group from now on, whose last worker may have ended.
-    pub(super) fn count_for(&self, group: &GroupName) {
-        self.groups.borrow_mut().entry(group.clone()).or_default().trouble = None;
+    /// Counts for a watcher's group from now on. What its worker reports goes through the reporter that is returned, and
+    /// on to `next`; the watcher's last worker may have ended by an obstacle.
+    pub(super) fn for_watcher(tally: &Rc<Self>, watcher: &Watcher, next: Rc<dyn Reporter>) -> Rc<dyn Reporter> {
+        tally.groups.borrow_mut().entry(watcher.group.clone()).or_default();
+        tally.troubles.borrow_mut().remove(&watcher.name);
+        Rc::new(WatcherReporter { watcher: watcher.name.clone(), tally: Rc::clone(tally), next })
     }
 
     /// The counters as Prometheus metrics.
@@ -92,14 +127,12 @@ impl CountingReporter {
         metrics.into_text()
     }
 
-    /// The obstacles of wanted groups, one line for each that has one.
-    fn troubles(&self, is_wanted: impl Fn(&GroupName) -> bool) -> Vec<String> {
-        let groups = self.groups.borrow();
-        let troubles = groups
-            .iter()
-            .filter(|(group, _)| is_wanted(group))
-            .filter_map(|(group, counters)| Some((group, counters.trouble.as_deref()?)));
-        troubles.map(|(group, why)| format!("{group}: {}", why.replace(char::is_control, " "))).collect()
+    /// The obstacles of wanted watchers, one line for each that has one.
+    fn troubles(&self, wanted: &[Watcher]) -> Vec<String> {
+        let troubles = self.troubles.borrow();
+        let troubles = wanted.iter().filter_map(|watcher| troubles.get(&watcher.name));
+        let lines = troubles.map(|of| format!("{}: {}", of.group, of.why.replace(char::is_control, " ")));
+        lines.collect()
     }
 }
 
@@ -112,10 +145,6 @@ impl Reporter for CountingReporter {
                 WorkerEvent::Dead { .. } => (counters.failed, counters.dead) = (counters.failed + 1, counters.dead + 1),
                 WorkerEvent::Skipped { .. } => counters.skipped += 1,
                 WorkerEvent::Superseded { .. } => counters.superseded += 1,
-                WorkerEvent::Stalled { obstacle } => counters.trouble = Some(help_line::obstacle_text(obstacle)),
-                WorkerEvent::Unreachable { error } => counters.trouble = Some(error.to_string()),
-                WorkerEvent::Ended => counters.trouble = Some("its worker has ended".to_owned()),
-                WorkerEvent::GoesOn => counters.trouble = None,
                 _ => {}
             }
         }
@@ -232,7 +261,7 @@ impl MetricsPage<'_> {
     /// What keeps watchers that the config wants from working.
     fn troubles(&self) -> Vec<String> {
         let watchers: Vec<Watcher> = (self.wanted)().into_iter().filter_map(Unit::into_watcher).collect();
-        self.tally.troubles(|group| watchers.iter().any(|watcher| watcher.group == *group))
+        self.tally.troubles(&watchers)
     }
 
     fn emitters(&self) -> Emitters {

@@ -38,14 +38,13 @@ pub(super) fn watch(
         let printer = args.run.printer(session, true);
         let tally = Rc::new(CountingReporter::new(Rc::clone(&printer) as _));
         let history = HistoryKeeper::new(Rc::clone(&tally) as _, &opened);
-        let reporter = Rc::clone(&history) as Rc<dyn Reporter>;
         let units = Units::new();
         let runs = OnBus {
             args,
             session,
             opened: &opened,
             emitting: OnceCell::new(),
-            workers: Workers::new(&opened, Mode::Watch, (HandlerParts::new(session, &printer), &reporter)),
+            workers: Workers::new(&opened, Mode::Watch, HandlerParts::new(session, &printer)),
             tally: &tally,
             history: &history,
             units: &units,
@@ -71,22 +70,19 @@ pub(super) fn watch(
     })
 }
 
-/// Refuses another bus on which units could not run. What is behind a server is not asked.
-pub(super) async fn try_out(session: &Session, wanted: &[Unit], address: &BusAddress) -> Result<(), Failure> {
-    let opened = match &address.location {
-        Location::Server(_) => None,
-        _ => Some(session.open_at(address.clone(), Execution::Threaded, Durability::Full).await?),
-    };
-    for unit in wanted {
-        let Unit::Watcher(watcher) = unit else { continue };
+/// Refuses another bus on which watchers could not run.
+pub(super) async fn try_out(
+    session: &Session,
+    watchers: impl Iterator<Item = &Watcher>,
+    address: &BusAddress,
+) -> Result<(), Failure> {
+    let opened = session.open_at(address.clone(), Execution::Threaded, Durability::Full).await?;
+    for watcher in watchers {
         let fits = async {
             watchers::check_action(watcher, session)?;
-            if let Some(opened) = &opened {
-                watchers::prepare((**watcher).clone(), opened, true).await?;
-            }
-            Ok(())
+            watchers::prepare(watcher.clone(), &opened, true).await
         };
-        fits.await.map_err(|failure: Failure| failure.context(&unit.label()))?;
+        fits.await.map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
     }
     Ok(())
 }
@@ -98,8 +94,8 @@ struct OnBus<'a> {
     /// The bus once more, for what emits.
     emitting: OnceCell<Option<Opened>>,
     workers: Workers<'a>,
-    tally: &'a CountingReporter,
-    history: &'a HistoryKeeper,
+    tally: &'a Rc<CountingReporter>,
+    history: &'a Rc<HistoryKeeper>,
     units: &'a Units<Option<Registered>>,
 }
 
@@ -135,11 +131,12 @@ impl OnBus<'_> {
         if has_waited && let Ok(Some(now)) = definition::find_durable(store, &watcher.group).await {
             registered = now;
         }
-        self.tally.count_for(&watcher.group);
+        let next = Rc::clone(self.history) as Rc<dyn Reporter>;
+        let reporter = CountingReporter::for_watcher(self.tally, &watcher, next);
         self.history.keep_for(&watcher, self.opened);
         let shares_polls = self.units.wanted().iter().filter(|unit| unit.is_watcher()).count() > 1;
         let ready = Ready { watcher, registered, found: true };
-        self.workers.run(ready, shares_polls, stop).await.outcome.err().unwrap_or(Code::Done)
+        self.workers.run(ready, &reporter, shares_polls, stop).await.outcome.err().unwrap_or(Code::Done)
     }
 }
 

@@ -55,6 +55,11 @@ impl Unit {
         matches!(self, Self::Watcher(_))
     }
 
+    /// Whether it is one of these.
+    pub(super) fn is_in(&self, units: &[Self]) -> bool {
+        units.iter().any(|unit| unit.label() == self.label() && unit.does_the_same(self))
+    }
+
     /// Whether another does the same. Where a group starts is read when it is made, and may be said relative to now.
     fn does_the_same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -188,7 +193,7 @@ impl<P> Units<P> {
 
     /// Whether the config has wanted the same unit before.
     pub(super) fn has_wanted(&self, unit: &Unit) -> bool {
-        self.wanted.borrow().iter().any(|wanted| wanted.label() == unit.label() && wanted.does_the_same(unit))
+        unit.is_in(&self.wanted.borrow())
     }
 
     /// Those of `wanted` that would begin, anew or for the first time.
