@@ -64,7 +64,7 @@ async fn refuse_silent_start(group: &GroupName, filter: &TypeFilter, opened: &Op
     let near = near.map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
     let (count, verb) = (style::thousands(matching), if matching == 1 { "event matches" } else { "events match" });
     Err(Failure::usage(format!("no group '{group}'{near}; {count} {verb}"))
-        .help("add --from now or --from earliest; in a config, from = \"now\" or from = \"earliest\""))
+        .help("add --from now or --from earliest (in a config: from = \"now\")"))
 }
 
 /// Refuses a filter that differs from the group's: two workers with different filters would skip
