@@ -75,11 +75,10 @@ impl Session {
         Self { args, environment, clock: Rc::new(SystemClock) }
     }
 
-    /// The same, as of now and with the config at `path`, whichever would be found by now.
-    pub(super) fn anew(&self, path: Option<PathBuf>) -> Self {
+    /// The same, as of now.
+    pub(super) fn anew(&self) -> Self {
         let environment = Environment { now: self.clock.now(), ..self.environment.clone() };
-        let args = BusArgs { config: path.or_else(|| self.args.config.clone()), ..self.args.clone() };
-        Self { args, environment, clock: Rc::clone(&self.clock) }
+        Self { args: self.args.clone(), environment, clock: Rc::clone(&self.clock) }
     }
 
     /// Loads the config and prints its warnings.

@@ -71,13 +71,31 @@ pub(super) struct WatchArgs {
     /// Run the handler for this one event now, outside of the group, and end: nothing is recorded
     #[arg(long, value_name = "ID", conflicts_with_all = ["metrics", "dry_run"])]
     once: Option<String>,
+    /// The config that the watch has begun with.
+    #[arg(skip)]
+    found: Option<PathBuf>,
 }
 
 impl WatchArgs {
-    /// What looks for changes of the session's config, if it is to.
+    /// What looks for changes of the config, if it is to.
     fn config_watch(&self, session: &Session) -> Option<ConfigWatch> {
-        let path = session.args.config.clone().filter(|_| self.reload);
+        let path = self.found.clone().filter(|_| self.reload);
         path.map(|path| ConfigWatch::new(path, &session.clock))
+    }
+
+    /// Refuses another config than the one that the watch has begun with. It is searched for as it was then: a file that
+    /// another user can write by now is none.
+    fn refuse_other_config(&self, session: &Session) -> Result<(), Failure> {
+        let (Some(path), now) = (&self.found, session.config_quietly()?.path) else { return Ok(()) };
+        match now {
+            Some(now) if now == *path => Ok(()),
+            Some(other) => Err(Failure::usage(format!(
+                "{} is gone or ignored, and {} is another config",
+                path.display(),
+                other.display()
+            ))),
+            None => Err(Failure::usage(format!("{} is gone or ignored", path.display()))),
+        }
     }
 }
 
@@ -106,8 +124,7 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
     if let Some(id) = &args.once {
         return once::run(id, args.run.watchers(&session, "watch")?, &args, &session);
     }
-    let found = if args.run.in_config() { session.config_quietly()?.path } else { None };
-    let session = session.anew(found);
+    args.found = if args.run.in_config() { session.config_quietly()?.path } else { None };
     // Before the config is read: a change of it meanwhile is one.
     let mut config = args.config_watch(&session);
     let mut wanted = wanted(&args, &session)?;
@@ -124,7 +141,7 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
         };
         config = args.config_watch(&session);
         // The config was valid when the change came, but may have changed since.
-        if let Err(failure) = try_out_again(&args, &session.anew(None), &wanted) {
+        if let Err(failure) = try_out_again(&args, &session.anew(), &wanted) {
             failure.context("the config is not reloaded; the watchers go on unchanged").report();
             continue;
         }
@@ -137,6 +154,7 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
 
 /// Refuses what the config says by now where it could not run. `before` is what was wanted until now.
 fn try_out_again(args: &WatchArgs, session: &Session, before: &[Unit]) -> Result<(), Failure> {
+    args.refuse_other_config(session)?;
     let (wanted, address) = (wanted(args, session)?, session.address()?);
     refuse(&wanted, &address)?;
     block_on(Needs::Everything, try_out((args, session, &address), &wanted, before))
@@ -246,7 +264,7 @@ async fn run_until_stopped<R: Preparing>(
             }
             service.notify("RELOADING=1");
             units.set_changing(true);
-            let reloaded = reload(args, &session.anew(None), address, (runs, units)).await;
+            let reloaded = reload(args, &session.anew(), address, (runs, units)).await;
             again_at = None;
             match reloaded {
                 _ if units.is_stopped() => {}
@@ -317,6 +335,7 @@ async fn reload<R: Preparing>(
     address: &BusAddress,
     (runs, units): (&R, &Units<R::With>),
 ) -> Result<Reloaded, Failure> {
+    args.refuse_other_config(session)?;
     let wanted = wanted(args, session)?;
     let now = session.address()?;
     refuse(&wanted, &now)?;

@@ -441,6 +441,31 @@ fn a_reload_follows_the_config_to_another_bus() {
 }
 
 #[test]
+fn a_reload_takes_no_config_that_others_can_write_and_no_other_one() {
+    let home = Home::new();
+    let path = home.path().join("evbus.toml");
+    let config = |n: u32, mode: u32| {
+        let text = format!("[bus]\nurl = './bus'\n[watchers.w]\nfrom = 'earliest'\nshell = 'echo {n} >> seen'\n");
+        let new = home.file("new.toml", &text);
+        std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    config(1, 0o644);
+    let mut watch = reloading(&home);
+    home.emit_many("t", 1);
+    until("it works", || home.lines("seen") == ["1"]);
+    config(2, 0o666);
+    hear(&home, "the config is not reloaded: ");
+    hear(&home, "evbus.toml is gone or ignored");
+    home.emit_many("t", 1);
+    until("it goes on", || home.lines("seen") == ["1", "1"]);
+    config(3, 0o644);
+    hear(&home, "the config is reloaded: changed: watcher 'w'");
+    signal(&watch, "TERM");
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
 fn a_config_that_breaks_before_the_watch_begins_again_leaves_it_as_it_was() {
     let home = Home::new();
     let config = |bus: &str| {
