@@ -46,9 +46,14 @@ struct Said<'a> {
     name: &'a str,
     trouble: String,
     polls: String,
+    passed_over: String,
 }
 
-impl Said<'_> {
+impl<'a> Said<'a> {
+    fn of(name: &'a str) -> Self {
+        Self { name, trouble: String::new(), polls: String::new(), passed_over: String::new() }
+    }
+
     fn trouble(&mut self, why: &str) {
         if why != self.trouble {
             match why.is_empty() {
@@ -66,6 +71,17 @@ impl Said<'_> {
             output::warn(&format!("{what}: {why}"));
             why.clone_into(&mut self.polls);
         }
+        self.passed_over(pass);
+    }
+
+    fn passed_over(&mut self, pass: &SourcePass) {
+        if let Some(key) = pass.passed_over.as_deref().filter(|key| *key != self.passed_over) {
+            let what = format!("source '{}' passes over keys such as '{}'", self.name, key.escape_debug());
+            output::warn(&format!(
+                "{what}: a part that is empty, '.', '..' or has a control character cannot be asked for"
+            ));
+            key.clone_into(&mut self.passed_over);
+        }
     }
 }
 
@@ -79,7 +95,7 @@ pub(super) async fn follow(
 ) -> u64 {
     let (clock, bus) = (&*session.clock, opened.bus_handle());
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
-    let mut said = Said { name: &source.name, trouble: String::new(), polls: String::new() };
+    let mut said = Said::of(&source.name);
     let (mut runner, mut emitted) = (None, 0);
     while *stop.borrow() == Stop::No {
         let done = match &mut runner {
@@ -194,6 +210,7 @@ pub(super) async fn once(source: &Source, opened: &Opened, session: &Session) ->
         let again = runner.pass(&mut |_| true).await.map_err(failed)?;
         pass = SourcePass { emitted: pass.emitted + again.emitted, ..again };
     }
+    Said::of(&source.name).passed_over(&pass);
     if let Some(why) = &pass.trouble {
         return Err(Failure::failed(why.clone()).context(&format!("source '{}'", source.name)));
     }

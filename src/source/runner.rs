@@ -18,7 +18,7 @@ use super::{After, Change, Folder, Place, Source};
 use crate::bus::BusHandle;
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter};
 use crate::event::{Event, EventError, EventName};
-use crate::store::object::{Listing, Objects};
+use crate::store::object::{Listing, ObjectState, Objects};
 use crate::store::{ErrorKind, StoreError, StoreResult, system_words};
 use crate::threads;
 
@@ -49,6 +49,8 @@ pub struct SourcePass {
     pub trouble: Option<String>,
     /// Why the folder is looked through again and again, though that is not set.
     pub polls: Option<String>,
+    /// A key of the bucket that was passed over, as it cannot be named.
+    pub passed_over: Option<String>,
 }
 
 /// Where files are looked for.
@@ -92,6 +94,8 @@ pub struct Runner {
     trouble: Option<String>,
     /// When it was met last.
     trouble_at: Duration,
+    /// A key that the last look has passed over, as it cannot be named.
+    passed_over: Option<String>,
     /// Events that this pass has emitted.
     emitted: u64,
 }
@@ -118,6 +122,7 @@ impl Runner {
             next_scan: Duration::ZERO,
             trouble: None,
             trouble_at: Duration::ZERO,
+            passed_over: None,
             emitted: 0,
             source: Arc::new(source),
             bus,
@@ -189,7 +194,8 @@ impl Runner {
             Look::Folder(look) => look.unwatched.clone(),
             Look::Bucket(_) => None,
         };
-        Ok(SourcePass { emitted: self.emitted, trouble: self.trouble.clone(), polls })
+        let (trouble, passed_over) = (self.trouble.clone(), self.passed_over.clone());
+        Ok(SourcePass { emitted: self.emitted, trouble, polls, passed_over })
     }
 
     /// Does with files what is to be done, where the groups are done with their events by now, and writes what the bus is
@@ -201,7 +207,7 @@ impl Runner {
         self.unfinished.look_now();
         self.finish_files().await?;
         self.save().await?;
-        Ok(SourcePass { emitted: 0, trouble: self.trouble.clone(), polls: None })
+        Ok(SourcePass { trouble: self.trouble.clone(), ..SourcePass::default() })
     }
 
     /// Writes what the bus is to know.
@@ -215,7 +221,15 @@ impl Runner {
     async fn do_pass(&mut self, progress: &mut dyn FnMut(u64) -> bool) -> StoreResult<()> {
         let is_there = match &self.look {
             Look::Folder(_) => self.open_folder().await,
-            Look::Bucket(_) => true,
+            Look::Bucket(objects) => {
+                // The config may name another one: none of its objects was removed.
+                let number = objects.number();
+                if self.seen.folder().is_some_and(|known| known != number) {
+                    self.seen.leave_all(self.now());
+                }
+                self.seen.set_folder(number);
+                true
+            }
         };
         if is_there {
             self.take_notices();
@@ -406,6 +420,9 @@ impl Runner {
                 break;
             }
         }
+        if let Parts::Listing(listing) = &parts {
+            self.passed_over = listing.passed_over().map(str::to_owned);
+        }
         if let Parts::Walk(Some(walk)) = &parts {
             is_whole &= walk.trouble.is_none();
             trouble.clone_from(&walk.trouble);
@@ -496,15 +513,12 @@ impl Runner {
 
     /// Looks at the files that are due.
     async fn look_at_due(&mut self) -> StoreResult<()> {
-        let Some(folder) = self.folder() else { return Ok(()) };
         let due = self.settling.due(self.source.settle, self.now());
         for part in due.chunks(PART) {
-            let (asked, in_folder) = (part.to_vec(), Arc::clone(&folder));
-            let states =
-                threads::run(move || asked.into_iter().map(|path| (stat(&in_folder, &path), path)).collect::<Vec<_>>());
+            let states = self.states(part.to_vec()).await;
             let (now, mut closed, mut still, mut gone) = (self.now(), Vec::new(), Vec::new(), Vec::new());
             let mut touched = Vec::new();
-            for (state, path) in states.await.unwrap_or_default() {
+            for (state, path) in states {
                 let state = match state {
                     Ok(Some(state)) => state,
                     Ok(None) => {
@@ -520,6 +534,11 @@ impl Runner {
                     }
                 };
                 let file = FoundFile { path, state };
+                if matches!(self.look, Look::Bucket(_)) {
+                    self.settling.remove(&file.path);
+                    still.push(file);
+                    continue;
+                }
                 match self.settling.looked(&file, self.age(&file.state), self.source.settle, now) {
                     Verdict::Closed => closed.push(file),
                     Verdict::Moved | Verdict::Still => still.push(file),
@@ -533,6 +552,25 @@ impl Runner {
             self.finished(still, true).await?;
         }
         Ok(())
+    }
+
+    /// What files are now; none: they are gone; or why that cannot be told.
+    async fn states(&self, paths: Vec<PathBuf>) -> Vec<(Result<Option<FileState>, String>, PathBuf)> {
+        match (&self.look, self.folder()) {
+            (Look::Bucket(objects), _) => {
+                let keys: Vec<String> = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+                let states = objects.states(&keys).await.into_iter().map(|object| match object {
+                    Ok(object) => Ok(object.map(|object| object_file(object).state)),
+                    Err(error) => Err(error.to_string()),
+                });
+                states.zip(paths).collect()
+            }
+            (Look::Folder(_), Some(folder)) => {
+                let states = threads::run(move || paths.into_iter().map(|path| (stat(&folder, &path), path)).collect());
+                states.await.unwrap_or_default()
+            }
+            (Look::Folder(_), None) => Vec::new(),
+        }
     }
 
     /// Files whose times were set, and that no program has written, are what they were.
@@ -761,14 +799,18 @@ impl Parts {
                 Ok(Some(files))
             }
             (Self::Listing(listing), Look::Bucket(objects)) => {
-                let part = objects.part(listing, PART).await?;
-                let files = part.into_iter().map(object_file);
-                let is_wanted = |file: &FoundFile| {
-                    let source = &runner.source;
-                    let is_deep = file.path.components().count() > 1;
-                    (source.recursive || !is_deep) && source.patterns.selects(&file.path)
+                let is_wanted = |object: &ObjectState| {
+                    let (source, path) = (&runner.source, Path::new(&object.key));
+                    (source.recursive || !object.key.contains('/')) && source.patterns.selects(path)
                 };
-                Ok(Some(files.filter(is_wanted).collect()))
+                let is_known = |object: &ObjectState| {
+                    let file = object_file(object.clone());
+                    matches!(runner.seen.standing(&file.path, &file.state), Standing::Known(_))
+                };
+                let part = objects.part(listing, PART).await?;
+                let (known, others) = part.into_iter().filter(is_wanted).partition::<Vec<_>, _>(is_known);
+                let others = objects.real(listing, others).await?;
+                Ok(Some(known.into_iter().chain(others).map(object_file).collect()))
             }
             (Self::Listing(_), Look::Folder(_)) => Ok(None),
         }
@@ -777,13 +819,13 @@ impl Parts {
     fn is_over(&self) -> bool {
         match self {
             Self::Walk(walk) => walk.as_ref().is_none_or(|walk| walk.is_over),
-            Self::Listing(listing) => listing.is_over,
+            Self::Listing(listing) => listing.is_over(),
         }
     }
 }
 
 /// An object as a file.
-fn object_file(object: crate::store::object::ObjectState) -> FoundFile {
+fn object_file(object: ObjectState) -> FoundFile {
     let state =
         FileState { size: object.size, mtime: object.mtime, identity: object.etag, ctime: object.mtime, place: (0, 0) };
     FoundFile { path: PathBuf::from(object.key), state }

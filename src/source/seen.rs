@@ -46,7 +46,7 @@ const MOST_ABSENT: usize = 10_000;
 /// What lies on the bus.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    /// The folder's number, by which an empty mount point is told from it.
+    /// The number of the folder or of the bucket, by which another is told from it, or an empty mount point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     folder: Option<u64>,
     files: BTreeMap<ShortHash, SeenFile>,

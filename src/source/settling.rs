@@ -156,9 +156,12 @@ impl Settling {
         }
     }
 
-    /// A file is gone, or has another name.
+    /// A file is gone, or has another name. It counts from when that was told first: a look may come more often than the
+    /// source's `settle`.
     pub fn gone(&mut self, path: PathBuf, now: Duration) {
-        self.enter(path, Phase::Gone, now);
+        if self.files.get(&path).is_none_or(|waiting| waiting.phase != Phase::Gone) {
+            self.enter(path, Phase::Gone, now);
+        }
     }
 
     /// A file is not waited for any more.
@@ -314,6 +317,8 @@ mod tests {
         assert_eq!(settling.looked(&file(1), Some(SETTLE), SETTLE, at(2_000)), Verdict::Wait, "it is there again");
         assert_eq!(settling.looked(&file(1), Some(SETTLE), SETTLE, at(4_000)), Verdict::Still);
         settling.gone("a".into(), at(5_000));
+        settling.gone("a".into(), at(6_000));
+        assert_eq!(settling.next(SETTLE), Some(at(7_000)), "each look tells it again");
         settling.closed("a".into(), at(5_010));
         assert_eq!(settling.looked(&file(1), None, SETTLE, at(5_060)), Verdict::Closed);
     }

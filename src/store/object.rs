@@ -86,7 +86,7 @@ impl BucketStore {
     /// Settings that cannot be understood.
     pub fn connect(bucket: &Bucket) -> StoreResult<Self> {
         let meter = Arc::new(Meter::default());
-        let Connected { inner, credentials } = bucket.connect(&meter)?;
+        let Connected { inner, credentials, .. } = bucket.connect(&meter)?;
         let prefix = bucket.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let shown = ErrorContext::of(bucket, Arc::clone(&meter));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -329,6 +330,66 @@ fn objects_of_a_bucket_are_files() {
     source(&moves);
     assert_eq!(keys("sources-done"), ["sub/d.pdf"]);
     assert_eq!(keys("sources-in"), ["a.pdf", "c.txt", "sub/.hidden.pdf", "sub/b.pdf"]);
+}
+
+/// Puts an object under a key of which nothing is taken away, or deletes it, on a server that checks no signature.
+fn put_raw(key: &str, content: Option<&str>) {
+    let place = s3::ministack().endpoint.strip_prefix("http://").unwrap().to_owned();
+    let (verb, content) = content.map_or(("DELETE", ""), |content| ("PUT", content));
+    let mut stream = std::net::TcpStream::connect(&place).unwrap();
+    let (bucket, length) = (s3::BUCKET, content.len());
+    let head = format!("{verb} /{bucket}/{key} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n");
+    stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{content}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.split(' ').nth(1).is_some_and(|status| status.starts_with('2')), "{key}: {answer}");
+}
+
+#[test]
+fn keys_that_cannot_be_named_stop_no_bucket() {
+    let home = Home::new();
+    let run = |args: &[&str]| Home::ran(home.evbus(args).envs(s3::CREDENTIALS)).exits(0);
+    let endpoint = &s3::ministack().endpoint;
+    let place = |prefix: &str| format!("s3://{}/{prefix}?endpoint={endpoint}", s3::BUCKET);
+    for n in 0..300 {
+        put_raw(&format!("odd/{n:03}.pdf"), Some("good"));
+    }
+    for n in 0..30 {
+        put_raw(&format!("odd/100//{n}.pdf"), Some("odd"));
+    }
+    for key in ["150/./a.pdf", "200.pdf%0A", "sub//", "~/../b.pdf"] {
+        put_raw(&format!("odd/{key}"), Some("odd"));
+    }
+    // The marks of folders are no files; an empty file is one.
+    for key in ["", "sub/", "empty.pdf", "299.pdf/"] {
+        put_raw(&format!("odd/{key}"), Some(""));
+    }
+    put_raw("odd/~~.pdf", Some("the last"));
+    let once = |place: &str, name: &str| run(&["source", place, "--once", "--name", name]);
+    let first = once(&place("odd"), "below");
+    assert!(first.err.contains("passes over keys such as 'odd/~/../b.pdf'"), "{}", first.err);
+    assert!(first.err.contains("302 events to "), "{}", first.err);
+    assert!(once(&place("odd"), "below").err.contains("0 events to "), "known");
+
+    let config = format!("[sources.in]\nfolder = '{}'\nevents = ['removed']\nsettle = '50ms'\n", place("odd"));
+    home.file("evbus.toml", &config);
+    run(&["drain", "-q"]);
+    put_raw("odd/007.pdf", None);
+    put_raw("odd/299.pdf", None);
+    run(&["drain", "-q"]);
+    let removed = told(&home).into_iter().filter(|told| told.starts_with("file.removed")).collect();
+    assert_eq!(sorted(removed), ["file.removed 007.pdf", "file.removed 299.pdf"]);
+
+    let config = format!("[sources.in]\nfolder = '{}'\nevents = ['removed']\nsettle = '50ms'\n", place("even"));
+    home.file("evbus.toml", &config);
+    run(&["drain", "-q"]);
+    assert_eq!(told(&home).iter().filter(|told| told.starts_with("file.removed")).count(), 2, "another place");
+
+    put_raw("/rooted.pdf", Some("odd"));
+    put_raw("rooted.txt", Some("good"));
+    let root = format!("s3://{}?endpoint={endpoint}", s3::BUCKET);
+    let rooted = run(&["source", &root, "--once", "--name", "root", "--match", "*rooted*"]).err;
+    assert!(rooted.contains("1 event to "), "{rooted}");
 }
 
 #[test]

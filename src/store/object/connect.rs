@@ -7,6 +7,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{Certificate, ClientOptions};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::list::PaginatedListStore;
 use object_store::{BackoffConfig, RetryConfig};
 
 use super::credentials::{AwsCredentials, CredentialInputs};
@@ -68,6 +69,9 @@ pub struct Bucket {
 /// A way to a bucket.
 pub(super) struct Connected {
     pub(super) inner: Arc<dyn object_store::ObjectStore>,
+    /// The same, a page at a time.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only sources list what is no bus"))]
+    pub(super) pages: Arc<dyn PaginatedListStore>,
     /// The source of the credentials, if it may give others later.
     pub(super) credentials: Option<Arc<AwsCredentials>>,
 }
@@ -118,7 +122,8 @@ impl Bucket {
             },
             _ => built(options),
         };
-        Ok(Connected { inner: inner.map_err(|error| failure::not_built(self, &error))?, credentials })
+        let (inner, pages) = inner.map_err(|error| failure::not_built(self, &error))?;
+        Ok(Connected { inner, pages, credentials })
     }
 
     fn built(
@@ -126,7 +131,7 @@ impl Bucket {
         options: ClientOptions,
         credentials: Option<Arc<AwsCredentials>>,
         meter: &Arc<Meter>,
-    ) -> object_store::Result<Arc<dyn object_store::ObjectStore>> {
+    ) -> object_store::Result<(Arc<dyn object_store::ObjectStore>, Arc<dyn PaginatedListStore>)> {
         // Three builders of one shape, without a common trait. The bucket comes last, so that no
         // setting names another.
         macro_rules! built {
@@ -139,7 +144,8 @@ impl Bucket {
                 }
                 let builder =
                     builder.$named(&self.name).with_client_options(options).with_retry(retry(self.at_most(RETRY_FOR)));
-                Arc::new(builder.with_http_connector(Metered { meter: Arc::clone(meter) }).build()?)
+                let built = Arc::new(builder.with_http_connector(Metered { meter: Arc::clone(meter) }).build()?);
+                (Arc::clone(&built) as Arc<dyn object_store::ObjectStore>, built as Arc<dyn PaginatedListStore>)
             }};
         }
         Ok(match (self.kind, credentials) {
