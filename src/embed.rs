@@ -18,6 +18,8 @@ mod delivery;
 mod error;
 mod event_lines;
 mod lanes;
+#[cfg(feature = "cli")]
+mod long_chains;
 mod new_event;
 #[cfg(feature = "cli")]
 mod operator;

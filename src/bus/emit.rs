@@ -33,6 +33,7 @@ use draft::Unacknowledged;
 pub use draft::{Ack, AckKind, Draft, SegmentDraft};
 use named::Timing;
 pub(crate) use named::acknowledged_copy;
+pub use named::remembered;
 pub(crate) use notes::noted_objects;
 use put::SurePuts;
 

@@ -1,5 +1,6 @@
 //! The bus itself: where things lie, emit, the frontier, reading.
 
+pub mod chain;
 mod decision;
 pub mod emit;
 mod format;

@@ -7,7 +7,6 @@ use super::failure::Failure;
 use super::output;
 use super::session::{Needs, Session, block_on};
 use super::times;
-use crate::bus::MAX_DEPTH;
 use crate::bus::emit::{AckKind, Emitter};
 use crate::config::Environment;
 use crate::event::{EventName, EventTime};
@@ -39,14 +38,13 @@ pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure>
     block_on(Needs::of(&address), async {
         let (maker, mut target) = match session.server(&address)? {
             Some(server) => {
-                chain::refuse_long(&session.environment, args.type_.as_deref(), MAX_DEPTH, None).await?;
                 let emitter = RemoteEmitter::new(server, Rc::clone(&session.clock), timeout);
                 (Maker::new(&args, &session, None, timeout)?, Target::Server(emitter))
             }
             None => {
                 let opened = session.open_at(address, Execution::Inline, durability).await?;
                 let (bus, most) = (opened.bus_handle(), opened.bus.settings.max_depth);
-                chain::refuse_long(&session.environment, args.type_.as_deref(), most, Some(bus)).await?;
+                chain::refuse_long(&session.environment, args.type_.as_deref(), most, bus).await?;
                 let emitter = Emitter::new(bus.clone(), timeout);
                 (Maker::new(&args, &session, Some(&opened), timeout)?, Target::Bus(Box::new(emitter)))
             }

@@ -108,15 +108,11 @@ async fn document_of(bus: &BusHandle, id: &str, (name, rest): (&EventName, &[Eve
 
 /// The event with an id, or the start of one, and its document.
 pub(super) async fn one(opened: &Opened, id: &str) -> Result<(EventName, Bytes), Failure> {
-    by_id(opened.bus_handle(), id).await?.ok_or_else(|| unknown(opened, id, None))
-}
-
-/// The same; none: there is no such event.
-pub(super) async fn by_id(bus: &BusHandle, id: &str) -> Result<Option<(EventName, Bytes)>, Failure> {
+    let bus = opened.bus_handle();
     let names = lookup::find(bus, id, None).await?;
-    let Some((name, rest)) = names.split_first() else { return Ok(None) };
+    let (name, rest) = names.split_first().ok_or_else(|| unknown(opened, id, None))?;
     let document = document_of(bus, id, (name, rest)).await?;
-    Ok(Some((name.clone(), document)))
+    Ok((name.clone(), document))
 }
 
 /// Prints the event for which this process runs as a handler, from the file its worker made.

@@ -1,5 +1,7 @@
 //! An event to be emitted.
 
+#[cfg(feature = "cli")]
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -112,6 +114,18 @@ impl NewEvent {
     /// Its type.
     pub fn type_(&self) -> &str {
         self.builder.type_()
+    }
+
+    /// Where it comes from.
+    #[cfg(feature = "cli")]
+    pub(super) fn own_source(&self) -> &str {
+        self.builder.own_source()
+    }
+
+    /// The text of an extension attribute, if it has that.
+    #[cfg(feature = "cli")]
+    pub(super) fn own_extension(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.builder.own_extension(name)
     }
 
     /// The document that it becomes.

@@ -14,9 +14,9 @@ use super::overview::Overview;
 #[cfg(feature = "cli")]
 use super::pulled::PulledGroups;
 use super::{Error, NewEvent};
-use crate::bus::OpenBus;
 use crate::bus::emit::{Ack, Draft, Emitter, LEAST_IN_CHUNKS};
 use crate::bus::read::{self, Range};
+use crate::bus::{BusSettings, OpenBus};
 use crate::clock::{Clock, Fut, SystemClock};
 use crate::config::{BusAddress, Config, Environment};
 use crate::event::{Event, EventName, EventTime, Filter, TypeFilter};
@@ -46,6 +46,9 @@ pub(super) struct BusThread {
     pub has_segments: bool,
     /// The largest event, in bytes.
     pub max_event_bytes: usize,
+    /// How many events may have caused each other before one; 0: any number.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the HTTP face takes events of other programs"))]
+    pub max_depth: u32,
 }
 
 /// What the thread has.
@@ -100,8 +103,9 @@ impl BusThread {
         let (opened, answer) = oneshot::channel();
         let serve = move || serve(&address, create, incoming, opened);
         std::thread::Builder::new().name("evbus".to_owned()).spawn(serve).map_err(Error::Thread)?;
-        let (has_segments, max_event_bytes) = answer.await.map_err(|_| Error::Closed)??;
-        Ok(Self { jobs, has_segments, max_event_bytes })
+        let (settings, max_event_bytes) = answer.await.map_err(|_| Error::Closed)??;
+        let (has_segments, max_depth) = (settings.has_segments(), settings.max_depth);
+        Ok(Self { jobs, has_segments, max_event_bytes, max_depth })
     }
 
     /// Runs a call on the thread.
@@ -298,7 +302,7 @@ fn serve(
     address: &BusAddress,
     create: bool,
     mut incoming: mpsc::UnboundedReceiver<ThreadJob>,
-    opened: oneshot::Sender<Result<(bool, usize), Error>>,
+    opened: oneshot::Sender<Result<(BusSettings, usize), Error>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -326,7 +330,7 @@ fn serve(
                 return;
             }
         };
-        let _ = opened.send(Ok((local.bus.settings.has_segments(), local.bus.max_event_bytes())));
+        let _ = opened.send(Ok((local.bus.settings.clone(), local.bus.max_event_bytes())));
         let mut running = FuturesUnordered::new();
         let mut closed = false;
         while !(closed && running.is_empty()) {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::decode::{Events, Form};
 use super::problem::Problem;
 use super::{App, body, json_response};
+use crate::bus::chain::DEPTH;
 use crate::bus::emit::AckKind;
 use crate::{NewEvent, threads};
 
@@ -60,6 +61,10 @@ pub(super) async fn events(State(app): State<Arc<App>>, request: Request<Body>) 
 
 /// Emits events, and tells their ids.
 pub(super) async fn emit(app: &App, events: Vec<NewEvent>) -> Result<Response, Problem> {
+    if let Some((place, chain)) = app.bus.long_chain(&events).await? {
+        let problem = Problem::bad_request(chain.to_string()).member("attribute", DEPTH);
+        return Err(if events.len() > 1 { problem.at("element", place + 1) } else { problem });
+    }
     let acks = app.batcher.put_all(events).await?;
     let taken = acks.iter().enumerate().filter(|(_, (_, ack))| ack.kind == AckKind::IdTaken);
     let (places, taken): (Vec<usize>, Vec<&str>) = taken.map(|(place, (id, _))| (place, &**id)).unzip();

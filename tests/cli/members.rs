@@ -383,6 +383,36 @@ fn a_watch_through_a_server_is_a_member_of_the_group() {
 }
 
 #[test]
+fn a_chain_through_a_server_is_as_long_as_its_bus_allows() {
+    let home = Home::at("./deep");
+    home.run(&["init", "--max-depth", "3"]).exits(0);
+    let server = Server::configured(&home, "[serve.groups.g]\nretry = { min = \"0s\", max_attempts = 1 }\n");
+    home.run(&["group", "create", "g"]).exits(0);
+    home.run(&["emit", "loop.start"]).exits(0);
+    let forever = "case $EVBUS_TYPE in loop.a) exec $EVBUS emit loop.b;; *) exec $EVBUS emit loop.a;; esac";
+    let member = Running(through(&home, &server, &["watch", "-g", "g", "--shell", forever]).spawn().unwrap());
+    until("the chain has come to its end", || !home.run(&["dead", "ls", "g"]).exits(0).out.is_empty());
+    drop(member);
+    assert_eq!(home.run(&["ls"]).exits(0).lines().len(), 4);
+    let why = home.run(&["dead", "show", "g"]).exits(0).out;
+    let chain = "4 events would have caused each other, and the bus allows 3: loop.b <- loop.a <- loop.b <- loop.a <- loop.start";
+    assert!(why.contains(chain) && !why.contains("loop.start <- …"), "{why}");
+
+    // A whole event tells by itself how long its chain is.
+    let event = |depth: u32| {
+        format!(r#"{{"specversion":"1.0","id":"{depth}","source":"//there","type":"a","causationdepth":"{depth}"}}"#)
+    };
+    let emit = |address: &str, lines: &str| home.feed(&["--bus", address, "emit", "--ndjson"], lines);
+    let both = format!("{}\n{}\n", event(3), event(4));
+    let says = "4 events would have caused each other, and the bus allows 3: a";
+    let refused = emit(&server.url("/"), &both).exits(1).err;
+    assert!(refused.contains(&format!("element 2: {says}")), "{refused}");
+    let refused = emit(&home.url(), &both).exits(1).err;
+    assert!(refused.contains(&format!("line 2: {says} <- …")), "{refused}");
+    emit(&server.url("/"), &event(3)).exits(0);
+}
+
+#[test]
 fn what_a_killed_member_had_goes_to_another() {
     let home = Home::new();
     let server = Server::configured(&home, "[serve.groups.mail]\nlock = \"1s\"\nretry = { min = \"0s\" }\n");

@@ -13,8 +13,8 @@ use super::draft::{Ack, AckKind, Draft, EventCopy, Unacknowledged};
 use super::put::SurePuts;
 use crate::bus::format::to_json_line;
 use crate::bus::segment::Segment;
-use crate::bus::{decision, keys};
-use crate::event::{Data, Event, EventName, SEGMENT_MAX_BYTES, SegmentName, parse_segment_key};
+use crate::bus::{BusHandle, decision, keys};
+use crate::event::{Data, Event, EventName, SEGMENT_MAX_BYTES, SegmentName, dedup_hash, parse_segment_key};
 use crate::store::{AlwaysOpen, ErrorKind, Item, StoreError, StoreResult};
 
 /// How often a record may turn out to be useless while it is replaced.
@@ -85,6 +85,16 @@ pub(super) enum Record {
 /// The copy that a `dedup/` object tells of.
 pub(crate) fn acknowledged_copy(bytes: &[u8]) -> Option<EventCopy> {
     serde_json::from_slice::<Acknowledged>(bytes).ok().map(EventCopy::from)
+}
+
+/// The event on which a named id was acknowledged, from its dedup record, if it is still there.
+///
+/// # Errors
+/// The store's.
+pub async fn remembered(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Option<EventName>> {
+    let Some(object) = bus.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(None) };
+    let Some(copy) = acknowledged_copy(&object.bytes) else { return Ok(None) };
+    Ok(bus.store.get(&copy.key).await?.map(|_| copy.name))
 }
 
 /// Whether what lies on the bus is the draft's event: of the same type, subject and data. When and

@@ -7,6 +7,7 @@ use super::args::EmitArgs;
 use super::source::smaller_or_larger_bus;
 use super::target::{Sent, Target};
 use super::{chain, data};
+use crate::bus::chain::{DEPTH, LongChain};
 use crate::bus::emit::{Ack, AckKind, Draft, Emitter, SegmentDraft};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::{command, text};
@@ -24,6 +25,8 @@ pub(super) struct Maker {
     store: Option<Rc<dyn Store>>,
     timeout: Duration,
     pub max_event_bytes: usize,
+    /// How many events may have caused each other before one; 0: any number. A server knows its bus's number.
+    max_depth: u32,
     /// Whether the bus takes many events in one object.
     pub has_segments: bool,
     source: String,
@@ -79,9 +82,9 @@ impl Maker {
                 extensions.push((name.to_owned(), value.to_owned()));
             }
         }
-        let has_own = extensions.iter().any(|(name, _)| name == chain::DEPTH);
+        let has_own = extensions.iter().any(|(name, _)| name == DEPTH);
         if let Some(depth) = chain::depth(environment).filter(|_| !has_own) {
-            extensions.push((chain::DEPTH.to_owned(), depth.to_string()));
+            extensions.push((DEPTH.to_owned(), depth.to_string()));
         }
         // It also belongs to that event's trace (CloudEvents distributed tracing extension).
         let has_parent = extensions.iter().any(|(name, _)| name == "traceparent");
@@ -95,6 +98,7 @@ impl Maker {
             timeout,
             // A server knows the limit of its bus, and says so.
             max_event_bytes: opened.map_or(LARGEST_BYTES, |opened| opened.bus.max_event_bytes()),
+            max_depth: opened.map_or(0, |opened| opened.bus.settings.max_depth),
             has_segments: opened.is_some_and(|opened| opened.bus.settings.has_segments()),
             source: args.source.clone().unwrap_or_else(|| default_source().to_owned()),
             subject: args.subject.clone(),
@@ -247,7 +251,11 @@ impl Maker {
 
     /// A complete CloudEvents document, with its own id.
     pub fn document(&self, line: &[u8]) -> Result<Draft, Failure> {
-        self.checked(Draft::named(Event::from_line(line, self.max_event_bytes)?))
+        let event = Event::from_line(line, self.max_event_bytes)?;
+        if let Some(chain) = LongChain::of_event(&event, self.max_depth) {
+            return Err(chain::refusal(&chain));
+        }
+        self.checked(Draft::named(event))
     }
 
     fn checked(&self, draft: Draft) -> Result<Draft, Failure> {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::bus::emit::acknowledged_copy;
-use crate::bus::{BusHandle, keys, read};
+use crate::bus::emit::remembered;
+use crate::bus::{BusHandle, read};
 use crate::cli::failure::Failure;
 use crate::cli::help_line::command;
 use crate::cli::progress::Progress;
-use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, dedup_hash, id_of, parse_event_id};
+use crate::event::{Event, EventName, EventTime, Identity, TypeFilter, id_of, parse_event_id};
 use crate::store::{LARGEST_BYTES, StoreResult};
 
 /// The search stops at this many matches: the id is ambiguous.
@@ -24,11 +24,9 @@ pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Res
     }
     let store = &*bus.store;
     if let Some(source) = source {
-        let found = remembered(bus, source, id).await?;
-        return Ok(if found.is_empty() {
-            read::with_identity(store, &Identity::named(source, id)).await?
-        } else {
-            found
+        return Ok(match remembered(bus, source, id).await? {
+            Some(name) => vec![name],
+            None => read::with_identity(store, &Identity::named(source, id)).await?,
         });
     }
     if id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b'-' | b'a'..=b'z'))
@@ -42,9 +40,8 @@ pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Res
             return Ok(once_each(found));
         }
     }
-    let found = remembered(bus, crate::config::default_source(), id).await?;
-    if !found.is_empty() {
-        return Ok(found);
+    if let Some(name) = remembered(bus, crate::config::default_source(), id).await? {
+        return Ok(vec![name]);
     }
     let (since, until) = match parse_event_id(id) {
         // One that came through a server, or from another bus: it came soon after it was made.
@@ -56,13 +53,6 @@ pub(super) async fn find(bus: &BusHandle, id: &str, source: Option<&str>) -> Res
 
 fn begins_with_digits(id: &str) -> bool {
     id.bytes().take(8).all(|byte| byte.is_ascii_digit())
-}
-
-/// The event on which a named id was acknowledged, from its dedup record.
-async fn remembered(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Vec<EventName>> {
-    let Some(object) = bus.store.get(&keys::dedup(&dedup_hash(source, id))).await? else { return Ok(Vec::new()) };
-    let Some(copy) = acknowledged_copy(&object.bytes) else { return Ok(Vec::new()) };
-    Ok(if bus.store.get(&copy.key).await?.is_some() { vec![copy.name] } else { Vec::new() })
 }
 
 /// The last resort: without its source, a named id can only be found in the documents. An equal id

@@ -1,8 +1,13 @@
 //! An event in the making.
 
+#[cfg(feature = "cli")]
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::rules::{self, Attributes};
+#[cfg(feature = "cli")]
+use super::string_encoding;
 use super::{Data, Event, EventError};
 
 /// The parts of an event, not yet checked: [`EventBuilder::build`] does that.
@@ -28,6 +33,18 @@ impl EventBuilder {
     /// What kind of event it is.
     pub fn type_(&self) -> &str {
         &self.type_
+    }
+
+    /// Where it comes from.
+    #[cfg(feature = "cli")]
+    pub(crate) fn own_source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text of an extension attribute, if it has that.
+    #[cfg(feature = "cli")]
+    pub(crate) fn own_extension(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.extensions.get(name).map(string_encoding)
     }
 
     /// Names the event within its source.
