@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::sync::Barrier;
 
 use evbus::clock::SystemClock;
 use evbus::store::Store;
@@ -43,6 +44,8 @@ fn ratio(what: &str, [floor, ours]: [f64; 2], goal: &str) {
 /// One put at a time by each of sixteen connections, and pgbench's bare insert.
 fn puts(at: &Postgres) {
     const CLIENTS: usize = 16;
+    /// Of the program that has the clients.
+    const THREADS: usize = 2;
     const EACH: usize = 250;
     at.answer("CREATE TABLE bare (key text COLLATE \"C\" PRIMARY KEY, body bytea NOT NULL)");
     let script = server::write(
@@ -56,35 +59,53 @@ fn puts(at: &Postgres) {
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let mut bench = Command::new(server::programs().join("pgbench"));
-        bench.args(["-n", "-c", &CLIENTS.to_string(), "-j", "2", "-t", &EACH.to_string(), "-h", "127.0.0.1"]);
+        bench.args([
+            "-n",
+            "-c",
+            &CLIENTS.to_string(),
+            "-j",
+            &THREADS.to_string(),
+            "-t",
+            &EACH.to_string(),
+            "-h",
+            "127.0.0.1",
+        ]);
         bench.args(["-p", &at.port.to_string(), "-U", server::USER, "-f"]).arg(&script).arg("postgres");
         let output = bench.output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         let tps = said.lines().find_map(|line| line.strip_prefix("tps = ")).unwrap();
         floors.push(tps.split(' ').next().unwrap().parse().unwrap());
         let (schema, _) = new_bus(at);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let stores: Vec<PostgresStore> = (0..CLIENTS).map(|_| store(at, &schema)).collect();
-        runtime.block_on(async {
-            futures_util::future::join_all(stores.iter().map(|store| store.get("bus.json"))).await;
-        });
-        let took = timed(|| {
-            runtime.block_on(async {
-                let put = |client: usize| {
-                    let store = &stores[client];
-                    async move {
-                        for n in 0..EACH {
-                            let key = format!("events/20261130/0902/{round}-{client}-{n}.json");
-                            let _ = store.put_new(&key, &[b'a'; BODY]).await.unwrap();
-                        }
-                    }
-                };
-                futures_util::future::join_all((0..CLIENTS).map(put)).await;
-            });
+        let connected = Barrier::new(THREADS + 1);
+        let took = std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (schema, connected) = (&schema, &connected);
+                scope.spawn(move || {
+                    put_from(at, schema, (CLIENTS / THREADS, EACH), &format!("{round}-{thread}"), connected)
+                });
+            }
+            connected.wait();
+            timed(|| _ = connected.wait())
         });
         ours.push((CLIENTS * EACH) as f64 / took);
     }
     ratio("PostgreSQL: one put, 16 clients; pgbench", [median(floors), median(ours)], ">= 0.8");
+}
+
+/// So many clients on one thread, each of which puts so many events.
+fn put_from(at: &Postgres, schema: &str, (clients, each): (usize, usize), mark: &str, connected: &Barrier) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stores: Vec<PostgresStore> = (0..clients).map(|_| store(at, schema)).collect();
+    runtime.block_on(futures_util::future::join_all(stores.iter().map(|store| store.get("bus.json"))));
+    connected.wait();
+    let put = async |client: usize| {
+        for n in 0..each {
+            let key = format!("events/20261130/0902/{mark}-{client}-{n}.json");
+            let _ = stores[client].put_new(&key, &[b'a'; BODY]).await.unwrap();
+        }
+    };
+    runtime.block_on(futures_util::future::join_all((0..clients).map(put)));
+    connected.wait();
 }
 
 fn store(at: &Postgres, schema: &str) -> PostgresStore {
