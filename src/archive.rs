@@ -16,10 +16,9 @@ use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::CompressionLevel;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::bus::{BusHandle, keys, look, to_json_line};
-use crate::event::{Event, EventName, EventTime, NameMatch, TypeFilter, hex, one_line};
+use crate::event::{Event, EventName, EventTime, NameMatch, TypeFilter, hex, one_line, sha256_of_much};
 use crate::store::{ErrorDetail, ErrorKind, LARGEST_BYTES, List, Pager, Store, StoreError, StoreResult, put_once};
 
 /// The mark of an archive, and the version of its format.
@@ -164,7 +163,7 @@ impl Archive {
             *types.entry(name.slug().to_owned()).or_default() += 1;
         }
         // The same events give the same object, so that a repeat adds nothing.
-        let hash = hex(&Sha256::digest(&lines)[..8]);
+        let hash = hex(&sha256_of_much(&lines)[..8]);
         let day = &first.to_string()[..8];
         let key = format!("{SEGMENTS}{day}/{first}-{last}-{hash}{SUFFIX}");
         let packed = ruzstd::encoding::compress_to_vec(&*lines, CompressionLevel::Fastest);

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use super::{ROUNDS, RatioBench, evbus, median, row, run, timed};
 
-const COUNT: usize = 5_000;
+const COUNT: usize = 40_000;
 const IN_FLIGHT: usize = 16;
 
 /// The secret of Standard Webhooks' own examples.
@@ -70,7 +70,8 @@ pub fn webhooks(bench: &RatioBench) {
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floors.push(COUNT as f64 / timed(|| bare(&url)));
-        let bus = bench.filled(COUNT);
+        let bus = bench.bus();
+        super::emit_segments(bench, &bus, COUNT);
         let in_flight = IN_FLIGHT.to_string();
         let args =
             ["drain", "-q", "-g", "g", "--from", "earliest", "-j", &in_flight, "--url", &url, "--secret", "env:SECRET"];

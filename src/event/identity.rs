@@ -127,6 +127,12 @@ pub fn dedup_hash(source: &str, id: &str) -> String {
     hex(&hash_of(source, id))
 }
 
+/// The SHA-256 of much: of more than a few hundred bytes it pays to ask the processor for its instructions.
+pub fn sha256_of_much(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().try_into().unwrap_or_default()
+}
+
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

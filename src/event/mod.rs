@@ -15,7 +15,7 @@ pub use document::{
     CORE_ATTRIBUTES, Data, DataLine, DataLines, Event, EventBuilder, EventError, EventTemplate, Likeness, Siblings,
     check_size, one_line,
 };
-pub use identity::{HashSlot, Identity, dedup_hash, event_id, hex, parse_event_id};
+pub use identity::{HashSlot, Identity, dedup_hash, event_id, hex, parse_event_id, sha256_of_much};
 pub use name::{
     EVENTS, EventName, NameError, NameParts, id_of, minute_folder, names_between, parse_key, parse_parts, slug_of,
 };

@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::GroupName;
 use crate::bus::{BusHandle, keys, to_json_line};
-use crate::event::{EventName, EventTime, hex};
+use crate::event::{EventName, EventTime, hex, sha256_of_much};
 use crate::store::{List, Pager, Put, StoreResult};
 
 /// More objects than this are joined.
@@ -123,7 +122,7 @@ impl HistoryObject {
     }
 
     fn key(group: &GroupName, written: EventTime, content: &[u8]) -> String {
-        let hash = hex(&Sha256::digest(content)[..8]);
+        let hash = hex(&sha256_of_much(content)[..8]);
         format!("{}{written}-{hash}-{:08}.ndjson", keys::history(group), content.len())
     }
 }
@@ -144,8 +143,12 @@ async fn objects(bus: &BusHandle, group: &GroupName, since: EventTime) -> StoreR
 ///
 /// # Errors
 /// The store's.
-pub async fn write(bus: &BusHandle, group: &GroupName, entries: &[HistoryEntry]) -> StoreResult<()> {
-    let content: Vec<u8> = entries.iter().flat_map(to_json_line).collect();
+pub async fn write(
+    bus: &BusHandle,
+    group: &GroupName,
+    entries: impl IntoIterator<Item = &HistoryEntry>,
+) -> StoreResult<()> {
+    let content: Vec<u8> = entries.into_iter().flat_map(to_json_line).collect();
     put(bus, group, bus.clock.now(), &content).await
 }
 

@@ -38,16 +38,16 @@ pub(super) fn stat(folder: &Folder, path: &Path) -> Result<Option<FileState>, St
 }
 
 fn content(path: &Path, is_cancelled: &AtomicBool) -> std::io::Result<[u8; 32]> {
-    use sha2::{Digest, Sha256};
+    use ring::digest::{Context, SHA256};
     use std::io::Read;
     let mut file = open_file(path)?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 * 1024]);
+    let (mut hasher, mut buffer) = (Context::new(&SHA256), vec![0; 256 * 1024]);
     loop {
         if is_cancelled.load(Ordering::Relaxed) {
             return Err(std::io::ErrorKind::Interrupted.into());
         }
         match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().into()),
+            0 => return Ok(hasher.finish().as_ref().try_into().unwrap_or_default()),
             read => hasher.update(&buffer[..read]),
         }
     }

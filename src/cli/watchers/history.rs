@@ -1,7 +1,7 @@
 //! Notes what workers have run, and writes it to the bus now and then.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::group::worker_event::{EndedRun, Reporter, WorkerEvent};
 /// How long entries are gathered.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// More entries than this are not kept in memory while the bus does not take them.
+/// More entries than this are not kept in memory until they are written: about as many are kept on the bus.
 const MOST: usize = 10_000;
 
 /// After so many objects old ones are joined and deleted.
@@ -50,7 +50,7 @@ struct GroupHistory {
     limits: HistoryLimits,
     /// The watchers of this process that keep it; none: what is noted is still written, and nothing more is noted.
     kept_by: BTreeSet<String>,
-    entries: Vec<HistoryEntry>,
+    entries: VecDeque<HistoryEntry>,
     /// How many objects were written since the last tidying; many at first.
     written: u32,
 }
@@ -91,7 +91,7 @@ impl HistoryKeeper {
             }
             (Some(limits), None) => {
                 let kept_by = BTreeSet::from([watcher.name.clone()]);
-                let history = GroupHistory { limits, kept_by, entries: Vec::new(), written: TIDY_AFTER };
+                let history = GroupHistory { limits, kept_by, entries: VecDeque::new(), written: TIDY_AFTER };
                 groups.insert(watcher.group.clone(), history);
             }
             (None, Some(history)) => _ = history.kept_by.remove(&watcher.name),
@@ -149,7 +149,7 @@ impl HistoryKeeper {
     fn note(&self, group: &GroupName, event: &WorkerEvent) {
         let mut groups = self.groups.borrow_mut();
         let Some(history) = groups.get_mut(group).filter(|history| !history.kept_by.is_empty()) else { return };
-        let last = |entries: &mut Vec<HistoryEntry>, name: &EventName, set: &dyn Fn(&mut HistoryEntry)| {
+        let last = |entries: &mut VecDeque<HistoryEntry>, name: &EventName, set: &dyn Fn(&mut HistoryEntry)| {
             if let Some(entry) = entries.iter_mut().rev().find(|entry| entry.event == *name) {
                 set(entry);
             }
@@ -157,7 +157,7 @@ impl HistoryKeeper {
         match event {
             WorkerEvent::Ran(run) => {
                 let entry = self.entry(run);
-                history.entries.push(entry);
+                history.entries.push_back(entry);
             }
             WorkerEvent::Retrying { name, next, .. } => {
                 last(&mut history.entries, name, &|entry| entry.next = Some(*next));
@@ -167,12 +167,12 @@ impl HistoryKeeper {
             }
             WorkerEvent::Superseded { name, by } => {
                 let entry = HistoryEntry { by: Some(by.clone()), ..self.blank(name, RunEnd::Superseded) };
-                history.entries.push(entry);
+                history.entries.push_back(entry);
             }
             _ => return,
         }
         if history.entries.len() > MOST {
-            history.entries.remove(0);
+            history.entries.pop_front();
         }
         self.wake.notify_one();
     }

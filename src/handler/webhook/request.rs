@@ -3,10 +3,9 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::event::media_type::is_json;
-use crate::event::{CORE_ATTRIBUTES, Data, Event, EventName, hex, one_line};
+use crate::event::{CORE_ATTRIBUTES, Data, Event, EventName, hex, one_line, sha256_of_much};
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
 const BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
@@ -73,7 +72,7 @@ pub(super) fn id(name: &str, body: &[u8]) -> String {
     if let Some(name) = EventName::parse(name) {
         return format!("{}{}", name.hash_slot(), name.identity());
     }
-    format!("batch_{}", hex(&Sha256::digest(body)[..16]))
+    format!("batch_{}", hex(&sha256_of_much(body)[..16]))
 }
 
 fn typed(media_type: &str) -> Vec<(String, String)> {
