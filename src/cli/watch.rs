@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch as signal};
 
@@ -14,10 +13,9 @@ use super::failure::Failure;
 use super::output;
 use super::relays::RelayPlan;
 use super::service::Service;
-use super::session::{Needs, Session, block_on};
+use super::session::Session;
 use super::sources;
 use super::watchers::{self, ConfigWatch, HangUp, Reloads, RunArgs};
-use crate::clock::Backoff;
 use crate::config::{BusAddress, Config, Location};
 use crate::group::worker::Stop;
 use crate::store::system_words;
@@ -26,12 +24,11 @@ mod member;
 mod metrics;
 mod on_bus;
 mod once;
+mod reload;
 mod units;
 
-use units::{Changes, Prepared, Runs, Unit, Units};
-
-/// The pauses before a reload is tried again that the bus has not answered.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+use reload::{reloading, try_out_again};
+use units::{Prepared, Runs, Unit, Units};
 
 /// Run a command for each event, until stopped
 ///
@@ -101,10 +98,8 @@ impl WatchArgs {
 
 /// What a kind of bus has for the units of a watch.
 trait Preparing: Runs {
-    /// Refuses a unit that cannot run as it is. The bus is not asked.
-    fn check(&self, unit: &Unit) -> Result<(), Failure>;
-
-    /// Makes ready what a unit needs, such as its group, and says what it will do. With `dry`, changes and says nothing.
+    /// Refuses a unit that cannot run as it is; makes ready what it needs, such as its group, and says what it will do. With
+    /// `dry`, changes and says nothing.
     async fn prepare(&self, unit: &Unit, dry: bool) -> Result<Self::With, Failure>;
 }
 
@@ -152,30 +147,6 @@ pub(super) fn run(mut args: WatchArgs, session: Session) -> Result<Code, Failure
     }
 }
 
-/// Refuses what the config says by now where it could not run. `before` is what was wanted until now.
-fn try_out_again(args: &WatchArgs, session: &Session, before: &[Unit]) -> Result<(), Failure> {
-    args.refuse_other_config(session)?;
-    let (wanted, address) = (wanted(args, session)?, session.address()?);
-    refuse(&wanted, &address)?;
-    block_on(Needs::Everything, try_out((args, session, &address), &wanted, before))
-}
-
-/// Refuses another bus on which units could not run; those that could not before are no reason.
-async fn try_out(
-    (args, session, address): (&WatchArgs, &Session, &BusAddress),
-    wanted: &[Unit],
-    before: &[Unit],
-) -> Result<(), Failure> {
-    let watchers = wanted.iter().filter(|unit| !unit.is_in(before)).filter_map(|unit| match unit {
-        Unit::Watcher(watcher) => Some(&**watcher),
-        _ => None,
-    });
-    match &address.location {
-        Location::Server(_) => member::try_out((args, session, address), watchers).await,
-        _ => on_bus::try_out(session, watchers, address).await,
-    }
-}
-
 /// This program's file; one that has taken its place; or the program as it runs, where there is none any more.
 fn current_program() -> PathBuf {
     let running = PathBuf::from("/proc/self/exe");
@@ -214,11 +185,7 @@ async fn begin<R: Preparing>(runs: &R, units: &Units<R::With>, wanted: Vec<Unit>
     let is_alone = wanted.iter().filter(|unit| unit.is_watcher()).count() == 1;
     let (mut prepared, mut failed) = (Vec::new(), BTreeMap::new());
     for unit in &wanted {
-        let ready = async {
-            runs.check(unit)?;
-            runs.prepare(unit, false).await
-        };
-        match ready.await {
+        match runs.prepare(unit, false).await {
             Ok(with) => prepared.push(Prepared { unit: unit.clone(), with }),
             Err(failure) if is_alone && unit.is_watcher() || failure.code() == Code::TryAgain => return Err(failure),
             Err(failure) => _ = failed.insert(unit.label(), report_not_run(unit, failure)),
@@ -245,51 +212,7 @@ async fn run_until_stopped<R: Preparing>(
     let service = Service::new(&session.environment);
     service.notify("READY=1");
     let until_stopped = service.notify_until_stopped(&*session.clock, stopped.clone());
-    let reloading = async {
-        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
-        let (mut again_at, mut said) = (None, String::new());
-        loop {
-            tokio::select! {
-                () = asked.notified() => {
-                    backoff = Backoff::new(PAUSES.0, PAUSES.1);
-                    said.clear();
-                }
-                () = sleep_until(session, again_at) => {}
-            }
-            if units.is_stopped() {
-                if other_bus.borrow().is_some() {
-                    output::note("the watch begins again with this config once the running handlers have ended");
-                }
-                continue;
-            }
-            service.notify("RELOADING=1");
-            units.set_changing(true);
-            let reloaded = reload(args, &session.anew(), address, (runs, units)).await;
-            again_at = None;
-            match reloaded {
-                _ if units.is_stopped() => {}
-                Ok(Reloaded::Changed(changes)) => output::note(&format!("the config is reloaded: {changes}")),
-                Ok(Reloaded::OtherBus) => {
-                    let what =
-                        "the config names another bus: the watch begins again once the running handlers have ended";
-                    output::note(what);
-                    other_bus.replace(Some(units.wanted()));
-                    units.stop(Stop::AfterRuns);
-                }
-                Err(failure) if failure.code() == Code::TryAgain => {
-                    if std::mem::replace(&mut said, failure.message().to_owned()) != failure.message() {
-                        failure.context("the config is not reloaded, and is tried again").report();
-                    }
-                    again_at = Some(session.clock.elapsed() + backoff.take());
-                }
-                Err(failure) => _ = failure.context("the config is not reloaded").report(),
-            }
-            units.set_changing(false);
-            if !units.is_stopped() {
-                service.notify("READY=1");
-            }
-        }
-    };
+    let reloading = reloading((args, session, address), (runs, units), (&asked, &other_bus), &service);
     let stopping = async {
         while stopped.changed().await.is_ok() {
             units.stop(*stopped.borrow_and_update());
@@ -311,57 +234,4 @@ async fn run_until_stopped<R: Preparing>(
     // Who is told to stop meanwhile does not begin again.
     let other_bus = other_bus.take().filter(|_| *told.borrow() == Stop::No);
     Ok(other_bus.map_or(End::Ended(code), End::OtherBus))
-}
-
-/// Completes at a time of the session's clock; never, if there is none.
-async fn sleep_until(session: &Session, at: Option<Duration>) {
-    match at {
-        Some(at) => session.clock.sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What a reload has come to.
-enum Reloaded {
-    Changed(Changes),
-    OtherBus,
-}
-
-/// Makes what runs equal to the config. What has changed must be able to begin, or nothing changes; what could not begin
-/// before, and still cannot, is no reason against the rest.
-async fn reload<R: Preparing>(
-    args: &WatchArgs,
-    session: &Session,
-    address: &BusAddress,
-    (runs, units): (&R, &Units<R::With>),
-) -> Result<Reloaded, Failure> {
-    args.refuse_other_config(session)?;
-    let wanted = wanted(args, session)?;
-    let now = session.address()?;
-    refuse(&wanted, &now)?;
-    if now.location != address.location {
-        try_out((args, session, &now), &wanted, &units.wanted()).await?;
-        return Ok(Reloaded::OtherBus);
-    }
-    let (mut able, mut failed) = (Vec::new(), BTreeMap::new());
-    for unit in units.differing(&wanted) {
-        let ready = async {
-            runs.check(unit)?;
-            runs.prepare(unit, true).await
-        };
-        match ready.await {
-            Ok(_) => able.push(unit),
-            Err(failure) if failure.code() != Code::TryAgain && units.has_wanted(unit) => {
-                failed.insert(unit.label(), report_not_run(unit, failure));
-            }
-            Err(failure) => return Err(failure.context(&unit.label())),
-        }
-    }
-    let mut prepared = Vec::new();
-    for unit in able {
-        let with = runs.prepare(unit, false).await.map_err(|failure| failure.context(&unit.label()))?;
-        prepared.push(Prepared { unit: unit.clone(), with });
-    }
-    // What has ended by itself meanwhile begins with another change.
-    Ok(Reloaded::Changed(units.change_to(wanted, prepared, failed)))
 }

@@ -56,21 +56,28 @@ pub(super) async fn try_out(
     refuse_metrics(args)?;
     let Some(server) = session.server(address)? else { return Ok(()) };
     for watcher in watchers {
-        let fits = async {
-            check(watcher, session)?;
-            let definition = joined(&server, watcher, true).await?;
-            definition.map_or(Ok(()), |definition| agree(watcher, &watcher.filter()?, &definition))
-        };
-        fits.await.map_err(|failure: Failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
+        let fits = ready(watcher, &server, session, true).await;
+        fits.map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
     }
     Ok(())
 }
 
-/// Refuses a watcher that could run through no server.
-fn check(watcher: &Watcher, session: &Session) -> Result<(), Failure> {
-    watcher.filter()?;
+/// Refuses a watcher that cannot run through this server, or joins its group, which is made if it is not there and the
+/// token allows it. With `dry`, none is made.
+async fn ready(
+    watcher: &Watcher,
+    server: &Server,
+    session: &Session,
+    dry: bool,
+) -> Result<Option<Definition>, Failure> {
+    let filter = watcher.filter()?;
     refuse_settings_of_the_server(watcher)?;
-    watchers::check_action(watcher, session)
+    watchers::check_action(watcher, session)?;
+    let Some(definition) = joined(server, watcher, dry).await? else { return Ok(None) };
+    agree(watcher, &filter, &definition).map_err(|failure| {
+        failure.help("change the group where the bus is, leave the options out, or join another group")
+    })?;
+    Ok(Some(definition))
 }
 
 struct AsMember<'a> {
@@ -108,17 +115,9 @@ impl Runs for AsMember<'_> {
 }
 
 impl Preparing for AsMember<'_> {
-    fn check(&self, unit: &Unit) -> Result<(), Failure> {
-        let Unit::Watcher(watcher) = unit else { return Ok(()) };
-        check(watcher, self.session)
-    }
-
     async fn prepare(&self, unit: &Unit, dry: bool) -> Result<(), Failure> {
         let Unit::Watcher(watcher) = unit else { return Ok(()) };
-        let Some(definition) = joined(&self.server, watcher, dry).await? else { return Ok(()) };
-        agree(watcher, &watcher.filter()?, &definition).map_err(|failure| {
-            failure.help("change the group where the bus is, leave the options out, or join another group")
-        })?;
+        let Some(definition) = ready(watcher, &self.server, self.session, dry).await? else { return Ok(()) };
         if !self.args.run.quiet && !dry {
             let (group, paused) = (&watcher.group, if definition.paused.is_some() { ", paused" } else { "" });
             let wanted = style::wanted(&definition.filter(group)?);
@@ -128,7 +127,7 @@ impl Preparing for AsMember<'_> {
     }
 }
 
-/// The watcher's group, which is made if it is not there and the token allows it; with `dry`, none is made.
+/// The watcher's group.
 async fn joined(server: &Server, watcher: &Watcher, dry: bool) -> Result<Option<Definition>, Failure> {
     let group = &watcher.group;
     match server.find_group(group).await {

@@ -78,13 +78,16 @@ pub(super) async fn try_out(
 ) -> Result<(), Failure> {
     let opened = session.open_at(address.clone(), Execution::Threaded, Durability::Full).await?;
     for watcher in watchers {
-        let fits = async {
-            watchers::check_action(watcher, session)?;
-            watchers::prepare(watcher.clone(), &opened, true).await
-        };
-        fits.await.map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
+        let fits = ready(watcher, &opened, session, true).await;
+        fits.map_err(|failure| failure.context(&format!("watcher '{}'", watcher.name)))?;
     }
     Ok(())
+}
+
+/// Refuses a watcher that cannot run here, or makes its group ready; with `dry`, changes nothing.
+async fn ready(watcher: &Watcher, opened: &Opened, session: &Session, dry: bool) -> Result<Ready, Failure> {
+    watchers::check_action(watcher, session)?;
+    watchers::prepare(watcher.clone(), opened, dry).await
 }
 
 struct OnBus<'a> {
@@ -169,22 +172,17 @@ impl Runs for OnBus<'_> {
 }
 
 impl Preparing for OnBus<'_> {
-    fn check(&self, unit: &Unit) -> Result<(), Failure> {
-        match unit {
-            Unit::Watcher(watcher) => watchers::check_action(watcher, self.session),
-            Unit::Relay(plan) => plan.check(),
-            Unit::Schedule(_) | Unit::Source(_) => Ok(()),
-        }
-    }
-
     async fn prepare(&self, unit: &Unit, dry: bool) -> Result<Self::With, Failure> {
         let Unit::Watcher(watcher) = unit else {
+            if let Unit::Relay(plan) = unit {
+                plan.check()?;
+            }
             if !dry {
                 self.emitting().await?;
             }
             return Ok(None);
         };
-        let ready = watchers::prepare((**watcher).clone(), self.opened, dry).await?;
+        let ready = ready(watcher, self.opened, self.session, dry).await?;
         if !dry {
             self.args.run.note_start(&ready);
             if !self.args.run.quiet {
