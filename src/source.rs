@@ -137,7 +137,7 @@ pub enum SourceError {
     #[error("needs groups = [\"GROUP\"]: it is done once they are done with the event")]
     NoGroups,
     /// Files that the source itself removes would be told as removed.
-    #[error("and \"removed\" in 'events' do not go together: each file would be removed in the end")]
+    #[error("does not go together with \"removed\" in 'events': each file would be removed in the end")]
     RemovesItself,
 }
 

@@ -249,7 +249,7 @@ complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subco
 complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subcommand_from rm" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F
 complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subcommand_from rm" -l yes -d 'Do not ask for confirmation'
 complete -c evbus -n "__fish_evbus_using_subcommand group; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c evbus -n "__fish_evbus_using_subcommand history" -s n -l limit -d 'Show the last N runs; 0: all' -r
+complete -c evbus -n "__fish_evbus_using_subcommand history" -s n -l limit -d 'Show the last N runs, and with --follow those that come; 0: all' -r
 complete -c evbus -n "__fish_evbus_using_subcommand history" -l since -d 'Only runs from this time on: 1h, 09:30, 2026-11-20, RFC 3339' -r
 complete -c evbus -n "__fish_evbus_using_subcommand history" -l bus -d 'Use this bus: a path with a \'/\', file:///path, s3://bucket/prefix, https://server (emit, tail, watch), or a name from [buses.NAME] in the config' -r
 complete -c evbus -n "__fish_evbus_using_subcommand history" -l config -d 'Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml, /etc/evbus/evbus.toml)' -r -F

@@ -11,7 +11,8 @@ use crate::store::{LARGEST_BYTES, StoreResult};
 /// The attribute that counts the events before this one, each of which has caused the next.
 pub const DEPTH: &str = "causationdepth";
 
-/// How many types of a chain an error names.
+/// How many events of a chain are looked for, and how many types of a longer one an error names.
+const TRACED: usize = 64;
 const NAMED: usize = 6;
 
 /// A chain that is longer than the bus allows.
@@ -25,14 +26,17 @@ pub struct LongChain {
     has_more: bool,
 }
 
-/// `33 events would have caused each other, and the bus allows 32: b <- a <- …`.
+/// `33 events would have caused each other, and the bus allows 32: b <- a <- … <- start`.
 impl fmt::Display for LongChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} events would have caused each other, and the bus allows {}", self.depth, self.most)?;
-        if !self.types.is_empty() {
-            write!(f, ": {}{}", self.types.join(" <- "), if self.has_more { " <- …" } else { "" })?;
-        }
-        Ok(())
+        let Some((first, others)) = self.types.split_last() else { return Ok(()) };
+        let (named, is_cut) = (others.len().min(NAMED), others.len() > NAMED);
+        let mut named: Vec<&str> = others[..named].iter().map(String::as_str).collect();
+        named.extend(is_cut.then_some("…"));
+        named.push(first);
+        named.extend(self.has_more.then_some("…"));
+        write!(f, ": {}", named.join(" <- "))
     }
 }
 
@@ -63,7 +67,7 @@ impl LongChain {
     #[must_use]
     pub async fn traced(mut self, bus: &BusHandle, source: &str, cause: Option<String>, reach: Duration) -> Self {
         let (mut source, mut cause) = (source.to_owned(), cause);
-        while let Some(id) = cause.as_deref().filter(|_| self.types.len() < NAMED) {
+        while let Some(id) = cause.as_deref().filter(|_| self.types.len() < TRACED) {
             let Ok(Some(event)) = find(bus, &source, id, reach).await else { break };
             self.types.push(event.type_().to_owned());
             event.source().clone_into(&mut source);
@@ -72,6 +76,15 @@ impl LongChain {
         self.has_more = cause.is_some();
         self
     }
+}
+
+/// The depth of what an event causes: by its id, and the source that it is likely to have.
+///
+/// # Errors
+/// The store's.
+pub async fn depth_after(bus: &BusHandle, source: &str, id: &str) -> StoreResult<Option<u32>> {
+    let depth_of = |event: &Event| event.attribute(DEPTH).and_then(|depth| depth.parse().ok()).unwrap_or(0_u32);
+    Ok(find(bus, source, id, Duration::MAX).await?.map(|event| depth_of(&event).saturating_add(1)))
 }
 
 /// The event with an id: one of this source that was named, or one that evbus has named.
@@ -92,6 +105,20 @@ mod tests {
 
     fn event(depth: &str) -> Event {
         Event::new("1", "s", "a.b").extension(DEPTH, depth).build().unwrap()
+    }
+
+    #[test]
+    fn of_a_long_chain_the_last_and_the_first_types_are_named() {
+        let named = |count: usize, has_more| {
+            let types = (0..count).map(|n| format!("t{n}")).collect();
+            LongChain { depth: 9, most: 8, types, has_more }
+                .to_string()
+                .split_off("9 events would have caused each other, and the bus allows 8".len())
+        };
+        assert_eq!(named(0, true), "");
+        assert_eq!(named(1, true), ": t0 <- …");
+        assert_eq!(named(7, false), ": t0 <- t1 <- t2 <- t3 <- t4 <- t5 <- t6");
+        assert_eq!(named(9, false), ": t0 <- t1 <- t2 <- t3 <- t4 <- t5 <- … <- t8");
     }
 
     #[test]

@@ -293,10 +293,11 @@ async fn unwanted(config: &Config, plans: &[WatcherPlan<'_>], opened: &Opened) -
 fn source_line(source: &Source) -> String {
     let changes: Vec<&str> = source.changes.iter().map(|change| change.as_str()).collect();
     let groups: Vec<&str> = source.groups.iter().map(GroupName::as_str).collect();
+    let once_done = format!("once {} {} done", groups.join(", "), if groups.len() == 1 { "is" } else { "are" });
     let after = match &source.after {
         After::Leave => String::new(),
-        After::Delete => format!(", then deleted once {} is done", groups.join(", ")),
-        After::Move(to) => format!(", then moved to {} once {} is done", to.display(), groups.join(", ")),
+        After::Delete => format!(", then deleted {once_done}"),
+        After::Move(to) => format!(", then moved to {} {once_done}", to.display()),
     };
     let (name, type_, changes) = (&source.name, &source.type_, changes.join(", "));
     format!("source {name}: {type_} for files in {} ({changes}){after}", source.place)

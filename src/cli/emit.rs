@@ -39,14 +39,16 @@ pub(super) fn run(mut args: EmitArgs, session: Session) -> Result<Code, Failure>
         let (maker, mut target) = match session.server(&address)? {
             Some(server) => {
                 let emitter = RemoteEmitter::new(server, Rc::clone(&session.clock), timeout);
-                (Maker::new(&args, &session, None, timeout)?, Target::Server(emitter))
+                let depth = chain::depth(&session.environment, None).await;
+                (Maker::new(&args, &session, None, (timeout, depth))?, Target::Server(emitter))
             }
             None => {
                 let opened = session.open_at(address, Execution::Inline, durability).await?;
                 let (bus, most) = (opened.bus_handle(), opened.bus.settings.max_depth);
-                chain::refuse_long(&session.environment, args.type_.as_deref(), most, bus).await?;
+                let depth = chain::depth(&session.environment, Some(bus)).await;
+                chain::refuse_long(&session.environment, (depth, args.type_.as_deref()), most, bus).await?;
                 let emitter = Emitter::new(bus.clone(), timeout);
-                (Maker::new(&args, &session, Some(&opened), timeout)?, Target::Bus(Box::new(emitter)))
+                (Maker::new(&args, &session, Some(&opened), (timeout, depth))?, Target::Bus(Box::new(emitter)))
             }
         };
         if args.dry_run {

@@ -38,7 +38,7 @@ pub(super) struct HistoryArgs {
     /// Only this group
     #[arg(value_name = "GROUP")]
     group: Option<String>,
-    /// Show the last N runs; 0: all
+    /// Show the last N runs, and with --follow those that come; 0: all
     #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 50)]
     limit: usize,
     /// Only runs from this time on: 1h, 09:30, 2026-11-20, RFC 3339
@@ -65,7 +65,7 @@ pub(super) fn run(args: HistoryArgs, session: Session) -> Result<Code, Failure> 
     block_on(Needs::Everything, async {
         let opened = session.open(Execution::Inline).await?;
         let bus = opened.bus_handle();
-        let groups = match &group {
+        let mut groups = match &group {
             Some(group) if definition::find(&*bus.store, group).await?.is_none() => {
                 let what = format!("no group '{group}' on {}", opened.address);
                 return Err(Failure::failed(what).help(command("group", "ls")));
@@ -79,10 +79,12 @@ pub(super) fn run(args: HistoryArgs, session: Session) -> Result<Code, Failure> 
         let wants = |entry: &HistoryEntry| entry.started >= from && (!args.failed || entry.result.is_failure());
         let mut rows = next(bus, &groups, &mut followers).await?;
         rows.retain(|(_, entry)| wants(entry));
-        let first = if args.limit == 0 { 0 } else { rows.len().saturating_sub(args.limit) };
+        if args.limit > 0 {
+            rows.drain(..rows.len().saturating_sub(args.limit));
+        }
         let mut out = Out::new();
         loop {
-            for (group, entry) in rows.iter().skip(if args.follow { 0 } else { first }) {
+            for (group, entry) in &rows {
                 match args.json {
                     true => out.json(&document(group, entry))?,
                     false => out.text(&text(group, entry, bus.clock.now(), &zone))?,
@@ -93,7 +95,18 @@ pub(super) fn run(args: HistoryArgs, session: Session) -> Result<Code, Failure> 
                 return Ok(Code::Done);
             }
             bus.clock.sleep_until(bus.clock.elapsed() + LOOK).await;
-            rows = match next(bus, &groups, &mut followers).await {
+            let looked = async {
+                if group.is_none() {
+                    for made in definition::names(&*bus.store).await? {
+                        if !groups.contains(&made) {
+                            followers.push(Follower::new(made.clone(), from));
+                            groups.push(made);
+                        }
+                    }
+                }
+                next(bus, &groups, &mut followers).await
+            };
+            rows = match looked.await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => Vec::new(),
                 rows => rows?,
             };

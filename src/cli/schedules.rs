@@ -71,7 +71,9 @@ fn report(schedule: &Recurring, error: &StoreError, said: &mut String) {
 fn tell_missed(schedule: &Recurring, pass: SchedulePass) {
     if pass.missed > 0 {
         let missed = style::plural(pass.missed, "time");
-        output::note(&format!("schedule '{}': {missed} passed while nothing served it", schedule.name));
+        let verb = if pass.missed == 1 { "is" } else { "are" };
+        let what = format!("schedule '{}': {missed} passed while nothing served it", schedule.name);
+        output::note(&format!("{what}, and {verb} not made up for (see catch_up)"));
     }
 }
 

@@ -32,13 +32,19 @@ const MANY: u64 = 2_000;
 
 /// Refuses a source whose files are the bus's own.
 pub(super) fn refuse_bus(source: &Source, bus: &BusAddress) -> Result<(), Failure> {
-    let (Place::Folder(folder), Location::Dir(bus)) = (&source.place, &bus.location) else { return Ok(()) };
-    if folder.starts_with(bus) || (source.recursive && bus.starts_with(folder)) {
-        let (bus, folder) = (bus.display(), folder.display());
-        let what = format!("source '{}': the bus {bus} lies in {folder}: each event would be a file", source.name);
-        return Err(Failure::usage(what).help("keep them apart"));
+    let meets = match (&source.place, &bus.location) {
+        (Place::Folder(folder), Location::Dir(bus)) => {
+            folder.starts_with(bus) || (source.recursive && bus.starts_with(folder))
+        }
+        (Place::Bucket(place, _), Location::Bucket(bus, _)) => place.overlaps(bus),
+        _ => false,
+    };
+    if !meets {
+        return Ok(());
     }
-    Ok(())
+    let (bus, place) = (&bus.display, &source.place);
+    let what = format!("source '{}': the bus {bus} lies in {place}: each event would be a file", source.name);
+    Err(Failure::usage(what).help("keep them apart"))
 }
 
 /// What is said of a source, once each.

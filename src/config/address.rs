@@ -293,9 +293,9 @@ fn default_address(environment: &Environment) -> Result<Address, ConfigError> {
 }
 
 fn unknown_name(config: &Config, name: &str) -> Problem {
-    if name.contains('@') {
-        // The text before the '@' may be a secret.
-        let what = "no bus has this name, which has an '@' in it".to_owned();
+    if let Some(sign) = ['@', '='].into_iter().find(|sign| name.contains(*sign)) {
+        // The text before an '@', or behind a '=', may be a secret.
+        let what = format!("no bus has this name, which has an '{sign}' in it");
         return (what, Some(ConfigDetail::CredentialsInName));
     }
     let known = || config.buses.keys().map(String::as_str);

@@ -57,6 +57,7 @@ pub(super) fn parse(rest: &str, environment: &Environment) -> Result<Database, P
             _ => return Err(refused(format_args!("has an unknown parameter{}", shown_name(name)))),
         }
     }
+    let place = &with_encoded_password(place);
     let says_port = kept.iter().any(|parameter| parameter.starts_with("port="));
     let place = match environment.var("PGPORT").filter(|_| !says_port) {
         Some(port) => with_port(place, &port.to_string_lossy()),
@@ -86,6 +87,15 @@ pub(super) fn parse(rest: &str, environment: &Environment) -> Result<Database, P
     }
     let listen = own.listen.map(|at| listening(&config, &at)).transpose()?;
     Ok(Database { config, schema, ssl, listen, unused_passwords, timeout: None })
+}
+
+/// The place with each '@' of a password encoded: the library would take what follows for the host, and show it.
+fn with_encoded_password(place: &str) -> String {
+    let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    match authority.rsplit_once('@') {
+        Some((who, hosts)) => format!("{}@{hosts}{path}", who.replace('@', "%40")),
+        None => place.to_owned(),
+    }
 }
 
 /// The place with a port behind each host that has none: the library would fill in its own. `ports` is one, or one for
@@ -318,6 +328,12 @@ mod tests {
         let config = &database.config;
         let password = config.get_password().map(|bytes| std::str::from_utf8(bytes).unwrap());
         (config.get_user(), config.get_dbname(), password, database.server())
+    }
+
+    #[test]
+    fn a_password_may_have_an_at_sign() {
+        let database = parsed("ann:wr@on@g@h:5/d@b", &[]);
+        assert_eq!(who(&database), (Some("ann"), Some("d@b"), Some("wr@on@g"), "h:5".to_owned()));
     }
 
     #[test]

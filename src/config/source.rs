@@ -110,8 +110,18 @@ pub fn after_of(text: &str, is_bucket: bool, environment: &Environment, folder: 
     match text.split_once(':') {
         None if text == "leave" => Ok(After::Leave),
         None if text == "delete" => Ok(After::Delete),
-        Some(("move", to)) if !to.is_empty() && is_bucket => Ok(After::Move(PathBuf::from(to.trim_matches('/')))),
+        Some(("move", to)) if !to.is_empty() && is_bucket => match prefix_of(to) {
+            Some(prefix) => Ok(After::Move(prefix)),
+            None => Err(format!("'{}' is no prefix in the same bucket (move:done)", to.escape_debug())),
+        },
         Some(("move", to)) if !to.is_empty() => Ok(After::Move(environment.expand(Path::new(to), folder))),
         _ => Err(format!("'{}' is none of leave, delete and move:FOLDER", text.escape_debug())),
     }
+}
+
+/// A prefix that objects can be moved to.
+fn prefix_of(text: &str) -> Option<PathBuf> {
+    let is_odd = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(|c| c.is_ascii_control());
+    let prefix = text.strip_suffix('/').unwrap_or(text);
+    (!prefix.split('/').any(is_odd)).then(|| PathBuf::from(prefix))
 }

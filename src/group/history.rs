@@ -19,6 +19,9 @@ const MOST_OBJECTS: usize = 64;
 /// Objects are joined up to this size, in bytes.
 const JOINED_BYTES: u64 = 256 * 1024;
 
+/// A history that is full lies in about as many objects, at least.
+const PARTS: u64 = 8;
+
 /// How much of a group's history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryLimits {
@@ -139,16 +142,24 @@ async fn objects(bus: &BusHandle, group: &GroupName, since: EventTime) -> StoreR
     Ok(objects)
 }
 
-/// Writes entries as one object.
+/// Writes entries, as one object unless they are many: objects are deleted as a whole.
 ///
 /// # Errors
 /// The store's.
-pub async fn write(
+pub async fn write<'a>(
     bus: &BusHandle,
     group: &GroupName,
-    entries: impl IntoIterator<Item = &HistoryEntry>,
+    entries: impl IntoIterator<Item = &'a HistoryEntry>,
+    limits: HistoryLimits,
 ) -> StoreResult<()> {
-    let content: Vec<u8> = entries.into_iter().flat_map(to_json_line).collect();
+    let most = usize::try_from(limits.bytes / PARTS).unwrap_or(usize::MAX);
+    let mut content = Vec::new();
+    for line in entries.into_iter().map(to_json_line) {
+        if !content.is_empty() && content.len() + line.len() > most {
+            put(bus, group, bus.clock.now(), &std::mem::take(&mut content)).await?;
+        }
+        content.extend(line);
+    }
     put(bus, group, bus.clock.now(), &content).await
 }
 
@@ -218,15 +229,15 @@ pub async fn tidy(bus: &BusHandle, group: &GroupName, limits: HistoryLimits) -> 
     let known = bus.clock.now().minus(2 * LATE);
     let old: Vec<HistoryObject> = kept.into_iter().filter(|object| object.written < known).collect();
     if old.len() > MOST_OBJECTS {
-        join(bus, group, old).await?;
+        join(bus, group, old, JOINED_BYTES.min(limits.bytes / PARTS)).await?;
     }
     Ok(())
 }
 
-/// Joins runs of small objects; `objects` has the newest first. A reader may find an entry twice meanwhile.
-async fn join(bus: &BusHandle, group: &GroupName, objects: Vec<HistoryObject>) -> StoreResult<()> {
-    let small: Vec<HistoryObject> =
-        objects.into_iter().rev().filter(|object| object.bytes < JOINED_BYTES / 2).collect();
+/// Joins runs of small objects, to no more than `most` bytes; `objects` has the newest first. A reader may find an entry
+/// twice meanwhile.
+async fn join(bus: &BusHandle, group: &GroupName, objects: Vec<HistoryObject>, most: u64) -> StoreResult<()> {
+    let small: Vec<HistoryObject> = objects.into_iter().rev().filter(|object| object.bytes < most / 2).collect();
     let mut at = 0;
     while at < small.len() {
         let mut bytes = 0;
@@ -234,7 +245,7 @@ async fn join(bus: &BusHandle, group: &GroupName, objects: Vec<HistoryObject>) -
             .iter()
             .take_while(|object| {
                 bytes += object.bytes;
-                bytes <= JOINED_BYTES
+                bytes <= most
             })
             .collect();
         at += part.len().max(1);
@@ -286,6 +297,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_entries_are_not_deleted_together() {
+        let clock = Rc::new(SetClock::at(EventTime::from_micros(1_000_000_000)));
+        let store = MemoryStore::new(Rc::new(Contents::default()), Rc::new(Calm), object::PROFILE);
+        let bus = BusHandle::new(Rc::new(store), clock as _);
+        let group = GroupName::parse("g").unwrap();
+        let limits = HistoryLimits { age: Duration::from_secs(900), bytes: 8_000 };
+        let entries: Vec<HistoryEntry> = (0..100).map(|n| entry(0, n)).collect();
+        write(&bus, &group, &entries, limits).await.unwrap();
+        tidy(&bus, &group, limits).await.unwrap();
+        let kept: u64 = objects(&bus, &group, EventTime::MIN).await.unwrap().iter().map(|object| object.bytes).sum();
+        assert!((6_000..=8_000).contains(&kept), "{kept}");
+    }
+
+    #[tokio::test]
     async fn a_history_is_bounded_and_read_in_order() {
         let clock = Rc::new(SetClock::at(EventTime::from_micros(1_000_000_000)));
         let store = MemoryStore::new(Rc::new(Contents::default()), Rc::new(Calm), object::PROFILE);
@@ -297,7 +322,7 @@ mod tests {
         let mut followed = Vec::new();
         for second in 0..400 {
             clock.set(start.plus(Duration::from_secs(second.into())));
-            write(&bus, &group, &[entry(second, 1), entry(second, 2)]).await.unwrap();
+            write(&bus, &group, &[entry(second, 1), entry(second, 2)], limits).await.unwrap();
             followed.extend(follower.next(&bus).await.unwrap());
             if second % 32 == 31 {
                 tidy(&bus, &group, limits).await.unwrap();

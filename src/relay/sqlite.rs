@@ -233,18 +233,15 @@ impl SqliteOutbox {
         let mut back = 0;
         let names: Vec<String> = self.all.iter().map(|column| quoted(column)).collect();
         let values: Vec<String> =
-            self.all.iter().map(|column| format!("json_extract(?1, {})", path_of(column))).collect();
-        let sql = format!("INSERT INTO {} ({}) SELECT {}", self.table, names.join(", "), values.join(", "));
+            self.all.iter().map(|column| format!("json_extract(row_, {})", path_of(column))).collect();
+        // From the table itself: the row may hold text that is no UTF-8.
+        let which = "FROM evbus_outbox_parked WHERE n = CAST(?1 AS INTEGER)";
+        let sql = format!("INSERT INTO {} ({}) SELECT {} {which}", self.table, names.join(", "), values.join(", "));
         for parked in self.all_parked()? {
             let transaction = rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
                 .map_err(failed)?;
-            let gone = transaction
-                .execute("DELETE FROM evbus_outbox_parked WHERE n = CAST(?1 AS INTEGER)", [&parked.number])
-                .map_err(failed)?;
-            if gone == 1 {
-                transaction.execute(&sql, [&parked.row]).map_err(failed)?;
-                back += 1;
-            }
+            back += transaction.execute(&sql, [&parked.number]).map_err(failed)? as u64;
+            transaction.execute(&format!("DELETE {which}"), [&parked.number]).map_err(failed)?;
             transaction.commit().map_err(failed)?;
         }
         Ok(back)
@@ -276,7 +273,8 @@ impl SqliteOutbox {
                      WHERE of = ?1 ORDER BY n LIMIT 10000",
             )?;
             let rows = statement.query_map([&self.shown], |row| {
-                Ok(ParkedRow { number: row.get(0)?, row: row.get(1)?, reason: row.get(2)? })
+                let row_ = String::from_utf8_lossy(row.get_ref(1)?.as_bytes()?).into_owned();
+                Ok(ParkedRow { number: row.get(0)?, row: row_, reason: row.get(2)? })
             })?;
             rows.collect()
         };

@@ -75,13 +75,19 @@ fn while_one_runs_the_next_waits_and_the_last_is_never_lost() {
 #[test]
 fn a_history_can_be_followed_and_left_out() {
     let home = Home::new();
-    home.run(&["group", "create", "g", "--from", "earliest"]).exits(0);
     let out = home.path().join("followed");
-    let mut command = home.evbus(&["history", "--follow", "--json"]);
+    home.emit_many("early", 3);
+    let drain = |group: &str, type_: &str, shell: &str| {
+        home.run(&["drain", "-q", "-g", group, "-t", type_, "--from", "earliest", "--shell", shell]).exits(0);
+    };
+    drain("early", "early", "true");
+    let mut command = home.evbus(&["history", "--follow", "--json", "-n", "1"]);
     let mut follow = command.stdout(std::fs::File::create(&out).unwrap()).spawn().unwrap();
+    until("the last one has come", || home.lines("followed").len() == 1);
+    // Also the runs of a group that is made now.
     let ids = home.emit_many("t", 3);
-    home.run(&["drain", "-q", "-g", "g", "--shell", "echo out; echo err >&2"]).exits(0);
-    until("all have come", || home.lines("followed").len() == 3);
+    drain("g", "t", "echo out; echo err >&2");
+    until("all have come", || home.lines("followed").len() == 4);
     signal(&follow, "TERM");
     follow.wait().unwrap();
     let lines = home.lines("followed");

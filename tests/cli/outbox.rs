@@ -288,6 +288,32 @@ fn a_table_whose_rows_cannot_be_told_apart_is_refused() {
 }
 
 #[test]
+fn a_parked_row_that_is_no_text_hides_no_other() {
+    let home = Home::in_sqlite();
+    let application = rusqlite::Connection::open(home.path().join("bus.db")).unwrap();
+    let insert = "INSERT INTO evbus_outbox (id, type, data) VALUES ('bad', 'blob', x'fffe'), ('odd', 'odd', '{')";
+    application.execute_batch(insert).unwrap();
+    let relay = |args: &[&str]| home.run(&[&["relay", "--from", &home.url()], args].concat());
+    let parked = || relay(&["--parked"]).exits(0).out;
+    relay(&["--once"]).exits(0);
+    assert!(parked().contains("odd") && parked().contains("blob"), "{}", parked());
+    relay(&["--redrive"]).exits(0);
+    assert_eq!(parked(), "");
+    relay(&["--once"]).exits(0);
+    assert!(parked().contains("odd") && parked().contains("blob"), "parked again: {}", parked());
+    let bytes: Vec<u8> = application
+        .query_row("SELECT CAST(json_extract(row_, '$.data') AS BLOB) FROM evbus_outbox_parked LIMIT 1", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(bytes, b"\xff\xfe", "as it was");
+    application.execute_batch("UPDATE evbus_outbox_parked SET row_ = replace(row_, '\"{\"', '\"{}\"')").unwrap();
+    relay(&["--redrive"]).exits(0);
+    relay(&["--once"]).exits(0);
+    assert_eq!(home.run(&["ls", "-t", "odd"]).exits(0).lines().len(), 1);
+}
+
+#[test]
 fn a_row_that_is_not_deleted_ends_the_relay_and_is_not_moved_for_ever() {
     let (schema, from) = outbox();
     let at = server::postgres();

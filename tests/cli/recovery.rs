@@ -283,6 +283,8 @@ fn a_watch_can_reload_its_config_by_itself() {
     hear(&home, "the config is not reloaded: ");
     home.run(&["emit", "t", "-q", "--bus", home.bus().to_str().unwrap()]).exits(0);
     until("a config that cannot be read changes nothing", || home.lines("seen") == ["one", "one"]);
+    std::fs::remove_file(home.path().join("evbus.toml")).unwrap();
+    hear(&home, "/evbus.toml is gone or ignored");
     // As an editor saves it.
     home.file("new.toml", &config("two"));
     std::fs::rename(home.path().join("new.toml"), home.path().join("evbus.toml")).unwrap();

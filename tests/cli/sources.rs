@@ -407,11 +407,15 @@ fn settings_that_contradict_each_other_are_refused() {
     check("folder = 'inbox'\nafter = 'move:inbox'\ngroups = ['g']", "is below the folder itself");
     check(
         "folder = 'inbox'\nevents = 'removed'\ntype = 'x.arrived'\nafter = 'delete'\ngroups = 'g'",
-        "do not go together",
+        "does not go together",
     );
     check("folder = 'inbox'\nmatch = ['a[z-a]']", "'a[z-a]' is no pattern");
     check("folder = 'inbox'\nsettle = '0s'", "must be longer than 0s");
     check("folder = 's3://bucket/in'\nsha256 = true", "is for folders");
+    for to in ["s3://bucket/done", "../done", "/done", "a//b"] {
+        let source = format!("folder = 's3://bucket/in'\nafter = 'move:{to}'\ngroups = ['g']");
+        check(&source, &format!("'{to}' is no prefix in the same bucket (move:done)"));
+    }
     check("folder = 'bus'", "each event would be a file");
     check("folder = '.'\nrecursive = true", "each event would be a file");
     check("folder = 'postgres://h/d'", "is neither a folder nor a bucket");

@@ -82,6 +82,18 @@ fn a_chain_without_an_end_is_cut_off_and_its_types_are_named() {
     assert!(why.contains(chain) && !why.contains("loop.start <- …"), "{why}");
     assert!(on_deep(&["dead", "ls", "g"]).out.contains("would have caused each other"), "the reason, and not the cure");
     assert!(why.contains(r#""causationdepth":"3""#), "{why}");
+    on_deep(&["emit", "t", "--attr", "causationdepth=4"]).exits(1).says("4 events would have caused each other", "");
+    // An environment that has lost the depth is as deep as its event.
+    let last = on_deep(&["ls", "-t", "loop.b", "--json"]).exits(0).lines().pop().unwrap();
+    let id = serde_json::from_str::<serde_json::Value>(&last).unwrap()["id"].as_str().unwrap().to_owned();
+    let emit = |depth: &str| {
+        let args = ["--bus", "./deep", "emit", "t", "--dry-run"];
+        let mut command = home.evbus(&args);
+        command.env("EVBUS_ID", &id);
+        Home::ran(if depth.is_empty() { &mut command } else { command.env("EVBUS_DEPTH", depth) })
+    };
+    assert!(emit("").exits(0).out.contains(r#""causationdepth":"3""#));
+    assert!(emit("7").exits(1).err.contains("8 events"));
 }
 
 #[test]
@@ -112,7 +124,7 @@ fn check_shows_what_emits_by_itself_and_warns_where_no_group_wants_it() {
     assert!(said.contains("source 'inbox': cannot look into "), "{said}");
     assert!(!said.contains("group 'a'") && !said.contains("hourly"), "{said}");
     let line = check(&[]).out.lines().find(|line| line.starts_with("source inbox: ")).unwrap().to_owned();
-    assert!(line.ends_with("/inbox (arrived), then deleted once a, b, elsewhere is done"), "{line}");
+    assert!(line.ends_with("/inbox (arrived), then deleted once a, b, elsewhere are done"), "{line}");
     let shown: serde_json::Value = serde_json::from_str(&check(&["--json"]).out).unwrap();
     assert_eq!((&shown["sources"][1]["type"], &shown["relays"]), (&"scan.arrived".into(), &serde_json::json!([])));
     assert_eq!(

@@ -25,7 +25,7 @@ pub(super) struct Maker {
     store: Option<Rc<dyn Store>>,
     timeout: Duration,
     pub max_event_bytes: usize,
-    /// How many events may have caused each other before one; 0: any number. A server knows its bus's number.
+    /// How many events may have caused each other before one; 0: any number.
     max_depth: u32,
     /// Whether the bus takes many events in one object.
     pub has_segments: bool,
@@ -59,7 +59,7 @@ impl Maker {
         args: &EmitArgs,
         session: &Session,
         opened: Option<&Opened>,
-        timeout: Duration,
+        (timeout, depth): (Duration, Option<u32>),
     ) -> Result<Self, Failure> {
         args.type_.as_deref().map_or(Ok(()), refuse_odd_type)?;
         let environment = &session.environment;
@@ -82,9 +82,17 @@ impl Maker {
                 extensions.push((name.to_owned(), value.to_owned()));
             }
         }
-        let has_own = extensions.iter().any(|(name, _)| name == DEPTH);
-        if let Some(depth) = chain::depth(environment).filter(|_| !has_own) {
-            extensions.push((DEPTH.to_owned(), depth.to_string()));
+        // A server knows its bus's number.
+        let max_depth = opened.map_or(0, |opened| opened.bus.settings.max_depth);
+        match (extensions.iter().find(|(name, _)| name == DEPTH), depth) {
+            (Some((_, own)), _) => {
+                let type_ = args.type_.as_deref().unwrap_or_default();
+                if let Some(chain) = LongChain::of_attribute(own, max_depth, type_) {
+                    return Err(chain::refusal(&chain));
+                }
+            }
+            (None, Some(depth)) => extensions.push((DEPTH.to_owned(), depth.to_string())),
+            (None, None) => {}
         }
         // It also belongs to that event's trace (CloudEvents distributed tracing extension).
         let has_parent = extensions.iter().any(|(name, _)| name == "traceparent");
@@ -98,7 +106,7 @@ impl Maker {
             timeout,
             // A server knows the limit of its bus, and says so.
             max_event_bytes: opened.map_or(LARGEST_BYTES, |opened| opened.bus.max_event_bytes()),
-            max_depth: opened.map_or(0, |opened| opened.bus.settings.max_depth),
+            max_depth,
             has_segments: opened.is_some_and(|opened| opened.bus.settings.has_segments()),
             source: args.source.clone().unwrap_or_else(|| default_source().to_owned()),
             subject: args.subject.clone(),

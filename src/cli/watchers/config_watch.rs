@@ -33,17 +33,18 @@ impl ConfigWatch {
         Self { path, clock: Rc::clone(clock), seen }
     }
 
-    /// Completes when the file has another content, and has had it for two looks: who writes it may be in the middle.
+    /// Completes when the file has another content, or is gone, and was so for two looks: who writes it may be in the
+    /// middle.
     pub(in crate::cli) async fn changed(&mut self) {
         let mut last = None;
         loop {
             self.clock.sleep_until(self.clock.elapsed() + LOOK).await;
             let now = look(&self.path);
-            if now.is_some() && now != self.seen && now == last {
+            if now != self.seen && last == Some(now) {
                 self.seen = now;
                 return;
             }
-            last = now;
+            last = Some(now);
         }
     }
 }

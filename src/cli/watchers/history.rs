@@ -118,7 +118,7 @@ impl HistoryKeeper {
             if entries.is_empty() {
                 continue;
             }
-            let written = history::write(&self.bus, &group, &entries).await;
+            let written = history::write(&self.bus, &group, &entries, limits).await;
             if let Err(error) = written {
                 if !self.has_warned.replace(true) {
                     output::warn(&format!("{group}: its history is not written: {error}"));

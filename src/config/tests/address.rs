@@ -142,7 +142,14 @@ fn a_bucket_is_shown_as_it_was_written() {
 
 #[test]
 fn an_address_that_may_hold_a_secret_is_not_shown() {
-    for text in ["s3:/AKIA:hush@acme/x", "gs:/hush", "AKIA:hush@acme", "S3://AKIA:hush@acme/x", "https://u:hush@h/b"] {
+    for text in [
+        "s3:/AKIA:hush@acme/x",
+        "gs:/hush",
+        "AKIA:hush@acme",
+        "S3://AKIA:hush@acme/x",
+        "https://u:hush@h/b",
+        "host=h password=hush",
+    ] {
         let error = resolve(&nowhere(), &parse(FULL).unwrap(), Some(text)).unwrap_err();
         let all = format!("{error} {:?}", error.detail());
         assert!(!all.contains("hush"), "{text}: {all}");

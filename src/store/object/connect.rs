@@ -102,6 +102,16 @@ impl Bucket {
         self.at_most(TIMEOUT)
     }
 
+    /// Whether one of two places is in the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let is_same = (self.kind, &self.name, self.endpoint()) == (other.kind, &other.name, other.endpoint());
+        let parts = |bucket: &Self| -> Vec<String> {
+            bucket.prefix.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
+        let (own, others) = (parts(self), parts(other));
+        is_same && (own.starts_with(&others) || others.starts_with(&own))
+    }
+
     /// A setting, if it is set.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -200,4 +210,35 @@ fn retry(retry_timeout: Duration) -> RetryConfig {
     let backoff =
         BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 };
     RetryConfig { backoff, max_retries: RETRIES, retry_timeout }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_a_bucket_overlap_where_one_is_in_the_other() {
+        let place = |name: &str, prefix: &str, endpoint: &str| Bucket {
+            kind: Kind::S3,
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+            settings: vec![("aws_endpoint_url".to_owned(), endpoint.to_owned())],
+            identity: CredentialInputs::default(),
+        };
+        let bus = place("b", "in/bus", "http://a");
+        for (prefix, expected) in [
+            ("", true),
+            ("in", true),
+            ("in/", true),
+            ("in/bus/x", true),
+            ("in/busy", false),
+            ("i", false),
+            ("out", false),
+        ] {
+            let source = place("b", prefix, "http://a");
+            assert_eq!((source.overlaps(&bus), bus.overlaps(&source)), (expected, expected), "{prefix}");
+        }
+        assert!(!place("c", "in", "http://a").overlaps(&bus));
+        assert!(!place("b", "in", "http://other").overlaps(&bus));
+    }
 }
