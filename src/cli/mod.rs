@@ -55,7 +55,7 @@ use failure::Failure;
 use reporter::{EVBUS_LOG, LogFormat, begin};
 use session::{BusArgs, Session};
 
-/// An event bus without a broker: events are files in a directory or a bucket.
+/// An event bus without a broker: events are files in a directory, objects in a bucket, or rows in a database.
 #[derive(Debug, Parser)]
 #[command(name = "evbus", version, disable_help_subcommand = true, propagate_version = false)]
 #[command(after_help = "\

@@ -22,8 +22,8 @@ use crate::store::{ErrorDetail, ErrorKind, Store, StoreError, system_words};
 /// Options that every command has.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct BusArgs {
-    /// Use this bus: a path with a '/', file:///path, s3://bucket/prefix, https://server (emit, tail,
-    /// watch), or a name from [buses.NAME] in the config
+    /// Use this bus: a path with a '/', file:///path, s3://bucket/prefix, postgres://host/database,
+    /// sqlite:///file, https://server (emit, tail, watch), or a name from [buses.NAME] in the config
     #[arg(long, global = true, value_name = "BUS")]
     pub(super) bus: Option<OsString>,
     /// Read this config file (default: EVBUS_CONFIG, ./evbus.toml, ~/.config/evbus/evbus.toml,

@@ -460,7 +460,8 @@ fn a_frozen_writer_of_a_sqlite_file_holds_up_others_for_as_long_as_it_is_frozen(
 fn a_sqlite_file_that_is_replaced_is_noticed() {
     let home = Home::in_sqlite();
     let file = home.path().join("bus.db");
-    let mut worker = home.spawn(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", NOTE]);
+    let mut command = home.evbus(&["watch", "-q", "-g", "g", "--from", "earliest", "--shell", NOTE]);
+    let mut worker = command.stderr(fs::File::create(home.path().join("said")).unwrap()).spawn().unwrap();
     home.emit_many("t", 5);
     until("they are handled", || home.lines("seen").len() == 5);
     let backup = home.path().join("backup.db");
@@ -468,9 +469,10 @@ fn a_sqlite_file_that_is_replaced_is_noticed() {
     rusqlite::Connection::open(&backup).unwrap().pragma_update(None, "journal_mode", "WAL").unwrap();
     home.emit_many("t", 5);
     until("these, too", || home.lines("seen").len() == 10);
-    for suffix in ["-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(home.path().join(format!("bus.db{suffix}")));
     }
+    until("the worker waits for it", || home.lines("said").iter().any(|line| line.contains("holds no bus")));
     fs::rename(&backup, &file).unwrap();
     let after = home.emit_many("t", 5);
     until("the new ones are handled", || after.iter().all(|id| home.lines("seen").contains(id)));

@@ -126,13 +126,19 @@ async fn vacuum(store: &PostgresStore, name: &str) -> StoreResult<Finding> {
              (SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::bigint::text FROM pg_stat_activity \
              WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), \
              (SELECT count(*)::text FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL), \
-             (SELECT count(*)::text FROM pg_prepared_xacts)"
+             (SELECT count(*)::text FROM pg_prepared_xacts), \
+             pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')::text"
         ),
     )
     .await?;
     let number = |at: usize| found.get(at).cloned().flatten().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let (dead, oldest, slots, prepared) = (number(0), number(1), number(2), number(3));
-    let detail = format!("{} dead rows; the oldest transaction is {oldest} s old", style::thousands(dead));
+    let sees_all = found.get(4).is_some_and(|sees_all| sees_all.as_deref() == Some("true"));
+    let (whose, how) = match sees_all {
+        true => ("oldest transaction", ""),
+        false => ("oldest transaction of this role", " (GRANT pg_read_all_stats shows all)"),
+    };
+    let detail = format!("{} dead rows; the {whose} is {oldest} s old{how}", style::thousands(dead));
     Ok(if slots > 0 || prepared > 0 {
         Finding::warn(
             "vacuum",

@@ -38,13 +38,13 @@ impl Trouble {
     }
 }
 
-/// Whether the error can be repaired without a restart of this worker. Any other error ends a worker:
-/// its group or its bus is gone, or holds something that cannot be read.
+/// Whether the error can be repaired without a restart of this worker: also a bus that is gone comes back, when a backup is
+/// restored. Any other error ends a worker: its group is gone, or its bus holds something that cannot be read.
 pub(in crate::group) fn can_be_mended(error: &StoreError) -> bool {
     use ErrorKind::{Damaged, Denied, Full, NoBus, NotDurable, Other, Unavailable, Unfit};
     match error.kind() {
-        Unavailable | Denied | Full | NotDurable | Other => true,
-        NoBus | Damaged | Unfit => false,
+        Unavailable | Denied | Full | NotDurable | NoBus | Other => true,
+        Damaged | Unfit => false,
     }
 }
 

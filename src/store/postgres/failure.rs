@@ -113,6 +113,10 @@ fn kind(database: &Database, code: &SqlState, message: &str, doubt: Doubt) -> (E
         // A pooler refuses what it does not know, or whom.
         SqlState::PROTOCOL_VIOLATION if doubt == Doubt::Before => (ErrorKind::Unfit, Some(Problem::Pooler)),
         SqlState::INSUFFICIENT_PRIVILEGE => (ErrorKind::Denied, Some(Problem::NoPrivilege)),
+        // A role whose transactions are serializable cannot even ask.
+        SqlState::FEATURE_NOT_SUPPORTED if message.contains("hot standby") => {
+            (ErrorKind::Unavailable, Some(Problem::Standby))
+        }
         SqlState::READ_ONLY_SQL_TRANSACTION => (ErrorKind::Unavailable, Some(Problem::Standby)),
         SqlState::CHARACTER_NOT_IN_REPERTOIRE | SqlState::UNTRANSLATABLE_CHARACTER => {
             (ErrorKind::Other, Some(Problem::NotText))
