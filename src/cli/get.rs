@@ -23,7 +23,7 @@ const NAMED: usize = 5;
 
 /// Print one event exactly as stored
 ///
-/// On a terminal, stderr also shows the event's state in every group.
+/// On a terminal, stderr also shows the event's state in every group, and its runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
