@@ -9,6 +9,7 @@ use super::{ConfigError, Environment};
 use crate::event::odd_type;
 use crate::group::GroupName;
 use crate::source::{After, Change, Patterns, Place, SETTLE, Source};
+use crate::store::object::is_nameable;
 
 /// The type of events whose source names none.
 pub const TYPE: &str = "file.arrived";
@@ -121,7 +122,6 @@ pub fn after_of(text: &str, is_bucket: bool, environment: &Environment, folder: 
 
 /// A prefix that objects can be moved to.
 fn prefix_of(text: &str) -> Option<PathBuf> {
-    let is_odd = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(|c| c.is_ascii_control());
     let prefix = text.strip_suffix('/').unwrap_or(text);
-    (!prefix.split('/').any(is_odd)).then(|| PathBuf::from(prefix))
+    prefix.split('/').all(is_nameable).then(|| PathBuf::from(prefix))
 }

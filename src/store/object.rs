@@ -43,7 +43,7 @@ pub use credentials::{CredentialInputs, CredentialsFailure};
 use failure::ErrorContext;
 use meter::Meter;
 #[cfg(feature = "cli")]
-pub use objects::{Listing, ObjectState, Objects};
+pub use objects::{Listing, ObjectState, Objects, is_nameable};
 pub use properties::{BucketProperties, BucketProperty, Rule, Versioning};
 
 /// How many puts of one batch are under way at once.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
-use object_store::path::{Error as PathError, Path};
+use object_store::path::{Error as PathError, Path, PathPart};
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use sha2::{Digest, Sha256};
@@ -113,15 +113,20 @@ fn unnameable(error: &object_store::Error) -> Option<&str> {
     }
 }
 
+/// Whether a key can have this part between its slashes.
+pub fn is_nameable(part: &str) -> bool {
+    PathPart::parse(part).is_ok() && !part.is_empty()
+}
+
 /// A text behind which no key is left that cannot be named for the same part as this one: it sorts behind all that begins
 /// with what goes up to that part.
 fn behind(key: &str) -> String {
-    let is_bad = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(|char| char.is_ascii_control());
     let mut end = 0;
     for part in key.split_inclusive('/') {
         let (name, is_inner) = part.strip_suffix('/').map_or((part, false), |name| (name, true));
         // A '/' at the beginning is no part.
-        if is_bad(name) && !(end == 0 && name.is_empty()) {
+        let is_root = end == 0 && name.is_empty();
+        if !is_root && !is_nameable(name) {
             return match is_inner {
                 true => format!("{}{}", &key[..end + part.len()], char::MAX),
                 false => key.to_owned(),
